@@ -1,0 +1,1 @@
+"""Errors, units, configuration, atomic files, the run log: what every room stands on."""

@@ -1,0 +1,17 @@
+"""Floors and log-domain tricks, each with its reason."""
+
+import math
+
+# A log-probability that stands for "impossible" but survives additions: -inf minus -inf would be NaN.
+LOG_ZERO = -1e10
+
+# Diagonal variances below this come from constant features (digital silence), not from speech.
+VARIANCE_FLOOR = 1e-3
+
+# A pdf never seen in the alignment still needs a prior: one pseudo-frame keeps its log finite.
+PRIOR_PSEUDO_FRAMES = 1.0
+
+# Standard deviations under this are dead dimensions; dividing by less would blow their noise up.
+DEVIATION_FLOOR = 1e-4
+
+LOG_2PI = math.log(2.0 * math.pi)

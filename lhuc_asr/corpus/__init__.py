@@ -1,0 +1,1 @@
+"""Recordings and transcripts: LibriSpeech, AN4, Kaldi data directories, synthetic voices."""

@@ -1,0 +1,1 @@
+"""Hidden Markov models: topology, Gaussian mixtures, Viterbi alignment, monophone training."""

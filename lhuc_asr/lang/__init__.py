@@ -1,0 +1,1 @@
+"""Words, phones, pronunciations and n-gram language models."""

@@ -1,0 +1,52 @@
+"""The phones of a lexicon and their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from lhuc_asr.base.errors import LexiconError
+
+SILENCE = "SIL"
+# What a word that nobody could pronounce is spelt with: one phone for any speech (Kaldi's SPN).
+SPOKEN_NOISE = "SPN"
+
+
+@dataclass(frozen=True)
+class PhoneSet:
+    """Silence-like phones first, then speech phones; numbered from 1 (0 is epsilon).
+
+    Attributes:
+        silence: Phones that carry no words, ``("SIL",)`` or ``("SIL", "SPN")``.
+        speech: The others, in a fixed order.
+
+    Example:
+        >>> PhoneSet(("SIL",), ("AA", "B")).ids
+        {'SIL': 1, 'AA': 2, 'B': 3}
+    """
+
+    silence: tuple[str, ...]
+    speech: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        names = self.names
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise LexiconError(f"phones named twice: {' '.join(repeated)}")
+
+    @classmethod
+    def of(cls, speech: Iterable[str], silence: Iterable[str] = (SILENCE,)) -> PhoneSet:
+        """Silence phones and the sorted set of speech phones."""
+        silence = tuple(silence)
+        return cls(silence, tuple(sorted(set(speech) - set(silence))))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All phones in the order of their numbers."""
+        return self.silence + self.speech
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Number of each phone, from 1."""
+        return {name: index for index, name in enumerate(self.names, start=1)}
