@@ -27,7 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     An exception in the block leaves what was at ``path`` before and removes the temporary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The same name on every run: what a killed run left is written over, not left for good.
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
         _fsync(temporary)
@@ -41,9 +42,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path`` to fill; it takes ``path``'s place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    discarded = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    discarded = path.with_name(f".{path.name}.old")
+    for left in (temporary, discarded):
+        shutil.rmtree(left, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary

@@ -35,18 +35,22 @@ class HmmState(NamedTuple):
 
 
 class ContextDependency(Protocol):
-    """What the graph builder must know of an acoustic model's states.
+    """What the graph builder must know of an acoustic model's states."""
 
-    Attributes:
-        phones: The phone set.
-        context_width: Phones in a window (1 monophones, 3 triphones).
-        central_position: Index in the window of the phone whose states are asked for.
-        pdf_count: K.
-    """
+    @property
+    def phones(self) -> PhoneSet:
+        """The phone set."""
+        ...
 
-    phones: PhoneSet
-    context_width: int
-    central_position: int
+    @property
+    def context_width(self) -> int:
+        """Phones in a window: 1 monophones, 3 triphones."""
+        ...
+
+    @property
+    def central_position(self) -> int:
+        """Index in the window of the phone whose states are asked for."""
+        ...
 
     @property
     def pdf_count(self) -> int:

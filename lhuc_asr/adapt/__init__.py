@@ -1,0 +1,1 @@
+"""Techniques that adapt the acoustic model to one speaker's data, each a file behind one protocol."""

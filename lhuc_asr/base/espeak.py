@@ -1,0 +1,286 @@
+"""espeak-ng: text to speech, and text to phonemes, in a hundred languages, without a network.
+
+The library and its data come with the package espeakng-loader (GPL-3; the extra ``voices``), imported nowhere
+else. It is driven through ctypes, one call at a time.
+
+espeak-ng keeps state between calls that its own initialisation does not reset: the phase of the voice, its
+place in the table of pitch flutter, the echo's buffer. 88 of its 104 variants say the same sentence
+differently the second time. Every call here therefore loads the library afresh and unloads it afterwards
+(0.4 ms), so that the same text and voice always give the same bits. Another user of the same library file in
+the same process would keep it loaded, and take that promise away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lhuc_asr.base.errors import ConfigError, MissingExtraError
+
+SAMPLE_RATE = 22050
+PHONEME_SEPARATOR = "_"
+
+# What the engine accepts without clipping: percent of its pitch scale, and words a minute.
+PITCH_LIMITS = (0, 99)
+RATE_LIMITS = (80, 450)
+
+# Constants of speak_lib.h.
+_OUTPUT_SYNCHRONOUS = 2
+_INITIALIZE_DONT_EXIT = 0x8000
+_CHARS_UTF8 = 1
+_POSITION_CHARACTER = 1
+_PHONEMES_IPA = 0x02
+_PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
+
+_SynthesisCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int16), ctypes.c_int, ctypes.c_void_p)
+
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who speaks.
+
+    Attributes:
+        language: A language or accent out of ``languages()``.
+        variant: A timbre out of ``variants()``.
+        pitch: 0 to 99; 50 is the variant's own, and 50 more is an octave higher.
+        pitch_range: 0 to 99; 0 is monotonous, 50 the variant's own.
+        rate: Words a minute, 80 to 450.
+
+    Raises:
+        ConfigError: A number is outside its limits.
+    """
+
+    language: str = "en-us"
+    variant: str = "m3"
+    pitch: int = 50
+    pitch_range: int = 50
+    rate: int = 175
+
+    def __post_init__(self) -> None:
+        limits = {"pitch": PITCH_LIMITS, "pitch_range": PITCH_LIMITS, "rate": RATE_LIMITS}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"voice: {name} is {value}, expected {low} to {high}")
+
+
+def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
+    """Say ``text``.
+
+    Args:
+        text: What is said; punctuation makes pauses.
+        voice: Who says it.
+
+    Returns:
+        Samples in -1..1, shape (samples,), and their rate, 22050 Hz. Text with nothing to say has no samples.
+
+    Raises:
+        ConfigError: The language or the variant is unknown; the message lists near names.
+        MissingExtraError: espeak-ng is not installed.
+    """
+    name = f"{_identifier(voice.language)}+{_known(voice.variant, variants(), 'variant')}"
+    chunks: list[npt.NDArray[np.int16]] = []
+
+    def collect(samples: Any, count: int, events: Any) -> int:
+        if samples and count > 0:
+            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    callback = _SynthesisCallback(collect)
+    encoded = text.encode()
+    with _fresh_library() as library:
+        library.espeak_SetSynthCallback(callback)
+        _checked(library.espeak_SetVoiceByName(name.encode()), f"voice {name}")
+        # Setting a voice resets the parameters, so they come after it.
+        library.espeak_SetParameter(_PARAMETER_RATE, voice.rate, 0)
+        library.espeak_SetParameter(_PARAMETER_PITCH, voice.pitch, 0)
+        library.espeak_SetParameter(_PARAMETER_RANGE, voice.pitch_range, 0)
+        status = library.espeak_Synth(encoded, len(encoded) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
+        _checked(status, f"saying {text!r}")
+        _checked(library.espeak_Synchronize(), f"saying {text!r}")
+    joined = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+    return joined.astype(np.float32) / 32768.0, SAMPLE_RATE
+
+
+def phonemes(text: str, language: str) -> str:
+    """How ``text`` is pronounced, in the International Phonetic Alphabet.
+
+    Args:
+        text: Words.
+        language: Out of ``languages()``.
+
+    Returns:
+        Words separated by spaces, a word's phonemes by ``_``, with stress marks: ``"h_ə_l_ˈoʊ w_ˈɜː_l_d"``.
+        Where a word is not in the language's script, marks as ``(en)`` show which language took over.
+
+    Raises:
+        ConfigError: The language is unknown; the message lists near names.
+        MissingExtraError: espeak-ng is not installed.
+    """
+    identifier = _identifier(language)
+    rest = ctypes.c_char_p(text.encode())
+    mode = _PHONEMES_IPA | ord(PHONEME_SEPARATOR) << 8
+    clauses: list[str] = []
+    with _fresh_library() as library:
+        _checked(library.espeak_SetVoiceByName(identifier.encode()), f"language {language}")
+        while rest.value is not None:  # a clause a call; the pointer is null after the last one
+            clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, mode).decode())
+    return " ".join(" ".join(clauses).split())
+
+
+def languages() -> tuple[str, ...]:
+    """The languages and accents that espeak-ng can speak, sorted: ``("af", "am", ..., "zh")``.
+
+    Raises:
+        MissingExtraError: espeak-ng is not installed.
+    """
+    return tuple(sorted(_voice_files()))
+
+
+@cache
+def variants() -> tuple[str, ...]:
+    """The timbres that any language can be spoken with, sorted: ``("Alex", ..., "m3", ...)``.
+
+    Raises:
+        MissingExtraError: espeak-ng is not installed.
+    """
+    # Kept in a name: the record holds its address only.
+    code = ctypes.create_string_buffer(b"variant")
+    wanted = _VoiceRecord(languages=ctypes.addressof(code))
+    return tuple(sorted(file.rpartition("/")[2] for _, _, file in _listed(wanted)))
+
+
+class _VoiceRecord(ctypes.Structure):
+    """``espeak_VOICE`` of speak_lib.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        # Codes, each between a byte with its priority and a zero; a priority of zero ends the list.
+        ("languages", ctypes.c_void_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("reserved", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    )
+
+
+@cache
+def _voice_files() -> dict[str, str]:
+    """Language code -> the voice file that speaks it, for the languages whose dictionary is there."""
+    data = _paths()[1]
+    files: dict[str, str] = {}
+    for _, code, file in _listed(None):
+        named = re.search(r"^dictionary\s+(\S+)", (data / "lang" / file).read_text(encoding="utf-8"), re.M)
+        candidates = [named[1]] if named else [code, code.partition("-")[0]]
+        if any((data / f"{candidate}_dict").exists() for candidate in candidates):
+            files.setdefault(code, file)
+    return files
+
+
+def _listed(wanted: _VoiceRecord | None) -> list[tuple[int, str, str]]:
+    """(priority, language code, file) of the voices that match, or of all languages; the first choice first."""
+    found: list[tuple[int, str, str]] = []
+    with _fresh_library() as library:
+        records = library.espeak_ListVoices(None if wanted is None else ctypes.byref(wanted))
+        for record in _until_null(records):
+            address = record.languages
+            while priority := ctypes.string_at(address, 1)[0]:
+                code = ctypes.string_at(address + 1)
+                found.append((priority, code.decode(), record.identifier.decode()))
+                address += len(code) + 2
+    return sorted(found)
+
+
+def _until_null(records: Any) -> Iterator[Any]:
+    index = 0
+    while records[index]:
+        yield records[index].contents
+        index += 1
+
+
+def _identifier(language: str) -> str:
+    # The voice's file, because espeak_SetVoiceByName does not find "en-gb", which its own list names.
+    return _voice_files()[_known(language, _voice_files(), "language")]
+
+
+def _known(name: str, names: Iterable[str], kind: str) -> str:
+    names = sorted(names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or names[:5]
+        raise ConfigError(
+            f"espeak-ng has no {kind} {name!r}; near names: {', '.join(near)} "
+            f"(lhuc_asr.base.espeak.{kind}s() lists all {len(names)})"
+        )
+    return name
+
+
+def _checked(status: int, doing: str) -> None:
+    if status != 0:
+        raise ConfigError(f"espeak-ng failed with status {status} at {doing}")
+
+
+def _paths() -> tuple[Path, Path]:
+    """The shared library, and the folder of its data."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise MissingExtraError(
+            "espeak-ng is not installed: synthetic voices and pronunciations of unknown words need it; "
+            "pip install 'lhuc_asr[voices]'"
+        ) from error
+    return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
+
+
+@contextmanager
+def _fresh_library() -> Iterator[ctypes.CDLL]:
+    """The library as no call has touched it, for the length of the block."""
+    path, data = _paths()
+    process = ctypes.CDLL(None)
+    process.dlclose.argtypes = [ctypes.c_void_p]
+    with _lock:
+        library = ctypes.CDLL(str(path))
+        try:
+            _declare(library)
+            # Two breathy variants draw their noise from the C library's generator, which outlives the load.
+            process.srand(1)
+            rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), _INITIALIZE_DONT_EXIT)
+            if rate != SAMPLE_RATE:
+                raise MissingExtraError(
+                    f"{path}: espeak-ng started with status {rate}, expected its sample rate {SAMPLE_RATE}; "
+                    "reinstall with pip install --force-reinstall 'lhuc_asr[voices]'"
+                )
+            yield library
+            library.espeak_Terminate()
+        finally:
+            process.dlclose(library._handle)
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Types of the arguments and results that are not plain integers."""
+    text, pointer = ctypes.c_char_p, ctypes.c_void_p
+    unsigned, integer = ctypes.c_uint, ctypes.c_int
+    library.espeak_Initialize.argtypes = [integer, integer, text, integer]
+    library.espeak_SetVoiceByName.argtypes = [text]
+    library.espeak_ListVoices.argtypes = [pointer]
+    library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_VoiceRecord))
+    library.espeak_Synth.argtypes = [
+        text, ctypes.c_size_t, unsigned, integer, unsigned, unsigned, pointer, pointer
+    ]  # fmt: skip
+    library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(text), integer, integer]
+    library.espeak_TextToPhonemes.restype = text

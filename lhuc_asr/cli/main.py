@@ -1,0 +1,65 @@
+"""``lhuc-asr``: verbs, and how errors are shown.
+
+Verbs import what they need when they are called: torch alone takes seconds, ``--help`` must not.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from lhuc_asr import __version__
+from lhuc_asr.base.errors import LhucError
+from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.cli.download import download
+from lhuc_asr.cli.run import run
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="lhuc-asr",
+    help="Speaker adaptation of DNN acoustic models with Learning Hidden Unit Contributions (LHUC).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command()(download)
+
+# Set by --debug: errors are shown with their traceback.
+_debug = False
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Options of every verb."""
+    global _debug
+    _debug = debug
+    if version:
+        typer.echo(f"lhuc-asr {__version__}")
+        raise typer.Exit
+    setup_logging(logging.DEBUG if debug else logging.INFO)
+
+
+def main() -> None:
+    """Entry point: a mistake of the user ends in one line and exit status 1, not in a traceback."""
+    try:
+        app()
+    except LhucError as error:
+        if _debug:
+            raise
+        sys.exit(f"lhuc-asr: error: {error}")
+    except OSError as error:
+        if _debug:
+            raise
+        # A full disk, a folder without permission: what the system says, and where.
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
+    except KeyboardInterrupt:
+        sys.exit("lhuc-asr: interrupted; the same command goes on from the last finished stage")

@@ -1,0 +1,33 @@
+"""``lhuc-asr run RECIPE [key=value ...]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe's folder, with a config.yaml, or such a file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example lhuc.sweeps=3.")
+    ] = None,
+) -> None:
+    """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
+
+    What was finished before is not done again; a run that was killed goes on.
+    """
+    from rich.console import Console
+
+    from lhuc_asr.base.config import load_config
+    from lhuc_asr.pipeline.recipe import ExperimentConfig
+    from lhuc_asr.pipeline.run import run_recipe
+    from lhuc_asr.score.tables import wer_table
+
+    path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
+    config = load_config(ExperimentConfig, path, overrides or [])
+    passes = run_recipe(config)
+    console = Console()
+    console.print(wer_table(passes, title=f"{config.folder}: word error rates"))
+    console.print(f"Figures, tables and hypotheses: {config.folder / 'decode'}", highlight=False)

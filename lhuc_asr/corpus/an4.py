@@ -1,0 +1,113 @@
+"""AN4 (the CMU census database): letters, digits and commands, 74 speakers to train, 10 to test.
+
+Two layouts are read:
+
+    CMU's:          etc/an4_train.fileids, etc/an4_train.transcription, wav/an4_clstk/<speaker>/<utterance>.wav
+    a packed copy:  utts.tsv, audio/<split>/<speaker>/<utterance>.flac
+
+Source: Acero, "Acoustical and environmental robustness in automatic speech recognition", Kluwer 1993.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.corpus.utterance import Utterance
+
+Split = Literal["train", "test"]
+
+AUDIO_ENDINGS = (".wav", ".sph", ".flac")
+COLUMNS = ("utt_id", "speaker", "split", "path", "n_samples", "sample_rate", "text")
+
+TRANSCRIPTION = re.compile(r"(?P<words>.*)\((?P<id>[^()\s]+)\)")
+FILLER = re.compile(r"<[^>]*>|\+\+.*\+\+")  # <s>, </s>, <sil>, ++noise++: not words
+
+
+def read_an4(root: Path, split: Split) -> Reading:
+    """Read one split, in whichever of the two layouts is there.
+
+    Raises:
+        CorpusError: Neither layout is there, or one of its files is malformed.
+    """
+    if split not in get_args(Split):
+        raise CorpusError(f"AN4 has the splits train and test, not {split!r}")
+    root = root.absolute()
+    if (root / "utts.tsv").is_file():
+        return gather(_read_packed(root, split))
+    if (root / "etc" / f"an4_{split}.fileids").is_file():
+        return gather(measure(_read_cmu(root, split)))
+    raise CorpusError(f"{root}: no AN4 here; expected etc/an4_{split}.fileids (with wav/) or utts.tsv (with audio/)")
+
+
+def an4_lexicon(root: Path) -> Path:
+    """The pronunciations that come with AN4.
+
+    Raises:
+        CorpusError: The file is not there.
+    """
+    path = root / "etc" / "an4.dic"
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file; AN4's pronunciations are expected there")
+    return path
+
+
+def _read_cmu(root: Path, split: Split) -> Iterator[Utterance | Skip]:
+    fileids, transcription = (root / "etc" / f"an4_{split}.{kind}" for kind in ("fileids", "transcription"))
+    texts = _read_transcription(transcription)
+    seen = set()
+    for number, fileid in read_lines(fileids):
+        path = PurePosixPath(fileid)
+        if len(path.parts) < 2:
+            raise CorpusError(f"{fileids}:{number}: expected <folder>/<speaker>/<utterance>, found {fileid!r}")
+        id, speaker = path.name, path.parent.name
+        seen.add(id)
+        audio = _recording(root / "wav" / path)
+        if audio is None:
+            yield Skip(id, f"{root / 'wav' / path}: no such recording (.wav, .sph or .flac)")
+        elif id not in texts:
+            yield Skip(id, f"{audio}: no transcript in {transcription}")
+        else:
+            yield Utterance(id, speaker, "", audio, 0.0, 0.0, texts[id])
+    for id in sorted(texts.keys() - seen):
+        yield Skip(id, f"in {transcription}, but not in {fileids}")
+
+
+def _recording(stem: Path) -> Path | None:
+    candidates = (stem.with_name(stem.name + ending) for ending in AUDIO_ENDINGS)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_transcription(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, line in read_lines(path):
+        match = TRANSCRIPTION.fullmatch(line)
+        if match is None:
+            raise CorpusError(f"{path}:{number}: expected 'WORDS (utterance-id)', found {line!r}")
+        if match["id"] in texts:
+            raise CorpusError(f"{path}:{number}: {match['id']} comes twice")
+        texts[match["id"]] = " ".join(word for word in match["words"].split() if not FILLER.fullmatch(word))
+    return texts
+
+
+def _read_packed(root: Path, split: Split) -> Iterator[Utterance]:
+    path = root / "utts.tsv"
+    for number, line in read_lines(path):
+        fields = tuple(line.split("\t"))
+        if number == 1:
+            if fields != COLUMNS:
+                raise CorpusError(f"{path}:1: expected the columns {', '.join(COLUMNS)}, found {line!r}")
+            continue
+        if len(fields) == len(COLUMNS) - 1:
+            fields += ("",)  # a row without transcript has lost its last tab to stripping
+        try:
+            id, speaker, where, audio, samples, sample_rate, text = fields
+            seconds = int(samples) / int(sample_rate)
+        except (ValueError, ZeroDivisionError) as error:
+            raise CorpusError(f"{path}:{number}: expected {', '.join(COLUMNS)}, found {line!r}") from error
+        if where == split:
+            yield Utterance(id, speaker, "", root / audio, 0.0, seconds, " ".join(text.split()))

@@ -1,0 +1,199 @@
+"""Kaldi data directories: wav.scp, segments, text, utt2spk, utt2env, read and written.
+
+A wav.scp may hold a shell command in place of a file ("sox a.wav -t wav - |"). Such an entry is refused and
+never run: data is not code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhuc_asr.base.atomic import atomic_folder
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.corpus.audio import TOLERANCE_SECONDS, probe
+from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.corpus.validate import unsafe_name
+
+FILES = frozenset({"wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2env"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of a table: where it stands, for messages, and what follows its id."""
+
+    place: str
+    value: str
+
+
+def read_kaldi_dir(folder: Path) -> Reading:
+    """Read a data directory.
+
+    An utterance is a line of ``segments`` where that file is there, else a line of ``wav.scp``. Relative
+    paths are looked for from the working directory, as Kaldi does, then from ``folder``. Without ``text``
+    no utterance has a transcript; without ``utt2env`` none has an environment.
+
+    Raises:
+        CorpusError: A file is missing or malformed, an id comes twice, an entry is a shell command, or an
+            utterance has no speaker; the message names the file and the line.
+    """
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: no such folder; expected a Kaldi data directory (wav.scp, utt2spk, text)")
+    recordings = {id: _recording(entry, folder) for id, entry in _read_table(folder / "wav.scp").items()}
+    speakers = _read_table(folder / "utt2spk")
+    texts = _read_table(folder / "text", optional=True)
+    environments = _read_table(folder / "utt2env", optional=True)
+
+    def utterance(id: str, audio: Path, start: float, seconds: float, place: str) -> Utterance:
+        if id not in speakers:
+            raise CorpusError(f"{place}: utterance {id} is not in {folder / 'utt2spk'}; add a line '{id} SPEAKER'")
+        environment = _one_word(environments[id]) if id in environments else ""
+        text = " ".join(texts[id].value.split()) if id in texts else ""
+        return Utterance(id, _one_word(speakers[id]), environment, audio, start, seconds, text)
+
+    items: list[Utterance | Skip]
+    if (folder / "segments").exists():
+        items = [
+            utterance(id, *_segment(entry, recordings), entry.place)
+            for id, entry in _read_table(folder / "segments").items()
+        ]
+    else:
+        whole = (utterance(id, audio, 0.0, 0.0, str(folder / "wav.scp")) for id, audio in recordings.items())
+        items = list(measure(whole))
+    known = {item.id for item in items}
+    orphans = {id: entry for table in (environments, texts, speakers) for id, entry in table.items() if id not in known}
+    items += [Skip(id, f"{entry.place}: no recording or segment of that id") for id, entry in orphans.items()]
+    return gather(items)
+
+
+def write_kaldi_dir(folder: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a data directory, whole or not at all.
+
+    Kaldi sorts by utterance and wants its tables sorted by speaker too, so an id that does not begin with its
+    speaker is written with the speaker before it: ``fash-an251-fash-b``. ``segments`` is written where an
+    utterance is not its whole recording, ``text`` and ``utt2env`` where one has a transcript or environment.
+
+    Args:
+        folder: New, or a data directory that holds nothing but the files written here, to be replaced.
+        utterances: In any order.
+
+    Raises:
+        AudioError: A recording cannot be opened.
+        CorpusError: There is no utterance, two get the same id, a name or path cannot stand in a table, or
+            ``folder`` holds other files.
+    """
+    table = _by_kaldi_id(utterances)
+    if foreign := sorted(path.name for path in folder.glob("*") if path.name not in FILES):
+        raise CorpusError(f"{folder}: holds {foreign[0]}, which is not ours to replace; choose a new folder")
+    tables = {
+        "utt2spk": {id: u.speaker for id, u in table.items()},
+        "spk2utt": _spk2utt(table),
+        "text": {id: u.text for id, u in table.items() if u.text},
+        "utt2env": {id: u.environment for id, u in table.items() if u.environment},
+        **_recording_tables(table),
+    }
+    with atomic_folder(folder) as temporary:
+        for name, rows in tables.items():
+            if rows:
+                lines = "".join(f"{id} {value}\n" for id, value in sorted(rows.items()))
+                (temporary / name).write_text(lines, encoding="utf-8")
+
+
+def _read_table(path: Path, *, optional: bool = False) -> dict[str, Entry]:
+    """Lines of ``id rest``."""
+    if optional and not path.exists():
+        return {}
+    table: dict[str, Entry] = {}
+    for number, line in read_lines(path):
+        place = f"{path}:{number}"
+        id, *rest = line.split(maxsplit=1)
+        if id in table:
+            raise CorpusError(f"{place}: {id} comes twice, first at {table[id].place}")
+        table[id] = Entry(place, rest[0] if rest else "")
+    return table
+
+
+def _one_word(entry: Entry) -> str:
+    if len(entry.value.split()) != 1:
+        raise CorpusError(f"{entry.place}: expected an id and one name, found {entry.value!r} after the id")
+    return entry.value
+
+
+def _recording(entry: Entry, folder: Path) -> Path:
+    """The file that a line of wav.scp names."""
+    if entry.value.endswith("|") or entry.value.startswith("|"):
+        raise CorpusError(
+            f"{entry.place}: {entry.value!r} is a shell command, and commands in data are never run; "
+            "run it yourself and name the file that it writes"
+        )
+    if entry.value in ("", "-"):
+        raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {entry.value!r}")
+    path = Path(entry.value)
+    return (path if path.exists() else folder / path).absolute()
+
+
+def _segment(entry: Entry, recordings: Mapping[str, Path]) -> tuple[Path, float, float]:
+    """Recording, start and length of a line of segments."""
+    try:
+        recording, begin, finish = entry.value.split()
+        start, end = float(begin), float(finish)
+    except ValueError as error:
+        raise CorpusError(
+            f"{entry.place}: expected 'UTTERANCE RECORDING START END' (seconds), found {entry.value!r} after the id"
+        ) from error
+    if recording not in recordings:
+        raise CorpusError(f"{entry.place}: recording {recording} is not in wav.scp")
+    if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
+        raise CorpusError(f"{entry.place}: expected 0 <= start < end, found {begin} and {finish}")
+    return recordings[recording], start, end - start
+
+
+def _by_kaldi_id(utterances: Iterable[Utterance]) -> dict[str, Utterance]:
+    table: dict[str, Utterance] = {}
+    for utterance in utterances:
+        for name in filter(None, (utterance.id, utterance.speaker, utterance.environment)):
+            if reason := unsafe_name(name):
+                raise CorpusError(f"{utterance.audio}: {name!r} cannot stand in a Kaldi table: {reason}; rename it")
+        begins = utterance.id.startswith(utterance.speaker)
+        id = utterance.id if begins else f"{utterance.speaker}-{utterance.id}"
+        if id in table:
+            raise CorpusError(f"{table[id].audio} and {utterance.audio}: both would get the id {id}")
+        table[id] = utterance
+    if not table:
+        raise CorpusError("a Kaldi data directory needs at least one utterance")
+    return dict(sorted(table.items()))
+
+
+def _spk2utt(table: Mapping[str, Utterance]) -> dict[str, str]:
+    ids: dict[str, list[str]] = {}
+    for id, utterance in table.items():
+        ids.setdefault(utterance.speaker, []).append(id)
+    return {speaker: " ".join(spoken) for speaker, spoken in ids.items()}
+
+
+def _recording_tables(table: Mapping[str, Utterance]) -> dict[str, dict[str, str]]:
+    """wav.scp; and segments, where an utterance is not its whole recording."""
+    for utterance in table.values():
+        path = str(utterance.audio.absolute())
+        if path.endswith("|") or path != " ".join(path.split()):
+            raise CorpusError(f"{path}: a path with such spaces or a bar at its end cannot stand in wav.scp")
+    if all(_is_whole(utterance) for utterance in table.values()):
+        return {"wav.scp": {id: str(u.audio.absolute()) for id, u in table.items()}}
+    recordings: dict[Path, str] = {}
+    for id, utterance in table.items():
+        recordings.setdefault(utterance.audio.absolute(), id)  # a recording takes its first utterance's id
+    segments = dict(_segment_lines(table, recordings))
+    return {"wav.scp": {id: str(path) for path, id in recordings.items()}, "segments": segments}
+
+
+def _segment_lines(table: Mapping[str, Utterance], recordings: Mapping[Path, str]) -> Iterator[tuple[str, str]]:
+    for id, utterance in table.items():
+        end = utterance.start + utterance.seconds
+        yield id, f"{recordings[utterance.audio.absolute()]} {utterance.start:.6f} {end:.6f}"
+
+
+def _is_whole(utterance: Utterance) -> bool:
+    return utterance.start == 0 and abs(probe(utterance.audio).seconds - utterance.seconds) < TOLERANCE_SECONDS

@@ -1,0 +1,186 @@
+"""LibriSpeech in its official layout, whole or by hours or readers.
+
+    <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>-<number>.flac        (or .wav, .ogg)
+    <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt            (id, then words, a line each)
+    <root>/SPEAKERS.TXT
+
+Source: Panayotov, Chen, Povey, Khudanpur, "LibriSpeech: an ASR corpus based on public domain audio books",
+ICASSP 2015.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.corpus.utterance import Utterance
+
+AUDIO_ENDINGS = (".flac", ".wav", ".ogg")
+LAYOUT = "<root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A line of SPEAKERS.TXT.
+
+    Attributes:
+        sex: "F" or "M".
+        subset: Where the reader's recordings are.
+        minutes: How much of it there is.
+        name: As the reader gave it to LibriVox.
+    """
+
+    sex: str
+    subset: str
+    minutes: float
+    name: str
+
+
+def read_librispeech(
+    root: Path,
+    subsets: Iterable[str],
+    *,
+    hours: float | None = None,
+    speakers: Collection[str] | int | None = None,
+    seed: int = 0,
+) -> Reading:
+    """Read one or more subsets, or a part of them.
+
+    Args:
+        root: The folder of the subsets, or the one above it.
+        subsets: Names such as "train-clean-100".
+        hours: Take this much: one utterance a reader in turn, in an order drawn from ``seed``, until it is
+            reached. A longer part holds every shorter one of the same readers and seed.
+        speakers: Readers by number ("19"), or how many to draw; None takes all.
+        seed: Of the draw.
+
+    Raises:
+        CorpusError: The layout is not LibriSpeech's, a subset or reader is not there, or there are fewer hours
+            or readers than asked for.
+    """
+    home = _home(root)
+    by_speaker: dict[str, list[Utterance | Skip]] = {}
+    for subset in dict.fromkeys(subsets):
+        for speaker, chapter in _chapters(home, subset):
+            by_speaker.setdefault(speaker, []).extend(_read_chapter(chapter, speaker))
+    rng = random.Random(seed)
+    chosen = _choose(by_speaker, speakers, rng, home)
+    if hours is None:
+        return gather(measure(item for speaker in chosen for item in by_speaker[speaker]))
+    return gather(_take(measure(_in_turn([by_speaker[speaker] for speaker in chosen], rng)), hours, home))
+
+
+def read_speakers_table(root: Path) -> dict[str, Reader]:
+    """SPEAKERS.TXT: who the readers are, by number.
+
+    Raises:
+        CorpusError: The file is missing or a line does not have its five columns.
+    """
+    path = _home(root) / "SPEAKERS.TXT"
+    readers = {}
+    for number, line in read_lines(path):
+        if line.startswith(";"):
+            continue
+        fields = [field.strip() for field in line.split("|", maxsplit=4)]  # a name may hold a bar
+        try:
+            speaker, sex, subset, minutes, name = fields
+            readers[speaker] = Reader(sex, subset, float(minutes), name)
+        except ValueError as error:
+            raise CorpusError(
+                f"{path}:{number}: expected 'ID | SEX | SUBSET | MINUTES | NAME', found {line!r}"
+            ) from error
+    return readers
+
+
+def _home(root: Path) -> Path:
+    """The folder of the subsets, absolute, so that manifests hold wherever they are read."""
+    if not root.is_dir():
+        raise CorpusError(f"{root}: no such folder; expected LibriSpeech as {LAYOUT}")
+    inner = root / "LibriSpeech"
+    return (inner if inner.is_dir() else root).absolute()
+
+
+def _chapters(home: Path, subset: str) -> Iterator[tuple[str, Path]]:
+    """Pairs of a reader and one chapter's folder, sorted."""
+    chapters = sorted(path for path in (home / subset).glob("*/*") if path.is_dir()) if subset else []
+    if not chapters:
+        there = sorted({path.parents[2].name for path in home.glob("*/*/*/*.trans.txt")})
+        found = sorted(path.name for path in home.iterdir())[:8]
+        hint = (
+            f"subsets there: {', '.join(there)}"
+            if there
+            else f"expected {LAYOUT}, found {', '.join(found) or 'an empty folder'}"
+        )
+        raise CorpusError(f"{home}: no LibriSpeech subset {subset!r}; {hint}")
+    yield from ((chapter.parent.name, chapter) for chapter in chapters)
+
+
+def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
+    """Utterances of one chapter, lengths still 0, and what lacks its recording or its transcript."""
+    prefix = f"{speaker}-{chapter.name}"
+    audio: dict[str, Path] = {}
+    for path in sorted(chapter.iterdir()):
+        if path.suffix.lower() not in AUDIO_ENDINGS:
+            continue
+        if path.stem in audio:
+            raise CorpusError(f"{path}: the same utterance as {audio[path.stem].name}; keep one of the two")
+        audio[path.stem] = path
+    transcript = chapter / f"{prefix}.trans.txt"
+    texts = _read_transcript(transcript, prefix) if transcript.exists() else {}
+    for id in sorted(audio.keys() | texts.keys()):
+        if id not in audio:
+            yield Skip(id, f"in {transcript}, but there is no recording {id}.flac, .wav or .ogg")
+        elif id not in texts:
+            yield Skip(id, f"{audio[id]}: no transcript in {transcript}")
+        else:
+            yield Utterance(id, speaker, "", audio[id], 0.0, 0.0, texts[id])
+
+
+def _read_transcript(path: Path, prefix: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for number, line in read_lines(path):
+        id, *words = line.split()
+        if not id.startswith(f"{prefix}-"):
+            raise CorpusError(f"{path}:{number}: expected an utterance id {prefix}-NNNN, found {id!r}")
+        if id in texts:
+            raise CorpusError(f"{path}:{number}: {id} comes twice")
+        texts[id] = " ".join(words)
+    return texts
+
+
+def _choose(there: Collection[str], wanted: Collection[str] | int | None, rng: random.Random, home: Path) -> list[str]:
+    """The readers to take, sorted."""
+    if wanted is None:
+        return sorted(there)
+    if isinstance(wanted, int):
+        if not 1 <= wanted <= len(there):
+            raise CorpusError(f"{home}: asked for {wanted} readers, there are {len(there)}")
+        return sorted(rng.sample(sorted(there), wanted))
+    if unknown := sorted(set(wanted) - set(there)):
+        raise CorpusError(f"{home}: no reader {', '.join(unknown)}; readers there: {', '.join(sorted(there))}")
+    return sorted(set(wanted))
+
+
+def _in_turn(queues: list[list[Utterance | Skip]], rng: random.Random) -> Iterator[Utterance | Skip]:
+    """One item of each reader, then the second of each, in an order drawn by lot."""
+    shuffled = [rng.sample(queue, len(queue)) for queue in rng.sample(queues, len(queues))]
+    for turn in zip_longest(*shuffled):
+        yield from (item for item in turn if item is not None)
+
+
+def _take(items: Iterable[Utterance | Skip], hours: float, home: Path) -> Iterator[Utterance | Skip]:
+    """Items until ``hours`` are reached; no recording after that is opened."""
+    if not hours > 0:
+        raise CorpusError(f"hours={hours}: expected a number above 0")
+    seconds = 0.0
+    for item in items:
+        yield item
+        seconds += item.seconds if isinstance(item, Utterance) else 0.0
+        if seconds >= 3600.0 * hours:
+            return
+    raise CorpusError(f"{home}: asked for {hours} hours, the chosen readers have {seconds / 3600:.2f}")

@@ -1,0 +1,1 @@
+"""Decoding graphs, beam search in worker processes, hypotheses."""

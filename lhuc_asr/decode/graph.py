@@ -1,0 +1,217 @@
+"""Decoding graphs: H o C o L o G as one transducer from HMM states to words.
+
+After M. Mohri, F. Pereira and M. Riley, "Speech recognition with weighted finite-state transducers" (2008),
+in the order of operations of Kaldi's mkgraph.sh. G is the n-gram model, L the lexicon with optional silence,
+C the phones' context, H their HMM states. A path's cost is the language model's, plus the lexicon's (optional
+silence), plus that of staying in and leaving HMM states, all as -log of natural-log probabilities; Kaldi's
+weight pushing and removal of epsilons are not done, they change a search's speed and not its result.
+
+An input label is the number of a distinct HMM state (phone, position, pdf), from 1; entering a state and
+staying in it bear the same label, so the labels of a path are its state alignment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import kaldifst
+import numpy as np
+
+from lhuc_asr.base.atomic import DamagedFileError, atomic_path, read_json, write_json
+from lhuc_asr.base.errors import GraphError
+from lhuc_asr.decode.components import check_vocabulary, grammar_fst, hmm_fst, lexicon_fst, number_states
+from lhuc_asr.decode.const_fst import ARC, ArcTable, read_const_fst
+from lhuc_asr.hmm.topology import ContextDependency
+from lhuc_asr.lang.lexicon import Lexicon, WordTable
+
+logger = logging.getLogger(__name__)
+
+GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE = "HCLG.fst", "words.txt", "graph.json"
+# Insertion penalties whose transducers stay in memory: a sweep goes over scales for each penalty in turn.
+PENALTIES_KEPT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class DecodingGraph:
+    """A graph on disk, and what its labels mean.
+
+    Attributes:
+        folder: Holds HCLG.fst, words.txt and graph.json.
+        words: The word of each output label; label 0 is epsilon.
+        label_pdf: The pdf of each input label less 1, shape (L,), int32. It is 0 .. K-1 where no pdf is
+            shared by several phones or positions, as with monophones.
+        pdf_count: K.
+        context_width: Phones in a window of the acoustic model's context.
+        states: Number of states.
+        arcs: Number of arcs.
+    """
+
+    folder: Path
+    words: tuple[str, ...]
+    label_pdf: np.ndarray
+    pdf_count: int
+    context_width: int
+    states: int
+    arcs: int
+
+    @classmethod
+    def load(cls, folder: Path) -> DecodingGraph:
+        """Open a graph that ``build_graph`` wrote.
+
+        Raises:
+            GraphError: A file is missing, damaged, or not of the same build as the others.
+        """
+        remedy = f"delete {folder / DESCRIPTION_FILE} and build the graph again"
+        try:
+            tree = read_json(folder / DESCRIPTION_FILE)
+            for name, expected in tree["sha256"].items():
+                found = _sha256(folder / name)
+                if found != expected:
+                    raise GraphError(
+                        f"{folder / name}: damaged, or of another build than {DESCRIPTION_FILE} (sha256 "
+                        f"{found[:12]}, expected {expected[:12]}); {remedy}"
+                    )
+            return cls(
+                folder=folder,
+                words=WordTable.load(folder / WORDS_FILE).symbols,
+                label_pdf=np.array(tree["label_pdf"], np.int32),
+                pdf_count=tree["pdf_count"],
+                context_width=tree["context_width"],
+                states=tree["states"],
+                arcs=tree["arcs"],
+            )
+        except FileNotFoundError as error:
+            raise GraphError(f"{error.filename}: no such file; {remedy}") from error
+        except (DamagedFileError, KeyError, TypeError, AttributeError) as error:
+            path = folder / DESCRIPTION_FILE
+            raise GraphError(f"{path}: not a description of a graph ({error!r}); {remedy}") from error
+
+    @cached_property
+    def fst(self) -> Callable[[float], kaldifst.StdConstFst]:
+        """The transducer with an insertion penalty (a cost added to each word); the last few are kept."""
+        return lru_cache(maxsize=PENALTIES_KEPT)(self._read_fst)
+
+    def _read_fst(self, insertion_penalty: float) -> kaldifst.StdConstFst:
+        path = self.folder / GRAPH_FILE
+        if insertion_penalty == 0.0:
+            return read_const_fst(path)
+        table = ArcTable.read(path)
+        table.arcs["cost"][table.arcs["output"] > 0] += insertion_penalty
+        return table.to_fst()
+
+
+def build_graph(lexicon: Lexicon, arpa_path: Path, dependency: ContextDependency, folder: Path) -> DecodingGraph:
+    """Compose, determinize and minimize a decoding graph, and save it.
+
+    Words that only the language model or only the lexicon has cannot be recognised; they are logged.
+
+    Args:
+        lexicon: Pronunciations of the words.
+        arpa_path: The n-gram model.
+        dependency: The acoustic model's phones and their states.
+        folder: Where the graph's three files go; other files there stay.
+
+    Raises:
+        GraphError: The phones differ, or lexicon and language model share no word.
+        LanguageModelError: The ARPA file is malformed.
+    """
+    if lexicon.phones != dependency.phones:
+        raise GraphError(
+            f"the lexicon's phones ({' '.join(lexicon.phones.names)}) are not the acoustic model's "
+            f"({' '.join(dependency.phones.names)}); train the model on this lexicon's phones"
+        )
+    # An old description must not vouch for files that are about to change.
+    (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
+    words = WordTable(lexicon.words)
+    words.save(folder / WORDS_FILE)
+    check_vocabulary(lexicon, arpa_path)
+    grammar = grammar_fst(arpa_path, folder / WORDS_FILE)
+    pronunciations, disambiguation = lexicon_fst(lexicon, words)
+
+    lexicon_grammar = _optimised(kaldifst.compose(pronunciations, grammar))
+    logger.info("graph: L o G has %d states", lexicon_grammar.num_states)
+    kaldifst.arcsort(lexicon_grammar, "ilabel")
+    context_grammar, windows = kaldifst.compose_context(
+        disambiguation, dependency.context_width, dependency.central_position, lexicon_grammar
+    )
+    kaldifst.arcsort(context_grammar, "ilabel")
+    logger.info("graph: C o L o G has %d states, %d windows of phones", context_grammar.num_states, len(windows))
+
+    hmm = number_states(windows, dependency)
+    composed = kaldifst.StdVectorFst(kaldifst.compose(hmm_fst(hmm), context_grammar))
+    kaldifst.determinize_star(composed, use_log=True)
+    table = ArcTable.from_fst(composed)
+    table.arcs["input"][table.arcs["input"] > len(hmm.label_pdf)] = 0  # disambiguation has done its work
+    stripped = kaldifst.StdVectorFst(table.to_fst())
+    kaldifst.minimize_encoded(stripped)
+    graph = add_self_loops(ArcTable.from_fst(stripped), hmm.stay_cost)
+    logger.info("graph: H o C o L o G has %d states, %d arcs", len(graph.final), len(graph.arcs))
+
+    with atomic_path(folder / GRAPH_FILE) as temporary:
+        graph.write(temporary)
+    description = {
+        "context_width": dependency.context_width,
+        "pdf_count": dependency.pdf_count,
+        "states": len(graph.final),
+        "arcs": len(graph.arcs),
+        "sha256": {name: _sha256(folder / name) for name in (GRAPH_FILE, WORDS_FILE)},
+        "label_pdf": hmm.label_pdf.tolist(),
+    }
+    write_json(folder / DESCRIPTION_FILE, description)
+    return DecodingGraph.load(folder)
+
+
+def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
+    """Let every HMM state last: a loop of its label behind each arc that enters it.
+
+    A state of the graph whose entering arcs all bear one label gets the loop itself. For any other a state is
+    put in between for each label, with the loop on it and an epsilon to the old one.
+
+    Args:
+        table: A graph without loops.
+        stay_cost: Cost of staying in the HMM state of each label less 1 for another frame, shape (L,).
+    """
+    states, labels = len(table.final), len(stay_cost)
+    arcs = table.arcs.copy()
+    target = arcs["target"].astype(np.int64)
+    low, high = np.full(states, labels + 1), np.zeros(states, np.int64)
+    np.minimum.at(low, target, arcs["input"])
+    np.maximum.at(high, target, arcs["input"])
+    low[table.start] = 0  # nothing was entered yet: the same as being entered by an epsilon
+    one_label = np.flatnonzero((low == high) & (low > 0))
+
+    redirected = np.flatnonzero((arcs["input"] > 0) & (low[target] != high[target]))
+    pairs, which = np.unique(target[redirected] * (labels + 1) + arcs["input"][redirected], return_inverse=True)
+    between = states + np.arange(len(pairs))
+    arcs["target"][redirected] = between[which]
+
+    loops = np.zeros(len(one_label) + len(between), ARC)
+    loops["target"] = np.concatenate([one_label, between])
+    loops["input"] = np.concatenate([low[one_label], pairs % (labels + 1)])
+    loops["cost"] = stay_cost[loops["input"] - 1]
+    onwards = np.zeros(len(between), ARC)
+    onwards["target"] = pairs // (labels + 1)
+    return ArcTable(
+        start=table.start,
+        final=np.concatenate([table.final, np.full(len(between), np.inf, np.float32)]),
+        source=np.concatenate([table.source, loops["target"], between]),
+        arcs=np.concatenate([arcs, loops, onwards]),
+    ).sorted()
+
+
+def _optimised(fst: kaldifst.StdFst) -> kaldifst.StdVectorFst:
+    """Determinized, without epsilons, and minimized; labels and weights count together as symbols."""
+    result = kaldifst.StdVectorFst(fst)
+    kaldifst.determinize_star(result, use_log=True)
+    kaldifst.minimize_encoded(result)
+    return result
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""What a search found in one utterance, and the row of ``hypotheses.jsonl`` that keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lhuc_asr.base.errors import SearchError
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """The best path through the graph.
+
+    Attributes:
+        utterance: Its id.
+        words: The words, in order.
+        word_frames: The frame at which the graph emits each word: near its start, but later where words share
+            their first phones, and a phone earlier where phones have right context.
+        cost: Graph cost plus scaled acoustic cost of the path, natural log.
+        reached_final: Whether the path ends a sentence; if not, it is the best of those that stop short.
+        pdfs: The pdf of each frame, shape (T,), int32; empty where the alignment is stored apart.
+    """
+
+    utterance: str
+    words: tuple[str, ...]
+    word_frames: tuple[int, ...]
+    cost: float
+    reached_final: bool
+    pdfs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    @property
+    def text(self) -> str:
+        """The words with spaces between."""
+        return " ".join(self.words)
+
+
+def to_row(hypothesis: Hypothesis, speaker: str) -> dict[str, Any]:
+    """The hypothesis as one object of ``hypotheses.jsonl``, without its alignment.
+
+    Example:
+        >>> to_row(Hypothesis("a-1", ("go", "on"), (3, 40), 812.5, True), speaker="a")["words"]
+        'go on'
+    """
+    return {
+        "utterance": hypothesis.utterance,
+        "speaker": speaker,
+        "words": hypothesis.text,
+        "word_frames": list(hypothesis.word_frames),
+        "cost": hypothesis.cost,
+        "reached_final": hypothesis.reached_final,
+    }
+
+
+def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
+    """The hypothesis of a row, with its alignment (T,) where the caller has it.
+
+    Raises:
+        SearchError: A key is missing, or there are not as many frames as words.
+    """
+    missing = sorted({"utterance", "words", "word_frames", "cost", "reached_final"} - row.keys())
+    if missing:
+        raise SearchError(
+            f"hypothesis of {row.get('utterance', 'an unknown utterance')}: {', '.join(missing)} missing; "
+            "delete the file of hypotheses and decode again"
+        )
+    words, frames = tuple(row["words"].split()), tuple(row["word_frames"])
+    if len(words) != len(frames):
+        raise SearchError(
+            f"hypothesis of {row['utterance']}: {len(words)} words, but {len(frames)} frames of words; "
+            "delete the file of hypotheses and decode again"
+        )
+    alignment = np.zeros(0, np.int32) if pdfs is None else pdfs
+    return Hypothesis(row["utterance"], words, frames, row["cost"], row["reached_final"], alignment)

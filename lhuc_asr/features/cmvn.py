@@ -1,0 +1,50 @@
+"""Cepstral mean and variance normalisation: each speaker's features to mean 0 and variance 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lhuc_asr.base.errors import FeatureError
+from lhuc_asr.base.numerics import DEVIATION_FLOOR
+
+
+@dataclass(frozen=True)
+class Cmvn:
+    """Mean and standard deviation, shape (D,) each."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Normalised features, shape (T, D), float32."""
+        return ((features - self.mean) / self.deviation).astype(np.float32)
+
+
+class CmvnAccumulator:
+    """Sums over a speaker's frames, in float64: float32 loses the variance of long recordings."""
+
+    def __init__(self, dimension: int) -> None:
+        self._frames = 0
+        self._sum = np.zeros(dimension)
+        self._square = np.zeros(dimension)
+
+    def add(self, features: np.ndarray) -> None:
+        """Add an utterance, shape (T, D)."""
+        values = features.astype(np.float64)
+        self._frames += len(values)
+        self._sum += values.sum(axis=0)
+        self._square += np.square(values).sum(axis=0)
+
+    def estimate(self) -> Cmvn:
+        """The speaker's mean and deviation.
+
+        Raises:
+            FeatureError: No frame was added.
+        """
+        if self._frames == 0:
+            raise FeatureError("no frames to estimate mean and variance from")
+        mean = self._sum / self._frames
+        variance = np.maximum(self._square / self._frames - np.square(mean), 0.0)
+        return Cmvn(mean, np.maximum(np.sqrt(variance), DEVIATION_FLOOR))

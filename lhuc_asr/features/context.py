@@ -1,0 +1,41 @@
+"""Context splicing: a frame's neighbours beside it, the edges of an utterance repeated."""
+
+from __future__ import annotations
+
+import torch
+
+
+def splice_index(frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor, context: int) -> torch.Tensor:
+    """Rows to gather for each frame.
+
+    Args:
+        frames: Row of each wanted frame, shape (B,), int64.
+        first: First row of its utterance, shape (B,).
+        last: Last row of its utterance, shape (B,).
+        context: Frames to either side, c.
+
+    Returns:
+        Shape (B, 2c + 1), int64.
+    """
+    offsets = torch.arange(-context, context + 1)
+    rows = frames.unsqueeze(1) + offsets
+    return torch.minimum(torch.maximum(rows, first.unsqueeze(1)), last.unsqueeze(1))
+
+
+def splice(features: torch.Tensor, context: int) -> torch.Tensor:
+    """Splice a whole utterance.
+
+    Args:
+        features: Shape (T, D).
+        context: Frames to either side, c.
+
+    Returns:
+        Shape (T, (2c + 1) * D), oldest frame first.
+
+    Example:
+        >>> splice(torch.tensor([[1.0], [2.0], [3.0]]), 1).tolist()
+        [[1.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 3.0]]
+    """
+    frames = torch.arange(len(features))
+    index = splice_index(frames, torch.zeros_like(frames), torch.full_like(frames, len(features) - 1), context)
+    return features[index].flatten(1)

@@ -1,0 +1,138 @@
+"""A split's features in one memory-mapped array, with an index of its utterances.
+
+``features.bin`` holds float32 rows, utterance after utterance, sorted as they came; ``index.jsonl`` names each
+utterance, its speaker, its first row and its number of frames; ``store.json`` the width. Mean and variance are
+normalised a speaker when the store is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.base.atomic import atomic_folder, read_json, read_json_lines, write_json, write_json_lines
+from lhuc_asr.base.errors import FeatureError
+from lhuc_asr.features.cmvn import CmvnAccumulator
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUtterance:
+    """Where an utterance's frames are: rows ``first`` to ``first + frames``."""
+
+    id: str
+    speaker: str
+    first: int
+    frames: int
+
+    @property
+    def rows(self) -> slice:
+        """Its rows in the array."""
+        return slice(self.first, self.first + self.frames)
+
+
+class FeatureStore:
+    """A split's features, read through a memory map.
+
+    Raises:
+        FeatureError: The folder is not a store, or its files do not fit each other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.dimension = int(read_json(folder / "store.json")["dimension"])
+            self.utterances = tuple(StoredUtterance(**row) for row in read_json_lines(folder / "index.jsonl"))
+            size = (folder / "features.bin").stat().st_size
+        except (OSError, KeyError, TypeError) as error:
+            raise FeatureError(f"{folder}: not a feature store ({error}); delete it and run again") from error
+        self.frames = sum(utterance.frames for utterance in self.utterances)
+        if size != self.frames * self.dimension * 4:
+            raise FeatureError(
+                f"{folder}/features.bin: {size} bytes, expected {self.frames} frames x {self.dimension} x 4; "
+                "delete the folder and run again"
+            )
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """All frames, shape (N, D), float32, read-only."""
+        return np.memmap(self.folder / "features.bin", np.float32, "r", shape=(self.frames, self.dimension))
+
+    @cached_property
+    def by_id(self) -> dict[str, StoredUtterance]:
+        """The utterances by their ids."""
+        return {utterance.id: utterance for utterance in self.utterances}
+
+    @cached_property
+    def speakers(self) -> dict[str, tuple[StoredUtterance, ...]]:
+        """The utterances of each speaker, speakers sorted."""
+        groups: dict[str, list[StoredUtterance]] = {}
+        for utterance in self.utterances:
+            groups.setdefault(utterance.speaker, []).append(utterance)
+        return {speaker: tuple(groups[speaker]) for speaker in sorted(groups)}
+
+    def __getitem__(self, utterance_id: str) -> np.ndarray:
+        """The features of one utterance, shape (T, D)."""
+        return np.asarray(self.array[self.by_id[utterance_id].rows])
+
+
+def write_store(
+    folder: Path, items: Iterable[tuple[str, str, np.ndarray]], dimension: int, *, normalise: bool = True
+) -> FeatureStore:
+    """Write a store, whole or not at all.
+
+    Args:
+        folder: Where to.
+        items: Utterance id, speaker, features (T, D); may be a generator, it is read once.
+        dimension: D.
+        normalise: Mean 0 and variance 1 for each speaker.
+
+    Raises:
+        FeatureError: An utterance's features have another width or are not finite; nothing to store.
+    """
+    with atomic_folder(folder) as temporary:
+        utterances: list[StoredUtterance] = []
+        statistics: dict[str, CmvnAccumulator] = {}
+        first = 0
+        with (temporary / "features.bin").open("wb") as file:
+            for utterance_id, speaker, features in items:
+                _check(utterance_id, features, dimension)
+                statistics.setdefault(speaker, CmvnAccumulator(dimension)).add(features)
+                utterances.append(StoredUtterance(utterance_id, speaker, first, len(features)))
+                first += len(features)
+                file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
+        if not utterances:
+            raise FeatureError(f"{folder}: no utterances to store")
+        write_json_lines(temporary / "index.jsonl", map(asdict, utterances))
+        write_json(temporary / "store.json", {"dimension": dimension, "normalised": normalise})
+        if normalise:
+            rows = np.memmap(temporary / "features.bin", np.float32, "r+", shape=(first, dimension))
+            cmvn = {speaker: accumulator.estimate() for speaker, accumulator in statistics.items()}
+            for utterance in utterances:
+                rows[utterance.rows] = cmvn[utterance.speaker].apply(rows[utterance.rows])
+            rows.flush()
+    return FeatureStore(folder)
+
+
+def blocks_of(utterances: Iterable[StoredUtterance], frames: int) -> Iterator[list[StoredUtterance]]:
+    """Consecutive utterances in blocks of at least ``frames`` frames, the last one smaller."""
+    block: list[StoredUtterance] = []
+    size = 0
+    for utterance in utterances:
+        block.append(utterance)
+        size += utterance.frames
+        if size >= frames:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _check(utterance_id: str, features: np.ndarray, dimension: int) -> None:
+    if features.ndim != 2 or features.shape[1] != dimension or len(features) == 0:
+        raise FeatureError(f"{utterance_id}: features of shape {features.shape}, expected (T, {dimension})")
+    if not np.isfinite(features).all():
+        raise FeatureError(f"{utterance_id}: features are not finite; is the recording all zeros or damaged?")

@@ -1,0 +1,74 @@
+"""One pdf id a frame, in a memory-mapped array beside the features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.features.store import FeatureStore
+
+# A frame of an utterance that could not be aligned; training leaves such frames out.
+UNALIGNED = -1
+
+
+class Alignment:
+    """The pdf of every frame of a feature store, ``UNALIGNED`` where there is none.
+
+    Raises:
+        AlignmentError: The file does not have one number a frame of the store.
+    """
+
+    def __init__(self, path: Path, store: FeatureStore) -> None:
+        self.path = path
+        self.store = store
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise AlignmentError(f"{path}: cannot be read ({error.strerror}); run the alignment stage again") from error
+        if size != 4 * store.frames:
+            raise AlignmentError(
+                f"{path}: {size} bytes for {store.frames} frames; it belongs to other features, delete it and run again"
+            )
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """All pdfs, shape (N,), int32, read-only."""
+        return np.memmap(self.path, np.int32, "r", shape=(self.store.frames,))
+
+    def __getitem__(self, utterance_id: str) -> np.ndarray:
+        """The pdfs of one utterance, shape (T,)."""
+        return np.asarray(self.array[self.store.by_id[utterance_id].rows])
+
+    @property
+    def aligned_share(self) -> float:
+        """Share of the frames that have a pdf."""
+        return float(np.mean(self.array != UNALIGNED)) if self.store.frames else 0.0
+
+
+def write_alignment(path: Path, store: FeatureStore, pdfs: Mapping[str, np.ndarray]) -> Alignment:
+    """Write an alignment, whole or not at all.
+
+    Args:
+        path: Where to.
+        store: The features it belongs to.
+        pdfs: Shape (T,) an utterance; utterances left out are unaligned.
+
+    Raises:
+        AlignmentError: A length differs from the utterance's frames.
+    """
+    array = np.full(store.frames, UNALIGNED, np.int32)
+    for utterance in store.utterances:
+        aligned = pdfs.get(utterance.id)
+        if aligned is None:
+            continue
+        if len(aligned) != utterance.frames:
+            raise AlignmentError(f"{utterance.id}: {len(aligned)} pdfs for {utterance.frames} frames")
+        array[utterance.rows] = aligned
+    with atomic_path(path) as temporary:
+        array.tofile(temporary)
+    return Alignment(path, store)

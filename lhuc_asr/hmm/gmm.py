@@ -1,0 +1,242 @@
+"""Mixtures of diagonal Gaussians for all pdfs at once, as matrix products.
+
+A diagonal Gaussian's log density is linear in (x, x^2):
+log N(x) = c + sum_d (m_d / v_d) x_d - x_d^2 / (2 v_d),  so that all Gaussians of all pdfs are one product.
+Estimation is Viterbi training: each frame belongs to the pdf it is aligned to, its Gaussians share it by their
+posteriors (Rabiner 1989, sec. VI; Kaldi's gmm-acc-stats-ali).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.numerics import LOG_2PI, LOG_ZERO, VARIANCE_FLOOR
+
+# Kaldi's: mixture sizes grow with occupancy to this power, so that frequent pdfs get more, not all.
+OCCUPANCY_POWER = 0.25
+# A Gaussian needs this many frames for its variance to mean anything (Kaldi's min-gaussian-occupancy).
+MIN_GAUSSIAN_FRAMES = 10.0
+# Frames whose densities are summed at once: 500 frames x 1,500 slots x 4 bytes stay in the cache.
+CACHED_FRAMES = 500
+# How far the halves of a split Gaussian are pushed apart, in standard deviations (Kaldi's perturb-factor).
+SPLIT_DEVIATIONS = 0.2
+
+
+@dataclass(frozen=True)
+class GmmStatistics:
+    """Sums over aligned frames: occupancies (M,), first (M, D) and second (M, D) moments, float64."""
+
+    occupancy: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+
+    def __add__(self, other: GmmStatistics) -> GmmStatistics:
+        return GmmStatistics(self.occupancy + other.occupancy, self.first + other.first, self.second + other.second)
+
+
+@dataclass(frozen=True)
+class DiagonalGmm:
+    """Mixtures of all pdfs; Gaussians of one pdf stand together.
+
+    Attributes:
+        pdf: Pdf of each Gaussian, sorted, shape (M,), int64.
+        weight: Mixture weight, shape (M,).
+        mean: Shape (M, D).
+        variance: Shape (M, D).
+        pdf_count: K.
+    """
+
+    pdf: torch.Tensor
+    weight: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    pdf_count: int
+
+    @classmethod
+    def flat(cls, mean: torch.Tensor, variance: torch.Tensor, pdf_count: int) -> DiagonalGmm:
+        """One Gaussian a pdf, all the same."""
+        return cls(
+            torch.arange(pdf_count),
+            torch.ones(pdf_count),
+            mean.float().repeat(pdf_count, 1),
+            variance.float().clamp_min(VARIANCE_FLOOR).repeat(pdf_count, 1),
+            pdf_count,
+        )
+
+    @property
+    def gaussians(self) -> int:
+        """Number of Gaussians, M."""
+        return len(self.pdf)
+
+    def gaussian_log_densities(self, features: torch.Tensor) -> torch.Tensor:
+        """Log weight plus log density of each Gaussian.
+
+        Args:
+            features: Shape (T, D), float32.
+
+        Returns:
+            Shape (T, M).
+        """
+        linear, constant = self._linear_form()
+        return torch.addmm(constant, _with_squares(features), linear.T)
+
+    def log_likelihoods(self, features: torch.Tensor) -> torch.Tensor:
+        """Log p(x | pdf).
+
+        Args:
+            features: Shape (T, D), float32.
+
+        Returns:
+            Shape (T, K).
+        """
+        scores = features.new_empty(len(features), self.pdf_count)
+        for rows, part in zip(scores.split(CACHED_FRAMES), features.split(CACHED_FRAMES), strict=True):
+            # torch.logsumexp, in place: the padding is finite, and three passes over memory are saved.
+            densities = self._padded(self.gaussian_log_densities(part))
+            highest = densities.amax(2)
+            densities.sub_(highest.unsqueeze(2)).exp_()
+            torch.add(highest, densities.sum(2).log_(), out=rows)
+        return scores
+
+    def accumulate(self, features: torch.Tensor, pdfs: torch.Tensor) -> GmmStatistics:
+        """Statistics of aligned frames.
+
+        Args:
+            features: Shape (T, D), float32.
+            pdfs: The pdf of each frame, shape (T,), int64.
+        """
+        order = torch.argsort(pdfs, stable=True)
+        frames = torch.bincount(pdfs, minlength=self.pdf_count).tolist()
+        sizes = torch.bincount(self.pdf, minlength=self.pdf_count).tolist()
+        linear, constant = self._linear_form()
+        occupancy, first, second = [], [], []
+        # A loop over pdfs, not frames: a frame meets only the Gaussians of the pdf it is aligned to.
+        for rows, weights, offsets in zip(order.split(frames), linear.split(sizes), constant.split(sizes), strict=True):
+            values = features[rows]
+            posterior = torch.softmax(torch.addmm(offsets, _with_squares(values), weights.T), dim=1)
+            occupancy.append(posterior.sum(0))
+            first.append(posterior.T @ values)
+            second.append(posterior.T @ values.square())
+        return GmmStatistics(torch.cat(occupancy).double(), torch.cat(first).double(), torch.cat(second).double())
+
+    def update(self, statistics: GmmStatistics) -> DiagonalGmm:
+        """Maximum likelihood estimates; Gaussians with too few frames stay as they were."""
+        occupancy = statistics.occupancy.unsqueeze(1)
+        enough = occupancy >= MIN_GAUSSIAN_FRAMES
+        safe = occupancy.clamp_min(1.0)
+        mean = statistics.first / safe
+        variance = (statistics.second / safe - mean.square()).clamp_min(VARIANCE_FLOOR)
+        total = torch.zeros(self.pdf_count, dtype=torch.float64).index_add(0, self.pdf, statistics.occupancy)
+        weight = torch.where(
+            total[self.pdf] > 0, statistics.occupancy / total[self.pdf].clamp_min(1e-30), self.weight.double()
+        )
+        return DiagonalGmm(
+            self.pdf,
+            weight.float(),
+            torch.where(enough, mean, self.mean.double()).float(),
+            torch.where(enough, variance, self.variance.double()).float(),
+            self.pdf_count,
+        )
+
+    def grown(self, target: int, occupancy: torch.Tensor, generator: torch.Generator) -> DiagonalGmm:
+        """Split the heaviest Gaussians until there are ``target`` in all.
+
+        Args:
+            target: Number of Gaussians wanted.
+            occupancy: Frames of each Gaussian, shape (M,).
+            generator: For the direction in which the halves are pushed apart.
+        """
+        model, frames = self, occupancy.double()
+        wanted = _mixture_sizes(torch.zeros(self.pdf_count, dtype=torch.float64).index_add(0, self.pdf, frames), target)
+        while True:
+            size = torch.bincount(model.pdf, minlength=self.pdf_count)
+            # The heaviest Gaussian of each pdf that is still too small is split, all pdfs at once.
+            table = torch.full((self.pdf_count, int(size.max())), -1.0, dtype=torch.float64)
+            first = torch.cumsum(size, 0) - size
+            column = torch.arange(model.gaussians) - first[model.pdf]
+            table[model.pdf, column] = frames
+            heaviest = first + table.argmax(1)
+            split = heaviest[(size < wanted) & (frames[heaviest] >= 2 * MIN_GAUSSIAN_FRAMES)]
+            if len(split) == 0:
+                return model
+            model, frames = model._split(split, frames, generator)
+
+    def _split(
+        self, chosen: torch.Tensor, frames: torch.Tensor, generator: torch.Generator
+    ) -> tuple[DiagonalGmm, torch.Tensor]:
+        push = SPLIT_DEVIATIONS * self.variance[chosen].sqrt()
+        push = push * torch.randn(push.shape, generator=generator)
+        weight, mean, frames = self.weight.clone(), self.mean.clone(), frames.clone()
+        weight[chosen] *= 0.5
+        frames[chosen] *= 0.5
+        mean[chosen] += push
+        pdf = torch.cat([self.pdf, self.pdf[chosen]])
+        order = torch.argsort(pdf, stable=True)
+        return (
+            DiagonalGmm(
+                pdf[order],
+                torch.cat([weight, weight[chosen]])[order],
+                torch.cat([mean, mean[chosen] - 2 * push])[order],
+                torch.cat([self.variance, self.variance[chosen]])[order],
+                self.pdf_count,
+            ),
+            torch.cat([frames, frames[chosen]])[order],
+        )
+
+    def _linear_form(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights of (x, x^2), shape (M, 2 D), and constants, shape (M,)."""
+        precision = self.variance.reciprocal()
+        constant = self.weight.clamp_min(1e-30).log() - 0.5 * (
+            self.variance.log().sum(1) + (self.mean.square() * precision).sum(1) + self.mean.shape[1] * LOG_2PI
+        )
+        return torch.cat([self.mean * precision, -0.5 * precision], dim=1), constant
+
+    def _padded(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of Gaussians (T, M) as (T, K, largest mixture), the rest at log zero."""
+        size = torch.bincount(self.pdf, minlength=self.pdf_count)
+        first = torch.cumsum(size, 0) - size
+        column = torch.arange(self.gaussians) - first[self.pdf]
+        padded = values.new_full((len(values), self.pdf_count, int(size.max())), LOG_ZERO)
+        padded[:, self.pdf, column] = values
+        return padded
+
+    def save(self, path: Path) -> None:
+        """Write the model as safetensors."""
+        tensors = {"pdf": self.pdf, "weight": self.weight, "mean": self.mean, "variance": self.variance}
+        with atomic_path(path) as temporary:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                temporary,
+                {"pdf_count": str(self.pdf_count)},
+            )
+
+    @classmethod
+    def load(cls, path: Path, pdf_count: int) -> DiagonalGmm:
+        """Read a model.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        try:
+            tensors = load_file(path)
+            return cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
+        except (SafetensorError, KeyError, OSError) as error:
+            raise CheckpointError(f"{path}: not a Gaussian mixture model ({error}); delete it and run again") from error
+
+
+def _with_squares(features: torch.Tensor) -> torch.Tensor:
+    return torch.cat([features, features.square()], dim=1)
+
+
+def _mixture_sizes(frames: torch.Tensor, target: int) -> torch.Tensor:
+    """Gaussians for each pdf: shares of ``target`` by occupancy to a power, at least one."""
+    share = frames.pow(OCCUPANCY_POWER)
+    share = share / share.sum()
+    return torch.clamp(torch.floor(share * target), min=1).to(torch.int64)

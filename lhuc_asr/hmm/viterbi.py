@@ -1,0 +1,117 @@
+"""Viterbi over transcript graphs: a batch of utterances in one compiled call, each on a core of its own.
+
+The recursion is the textbook's: delta_t(j) = max_i [delta_{t-1}(i) + log a_ij] + log b_j(x_t) (Rabiner 1989,
+eq. 33), in float64, with the winning arc kept as a back-pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.hmm.transcript import StateGraph
+
+
+@dataclass(frozen=True)
+class StatePath:
+    """The best path of one utterance.
+
+    Attributes:
+        states: State of the graph in each frame, shape (T,), int32.
+        pdfs: Its pdf, shape (T,), int32.
+        log_prob: Log probability of path and frames together.
+    """
+
+    states: np.ndarray
+    pdfs: np.ndarray
+    log_prob: float
+
+
+def align(
+    graphs: Sequence[StateGraph], log_likelihoods: Sequence[np.ndarray], threads: int = 1
+) -> list[StatePath | None]:
+    """Best paths of a batch of utterances.
+
+    Args:
+        graphs: One for each utterance.
+        log_likelihoods: Log p(x_t | pdf), shape (T, K) each, float32.
+        threads: Cores to use; the kernel runs without the GIL.
+
+    Returns:
+        A path each; None where the utterance has fewer frames than its shortest path, or none is possible.
+
+    Raises:
+        AlignmentError: A graph names a pdf that the log-likelihoods lack, or they are not numbers.
+    """
+    if len(graphs) != len(log_likelihoods):
+        raise AlignmentError(f"{len(graphs)} graphs for {len(log_likelihoods)} utterances")
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        return list(pool.map(_align_one, graphs, log_likelihoods))
+
+
+def _align_one(graph: StateGraph, log_likelihoods: np.ndarray) -> StatePath | None:
+    frames, pdfs = log_likelihoods.shape
+    if graph.pdf.max() >= pdfs:
+        raise AlignmentError(f"a state uses pdf {graph.pdf.max()}, the log-likelihoods have {pdfs} columns")
+    if frames < graph.shortest:
+        return None
+    states, log_prob = _viterbi(
+        np.ascontiguousarray(log_likelihoods, dtype=np.float32),
+        graph.pdf,
+        graph.start,
+        graph.end,
+        graph.arc_first,
+        graph.arc_source,
+        graph.arc_log_prob,
+    )
+    if np.isnan(log_prob):
+        raise AlignmentError("log-likelihoods are not numbers; has the training diverged?")
+    if not np.isfinite(log_prob):
+        return None
+    return StatePath(states, graph.pdf[states], float(log_prob))
+
+
+@numba.njit(cache=True, nogil=True)
+def _viterbi(
+    log_likelihoods: np.ndarray,
+    pdf: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    arc_first: np.ndarray,
+    arc_source: np.ndarray,
+    arc_log_prob: np.ndarray,
+) -> tuple[np.ndarray, float]:
+    frames, states = log_likelihoods.shape[0], pdf.shape[0]
+    back = np.empty((frames, states), np.int32)
+    score = np.empty(states, np.float64)
+    previous = np.empty(states, np.float64)
+    for j in range(states):
+        previous[j] = start[j] + log_likelihoods[0, pdf[j]]
+    for t in range(1, frames):
+        for j in range(states):
+            best, best_source = -np.inf, -1
+            for a in range(arc_first[j], arc_first[j + 1]):
+                candidate = previous[arc_source[a]] + arc_log_prob[a]
+                if candidate > best:
+                    best, best_source = candidate, arc_source[a]
+            score[j] = best + log_likelihoods[t, pdf[j]]
+            back[t, j] = best_source
+        score, previous = previous, score
+    best, state = -np.inf, 0
+    for j in range(states):
+        if np.isnan(previous[j]):
+            best, state = np.nan, 0
+            break
+        if previous[j] + end[j] > best:
+            best, state = previous[j] + end[j], j
+    path = np.zeros(frames, np.int32)
+    if np.isfinite(best):
+        for t in range(frames - 1, -1, -1):
+            path[t] = state
+            state = back[t, state]
+    return path, best

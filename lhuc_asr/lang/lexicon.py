@@ -1,0 +1,389 @@
+"""Pronunciation lexica: words and the phones that spell them, and the word table of a graph.
+
+Lexicon files are lines of a word and its phones, as CMUdict, Sphinx (AN4) and Kaldi write them; pronunciation
+probabilities (Kaldi's ``lexiconp.txt``) are not supported. A silence phone may spell a word by itself
+(``<unk> SPN``) but not stand inside one: pauses between words are the graph's, with ``silence_probability``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from lhuc_asr.base.atomic import write_text
+from lhuc_asr.base.errors import LexiconError
+from lhuc_asr.lang.phones import SILENCE, SPOKEN_NOISE, PhoneSet
+from lhuc_asr.lang.text import (
+    BACKOFF,
+    EPSILON,
+    SENTENCE_BEGIN,
+    SENTENCE_END,
+    UNKNOWN,
+    is_reserved,
+    normalise,
+    numbered_lines,
+)
+
+logger = logging.getLogger(__name__)
+
+Phones = tuple[str, ...]
+UnknownWordPolicy = Literal["pronounce", "unk", "error"]
+
+# CMUdict marks stress on vowels only; a digit on any other phone (a tone, say) is part of its name.
+_STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
+_VARIANT = re.compile(r"(.+)\(\d+\)")
+_PROBABILITY = re.compile(r"\d*\.\d+([eE][-+]?\d+)?")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+# Messages and log lines name this many words; the rest are counted.
+_WORDS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words, the phones that spell them, and the phone set that these are taken from.
+
+    Attributes:
+        pronunciations: Each word's variants, each a tuple of phones.
+        phones: The phone set of the acoustic model; a lexicon of few words need not use all of it.
+        silence_probability: Of an optional silence between two words, in (0, 1).
+    """
+
+    pronunciations: Mapping[str, tuple[Phones, ...]]
+    phones: PhoneSet
+    silence_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.silence_probability < 1.0:
+            raise LexiconError(f"silence_probability: expected 0 < p < 1, found {self.silence_probability}")
+        known, silence = set(self.phones.names), set(self.phones.silence)
+        for word, variants in self.pronunciations.items():
+            if not variants:
+                raise LexiconError(f"{word!r}: no pronunciation")
+            for phones in variants:
+                problem = _word_problem(word) or _phones_problem(phones, silence)
+                if problem:
+                    raise LexiconError(problem)
+                if not known.issuperset(phones):
+                    unknown = " ".join(sorted(set(phones) - known))
+                    raise LexiconError(
+                        f"{word!r}: spelt with phones outside the phone set: {unknown}; "
+                        f"known phones: {' '.join(self.phones.names)}"
+                    )
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """All words, sorted by code point."""
+        return tuple(sorted(self.pronunciations))
+
+    def missing(self, words: Iterable[str]) -> list[str]:
+        """The words that the lexicon lacks, sorted, each once."""
+        return sorted(set(words) - self.pronunciations.keys())
+
+    def restricted_to(self, words: Iterable[str]) -> Lexicon:
+        """The lexicon of some words only, with the same phone set.
+
+        Raises:
+            LexiconError: Words are missing; the message names them.
+        """
+        words = sorted(set(words))
+        missing = self.missing(words)
+        if missing:
+            raise LexiconError(f"{_count_of(missing)} not in the lexicon: {_first_of(missing)}")
+        return replace(self, pronunciations={word: self.pronunciations[word] for word in words})
+
+    def with_pronunciations(self, more: Mapping[str, Iterable[Phones]]) -> Lexicon:
+        """The lexicon with more words, or more variants of words that it has.
+
+        Args:
+            more: The variants of each word, spelt in the lexicon's phone set.
+
+        Raises:
+            LexiconError: A pronunciation is empty or uses a phone outside the phone set.
+        """
+        merged = dict(self.pronunciations)
+        for word, variants in more.items():
+            merged[word] = tuple(dict.fromkeys((*merged.get(word, ()), *variants)))
+        return replace(self, pronunciations=merged)
+
+    def with_word_positions(self) -> Lexicon:
+        """The lexicon in position-dependent phones, as Kaldi's: begin, internal, end and single.
+
+        Phone ``AA`` becomes ``AA_B``, ``AA_I``, ``AA_E`` or ``AA_S``; silence phones keep their names. The
+        phone set gets all four of each, whether a word uses them or not.
+        """
+        silence = self.phones.silence
+        speech = tuple(f"{phone}_{position}" for phone in self.phones.speech for position in "BIES")
+        pronunciations = {
+            word: tuple(phones if phones[0] in silence else _positioned(phones) for phones in variants)
+            for word, variants in self.pronunciations.items()
+        }
+        return replace(self, pronunciations=pronunciations, phones=PhoneSet(silence, speech))
+
+
+def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
+    """Read a lexicon: lines of a word and its phones, separated by white space.
+
+    Understood by content: variants as repeated words or as ``WORD(2)``; comments in lines that start with
+    ``;;;`` or a lone ``#``, and behind the phones after a ``#``; empty lines. Words are normalised, the same
+    variant twice is one. The phone set is what the file uses, and ``SIL``.
+
+    Args:
+        path: UTF-8 text; compressed where the name ends in ``.gz``.
+        strip_stress: Whether the digits on ARPAbet's vowels (``AH0``) are taken off.
+
+    Raises:
+        LexiconError: The file is missing, empty or malformed; the message names the line.
+    """
+    silence = {SILENCE, SPOKEN_NOISE}
+    pronunciations: dict[str, dict[Phones, None]] = {}
+    for number, line in numbered_lines(path, LexiconError):
+        if _CONTROL_CHARACTER.search(line):
+            raise LexiconError(f"{path}:{number}: control character in {line!r}; expected a word and its phones")
+        fields = line.split()
+        if not fields or fields[0].startswith(";;;") or not fields[0].strip("#"):
+            continue
+        word, phones = _read_word(fields[0]), _read_phones(fields[1:], strip_stress)
+        problem = _word_problem(word) or _phones_problem(phones, silence)
+        if problem:
+            raise LexiconError(f"{path}:{number}: {problem}")
+        pronunciations.setdefault(word, {})[phones] = None
+    if not pronunciations:
+        raise LexiconError(f"{path}: no words; expected lines of a word and its phones")
+    used = {phone for variants in pronunciations.values() for phones in variants for phone in phones}
+    phone_set = PhoneSet.of(used, (SILENCE, SPOKEN_NOISE) if SPOKEN_NOISE in used else (SILENCE,))
+    return Lexicon({word: tuple(variants) for word, variants in pronunciations.items()}, phone_set)
+
+
+def write_lexicon(path: Path, lexicon: Lexicon) -> None:
+    """Write ``WORD PHONE ...`` lines, a variant a line, words sorted.
+
+    Phones that no word uses and the silence probability are not in such a file: ``read_lexicon`` gives back
+    the pronunciations, not these.
+    """
+    lines = [f"{word} {' '.join(phones)}\n" for word in lexicon.words for phones in lexicon.pronunciations[word]]
+    write_text(path, "".join(lines))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """A lexicon after words that it lacked were dealt with.
+
+    Attributes:
+        lexicon: The lexicon to use.
+        added: Pronunciations that were added, a word.
+        unknown: Words that have no pronunciation of their own, and stand for ``<unk>``.
+    """
+
+    lexicon: Lexicon
+    added: dict[str, Phones]
+    unknown: tuple[str, ...]
+
+
+def cover(
+    lexicon: Lexicon,
+    words: Iterable[str],
+    policy: UnknownWordPolicy,
+    pronounce: Callable[[list[str]], Mapping[str, Phones]] | None = None,
+) -> Coverage:
+    """Deal with the words of a text that the lexicon lacks; without any, the lexicon stays as it is.
+
+    Args:
+        lexicon: The lexicon.
+        words: The words that it should cover.
+        policy: ``pronounce`` adds what ``pronounce`` says; ``unk`` adds the word ``<unk>``, spelt with the
+            silence-like phone ``SPN``, and leaves the words out; ``error`` refuses.
+        pronounce: From words to a pronunciation of each, in the lexicon's phone set.
+
+    Raises:
+        LexiconError: Under ``error``, words are missing; under ``pronounce``, some cannot be pronounced.
+    """
+    if policy not in get_args(UnknownWordPolicy):
+        raise LexiconError(f"unknown-word policy {policy!r}: expected one of {', '.join(get_args(UnknownWordPolicy))}")
+    added: dict[str, Phones] = {}
+    missing = lexicon.missing(words)
+    if not missing:
+        return Coverage(lexicon, added, ())
+    if policy == "error":
+        raise LexiconError(
+            f"{_count_of(missing)} not in the lexicon: {_first_of(missing)}; "
+            "add them to the lexicon, or use the unknown-word policy 'pronounce' or 'unk'"
+        )
+    if policy == "unk":
+        logger.warning("%s not in the lexicon, taken for %s: %s", _count_of(missing), UNKNOWN, _first_of(missing))
+        if UNKNOWN not in lexicon.pronunciations:
+            added[UNKNOWN] = (SPOKEN_NOISE,)
+        return Coverage(_with_added(_with_spoken_noise(lexicon), added), added, tuple(missing))
+    if pronounce is None:
+        raise LexiconError(
+            f"{_count_of(missing)} not in the lexicon: {_first_of(missing)}; the policy 'pronounce' "
+            "needs something that pronounces them (espeak-ng: pip install lhuc_asr[voices])"
+        )
+    pronounced = pronounce(missing)
+    added = {word: tuple(pronounced[word]) for word in missing if pronounced.get(word)}
+    silent = [word for word in missing if word not in added]
+    if silent:
+        raise LexiconError(
+            f"{_count_of(silent)} could not be pronounced: {_first_of(silent)}; "
+            "add them to the lexicon, correct the transcripts, or use the unknown-word policy 'unk'"
+        )
+    logger.info("%s not in the lexicon, pronunciations made: %s", _count_of(missing), _first_of(missing))
+    return Coverage(_with_added(lexicon, added), added, ())
+
+
+@dataclass(frozen=True)
+class DisambiguatedPronunciation:
+    """A pronunciation and the symbol that tells it from others: 0 none, k for ``#k``."""
+
+    word: str
+    phones: Phones
+    disambiguation: int
+
+
+def disambiguate(lexicon: Lexicon) -> tuple[list[DisambiguatedPronunciation], int]:
+    """Number pronunciations that others share or begin with, so that the lexicon's FST can be determinized.
+
+    As Kaldi's add_lex_disambig: the k-th word spelt by such a sequence of phones gets ``#k`` (Mohri, Pereira
+    and Riley 2002, on auxiliary symbols).
+
+    Returns:
+        Every pronunciation, words sorted, and the largest k (0 where none is needed).
+    """
+    pairs = [(word, phones) for word in lexicon.words for phones in lexicon.pronunciations[word]]
+    spelt = Counter(phones for _, phones in pairs)
+    prefixes = {phones[:length] for phones in spelt for length in range(1, len(phones))}
+    used: Counter[Phones] = Counter()
+    result = []
+    for word, phones in pairs:
+        if spelt[phones] > 1 or phones in prefixes:
+            used[phones] += 1
+        result.append(DisambiguatedPronunciation(word, phones, used[phones]))
+    return result, max(used.values(), default=0)
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """The numbers of words in graphs: ``<eps>`` 0, words from 1, then ``#0``, ``<s>``, ``</s>``.
+
+    Attributes:
+        words: Sorted by code point, each once, without the symbols around them.
+
+    Example:
+        >>> WordTable(("A", "B")).ids
+        {'<eps>': 0, 'A': 1, 'B': 2, '#0': 3, '<s>': 4, '</s>': 5}
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for word in self.words:
+            problem = _word_problem(word)
+            if problem:
+                raise LexiconError(problem)
+        for word, following in zip(self.words, self.words[1:], strict=False):
+            if word >= following:
+                raise LexiconError(f"a word table is sorted and names a word once; found {word!r} before {following!r}")
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """All symbols in the order of their numbers."""
+        return (EPSILON, *self.words, BACKOFF, SENTENCE_BEGIN, SENTENCE_END)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Number of each symbol."""
+        return {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    def save(self, path: Path) -> None:
+        """Write Kaldi's ``words.txt``: lines ``WORD number``."""
+        write_text(path, "".join(f"{symbol} {number}\n" for symbol, number in self.ids.items()))
+
+    @classmethod
+    def load(cls, path: Path) -> WordTable:
+        """Read a ``words.txt`` that ``save`` wrote.
+
+        Raises:
+            LexiconError: A line is not a word and the next number, or a symbol around the words is missing.
+        """
+        symbols = []
+        for number, line in numbered_lines(path, LexiconError):
+            fields = line.split()
+            if len(fields) != 2 or fields[1] != str(number - 1):
+                raise LexiconError(f"{path}:{number}: expected a word and its number {number - 1}, found {line!r}")
+            symbols.append(fields[0])
+        try:
+            table = cls(tuple(symbols[1:-3]))
+        except LexiconError as error:
+            raise LexiconError(f"{path}: {error}") from error
+        if tuple(symbols) != table.symbols:
+            raise LexiconError(
+                f"{path}: expected {EPSILON}, the words, {BACKOFF}, {SENTENCE_BEGIN}, {SENTENCE_END}; "
+                f"found {' '.join(symbols[:1])} ... {' '.join(symbols[-3:])}"
+            )
+        return table
+
+
+def _read_word(field: str) -> str:
+    variant = _VARIANT.fullmatch(field)
+    word = variant[1] if variant else field
+    return UNKNOWN if word.lower() == UNKNOWN else word if is_reserved(word) else normalise(word)
+
+
+def _read_phones(fields: list[str], strip_stress: bool) -> Phones:
+    comment = next((index for index, field in enumerate(fields) if field.startswith("#")), len(fields))
+    phones = fields[:comment]
+    return tuple(p[:-1] if strip_stress and _STRESSED_VOWEL.fullmatch(p) else p for p in phones)
+
+
+def _word_problem(word: str) -> str | None:
+    if is_reserved(word):
+        return f"{word!r} is reserved for graphs and language models and cannot be a word"
+    if not word or word.split() != [word]:
+        return f"{word!r}: a word is not empty and holds no white space"
+    return None
+
+
+def _phones_problem(phones: Phones, silence: set[str]) -> str | None:
+    if not phones:
+        return "a word without phones; expected a word and its phones"
+    if _PROBABILITY.fullmatch(phones[0]):
+        return (
+            f"found the number {phones[0]} where a phone was expected; pronunciation probabilities are not "
+            "supported, take the second column out"
+        )
+    if len(phones) > 1 and not silence.isdisjoint(phones):
+        return (
+            f"silence phone inside a word: {' '.join(phones)}; pauses are put between words by themselves, take it out"
+        )
+    return None
+
+
+def _positioned(phones: Phones) -> Phones:
+    if len(phones) == 1:
+        return (f"{phones[0]}_S",)
+    return (f"{phones[0]}_B", *(f"{phone}_I" for phone in phones[1:-1]), f"{phones[-1]}_E")
+
+
+def _with_spoken_noise(lexicon: Lexicon) -> Lexicon:
+    phones = lexicon.phones
+    if SPOKEN_NOISE in phones.names:
+        return lexicon
+    return replace(lexicon, phones=PhoneSet((*phones.silence, SPOKEN_NOISE), phones.speech))
+
+
+def _with_added(lexicon: Lexicon, added: Mapping[str, Phones]) -> Lexicon:
+    return lexicon.with_pronunciations({word: (phones,) for word, phones in added.items()})
+
+
+def _count_of(words: list[str]) -> str:
+    return "1 word" if len(words) == 1 else f"{len(words)} words"
+
+
+def _first_of(words: list[str]) -> str:
+    return " ".join(words[:_WORDS_SHOWN]) + (" ..." if len(words) > _WORDS_SHOWN else "")

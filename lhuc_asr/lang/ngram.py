@@ -1,0 +1,251 @@
+"""Back-off n-gram language models: tables, probabilities of words in context, perplexity.
+
+A model of order n holds, for each length up to n, the n-grams that have a probability of their own; the
+probability of any other is the back-off weight of its history times the probability in the shorter history:
+
+    p(w | h) = p*(w | h)                if hw is in the model,
+               alpha(h) p(w | h')       otherwise, where h' is h without its oldest word
+
+with alpha(h) = 1 where h is not in the model. Millions of n-grams are arrays, never dictionaries: an n-gram
+is the row of its first n - 1 words in the table before and the number of its last word, packed into one
+integer, and tables are sorted by it. Logarithms are natural.
+
+Estimation is in ``kneser_ney``, files in ``arpa``, making a model smaller in ``pruning``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lhuc_asr.base.errors import LanguageModelError
+from lhuc_asr.lang.text import UNKNOWN, is_reserved
+
+logger = logging.getLogger(__name__)
+
+# Every model's first two symbols; the row of a word in the table of unigrams is its number.
+BEGIN_ID = 0
+END_ID = 1
+# In arrays of word numbers: no word here, or one outside the vocabulary. In arrays of rows: not in the model.
+NONE = -1
+
+# The ARPA format has no log of zero: -99 (base 10) marks the never predicted <s>.
+LOG_NEVER = -99.0 * math.log(10.0)
+
+
+@dataclass(frozen=True)
+class NgramTable:
+    """The n-grams of one length.
+
+    Attributes:
+        keys: history row x vocabulary size + number of the last word, strictly ascending, int64, shape (N,).
+        log_prob: Of the last word given the words before, shape (N,).
+        log_backoff: Back-off weight of the whole n-gram as a history; 0 where it is none, shape (N,).
+    """
+
+    keys: np.ndarray
+    log_prob: np.ndarray
+    log_backoff: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How a model predicts a text; words outside the vocabulary are counted apart and not predicted.
+
+    Attributes:
+        log_prob: Sum over the predicted words and sentence ends.
+        predicted: Number of these.
+        unknown: Number of words outside the vocabulary.
+    """
+
+    log_prob: float
+    predicted: int
+    unknown: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-probability of a predicted word or sentence end."""
+        return math.exp(-self.log_prob / self.predicted)
+
+
+@dataclass(frozen=True)
+class NgramModel:
+    """A back-off n-gram model.
+
+    Attributes:
+        symbols: ``<s>``, ``</s>``, ``<unk>`` where the model predicts it, and the words.
+        tables: The unigrams, the bigrams, ...: one table a length.
+    """
+
+    symbols: tuple[str, ...]
+    tables: tuple[NgramTable, ...]
+
+    @property
+    def order(self) -> int:
+        """Length of the longest n-grams."""
+        return len(self.tables)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Number of each symbol."""
+        return {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    def score(self, context: Sequence[str], word: str) -> float:
+        """Natural log p(word | context); -inf for a word outside the vocabulary of a model without ``<unk>``.
+
+        Args:
+            context: The words before, oldest first, ``<s>`` where the sentence begins; only the last
+                ``order - 1`` count.
+            word: A word or ``</s>``.
+        """
+        unknown = self.ids.get(UNKNOWN, NONE)
+        known = [self.ids.get(w, unknown) for w in (*context, word)]
+        return float(self.score_ngrams([np.array([i]) for i in known[-self.order :]])[0])
+
+    def log_prob(self, words: Sequence[str]) -> float:
+        """Natural log-probability of one sentence and its end; -inf with a word that cannot occur."""
+        return float(self._score_text(self._encode([words])).sum())
+
+    def score_text(self, sentences: Iterable[Sequence[str]]) -> TextScore:
+        """Log-probability of sentences, each a sequence of words.
+
+        Raises:
+            LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
+        """
+        ids = self._encode(sentences)
+        scores = self._score_text(ids)
+        if not len(scores):
+            raise LanguageModelError("no sentences to score")
+        possible = np.isfinite(scores)
+        return TextScore(float(scores[possible].sum()), int(possible.sum()), int((~possible).sum()))
+
+    def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
+        """Perplexity a word, sentence ends included; words outside the vocabulary are left out and logged.
+
+        Raises:
+            LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
+        """
+        score = self.score_text(sentences)
+        if score.unknown:
+            logger.warning("perplexity leaves out %d words outside the vocabulary", score.unknown)
+        return score.perplexity
+
+    def score_ngrams(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Natural log p(last word | words before) of many n-grams at once.
+
+        Args:
+            columns: Word numbers, oldest first, at most ``order`` columns of shape (N,); ``NONE`` ends a
+                history, and as the last word is given -inf.
+
+        Returns:
+            Shape (N,).
+        """
+        word = columns[-1]
+        log_prob = take(self.tables[0].log_prob, word, -math.inf)
+        for length in range(2, len(columns) + 1):
+            history = self.rows_of(columns[-length:-1])
+            row = self.find(length, history, word)
+            backed_off = take(self.tables[length - 2].log_backoff, history, 0.0) + log_prob
+            log_prob = np.where(row == NONE, backed_off, take(self.tables[length - 1].log_prob, row, 0.0))
+        return log_prob
+
+    def rows_of(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows of many n-grams in the table of their length, ``NONE`` where there is none, shape (N,)."""
+        rows = columns[0]
+        for length, words in enumerate(columns[1:], start=2):
+            rows = self.find(length, rows, words)
+        return rows
+
+    def find(self, length: int, history: np.ndarray, word: np.ndarray) -> np.ndarray:
+        """Rows in the table of n-grams of one length, from rows in the table before and last words, (N,)."""
+        keys = self.tables[length - 1].keys
+        wanted = history.astype(np.int64) * len(self.symbols) + word
+        rows = np.searchsorted(keys, wanted)
+        found = (history != NONE) & (word != NONE) & (rows < len(keys))
+        found[found] = keys[rows[found]] == wanted[found]
+        return np.where(found, rows, NONE)
+
+    def columns_of(self, length: int) -> list[np.ndarray]:
+        """The words of every n-gram of one length, oldest first, each column of shape (N,)."""
+        columns: list[np.ndarray] = []
+        rows = np.arange(len(self.tables[length - 1]))
+        for table in reversed(self.tables[:length]):
+            rows, word = np.divmod(table.keys[rows], len(self.symbols))
+            columns.insert(0, word)
+        return columns
+
+    def _encode(self, sentences: Iterable[Sequence[str]]) -> np.ndarray:
+        unknown = self.ids.get(UNKNOWN, NONE)
+        return encode(sentences, lambda word: self.ids.get(word, unknown))
+
+    def _score_text(self, ids: np.ndarray) -> np.ndarray:
+        columns = [previous_words(ids, distance) for distance in range(self.order - 1, 0, -1)]
+        scores: np.ndarray = self.score_ngrams([*columns, ids])[ids != BEGIN_ID]
+        return scores
+
+
+def encode(sentences: Iterable[Sequence[str]], number_of: Callable[[str], int]) -> np.ndarray:
+    """Sentences as one array of word numbers, each between ``BEGIN_ID`` and ``END_ID``, int32, shape (T,).
+
+    Raises:
+        LanguageModelError: A sentence is a string, or holds ``<s>`` or another reserved symbol.
+    """
+    ids = array("i")
+    for index, words in enumerate(sentences, start=1):
+        if isinstance(words, str):
+            raise LanguageModelError(f"sentence {index}: expected a sequence of words, found the string {words!r}")
+        ids.append(BEGIN_ID)
+        for word in words:
+            # The first letter is enough for nearly all of millions of words.
+            if word[:1] in "<#" and is_reserved(word):
+                raise LanguageModelError(
+                    f"sentence {index}: holds the reserved symbol {word!r}; take it out, "
+                    "sentences get their begin and end here"
+                )
+            ids.append(number_of(word))
+        ids.append(END_ID)
+    return np.frombuffer(ids, dtype=np.int32) if ids else np.empty(0, dtype=np.int32)
+
+
+def previous_words(ids: np.ndarray, distance: int) -> np.ndarray:
+    """The word ``distance`` before each in its sentence, ``NONE`` before its begin, shape (T,)."""
+    position = np.arange(len(ids))
+    begin = np.maximum.accumulate(np.where(ids == BEGIN_ID, position, 0))
+    words = np.full(len(ids), NONE, dtype=ids.dtype)
+    words[distance:] = ids[: len(ids) - distance]
+    words[position - begin < distance] = NONE
+    return words
+
+
+def take(values: np.ndarray, rows: np.ndarray, default: float) -> np.ndarray:
+    """``values[rows]``, and ``default`` where a row is ``NONE``, shape (N,)."""
+    taken = np.full(len(rows), default)
+    found = rows != NONE
+    taken[found] = values[rows[found]]
+    return taken
+
+
+def keep_rows(tables: Sequence[NgramTable], kept: Sequence[np.ndarray], vocabulary: int) -> tuple[NgramTable, ...]:
+    """The tables with some rows only; rows that are histories of rows kept must be kept.
+
+    Args:
+        tables: One a length.
+        kept: Boolean masks of their rows; all unigrams are kept.
+        vocabulary: Number of symbols.
+    """
+    result = [tables[0]]
+    for table, mask, histories_kept in zip(tables[1:], kept[1:], kept, strict=False):
+        new_row = np.cumsum(histories_kept) - 1
+        history, word = np.divmod(table.keys[mask], vocabulary)
+        keys = new_row[history] * vocabulary + word
+        result.append(NgramTable(keys, table.log_prob[mask], table.log_backoff[mask]))
+    return tuple(result)

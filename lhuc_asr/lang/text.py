@@ -1,0 +1,110 @@
+"""Transcripts and text: one normalisation for corpora, lexicon and language model, and reading text files.
+
+Normalisation does as little as can be defended, because whatever it changes no longer fits somebody's
+lexicon: Unicode NFC, the typographic apostrophe written as ``'``, upper case, single spaces. It does not
+remove punctuation, spell out numbers or split hyphens: a token that the lexicon lacks is reported by name
+later, which is better than a guess here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from lhuc_asr.base.errors import CorpusError, LhucError
+
+# Symbols of graphs and language models that no transcript may use as a word.
+EPSILON = "<eps>"
+SENTENCE_BEGIN = "<s>"
+SENTENCE_END = "</s>"
+# Label of the language model's back-off arcs; the lexicon has #1, #2, ... beside it.
+BACKOFF = "#0"
+# Any word outside the vocabulary. It may be spelt in a lexicon, so it is not reserved.
+UNKNOWN = "<unk>"
+
+_APOSTROPHES = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{MODIFIER LETTER APOSTROPHE}": "'"})
+_DISAMBIGUATION = re.compile(r"#\d+")
+
+
+def normalise(text: str) -> str:
+    """Unicode NFC, ``'`` for the typographic apostrophe, upper case, words separated by single spaces.
+
+    Applying it twice changes nothing more.
+
+    Example:
+        >>> normalise("  Don\N{RIGHT SINGLE QUOTATION MARK}t  look\\tback ")
+        "DON'T LOOK BACK"
+    """
+    if text.isascii():
+        return " ".join(text.upper().split())
+    # Composed before, so that one letter has one upper case; after, because upper() may decompose.
+    upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper())
+    # After upper(), which turns the letter U+0149 into a modifier apostrophe and N.
+    return " ".join(upper.translate(_APOSTROPHES).split())
+
+
+def is_reserved(word: str) -> bool:
+    """Whether a graph gives ``word`` a meaning of its own: ``<eps>``, ``<s>``, ``</s>``, ``#0``, ``#1``."""
+    return word in (EPSILON, SENTENCE_BEGIN, SENTENCE_END) or _DISAMBIGUATION.fullmatch(word) is not None
+
+
+def word_counts(sentences: Iterable[Sequence[str]]) -> Counter[str]:
+    """How often each word occurs.
+
+    Args:
+        sentences: Each a sequence of words, as ``Utterance.words`` or ``read_sentences`` give them.
+    """
+    counts: Counter[str] = Counter()
+    for words in sentences:
+        counts.update(words)
+    return counts
+
+
+def read_sentences(path: Path, *, utterance_ids: bool = False) -> Iterator[tuple[str, ...]]:
+    """Read the normalised words of each line of a text file; lines without words are skipped.
+
+    Args:
+        path: UTF-8 text, one sentence a line; compressed where the name ends in ``.gz``.
+        utterance_ids: Whether each line starts with an utterance id, as in Kaldi's ``text``.
+
+    Raises:
+        CorpusError: The file is missing, damaged or not UTF-8.
+    """
+    for _, line in numbered_lines(path, CorpusError):
+        words = normalise(line).split()
+        if utterance_ids:
+            words = words[1:]
+        if words:
+            yield tuple(words)
+
+
+def numbered_lines(path: Path, error: type[LhucError]) -> Iterator[tuple[int, str]]:
+    """Read the lines of a UTF-8 file and their numbers from 1, without line ends or byte-order mark.
+
+    Args:
+        path: Compressed where the name ends in ``.gz``.
+        error: What to raise: the room's own error of the caller.
+
+    Raises:
+        LhucError: As ``error``: the file is missing, damaged or not UTF-8.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                encoding = "utf-8-sig" if number == 1 else "utf-8"
+                yield number, raw.decode(encoding).rstrip("\r\n")
+    except FileNotFoundError as problem:
+        raise error(f"{path}: no such file") from problem
+    except UnicodeDecodeError as problem:
+        raise error(
+            f"{path}:{number}: expected UTF-8 text, found byte 0x{problem.object[problem.start]:02x}; "
+            "convert the file, for example with iconv -t UTF-8"
+        ) from problem
+    except (OSError, EOFError, zlib.error) as problem:
+        raise error(f"{path}:{number + 1}: cannot be read on ({problem}); the file is damaged") from problem

@@ -1,0 +1,26 @@
+"""Learning hidden unit contributions for any torch model: usable alone, with or without speech."""
+
+from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
+from lhuc_asr.lhuc.attach import attach, match_sites
+from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.fold import fold
+from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.row_optim import RowAdam, RowSGD
+from lhuc_asr.lhuc.site import Site
+from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash
+
+__all__ = [
+    "SPEAKER_INDEPENDENT",
+    "Amplitude",
+    "RowAdam",
+    "RowSGD",
+    "Site",
+    "SpeakerBank",
+    "SpeakerState",
+    "amplitude",
+    "attach",
+    "fold",
+    "frozen",
+    "match_sites",
+    "model_hash",
+]

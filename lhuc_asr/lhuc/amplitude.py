@@ -1,0 +1,125 @@
+"""Amplitude functions: how a free number r becomes the contribution of a hidden unit.
+
+Learning hidden unit contributions (LHUC) re-scales unit j of layer l for speaker s (equation 3 of the paper):
+
+    h_j^{l,s} = xi(r_j^{l,s}) * psi_j(w_j^T x + b_j)
+
+The network's w, b and psi stay; r is learned from the speaker's data, without constraint; xi gives it a
+range:
+
+    name        xi(r)               range      neutral r    xi'(r)
+    exp         exp(r)              (0, inf)   0            exp(r)
+    2sigmoid    2 / (1 + exp(-r))   (0, 2)     0            xi (1 - xi / 2)
+    identity    r                   R          1            1
+    relu        max(0, r)           [0, inf)   1            1 where r > 0, else 0
+
+At the neutral r the amplitude is exactly 1.0, so a speaker of whom nothing is known yet gets the
+speaker-independent network, bit for bit. ``exp`` is the paper's default: Table II finds the four alike when
+only the test speakers are adapted, but 2sigmoid squashes the gradient in adaptive training. A unit whose relu
+amplitude has reached zero stays silent: its gradient is zero too.
+
+Source: P. Swietojanski, J. Li, S. Renals, "Learning Hidden Unit Contributions for Unsupervised Acoustic Model
+Adaptation", IEEE/ACM TASLP 24(8), 2016 (arXiv 1601.02828).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lhuc_asr.base.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Amplitude:
+    """xi, with its name and its start.
+
+    Attributes:
+        name: What speakers' files call it; two amplitudes of one name are taken for the same.
+        function: r -> xi(r), element by element, differentiable.
+        neutral: The r at which xi is exactly 1.0.
+
+    Raises:
+        ConfigError: ``function(neutral)`` is not exactly 1.0.
+
+    Example:
+        >>> squared = Amplitude("relu2", lambda r: torch.relu(r) ** 2, neutral=1.0)
+        >>> squared(torch.tensor([2.0, 1.0, -3.0]))
+        tensor([4., 1., 0.])
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    neutral: float
+
+    def __post_init__(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            start = torch.full((2,), self.neutral, dtype=dtype)
+            value = self.function(start)
+            if value.shape != start.shape or not bool((value == 1.0).all()):
+                raise ConfigError(
+                    f"amplitude {self.name!r}: at its neutral start r = {self.neutral} it gives {value.tolist()} "
+                    f"in {dtype}, expected exactly 1.0 an element; name the r where xi(r) = 1, or rescale xi"
+                )
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """xi(r), the shape of r."""
+        return self.function(r)
+
+
+def _two_sigmoid(r: Tensor) -> Tensor:
+    return 2.0 * torch.sigmoid(r)
+
+
+def _identity(r: Tensor) -> Tensor:
+    return r
+
+
+_PAPER = {
+    xi.name: xi
+    for xi in (
+        Amplitude("exp", torch.exp, 0.0),
+        Amplitude("2sigmoid", _two_sigmoid, 0.0),
+        Amplitude("identity", _identity, 1.0),
+        Amplitude("relu", torch.relu, 1.0),
+    )
+}
+
+
+def amplitude(choice: str | Amplitude | Callable[[Tensor], Tensor], neutral: float | None = None) -> Amplitude:
+    """The amplitude of that name, or one made from a function of the user's own.
+
+    Args:
+        choice: "exp", "2sigmoid", "identity", "relu", an Amplitude, or a named function r -> xi(r).
+        neutral: For a function only: the r at which it is exactly 1.0.
+
+    Raises:
+        ConfigError: No such name; a function without a name or a neutral start; a start that is not neutral.
+
+    Example:
+        >>> amplitude("2sigmoid")(torch.zeros(2))
+        tensor([1., 1.])
+    """
+    if isinstance(choice, str):
+        if neutral is not None:
+            raise ConfigError(f"amplitude {choice!r}: its neutral start is known, leave neutral={neutral} out")
+        if choice not in _PAPER:
+            near = difflib.get_close_matches(choice, _PAPER, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PAPER)}"
+            raise ConfigError(f"no amplitude is called {choice!r}; {hint}")
+        return _PAPER[choice]
+    if isinstance(choice, Amplitude):
+        return choice
+    name = getattr(choice, "__name__", "<unnamed>")
+    if name.startswith("<") or name in _PAPER:
+        raise ConfigError(
+            f"an amplitude called {name!r} could not be told from others in a speaker's file; "
+            'give it a name of its own: Amplitude("name", function, neutral)'
+        )
+    if neutral is None:
+        raise ConfigError(f"amplitude {name!r}: pass neutral=, the r at which it is exactly 1.0")
+    return Amplitude(name, choice, neutral)

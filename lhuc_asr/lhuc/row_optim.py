@@ -1,0 +1,183 @@
+"""Optimizers for banks: a speaker who is not in the mini-batch does not move, not by one bit.
+
+The gradient of a row is the sum over the frames of its speaker, and exactly zero for speakers absent from the
+batch (equation 9). But momentum, Adam's averages and weight decay move a parameter whose gradient is zero. So
+a bank's gradients are sparse: they name the rows that took part since ``zero_grad``, and these optimizers
+touch those rows only. Momentum, averages and the count of steps belong to the row. Hence thirty speakers
+adapted in shared batches, in whatever mixture, end where thirty runs of their own would.
+
+Plain ``torch.optim.SGD`` is row-wise by itself and works too; every other optimizer of torch or of a third
+party is refused at its first step over a bank's rows.
+
+Weight decay pulls a row towards row 0, the speaker-independent transform, not towards zero: it is the
+gradient of a Gaussian prior around row 0. Row 0 itself is learned from everybody and does not decay.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from lhuc_asr.base.errors import ConfigError, SpeakerError
+
+
+class RowTable(nn.Parameter):
+    """The rows of all speakers at one site, shape (S + 1, H); row 0 is the speaker-independent one.
+
+    Attributes:
+        edition: Counts what changed the meaning of rows: speakers added, dropped, reset.
+    """
+
+    edition: int = 0
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """Updates the rows that the gradients name; subclasses say by how much."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the rows that took part since ``zero_grad``.
+
+        Raises:
+            ConfigError: A gradient is dense, so it does not tell who took part.
+            SpeakerError: Speakers were added, dropped or reset since the first step.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for table in group["params"]:
+                    if table.grad is not None:
+                        self._step_table(group, table)
+        return loss
+
+    def _step_table(self, group: dict[str, Any], table: RowTable) -> None:
+        if not table.grad.is_sparse:  # type: ignore[union-attr]
+            raise ConfigError(
+                f"{type(self).__name__}: a dense gradient of shape {tuple(table.shape)}; it updates a SpeakerBank's "
+                "rows, whose gradients are sparse; give it bank.parameters() only"
+            )
+        state = self.state[table]
+        if not state:
+            state["edition"] = table.edition
+            self._start(state, table)
+        if state["edition"] != table.edition:
+            raise SpeakerError(
+                "speakers were added, dropped or reset since this optimizer's first step, and its momentum belongs "
+                "to the rows as they were; make a new one: bank.optimizer(...)"
+            )
+        gradient = table.grad.coalesce()  # type: ignore[union-attr]
+        rows, values = gradient.indices()[0], gradient.values()  # (N,), (N, H)
+        r = table[rows]
+        if group["weight_decay"]:
+            values = values + group["weight_decay"] * (r - table[0])
+        table.index_copy_(0, rows, r - self._change(group, state, rows, values))
+
+    def _start(self, state: dict[str, Any], table: RowTable) -> None:
+        raise NotImplementedError
+
+    def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class RowSGD(RowOptimizer):
+    """Stochastic gradient descent with momentum, as ``torch.optim.SGD`` would do on each row alone.
+
+    Args:
+        params: ``bank.parameters()``.
+        lr: Learning rate; the paper takes 0.8 whatever the amplitude.
+        momentum: Share of the last step that is kept.
+        weight_decay: Pull towards row 0.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 0.8, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        _check_options(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    def _start(self, state: dict[str, Any], table: RowTable) -> None:
+        state["velocity"] = torch.zeros_like(table)
+
+    def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
+        if group["momentum"]:
+            gradient = gradient + group["momentum"] * state["velocity"][rows]
+            state["velocity"].index_copy_(0, rows, gradient)
+        change: Tensor = gradient * group["lr"]
+        return change
+
+
+class RowAdam(RowOptimizer):
+    """Adam with a count of steps a row, as ``torch.optim.Adam`` would do on each row alone.
+
+    Args:
+        params: ``bank.parameters()``.
+        lr: Learning rate.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Keeps the division finite where the gradient has always been zero.
+        weight_decay: Pull towards row 0, added to the gradient.
+
+    Source: D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _check_options(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _start(self, state: dict[str, Any], table: RowTable) -> None:
+        state["steps"] = torch.zeros_like(table[:, :1])
+        state["mean"] = torch.zeros_like(table)
+        state["square"] = torch.zeros_like(table)
+
+    def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
+        beta1, beta2 = group["betas"]
+        steps = state["steps"][rows] + 1  # (N, 1)
+        mean = torch.lerp(gradient, state["mean"][rows], beta1)
+        square = torch.lerp(gradient.square(), state["square"][rows], beta2)
+        for key, value in (("steps", steps), ("mean", mean), ("square", square)):
+            state[key].index_copy_(0, rows, value)
+        unbiased_square = square / (1 - beta2**steps)
+        change: Tensor = group["lr"] * mean / (1 - beta1**steps) / (unbiased_square.sqrt() + group["eps"])
+        return change
+
+
+OPTIMIZERS: dict[str, type[RowOptimizer]] = {"sgd": RowSGD, "adam": RowAdam}
+
+
+@functools.cache
+def refuse_foreign_optimizers() -> None:
+    """Have optimizers that would move absent rows raise ConfigError instead; done once a process."""
+    register_optimizer_step_pre_hook(_check_optimizer)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    if isinstance(optimizer, RowOptimizer):
+        return
+    for group in optimizer.param_groups:
+        plain = type(optimizer) is torch.optim.SGD and not group["momentum"] and not group["weight_decay"]
+        if not plain and any(isinstance(parameter, RowTable) for parameter in group["params"]):
+            raise ConfigError(
+                f"{type(optimizer).__name__} with these options would move the rows of speakers who are not in the "
+                f"batch; make one that does not: bank.optimizer({' or '.join(map(repr, OPTIMIZERS))}, lr=...)"
+            )
+
+
+def _check_options(**options: float) -> None:
+    for name, value in options.items():
+        share = name in ("momentum", "beta1", "beta2")
+        if not (0.0 <= value < 1.0 if share else 0.0 <= value < float("inf")):
+            expected = "at least 0 and under 1" if share else "a finite number, not negative"
+            raise ConfigError(f"optimizer option {name} = {value}: expected {expected}")

@@ -1,0 +1,152 @@
+"""A site: a module whose output carries amplitudes, and the LHUC layer itself (equation 3).
+
+    h = xi(r) * psi        psi: the module's output, xi(r): a number a unit, r chosen by whose frame it is
+
+The gradients (equations 7 to 9) are autograd's: dL/dpsi = dL/dh xi(r), and dL/dr = dL/dh xi'(r) psi, summed
+over the elements of the batch that belong to the speaker.
+
+Who owns which element of the batch is a ``Selection``. It names N rows, and how they spread over the B
+elements: in contiguous blocks of equal size (one speaker is one block), which costs a broadcast and whose
+gradient is a plain sum; or by an owner an element, which costs a gather of (B, H).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lhuc_asr.base.errors import SiteError
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where amplitudes attach: after the non-linearity, after pooling in a CNN.
+
+    Attributes:
+        name: The module's dotted name in its model.
+        width: H, hidden units or channels: one amplitude each.
+        dim: The axis of the output that counts them (-1 features last, 1 channels).
+        batch_dim: The axis of the output that counts the batch's elements.
+    """
+
+    name: str
+    width: int
+    dim: int = -1
+    batch_dim: int = 0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a bank a batch uses.
+
+    Attributes:
+        index: Rows, shape (N,), int64.
+        owner: For each element of the batch a position in ``index``, shape (B,), int64; None where the batch
+            is N contiguous blocks of equal size.
+    """
+
+    index: Tensor
+    owner: Tensor | None = None
+
+    @classmethod
+    def of_elements(cls, rows: Tensor) -> Selection:
+        """A row an element, shape (B,): each distinct row is looked up and exponentiated only once."""
+        index, owner = torch.unique(rows, return_inverse=True)
+        return cls(index, owner)
+
+
+def scale_output(site: Site, output: object, amplitude: Tensor, selection: Selection) -> object:
+    """Scale what a module returned: a tensor, or the first of a tuple (LSTM, GRU: the last layer's outputs).
+
+    Args:
+        site: Where.
+        output: What the module returned; the states that follow in a tuple stay as they are.
+        amplitude: xi(r) of the selected rows, shape (N, H).
+        selection: How the N rows spread over the batch.
+
+    Raises:
+        SiteError: The output is not a tensor, has another width, or another number of elements than rows.
+    """
+    if isinstance(output, Tensor):
+        return _scale(site, output, amplitude, selection)
+    if isinstance(output, PackedSequence):
+        return _scale_packed(site, output, amplitude, selection)
+    if type(output) is tuple and output:
+        return (scale_output(site, output[0], amplitude, selection), *output[1:])
+    raise SiteError(
+        f"site {site.name!r}: its module returns {type(output).__name__}, expected a tensor or a tuple that "
+        "begins with one; attach to a module inside it"
+    )
+
+
+def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) -> Tensor:
+    feature, batch = _axis(site, hidden, site.dim), site.batch_dim
+    if hidden.shape[feature] != site.width:
+        raise SiteError(
+            f"site {site.name!r}: its output has shape {tuple(hidden.shape)}, {hidden.shape[feature]} units along "
+            f"axis {site.dim}, but the bank holds {site.width} amplitudes; pass dim= for the axis of the units"
+        )
+    # To the output's type: an amplitude in float32 must not turn a bfloat16 network into a float32 one. To
+    # its device: the rows of very many speakers may stay in main memory.
+    amplitude = amplitude.to(hidden)
+    count = len(selection.index)
+    if selection.owner is None and count == 1:
+        return hidden * amplitude.reshape(_shape(hidden.dim(), {feature: site.width}))
+
+    batch = _axis(site, hidden, batch)
+    if batch == feature:
+        raise SiteError(
+            f"site {site.name!r}: its output has shape {tuple(hidden.shape)}, with no axis for a batch; "
+            "select one speaker with bank.speaker(name), or feed a batch"
+        )
+    elements = hidden.shape[batch]
+    if selection.owner is None:
+        if elements % count:
+            raise SiteError(f"site {site.name!r}: {elements} elements are not {count} blocks of equal size")
+        blocks = hidden.reshape(*hidden.shape[:batch], count, elements // count, *hidden.shape[batch + 1 :])
+        feature += feature > batch
+        spread = amplitude if batch < feature else amplitude.T
+        spread = spread.reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
+        return (blocks * spread).flatten(batch, batch + 1)
+
+    if elements != len(selection.owner):
+        raise SiteError(
+            f"site {site.name!r}: {len(selection.owner)} rows were given for a batch of {elements} elements "
+            f"(output shape {tuple(hidden.shape)}, batch axis {batch}); give one row an element"
+        )
+    spread = amplitude.index_select(0, selection.owner.to(hidden.device))
+    spread = spread if batch < feature else spread.T
+    return hidden * spread.reshape(_shape(hidden.dim(), {batch: elements, feature: site.width}))
+
+
+def _scale_packed(site: Site, packed: PackedSequence, amplitude: Tensor, selection: Selection) -> PackedSequence:
+    # Packed data lists, time after time, the sequences still running, longest first: (frames of all, H).
+    count = len(selection.index)
+    if count > 1 or selection.owner is not None:
+        sequences = int(packed.batch_sizes[0])
+        owner = selection.owner
+        if owner is None and sequences % count == 0:
+            owner = torch.arange(count).repeat_interleave(sequences // count)
+        if owner is None or len(owner) != sequences:
+            given = f"{count} blocks" if owner is None else f"{len(owner)} rows"
+            raise SiteError(f"site {site.name!r}: {given} were given for {sequences} packed sequences")
+        if packed.sorted_indices is not None:
+            owner = owner[packed.sorted_indices.to(owner.device)]
+        owner = torch.cat([owner[:running] for running in packed.batch_sizes.tolist()])
+        selection = Selection(selection.index, owner)
+    return packed._replace(data=_scale(Site(site.name, site.width), packed.data, amplitude, selection))
+
+
+def _axis(site: Site, hidden: Tensor, dim: int) -> int:
+    if not -hidden.dim() <= dim < hidden.dim():
+        raise SiteError(
+            f"site {site.name!r}: its output has shape {tuple(hidden.shape)}, no axis {dim}; pass dim= or batch_dim="
+        )
+    return dim % hidden.dim()
+
+
+def _shape(dims: int, sizes: dict[int, int]) -> list[int]:
+    return [sizes.get(axis, 1) for axis in range(dims)]

@@ -1,0 +1,157 @@
+"""One speaker's amplitudes as a value and as a file that can be shipped alone.
+
+A file is a safetensors file: a tensor r (H,) a site, and in its metadata the speaker, the amplitude function,
+the sites, and the hash of the model that r was estimated for. On another model the numbers mean nothing, so
+loading them there is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
+from lhuc_asr.lhuc.site import Site
+
+# The name of row 0, the speaker-independent transform, and of its file.
+SPEAKER_INDEPENDENT = ""
+SPEAKER_INDEPENDENT_FILE = "speaker-independent"
+
+FORMAT = "lhuc-speaker-1"
+# File systems allow 255 bytes a name; the suffix and a temporary file's marks need some of them.
+MAX_NAME_BYTES = 200
+
+
+@dataclass(frozen=True)
+class SpeakerState:
+    """What was learned of one speaker.
+
+    Attributes:
+        speaker: The speaker's name; "" is the speaker-independent row 0.
+        amplitude: Name of the amplitude function xi.
+        model: ``model_hash`` of the model that r belongs to.
+        sites: The sites, in the model's order.
+        r: The unconstrained parameters, a site's name -> shape (H,).
+    """
+
+    speaker: str
+    amplitude: str
+    model: str
+    sites: tuple[Site, ...]
+    r: Mapping[str, Tensor]
+
+    def save(self, path: Path | str) -> None:
+        """Write the file, whole or not at all."""
+        metadata = {
+            "format": FORMAT,
+            "speaker": self.speaker,
+            "amplitude": self.amplitude,
+            "model": self.model,
+            "sites": json.dumps([[site.name, site.dim, site.batch_dim] for site in self.sites]),
+        }
+        tensors = {name: r.detach().cpu().contiguous() for name, r in self.r.items()}
+        with atomic_path(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata)
+
+    @classmethod
+    def load(cls, path: Path | str) -> SpeakerState:
+        """Read a speaker's file.
+
+        Raises:
+            CheckpointError: There is no such file, it is damaged, or no speaker's file.
+            SpeakerError: The name in it is none that a speaker can have.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                r = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: no such speaker's file") from error
+        except (SafetensorError, OSError, MemoryError) as error:
+            raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path}: expected a speaker's file of format {FORMAT!r}, found {metadata.get('format')!r}"
+            )
+        try:
+            layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in json.loads(metadata["sites"])]
+            sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
+            speaker, xi, model = metadata["speaker"], metadata["amplitude"], metadata["model"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged, its metadata does not describe its tensors ({error!r})") from error
+        if len(r) != len(sites):
+            raise CheckpointError(f"{path}: damaged, {len(r)} tensors for {len(sites)} sites")
+        for name, value in r.items():
+            if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
+                raise CheckpointError(
+                    f"{path}: site {name!r}: expected a vector of finite numbers, the file is damaged"
+                )
+        if speaker != SPEAKER_INDEPENDENT:
+            check_speaker_name(speaker)
+        return cls(speaker, xi, model, sites, r)
+
+    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+        """Refuse r that was estimated for something else.
+
+        Raises:
+            ModelMismatchError: Another model, other sites, or another amplitude function.
+        """
+        who = f"speaker {self.speaker!r}" if self.speaker else "the speaker-independent row"
+        if self.model != model:
+            raise ModelMismatchError(
+                f"{who} was adapted on the model {self.model[:12]}, this one is {model[:12]}; "
+                "load the model it belongs to, or adapt the speaker again"
+            )
+        if self.sites != sites:
+            raise ModelMismatchError(f"{who} has amplitudes at {_list(self.sites)}, the bank at {_list(sites)}")
+        if self.amplitude != amplitude:
+            raise ModelMismatchError(f"{who} has the amplitude {self.amplitude!r}, the bank {amplitude!r}")
+
+
+def speaker_path(folder: Path | str, speaker: str) -> Path:
+    """The file of a speaker in a folder of speakers."""
+    return Path(folder) / f"{speaker or SPEAKER_INDEPENDENT_FILE}.safetensors"
+
+
+def check_speaker_name(name: str) -> None:
+    """Refuse a name that cannot be a file's name on every system, or that leads out of its folder.
+
+    Raises:
+        SpeakerError: With the name and what is wrong with it.
+    """
+    if not isinstance(name, str) or not name:
+        problem = "is empty or no text"
+    elif name == SPEAKER_INDEPENDENT_FILE:
+        problem = "is kept for row 0"
+    elif name.startswith(".") or set(name) & set('/\\:*?"<>|') or not name.isprintable() or name != name.strip():
+        problem = "cannot be a file's name (no leading dot, none of / \\ : * ? \" < > |, no spaces at its ends)"
+    elif len(name.encode()) > MAX_NAME_BYTES:
+        problem = f"is longer than {MAX_NAME_BYTES} bytes"
+    else:
+        return
+    raise SpeakerError(f"speaker name {name!r} {problem}; choose another")
+
+
+def model_hash(model: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of a model's parameters and buffers, as 64 hex digits.
+
+    Attached amplitudes are no part of the model and do not change it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _list(sites: tuple[Site, ...]) -> str:
+    return ", ".join(f"{site.name} ({site.width})" for site in sites)

@@ -1,0 +1,1 @@
+"""The frame-level DNN acoustic model and its training. It knows nothing of LHUC."""

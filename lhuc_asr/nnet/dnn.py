@@ -1,0 +1,121 @@
+"""A feed-forward network from spliced features to pdf posteriors (Swietojanski et al. 2016, sec. V).
+
+Hidden layers are affine map, non-linearity, dropout; the output is a softmax over pdfs. For decoding,
+posteriors over priors are likelihoods up to a constant: log p(x | k) = log p(k | x) - log p(k) + const
+(Bourlard and Morgan 1994).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from lhuc_asr.base.config import StrictModel
+
+
+class DnnConfig(StrictModel):
+    """Shape of the network. The defaults are the paper's.
+
+    Attributes:
+        hidden_layers: Number of hidden layers.
+        hidden_units: Units in each, H.
+        activation: ``sigmoid`` or ``relu``.
+        dropout: Probability of zeroing a hidden unit in training.
+        context: Frames to either side of the one that is classified.
+    """
+
+    hidden_layers: int = Field(6, ge=1)
+    hidden_units: int = Field(2048, ge=1)
+    activation: Literal["sigmoid", "relu"] = "sigmoid"
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    context: int = Field(5, ge=0)
+
+
+class HiddenLayer(nn.Module):
+    """Affine map, non-linearity, dropout."""
+
+    def __init__(self, inputs: int, units: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, units)
+        self.activation: nn.Module = nn.Sigmoid() if activation == "sigmoid" else nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Activations (B, H) of inputs (B, I)."""
+        hidden: torch.Tensor = self.dropout(self.activation(self.linear(inputs)))
+        return hidden
+
+
+class Dnn(nn.Module):
+    """The acoustic model.
+
+    Args:
+        config: Its shape.
+        feature_dimension: Features a frame, D.
+        pdf_count: Number of pdfs, K.
+
+    Attributes:
+        log_prior: Log prior of each pdf, shape (K,); a buffer, set by training.
+    """
+
+    log_prior: torch.Tensor
+
+    def __init__(self, config: DnnConfig, feature_dimension: int, pdf_count: int) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_dimension = feature_dimension
+        self.pdf_count = pdf_count
+        inputs = (2 * config.context + 1) * feature_dimension
+        widths = [inputs] + [config.hidden_units] * config.hidden_layers
+        self.hidden = nn.ModuleList(
+            HiddenLayer(below, above, config.activation, config.dropout)
+            for below, above in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.output = nn.Linear(config.hidden_units, pdf_count)
+        self.register_buffer("log_prior", torch.zeros(pdf_count))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Random weights: He et al. (2015) for ReLU, four times Glorot and Bengio's (2010) for sigmoid."""
+        for layer in self.hidden:
+            if not isinstance(layer, HiddenLayer):
+                raise TypeError("hidden layers are HiddenLayer")
+            weight = layer.linear.weight
+            fan_out, fan_in = weight.shape
+            if self.config.activation == "relu":
+                limit = (6.0 / fan_in) ** 0.5
+            else:
+                limit = 4.0 * (6.0 / (fan_in + fan_out)) ** 0.5
+            nn.init.uniform_(weight, -limit, limit, generator=generator)
+            nn.init.zeros_(layer.linear.bias)
+        # All pdfs start equally likely: the first steps then learn the priors, not to undo noise.
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, spliced: torch.Tensor) -> torch.Tensor:
+        """Logits of the pdfs.
+
+        Args:
+            spliced: Shape (B, (2c + 1) D).
+
+        Returns:
+            Shape (B, K).
+        """
+        hidden = spliced
+        for layer in self.hidden:
+            hidden = layer(hidden)
+        logits: torch.Tensor = self.output(hidden)
+        return logits
+
+    def log_likelihoods(self, spliced: torch.Tensor) -> torch.Tensor:
+        """Log p(x | pdf) up to a constant a frame.
+
+        Args:
+            spliced: Shape (B, (2c + 1) D).
+
+        Returns:
+            Shape (B, K), float32.
+        """
+        return torch.log_softmax(self(spliced).float(), dim=1) - self.log_prior

@@ -1,0 +1,59 @@
+"""Newbob: full steps while they help, then halved every epoch until they help no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pydantic import Field
+
+from lhuc_asr.base.config import StrictModel
+
+
+class NewbobConfig(StrictModel):
+    """When to halve and when to stop, in relative improvement of the held-out loss.
+
+    Attributes:
+        learning_rate: Of the first epochs, for the mean gradient of a mini-batch.
+        halve_below: Halving begins when an epoch improves by less.
+        stop_below: Training ends when, halving, an epoch improves by less.
+        max_epochs: The end in any case.
+    """
+
+    learning_rate: float = Field(0.08, gt=0.0)
+    halve_below: float = Field(0.01, ge=0.0)
+    stop_below: float = Field(0.001, ge=0.0)
+    max_epochs: int = Field(20, ge=1)
+
+
+@dataclass(frozen=True)
+class Newbob:
+    """The schedule's state after some epochs.
+
+    Attributes:
+        learning_rate: For the next epoch.
+        best_loss: Lowest held-out loss so far.
+        halving: Whether halving has begun.
+        epochs: Epochs done.
+        finished: Whether training is over.
+    """
+
+    learning_rate: float
+    best_loss: float = float("inf")
+    halving: bool = False
+    epochs: int = 0
+    finished: bool = False
+
+    def after(self, loss: float, config: NewbobConfig) -> Newbob:
+        """The state after an epoch that ended with a held-out ``loss``."""
+        # The first epoch has nothing to be compared with.
+        improvement = 1.0 if self.epochs == 0 else (self.best_loss - loss) / abs(self.best_loss)
+        finished = self.epochs + 1 >= config.max_epochs or (self.halving and improvement < config.stop_below)
+        halving = self.halving or improvement < config.halve_below
+        return replace(
+            self,
+            learning_rate=self.learning_rate / 2 if halving else self.learning_rate,
+            best_loss=min(self.best_loss, loss),
+            halving=halving,
+            epochs=self.epochs + 1,
+            finished=finished,
+        )

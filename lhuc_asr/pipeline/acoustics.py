@@ -1,0 +1,191 @@
+"""From features to the speaker-independent network: monophones, their alignment, training, realignment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
+from lhuc_asr.corpus.utterance import Utterance, read_manifest
+from lhuc_asr.features.context import splice
+from lhuc_asr.features.store import FeatureStore, StoredUtterance, blocks_of
+from lhuc_asr.hmm.alignment import Alignment, write_alignment
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.monophone import (
+    align_blocks,
+    align_utterances,
+    estimate_self_loops,
+    train_monophones,
+    transcript_graphs,
+)
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.nnet.checkpoint import load_model, save_model
+from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.frames import FrameSource, priors
+from lhuc_asr.nnet.trainer import train
+from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.extraction import spoken_at
+from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
+
+logger = logging.getLogger(__name__)
+
+TOPOLOGY_FILE, GMM_FILE, MODEL_FILE = "topology.json", "gmm.safetensors", "model.safetensors"
+# Frames that go through the network at once when utterances are scored.
+SCORING_FRAMES = 20_000
+
+
+def train_gaussians(config: ExperimentConfig, layout: Layout) -> None:
+    """Monophones of the training recordings; alignments of these, at every speed, and of the held-out speakers."""
+    lexicon = read_experiment_lexicon(layout.lang)
+    folder = layout.hmm("mono")
+    store = FeatureStore(layout.alignment_features(TRAIN))
+    transcripts = _transcripts(layout, TRAIN, config.speeds, lexicon)
+    original = {utterance.id for utterance in read_manifest(layout.manifest(TRAIN))}
+    monophones = train_monophones(
+        store,
+        [utterance for utterance in store.utterances if utterance.id in original],
+        transcripts,
+        lexicon,
+        config.monophone,
+        config.seed,
+        config.workers,
+    )
+    monophones.topology.save(folder / TOPOLOGY_FILE)
+    monophones.gmm.save(folder / GMM_FILE)
+    for split in (TRAIN, HELDOUT):
+        _align_with_gaussians(config, layout, split, lexicon, monophones.topology, monophones.gmm)
+
+
+def train_network(config: ExperimentConfig, layout: Layout, name: str, alignment: str, key: str) -> None:
+    """Train a network on an alignment, going on where a killed run stopped.
+
+    Args:
+        config: The recipe.
+        layout: The experiment's folder.
+        name: Of the network, ``am/<name>``.
+        alignment: ``hmm/<alignment>`` holds the targets.
+        key: Of the stage; a training state with another key is not gone on from.
+    """
+    stores = {split: FeatureStore(layout.features(split)) for split in (TRAIN, HELDOUT)}
+    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    targets = {
+        split: Alignment(alignment_path(layout, alignment, split), store).array for split, store in stores.items()
+    }
+    sources = {
+        split: FrameSource(store.array, targets[split], store.utterances, config.dnn.context)
+        for split, store in stores.items()
+    }
+    model = Dnn(config.dnn, config.features.dimension, topology.pdf_count)
+    model.initialise(torch.Generator().manual_seed(config.seed))
+    model.log_prior.copy_(priors(targets[TRAIN], topology.pdf_count, PRIOR_PSEUDO_FRAMES))
+    folder = layout.acoustic_model(name)
+    state_path = folder / f"training-{key[:16]}.safetensors"
+    metrics = layout.metrics
+    model = train(
+        model,
+        sources[TRAIN],
+        sources[HELDOUT],
+        config.trainer,
+        state_path,
+        config.seed,
+        torch.device(config.device),
+        lambda figures: metrics.write(f"am/{name}", **figures),
+    )
+    save_model(folder / MODEL_FILE, model)
+    # Kept until now for a run that is killed between the last epoch and here.
+    for state in folder.glob("training-*.safetensors"):
+        state.unlink()
+
+
+def realign(config: ExperimentConfig, layout: Layout, network: str, name: str, previous: str) -> None:
+    """Align the training and held-out recordings with a network.
+
+    Args:
+        config: The recipe.
+        layout: The experiment's folder.
+        network: ``am/<network>`` scores the frames.
+        name: ``hmm/<name>`` gets topology and alignments.
+        previous: ``hmm/<previous>`` has the topology to start from.
+    """
+    lexicon = read_experiment_lexicon(layout.lang)
+    model = load_model(layout.acoustic_model(network) / MODEL_FILE).to(config.device)
+    topology = MonophoneTopology.load(layout.hmm(previous) / TOPOLOGY_FILE)
+    folder = layout.hmm(name)
+    for split, speeds in ((TRAIN, config.speeds), (HELDOUT, (1.0,))):
+        store = FeatureStore(layout.features(split))
+        transcripts = _transcripts(layout, split, speeds, lexicon)
+        graphs = transcript_graphs(store.utterances, transcripts, lexicon, topology)
+        pdfs, _ = align_blocks(
+            score_blocks(model, store, store.utterances),
+            graphs,
+            config.workers,
+            config.monophone.max_unaligned,
+        )
+        alignment = write_alignment(alignment_path(layout, name, split), store, pdfs)
+        before = Alignment(alignment_path(layout, previous, split), store)
+        moved = float(np.mean(alignment.array != before.array))
+        logger.info("%s: the network moved %.1f %% of the frames to another state", split, 100 * moved)
+        layout.metrics.write(f"hmm/{name}", split=split, moved=round(moved, 4))
+        if split == TRAIN:
+            estimate_self_loops(topology, pdfs.values()).save(folder / TOPOLOGY_FILE)
+
+
+def score_blocks(
+    model: Dnn, store: FeatureStore, utterances: Sequence[StoredUtterance]
+) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
+    """Log-likelihoods of utterances, in blocks: the utterances, and their frames' scores (N, K)."""
+    for block in blocks_of(utterances, SCORING_FRAMES):
+        yield block, np.concatenate([score_utterance(model, store[utterance.id]) for utterance in block])
+
+
+def score_utterance(model: Dnn, features: np.ndarray) -> np.ndarray:
+    """Log p(x | pdf) up to a constant a frame.
+
+    Args:
+        model: The network, in evaluation mode.
+        features: Shape (T, D).
+
+    Returns:
+        Shape (T, K), float32.
+    """
+    device = model.log_prior.device
+    with torch.no_grad():
+        spliced = splice(torch.from_numpy(np.array(features)), model.config.context).to(device)
+        return model.log_likelihoods(spliced).cpu().numpy()
+
+
+def alignment_path(layout: Layout, name: str, split: str) -> Path:
+    """The alignment of a split in ``hmm/<name>``."""
+    return layout.hmm(name) / f"{split}.ali"
+
+
+def _align_with_gaussians(
+    config: ExperimentConfig,
+    layout: Layout,
+    split: str,
+    lexicon: Lexicon,
+    topology: MonophoneTopology,
+    gmm: DiagonalGmm,
+) -> None:
+    store = FeatureStore(layout.alignment_features(split))
+    transcripts = _transcripts(layout, split, config.speeds if split == TRAIN else (1.0,), lexicon)
+    graphs = transcript_graphs(store.utterances, transcripts, lexicon, topology)
+    pdfs, _ = align_utterances(gmm, store, store.utterances, graphs, config.workers, config.monophone.max_unaligned)
+    write_alignment(alignment_path(layout, "mono", split), FeatureStore(layout.features(split)), pdfs)
+
+
+def _transcripts(
+    layout: Layout, split: str, speeds: Sequence[float], lexicon: Lexicon
+) -> Mapping[str, tuple[str, ...]]:
+    def words(utterance: Utterance) -> tuple[str, ...]:
+        return aligned_words(utterance.words, lexicon)
+
+    utterances = read_manifest(layout.manifest(split))
+    return {spoken_at(speed, utterance.id): words(utterance) for speed in speeds for utterance in utterances}

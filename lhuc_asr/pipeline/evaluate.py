@@ -1,0 +1,177 @@
+"""Passes over a split: tuned on held-out speakers, decoded, scored, compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from lhuc_asr.adapt.lhuc import Lhuc
+from lhuc_asr.base.atomic import read_json, read_json_lines, write_json, write_json_lines, write_text
+from lhuc_asr.base.runlog import progress
+from lhuc_asr.corpus.utterance import Utterance, read_manifest
+from lhuc_asr.decode.hypothesis import Hypothesis, to_row
+from lhuc_asr.decode.search import SearchConfig, SearchPool
+from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.hmm.alignment import write_alignment
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
+from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.splits import HELDOUT
+from lhuc_asr.pipeline.two_pass import TwoPass, targets_of, transcripts_of
+from lhuc_asr.score.figures import save_figure, speaker_wer_figure
+from lhuc_asr.score.significance import Comparison
+from lhuc_asr.score.tables import PassScore, compare_passes, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.wer import WerReport, pool, read_wer, score, write_wer
+
+logger = logging.getLogger(__name__)
+
+SI, LHUC = "si", "lhuc"
+PASSES = (SI, LHUC)
+WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
+COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE, FIGURE_FILE = (
+    "comparison.json",
+    "table.txt",
+    "speakers.csv",
+    "speakers.png",
+)
+
+
+def tune(config: ExperimentConfig, layout: Layout, final_alignment: str) -> None:
+    """Choose acoustic scale and insertion penalty of each pass on the held-out training speakers."""
+    utterances = read_manifest(layout.manifest(HELDOUT))
+    two_pass = _two_pass(config, layout, HELDOUT, final_alignment)
+    with SearchPool(layout.lang, config.workers) as searchers:
+        scores = list(two_pass.likelihoods())
+        chosen = _best_search(config, searchers, scores, utterances, SI, layout)
+        hypotheses = list(searchers.search_all(scores, chosen))
+        speakers = two_pass.adapt(Lhuc(config.lhuc), targets_of(hypotheses), config.lhuc.silence_weight, config.seed)
+        adapted = list(two_pass.likelihoods(speakers))
+        _best_search(config, searchers, adapted, utterances, LHUC, layout)
+
+
+def run_two_pass(config: ExperimentConfig, layout: Layout, split: str, final_alignment: str) -> None:
+    """First pass, adaptation, second pass over a test split, with the searches that were tuned."""
+    two_pass = _two_pass(config, layout, split, final_alignment)
+    utterances = read_manifest(layout.manifest(split))
+    with SearchPool(layout.lang, config.workers) as searchers:
+        first = two_pass.first_pass(searchers, tuned_search(config, layout, SI))
+        _write_pass(config, layout, split, SI, first, utterances, two_pass.store)
+        speakers = two_pass.adapt(Lhuc(config.lhuc), targets_of(first), config.lhuc.silence_weight, config.seed)
+        speakers.save(layout.speakers(LHUC, split))
+        second = two_pass.second_pass(searchers, tuned_search(config, layout, LHUC), speakers)
+        _write_pass(config, layout, split, LHUC, second, utterances, two_pass.store)
+
+
+def compare_split(layout: Layout, split: str, seed: int) -> list[PassScore]:
+    """Table, CSV and figure of a split's passes, from their wer.json files."""
+    folder = layout.decode(split)
+    reports = {name: read_wer(folder / name / WER_FILE) for name in PASSES}
+    passes = compare_passes(split, reports, np.random.default_rng(seed))
+    write_json(folder / COMPARISON_FILE, {p.name: _comparison_row(p.comparison) for p in passes if p.comparison})
+    write_text(folder / TABLE_FILE, table_text(wer_table(passes)))
+    write_speaker_csv(folder / SPEAKERS_FILE, reports)
+    save_figure(speaker_wer_figure(folder / SI / WER_FILE, folder / LHUC / WER_FILE, SI, LHUC), folder / FIGURE_FILE)
+    return passes
+
+
+def pool_folds(layout: Layout, folds: Sequence[Layout], split: str) -> None:
+    """One report of each pass over the test speakers of all folds."""
+    for name in PASSES:
+        folders = [fold.decode(split, name) for fold in folds]
+        write_wer(layout.decode(split, name) / WER_FILE, pool([read_wer(folder / WER_FILE) for folder in folders]))
+        rows = (row for folder in folders for row in read_json_lines(folder / HYPOTHESES_FILE))
+        write_json_lines(layout.decode(split, name) / HYPOTHESES_FILE, rows)
+
+
+def tuned_search(config: ExperimentConfig, layout: Layout, name: str) -> SearchConfig:
+    """The search of a pass, as tuned on the held-out speakers."""
+    chosen = read_json(layout.decode(HELDOUT, name) / SEARCH_FILE)["chosen"]
+    return config.search.model_copy(update=chosen)
+
+
+def _two_pass(config: ExperimentConfig, layout: Layout, split: str, final_alignment: str) -> TwoPass:
+    model = load_model(layout.acoustic_model(SI) / MODEL_FILE).to(config.device)
+    topology = MonophoneTopology.load(layout.hmm(final_alignment) / TOPOLOGY_FILE)
+    return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
+
+
+def _best_search(
+    config: ExperimentConfig,
+    searchers: SearchPool,
+    scores: Sequence[tuple[str, np.ndarray]],
+    utterances: Sequence[Utterance],
+    name: str,
+    layout: Layout,
+) -> SearchConfig:
+    """Try the scales, then, with the best, the penalties; the first of equals wins."""
+    tried: list[dict[str, float]] = []
+
+    def wer_of(scale: float, penalty: float) -> float:
+        for row in tried:
+            if (row["acoustic_scale"], row["insertion_penalty"]) == (scale, penalty):
+                return row["wer"]
+        search = config.search.model_copy(update={"acoustic_scale": scale, "insertion_penalty": penalty})
+        wer = _score(list(searchers.search_all(scores, search)), utterances).wer
+        tried.append({"acoustic_scale": scale, "insertion_penalty": penalty, "wer": wer})
+        return wer
+
+    penalty = config.search.insertion_penalty
+    options = config.tuning
+    scale = min(progress(options.acoustic_scales, f"tuning {name}: scale"), key=lambda scale: wer_of(scale, penalty))
+    penalty = min(
+        progress(options.insertion_penalties, f"tuning {name}: penalty"), key=lambda penalty: wer_of(scale, penalty)
+    )
+    chosen = {"acoustic_scale": scale, "insertion_penalty": penalty}
+    logger.info(
+        "%s: acoustic scale %g, insertion penalty %g (held out %.2f %%)",
+        name,
+        scale,
+        penalty,
+        100 * wer_of(scale, penalty),
+    )
+    write_json(layout.decode(HELDOUT, name) / SEARCH_FILE, {"chosen": chosen, "tried": tried})
+    return config.search.model_copy(update=chosen)
+
+
+def _write_pass(
+    config: ExperimentConfig,
+    layout: Layout,
+    split: str,
+    name: str,
+    hypotheses: Sequence[Hypothesis],
+    utterances: Sequence[Utterance],
+    store: FeatureStore,
+) -> None:
+    folder = layout.decode(split, name)
+    speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
+    write_json_lines(folder / HYPOTHESES_FILE, (to_row(h, speaker_of[h.utterance]) for h in hypotheses))
+    write_alignment(folder / ALIGNMENT_FILE, store, targets_of(hypotheses))
+    write_json(folder / SEARCH_FILE, tuned_search(config, layout, name).model_dump(mode="json"))
+    report = _score(hypotheses, utterances)
+    write_wer(folder / WER_FILE, report)
+    logger.info("%s, %s: WER %.2f %% (%d / %d)", split, name, 100 * report.wer, report.errors, report.words)
+
+
+def _score(hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]) -> WerReport:
+    return score(
+        {utterance.id: utterance.text for utterance in utterances},
+        transcripts_of(hypotheses),
+        {utterance.id: utterance.speaker for utterance in utterances},
+    )
+
+
+def _comparison_row(comparison: Comparison) -> dict[str, object]:
+    return {
+        "before": comparison.before,
+        "after": comparison.after,
+        "relative": comparison.relative if np.isfinite(comparison.relative) else None,
+        "interval_relative": [bound if np.isfinite(bound) else None for bound in comparison.interval_relative],
+        "p_value": comparison.p_value,
+        "speakers_better": comparison.speakers_better,
+        "speakers_worse": comparison.speakers_worse,
+        "speakers_equal": comparison.speakers_equal,
+    }

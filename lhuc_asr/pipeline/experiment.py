@@ -1,0 +1,122 @@
+"""An experiment's folder: its lock, its record, and where everything in it lies."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhuc_asr import __version__
+from lhuc_asr.base.atomic import write_json, write_text
+from lhuc_asr.base.config import dump_config
+from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.runlog import Metrics
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+
+RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in an experiment's folder; other programs read them."""
+
+    folder: Path
+
+    @property
+    def lang(self) -> Path:
+        """Lexicon, words, language model, decoding graph."""
+        return self.folder / "lang"
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures of every stage."""
+        return Metrics(self.folder / "metrics.jsonl")
+
+    def manifest(self, split: str) -> Path:
+        """The utterances of a split."""
+        return self.folder / "corpus" / f"{split}.jsonl"
+
+    def features(self, split: str) -> Path:
+        """The network's features of a split."""
+        return self.folder / "features" / split
+
+    def alignment_features(self, split: str) -> Path:
+        """The Gaussians' features of a split."""
+        return self.folder / "features" / f"{split}_mfcc"
+
+    def hmm(self, name: str) -> Path:
+        """Topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""
+        return self.folder / "hmm" / name
+
+    def acoustic_model(self, name: str) -> Path:
+        """A network."""
+        return self.folder / "am" / name
+
+    def speakers(self, method: str, split: str) -> Path:
+        """The speakers' files of a method."""
+        return self.folder / "speakers" / method / split
+
+    def decode(self, split: str, name: str = "") -> Path:
+        """Hypotheses and scores of a pass over a split."""
+        return self.folder / "decode" / split / name
+
+
+@contextmanager
+def opened(config: ExperimentConfig) -> Iterator[Layout]:
+    """Take an experiment's folder for one run, and record what runs.
+
+    Raises:
+        ExperimentError: Another run is in the folder, or it cannot be written to.
+    """
+    folder = config.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ExperimentError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another with exp=DIR"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ExperimentError(
+                f"{folder}: another run is using this folder; wait for it, or choose another with exp=DIR"
+            ) from error
+        write_text(folder / "config.yaml", dump_config(config))
+        write_json(folder / "run.json", _record(config))
+        yield Layout(folder)
+
+
+def _record(config: ExperimentConfig) -> dict[str, Any]:
+    return {
+        "lhuc_asr": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": config.seed,
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,137 @@
+"""Lexicon, language model and decoding graph of an experiment."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from lhuc_asr.base.atomic import read_json, write_json
+from lhuc_asr.base.errors import LanguageModelError
+from lhuc_asr.corpus.an4 import an4_lexicon
+from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.lang.arpa import write_arpa
+from lhuc_asr.lang.kneser_ney import estimate
+from lhuc_asr.lang.lexicon import Lexicon, cover, read_lexicon, write_lexicon
+from lhuc_asr.lang.phones import SILENCE, PhoneSet
+from lhuc_asr.lang.pronounce import pronounce, pronounce_native
+from lhuc_asr.lang.pruning import prune
+from lhuc_asr.lang.text import UNKNOWN, read_sentences
+from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig, LexiconConfig
+
+logger = logging.getLogger(__name__)
+
+LEXICON_FILE, PHONES_FILE, ARPA_FILE = "lexicon.txt", "phones.json", "lm.arpa"
+
+
+def write_language(config: ExperimentConfig, training: Sequence[Utterance], folder: Path) -> None:
+    """Write the lexicon and the language model.
+
+    The words that can be recognised are those of the training transcripts and the most frequent ones of the
+    language model's text; nothing is taken from test transcripts.
+
+    Args:
+        config: The recipe.
+        training: Utterances of the training speakers, the held-out ones among them.
+        folder: ``lang/``.
+    """
+    transcripts = [utterance.words for utterance in training]
+    spoken = {word for words in transcripts for word in words}
+    vocabulary = _vocabulary(config, spoken)
+    lexicon = _lexicon(config, spoken, vocabulary)
+    write_lexicon(folder / LEXICON_FILE, lexicon)
+    write_json(
+        folder / PHONES_FILE,
+        {
+            "silence": lexicon.phones.silence,
+            "speech": lexicon.phones.speech,
+            "silence_probability": lexicon.silence_probability,
+        },
+    )
+    text = _sentences(config) if config.lm.text else iter(transcripts)
+    model = estimate(text, config.lm.order, lexicon.words, keep_unknown=UNKNOWN in lexicon.words)
+    if config.lm.prune:
+        model = prune(model, config.lm.prune)
+    write_arpa(folder / ARPA_FILE, model)
+    logger.info(
+        "language: %d words, %d phones, %d-gram, perplexity of the training transcripts %.1f",
+        len(lexicon.words), len(lexicon.phones.names), config.lm.order, model.perplexity(transcripts),
+    )  # fmt: skip
+
+
+def language_paths(config: ExperimentConfig) -> list[Path]:
+    """The files that lexicon and language model are made from."""
+    return [*config.lm.text, *([config.lexicon.path] if config.lexicon.path else [])]
+
+
+def read_experiment_lexicon(folder: Path) -> Lexicon:
+    """Read back what ``write_language`` wrote, with its phone set and silence probability."""
+    tree = read_json(folder / PHONES_FILE)
+    pronunciations = read_lexicon(folder / LEXICON_FILE, strip_stress=False).pronunciations
+    return Lexicon(pronunciations, PhoneSet(tuple(tree["silence"]), tuple(tree["speech"])), tree["silence_probability"])
+
+
+def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
+    """A transcript in the lexicon's words: one that it lacks is ``<unk>``, where it has that."""
+    if UNKNOWN not in lexicon.pronunciations:
+        return tuple(words)
+    return tuple(word if word in lexicon.pronunciations else UNKNOWN for word in words)
+
+
+def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:
+    if not config.lm.text:
+        return sorted(spoken)
+    counts = Counter(word for sentence in _sentences(config) for word in sentence if word not in spoken)
+    if not counts and not spoken:
+        raise LanguageModelError(f"{', '.join(map(str, config.lm.text))}: no words")
+    # Ties in frequency are broken by the alphabet, so that the vocabulary is the same on every run.
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return sorted(spoken) + ranked[: max(0, config.lm.vocabulary - len(spoken))]
+
+
+def _sentences(config: ExperimentConfig) -> Iterator[tuple[str, ...]]:
+    for path in config.lm.text:
+        yield from read_sentences(path)
+
+
+def _lexicon(config: ExperimentConfig, spoken: set[str], vocabulary: Sequence[str]) -> Lexicon:
+    options = config.lexicon
+    path = options.path
+    if path is None and isinstance(config.corpus, An4Source):
+        path = an4_lexicon(config.corpus.dir)
+    if path is None:
+        lexicon = _pronounced(vocabulary, options)
+    else:
+        # Words of the language model's text that have no pronunciation are left out; those of the training
+        # transcripts are dealt with, since the recordings cannot be aligned without them.
+        known = read_lexicon(path)
+        coverage = cover(
+            known, spoken, options.unknown_words, partial(_pronounce_like, lexicon=known, language=options.language)
+        )
+        wanted = [word for word in vocabulary if word in coverage.lexicon.pronunciations]
+        extra = [UNKNOWN] if UNKNOWN in coverage.lexicon.pronunciations else []
+        logger.info("lexicon: %d of %d words have a pronunciation", len(wanted), len(vocabulary))
+        lexicon = _trimmed(coverage.lexicon.restricted_to([*wanted, *extra]))
+    lexicon = replace(lexicon, silence_probability=options.silence_probability)
+    return lexicon.with_word_positions() if options.word_positions else lexicon
+
+
+def _pronounced(words: Sequence[str], options: LexiconConfig) -> Lexicon:
+    """Every word as espeak-ng says it: English in CMUdict's phones, other languages in their own."""
+    english = options.language.partition("-")[0] == "en"
+    spelt = pronounce(words, options.language) if english else pronounce_native(words, options.language)
+    phones = PhoneSet.of({phone for spelling in spelt.values() for phone in spelling}, (SILENCE,))
+    return Lexicon({word: (spelling,) for word, spelling in spelt.items()}, phones)
+
+
+def _pronounce_like(words: list[str], lexicon: Lexicon, language: str) -> Mapping[str, tuple[str, ...]]:
+    return pronounce(words, language, lexicon.phones)
+
+
+def _trimmed(lexicon: Lexicon) -> Lexicon:
+    """Without phones that no word uses: nothing could train them."""
+    used = {phone for variants in lexicon.pronunciations.values() for phones in variants for phone in phones}
+    return replace(lexicon, phones=PhoneSet.of(used, lexicon.phones.silence))

@@ -1,0 +1,160 @@
+"""The configuration of an experiment: a recipe's config.yaml, checked before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.corpus.synthetic import SyntheticConfig
+from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.hmm.monophone import MonophoneConfig
+from lhuc_asr.nnet.dnn import DnnConfig
+from lhuc_asr.nnet.trainer import TrainerConfig
+
+
+class An4Source(StrictModel):
+    """AN4, in CMU's layout or the packed one; its own dictionary."""
+
+    kind: Literal["an4"]
+    dir: Path
+
+
+class LibriSpeechSource(StrictModel):
+    """LibriSpeech in the official layout; ``hours`` of the training subsets, all where left out."""
+
+    kind: Literal["librispeech"]
+    dir: Path
+    train: tuple[str, ...] = ("train-clean-5",)
+    test: tuple[str, ...] = ("adapt-clean", "adapt-other")
+
+
+class KaldiSource(StrictModel):
+    """A Kaldi data directory to train on, another to test on."""
+
+    kind: Literal["kaldi"]
+    train: Path
+    test: Path
+
+
+class SyntheticSource(StrictModel):
+    """Voices made by espeak-ng."""
+
+    kind: Literal["synthetic"]
+    voices: SyntheticConfig = SyntheticConfig()
+
+
+Source = Annotated[An4Source | LibriSpeechSource | KaldiSource | SyntheticSource, Field(discriminator="kind")]
+
+
+class LexiconConfig(StrictModel):
+    """Where pronunciations come from.
+
+    Attributes:
+        path: A file of ``word phones`` lines; None: AN4's own for AN4, else espeak-ng's for every word.
+        language: Of espeak-ng, for words that the file lacks or for all.
+        unknown_words: What becomes of words that the file lacks: ``pronounce``, ``unk`` or ``error``.
+        word_positions: Whether phones at the beginning, inside and at the end of a word are different phones.
+        silence_probability: Of a pause between two words.
+    """
+
+    path: Path | None = None
+    language: str = "en-us"
+    unknown_words: Literal["pronounce", "unk", "error"] = "pronounce"
+    word_positions: bool = False
+    silence_probability: float = Field(0.5, gt=0.0, lt=1.0)
+
+
+class LanguageModelConfig(StrictModel):
+    """The n-gram model.
+
+    Attributes:
+        order: n.
+        text: Files of sentences; empty: the transcripts of the training recordings.
+        vocabulary: At most so many words, the most frequent; the words of the training transcripts come first.
+        prune: Relative entropy below which an n-gram is dropped (Stolcke 1998); 0 keeps all.
+    """
+
+    order: int = Field(2, ge=1, le=4)
+    text: tuple[Path, ...] = ()
+    vocabulary: int = Field(20_000, ge=1)
+    prune: float = Field(0.0, ge=0.0)
+
+
+class TuningConfig(StrictModel):
+    """What is tried on the held-out speakers, for each pass by itself.
+
+    Attributes:
+        acoustic_scales: Tried first, with the search's own insertion penalty.
+        insertion_penalties: Tried next, with the best scale.
+    """
+
+    acoustic_scales: tuple[float, ...] = Field((0.1,), min_length=1)
+    insertion_penalties: tuple[float, ...] = Field((0.0,), min_length=1)
+
+
+class ExperimentConfig(StrictModel):
+    """Everything that an experiment depends on.
+
+    Attributes:
+        name: Of the experiment's folder below ``exp/``.
+        exp: The folder itself, where it should be elsewhere.
+        seed: Of every random choice.
+        workers: Processes for features and search; threads of the network.
+        device: Where the network runs: ``cpu``, ``cuda``.
+        corpus: Recordings and transcripts.
+        hours: Of training speech, chosen by the seed; None all.
+        folds: Above 1, cross-validation over all speakers: each fold's speakers are unseen by its model.
+        heldout_speakers: Training speakers kept back for newbob and for tuning.
+        max_skipped: Share of bad recordings that is skipped with a warning; above it the run stops.
+        speeds: Speeds at which training recordings are used.
+        lexicon, lm: The words.
+        alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
+        monophone, dnn, trainer: The models.
+        realignments: Times that the network aligns its training data anew and is trained again.
+        search, tuning: Decoding.
+        lhuc: Adaptation.
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    exp: Path | None = None
+    seed: int = Field(1, ge=0)
+    workers: int = Field(2, ge=1)
+    device: str = "cpu"
+    corpus: Source
+    hours: float | None = Field(None, gt=0.0)
+    folds: int = Field(1, ge=1)
+    heldout_speakers: int = Field(8, ge=1)
+    max_skipped: float = Field(0.05, ge=0.0, le=1.0)
+    speeds: tuple[float, ...] = Field((1.0,), min_length=1)
+    lexicon: LexiconConfig = LexiconConfig()
+    lm: LanguageModelConfig = LanguageModelConfig()
+    alignment_features: FeatureConfig = FeatureConfig(kind="mfcc", delta_order=2)
+    features: FeatureConfig = FeatureConfig()
+    monophone: MonophoneConfig = MonophoneConfig()
+    dnn: DnnConfig = DnnConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    realignments: int = Field(1, ge=0)
+    search: SearchConfig = SearchConfig()
+    tuning: TuningConfig = TuningConfig()
+    lhuc: LhucConfig = LhucConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExperimentConfig:
+        if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds) or min(self.speeds) <= 0:
+            raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
+        if self.folds > 1 and self.corpus.kind == "synthetic":
+            raise ValueError("folds: the synthetic corpus has unseen test voices of its own")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The experiment's folder: ``exp``, or ``exp/<name>`` with the hours and folds in its name."""
+        if self.exp is not None:
+            return self.exp
+        suffix = (f"_{self.hours:g}h" if self.hours else "") + (f"_folds{self.folds}" if self.folds > 1 else "")
+        return Path("exp") / f"{self.name}{suffix}"

@@ -1,0 +1,298 @@
+"""Word error rates of a set of utterances: by utterance, by speaker, in total.
+
+WER = (substitutions + deletions + insertions) / reference words, errors and words summed before dividing. The
+words of each utterance are aligned at minimum edit distance by jiwer; they are compared as they stand, so
+whatever case or spelling should not count as an error is normalised before (lang/text).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jiwer
+
+from lhuc_asr.base.atomic import read_json, write_json
+from lhuc_asr.base.errors import ScoreError
+
+# So many ids tell what is wrong; a whole corpus of them hides it.
+IDS_IN_MESSAGE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceScore:
+    """Errors in one utterance.
+
+    Attributes:
+        id: The utterance.
+        speaker: Who speaks.
+        words: Reference words; 0 where nothing was said, then every hypothesis word is an insertion.
+        substitutions: Reference words recognised as another word.
+        deletions: Reference words that nothing was recognised for.
+        insertions: Recognised words that were not said.
+    """
+
+    id: str
+    speaker: str
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerScore:
+    """Errors in all utterances of one speaker, of ``words`` reference words, at least one."""
+
+    errors: int
+    words: int
+
+    @property
+    def wer(self) -> float:
+        """Word error rate, a fraction."""
+        return self.errors / self.words
+
+
+@dataclass(frozen=True)
+class WerReport:
+    """Errors of one pass over one set of utterances.
+
+    Attributes:
+        speakers: Score of each speaker, by name.
+        utterances: Score of each utterance. Empty where the report was read from a file that gives speakers
+            only; otherwise they add up to the speakers.
+
+    Raises:
+        ScoreError: No speaker, a speaker without reference words, an utterance twice, or utterances that do
+            not add up to the speakers.
+    """
+
+    speakers: dict[str, SpeakerScore]
+    utterances: tuple[UtteranceScore, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.speakers:
+            raise ScoreError("no utterances to score: expected at least one reference")
+        wordless = [name for name, score in self.speakers.items() if score.words == 0]
+        if wordless:
+            raise ScoreError(
+                f"{_listed(wordless)}: no reference words, so there is no word error rate; "
+                "leave the speaker out or transcribe at least one of its utterances"
+            )
+        if self.utterances:
+            self._check_utterances()
+
+    @classmethod
+    def of(cls, utterances: Iterable[UtteranceScore]) -> WerReport:
+        """The report of these utterances."""
+        utterances = tuple(utterances)
+        return cls(_add_up(utterances), utterances)
+
+    @property
+    def words(self) -> int:
+        """Reference words."""
+        return sum(score.words for score in self.speakers.values())
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return sum(score.errors for score in self.speakers.values())
+
+    @property
+    def wer(self) -> float:
+        """Word error rate, a fraction: all errors over all words, not a mean over speakers."""
+        return self.errors / self.words
+
+    @property
+    def substitutions(self) -> int:
+        """Reference words recognised as another word."""
+        return sum(score.substitutions for score in self.scored_utterances())
+
+    @property
+    def deletions(self) -> int:
+        """Reference words that nothing was recognised for."""
+        return sum(score.deletions for score in self.scored_utterances())
+
+    @property
+    def insertions(self) -> int:
+        """Recognised words that were not said."""
+        return sum(score.insertions for score in self.scored_utterances())
+
+    def scored_utterances(self) -> tuple[UtteranceScore, ...]:
+        """The utterances, for what cannot be told from the speakers' totals.
+
+        Raises:
+            ScoreError: The report gives speakers only.
+        """
+        if not self.utterances:
+            raise ScoreError("the report gives speakers only, expected utterances as well; score the pass again")
+        return self.utterances
+
+    def _check_utterances(self) -> None:
+        repeated = [id for id, count in Counter(score.id for score in self.utterances).items() if count > 1]
+        if repeated:
+            raise ScoreError(f"{_listed(repeated)}: scored twice; an id must be unique in a report")
+        found = _add_up(self.utterances)
+        for speaker in sorted(found.keys() | self.speakers.keys()):
+            if found.get(speaker) != self.speakers.get(speaker):
+                raise ScoreError(
+                    f"speaker {speaker!r}: the utterances give {_fraction(found.get(speaker))}, "
+                    f"the speaker's total {_fraction(self.speakers.get(speaker))}; score the pass again"
+                )
+
+
+def score(references: Mapping[str, str], hypotheses: Mapping[str, str], speakers: Mapping[str, str]) -> WerReport:
+    """Align every hypothesis with its reference and count the errors.
+
+    Args:
+        references: Text of each utterance id, words separated by white space; "" where nothing was said.
+        hypotheses: Recognised text of the same ids; "" where nothing was recognised.
+        speakers: Speaker of each utterance id.
+
+    Raises:
+        ScoreError: An utterance has no hypothesis, no reference or no speaker; a speaker has no words.
+
+    Example:
+        >>> report = score({"u1": "one two"}, {"u1": "one too two"}, {"u1": "alice"})
+        >>> report.wer, report.insertions, report.speakers["alice"].words
+        (0.5, 1, 2)
+    """
+    _require(references, hypotheses, "no hypothesis", "decode them, or leave them out of the references")
+    _require(hypotheses, references, "a hypothesis but no reference", "score the split that was decoded")
+    _require(references, speakers, "no speaker", "give every utterance the speaker of its manifest line")
+    if not references:
+        raise ScoreError("no utterances to score: expected at least one reference")
+    output = jiwer.process_words(
+        [_single_spaced(text) for text in references.values()],
+        [_single_spaced(hypotheses[id]) for id in references],
+    )
+    return WerReport.of(
+        _utterance_score(id, speakers[id], len(words), chunks)
+        for id, words, chunks in zip(references, output.references, output.alignments, strict=True)
+    )
+
+
+def pool(reports: Iterable[WerReport]) -> WerReport:
+    """One report of several that share no speaker: the folds of a cross-validation.
+
+    Raises:
+        ScoreError: A speaker is in two reports, or only some of the reports have utterances.
+    """
+    reports = list(reports)
+    counts = Counter(speaker for report in reports for speaker in report.speakers)
+    repeated = [speaker for speaker, count in counts.items() if count > 1]
+    if repeated:
+        raise ScoreError(f"{_listed(repeated)}: in more than one report; expected every speaker in one fold")
+    speakers = {name: score for report in reports for name, score in report.speakers.items()}
+    return WerReport(dict(sorted(speakers.items())), tuple(score for report in reports for score in report.utterances))
+
+
+def require_same_speakers(reports: Mapping[str, WerReport]) -> None:
+    """Refuse reports that cannot stand beside each other, speaker by speaker.
+
+    Args:
+        reports: Any number of reports, by the name to give them in a message.
+
+    Raises:
+        ScoreError: They differ in their speakers or in a speaker's number of reference words.
+    """
+    if not reports:
+        raise ScoreError("no report given; expected at least one")
+    (first_name, first), *others = reports.items()
+    for name, report in others:
+        for speaker in sorted(first.speakers.keys() | report.speakers.keys()):
+            words = report.speakers[speaker].words if speaker in report.speakers else 0
+            expected = first.speakers[speaker].words if speaker in first.speakers else 0
+            if words != expected:
+                raise ScoreError(
+                    f"speaker {speaker!r}: {words} reference words in {name}, {expected} in {first_name}; "
+                    "expected reports of the same utterances"
+                )
+
+
+def write_wer(path: Path, report: WerReport) -> None:
+    """Write ``wer.json``: the totals, each speaker's, each utterance's; rates are fractions."""
+    tree: dict[str, Any] = {"wer": report.wer, "errors": report.errors, "words": report.words}
+    if report.utterances:
+        tree |= {kind: getattr(report, kind) for kind in ("substitutions", "deletions", "insertions")}
+    tree["speakers"] = {
+        name: {"wer": score.wer, "errors": score.errors, "words": score.words}
+        for name, score in report.speakers.items()
+    }
+    if report.utterances:
+        tree["utterances"] = [asdict(score) for score in report.utterances]
+    write_json(path, tree)
+
+
+def read_wer(path: Path) -> WerReport:
+    """Read ``wer.json``, with utterances or without.
+
+    The counts are what is read; the rates in the file are for other readers and follow from them.
+
+    Raises:
+        ScoreError: There is no such file, a field is missing, or the totals do not add up.
+        DamagedFileError: The file is not JSON.
+    """
+    if not path.is_file():
+        raise ScoreError(f"{path}: no such file; scoring a pass writes it")
+    tree = read_json(path)
+    try:
+        speakers = {name: SpeakerScore(row["errors"], row["words"]) for name, row in tree["speakers"].items()}
+        report = WerReport(speakers, tuple(UtteranceScore(**row) for row in tree.get("utterances", ())))
+        total, sums = SpeakerScore(tree["errors"], tree["words"]), SpeakerScore(report.errors, report.words)
+        if total != sums:
+            raise ScoreError(
+                f"the total is {_fraction(total)}, the speakers give {_fraction(sums)}; score the pass again"
+            )
+    except ScoreError as error:
+        raise ScoreError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ScoreError(
+            f"{path}: not a WER report ({type(error).__name__}: {error}); expected errors and words, "
+            "in total and for each of the speakers"
+        ) from error
+    return report
+
+
+def _utterance_score(id: str, speaker: str, words: int, chunks: Iterable[jiwer.AlignmentChunk]) -> UtteranceScore:
+    lengths: Counter[str] = Counter()
+    for chunk in chunks:
+        lengths[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return UtteranceScore(id, speaker, words, lengths["substitute"], lengths["delete"], lengths["insert"])
+
+
+def _add_up(utterances: Iterable[UtteranceScore]) -> dict[str, SpeakerScore]:
+    errors: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    for score in utterances:
+        errors[score.speaker] += score.errors
+        words[score.speaker] += score.words
+    return {speaker: SpeakerScore(errors[speaker], words[speaker]) for speaker in sorted(words)}
+
+
+def _require(needed: Mapping[str, str], given: Mapping[str, str], lack: str, remedy: str) -> None:
+    missing = [id for id in needed if id not in given]
+    if missing:
+        raise ScoreError(f"{_listed(missing)}: {lack} ({len(missing)} of {len(needed)} utterances); {remedy}")
+
+
+def _single_spaced(text: str) -> str:
+    # jiwer separates words at spaces alone; a tab or a line's end separates them too.
+    return " ".join(text.split())
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - IDS_IN_MESSAGE
+    return ", ".join(names[:IDS_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fraction(score: SpeakerScore | None) -> str:
+    return "nothing" if score is None else f"{score.errors} errors in {score.words} words"

@@ -1,0 +1,108 @@
+"""espeak-ng: the same bits whatever was said before, and errors that help."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lhuc_asr.base import espeak
+from lhuc_asr.base.errors import ConfigError, MissingExtraError
+from lhuc_asr.base.espeak import Voice, languages, phonemes, synthesize, variants
+
+SENTENCE = "put the red box on the table"
+
+
+def test_every_variant_says_the_same_bits_whatever_was_said_before():
+    other = Voice("en-gb", "f2", pitch=60)
+    changed = []
+    for variant in variants():
+        first, _ = synthesize(SENTENCE, Voice(variant=variant))
+        synthesize("something else entirely", other)
+        synthesize(f"{SENTENCE} again", Voice(variant=variant))
+        second, _ = synthesize(SENTENCE, Voice(variant=variant))
+        if not np.array_equal(first, second):
+            changed.append(variant)
+    assert len(variants()) > 50
+    assert changed == []
+
+
+def test_another_process_says_the_same_bits():
+    script = (
+        "import hashlib; from lhuc_asr.base.espeak import Voice, synthesize;"
+        f"print(hashlib.sha256(synthesize({SENTENCE!r}, Voice(variant='belinda'))[0].tobytes()).hexdigest())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout for _ in "ab"
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_speech_is_finite_audible_and_at_the_stated_rate():
+    samples, rate = synthesize(SENTENCE, Voice())
+    assert rate == espeak.SAMPLE_RATE
+    assert samples.dtype == np.float32
+    assert 1.0 < len(samples) / rate < 4.0
+    assert 0.1 < np.abs(samples).max() <= 1.0
+
+
+def test_rate_pitch_and_range_do_what_they_say():
+    def seconds(rate: int) -> float:
+        return len(synthesize(SENTENCE, Voice(rate=rate))[0]) / espeak.SAMPLE_RATE
+
+    assert seconds(120) > 1.5 * seconds(240)
+    # 50 more pitch is an octave; a monotonous voice has one pitch to measure.
+    low, high = (_pitch(synthesize("ah ah ah", Voice(pitch=pitch, pitch_range=0))[0]) for pitch in (25, 75))
+    assert high / low == pytest.approx(2.0, rel=0.06)
+
+
+def _pitch(samples: np.ndarray) -> float:
+    """Hz of the strongest period between 60 and 400 Hz."""
+    autocorrelation = np.fft.irfft(np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2)
+    lags = np.arange(espeak.SAMPLE_RATE // 400, espeak.SAMPLE_RATE // 60)
+    return espeak.SAMPLE_RATE / lags[autocorrelation[lags].argmax()]
+
+
+def test_nothing_to_say_is_no_samples():
+    assert not synthesize("", Voice())[0].any()
+
+
+def test_phonemes_have_words_and_separators():
+    assert phonemes("hello world", "en-us") == "h_ə_l_ˈoʊ w_ˈɜː_l_d"
+    # Two clauses come back as one line.
+    assert phonemes("cat; dog", "en-us").count(" ") == 1
+    assert phonemes("dog", "en-us") != phonemes("dog", "en-gb")
+
+
+def test_every_language_can_be_used():
+    # "en-gb" is in the engine's own list, but not found by that name; "fo" is listed without a dictionary.
+    assert {"en-us", "en-gb", "en-gb-scotland", "de", "nb", "cmn"} <= set(languages())
+    assert "fo" not in languages()
+    for language in languages():
+        assert isinstance(phonemes("a", language), str)
+
+
+def test_unknown_names_are_errors_that_list_near_ones():
+    with pytest.raises(ConfigError, match=r"no language 'en-us-nycc'; near names: en-us-nyc.*languages\(\)"):
+        phonemes("hello", "en-us-nycc")
+    with pytest.raises(ConfigError, match=r"no variant 'belindaa'; near names: belinda.*variants\(\)"):
+        synthesize("hello", Voice(variant="belindaa"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pitch": 100}, "pitch is 100, expected 0 to 99"),
+        ({"pitch_range": -1}, "pitch_range is -1, expected 0 to 99"),
+        ({"rate": 30}, "rate is 30, expected 80 to 450"),
+    ],
+)
+def test_a_voice_out_of_limits_is_an_error(wrong: dict[str, int], message: str):
+    with pytest.raises(ConfigError, match=message):
+        Voice(**wrong)
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lhuc_asr\[voices\]'"):
+        synthesize("hello", Voice())

@@ -1,0 +1,282 @@
+"""Downloads from a server in this process: broken, changed, hostile and full disks included."""
+
+import hashlib
+import io
+import re
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lhuc_asr.base.errors import DownloadError
+from lhuc_asr.corpus import download
+from lhuc_asr.corpus.download import ARCHIVES, download_librispeech
+
+SUBSET = "dev-clean-2"
+NOISE = np.random.default_rng(0).bytes(3_000_000)  # larger than a block, and gzip cannot shrink it
+FILES = {
+    "LibriSpeech/SPEAKERS.TXT": b"; readers\n",
+    f"LibriSpeech/{SUBSET}/19/7/19-7.trans.txt": b"19-7-0000 WORD\n",
+    f"LibriSpeech/{SUBSET}/19/7/19-7-0000.flac": NOISE,
+}
+
+
+def pack(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    """A .tar.gz of ``files``, with their folders as OpenSLR's have them, and of bare members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        folders = dict.fromkeys(str(parent) for name in files for parent in [*Path(name).parents][-2::-1])
+        for name in folders:
+            folder = tarfile.TarInfo(name)
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for member in members:
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def checksum(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class Site:
+    """What the server does, and what it was asked."""
+
+    content: bytes
+    etag: str | None = '"one"'
+    ranges: bool = True
+    break_after: list[int] = field(default_factory=list)  # bytes sent before each of the first answers breaks
+    statuses: list[int] = field(default_factory=list)  # errors before the first answer
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    site = Site(pack(FILES))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            site.asked.append((self.path, asked))
+            if site.statuses:
+                self.send_error(site.statuses.pop(0))
+                return
+            fits = site.ranges and self.headers.get("If-Range") == site.etag
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and fits else 0
+            size = len(site.content)
+            if start and start >= size:
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{size}")
+                self.end_headers()
+                return
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.send_header("Content-Length", str(size - start))
+            if site.etag:
+                self.send_header("ETag", site.etag)
+            self.end_headers()
+            body = site.content[start:]
+            self.wfile.write(body[: site.break_after.pop(0)] if site.break_after else body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_port}/resources"
+    monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.001)
+    yield site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def get(site: Site, folder: Path, expected: str | None = None) -> Path:
+    return download_librispeech(SUBSET, folder, base_url=site.url, checksum=expected or checksum(site.content))
+
+
+def assert_whole(folder: Path) -> None:
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == FILES
+
+
+def test_a_subset_is_fetched_checked_and_unpacked(site: Site, tmp_path: Path) -> None:
+    assert get(site, tmp_path) == tmp_path / "LibriSpeech" / SUBSET
+    assert_whole(tmp_path)
+    assert site.asked == [(f"/resources/31/{SUBSET}.tar.gz", None)]
+
+
+def test_what_is_there_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
+    get(site, tmp_path)
+    get(site, tmp_path)
+    assert len(site.asked) == 1
+
+
+def test_a_broken_connection_is_continued(site: Site, tmp_path: Path) -> None:
+    site.break_after = [1_500_000, 1_000_000]
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+    assert [asked for _, asked in site.asked] == [None, "bytes=1500000-", "bytes=2500000-"]
+
+
+def test_a_later_attempt_continues_an_earlier_one(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.break_after = [1_500_000]
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    with pytest.raises(DownloadError, match=r"broke at 1500000 of .* 1500000 bytes are kept in"):
+        get(site, tmp_path)
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+    assert site.asked[1][1] == "bytes=1500000-"
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_from_the_beginning(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    site.content, site.break_after = b"x" * 2_000_000, [1_500_000]
+    with pytest.raises(DownloadError, match="broke"):
+        get(site, tmp_path)
+    site.content, site.etag = pack(FILES), '"two"'
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("lack", [{"ranges": False}, {"etag": None}, {"etag": 'W/"weak"'}])
+def test_a_server_that_cannot_continue_starts_again(site: Site, tmp_path: Path, lack: dict) -> None:
+    for name, value in lack.items():
+        setattr(site, name, value)
+    site.break_after = [1_500_000]
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+    assert len(site.asked) == 2
+
+
+def test_a_download_killed_after_the_last_byte(site: Site, tmp_path: Path) -> None:
+    part = tmp_path / f"{SUBSET}.tar.gz.part"
+    part.write_bytes(site.content)
+    url = f"{site.url}/31/{SUBSET}.tar.gz"
+    (tmp_path / f"{part.name}.json").write_text(f'{{"url": "{url}", "validator": "\\"one\\""}}')
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+    assert len(site.asked) == 1
+
+
+def test_a_part_longer_than_the_file_is_fetched_again(site: Site, tmp_path: Path) -> None:
+    part = tmp_path / f"{SUBSET}.tar.gz.part"
+    part.write_bytes(site.content + b"more")
+    url = f"{site.url}/31/{SUBSET}.tar.gz"
+    (tmp_path / f"{part.name}.json").write_text(f'{{"url": "{url}", "validator": "\\"one\\""}}')
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+
+
+def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503, 429, 500]
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+
+
+def test_patience_ends(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503] * 100
+    with pytest.raises(DownloadError, match=r"answers 503 .*gave up after 6 attempts without a new byte"):
+        get(site, tmp_path)
+    assert len(site.asked) == 6
+
+
+def test_a_server_that_always_breaks_at_the_same_place(site: Site, tmp_path: Path) -> None:
+    site.ranges, site.break_after = False, [1_000_000] * 100
+    with pytest.raises(DownloadError, match="gave up"):
+        get(site, tmp_path)
+    assert len(site.asked) == 6
+
+
+def test_a_missing_file_is_not_asked_for_again(site: Site, tmp_path: Path) -> None:
+    site.statuses = [404]
+    with pytest.raises(DownloadError, match="the server answers 404"):
+        get(site, tmp_path)
+    assert len(site.asked) == 1
+
+
+def test_a_wrong_checksum_deletes_the_archive(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=f"sha256 {checksum(site.content)[7:]}, expected 00ff: damaged"):
+        get(site, tmp_path, "sha256:00ff")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_known_checksum_is_the_default(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=f"expected {ARCHIVES[SUBSET].checksum.split(':')[1]}"):
+        download_librispeech(SUBSET, tmp_path, base_url=site.url)
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("/tmp/owned"),
+        tarfile.TarInfo("LibriSpeech/../../owned"),
+        tarfile.TarInfo(f"LibriSpeech/{SUBSET}/../../../owned"),
+        link(f"LibriSpeech/{SUBSET}/19/8", "/etc"),
+    ],
+    ids=["absolute", "parent", "parent inside", "link"],
+)
+def test_hostile_members_are_refused(site: Site, tmp_path: Path, member: tarfile.TarInfo) -> None:
+    site.content = pack(FILES, member)
+    with pytest.raises(DownloadError, match=f"{member.name!r} is a link or leads out of the archive"):
+        get(site, tmp_path / "corpora")
+    assert not (tmp_path / "corpora" / "LibriSpeech" / SUBSET).exists()
+    assert not list(tmp_path.rglob("owned"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pack({"other/file": b""}), "'other' does not belong to LibriSpeech/dev-clean-2"),
+        (pack({"LibriSpeech/SPEAKERS.TXT": b""}), "holds no LibriSpeech/dev-clean-2"),
+        (pack(FILES)[:-2000], "cannot be unpacked"),
+        (b"<html>Not an archive</html>", "cannot be unpacked"),
+    ],
+    ids=["another archive", "no subset", "cut", "no archive"],
+)
+def test_what_cannot_be_unpacked_leaves_no_subset(site: Site, tmp_path: Path, content: bytes, message: str) -> None:
+    site.content = content
+    with pytest.raises(DownloadError, match=message):
+        get(site, tmp_path)
+    assert not (tmp_path / "LibriSpeech" / SUBSET).exists()
+
+
+def test_a_full_disk_is_noticed_before_the_download(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    with pytest.raises(DownloadError, match=r"0\.0 GB needed to download and unpack, 0\.0 GB free"):
+        get(site, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_requests(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="no subset 'dev-cleen'; expected one of dev-clean, dev-other"):
+        download_librispeech("dev-cleen", tmp_path)
+    with pytest.raises(DownloadError, match="expected an address that begins with http"):
+        download_librispeech(SUBSET, tmp_path, base_url="file:///etc")
+    with pytest.raises(DownloadError, match="'crc32:1': expected 'sha256:DIGEST' or 'md5:DIGEST'"):
+        download_librispeech(SUBSET, tmp_path, checksum="crc32:1")

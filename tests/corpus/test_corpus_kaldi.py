@@ -1,0 +1,162 @@
+"""Kaldi data directories: read, refused, written and read again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.corpus.kaldi_dir import read_kaldi_dir, write_kaldi_dir
+from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.corpus.validate import validate
+
+
+@pytest.fixture
+def data(tmp_path: Path, record: Callable[..., Path]) -> Path:
+    folder = tmp_path / "data"
+    record(folder / "rec1.wav", seconds=2.0)
+    (folder / "wav.scp").write_text(f"rec1 {folder / 'rec1.wav'}\n")
+    (folder / "segments").write_text("a-1 rec1 0.25 0.75\nb-1 rec1 1.0 2.0\n")
+    (folder / "text").write_text("a-1 YES  NO\nb-1 GO\n")
+    (folder / "utt2spk").write_text("a-1 a\nb-1 b\n")
+    return folder
+
+
+def append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def test_segments(data: Path) -> None:
+    (data / "utt2env").write_text("b-1 cafe\n")
+    first, second = read_kaldi_dir(data).utterances
+    assert first == Utterance("a-1", "a", "", data / "rec1.wav", 0.25, 0.5, "YES NO")
+    assert second == Utterance("b-1", "b", "cafe", data / "rec1.wav", 1.0, 1.0, "GO")
+
+
+def test_without_segments_an_utterance_is_a_recording(data: Path) -> None:
+    (data / "segments").unlink()
+    (data / "text").unlink()
+    (data / "utt2spk").write_text("rec1 a\n")
+    assert read_kaldi_dir(data).utterances == [Utterance("rec1", "a", "", data / "rec1.wav", 0.0, 2.0, "")]
+
+
+def test_relative_paths(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "wav.scp").write_text("rec1 rec1.wav\n")
+    assert read_kaldi_dir(data).utterances[0].audio == data / "rec1.wav"
+    (data / "wav.scp").write_text("rec1 data/rec1.wav\n")
+    monkeypatch.chdir(data.parent)
+    assert read_kaldi_dir(Path("data")).utterances[0].audio == data / "rec1.wav"
+
+
+@pytest.mark.parametrize("entry", ["touch {} && cat rec1.wav |", "| touch {}"])
+def test_shell_commands_are_refused_and_not_run(data: Path, tmp_path: Path, entry: str) -> None:
+    ran = tmp_path / "ran"
+    append(data / "wav.scp", f"rec2 {entry.format(ran)}")
+    with pytest.raises(CorpusError, match=r"wav\.scp:2: .* is a shell command, and commands in data are never run"):
+        read_kaldi_dir(data)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("wav.scp", "rec1 other.wav", r"wav\.scp:2: rec1 comes twice, first at .*wav\.scp:1"),
+        ("wav.scp", "rec2", r"wav\.scp:2: expected a recording's path"),
+        ("text", "a-1 AGAIN", r"text:3: a-1 comes twice"),
+        ("segments", "c-1 rec1 0.5 1.0", r"segments:3: utterance c-1 is not in .*utt2spk"),
+        ("segments", "a-2 rec1 1.0 1.0", r"segments:3: expected 0 <= start < end, found 1\.0 and 1\.0"),
+        ("segments", "a-2 rec1 -0.5 1.0", r"segments:3: expected 0 <= start < end, found -0\.5 and 1\.0"),
+        ("segments", "a-2 rec1 0.5 nan", r"segments:3: expected 0 <= start < end"),
+        ("segments", "a-2 rec9 0.5 1.0", r"segments:3: recording rec9 is not in wav\.scp"),
+        ("segments", "a-2 rec1 0.5", r"segments:3: expected 'UTTERANCE RECORDING START END'"),
+        ("segments", "a-2 rec1 0.5 late", r"segments:3: expected 'UTTERANCE RECORDING START END'"),
+    ],
+)
+def test_a_wrong_line_is_named(data: Path, file: str, line: str, message: str) -> None:
+    append(data / file, line)
+    with pytest.raises(CorpusError, match=message):
+        read_kaldi_dir(data)
+
+
+@pytest.mark.parametrize(("file", "line"), [("utt2spk", "c-1"), ("utt2spk", "c-1 c d"), ("utt2env", "a-1")])
+def test_a_speaker_and_an_environment_are_one_word(data: Path, file: str, line: str) -> None:
+    append(data / "segments", "c-1 rec1 0.5 1.0")
+    append(data / file, line)
+    with pytest.raises(CorpusError, match=rf"{file}:\d: expected an id and one name, found"):
+        read_kaldi_dir(data)
+
+
+def test_missing_files_are_named(data: Path, tmp_path: Path) -> None:
+    (data / "utt2spk").unlink()
+    with pytest.raises(CorpusError, match="utt2spk: no such file"):
+        read_kaldi_dir(data)
+    with pytest.raises(CorpusError, match="expected a Kaldi data directory"):
+        read_kaldi_dir(tmp_path / "nowhere")
+
+
+def test_orphans_are_skipped(data: Path) -> None:
+    append(data / "text", "z-1 WORDS")
+    append(data / "utt2spk", "z-2 z")
+    reading = read_kaldi_dir(data)
+    assert [skip.id for skip in reading.skipped] == ["z-1", "z-2"]
+    assert all("no recording or segment of that id" in skip.reason for skip in reading.skipped)
+    assert "text:3" in reading.skipped[0].reason
+
+
+def test_a_segment_past_the_end_is_found_by_validation(data: Path) -> None:
+    append(data / "segments", "a-2 rec1 1.5 2.5")
+    append(data / "utt2spk", "a-2 a")
+    result = validate(read_kaldi_dir(data), require_text=False, max_skipped=0.5)
+    (skip,) = result.skipped
+    assert skip.id == "a-2"
+    assert "it lasts 2.000 s, but utterance a-2 ends at 2.500 s" in skip.reason
+
+
+def test_whole_recordings_come_back(tmp_path: Path, spoken) -> None:
+    utterances = [spoken("a-1"), replace(spoken("a-2", text=""), environment="cafe"), spoken("b-1", "b")]
+    write_kaldi_dir(tmp_path / "out", utterances)
+    assert read_kaldi_dir(tmp_path / "out").utterances == utterances
+    assert not (tmp_path / "out" / "segments").exists()
+    assert (tmp_path / "out" / "spk2utt").read_text() == "a a-1 a-2\nb b-1\n"
+
+
+def test_segments_come_back(tmp_path: Path, spoken) -> None:
+    whole = spoken("a-1", seconds=2.0)
+    utterances = [replace(whole, seconds=0.5), replace(whole, id="a-2", start=0.75, seconds=1.25), spoken("a-3")]
+    write_kaldi_dir(tmp_path / "out", utterances)
+    assert read_kaldi_dir(tmp_path / "out").utterances == utterances
+    assert len((tmp_path / "out" / "wav.scp").read_text().splitlines()) == 2
+
+
+def test_tables_are_sorted_by_utterance_and_by_speaker(tmp_path: Path, spoken) -> None:
+    write_kaldi_dir(tmp_path / "out", [spoken("an1", "m"), spoken("an2", "f"), spoken("f-an0", "f")])
+    rows = [line.split() for line in (tmp_path / "out" / "utt2spk").read_text().splitlines()]
+    assert rows == [["f-an0", "f"], ["f-an2", "f"], ["m-an1", "m"]]
+
+
+def test_two_utterances_may_not_get_one_id(tmp_path: Path, spoken) -> None:
+    with pytest.raises(CorpusError, match="both would get the id m-an1"):
+        write_kaldi_dir(tmp_path / "out", [spoken("an1", "m"), spoken("m-an1", "m")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, spoken) -> None:
+    write_kaldi_dir(tmp_path / "out", [spoken("a-1"), spoken("a-2")])
+    write_kaldi_dir(tmp_path / "out", [spoken("a-1")])
+    assert len(read_kaldi_dir(tmp_path / "out").utterances) == 1
+    (tmp_path / "out" / "feats.scp").touch()
+    with pytest.raises(CorpusError, match=r"holds feats\.scp, which is not ours to replace"):
+        write_kaldi_dir(tmp_path / "out", [spoken("a-1")])
+
+
+def test_what_a_table_cannot_carry_is_not_written(tmp_path: Path, spoken, record) -> None:
+    with pytest.raises(CorpusError, match="'a b' cannot stand in a Kaldi table"):
+        write_kaldi_dir(tmp_path / "out", [replace(spoken("a-1"), speaker="a b")])
+    with pytest.raises(CorpusError, match=r"cannot stand in wav\.scp"):
+        write_kaldi_dir(
+            tmp_path / "out", [replace(spoken("a-1"), audio=record(tmp_path / "x.wav").rename(tmp_path / "x|"))]
+        )
+    with pytest.raises(CorpusError, match="at least one utterance"):
+        write_kaldi_dir(tmp_path / "out", [])

@@ -1,0 +1,159 @@
+"""A LibriSpeech of four readers, 3 utterances of half a second each."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.corpus.librispeech import Reader, read_librispeech, read_speakers_table
+
+READERS = ("19", "26", "103", "1034")
+
+
+@pytest.fixture
+def root(tmp_path: Path, record) -> Path:
+    for reader in READERS:
+        chapter = tmp_path / "LibriSpeech" / "dev-clean" / reader / "7"
+        ids = [f"{reader}-7-{number:04}" for number in range(3)]
+        for id, ending in zip(ids, ("flac", "wav", "ogg"), strict=True):
+            record(chapter / f"{id}.{ending}")
+        lines = [f"{id} WORD  {number}" for number, id in enumerate(ids)]
+        (chapter / f"{reader}-7.trans.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "LibriSpeech" / "SPEAKERS.TXT").write_text(
+        ";ID  |SEX| SUBSET           |MINUTES| NAME\n"
+        "19   | F | dev-clean        | 25.19 | Kara Shallenberg\n"
+        "60   | M | train-clean-100  | 20.18 | A | B\n"
+    )
+    return tmp_path
+
+
+def chapter_of(root: Path, reader: str) -> Path:
+    return root / "LibriSpeech" / "dev-clean" / reader / "7"
+
+
+def test_a_subset_is_read_whole(root: Path) -> None:
+    reading = read_librispeech(root, ["dev-clean"])
+    assert reading.skipped == []
+    assert Counter(u.speaker for u in reading.utterances) == dict.fromkeys(READERS, 3)
+    assert [u.speaker for u in reading.utterances] == [reader for reader in sorted(READERS) for _ in range(3)]
+    first = reading.utterances[0]
+    assert (first.id, first.text, first.start, first.seconds) == ("103-7-0000", "WORD 0", 0.0, 0.5)
+    assert first.audio == chapter_of(root, "103") / "103-7-0000.flac"
+
+
+def test_the_root_may_be_either_folder(root: Path) -> None:
+    assert read_librispeech(root, ["dev-clean"]) == read_librispeech(root / "LibriSpeech", ["dev-clean"])
+
+
+def test_a_subset_named_twice_is_read_once(root: Path) -> None:
+    assert len(read_librispeech(root, ["dev-clean", "dev-clean"]).utterances) == 12
+
+
+def test_hours_are_reached_evenly_and_repeatably(root: Path) -> None:
+    hours = 6 * 0.5 / 3600
+    parts = [read_librispeech(root, ["dev-clean"], hours=hours, seed=seed).utterances for seed in (0, 0, 1)]
+    assert parts[0] == parts[1] != parts[2]
+    for part in parts:
+        assert len(part) == 6
+        assert sorted(Counter(u.speaker for u in part).values()) == [1, 1, 2, 2]
+
+
+def test_more_hours_hold_fewer_hours(root: Path) -> None:
+    parts = [
+        {u.id for u in read_librispeech(root, ["dev-clean"], hours=count * 0.5 / 3600, seed=3).utterances}
+        for count in range(1, 13)
+    ]
+    assert [len(part) for part in parts] == list(range(1, 13))
+    assert all(shorter < longer for shorter, longer in pairwise(parts))
+
+
+def test_hours_that_are_not_there(root: Path) -> None:
+    with pytest.raises(CorpusError, match=r"asked for 2 hours, the chosen readers have 0\.00"):
+        read_librispeech(root, ["dev-clean"], hours=2)
+    with pytest.raises(CorpusError, match="expected a number above 0"):
+        read_librispeech(root, ["dev-clean"], hours=0)
+
+
+def test_readers_are_chosen_by_name_or_number(root: Path) -> None:
+    named = read_librispeech(root, ["dev-clean"], speakers=["26", "19"])
+    assert {u.speaker for u in named.utterances} == {"19", "26"}
+    draws = [
+        {u.speaker for u in read_librispeech(root, ["dev-clean"], speakers=2, seed=seed).utterances}
+        for seed in range(10)
+    ]
+    assert {len(draw) for draw in draws} == {2}
+    assert set().union(*draws) == set(READERS)
+    with pytest.raises(CorpusError, match="no reader 20; readers there: 103, 1034, 19, 26"):
+        read_librispeech(root, ["dev-clean"], speakers=["19", "20"])
+    with pytest.raises(CorpusError, match="asked for 5 readers, there are 4"):
+        read_librispeech(root, ["dev-clean"], speakers=5)
+
+
+def test_what_lacks_its_other_half_is_skipped(root: Path, record) -> None:
+    chapter = chapter_of(root, "19")
+    (chapter / "19-7-0001.wav").unlink()
+    record(chapter / "19-7-0009.flac")
+    (chapter / "19-7-0002.ogg").write_bytes(b"")
+    reading = read_librispeech(root, ["dev-clean"])
+    assert len(reading.utterances) == 10
+    assert [skip.id for skip in reading.skipped] == ["19-7-0001", "19-7-0002", "19-7-0009"]
+    no_audio, empty, no_text = (skip.reason for skip in reading.skipped)
+    assert "no recording 19-7-0001.flac" in no_audio
+    assert "empty" in empty
+    assert "no transcript in" in no_text
+
+
+def test_a_chapter_without_transcripts_is_skipped(root: Path) -> None:
+    (chapter_of(root, "19") / "19-7.trans.txt").unlink()
+    reading = read_librispeech(root, ["dev-clean"])
+    assert len(reading.skipped) == 3
+    assert all("no transcript" in skip.reason for skip in reading.skipped)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("19-7-0000 AGAIN", ":4: 19-7-0000 comes twice"), ("20-7-0000 WORD", "expected an utterance id 19-7-NNNN")],
+)
+def test_a_wrong_line_of_a_transcript_is_named(root: Path, line: str, message: str) -> None:
+    path = chapter_of(root, "19") / "19-7.trans.txt"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_librispeech(root, ["dev-clean"])
+    assert f"{path}:4" in str(caught.value)
+
+
+def test_a_transcript_in_another_encoding(root: Path) -> None:
+    (chapter_of(root, "19") / "19-7.trans.txt").write_bytes("19-7-0000 CAFÉ\n".encode("latin-1"))
+    with pytest.raises(CorpusError, match="not UTF-8 text"):
+        read_librispeech(root, ["dev-clean"])
+
+
+def test_one_utterance_in_two_formats(root: Path, record) -> None:
+    record(chapter_of(root, "19") / "19-7-0000.wav")
+    with pytest.raises(CorpusError, match=r"the same utterance as 19-7-0000\.flac; keep one"):
+        read_librispeech(root, ["dev-clean"])
+
+
+def test_wrong_places_say_what_was_expected_and_found(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no LibriSpeech subset 'dev-other'; subsets there: dev-clean"):
+        read_librispeech(root, ["dev-other"])
+    with pytest.raises(CorpusError, match=r"no such folder; expected LibriSpeech as <root>/<subset>/<reader>"):
+        read_librispeech(tmp_path / "nowhere", ["dev-clean"])
+    with pytest.raises(CorpusError, match=r"expected <root>/<subset>.*, found 103, 1034, 19, 26"):
+        read_librispeech(root / "LibriSpeech" / "dev-clean", ["dev-clean"])
+
+
+def test_the_table_of_readers(root: Path) -> None:
+    assert read_speakers_table(root) == {
+        "19": Reader("F", "dev-clean", 25.19, "Kara Shallenberg"),
+        "60": Reader("M", "train-clean-100", 20.18, "A | B"),
+    }
+    path = root / "LibriSpeech" / "SPEAKERS.TXT"
+    path.write_text("19 | F | dev-clean | many | Kara\n")
+    with pytest.raises(CorpusError, match=r"SPEAKERS.TXT:1: expected 'ID \| SEX"):
+        read_speakers_table(root)
+    path.unlink()
+    with pytest.raises(CorpusError, match=r"SPEAKERS\.TXT: no such file"):
+        read_speakers_table(root)

@@ -1,0 +1,183 @@
+"""Speakers' files: shipped alone, bound to their model, hostile ones refused."""
+
+import copy
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
+from lhuc_asr.lhuc import Amplitude, SpeakerBank, SpeakerState, attach, model_hash
+from lhuc_asr.lhuc.speaker import check_speaker_name
+
+SITES = "hidden.*.activation"
+
+
+@pytest.fixture
+def bank(mlp, scatter):
+    bank = attach(mlp, SITES, ["alice", "bob"])
+    scatter(bank)
+    return bank
+
+
+def test_save_and_load(bank, mlp, tmp_path, randn):
+    x = randn(3, 5)
+    with bank.rows(["alice", "bob", ""]):
+        expected = mlp(x)
+    bank.save(tmp_path)
+    bank.detach()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "alice.safetensors",
+        "bob.safetensors",
+        "speaker-independent.safetensors",
+    ]
+    loaded = SpeakerBank.load(tmp_path, model=mlp)
+    assert loaded.attached
+    assert loaded.sites == bank.sites
+    with loaded.rows(["alice", "bob", ""]):
+        assert torch.equal(mlp(x), expected)
+
+
+def test_one_speaker_ships_alone(bank, mlp, tmp_path):
+    bank.state("alice").save(tmp_path / "a file of any name.safetensors")
+    bank.detach()
+    fresh = attach(mlp, SITES, ["zoe"])
+    assert fresh.load_speaker(tmp_path / "a file of any name.safetensors") == "alice"
+    assert fresh.speakers == ("zoe", "alice")
+    assert torch.equal(fresh.tables[0][2], bank.tables[0][1])
+    fresh.reset(["alice"])
+    fresh.load_speaker(tmp_path / "a file of any name.safetensors")
+    assert torch.equal(fresh.tables[1][2], bank.tables[1][1])
+
+
+def test_own_amplitude_must_be_passed(mlp, tmp_path):
+    xi = Amplitude("square", torch.square, 1.0)
+    bank = attach(mlp, SITES, ["a"], amplitude=xi)
+    bank.save(tmp_path)
+    bank.detach()
+    with pytest.raises(ValueError, match="no amplitude is called 'square'"):
+        SpeakerBank.load(tmp_path, mlp)
+    assert SpeakerBank.load(tmp_path, mlp, xi).amplitude is xi
+
+
+def test_hash_is_the_models_alone(bank, mlp, cnn):
+    attached = model_hash(mlp)
+    bank.detach()
+    assert model_hash(mlp) == attached == model_hash(copy.deepcopy(mlp))
+    assert len(attached) == 64
+    changes = []
+    for name in ("running_mean", "num_batches_tracked", "weight"):
+        changed = copy.deepcopy(cnn)
+        getattr(changed.lower[1], name).data += 1
+        changes.append(model_hash(changed))
+    assert len({model_hash(cnn), model_hash(copy.deepcopy(cnn).float()), *changes}) == 5
+
+
+def test_another_model_is_refused(bank, mlp, tmp_path):
+    bank.save(tmp_path)
+    other = copy.deepcopy(mlp)
+    with torch.no_grad():
+        other.output.bias[0] += 1e-6
+    with pytest.raises(ModelMismatchError, match=r"was adapted on the model [0-9a-f]{12}, this one is [0-9a-f]{12}"):
+        SpeakerBank.load(tmp_path, other)
+    twin = attach(other, SITES)
+    with pytest.raises(ModelMismatchError, match="speaker 'alice' was adapted on"):
+        twin.load_speaker(tmp_path / "alice.safetensors")
+    assert twin.speakers == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../x",
+        "/etc/passwd",
+        "a\\b",
+        "..",
+        ".",
+        ".hidden",
+        "",
+        "a\0b",
+        "a\nb",
+        " a",
+        "C:x",
+        "x" * 201,
+        None,
+        "\ud800",
+    ],
+)
+def test_hostile_names(name, bank):
+    with pytest.raises(SpeakerError, match="speaker name"):
+        bank.add([name])
+    assert bank.speakers == ("alice", "bob")
+
+
+@pytest.mark.parametrize("name", ["sw02001-A", "AMI_EN2001a_H00", "fash.b@an4", "Jürgen 2", "alice+street", "1089"])
+def test_usual_names(name):
+    check_speaker_name(name)
+
+
+def test_name_of_row_zero_is_kept(bank):
+    with pytest.raises(SpeakerError, match="'speaker-independent' is kept for row 0"):
+        bank.add(["speaker-independent"])
+
+
+def header(tree, data=b"", length=None):
+    text = json.dumps(tree).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "empty": b"",
+        "text": b"hello",
+        "length 2^60": header({}, length=2**60),
+        "offsets outside": header({"r": {"dtype": "F32", "shape": [4], "data_offsets": [0, 1 << 40]}}, b"\0" * 16),
+        "offsets backwards": header({"r": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}, b"\0" * 16),
+        "shape too large": header(
+            {"r": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 16]}}, b"\0" * 16
+        ),
+        "not JSON": struct.pack("<Q", 4) + b"{{{{",
+    }.values(),
+)
+def test_hostile_files(content, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: not a safetensors file, or damaged"):
+        SpeakerState.load(path)
+
+
+def test_truncated_file(bank, tmp_path):
+    bank.save(tmp_path)
+    path = tmp_path / "alice.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="damaged"):
+        SpeakerState.load(path)
+
+
+def test_files_that_are_no_speakers(bank, tmp_path):
+    with pytest.raises(CheckpointError, match="no such speaker's file"):
+        SpeakerState.load(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="no speaker's file"):
+        SpeakerBank.load(tmp_path, bank.model)
+    path = tmp_path / "x.safetensors"
+    good = {"format": "lhuc-speaker-1", "speaker": "x", "amplitude": "exp", "model": "0", "sites": '[["s", -1, 0]]'}
+    ones = {"s": torch.ones(3)}
+    for tensors, metadata, message in (
+        (ones, {}, "expected a speaker's file of format 'lhuc-speaker-1', found None"),
+        (ones, {**good, "format": "lhuc-speaker-9"}, "found 'lhuc-speaker-9'"),
+        (ones, {**good, "sites": "[["}, "its metadata does not describe its tensors"),
+        (ones, {**good, "sites": '[["t", -1, 0]]'}, "its metadata does not describe its tensors"),
+        ({**ones, "t": torch.ones(3)}, good, "2 tensors for 1 sites"),
+        ({"s": torch.tensor([1.0, float("nan")])}, good, "expected a vector of finite numbers"),
+        ({"s": torch.ones(3, 3)}, good, "expected a vector of finite numbers"),
+        ({"s": torch.ones(3, dtype=torch.int64)}, good, "expected a vector of finite numbers"),
+    ):
+        save_file(tensors, path, metadata)
+        with pytest.raises(CheckpointError, match=message):
+            SpeakerState.load(path)
+    save_file(ones, path, {**good, "speaker": "../../x"})
+    with pytest.raises(SpeakerError, match=r"speaker name '\.\./\.\./x'"):
+        SpeakerState.load(path)

@@ -1,0 +1,97 @@
+import csv
+
+import numpy as np
+import pytest
+
+from lhuc_asr.base.errors import ScoreError
+from lhuc_asr.score.tables import compare_passes, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.wer import SpeakerScore, UtteranceScore, WerReport
+
+
+def report(errors: dict[str, int]) -> WerReport:
+    """Two utterances of ten words a speaker, each with so many errors."""
+    return WerReport.of(
+        UtteranceScore(f"{speaker}-{number}", speaker, 10, count, 0, 0)
+        for speaker, count in errors.items()
+        for number in range(2)
+    )
+
+
+BEFORE, AFTER = report({"alice": 4, "bob": 4}), report({"alice": 2, "bob": 2})
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def cells(text: str, name: str) -> list[str]:
+    """Cells of the line of pass ``name``, without its split."""
+    (line,) = [line for line in text.splitlines() if f" {name} " in line]
+    return [cell.strip() for cell in line.strip("│").split("│")][1:]
+
+
+def test_a_line_says_how_a_pass_compares_with_the_first() -> None:
+    passes = compare_passes("test", {"si": BEFORE, "lhuc": AFTER}, rng(), samples=999)
+    text = table_text(wer_table(passes, "AN4"))
+    assert text.startswith("AN4\n")
+    assert cells(text, "si") == ["si", "40.00", "16/40", "", "", "", ""]
+    assert cells(text, "lhuc") == ["lhuc", "20.00", "8/40", "-50.0", "[-50.0, -50.0]", "0.0020", "2/0/0"]
+
+
+def test_a_split_is_named_once() -> None:
+    passes = [
+        line
+        for split in ("first", "second")
+        for line in compare_passes(split, {"si": BEFORE, "lhuc": AFTER}, rng(), samples=9)
+    ]
+    text = table_text(wer_table(passes))
+    assert text.count("first") == text.count("second") == 1
+    assert text.count("lhuc") == 2
+
+
+def test_one_speaker_is_pointed_out() -> None:
+    alone = compare_passes("alice", {"si": report({"a": 4}), "lhuc": report({"a": 2})}, rng(), samples=9)
+    assert "alice: one speaker; only the utterances were resampled" in table_text(wer_table(alone))
+    many = compare_passes("test", {"si": BEFORE, "lhuc": AFTER}, rng(), samples=9)
+    assert "one speaker" not in table_text(wer_table(many))
+
+
+def test_errors_out_of_nothing_are_shown_as_infinite() -> None:
+    passes = compare_passes("test", {"si": report({"a": 0, "b": 0}), "x": report({"a": 1, "b": 1})}, rng(), samples=9)
+    assert cells(table_text(wer_table(passes)), "x")[3:5] == ["∞", "[∞, ∞]"]
+
+
+def test_names_in_brackets_are_no_markup() -> None:
+    passes = compare_passes("test", {"[bold]": BEFORE}, rng())
+    assert "[bold]" in table_text(wer_table(passes, "[red]"))
+    assert table_text(wer_table(passes, "[red]")).startswith("[red]")
+
+
+def test_text_has_no_colours_and_no_trailing_spaces() -> None:
+    text = table_text(wer_table(compare_passes("test", {"si": BEFORE}, rng()), "title"))
+    assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_csv_has_a_row_for_each_speaker_and_the_total(tmp_path) -> None:
+    path = tmp_path / "speakers.csv"
+    write_speaker_csv(path, {"si": BEFORE, "lhuc": report({"alice": 1, "bob": 4})})
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["speaker"] for row in rows] == ["alice", "bob", "TOTAL"]
+    assert [int(row["words"]) for row in rows] == [20, 20, 40]
+    assert [int(row["si_errors"]) for row in rows] == [8, 8, 16]
+    assert [float(row["lhuc_wer"]) for row in rows] == [0.1, 0.4, 0.25]
+
+
+def test_csv_quotes_what_needs_quotes(tmp_path) -> None:
+    path = tmp_path / "speakers.csv"
+    write_speaker_csv(path, {"si": WerReport({'O"Hara, Scarlett': SpeakerScore(1, 2)})})
+    with path.open(newline="") as file:
+        assert next(csv.DictReader(file))["speaker"] == 'O"Hara, Scarlett'
+
+
+def test_csv_refuses_passes_over_other_utterances(tmp_path) -> None:
+    with pytest.raises(ScoreError, match="'carol': 20 reference words in lhuc, 0 in si"):
+        write_speaker_csv(tmp_path / "x.csv", {"si": BEFORE, "lhuc": report({"alice": 1, "bob": 1, "carol": 1})})
+    assert not (tmp_path / "x.csv").exists()

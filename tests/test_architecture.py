@@ -1,0 +1,476 @@
+"""The house rules that a machine can check: who imports whom, what is where, what is nowhere.
+
+The first half is the checker, a function a rule, each from the package's parsed files to a list of breaches.
+The second half runs it on the package, and on small bad snippets: a rule that cannot fail proves nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "lhuc_asr"
+
+# What each room may import, besides itself: the rooms below it.
+BELOW = {
+    "base": set(),
+    "lhuc": {"base"},
+    "corpus": {"lhuc", "base"},
+    "features": {"lhuc", "base"},
+    "lang": {"lhuc", "base"},
+    "hmm": {"corpus", "features", "lang", "lhuc", "base"},
+    # Not lhuc: amplitudes attach to our network exactly as to anyone's.
+    "nnet": {"corpus", "features", "lang", "base"},
+    "decode": {"hmm", "nnet", "corpus", "features", "lang", "lhuc", "base"},
+    "score": {"hmm", "nnet", "corpus", "features", "lang", "lhuc", "base"},
+    "adapt": {"decode", "score", "hmm", "nnet", "corpus", "features", "lang", "lhuc", "base"},
+    "ppnet": {"decode", "score", "hmm", "nnet", "corpus", "features", "lang", "lhuc", "base"},
+}
+BELOW["pipeline"] = set(BELOW)
+BELOW["cli"] = set(BELOW)
+
+# A library that one place alone may import: a file, or a folder with a slash at its end.
+KEPT_TO = {"espeakng_loader": "base/espeak.py", "matplotlib": "score/"}
+# A room that is usable without the others' libraries.
+LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
+# The libraries that the toolkit is built on: each of them is used.
+PILLARS = {"torch", "torchaudio", "librosa", "soundfile", "numpy", "jiwer"}
+# Import names that differ from the name of the distribution.
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess"}
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.load", "torch.save"}
+NOUNLESS = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of the package: its path below the package's folder, parsed."""
+
+    path: str
+    tree: ast.Module
+
+    @property
+    def module(self) -> str:
+        """Dotted name, a package's without ``__init__``."""
+        parts = [PACKAGE, *self.path.removesuffix(".py").split("/")]
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    @property
+    def room(self) -> str:
+        """The folder of the package that the file is in, "" for the package's own ``__init__``."""
+        return self.path.split("/")[0] if "/" in self.path else ""
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is an ``__init__.py``."""
+        return self.path.split("/")[-1] == "__init__.py"
+
+    def at(self, node: ast.AST, text: str) -> str:
+        """A breach, with the place where it is."""
+        return f"{self.path}:{getattr(node, 'lineno', 1)}: {text}"
+
+
+def parse(files: dict[str, str]) -> list[Source]:
+    return [Source(path, ast.parse(text)) for path, text in files.items()]
+
+
+def package_sources() -> list[Source]:
+    folder = ROOT / PACKAGE
+    return parse({file.relative_to(folder).as_posix(): file.read_text() for file in sorted(folder.rglob("*.py"))})
+
+
+def is_own(module: str) -> bool:
+    return module == PACKAGE or module.startswith(PACKAGE + ".")
+
+
+def imports(source: Source, modules: set[str]) -> Iterator[tuple[ast.AST, str]]:
+    """Every module that the file imports, wherever in the file; for own ``from`` imports the defining module.
+
+    ``from lhuc_asr.base import errors`` is an import of lhuc_asr.base.errors where that is a module, and of
+    the package lhuc_asr.base where it is not.
+    """
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield node, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield node, inner if is_own(node.module) and inner in modules else node.module
+
+
+def dotted(node: ast.AST) -> str:
+    """``a.b.c`` as text, "" for anything that is no dotted name."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and dotted(node.value):
+        return f"{dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def module_names(sources: list[Source]) -> set[str]:
+    return {source.module for source in sources}
+
+
+def unknown_rooms(sources: list[Source]) -> list[str]:
+    """Code in no room: a folder that BELOW doesn't know, or a file beside the rooms."""
+    return [
+        f"{source.path}: no room of the design"
+        for source in sources
+        if source.room not in BELOW and source.path != "__init__.py"
+    ]
+
+
+def upward_imports(sources: list[Source]) -> list[str]:
+    """Imports of a room above or beside; the package's own __init__ may re-export from any."""
+    breaches = []
+    for source in sources:
+        for node, module in imports(source, module_names(sources)):
+            room = module.split(".")[1] if is_own(module) and "." in module else ""
+            if source.room and room and room not in BELOW.get(source.room, set()) | {source.room}:
+                breaches.append(source.at(node, f"{source.room} may not import {room}"))
+    return breaches
+
+
+def package_imports(sources: list[Source]) -> list[str]:
+    """Imports that are relative, or go through a package's __init__ instead of the defining module."""
+    packages = {source.module for source in sources if source.is_package}
+    modules = module_names(sources)
+    breaches = []
+    for source in sources:
+        for node, module in imports(source, modules):
+            if module.startswith("."):
+                breaches.append(source.at(node, f"relative import {module}"))
+            elif module in packages and not is_version_import(node):
+                breaches.append(source.at(node, f"imports the package {module}, not the defining module"))
+            elif is_own(module) and module not in modules:
+                breaches.append(source.at(node, f"{module} does not exist"))
+    return breaches
+
+
+def is_version_import(node: ast.AST) -> bool:
+    """``from lhuc_asr import __version__``: defined in that __init__, so this is its defining module."""
+    return (
+        isinstance(node, ast.ImportFrom)
+        and node.module == PACKAGE
+        and [alias.name for alias in node.names] == ["__version__"]
+    )
+
+
+def circles(sources: list[Source]) -> list[str]:
+    """A circle of modules, imports inside functions counted."""
+    modules = module_names(sources)
+    graph = {
+        source.module: {module for _, module in imports(source, modules) if is_own(module)}
+        for source in sources
+        if source.module != PACKAGE
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return ["circle: " + " -> ".join(error.args[1])]
+    return []
+
+
+def prints_and_asserts(sources: list[Source]) -> list[str]:
+    """``print`` outside cli, ``assert`` anywhere."""
+    breaches = []
+    for source in sources:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Assert):
+                breaches.append(source.at(node, "assert: raise an error of base/errors.py"))
+            if isinstance(node, ast.Call) and dotted(node.func) == "print" and source.room != "cli":
+                breaches.append(source.at(node, "print: return it, or log it"))
+    return breaches
+
+
+def missing_docstrings(sources: list[Source]) -> list[str]:
+    """Public modules, classes, functions and methods without a docstring."""
+    return [
+        source.at(node, f"{name} has no docstring")
+        for source in sources
+        for name, node in public_names(source.tree, source.module)
+        if not ast.get_docstring(node)
+    ]
+
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def public_names(node: Documented, name: str) -> Iterator[tuple[str, Documented]]:
+    """The node and what is public in it; functions inside functions are nobody else's business.
+
+    An overload's docstring is its implementation's, a setter's the property's.
+    """
+    yield name, node
+    if isinstance(node, ast.Module | ast.ClassDef):
+        for child in node.body:
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                second = any(dotted(d).split(".")[-1] in {"overload", "setter"} for d in child.decorator_list)
+                if not child.name.startswith("_") and not second:
+                    yield from public_names(child, f"{name}.{child.name}")
+
+
+def misplaced_libraries(sources: list[Source]) -> list[str]:
+    """Imports of a library outside the one place that it is kept to."""
+    return [
+        source.at(node, f"{library} is imported in {place} only")
+        for source in sources
+        for node, module in imports(source, set())
+        for library, place in KEPT_TO.items()
+        if module.split(".")[0] == library
+        and not (source.path.startswith(place) if place.endswith("/") else source.path == place)
+    ]
+
+
+def foreign_libraries(sources: list[Source]) -> list[str]:
+    """Libraries in a room that promises to do without them."""
+    return [
+        source.at(node, f"{source.room} does without {library}")
+        for source, node, library in third_party(sources)
+        if library not in LIBRARIES_OF.get(source.room, {library})
+    ]
+
+
+def dangerous_code(sources: list[Source]) -> list[str]:
+    """Pickles, shells, evaluated text: whoever gives us a file must not thereby run a program."""
+    breaches = []
+    for source in sources:
+        for node, module in imports(source, set()):
+            if module.split(".")[0] in FORBIDDEN_MODULES:
+                breaches.append(source.at(node, f"import of {module}"))
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                breaches += [
+                    source.at(node, f"import of {node.module}.{alias.name}")
+                    for alias in node.names
+                    if f"{node.module}.{alias.name}" in FORBIDDEN_CALLS
+                ]
+            if isinstance(node, ast.Call):
+                if dotted(node.func) in FORBIDDEN_CALLS:
+                    breaches.append(source.at(node, f"call of {dotted(node.func)}"))
+                for keyword in node.keywords:
+                    constant = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+                    if keyword.arg in {"shell", "allow_pickle"} and constant is not False:
+                        breaches.append(source.at(node, f"{keyword.arg} is not False"))
+    return breaches
+
+
+def third_party(sources: list[Source]) -> Iterator[tuple[Source, ast.AST, str]]:
+    """Imports of libraries that are neither ours nor Python's: file, place, top-level name."""
+    for source in sources:
+        for node, module in imports(source, set()):
+            library = module.split(".")[0]
+            if library and library != PACKAGE and library not in sys.stdlib_module_names:
+                yield source, node, library
+
+
+def declared_distributions(pyproject: str) -> set[str]:
+    """Normalised names of the dependencies, the core's and the extras', the tools of development left out."""
+    project = tomllib.loads(pyproject)["project"]
+    extras = project.get("optional-dependencies", {})
+    lines = [*project["dependencies"], *(line for name, group in extras.items() if name != "dev" for line in group)]
+    return {normalised(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]) for line in lines}
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def undeclared_imports(sources: list[Source], pyproject: str) -> list[str]:
+    """Imports of libraries that pyproject.toml doesn't name."""
+    declared = declared_distributions(pyproject)
+    return [
+        source.at(node, f"{library} is not declared in pyproject.toml")
+        for source, node, library in third_party(sources)
+        if normalised(DISTRIBUTIONS.get(library, library)) not in declared
+    ]
+
+
+def unused_pillars(sources: list[Source]) -> list[str]:
+    """Libraries of the design that nothing imports."""
+    used = {library for _, _, library in third_party(sources)}
+    return [f"{library} is imported nowhere" for library in sorted(PILLARS - used)]
+
+
+def nounless_files(sources: list[Source]) -> list[str]:
+    """Files and folders named after nothing."""
+    return [
+        f"{source.path}: name it after what it holds"
+        for source in sources
+        if NOUNLESS & set(source.path.removesuffix(".py").split("/"))
+    ]
+
+
+def busy_inits(sources: list[Source]) -> list[str]:
+    """__init__.py files that do more than a docstring, imports, __all__ and __version__.
+
+    The package's own may also have ``__getattr__`` and ``__dir__``: re-exports that load nothing until used.
+    """
+    breaches = []
+    for source in sources:
+        if not source.is_package:
+            continue
+        for position, node in enumerate(source.tree.body):
+            docstring = position == 0 and ast.get_docstring(source.tree) is not None
+            lazy = source.path == "__init__.py" and getattr(node, "name", "") in {"__getattr__", "__dir__"}
+            if not (docstring or lazy or is_import(node) or is_name_list(node)):
+                breaches.append(source.at(node, "an __init__.py holds a docstring, imports, __all__, __version__"))
+    return breaches
+
+
+def is_import(node: ast.stmt) -> bool:
+    """An import without a star, or ``if TYPE_CHECKING:`` around such imports."""
+    if isinstance(node, ast.If):
+        return dotted(node.test).endswith("TYPE_CHECKING") and all(map(is_import, node.body)) and not node.orelse
+    return isinstance(node, ast.Import | ast.ImportFrom) and all(alias.name != "*" for alias in node.names)
+
+
+def is_name_list(node: ast.stmt) -> bool:
+    """An assignment to __all__ or __version__."""
+    if isinstance(node, ast.AnnAssign):
+        return dotted(node.target) in {"__all__", "__version__"}
+    return isinstance(node, ast.Assign) and all(dotted(target) in {"__all__", "__version__"} for target in node.targets)
+
+
+RULES = [
+    unknown_rooms,
+    upward_imports,
+    package_imports,
+    circles,
+    prints_and_asserts,
+    missing_docstrings,
+    misplaced_libraries,
+    foreign_libraries,
+    dangerous_code,
+    nounless_files,
+    busy_inits,
+    unused_pillars,
+]
+
+
+@pytest.fixture(scope="module")
+def package() -> list[Source]:
+    return package_sources()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps(rule, package: list[Source]) -> None:
+    breaches = rule(package)
+    assert not breaches, "\n".join(["", *breaches])
+
+
+def test_the_package_declares_what_it_imports(package: list[Source]) -> None:
+    breaches = undeclared_imports(package, (ROOT / "pyproject.toml").read_text())
+    assert not breaches, "\n".join(["", *breaches])
+
+
+def test_every_room_has_its_init(package: list[Source]) -> None:
+    rooms = {source.room for source in package if source.room}
+    assert {f"{room}/__init__.py" for room in rooms} <= {source.path for source in package}
+
+
+# A package that keeps every rule; each snippet below adds one file to it, or takes one's place.
+GOOD = {
+    "__init__.py": '"""Package."""\n__version__ = "1"\n',
+    "base/__init__.py": '"""Room."""\n',
+    "base/errors.py": '"""Errors."""\nclass LhucError(Exception):\n    """Base."""\n',
+    "base/units.py": '"""Units."""\nimport torch, torchaudio, librosa, soundfile, numpy, jiwer\n',
+    "lhuc/__init__.py": '"""Room."""\nfrom lhuc_asr.lhuc.bank import Bank\n__all__ = ["Bank"]\n',
+    "lhuc/bank.py": '"""Bank."""\nfrom lhuc_asr.base.errors import LhucError\nclass Bank:\n    """Bank."""\n',
+    "cli/main.py": '"""Verbs."""\nfrom lhuc_asr import __version__\nprint(__version__)\n',
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_good_package_keeps(rule) -> None:
+    assert rule(parse(GOOD)) == []
+
+
+BAD = [
+    (unknown_rooms, "attic/old.py", "", "attic/old.py: no room"),
+    (unknown_rooms, "loose.py", "", "loose.py: no room"),
+    (upward_imports, "lhuc/x.py", "from lhuc_asr.cli.main import run", "1: lhuc may not import cli"),
+    (upward_imports, "decode/x.py", "import lhuc_asr.score.wer", "1: decode may not import score"),
+    (upward_imports, "nnet/x.py", "from lhuc_asr.hmm.gmm import Gmm", "1: nnet may not import hmm"),
+    (upward_imports, "lang/x.py", "def f():\n    from lhuc_asr.hmm.gmm import Gmm", "2: lang may not import hmm"),
+    (upward_imports, "base/x.py", "if TYPE_CHECKING:\n    import lhuc_asr.lhuc.bank", "2: base may not"),
+    (upward_imports, "base/x.py", "from lhuc_asr import lhuc", "1: base may not import lhuc"),
+    (package_imports, "cli/x.py", "from lhuc_asr.lhuc import Bank", "the package lhuc_asr.lhuc, not the defining"),
+    (package_imports, "cli/x.py", "import lhuc_asr.base", "the package lhuc_asr.base, not the defining"),
+    (package_imports, "cli/x.py", "from lhuc_asr import lhuc", "the package lhuc_asr.lhuc, not the defining"),
+    (package_imports, "lhuc/x.py", "from .bank import Bank", "relative import .bank"),
+    (package_imports, "lhuc/x.py", "from . import bank", "relative import ."),
+    (package_imports, "lhuc/x.py", "from lhuc_asr.lhuc.gone import X", "lhuc_asr.lhuc.gone does not exist"),
+    (circles, "base/errors.py", "import lhuc_asr.lhuc.bank", "circle: "),
+    (circles, "base/errors.py", "def f():\n    from lhuc_asr.lhuc import bank", "circle: "),
+    (prints_and_asserts, "lhuc/x.py", "def f():\n    print(1)", "2: print"),
+    (prints_and_asserts, "cli/x.py", "assert 1", "1: assert"),
+    (missing_docstrings, "lhuc/x.py", "", "lhuc_asr.lhuc.x has no docstring"),
+    (missing_docstrings, "lhuc/x.py", "'x'\nclass A:\n    'A'\n    def f(self): ...", "x.A.f has no docstring"),
+    (missing_docstrings, "lhuc/x.py", "'x'\nasync def f(): ...", "x.f has no docstring"),
+    (misplaced_libraries, "corpus/x.py", "import espeakng_loader", "is imported in base/espeak.py only"),
+    (misplaced_libraries, "cli/x.py", "from matplotlib.figure import Figure", "is imported in score/ only"),
+    (foreign_libraries, "lhuc/x.py", "import numpy", "lhuc does without numpy"),
+    (dangerous_code, "lhuc/x.py", "import pickle", "import of pickle"),
+    (dangerous_code, "lhuc/x.py", "def f():\n    from subprocess import run", "2: import of subprocess"),
+    (dangerous_code, "lhuc/x.py", "torch.load(p)", "call of torch.load"),
+    (dangerous_code, "lhuc/x.py", "from torch import load", "import of torch.load"),
+    (dangerous_code, "lhuc/x.py", "os.system('ls')", "call of os.system"),
+    (dangerous_code, "lhuc/x.py", "eval('1')", "call of eval"),
+    (dangerous_code, "lhuc/x.py", "exec('1')", "call of exec"),
+    (dangerous_code, "lhuc/x.py", "run('ls', shell=True)", "shell is not False"),
+    (dangerous_code, "lhuc/x.py", "run('ls', shell=flag)", "shell is not False"),
+    (dangerous_code, "lhuc/x.py", "np.load(p, allow_pickle=True)", "allow_pickle is not False"),
+    (nounless_files, "lhuc/utils.py", "", "lhuc/utils.py: name it"),
+    (nounless_files, "common/x.py", "", "common/x.py: name it"),
+    (busy_inits, "lhuc/__init__.py", "'x'\nREGISTRY = {}", "2: an __init__.py holds"),
+    (busy_inits, "lhuc/__init__.py", "'x'\ndef __getattr__(name): ...", "2: an __init__.py holds"),
+    (busy_inits, "lhuc/__init__.py", "from lhuc_asr.lhuc.bank import *", "1: an __init__.py holds"),
+    (busy_inits, "lhuc/__init__.py", "'x'\n'y'", "2: an __init__.py holds"),
+    (unused_pillars, "base/units.py", "import torch, torchaudio, librosa, soundfile, numpy", "jiwer is imported"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text", "breach"), BAD)
+def test_a_breach_is_found(rule, path: str, text: str, breach: str) -> None:
+    found = rule(parse({**GOOD, path: text}))
+    assert len(found) == 1
+    assert breach in found[0]
+
+
+ALLOWED = [
+    (package_imports, "lhuc/x.py", "from lhuc_asr.base import errors"),
+    (busy_inits, "__init__.py", "'x'\n__version__ = '1'\n__all__ = ['load']\ndef __getattr__(name): ..."),
+    (busy_inits, "lhuc/__init__.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+    (missing_docstrings, "lhuc/x.py", "'x'\ndef _f(): ...\nclass _A:\n    def g(self): ..."),
+    (misplaced_libraries, "base/espeak.py", "import espeakng_loader"),
+    (misplaced_libraries, "score/figures.py", "import matplotlib"),
+    (dangerous_code, "lhuc/x.py", "model.eval(); re.compile('x'); np.load(p, allow_pickle=False)"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), ALLOWED)
+def test_what_is_allowed_is_no_breach(rule, path: str, text: str) -> None:
+    assert rule(parse({**GOOD, path: text})) == []
+
+
+def test_an_undeclared_import_is_found() -> None:
+    pyproject = """
+    [project]
+    dependencies = ["PyYAML>=6", "kaldi-native-fbank==1 ; python_version > '3'"]
+    optional-dependencies = { voices = ["espeakng-loader[x]"], dev = ["pytest"] }
+    """
+    text = "import yaml, kaldi_native_fbank.x, os.path, espeakng_loader\ndef f():\n    import pytest"
+    breaches = undeclared_imports(parse({"base/x.py": text}), pyproject)
+    assert breaches == ["base/x.py:3: pytest is not declared in pyproject.toml"]
