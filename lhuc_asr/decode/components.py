@@ -143,7 +143,9 @@ class NumberedStates(NamedTuple):
     disambiguation: list[int]
 
 
-def number_states(windows: list[list[int]], dependency: ContextDependency) -> NumberedStates:
+def number_states(
+    windows: list[list[int]], dependency: ContextDependency, transition_scale: float = 1.0
+) -> NumberedStates:
     """Number the distinct HMM states by pdf, then phone, then position.
 
     A pdf that the graph has no use for takes a label too: so label = pdf + 1 wherever pdfs are not shared.
@@ -152,6 +154,7 @@ def number_states(windows: list[list[int]], dependency: ContextDependency) -> Nu
         windows: As compose_context returns them: nothing for epsilon, one number up to 0 for a disambiguation
             symbol (0 is of its own making, at the utterance's beginning), else phones, 0 beyond the utterance.
         dependency: The acoustic model's states.
+        transition_scale: Factor on the costs of staying and leaving.
     """
     names = ("", *dependency.phones.names)
     keys_of: dict[int, list[tuple[int, int, int]]] = {}
@@ -179,8 +182,8 @@ def number_states(windows: list[list[int]], dependency: ContextDependency) -> Nu
     stay = np.array([self_loop[key] for key in label_of])
     return NumberedStates(
         label_pdf=np.array([pdf for pdf, _, _ in label_of], np.int32),
-        stay_cost=-np.log(stay).astype(np.float32),
-        leave_cost=-np.log1p(-stay).astype(np.float32),
+        stay_cost=(-transition_scale * np.log(stay)).astype(np.float32),
+        leave_cost=(-transition_scale * np.log1p(-stay)).astype(np.float32),
         chains={number: [label_of[key] for key in keys] for number, keys in keys_of.items()},
         disambiguation=disambiguation,
     )

@@ -105,7 +105,13 @@ class DecodingGraph:
         return table.to_fst()
 
 
-def build_graph(lexicon: Lexicon, arpa_path: Path, dependency: ContextDependency, folder: Path) -> DecodingGraph:
+def build_graph(
+    lexicon: Lexicon,
+    arpa_path: Path,
+    dependency: ContextDependency,
+    folder: Path,
+    transition_scale: float = 1.0,
+) -> DecodingGraph:
     """Compose, determinize and minimize a decoding graph, and save it.
 
     Words that only the language model or only the lexicon has cannot be recognised; they are logged.
@@ -115,6 +121,8 @@ def build_graph(lexicon: Lexicon, arpa_path: Path, dependency: ContextDependency
         arpa_path: The n-gram model.
         dependency: The acoustic model's phones and their states.
         folder: Where the graph's three files go; other files there stay.
+        transition_scale: Factor on the costs of staying in and leaving HMM states. With a search that scales
+            log-likelihoods by 0.1, durations at full cost outweigh them (Kaldi scales self-loops by 0.1 too).
 
     Raises:
         GraphError: The phones differ, or lexicon and language model share no word.
@@ -142,7 +150,7 @@ def build_graph(lexicon: Lexicon, arpa_path: Path, dependency: ContextDependency
     kaldifst.arcsort(context_grammar, "ilabel")
     logger.info("graph: C o L o G has %d states, %d windows of phones", context_grammar.num_states, len(windows))
 
-    hmm = number_states(windows, dependency)
+    hmm = number_states(windows, dependency, transition_scale)
     composed = kaldifst.StdVectorFst(kaldifst.compose(hmm_fst(hmm), context_grammar))
     kaldifst.determinize_star(composed, use_log=True)
     table = ArcTable.from_fst(composed)

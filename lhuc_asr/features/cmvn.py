@@ -19,7 +19,8 @@ class Cmvn:
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Normalised features, shape (T, D), float32."""
-        return ((features - self.mean) / self.deviation).astype(np.float32)
+        normalised: np.ndarray = ((features - self.mean) / self.deviation).astype(np.float32)
+        return normalised
 
 
 class CmvnAccumulator:

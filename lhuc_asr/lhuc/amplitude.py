@@ -4,8 +4,7 @@ Learning hidden unit contributions (LHUC) re-scales unit j of layer l for speake
 
     h_j^{l,s} = xi(r_j^{l,s}) * psi_j(w_j^T x + b_j)
 
-The network's w, b and psi stay; r is learned from the speaker's data, without constraint; xi gives it a
-range:
+The network's w, b and psi stay; r is learned from the speaker's data, unconstrained; xi gives it a range:
 
     name        xi(r)               range      neutral r    xi'(r)
     exp         exp(r)              (0, inf)   0            exp(r)

@@ -119,8 +119,7 @@ def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
         earlier = first_name.setdefault(module, name)
         if earlier != name and (name in chosen or earlier in chosen):
             raise SiteError(
-                f"{earlier!r} and {name!r} are one module, and would share one amplitude; give each place its own "
-                "module"
+                f"{earlier!r} and {name!r} are one module, they would share amplitudes; give each place its own"
             )
     return matched
 

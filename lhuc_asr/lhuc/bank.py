@@ -345,8 +345,7 @@ class SpeakerBank(nn.Module):
         self._write(state)
 
     def save(self, folder: Path | str) -> None:
-        """Write ``<speaker>.safetensors`` for each speaker, and ``speaker-independent.safetensors`` for "
-        "row 0."""
+        """Write ``<speaker>.safetensors`` a speaker, and ``speaker-independent.safetensors`` for row 0."""
         model = model_hash(self.model)
         for name in self._rows:
             self._state(name, model).save(speaker_path(folder, name))

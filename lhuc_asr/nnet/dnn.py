@@ -7,6 +7,7 @@ posteriors over priors are likelihoods up to a constant: log p(x | k) = log p(k 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -71,8 +72,7 @@ class Dnn(nn.Module):
         inputs = (2 * config.context + 1) * feature_dimension
         widths = [inputs] + [config.hidden_units] * config.hidden_layers
         self.hidden = nn.ModuleList(
-            HiddenLayer(below, above, config.activation, config.dropout)
-            for below, above in zip(widths[:-1], widths[1:], strict=True)
+            HiddenLayer(below, above, config.activation, config.dropout) for below, above in pairwise(widths)
         )
         self.output = nn.Linear(config.hidden_units, pdf_count)
         self.register_buffer("log_prior", torch.zeros(pdf_count))

@@ -116,6 +116,7 @@ class ExperimentConfig(StrictModel):
         alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
         monophone, dnn, trainer: The models.
         realignments: Times that the network aligns its training data anew and is trained again.
+        transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning: Decoding.
         lhuc: Adaptation.
     """
@@ -139,6 +140,7 @@ class ExperimentConfig(StrictModel):
     dnn: DnnConfig = DnnConfig()
     trainer: TrainerConfig = TrainerConfig()
     realignments: int = Field(1, ge=0)
+    transition_scale: float = Field(0.1, ge=0.0)
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lhuc: LhucConfig = LhucConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -13,10 +14,10 @@ from lhuc_asr.corpus.utterance import read_manifest
 from lhuc_asr.decode.graph import build_graph
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, realign, train_gaussians, train_network
-from lhuc_asr.pipeline.evaluate import PASSES, WER_FILE, compare_split, pool_folds, run_two_pass, tune
+from lhuc_asr.pipeline.evaluate import PASSES, SI, WER_FILE, compare_split, pool_folds, run_two_pass, tune
 from lhuc_asr.pipeline.experiment import Layout, opened
 from lhuc_asr.pipeline.extraction import extract
-from lhuc_asr.pipeline.language import language_paths, read_experiment_lexicon, write_language
+from lhuc_asr.pipeline.language import ARPA_FILE, language_paths, read_experiment_lexicon, write_language
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN, fold_splits, read_splits, source_paths, test_names, write_splits
 from lhuc_asr.pipeline.stages import Stages, fingerprint
@@ -54,101 +55,63 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     splits = (TRAIN, HELDOUT, *tests)
     layout.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(layout.folder, layout.metrics)
-    # What every stage depends on beside its own options.
-    base = {"seed": config.seed, "fold": fold, "folds": config.folds}
-
-    def prepare_corpus() -> None:
-        found = read_splits(config, layout.folder)
-        if fold is not None:
-            found = fold_splits(found, config.folds, fold, config.seed)
-        write_splits(found, config, layout.folder / "corpus")
-
     stages.run(
         "corpus",
-        prepare_corpus,
+        partial(_prepare_corpus, config, layout, fold),
         options=[
-            base,
-            config.corpus,
-            fingerprint(source_paths(config)),
-            config.hours,
-            config.heldout_speakers,
-            config.max_skipped,
+            *(config.seed, fold, config.folds, config.corpus, config.hours, config.heldout_speakers),
+            *(config.max_skipped, fingerprint(source_paths(config))),
         ],
         outputs=[layout.manifest(split) for split in splits],
     )
     config = _at_corpus_rate(config, layout, splits)
-
     training = [utterance for split in (TRAIN, HELDOUT) for utterance in read_manifest(layout.manifest(split))]
     stages.run(
         "lang",
-        lambda: write_language(config, training, layout.lang),
+        partial(write_language, config, training, layout.lang),
         after=["corpus"],
         options=[config.lexicon, config.lm, fingerprint(language_paths(config))],
     )
-
-    def extract_features() -> None:
-        for split in splits:
-            utterances = read_manifest(layout.manifest(split))
-            speeds = config.speeds if split == TRAIN else (1.0,)
-            extract(layout.features(split), utterances, config.features, config.workers, speeds)
-            if split in (TRAIN, HELDOUT):
-                folder = layout.alignment_features(split)
-                extract(folder, utterances, config.alignment_features, config.workers, speeds)
-
     stages.run(
         "features",
-        extract_features,
+        partial(_extract_features, config, layout, tests),
         after=["corpus"],
         options=[config.features, config.alignment_features, config.speeds],
         outputs=[layout.features(split) for split in splits],
     )
     stages.run(
         "monophones",
-        lambda: train_gaussians(config, layout),
+        partial(train_gaussians, config, layout),
         after=["lang", "features"],
         options=[config.monophone],
     )
-    network, alignment = "monophones", "mono"
-    for round_ in range(1, config.realignments + 1):
+    aligner, alignment = "monophones", "mono"
+    for number in range(1, config.realignments + 1):
+        _train_stage(stages, config, layout, f"first{number}", alignment, after=aligner)
         stages.run(
-            f"network{round_}",
-            lambda stage=f"network{round_}", name=f"first{round_}", alignment=alignment: train_network(
-                config, layout, name, alignment, stages.key(stage)
-            ),
-            after=[network],
-            options=[config.dnn, config.trainer],
+            f"realign{number}",
+            partial(realign, config, layout, f"first{number}", f"dnn{number}", alignment),
+            after=[f"network first{number}"],
         )
-        stages.run(
-            f"realign{round_}",
-            lambda network=f"first{round_}", name=f"dnn{round_}", previous=alignment: realign(
-                config, layout, network, name, previous
-            ),
-            after=[f"network{round_}"],
-        )
-        network, alignment = f"realign{round_}", f"dnn{round_}"
-    stages.run(
-        "network",
-        lambda: train_network(config, layout, "si", alignment, stages.key("network")),
-        after=[network],
-        options=[config.dnn, config.trainer],
-        outputs=[layout.acoustic_model("si") / MODEL_FILE],
-    )
+        aligner, alignment = f"realign{number}", f"dnn{number}"
+    _train_stage(stages, config, layout, SI, alignment, after=aligner)
     stages.run(
         "graph",
-        lambda: _build_graph(layout, alignment),
-        after=["lang", network],
+        partial(_build_graph, config, layout, alignment),
+        after=["lang", aligner],
+        options=[config.transition_scale],
     )
     stages.run(
         "tuning",
-        lambda: tune(config, layout, alignment),
-        after=["network", "graph"],
+        partial(tune, config, layout, alignment),
+        after=[f"network {SI}", "graph"],
         options=[config.search, config.tuning, config.lhuc],
     )
     passes: list[PassScore] = []
     for split in tests:
         stages.run(
             f"two passes over {split}",
-            lambda split=split: run_two_pass(config, layout, split, alignment),
+            partial(run_two_pass, config, layout, split, alignment),
             after=["tuning"],
             options=[split],
             outputs=[layout.decode(split, name) / WER_FILE for name in PASSES],
@@ -157,9 +120,39 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     return passes
 
 
-def _build_graph(layout: Layout, alignment: str) -> None:
+def _train_stage(
+    stages: Stages, config: ExperimentConfig, layout: Layout, name: str, alignment: str, after: str
+) -> None:
+    stage = f"network {name}"
+    stages.run(
+        stage,
+        lambda: train_network(config, layout, name, alignment, stages.key(stage)),
+        after=[after],
+        options=[config.dnn, config.trainer],
+        outputs=[layout.acoustic_model(name) / MODEL_FILE],
+    )
+
+
+def _prepare_corpus(config: ExperimentConfig, layout: Layout, fold: int | None) -> None:
+    found = read_splits(config, layout.folder)
+    if fold is not None:
+        found = fold_splits(found, config.folds, fold, config.seed)
+    write_splits(found, config, layout.folder / "corpus")
+
+
+def _extract_features(config: ExperimentConfig, layout: Layout, tests: Sequence[str]) -> None:
+    for split in (TRAIN, HELDOUT, *tests):
+        utterances = read_manifest(layout.manifest(split))
+        speeds = config.speeds if split == TRAIN else (1.0,)
+        extract(layout.features(split), utterances, config.features, config.workers, speeds)
+        if split in (TRAIN, HELDOUT):
+            extract(layout.alignment_features(split), utterances, config.alignment_features, config.workers, speeds)
+
+
+def _build_graph(config: ExperimentConfig, layout: Layout, alignment: str) -> None:
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
-    build_graph(read_experiment_lexicon(layout.lang), layout.lang / "lm.arpa", topology, layout.lang)
+    lexicon = read_experiment_lexicon(layout.lang)
+    build_graph(lexicon, layout.lang / ARPA_FILE, topology, layout.lang, config.transition_scale)
 
 
 def _at_corpus_rate(config: ExperimentConfig, layout: Layout, splits: Sequence[str]) -> ExperimentConfig:
