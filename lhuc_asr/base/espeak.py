@@ -3,11 +3,11 @@
 The library and its data come with the package espeakng-loader (GPL-3; the extra ``voices``), imported nowhere
 else. It is driven through ctypes, one call at a time.
 
-espeak-ng keeps state between calls that its own initialisation does not reset: the phase of the voice, its
-place in the table of pitch flutter, the echo's buffer. 88 of its 104 variants say the same sentence
-differently the second time. Every call here therefore loads the library afresh and unloads it afterwards
-(0.4 ms), so that the same text and voice always give the same bits. Another user of the same library file in
-the same process would keep it loaded, and take that promise away.
+espeak-ng keeps state between calls that its own initialisation does not reset: the phase of the voice, its place
+in the table of pitch flutter, the echo's buffer; and it seeds its noise with the time of day. 88 of its 104
+variants say the same sentence differently the second time. Every call here therefore loads the library afresh,
+seeds it, and unloads it afterwards (0.4 ms), so that the same text and voice always give the same bits. Another
+user of the same library file in the same process would keep it loaded, and take that promise away.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Voice:
     Attributes:
         language: A language or accent out of ``languages()``.
         variant: A timbre out of ``variants()``.
-        pitch: 0 to 99; 50 is the variant's own, and 50 more is an octave higher.
+        pitch: 0 to 99; 50 is the variant's own, 0 and 99 are about three quarters of an octave away.
         pitch_range: 0 to 99; 0 is monotonous, 50 the variant's own.
         rate: Words a minute, 80 to 450.
 
@@ -160,7 +160,7 @@ def variants() -> tuple[str, ...]:
     # Kept in a name: the record holds its address only.
     code = ctypes.create_string_buffer(b"variant")
     wanted = _VoiceRecord(languages=ctypes.addressof(code))
-    return tuple(sorted(file.rpartition("/")[2] for _, _, file in _listed(wanted)))
+    return tuple(sorted({file.rpartition("/")[2] for _, _, file in _listed(wanted)}))
 
 
 class _VoiceRecord(ctypes.Structure):
@@ -257,14 +257,16 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
         library = ctypes.CDLL(str(path))
         try:
             _declare(library)
-            # Two breathy variants draw their noise from the C library's generator, which outlives the load.
-            process.srand(1)
             rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), _INITIALIZE_DONT_EXIT)
             if rate != SAMPLE_RATE:
                 raise MissingExtraError(
                     f"{path}: espeak-ng started with status {rate}, expected its sample rate {SAMPLE_RATE}; "
                     "reinstall with pip install --force-reinstall 'lhuc_asr[voices]'"
                 )
+            # Breath is noise, from a generator that initialisation seeds with the time of day; two variants take
+            # it from the C library's generator, which outlives the load.
+            library.espeak_ng_SetRandSeed(1)
+            process.srand(1)
             yield library
             library.espeak_Terminate()
         finally:
@@ -282,5 +284,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.espeak_Synth.argtypes = [
         text, ctypes.c_size_t, unsigned, integer, unsigned, unsigned, pointer, pointer
     ]  # fmt: skip
+    library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+    library.espeak_ng_SetRandSeed.restype = None
     library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(text), integer, integer]
     library.espeak_TextToPhonemes.restype = text

@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.base.espeak import Voice, languages, synthesize
+from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import samples_of
 from lhuc_asr.base.workers import process_map
@@ -59,6 +59,9 @@ TEST_VARIANTS = (
 
 # Warps outside would leave the top of the band empty, or need rates that espeak-ng does not have.
 WARP_LIMITS = (0.75, 1.35)
+
+# Measured on its voices: espeak-ng's pitch is this part constant, and the rest doubles every 50 steps.
+PITCH_CONSTANT = 0.22
 
 # What a recording keeps before the first and after the last word, and its level.
 EDGE_SECONDS: Range = (0.15, 0.25)
@@ -135,7 +138,7 @@ class SyntheticConfig(StrictModel):
         training_warps: Ranges of the vocal-tract warp in training and control, by turns; 1 is espeak-ng's own,
             over 1 a shorter tract.
         test_warps: The same for test.
-        pitch: Range of the pitch; 50 is the timbre's own, and 50 more an octave higher.
+        pitch: Range of the pitch; 50 is the timbre's own, 0 and 99 are about three quarters of an octave away.
         pitch_range: Range of the intonation's width; 50 is the timbre's own.
         rate: Range of the speaking rate, words a minute.
         noise_decibels: Range of the speech's level over its noise floor.
@@ -252,16 +255,7 @@ def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: n
     Raises:
         CorpusError: There is nothing to say.
     """
-    voice = speaker.voice
-    unwarped = Voice(
-        voice.language,
-        voice.variant,
-        # 50 steps of pitch are an octave.
-        pitch=round(min(99, max(0, voice.pitch - 50 * math.log2(speaker.warp)))),
-        pitch_range=voice.pitch_range,
-        rate=round(voice.rate / speaker.warp),
-    )
-    spoken, spoken_rate = synthesize(sentence.lower(), unwarped)
+    spoken, spoken_rate = synthesize(sentence.lower(), _unwarped(speaker.voice, speaker.warp))
     if not spoken.any():
         raise CorpusError(f"{sentence!r}: espeak-ng says nothing; a sentence needs words")
     loud = np.flatnonzero(np.abs(spoken) > EDGE_THRESHOLD * np.abs(spoken).max())
@@ -320,6 +314,20 @@ def _draw_speaker(config: SyntheticConfig, group: Group, index: int) -> Syntheti
         noise_decibels=generator.uniform(*config.noise_decibels),
         noise_slope=generator.uniform(*config.noise_slope),
         level_decibels=generator.uniform(*LEVEL_DECIBELS),
+    )
+
+
+def _unwarped(voice: Voice, warp: float) -> Voice:
+    """The voice that, played ``warp`` times as fast, has the tempo and the pitch of ``voice``."""
+    factor = PITCH_CONSTANT + (1 - PITCH_CONSTANT) * 2 ** ((voice.pitch - 50) / 50)
+    pitch = 50 + 50 * math.log2((factor / warp - PITCH_CONSTANT) / (1 - PITCH_CONSTANT))
+    low, high = PITCH_LIMITS
+    return Voice(
+        voice.language,
+        voice.variant,
+        pitch=min(high, max(low, round(pitch))),
+        pitch_range=min(high, round(voice.pitch_range / warp)),
+        rate=round(voice.rate / warp),
     )
 
 

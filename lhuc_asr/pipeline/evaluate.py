@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lhuc_asr.adapt.lhuc import Lhuc
 from lhuc_asr.base.atomic import read_json, read_json_lines, write_json, write_json_lines, write_text
-from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.search import SearchConfig, SearchPool
@@ -107,7 +106,7 @@ def _best_search(
     name: str,
     layout: Layout,
 ) -> SearchConfig:
-    """Try the scales, then, with the best, the penalties; the first of equals wins."""
+    """Try the scales, then, with the best, the penalties."""
     tried: list[dict[str, float]] = []
 
     def wer_of(scale: float, penalty: float) -> float:
@@ -119,12 +118,9 @@ def _best_search(
         tried.append({"acoustic_scale": scale, "insertion_penalty": penalty, "wer": wer})
         return wer
 
-    penalty = config.search.insertion_penalty
-    options = config.tuning
-    scale = min(progress(options.acoustic_scales, f"tuning {name}: scale"), key=lambda scale: wer_of(scale, penalty))
-    penalty = min(
-        progress(options.insertion_penalties, f"tuning {name}: penalty"), key=lambda penalty: wer_of(scale, penalty)
-    )
+    options, penalty = config.tuning, config.search.insertion_penalty
+    scale = _best_of(options.acoustic_scales, lambda scale: wer_of(scale, penalty))
+    penalty = _best_of(options.insertion_penalties, lambda penalty: wer_of(scale, penalty))
     chosen = {"acoustic_scale": scale, "insertion_penalty": penalty}
     logger.info(
         "%s: acoustic scale %g, insertion penalty %g (held out %.2f %%)",
@@ -135,6 +131,13 @@ def _best_search(
     )
     write_json(layout.decode(HELDOUT, name) / SEARCH_FILE, {"chosen": chosen, "tried": tried})
     return config.search.model_copy(update=chosen)
+
+
+def _best_of(options: Sequence[float], wer_of: Callable[[float], float]) -> float:
+    """The option with the lowest error rate; of equals the middle one, farthest from where errors rise."""
+    wers = [wer_of(option) for option in options]
+    best = [option for option, wer in zip(options, wers, strict=True) if wer == min(wers)]
+    return best[len(best) // 2]
 
 
 def _write_pass(
