@@ -39,14 +39,19 @@ BELOW["pipeline"] = set(BELOW)
 BELOW["cli"] = set(BELOW)
 
 # A library that one place alone may import: a file, or a folder with a slash at its end.
-KEPT_TO = {"espeakng_loader": "base/espeak.py", "matplotlib": "score/"}
+KEPT_TO = {
+    "espeakng_loader": ("base/espeak.py",),
+    "matplotlib": ("score/",),
+    # kaldilm aborts its process on a malformed file; git tells run.json the commit.
+    "subprocess": ("decode/components.py", "pipeline/experiment.py"),
+}
 # A room that is usable without the others' libraries.
 LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
 PILLARS = {"torch", "torchaudio", "librosa", "soundfile", "numpy", "jiwer"}
 # Import names that differ from the name of the distribution.
 DISTRIBUTIONS = {"yaml": "pyyaml"}
-FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "subprocess"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.load", "torch.save"}
 NOUNLESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -224,12 +229,11 @@ def public_names(node: Documented, name: str) -> Iterator[tuple[str, Documented]
 def misplaced_libraries(sources: list[Source]) -> list[str]:
     """Imports of a library outside the one place that it is kept to."""
     return [
-        source.at(node, f"{library} is imported in {place} only")
+        source.at(node, f"{library} is imported in {' and '.join(places)} only")
         for source in sources
         for node, module in imports(source, set())
-        for library, place in KEPT_TO.items()
-        if module.split(".")[0] == library
-        and not (source.path.startswith(place) if place.endswith("/") else source.path == place)
+        for library, places in KEPT_TO.items()
+        if module.split(".")[0] == library and not source.path.startswith(places)
     ]
 
 
@@ -423,7 +427,7 @@ BAD = [
     (misplaced_libraries, "cli/x.py", "from matplotlib.figure import Figure", "is imported in score/ only"),
     (foreign_libraries, "lhuc/x.py", "import numpy", "lhuc does without numpy"),
     (dangerous_code, "lhuc/x.py", "import pickle", "import of pickle"),
-    (dangerous_code, "lhuc/x.py", "def f():\n    from subprocess import run", "2: import of subprocess"),
+    (misplaced_libraries, "lhuc/x.py", "def f():\n    from subprocess import run", "2: subprocess is imported in"),
     (dangerous_code, "lhuc/x.py", "torch.load(p)", "call of torch.load"),
     (dangerous_code, "lhuc/x.py", "from torch import load", "import of torch.load"),
     (dangerous_code, "lhuc/x.py", "os.system('ls')", "call of os.system"),

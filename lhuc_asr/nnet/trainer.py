@@ -18,6 +18,7 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource
@@ -37,6 +38,7 @@ class TrainerConfig(StrictModel):
         momentum: Of SGD.
         weight_decay: Of SGD.
         max_gradient_norm: Gradients are scaled down to it.
+        band_mask: SpecAugment: bands of up to so many features are masked in each training frame.
         precision: Of the matrix products; weights stay in float32.
         schedule: Learning rate and epochs.
     """
@@ -45,6 +47,7 @@ class TrainerConfig(StrictModel):
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_gradient_norm: float = Field(5.0, gt=0.0)
+    band_mask: int = Field(0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     schedule: NewbobConfig = NewbobConfig()
 
@@ -167,7 +170,7 @@ def _epoch(
             source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", batches
         ):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                logits = model(features.to(device))
+                logits = model(mask_bands(features.to(device), model.feature_dimension, config.band_mask))
             loss = cross_entropy(logits.float(), targets.to(device))
             optimizer.zero_grad(set_to_none=True)
             (loss / len(targets)).backward()

@@ -1,0 +1,46 @@
+# make demo    set up, then the whole job on synthetic voices
+# make test    the tests
+# make check   what CI runs: format, lint, types, architecture, tests
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo setup test check format slow benchmarks clean
+
+demo: setup
+	$(BIN)/lhuc-asr run recipes/demo
+
+setup: $(READY)
+
+# The environment is made anew when pyproject.toml changes; .ready appears only when all of it is installed.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "lhuc_asr needs Python 3.11 or 3.12; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[voices,dev]'
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+	$(BIN)/python -m pytest
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: setup
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,24 @@
+"""SpecAugment for spliced frames: bands of features are masked in training (Park et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torchaudio.functional import mask_along_axis_iid
+
+
+def mask_bands(spliced: torch.Tensor, feature_dimension: int, width: int) -> torch.Tensor:
+    """Set a random band of features to 0, their mean, in all of a frame's context.
+
+    Args:
+        spliced: Shape (B, (2c + 1) D).
+        feature_dimension: D.
+        width: The band's width is drawn evenly from 0 to this, exclusive, for each frame; 0 masks nothing.
+
+    Returns:
+        A new tensor, shape (B, (2c + 1) D).
+    """
+    if width == 0:
+        return spliced
+    grid = spliced.view(len(spliced), 1, -1, feature_dimension)  # (B, channel, 2c + 1, D)
+    masked: torch.Tensor = mask_along_axis_iid(grid, mask_param=width, mask_value=0.0, axis=3)
+    return masked.flatten(1)
