@@ -99,14 +99,14 @@ class Lhuc:
             SiteError: A layer that the network does not have.
         """
         bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
-        data = [_Frames(number, frames, model, seed) for number, frames in enumerate(speakers.values(), start=1)]
-        optimizer = bank.optimizer(self.config.optimizer, lr=self.config.learning_rate)
         try:
+            data = [_Frames(row, frames, model, seed) for row, frames in enumerate(speakers.values(), start=1)]
+            optimizer = bank.optimizer(self.config.optimizer, lr=self.config.learning_rate)
             with frozen(model):
                 for sweep in range(self.config.sweeps):
                     for speaker in data:
                         speaker.shuffle(sweep)
-                    for step in range(max(speaker.batches(self.config.batch_size) for speaker in data)):
+                    for step in range(max((speaker.batches(self.config.batch_size) for speaker in data), default=0)):
                         self._step(model, bank, optimizer, data, step)
         finally:
             bank.detach()
@@ -134,14 +134,15 @@ class Lhuc:
         self, model: Dnn, bank: SpeakerBank, optimizer: torch.optim.Optimizer, data: Sequence[_Frames], step: int
     ) -> None:
         """One mini-batch of every speaker who has that many."""
-        size = self.config.batch_size
+        size, device = self.config.batch_size, model.log_prior.device
         active = [speaker for speaker in data if step < speaker.batches(size)]
         optimizer.zero_grad(set_to_none=True)
         at_once = max(1, MAX_FRAMES_AT_ONCE // size)
         for first in range(0, len(active), at_once):
             group = active[first : first + at_once]
             spliced, targets, weights = (
-                torch.cat(parts) for parts in zip(*(speaker.batch(step, size) for speaker in group), strict=True)
+                torch.cat(parts).to(device)
+                for parts in zip(*(speaker.batch(step, size) for speaker in group), strict=True)
             )
             with bank.blocks(torch.tensor([speaker.row for speaker in group])):
                 (cross_entropy(model(spliced), targets, weights) / size).backward()

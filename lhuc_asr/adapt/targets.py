@@ -25,6 +25,10 @@ class FrameTargets:
     def __post_init__(self) -> None:
         if self.pdf.shape != self.weight.shape or self.pdf.ndim != 1:
             raise AlignmentError(f"{self.pdf.shape} pdfs with {self.weight.shape} weights; expected (T,) each")
+        if not np.all((self.weight >= 0) & (self.weight < np.inf)) or np.any(self.pdf < 0):
+            raise AlignmentError(
+                "weights must be finite and 0 or more, pdfs 0 or more; give frames without a pdf weight 0"
+            )
 
 
 def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_weight: float) -> FrameTargets:

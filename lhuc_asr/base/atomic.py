@@ -97,12 +97,14 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DamagedFileError: A line is not a JSON object; the message names it.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise DamagedFileError(f"{path}:{number}: not valid JSON ({error})") from error
+                raise DamagedFileError(
+                    f"{path}:{number}: not valid JSON ({error}); delete the file to have it made again"
+                ) from error
             if not isinstance(row, dict):
                 raise DamagedFileError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
             yield row

@@ -6,12 +6,13 @@ An unknown key is an error, and so is a value of the wrong type: nothing is igno
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from lhuc_asr.base.errors import ConfigError
 
@@ -41,7 +42,7 @@ def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) 
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file; a recipe's folder holds a config.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
     for override in overrides:
@@ -70,36 +71,69 @@ def dump_config(config: StrictModel) -> str:
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"{override!r}: an override has the form key=value, for example nnet.epochs=10")
+        raise ConfigError(f"{override!r}: an override has the form key=value, for example lhuc.sweeps=3")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not valid YAML: {error}") from error
+        raise ConfigError(f"{override!r}: the value is not valid YAML: {_one_line(error)}") from error
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
+        if node.get(parent) is None:  # absent, or a heading with nothing below it
+            node[parent] = {}
+        node = node[parent]
         if not isinstance(node, dict):
             raise ConfigError(f"{override!r}: {parent!r} is a value, not a group of keys")
     node[leaf] = value
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    path, fields = _resolve(model, problem["loc"])
+    key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known))}"
-        return f"unknown key {key!r}{hint}"
-    return f"{key or 'configuration'}: {problem['msg']} (found {problem.get('input')!r})"
+        near = difflib.get_close_matches(path[-1], fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(fields))}"
+        return f"unknown key {key!r}; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    # A whole group of keys says nothing about the one that is wrong.
+    shown = "" if isinstance(found, dict) else f" (found {found!r})"
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"
 
 
-def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """The dotted key of a mistake as the user wrote it, and the known keys beside its last part.
+
+    A location names the tag of a discriminated union, which the file's keys do not: it is left out.
+    """
+    path: list[str] = []
     current: Any = model
+    known: list[str] = []
     for part in location:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
-            continue  # a union's tag or a list's index
-        current = field.annotation
-    return list(getattr(current, "model_fields", {}))
+        if isinstance(current, dict):
+            current = current[part]
+            continue
+        path.append(str(part))
+        fields = getattr(current, "model_fields", {})
+        known = list(fields)
+        current = _tagged(fields[part]) if part in fields else None
+    return path, known
+
+
+def _tagged(field: FieldInfo) -> Any:
+    """A field's class; of a discriminated union its classes by their tags."""
+    if not isinstance(field.discriminator, str):
+        return field.annotation
+    members = get_args(field.annotation)
+    return {tag: member for member in members for tag in _tags(member, field.discriminator)}
+
+
+def _tags(member: Any, discriminator: str) -> tuple[Any, ...]:
+    return get_args(member.model_fields[discriminator].annotation)
+
+
+def _one_line(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        mark = error.problem_mark
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())

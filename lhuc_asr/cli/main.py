@@ -29,21 +29,29 @@ app = typer.Typer(
 app.command()(run)
 app.command()(download)
 
+# The exit status that typer makes of Ctrl-C, as shells do: 128 and the signal's number.
+INTERRUPTED = 130
+
 # Set by --debug: errors are shown with their traceback.
 _debug = False
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lhuc-asr {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Options of every verb."""
     global _debug
     _debug = debug
-    if version:
-        typer.echo(f"lhuc-asr {__version__}")
-        raise typer.Exit
     setup_logging(logging.DEBUG if debug else logging.INFO)
 
 
@@ -61,5 +69,7 @@ def main() -> None:
         # A full disk, a folder without permission: what the system says, and where.
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
-    except KeyboardInterrupt:
-        sys.exit("lhuc-asr: interrupted; the same command goes on from the last finished stage")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            typer.echo("lhuc-asr: interrupted; the same command goes on from the last finished stage", err=True)
+        raise

@@ -18,16 +18,14 @@ def run(
 
     What was finished before is not done again; a run that was killed goes on.
     """
-    from rich.console import Console
-
     from lhuc_asr.base.config import load_config
     from lhuc_asr.pipeline.recipe import ExperimentConfig
     from lhuc_asr.pipeline.run import run_recipe
-    from lhuc_asr.score.tables import wer_table
+    from lhuc_asr.score.tables import table_text, wer_table
 
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
     config = load_config(ExperimentConfig, path, overrides or [])
     passes = run_recipe(config)
-    console = Console()
-    console.print(wer_table(passes, title=f"{config.folder}: word error rates"))
-    console.print(f"Figures, tables and hypotheses: {config.folder / 'decode'}", highlight=False)
+    # As wide as it is: fitted to a narrow terminal it would lose the names of splits and passes.
+    typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)
+    typer.echo(f"Figures, tables and hypotheses: {config.folder / 'decode'}")

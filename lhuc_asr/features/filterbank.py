@@ -56,9 +56,13 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
         Shape (T, D), float32, T by ``base.units.frames_of``.
 
     Raises:
-        FeatureError: Fewer samples than one window.
+        FeatureError: Fewer samples than one window, or bins too narrow for the spectrum's resolution.
     """
-    computer = (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(_options(config))
+    try:
+        computer = (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(_options(config))
+    except ValueError as error:
+        cepstra = f", {config.cepstra} cepstra" if config.kind == "mfcc" else ""
+        raise FeatureError(f"{config.bins} mel bins at {config.sample_rate} Hz{cepstra}: {error}") from error
     computer.accept_waveform(float(config.sample_rate), (samples * SAMPLE_SCALE).astype(np.float32))
     computer.input_finished()
     frames = computer.num_frames_ready

@@ -46,10 +46,10 @@ class FeatureStore:
         try:
             self.dimension = int(read_json(folder / "store.json")["dimension"])
             self.utterances = tuple(StoredUtterance(**row) for row in read_json_lines(folder / "index.jsonl"))
+            self.frames = sum(utterance.frames for utterance in self.utterances)
             size = (folder / "features.bin").stat().st_size
-        except (OSError, KeyError, TypeError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise FeatureError(f"{folder}: not a feature store ({error}); delete it and run again") from error
-        self.frames = sum(utterance.frames for utterance in self.utterances)
         if size != self.frames * self.dimension * 4:
             raise FeatureError(
                 f"{folder}/features.bin: {size} bytes, expected {self.frames} frames x {self.dimension} x 4; "
@@ -91,15 +91,20 @@ def write_store(
         normalise: Mean 0 and variance 1 for each speaker.
 
     Raises:
-        FeatureError: An utterance's features have another width or are not finite; nothing to store.
+        FeatureError: An utterance's features have another width or are not finite; two utterances have one id;
+            nothing to store.
     """
     with atomic_folder(folder) as temporary:
         utterances: list[StoredUtterance] = []
+        seen: set[str] = set()
         statistics: dict[str, CmvnAccumulator] = {}
         first = 0
         with (temporary / "features.bin").open("wb") as file:
             for utterance_id, speaker, features in items:
                 _check(utterance_id, features, dimension)
+                if utterance_id in seen:
+                    raise FeatureError(f"{utterance_id}: there are two utterances of this id; give each its own")
+                seen.add(utterance_id)
                 statistics.setdefault(speaker, CmvnAccumulator(dimension)).add(features)
                 utterances.append(StoredUtterance(utterance_id, speaker, first, len(features)))
                 first += len(features)
@@ -135,4 +140,4 @@ def _check(utterance_id: str, features: np.ndarray, dimension: int) -> None:
     if features.ndim != 2 or features.shape[1] != dimension or len(features) == 0:
         raise FeatureError(f"{utterance_id}: features of shape {features.shape}, expected (T, {dimension})")
     if not np.isfinite(features).all():
-        raise FeatureError(f"{utterance_id}: features are not finite; is the recording all zeros or damaged?")
+        raise FeatureError(f"{utterance_id}: features are not finite; is the recording damaged?")

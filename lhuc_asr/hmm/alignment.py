@@ -59,8 +59,14 @@ def write_alignment(path: Path, store: FeatureStore, pdfs: Mapping[str, np.ndarr
         pdfs: Shape (T,) an utterance; utterances left out are unaligned.
 
     Raises:
-        AlignmentError: A length differs from the utterance's frames.
+        AlignmentError: A length differs from the utterance's frames, or the store lacks an utterance.
     """
+    foreign = sorted(pdfs.keys() - store.by_id.keys())
+    if foreign:
+        raise AlignmentError(
+            f"{len(foreign)} aligned utterances are not in {store.folder}: {', '.join(foreign[:5])}; "
+            "the alignment was made from other features, run both stages again"
+        )
     array = np.full(store.frames, UNALIGNED, np.int32)
     for utterance in store.utterances:
         aligned = pdfs.get(utterance.id)

@@ -222,13 +222,21 @@ class DiagonalGmm:
         """Read a model.
 
         Raises:
-            CheckpointError: The file is damaged.
+            CheckpointError: The file is damaged, or the model has another number of pdfs.
         """
         try:
             tensors = load_file(path)
-            return cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
+            model = cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
         except (SafetensorError, KeyError, OSError) as error:
             raise CheckpointError(f"{path}: not a Gaussian mixture model ({error}); delete it and run again") from error
+        # Every pdf has a Gaussian, and they are sorted.
+        found = int(model.pdf[-1]) + 1
+        if found != pdf_count:
+            raise CheckpointError(
+                f"{path}: mixtures of {found} pdfs, expected {pdf_count}: it belongs to another phone set; "
+                "delete it and run again"
+            )
+        return model
 
 
 def _with_squares(features: torch.Tensor) -> torch.Tensor:

@@ -139,14 +139,19 @@ class MonophoneTopology:
         """Read a topology.
 
         Raises:
-            AlignmentError: The number of probabilities does not fit the phones.
+            AlignmentError: The file is missing or damaged, or its probabilities do not fit the phones.
         """
-        tree = read_json(path)
-        phones = PhoneSet(tuple(tree["silence"]), tuple(tree["speech"]))
-        topology = cls.initial(phones)
-        if len(tree["self_loop"]) != topology.pdf_count:
+        try:
+            tree = read_json(path)
+            phones = PhoneSet(tuple(tree["silence"]), tuple(tree["speech"]))
+            self_loop = np.array(tree["self_loop"], dtype=np.float64)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise AlignmentError(f"{path}: not a topology ({error}); delete its folder and run again") from error
+        expected = cls.initial(phones).pdf_count
+        if self_loop.shape != (expected,) or not np.all((self_loop > 0) & (self_loop < 1)):
             raise AlignmentError(
-                f"{path}: {len(tree['self_loop'])} probabilities for {topology.pdf_count} states; "
+                f"{path}: expected {expected} probabilities of staying, each between 0 and 1, found "
+                f"{self_loop.size}, from {self_loop.min(initial=1.0):g} to {self_loop.max(initial=0.0):g}; "
                 "the file is damaged, delete its folder and run again"
             )
-        return cls(phones, np.asarray(tree["self_loop"]))
+        return cls(phones, self_loop)

@@ -46,7 +46,7 @@ def align(
         A path each; None where the utterance has fewer frames than its shortest path, or none is possible.
 
     Raises:
-        AlignmentError: A graph names a pdf that the log-likelihoods lack, or they are not numbers.
+        AlignmentError: A graph names a pdf that the log-likelihoods lack, or one is NaN or infinite.
     """
     if len(graphs) != len(log_likelihoods):
         raise AlignmentError(f"{len(graphs)} graphs for {len(log_likelihoods)} utterances")
@@ -60,6 +60,9 @@ def _align_one(graph: StateGraph, log_likelihoods: np.ndarray) -> StatePath | No
         raise AlignmentError(f"a state uses pdf {graph.pdf.max()}, the log-likelihoods have {pdfs} columns")
     if frames < graph.shortest:
         return None
+    # Comparisons with NaN are false: the recursion would pass over it without a word.
+    if not log_likelihoods.max() < np.inf:
+        raise AlignmentError("log-likelihoods are not numbers; has the training diverged?")
     states, log_prob = _viterbi(
         np.ascontiguousarray(log_likelihoods, dtype=np.float32),
         graph.pdf,
@@ -69,8 +72,6 @@ def _align_one(graph: StateGraph, log_likelihoods: np.ndarray) -> StatePath | No
         graph.arc_source,
         graph.arc_log_prob,
     )
-    if np.isnan(log_prob):
-        raise AlignmentError("log-likelihoods are not numbers; has the training diverged?")
     if not np.isfinite(log_prob):
         return None
     return StatePath(states, graph.pdf[states], float(log_prob))
@@ -91,7 +92,7 @@ def _viterbi(
     score = np.empty(states, np.float64)
     previous = np.empty(states, np.float64)
     for j in range(states):
-        previous[j] = start[j] + log_likelihoods[0, pdf[j]]
+        previous[j] = np.float64(start[j]) + log_likelihoods[0, pdf[j]]
     for t in range(1, frames):
         for j in range(states):
             best, best_source = -np.inf, -1
@@ -104,9 +105,6 @@ def _viterbi(
         score, previous = previous, score
     best, state = -np.inf, 0
     for j in range(states):
-        if np.isnan(previous[j]):
-            best, state = np.nan, 0
-            break
         if previous[j] + end[j] > best:
             best, state = previous[j] + end[j], j
     path = np.zeros(frames, np.int32)

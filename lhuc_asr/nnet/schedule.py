@@ -9,6 +9,10 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 
 
+# Held-out losses below this, in nats a frame, are zero but for rounding.
+LOSS_FLOOR = 1e-12
+
+
 class NewbobConfig(StrictModel):
     """When to halve and when to stop, in relative improvement of the held-out loss.
 
@@ -45,8 +49,8 @@ class Newbob:
 
     def after(self, loss: float, config: NewbobConfig) -> Newbob:
         """The state after an epoch that ended with a held-out ``loss``."""
-        # The first epoch has nothing to be compared with.
-        improvement = 1.0 if self.epochs == 0 else (self.best_loss - loss) / abs(self.best_loss)
+        # The first epoch has nothing to be compared with; after a loss of zero there is nothing to improve.
+        improvement = 1.0 if self.epochs == 0 else (self.best_loss - loss) / max(self.best_loss, LOSS_FLOOR)
         finished = self.epochs + 1 >= config.max_epochs or (self.halving and improvement < config.stop_below)
         halving = self.halving or improvement < config.halve_below
         return replace(

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.runlog import progress, stopwatch
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
@@ -86,6 +86,7 @@ def train(
         The model of the best epoch, in evaluation mode.
 
     Raises:
+        AlignmentError: No frame to train on, or none that is held out, has a target.
         CheckpointError: ``state_path`` belongs to another network, or training diverged.
     """
     model.to(device)
@@ -133,7 +134,11 @@ def train(
 
 
 def evaluate(model: Dnn, source: FrameSource, device: torch.device) -> Evaluation:
-    """Loss and frame accuracy of a model."""
+    """Loss and frame accuracy of a model.
+
+    Raises:
+        AlignmentError: No frame has a target.
+    """
     model.eval()
     total, right, frames = 0.0, 0, 0
     with torch.no_grad():
@@ -142,7 +147,8 @@ def evaluate(model: Dnn, source: FrameSource, device: torch.device) -> Evaluatio
             total += float(cross_entropy(logits, targets))
             right += int((logits.argmax(1) == targets).sum())
             frames += len(targets)
-    return Evaluation(total / max(1, frames), right / max(1, frames))
+    _check_frames(frames, source, "evaluate")
+    return Evaluation(total / frames, right / frames)
 
 
 def _epoch(
@@ -178,7 +184,16 @@ def _epoch(
             optimizer.step()
             total += loss.detach()
             frames += len(targets)
-    return float(total) / max(1, frames)
+    _check_frames(frames, source, "train")
+    return float(total) / frames
+
+
+def _check_frames(frames: int, source: FrameSource, purpose: str) -> None:
+    if frames == 0:
+        raise AlignmentError(
+            f"no frame of {len(source.utterances)} utterances has a target to {purpose} on; "
+            "is the split empty, or its alignment of other features?"
+        )
 
 
 def _save(path: Path, model: Dnn, optimizer: torch.optim.SGD, newbob: Newbob) -> None:

@@ -27,7 +27,7 @@ from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource, priors
-from lhuc_asr.nnet.trainer import train
+from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.extraction import spoken_at
 from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
@@ -63,7 +63,9 @@ def train_gaussians(config: ExperimentConfig, layout: Layout) -> None:
         _align_with_gaussians(config, layout, split, lexicon, monophones.topology, monophones.gmm)
 
 
-def train_network(config: ExperimentConfig, layout: Layout, name: str, alignment: str, key: str) -> None:
+def train_network(
+    config: ExperimentConfig, layout: Layout, name: str, alignment: str, trainer: TrainerConfig, key: str
+) -> None:
     """Train a network on an alignment, going on where a killed run stopped.
 
     Args:
@@ -71,6 +73,7 @@ def train_network(config: ExperimentConfig, layout: Layout, name: str, alignment
         layout: The experiment's folder.
         name: Of the network, ``am/<name>``.
         alignment: ``hmm/<alignment>`` holds the targets.
+        trainer: How it is trained.
         key: Of the stage; a training state with another key is not gone on from.
     """
     stores = {split: FeatureStore(layout.features(split)) for split in (TRAIN, HELDOUT)}
@@ -92,7 +95,7 @@ def train_network(config: ExperimentConfig, layout: Layout, name: str, alignment
         model,
         sources[TRAIN],
         sources[HELDOUT],
-        config.trainer,
+        trainer,
         state_path,
         config.seed,
         torch.device(config.device),
@@ -102,6 +105,18 @@ def train_network(config: ExperimentConfig, layout: Layout, name: str, alignment
     # Kept until now for a run that is killed between the last epoch and here.
     for state in folder.glob("training-*.safetensors"):
         state.unlink()
+
+
+def reference_targets(
+    config: ExperimentConfig, layout: Layout, split: str, model: Dnn, alignment: str
+) -> dict[str, np.ndarray]:
+    """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets."""
+    lexicon = read_experiment_lexicon(layout.lang)
+    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    store = FeatureStore(layout.features(split))
+    graphs = transcript_graphs(store.utterances, _transcripts(layout, split, (1.0,), lexicon), lexicon, topology)
+    scores = score_blocks(model, store, store.utterances)
+    return align_blocks(scores, graphs, config.workers, config.monophone.max_unaligned)[0]
 
 
 def realign(config: ExperimentConfig, layout: Layout, network: str, name: str, previous: str) -> None:

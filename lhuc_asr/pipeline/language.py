@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from lhuc_asr.base.atomic import read_json, write_json
-from lhuc_asr.base.errors import LanguageModelError
+from lhuc_asr.base.errors import LanguageModelError, LexiconError
 from lhuc_asr.corpus.an4 import an4_lexicon
+from lhuc_asr.corpus.librispeech import read_librispeech
 from lhuc_asr.corpus.utterance import Utterance
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.kneser_ney import estimate
@@ -20,7 +21,7 @@ from lhuc_asr.lang.phones import SILENCE, PhoneSet
 from lhuc_asr.lang.pronounce import pronounce, pronounce_native
 from lhuc_asr.lang.pruning import prune
 from lhuc_asr.lang.text import UNKNOWN, read_sentences
-from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig, LexiconConfig
+from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig, LexiconConfig, LibriSpeechSource
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def write_language(config: ExperimentConfig, training: Sequence[Utterance], fold
         training: Utterances of the training speakers, the held-out ones among them.
         folder: ``lang/``.
     """
-    transcripts = [utterance.words for utterance in training]
+    transcripts = _training_text(config, training)
     spoken = {word for words in transcripts for word in words}
     vocabulary = _vocabulary(config, spoken)
     lexicon = _lexicon(config, spoken, vocabulary)
@@ -67,11 +68,27 @@ def language_paths(config: ExperimentConfig) -> list[Path]:
     return [*config.lm.text, *([config.lexicon.path] if config.lexicon.path else [])]
 
 
+def language_outputs(folder: Path) -> list[Path]:
+    """The files that ``write_language`` writes."""
+    return [folder / name for name in (LEXICON_FILE, PHONES_FILE, ARPA_FILE)]
+
+
 def read_experiment_lexicon(folder: Path) -> Lexicon:
-    """Read back what ``write_language`` wrote, with its phone set and silence probability."""
+    """Read back what ``write_language`` wrote, with its phone set and silence probability.
+
+    Raises:
+        LexiconError: The files are damaged, or do not fit each other.
+    """
     tree = read_json(folder / PHONES_FILE)
-    pronunciations = read_lexicon(folder / LEXICON_FILE, strip_stress=False).pronunciations
-    return Lexicon(pronunciations, PhoneSet(tuple(tree["silence"]), tuple(tree["speech"])), tree["silence_probability"])
+    try:
+        pronunciations = read_lexicon(folder / LEXICON_FILE, strip_stress=False).pronunciations
+        phones = PhoneSet(tuple(tree["silence"]), tuple(tree["speech"]))
+        return Lexicon(pronunciations, phones, tree["silence_probability"])
+    except (LexiconError, KeyError, TypeError) as error:
+        raise LexiconError(
+            f"{folder}: {LEXICON_FILE} and {PHONES_FILE} are damaged or not of one run ({error}); "
+            "delete both and run again"
+        ) from error
 
 
 def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
@@ -79,6 +96,14 @@ def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
     if UNKNOWN not in lexicon.pronunciations:
         return tuple(words)
     return tuple(word if word in lexicon.pronunciations else UNKNOWN for word in words)
+
+
+def _training_text(config: ExperimentConfig, training: Sequence[Utterance]) -> list[tuple[str, ...]]:
+    """The training transcripts; of LibriSpeech those of all training subsets, however few hours are listened to."""
+    if isinstance(config.corpus, LibriSpeechSource) and config.hours is not None:
+        reading = read_librispeech(config.corpus.dir, config.corpus.train)
+        return [utterance.words for utterance in reading.utterances]
+    return [utterance.words for utterance in training]
 
 
 def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:

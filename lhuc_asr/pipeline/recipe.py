@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.base.config import StrictModel
@@ -47,6 +47,9 @@ class SyntheticSource(StrictModel):
     kind: Literal["synthetic"]
     voices: SyntheticConfig = SyntheticConfig()
 
+
+# As in SearchConfig, whose fields these are tried in.
+Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 Source = Annotated[An4Source | LibriSpeechSource | KaldiSource | SyntheticSource, Field(discriminator="kind")]
 
@@ -93,8 +96,8 @@ class TuningConfig(StrictModel):
         insertion_penalties: Tried next, with the best scale.
     """
 
-    acoustic_scales: tuple[float, ...] = Field((0.1,), min_length=1)
-    insertion_penalties: tuple[float, ...] = Field((0.0,), min_length=1)
+    acoustic_scales: tuple[Scale, ...] = Field((0.1,), min_length=1)
+    insertion_penalties: tuple[FiniteFloat, ...] = Field((0.0,), min_length=1)
 
 
 class ExperimentConfig(StrictModel):
@@ -115,10 +118,12 @@ class ExperimentConfig(StrictModel):
         lexicon, lm: The words.
         alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
         monophone, dnn, trainer: The models.
-        realignments: Times that the network aligns its training data anew and is trained again.
+        realignments: Times that a network aligns the training data anew for the next one.
+        realignment_epochs: Epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning: Decoding.
         lhuc: Adaptation.
+        oracle: Whether a third pass adapts on the reference transcripts, a bound on what targets can give.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -140,10 +145,12 @@ class ExperimentConfig(StrictModel):
     dnn: DnnConfig = DnnConfig()
     trainer: TrainerConfig = TrainerConfig()
     realignments: int = Field(1, ge=0)
+    realignment_epochs: int = Field(5, ge=1)
     transition_scale: float = Field(0.1, ge=0.0)
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lhuc: LhucConfig = LhucConfig()
+    oracle: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> ExperimentConfig:

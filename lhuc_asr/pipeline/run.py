@@ -5,21 +5,56 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.corpus.audio import resolve_sample_rate
 from lhuc_asr.corpus.utterance import read_manifest
-from lhuc_asr.decode.graph import build_graph
+from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.hmm.topology import MonophoneTopology
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, realign, train_gaussians, train_network
-from lhuc_asr.pipeline.evaluate import PASSES, SI, WER_FILE, compare_split, pool_folds, run_two_pass, tune
+from lhuc_asr.nnet.trainer import TrainerConfig
+from lhuc_asr.pipeline.acoustics import (
+    GMM_FILE,
+    MODEL_FILE,
+    TOPOLOGY_FILE,
+    alignment_path,
+    realign,
+    train_gaussians,
+    train_network,
+)
+from lhuc_asr.pipeline.evaluate import (
+    LHUC,
+    SEARCH_FILE,
+    SI,
+    compare_split,
+    pass_outputs,
+    passes_of,
+    pool_folds,
+    run_two_pass,
+    tune,
+)
 from lhuc_asr.pipeline.experiment import Layout, opened
 from lhuc_asr.pipeline.extraction import extract
-from lhuc_asr.pipeline.language import ARPA_FILE, language_paths, read_experiment_lexicon, write_language
+from lhuc_asr.pipeline.language import (
+    ARPA_FILE,
+    language_outputs,
+    language_paths,
+    read_experiment_lexicon,
+    write_language,
+)
 from lhuc_asr.pipeline.recipe import ExperimentConfig
-from lhuc_asr.pipeline.splits import HELDOUT, TRAIN, fold_splits, read_splits, source_paths, test_names, write_splits
+from lhuc_asr.pipeline.splits import (
+    HELDOUT,
+    TRAIN,
+    fold_splits,
+    made_paths,
+    read_splits,
+    source_paths,
+    test_names,
+    write_splits,
+)
 from lhuc_asr.pipeline.stages import Stages, fingerprint
 from lhuc_asr.score.tables import PassScore
 
@@ -45,8 +80,8 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         for fold, fold_layout in enumerate(folds, start=1):
             logger.info("fold %d of %d", fold, config.folds)
             _run_experiment(config, fold_layout, fold)
-        pool_folds(layout, folds, "test")
-        return compare_split(layout, "test", config.seed)
+        pool_folds(layout, folds, "test", passes_of(config))
+        return compare_split(layout, "test", passes_of(config), config.seed)
 
 
 def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) -> list[PassScore]:
@@ -62,7 +97,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             *(config.seed, fold, config.folds, config.corpus, config.hours, config.heldout_speakers),
             *(config.max_skipped, fingerprint(source_paths(config))),
         ],
-        outputs=[layout.manifest(split) for split in splits],
+        outputs=[*(layout.manifest(split) for split in splits), *made_paths(config, layout.folder)],
     )
     config = _at_corpus_rate(config, layout, splits)
     training = [utterance for split in (TRAIN, HELDOUT) for utterance in read_manifest(layout.manifest(split))]
@@ -71,41 +106,51 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         partial(write_language, config, training, layout.lang),
         after=["corpus"],
         options=[config.lexicon, config.lm, fingerprint(language_paths(config))],
+        outputs=language_outputs(layout.lang),
     )
     stages.run(
         "features",
         partial(_extract_features, config, layout, tests),
         after=["corpus"],
         options=[config.features, config.alignment_features, config.speeds],
-        outputs=[layout.features(split) for split in splits],
+        outputs=[
+            *(layout.features(split) for split in splits),
+            *(layout.alignment_features(split) for split in (TRAIN, HELDOUT)),
+        ],
     )
     stages.run(
         "monophones",
         partial(train_gaussians, config, layout),
         after=["lang", "features"],
         options=[config.monophone],
+        outputs=[layout.hmm("mono") / GMM_FILE, *_alignment_outputs(layout, "mono")],
     )
     aligner, alignment = "monophones", "mono"
     for number in range(1, config.realignments + 1):
-        _train_stage(stages, config, layout, f"first{number}", alignment, after=aligner)
+        schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
+        trainer = config.trainer.model_copy(update={"schedule": schedule})
+        _train_stage(stages, config, layout, f"first{number}", alignment, aligner, trainer)
         stages.run(
             f"realign{number}",
             partial(realign, config, layout, f"first{number}", f"dnn{number}", alignment),
             after=[f"network first{number}"],
+            outputs=_alignment_outputs(layout, f"dnn{number}"),
         )
         aligner, alignment = f"realign{number}", f"dnn{number}"
-    _train_stage(stages, config, layout, SI, alignment, after=aligner)
+    _train_stage(stages, config, layout, SI, alignment, aligner, config.trainer)
     stages.run(
         "graph",
         partial(_build_graph, config, layout, alignment),
         after=["lang", aligner],
         options=[config.transition_scale],
+        outputs=[layout.lang / name for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
     )
     stages.run(
         "tuning",
         partial(tune, config, layout, alignment),
         after=[f"network {SI}", "graph"],
         options=[config.search, config.tuning, config.lhuc],
+        outputs=[layout.decode(HELDOUT, name) / SEARCH_FILE for name in (SI, LHUC)],
     )
     passes: list[PassScore] = []
     for split in tests:
@@ -113,22 +158,32 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             f"two passes over {split}",
             partial(run_two_pass, config, layout, split, alignment),
             after=["tuning"],
-            options=[split],
-            outputs=[layout.decode(split, name) / WER_FILE for name in PASSES],
+            options=[split, config.oracle],
+            outputs=pass_outputs(config, layout, split),
         )
-        passes += compare_split(layout, split, config.seed)
+        passes += compare_split(layout, split, passes_of(config), config.seed)
     return passes
 
 
+def _alignment_outputs(layout: Layout, name: str) -> list[Path]:
+    return [layout.hmm(name) / TOPOLOGY_FILE, *(alignment_path(layout, name, split) for split in (TRAIN, HELDOUT))]
+
+
 def _train_stage(
-    stages: Stages, config: ExperimentConfig, layout: Layout, name: str, alignment: str, after: str
+    stages: Stages,
+    config: ExperimentConfig,
+    layout: Layout,
+    name: str,
+    alignment: str,
+    after: str,
+    trainer: TrainerConfig,
 ) -> None:
     stage = f"network {name}"
     stages.run(
         stage,
-        lambda: train_network(config, layout, name, alignment, stages.key(stage)),
+        lambda: train_network(config, layout, name, alignment, trainer, stages.key(stage)),
         after=[after],
-        options=[config.dnn, config.trainer],
+        options=[config.dnn, trainer],
         outputs=[layout.acoustic_model(name) / MODEL_FILE],
     )
 

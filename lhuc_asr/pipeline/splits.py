@@ -59,6 +59,16 @@ def source_paths(config: ExperimentConfig) -> list[Path]:
             return []
 
 
+def made_paths(config: ExperimentConfig, folder: Path) -> list[Path]:
+    """The folder of recordings that reading the corpus makes, where it makes one."""
+    match config.corpus:
+        case SyntheticSource(voices=voices):
+            # Voices of other options are other voices: they get a folder of their own.
+            return [folder / f"voices-{hashlib.sha256(voices.model_dump_json().encode()).hexdigest()[:8]}"]
+        case _:
+            return []
+
+
 def read_splits(config: ExperimentConfig, folder: Path) -> Splits:
     """Read and validate a recipe's corpus.
 
@@ -141,8 +151,7 @@ def _read(config: ExperimentConfig, folder: Path) -> tuple[Reading, dict[str, Re
         case KaldiSource(train=train_folder, test=test_folder):
             return read_kaldi_dir(train_folder), {"test": read_kaldi_dir(test_folder)}
         case SyntheticSource(voices=voices):
-            # Voices of other options are other voices: they get a folder of their own.
-            root = folder / f"voices-{hashlib.sha256(voices.model_dump_json().encode()).hexdigest()[:8]}"
+            (root,) = made_paths(config, folder)
             if not root.exists():
                 generate(voices, root, config.workers)
             return (

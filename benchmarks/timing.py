@@ -1,0 +1,75 @@
+"""Alternating measurements: what is compared runs in turns, so that a busy moment of the machine meets all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of some measurements."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of a list of numbers."""
+        return cls(*(float(quartile) for quartile in np.quantile(values, [0.25, 0.5, 0.75])))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+class Turns:
+    """Seconds of several functions, measured in turns: A B A B ...
+
+    Args:
+        candidates: What to measure, by name; each is called once before, to warm up.
+        seconds: Rounds go on for about so long, at least three of them.
+        clock: ``time.process_time`` counts this process' cores only, so others on the machine disturb little; right
+            where all work is done in one thread. ``time.perf_counter`` is the wall's.
+    """
+
+    def __init__(
+        self,
+        candidates: Mapping[str, Callable[[], object]],
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.seconds: dict[str, list[float]] = {name: [] for name in candidates}
+        for function in candidates.values():
+            function()
+        end = time.perf_counter() + seconds
+        rounds = 0
+        while rounds < 3 or time.perf_counter() < end:
+            for name, function in candidates.items():
+                start = clock()
+                function()
+                self.seconds[name].append(clock() - start)
+            rounds += 1
+
+    def of(self, name: str) -> Spread:
+        """Seconds a call."""
+        return Spread.of(self.seconds[name])
+
+    def ratio(self, name: str, base: str) -> Spread:
+        """How many times longer ``name`` takes than ``base``, a round at a time."""
+        return Spread.of([mine / its for mine, its in zip(self.seconds[name], self.seconds[base], strict=True)])
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a small table; the first column is text."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(width=120).print(table)

@@ -1,0 +1,86 @@
+"""One step of training against the matrix products that it cannot do without. Aim: at most 1.5 times.
+
+A step fetches a mini-batch (shuffled frames with their context), goes forward and backward, clips the gradient and
+updates the weights. Its products are: forward in every layer, the gradient of every weight, the gradient of every
+layer's input but the lowest. Everything else is overhead, and should stay small beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from timing import Turns, show
+
+from lhuc_asr.features.store import StoredUtterance
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.schedule import Newbob
+from lhuc_asr.nnet.trainer import TrainerConfig, _epoch, _optimizer
+
+DIMENSION, PDFS, CONTEXT, BATCH, STEPS = 40, 105, 7, 256, 8
+AIM = 1.5
+
+
+def main() -> None:
+    """Measure the shapes of the AN4 recipe and of the paper."""
+    torch.set_num_threads(1)
+    rows = []
+    for name, config, seconds in (
+        ("5 x 512 ReLU", DnnConfig(hidden_layers=5, hidden_units=512, activation="relu", context=CONTEXT), 10),
+        ("the same, dropout 0.2", DnnConfig(hidden_layers=5, hidden_units=512, activation="relu", dropout=0.2, context=CONTEXT), 10),
+        ("6 x 2048 sigmoid", DnnConfig(hidden_layers=6, hidden_units=2048, context=CONTEXT), 20),
+    ):
+        turns = Turns({"steps": training_steps(config), "products": products(config)}, seconds)
+        milliseconds = [f"{1000 * turns.of(part).median / STEPS:.1f}" for part in ("steps", "products")]
+        rows.append([name, *milliseconds, turns.ratio("steps", "products")])
+    show(
+        f"training, batches of {BATCH}: a step against its matrix products (aim: at most {AIM})",
+        ["network", "step, ms", "products, ms", "ratio [quartiles]"],
+        rows,
+    )
+
+
+def training_steps(config: DnnConfig) -> Callable[[], object]:
+    """An epoch over utterances of 2.56 s that make ``STEPS`` mini-batches."""
+    source = noise_source(BATCH, STEPS)
+    model = Dnn(config, DIMENSION, PDFS)
+    model.initialise(torch.Generator().manual_seed(1))
+    trainer = TrainerConfig(batch_size=BATCH)
+    optimizer = _optimizer(model, trainer)
+    newbob = Newbob(0.001)
+    return lambda: _epoch(model, optimizer, source, trainer, newbob, 1, torch.device("cpu"))
+
+
+def noise_source(frames: int, utterances: int) -> FrameSource:
+    """Utterances of noise with random pdfs as targets."""
+    generator = np.random.default_rng(1)
+    features = generator.standard_normal((frames * utterances, DIMENSION), dtype=np.float32)
+    targets = generator.integers(0, PDFS, frames * utterances, dtype=np.int32)
+    stored = [StoredUtterance(str(u), str(u), u * frames, frames) for u in range(utterances)]
+    return FrameSource(features, targets, stored, CONTEXT)
+
+
+def products(config: DnnConfig) -> Callable[[], object]:
+    """The products of as many steps, into memory that is there already."""
+    widths = [(2 * CONTEXT + 1) * DIMENSION] + [config.hidden_units] * config.hidden_layers + [PDFS]
+    weights = [torch.randn(above, below) for below, above in pairwise(widths)]
+    values = [torch.randn(BATCH, width) for width in widths]  # activations, and gradients of the same shapes
+    results = [torch.empty(BATCH, width) for width in widths]
+    gradients = [torch.empty_like(weight) for weight in weights]
+
+    def run() -> None:
+        for _ in range(STEPS):
+            for layer, weight in enumerate(weights):
+                torch.mm(values[layer], weight.T, out=results[layer + 1])
+                torch.mm(values[layer + 1].T, values[layer], out=gradients[layer])
+                if layer:
+                    torch.mm(values[layer + 1], weight, out=results[layer])
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

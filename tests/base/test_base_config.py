@@ -1,0 +1,128 @@
+"""Configurations are strict, and every mistake is explained in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError
+
+from lhuc_asr.base.config import StrictModel, dump_config, load_config, parse_config
+from lhuc_asr.base.errors import ConfigError
+
+
+class Inner(StrictModel):
+    """A group of keys."""
+
+    rate: float = Field(0.1, gt=0.0)
+    steps: tuple[int, ...] = (1, 2)
+
+
+class Left(StrictModel):
+    """One member of a union."""
+
+    kind: Literal["left"]
+    inner: Inner = Inner()
+
+
+class Right(StrictModel):
+    """The other."""
+
+    kind: Literal["right", "starboard"]
+    path: Path
+
+
+class Outer(StrictModel):
+    """A configuration."""
+
+    name: str = "x"
+    inner: Inner = Inner()
+    side: Annotated[Left | Right, Field(discriminator="kind")] = Left(kind="left")
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(Outer, path, overrides)
+
+
+def refused(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, *overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_overrides_win_and_the_last_one_most(tmp_path: Path) -> None:
+    config = load(tmp_path, "inner: {rate: 0.2}", "inner.rate=0.3", "inner.rate=1e-3", "inner.steps=[5]", "name=a=b")
+    assert config == Outer(name="a=b", inner=Inner(rate=0.001, steps=(5,)))
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "# nothing\n") == Outer()
+
+
+def test_a_heading_with_nothing_below_it_can_be_overridden(tmp_path: Path) -> None:
+    assert load(tmp_path, "inner:\n", "inner.rate=0.5").inner.rate == 0.5
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Outer().name = "other"  # type: ignore[misc]
+
+
+@given(rate=st.floats(1e-9, 1e9), steps=st.lists(st.integers()), name=st.text(st.characters(exclude_categories=["C"])))
+def test_a_dump_loads_as_the_same(
+    rate: float, steps: list[int], name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    config = Outer(name=name, inner=Inner(rate=rate, steps=tuple(steps)))
+    assert load(tmp_path_factory.mktemp("dump"), dump_config(config)) == config
+
+
+MISTAKES = [
+    ("inner: {rat: 1}", "unknown key 'inner.rat'; did you mean 'rate'?"),
+    ("zzz: 1", "unknown key 'zzz'; known keys: inner, name, side"),
+    ("side: {kind: left, inner: {rte: 1}}", "unknown key 'side.inner.rte'; did you mean 'rate'?"),
+    ("side: {kind: starboard, path: a, qqq: 1}", "unknown key 'side.qqq'; known keys: kind, path"),
+    ("side: {kind: right}", "side.path: Field required"),
+    ("side: {kind: up}", "side: Input tag 'up' found using 'kind' does not match"),
+    ("inner: {rate: -1}", "inner.rate: Input should be greater than 0 (found -1)"),
+    ("inner: {steps: [1, x]}", "inner.steps.1: Input should be a valid integer"),
+    ("inner: 3", "inner: Input should be a valid dictionary"),
+    ("- a", "expected a mapping of keys to values, found list"),
+    ("name: [x", "not valid YAML: expected ',' or ']'"),
+    ("name: \x01", "not valid YAML: "),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_a_mistake_names_file_key_and_remedy(text: str, message: str, tmp_path: Path) -> None:
+    found = refused(tmp_path, text)
+    assert found.startswith(f"{tmp_path / 'config.yaml'}: ")
+    assert message in found
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    message = refused(tmp_path, "nam: x\ninner: {rate: 0}")
+    assert "unknown key 'nam'" in message
+    assert "inner.rate" in message
+
+
+def test_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(Outer, path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such configuration file"):
+        load_config(Outer, tmp_path / "nowhere.yaml")
+
+
+def test_plain_values_are_checked_the_same_way() -> None:
+    with pytest.raises(ConfigError, match=r"model\.safetensors: unknown key 'inner\.rat'"):
+        parse_config(Outer, {"inner": {"rat": 1}}, "model.safetensors")

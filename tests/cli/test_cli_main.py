@@ -1,0 +1,204 @@
+"""What a user sees: help at once, mistakes in one line, a table at the end."""
+
+from __future__ import annotations
+
+import errno
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr import __version__
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.cli import main as command_line
+
+VERBS = ("run", "download")
+HEAVY = ("torch", "librosa", "matplotlib", "kaldifst", "numpy", "pydantic")
+HELP_SECONDS = 0.5
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh process."""
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def command(package_log, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Run ``lhuc-asr`` in this process; returns what it exits with."""
+
+    def call(*arguments: object) -> object:
+        monkeypatch.setattr(sys, "argv", ["lhuc-asr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            command_line.main()
+        return caught.value.code
+
+    return call
+
+
+def mistake(code: object) -> str:
+    """The one line of a mistake; Python exits with status 1 where the code is a text."""
+    assert isinstance(code, str)
+    assert code.startswith("lhuc-asr: error: ")
+    assert "\n" not in code
+    return code.removeprefix("lhuc-asr: error: ")
+
+
+# Help.
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from lhuc_asr.cli.main import main\n"
+        "try: main()\n"
+        f"except SystemExit: print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert python(code, "--help").stdout.splitlines()[-1] == "[]"
+
+
+def test_help_comes_in_half_a_second() -> None:
+    """The best of a few, against what an empty Python takes: the machine may be busy."""
+
+    def seconds(code: str) -> float:
+        start = time.perf_counter()
+        assert python(code, "--help").returncode == 0
+        return time.perf_counter() - start
+
+    main = "from lhuc_asr.cli.main import main; main()"
+    assert min(seconds(main) for _ in range(5)) < HELP_SECONDS + min(seconds("") for _ in range(2))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(verb, "--help") == 0
+    assert verb in capsys.readouterr().out
+
+
+def test_the_verbs_are_all_listed_here() -> None:
+    assert {info.callback.__name__ for info in command_line.app.registered_commands if info.callback} == set(VERBS)
+
+
+def test_version(command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--version") == 0
+    assert capsys.readouterr().out.strip() == f"lhuc-asr {__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("rnu",), ("run",), ("run", "--sped", "x"), ("download", "librispeach", "a", "b")]
+)
+def test_a_wrong_command_exits_with_status_2(arguments: tuple[str, ...], command) -> None:
+    assert command(*arguments) == 2
+
+
+# Mistakes.
+
+CONFIGURATIONS = [
+    ("dnn.hiden_units=3", "unknown key 'dnn.hiden_units'; did you mean 'hidden_units'?"),
+    ("corpus.voices.trainig_speakers=3", "unknown key 'corpus.voices.trainig_speakers'; did you mean 'training_speak"),
+    ("corpus.qqq=3", "unknown key 'corpus.qqq'; known keys: kind, voices"),
+    ("sede=3", "unknown key 'sede'; did you mean 'seed'?"),
+    ("exp", "'exp': an override has the form key=value, for example lhuc.sweeps=3"),
+    ("=3", "'=3': an override has the form key=value"),
+    ("seed=[1", "'seed=[1': the value is not valid YAML: expected ',' or ']'"),
+    ("seed.x=1", "'seed.x=1': 'seed' is a value, not a group of keys"),
+    ("seed=-1", "seed: Input should be greater than or equal to 0 (found -1)"),
+    ("corpus.kind=an5", "corpus: Input tag 'an5'"),
+    ("speeds=[0.9]", "speeds (0.9,): expected 1.0 among them"),
+    ("tuning.acoustic_scales=[-1]", "tuning.acoustic_scales.0: Input should be greater than 0"),
+    ("name=../x", "name: String should match pattern"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), CONFIGURATIONS)
+def test_a_mistake_in_the_configuration_is_explained(
+    override: str, message: str, command, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    assert message in mistake(command("run", tiny_recipe, f"exp={tmp_path / 'exp'}", override))
+    assert not (tmp_path / "exp").exists()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml"])
+def test_a_recipe_that_is_not_there_is_named(name: str, command, tmp_path: Path) -> None:
+    assert "no such configuration file" in mistake(command("run", tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["name: [x\nlhuc: }\n", "- a\n", "\tname: x", "\x00"])
+def test_a_file_that_is_no_configuration_is_one_line(text: str, command, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert str(path) in mistake(command("run", path))
+
+
+def test_a_file_in_place_of_the_folder_is_named(command, tiny_recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "exp").write_text("", encoding="utf-8")
+    for folder in (tmp_path / "exp", tmp_path / "exp" / "below"):
+        message = mistake(command("run", tiny_recipe, f"exp={folder}"))
+        assert message.startswith(f"{folder}: cannot be written to")
+        assert "exp=DIR" in message
+
+
+def test_a_file_in_place_of_a_stage_folder_is_named(command, tiny_recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    (folder / "lang").write_text("", encoding="utf-8")
+    message = mistake(command("run", tiny_recipe, f"exp={folder}"))
+    assert f"{folder}/lang" in message
+    assert message.endswith("what was finished before is intact")
+    assert (folder / "stages" / "corpus.json").exists()
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def app() -> None:
+        raise error
+
+    return app
+
+
+def test_the_systems_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, command) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "exp/features.bin")
+    monkeypatch.setattr(command_line, "app", failing(full))
+    assert mistake(command()) == "exp/features.bin: No space left on device; what was finished before is intact"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, package_log, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["lhuc-asr", "--debug", "run", str(tmp_path / "nowhere")])
+    with pytest.raises(ValueError, match="no such configuration file"):
+        command_line.main()
+
+
+def test_an_interruption_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, command, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lhuc_asr.pipeline.run.run_recipe", lambda config: failing(KeyboardInterrupt())())
+    assert command("run", tiny_recipe) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "lhuc-asr: interrupted; the same command goes on from the last finished stage"
+
+
+# A recipe.
+
+
+def test_run_ends_with_a_table_that_names_splits_and_passes(
+    copied: Path, tiny_recipe: Path, package_log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["lhuc-asr", "run", str(tiny_recipe), f"exp={copied}"])
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    assert caught.value.code in (0, None)
+    shown = capsys.readouterr().out
+    for word in ("test", "control", "si", "lhuc", "errors/words", "better/worse/equal", str(copied / "decode")):
+        assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", shown), word
+
+
+def test_download_of_an_unknown_subset_lists_the_known_ones(command, tmp_path: Path) -> None:
+    message = mistake(command("download", "librispeech", "foo", tmp_path))
+    assert "no subset 'foo'" in message
+    assert "train-clean-5" in message
+
+
+def test_errors_of_the_package_are_built_ins_too() -> None:
+    assert issubclass(CorpusError, ValueError)

@@ -1,0 +1,104 @@
+"""Mini-batches: every frame with a target once, with its own context and target; priors by counting."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lhuc_asr.features.context import splice
+from lhuc_asr.features.store import StoredUtterance
+from lhuc_asr.nnet import frames as frames_module
+from lhuc_asr.nnet.frames import FrameSource, priors
+
+
+def _source(lengths: list[int], context: int, seed: int = 0) -> FrameSource:
+    """Rows name themselves: row n is (n, -n); its target is n modulo 7, or none."""
+    count = sum(lengths)
+    features = np.stack([np.arange(count), -np.arange(count)], axis=1).astype(np.float32)
+    targets = (np.arange(count) % 7).astype(np.int32)
+    targets[np.random.default_rng(seed).random(count) < 0.2] = -1
+    firsts = np.cumsum([0, *lengths[:-1]]).tolist()
+    utterances = [
+        StoredUtterance(str(n), "s", first, length)
+        for n, (first, length) in enumerate(zip(firsts, lengths, strict=True))
+    ]
+    return FrameSource(features, targets, utterances, context)
+
+
+def _expected(source: FrameSource) -> dict[int, tuple[list[float], int]]:
+    """Each row with a target: its spliced features, each utterance spliced by itself, and its target."""
+    rows = {}
+    for utterance in source.utterances:
+        spliced = splice(torch.from_numpy(source.features[utterance.rows]), source.context)
+        for offset, row in enumerate(range(utterance.first, utterance.first + utterance.frames)):
+            if source.targets[row] >= 0:
+                rows[row] = (spliced[offset].tolist(), int(source.targets[row]))
+    return rows
+
+
+def _found(batches, context: int) -> list[tuple[int, tuple[list[float], int]]]:
+    found = []
+    for features, targets in batches:
+        assert features.dtype == torch.float32
+        assert targets.dtype == torch.int64
+        for vector, target in zip(features.tolist(), targets.tolist(), strict=True):
+            found.append((int(vector[2 * context]), (vector, target)))
+    return found
+
+
+@pytest.mark.parametrize("block_frames", [1, 20, 1000])
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 25), min_size=1, max_size=6),
+    context=st.integers(0, 3),
+    batch=st.integers(1, 20),
+    seed=st.integers(0, 99),
+)
+def test_every_frame_with_a_target_comes_once(block_frames, lengths, context, batch, seed):
+    source, expected = _source(lengths, context, seed), None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames_module, "BLOCK_FRAMES", block_frames)
+        expected = _expected(source)
+        in_order = _found(source.in_order(batch), context)
+        shuffled = _found(source.shuffled(batch, torch.Generator().manual_seed(seed)), context)
+    assert [row for row, _ in in_order] == sorted(expected)
+    assert dict(in_order) == expected
+    assert len(shuffled) == len(expected)
+    assert dict(shuffled) == expected
+
+
+def test_batches_are_full_but_the_last():
+    source = _source([50, 50], 1)
+    sizes = [len(targets) for _, targets in source.shuffled(16, torch.Generator().manual_seed(0))]
+    assert all(size == 16 for size in sizes[:-1])
+    assert 1 <= sizes[-1] <= 16
+
+
+def test_the_order_is_the_generators():
+    source = _source([40, 30, 20], 1)
+    orders = [
+        [row for row, _ in _found(source.shuffled(8, torch.Generator().manual_seed(seed)), 1)] for seed in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_only_the_chosen_utterances_are_read():
+    source = _source([10, 10, 10], 0)
+    middle = FrameSource(source.features, source.targets, source.utterances[1:2], 2)
+    rows = {row for row, _ in _found(middle.in_order(4), 2)}
+    assert rows
+    assert rows <= set(range(10, 20))
+    first_vector = next(middle.in_order(1))[0]
+    assert first_vector.min() >= -19
+    assert not (first_vector == 9).any()
+
+
+def test_priors_are_relative_frequencies():
+    targets = np.array([0, 0, 0, 2, -1, -1], np.int32)
+    found = priors(targets, 4, 1.0).exp().tolist()
+    assert found == pytest.approx([4 / 8, 1 / 8, 2 / 8, 1 / 8])
+    assert math.fsum(found) == pytest.approx(1.0)

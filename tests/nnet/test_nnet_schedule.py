@@ -1,0 +1,60 @@
+"""Newbob, a table: held-out losses, and the learning rates and states that follow."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lhuc_asr.nnet.schedule import Newbob, NewbobConfig
+
+CONFIG = NewbobConfig(learning_rate=0.8, halve_below=0.01, stop_below=0.001, max_epochs=8)
+
+
+@pytest.mark.parametrize(
+    ("losses", "rates", "finished"),
+    [
+        pytest.param([2.0, 1.5, 1.2], [0.8, 0.8, 0.8], False, id="full steps while they help"),
+        pytest.param([2.0, 1.99], [0.8, 0.4], False, id="half a percent: halving begins"),
+        pytest.param([2.0, 1.98], [0.8, 0.8], False, id="one percent is enough"),
+        pytest.param([2.0, 2.1], [0.8, 0.4], False, id="worse: halving begins, not the end"),
+        pytest.param([2.0, 1.99, 1.5], [0.8, 0.4, 0.2], False, id="once begun, halved every epoch"),
+        pytest.param([2.0, 1.99, 1.9899], [0.8, 0.4, 0.2], True, id="halving helps no more: the end"),
+        pytest.param([2.0, 1.99, 2.5], [0.8, 0.4, 0.2], True, id="worse while halving: the end"),
+        pytest.param([2.0, 2.5, 1.99], [0.8, 0.4, 0.2], False, id="measured against the best, not the last"),
+        pytest.param([2.0, 2.5, 2.4], [0.8, 0.4, 0.2], True, id="better than the last is not enough"),
+        pytest.param([2.0, 1.9, 1.8, 1.7, 1.6, 1.5, 1.4, 1.3], [0.8] * 8, True, id="as many epochs as allowed"),
+        pytest.param([1000.0], [0.8], False, id="the first epoch has nothing to be compared with"),
+        pytest.param([0.0, 0.0], [0.8, 0.4], False, id="no loss is left: nothing to improve"),
+        pytest.param([0.0, 0.5], [0.8, 0.4], False, id="no loss was left"),
+    ],
+)
+def test_newbob(losses, rates, finished):
+    state, found = Newbob(CONFIG.learning_rate), []
+    for loss in losses:
+        assert not state.finished
+        state = state.after(loss, CONFIG)
+        found.append(state.learning_rate)
+    assert found == pytest.approx(rates)
+    assert state.finished == finished
+    assert state.best_loss == min(losses)
+    assert state.epochs == len(losses)
+
+
+@given(losses=st.lists(st.floats(0.0, 100.0), min_size=8, max_size=8))
+def test_training_always_ends_and_the_rate_never_rises(losses):
+    state = Newbob(CONFIG.learning_rate)
+    for loss in losses:
+        following = state.after(loss, CONFIG)
+        assert following.learning_rate <= state.learning_rate
+        assert following.best_loss <= state.best_loss
+        assert following.halving or not state.halving
+        state = following
+        if state.finished:
+            break
+    assert state.finished
+
+
+def test_a_state_survives_as_a_dictionary():
+    state = Newbob(0.8).after(2.0, CONFIG).after(1.999, CONFIG)
+    assert Newbob(**dataclasses.asdict(state)) == state

@@ -1,0 +1,250 @@
+"""Training: it learns, a killed run ends with the bits of one that was not, worse epochs are undone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lhuc_asr.base.errors import AlignmentError, CheckpointError
+from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.schedule import NewbobConfig
+from lhuc_asr.nnet.trainer import TrainerConfig, evaluate, train
+
+CPU = torch.device("cpu")
+SHAPE = DnnConfig(hidden_layers=2, hidden_units=16, activation="relu", dropout=0.2, context=1)
+# A rate so high that some epochs make the held-out loss worse.
+BUMPY = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.5, stop_below=0.0, max_epochs=6))
+CALM = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.05, max_epochs=6))
+
+
+def _model(seed: int = 0, shape: DnnConfig = SHAPE) -> Dnn:
+    model = Dnn(shape, 2, 4)
+    model.initialise(torch.Generator().manual_seed(seed))
+    return model
+
+
+class _KilledError(Exception):
+    """What stands for a killed process."""
+
+
+class _KilledSource(FrameSource):
+    """Kills the process in the third mini-batch of the second epoch."""
+
+    epochs = 0
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        type(self).epochs += 1
+        for number, batch in enumerate(super().shuffled(batch_size, generator)):
+            if type(self).epochs == 2 and number == 2:
+                raise _KilledError
+            yield batch
+
+
+class _Run:
+    """One call of ``train``, which a chosen epoch may kill."""
+
+    def __init__(self, path: Path, training: FrameSource, heldout: FrameSource, config: TrainerConfig) -> None:
+        self.path, self.training, self.heldout, self.config = path, training, heldout, config
+        self.epochs: list[dict[str, Any]] = []
+
+    def __call__(self, kill_after: int | None = None, seed: int = 3, model: Dnn | None = None) -> Dnn:
+        def on_epoch(figures: dict[str, Any]) -> None:
+            self.epochs.append(figures)
+            if figures["epoch"] == kill_after:
+                raise _KilledError
+
+        model = _model() if model is None else model
+        return train(model, self.training, self.heldout, self.config, self.path, seed, CPU, on_epoch)
+
+
+def _same(one: Dnn, other: Dnn) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_separable_problem_is_learned(tmp_path, make_source):
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    before = evaluate(_model(), run.heldout, CPU)
+    model = run()
+    after = evaluate(model, run.heldout, CPU)
+    assert before.loss == pytest.approx(np.log(4), rel=1e-5)
+    assert after.accuracy > 0.97
+    assert after.loss < 0.15
+    assert not model.training
+
+
+@pytest.mark.parametrize("config", [BUMPY, CALM], ids=["bumpy", "calm"])
+def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(tmp_path, make_source, config):
+    training, heldout = make_source(0, noise=0.3), make_source(1, 300, noise=0.3)
+    whole = _Run(tmp_path / "whole", training, heldout, config)
+    expected = whole()
+    if config is BUMPY:
+        assert {figures["kept"] for figures in whole.epochs} == {True, False}
+    for epoch in range(1, len(whole.epochs) + 1):
+        run = _Run(tmp_path / f"killed-{epoch}", training, heldout, config)
+        with pytest.raises(_KilledError):
+            run(kill_after=epoch)
+        # The new process starts from other weights: all that counts must come from the file.
+        resumed = run(model=_model(seed=99))
+        assert _same(resumed, expected), f"killed after epoch {epoch}"
+        assert run.path.read_bytes() == whole.path.read_bytes()
+        timeless = [[{**figures, "seconds": 0} for figures in one.epochs] for one in (run, whole)]
+        assert timeless[0] == timeless[1]
+
+
+def test_a_run_killed_after_every_epoch_ends_with_the_same_bits(tmp_path, make_source):
+    training, heldout = make_source(0, noise=0.3), make_source(1, 300, noise=0.3)
+    whole = _Run(tmp_path / "whole", training, heldout, BUMPY)
+    expected = whole()
+    run = _Run(tmp_path / "killed", training, heldout, BUMPY)
+    for epoch in range(1, len(whole.epochs) + 1):
+        with pytest.raises(_KilledError):
+            run(kill_after=epoch)
+    assert _same(run(), expected)
+
+
+def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(tmp_path, make_source):
+    training, heldout = make_source(0), make_source(1, 300)
+    expected = _Run(tmp_path / "whole", training, heldout, CALM)()
+    dying = _KilledSource(training.features, training.targets, training.utterances, training.context)
+    _KilledSource.epochs = 0
+    with pytest.raises(_KilledError):
+        _Run(tmp_path / "killed", dying, heldout, CALM)()
+    assert _same(_Run(tmp_path / "killed", training, heldout, CALM)(), expected)
+
+
+def test_a_finished_run_trains_no_more(tmp_path, make_source):
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    expected, epochs = run(), len(run.epochs)
+    assert _same(run(model=_model(seed=99)), expected)
+    assert len(run.epochs) == epochs
+
+
+def test_a_worse_epoch_is_undone(tmp_path, make_source):
+    run = _Run(tmp_path / "state", make_source(0, noise=0.3), make_source(1, 300, noise=0.3), BUMPY)
+    model = run()
+    losses = [figures["heldout_loss"] for figures in run.epochs]
+    lowest = np.minimum.accumulate(losses)
+    assert [figures["kept"] for figures in run.epochs] == [bool(a <= b) for a, b in zip(losses, lowest, strict=True)]
+    assert evaluate(model, run.heldout, CPU).loss == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_seeds_differ_and_torchs_own_generator_is_left_alone(tmp_path, make_source):
+    training, heldout = make_source(0), make_source(1, 300)
+    model, before = _model(), torch.get_rng_state()
+    one = _Run(tmp_path / "one", training, heldout, CALM)(seed=1, model=model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not _same(one, _Run(tmp_path / "two", training, heldout, CALM)(seed=2))
+
+
+def test_the_model_that_was_not_killed_does_not_depend_on_torchs_own_generator(tmp_path, make_source):
+    training, heldout = make_source(0), make_source(1, 300)
+    one = _Run(tmp_path / "one", training, heldout, CALM)()
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        two = _Run(tmp_path / "two", training, heldout, CALM)()
+    assert _same(one, two)
+
+
+def test_an_epoch_of_plain_sgd_is_the_textbooks(tmp_path, make_source):
+    """No dropout, momentum by hand, the clipped mean gradient of each mini-batch."""
+    training, heldout = make_source(0, 200), make_source(1, 100)
+    shape = SHAPE.model_copy(update={"dropout": 0.0})
+    config = TrainerConfig(
+        batch_size=50,
+        momentum=0.9,
+        weight_decay=0.01,
+        max_gradient_norm=0.5,
+        schedule=NewbobConfig(learning_rate=0.3, max_epochs=1),
+    )
+    oracle, seen = _model(shape=shape), []
+    velocity = [torch.zeros_like(p) for p in oracle.parameters()]
+
+    class Recording(FrameSource):
+        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for batch in super().shuffled(batch_size, generator):
+                seen.append(batch)
+                yield batch
+
+    source = Recording(training.features, training.targets, training.utterances, training.context)
+    found = _Run(tmp_path / "state", source, heldout, config)(model=_model(shape=shape))
+    for features, targets in seen:
+        loss = -torch.log_softmax(oracle(features), 1).gather(1, targets.unsqueeze(1)).mean()
+        gradients = torch.autograd.grad(loss, list(oracle.parameters()))
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        scale = min(1.0, 0.5 / float(norm))
+        with torch.no_grad():
+            for parameter, gradient, v in zip(oracle.parameters(), gradients, velocity, strict=True):
+                v.mul_(0.9).add_(scale * gradient + 0.01 * parameter)
+                parameter.sub_(0.3 * v)
+    for parameter, expected in zip(found.parameters(), oracle.parameters(), strict=True):
+        assert torch.allclose(parameter, expected, atol=1e-5)
+
+
+def test_bfloat16_learns_and_keeps_its_weights_in_float32(tmp_path, make_source):
+    config = CALM.model_copy(update={"precision": "bfloat16"})
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), config)
+    model = run()
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert evaluate(model, run.heldout, CPU).accuracy > 0.97
+
+
+def test_evaluation_is_the_mean_over_frames_with_targets(make_source):
+    source = make_source(0, 90)
+    source.targets[10:20] = -1
+    model = _model()
+    torch.nn.init.normal_(model.output.weight, generator=torch.Generator().manual_seed(0))
+    features, targets = next(source.in_order(1000))
+    log_posteriors = torch.log_softmax(model.eval()(features), 1)
+    found = evaluate(model, source, CPU)
+    assert len(targets) == 80
+    assert found.loss == pytest.approx(-float(log_posteriors.gather(1, targets.unsqueeze(1)).mean().detach()), rel=1e-5)
+    assert found.accuracy == pytest.approx(float((log_posteriors.argmax(1) == targets).float().mean()))
+
+
+@pytest.mark.parametrize("empty", ["training", "heldout"])
+def test_nothing_to_learn_from_is_told(tmp_path, make_source, empty):
+    """A mean over no frames would look like a loss of zero, the best of all."""
+    sources = {"training": make_source(0), "heldout": make_source(1, 300)}
+    sources[empty] = replace(sources[empty], targets=np.full_like(sources[empty].targets, -1))
+    with pytest.raises(AlignmentError, match="no frame of 3 utterances has a target"):
+        _Run(tmp_path / "state", sources["training"], sources["heldout"], CALM)()
+
+
+def test_divergence_is_told_and_the_last_good_state_kept(tmp_path, make_source):
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    with pytest.raises(_KilledError):
+        run(kill_after=2)
+    kept = run.path.read_bytes()
+    run.training = replace(run.training, features=np.full_like(run.training.features, np.nan))
+    with pytest.raises(CheckpointError, match=r"epoch 3: the loss is nan.*lower trainer\.schedule\.learning_rate"):
+        run()
+    assert run.path.read_bytes() == kept
+
+
+def test_the_state_of_another_network_is_refused(tmp_path, make_source):
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    with pytest.raises(_KilledError):
+        run(kill_after=1)
+    wider = _model(shape=SHAPE.model_copy(update={"hidden_units": 17}))
+    with pytest.raises(CheckpointError, match="(?s)state of another network.*delete it to train from the start"):
+        run(model=wider)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no schedule"])
+def test_a_damaged_state_is_told(tmp_path, make_source, damage):
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    with pytest.raises(_KilledError):
+        run(kill_after=1)
+    if damage == "cut":
+        run.path.write_bytes(run.path.read_bytes()[:-1])
+    else:
+        save_tensors(run.path, load_tensors(run.path)[0], {})
+    with pytest.raises(CheckpointError, match=r"state: .*; delete it"):
+        run()

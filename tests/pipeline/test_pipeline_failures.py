@@ -1,0 +1,243 @@
+"""What users get wrong, and what recordings do: one line that tells what to do, or a listed skip with a limit."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from lhuc_asr.base.config import load_config
+from lhuc_asr.base.errors import CorpusError, LexiconError, LhucError
+from lhuc_asr.corpus.librispeech import read_librispeech
+from lhuc_asr.corpus.utterance import read_manifest
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.run import run_recipe
+from lhuc_asr.pipeline.stages import Stages
+
+SAMPLE_RATE = 16000
+
+
+class Corpus:
+    """A Kaldi corpus that is copied from the synthetic voices, to be broken."""
+
+    def __init__(self, folder: Path, voices: Path) -> None:
+        self.folder = folder
+        self.train, self.test = folder / "train", folder / "test"
+        for split in (self.train, self.test):
+            split.mkdir(parents=True)
+            utterances = read_librispeech(voices, [split.name]).utterances
+            recordings = {u.id: Path(shutil.copy(u.audio, split / u.audio.name)) for u in utterances}
+            self.write(split, "wav.scp", {id: str(path) for id, path in recordings.items()})
+            self.write(split, "utt2spk", {u.id: u.speaker for u in utterances})
+            self.write(split, "text", {u.id: u.text for u in utterances})
+
+    @staticmethod
+    def write(split: Path, name: str, rows: dict[str, str]) -> None:
+        (split / name).write_text("".join(f"{id} {value}\n" for id, value in rows.items()), encoding="utf-8")
+
+    @staticmethod
+    def read(split: Path, name: str) -> dict[str, str]:
+        lines = (split / name).read_text(encoding="utf-8").splitlines()
+        return {id: value for id, value in (line.split(maxsplit=1) for line in lines)}
+
+    def edit(self, split: Path, name: str, change: Callable[[dict[str, str]], object]) -> None:
+        rows = self.read(split, name)
+        change(rows)
+        self.write(split, name, rows)
+
+    def recording(self, index: int = 0) -> Path:
+        """One of the training recordings."""
+        return Path(list(self.read(self.train, "wav.scp").values())[index])
+
+
+@pytest.fixture
+def corpus(finished: Path, tmp_path: Path) -> Corpus:
+    return Corpus(tmp_path / "corpus", next(finished.glob("voices-*")))
+
+
+@pytest.fixture
+def prepare(corpus: Corpus, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run the recipe on the broken corpus up to a stage: ``prepare("lang", "max_skipped=0.2")``."""
+
+    class Reached(Exception):
+        pass
+
+    def run_to(last: str, *overrides: str) -> Path:
+        real = Stages.run
+
+        def stop_after(self: Stages, name: str, action: Callable[[], None], **arguments: object) -> None:
+            real(self, name, action, **arguments)
+            if name == last:
+                raise Reached
+
+        folder = tmp_path / "exp"
+        source = f"corpus={{kind: kaldi, train: {corpus.train}, test: {corpus.test}}}"
+        config = load_config(
+            ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", source, "max_skipped=0.1", *overrides]
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(Stages, "run", stop_after)
+            with pytest.raises(Reached):
+                run_recipe(config)
+        return folder
+
+    return run_to
+
+
+def refused(prepare, *overrides: str, error: type[LhucError] = CorpusError, stage: str = "corpus") -> str:
+    """The message with which a run is refused: one line, and the stage is not taken for finished."""
+    with pytest.raises(error) as caught:
+        prepare(stage, *overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def without_samples(path: Path) -> None:
+    soundfile.write(path, np.zeros(0, np.float32), SAMPLE_RATE, format="WAV")
+
+
+def not_a_number(path: Path) -> None:
+    samples = np.full(SAMPLE_RATE, np.nan, np.float32)
+    soundfile.write(path, samples, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+
+
+def no_audio(path: Path) -> None:
+    path.write_text("these are not samples", encoding="utf-8")
+
+
+BAD_RECORDINGS = {
+    truncated: "truncated",
+    emptied: "empty",
+    without_samples: "no samples",
+    not_a_number: "NaN",
+    no_audio: "not a WAV, FLAC or Ogg recording",
+    Path.unlink: "no such recording",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_RECORDINGS, ids=lambda spoil: spoil.__name__)
+def test_one_bad_recording_is_skipped_listed_and_counted(
+    spoil: Callable[[Path], None], corpus: Corpus, prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(corpus.recording())
+    with caplog.at_level(logging.WARNING, "lhuc_asr"):
+        folder = prepare("corpus")
+    warnings = [record.getMessage() for record in caplog.records]
+    assert "skipped 1 of 36 utterances" in warnings
+    (listed,) = [line for line in warnings if corpus.recording().name in line]
+    assert BAD_RECORDINGS[spoil] in listed
+    kept = [u.id for split in ("train", "heldout") for u in read_manifest(folder / "corpus" / f"{split}.jsonl")]
+    assert len(kept) == 35
+    assert corpus.recording().stem not in kept
+
+
+@pytest.mark.parametrize("spoil", BAD_RECORDINGS, ids=lambda spoil: spoil.__name__)
+def test_too_many_bad_recordings_stop_the_run(spoil: Callable[[Path], None], corpus: Corpus, prepare) -> None:
+    for index in range(4):
+        spoil(corpus.recording(index))
+    message = refused(prepare)
+    assert "4 of 36 utterances cannot be used, more than the 10.0% allowed (max_skipped)" in message
+    assert BAD_RECORDINGS[spoil] in message
+    assert corpus.recording().name in message
+
+
+def test_a_transcript_without_audio_is_skipped(corpus: Corpus, prepare, caplog: pytest.LogCaptureFixture) -> None:
+    corpus.edit(corpus.train, "text", lambda rows: rows.update({"1001-9-0000": "GO ON"}))
+    prepare("corpus")
+    assert any("1001-9-0000" in r.getMessage() and "no recording" in r.getMessage() for r in caplog.records)
+
+
+def test_audio_without_a_transcript_is_skipped(corpus: Corpus, prepare, caplog: pytest.LogCaptureFixture) -> None:
+    corpus.edit(corpus.train, "text", lambda rows: rows.pop("1001-1-0000"))
+    prepare("corpus")
+    assert any("1001-1-0000: no transcript" in record.getMessage() for record in caplog.records)
+
+
+def test_an_id_that_comes_twice_is_refused(corpus: Corpus, prepare) -> None:
+    with (corpus.train / "wav.scp").open("a", encoding="utf-8") as file:
+        file.write(f"1001-1-0000 {corpus.recording(1)}\n")
+    message = refused(prepare)
+    assert "wav.scp:37: 1001-1-0000 comes twice" in message
+
+
+def test_a_test_speaker_who_is_a_training_speaker_is_refused(corpus: Corpus, prepare) -> None:
+    corpus.edit(corpus.test, "utt2spk", lambda rows: rows.update(dict.fromkeys(rows, "1002")))
+    assert "1002; a test speaker must be unseen in training" in refused(prepare)
+
+
+def test_too_many_heldout_speakers_are_refused(prepare) -> None:
+    message = refused(prepare, "heldout_speakers=6")
+    assert "6 training speakers, of which heldout_speakers=6" in message
+    assert "lower heldout_speakers" in message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{kind: an4, dir: /nowhere}",
+        "{kind: librispeech, dir: /nowhere}",
+        "{kind: kaldi, train: /nowhere, test: /nowhere}",
+    ],
+)
+def test_a_wrong_corpus_path_is_named(source: str, prepare) -> None:
+    message = refused(prepare, f"corpus={source}")
+    assert message.startswith("/nowhere: no ")
+    assert "expected" in message
+
+
+def test_a_word_without_pronunciation_is_an_error_where_asked(corpus: Corpus, prepare, lexicon: Path) -> None:
+    message = refused(
+        prepare, f"lexicon.path={lexicon}", "lexicon.unknown_words=error", error=LexiconError, stage="lang"
+    )
+    assert "THE" in message
+
+
+def test_a_word_without_pronunciation_is_unknown_where_asked(prepare, lexicon: Path) -> None:
+    folder = prepare("graph", f"lexicon.path={lexicon}", "lexicon.unknown_words=unk")
+    words = {line.split()[0] for line in (folder / "lang" / "lexicon.txt").read_text(encoding="utf-8").splitlines()}
+    assert "<unk>" in words
+    assert "THE" not in words
+
+
+def test_a_word_without_pronunciation_is_pronounced_by_default(prepare, lexicon: Path) -> None:
+    folder = prepare("lang", f"lexicon.path={lexicon}")
+    words = {line.split()[0] for line in (folder / "lang" / "lexicon.txt").read_text(encoding="utf-8").splitlines()}
+    assert "THE" in words
+    assert "<unk>" not in words
+
+
+@pytest.fixture
+def lexicon(finished: Path, tmp_path: Path) -> Path:
+    """The experiment's lexicon without the word THE."""
+    lines = (finished / "lang" / "lexicon.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path / "lexicon.txt"
+    path.write_text("".join(line for line in lines if line.split()[0] != "THE"), encoding="utf-8")
+    return path
+
+
+def test_a_word_that_only_a_test_transcript_has_counts_as_an_error_and_stops_nothing(corpus: Corpus, prepare) -> None:
+    """A speaker with one utterance, who says a word that nothing knows: the whole job works."""
+    keep = next(id for id in corpus.read(corpus.test, "wav.scp") if id.startswith("2002"))
+    for name in ("wav.scp", "utt2spk", "text"):
+        rows = corpus.read(corpus.test, name)
+        corpus.write(corpus.test, name, {id: v for id, v in rows.items() if id.startswith("2001") or id == keep})
+    corpus.edit(corpus.test, "text", lambda rows: rows.update({keep: "XYLOPHONE"}))
+    folder = prepare("two passes over test")
+    from lhuc_asr.base.atomic import read_json
+
+    for name in ("si", "lhuc"):
+        assert read_json(folder / "decode" / "test" / name / "wer.json")["speakers"]["2002"]["words"] == 1
+    assert (folder / "speakers" / "lhuc" / "test" / "2002.safetensors").exists()

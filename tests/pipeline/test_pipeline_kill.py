@@ -1,0 +1,159 @@
+"""A run that is killed at any moment ends, run again, as if nothing had happened; a full disk costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MAIN = "from lhuc_asr.cli.main import main; main()"
+KILLS = 6
+PATIENCE_SECONDS = 300.0
+WORKERS_END_SECONDS = 20.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def start(recipe: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """``lhuc-asr run`` in a process group of its own, that its workers can be found by."""
+    command = [sys.executable, "-c", MAIN, "run", str(recipe), f"exp={folder}", "workers=2"]
+    with log.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+
+
+def members(group: int) -> list[int]:
+    """Processes of a group that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_none(group: int) -> None:
+    end = time.monotonic() + WORKERS_END_SECONDS
+    while left := members(group):
+        assert time.monotonic() < end, f"left behind: {left}"
+        time.sleep(0.2)
+
+
+def finished_stages(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "stages").glob("*.json")}
+
+
+def executed(folder: Path) -> list[str]:
+    """Stages that ended, out of the figures; a last line that the kill cut is no stage."""
+    path = folder / "metrics.jsonl"
+    stages = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        row = json.loads(line)
+        if set(row) == {"stage", "time", "seconds"}:
+            stages.append(row["stage"])
+    return stages
+
+
+def test_a_killed_run_ends_with_the_same_bytes(finished: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "exp", tmp_path / "log"
+    moments = np.random.default_rng(1).uniform(4.0, 9.0, KILLS)
+    killed_in = []
+    for moment in moments:
+        process = start(tiny_recipe, folder, log)
+        before = len(executed(folder))
+        done = finished_stages(folder)
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed_in.append(len(finished_stages(folder)))
+        wait_for_none(process.pid)
+        assert not done & set(executed(folder)[before:]), "a finished stage was repeated"
+    assert killed_in, "no run was killed"
+    process = start(tiny_recipe, folder, log)
+    assert process.wait(PATIENCE_SECONDS) == 0, log.read_text(encoding="utf-8")
+    wait_for_none(process.pid)
+    for expected in finished.rglob("wer.json"):
+        assert (folder / expected.relative_to(finished)).read_bytes() == expected.read_bytes()
+    assert (folder / "am/si/model.safetensors").read_bytes() == (finished / "am/si/model.safetensors").read_bytes()
+    left = [path for path in folder.rglob("*") if path.name.endswith((".partial", ".old")) or "training-" in path.name]
+    assert not left
+    assert "Traceback" not in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", ["lang", "features", "monophones", "network si", "graph", "two passes over test"])
+def test_a_kill_as_a_stage_begins_costs_only_that_stage(
+    stage: str, finished: Path, copied: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """The moment that hurts most: the stage's record is gone, its outputs half replaced."""
+    (copied / "stages" / f"{stage}.json").unlink()
+    before = len(executed(copied))
+    process = start(tiny_recipe, copied, tmp_path / "log")
+    end = time.monotonic() + PATIENCE_SECONDS
+    while f"INFO {stage}\n" not in (tmp_path / "log").read_text(encoding="utf-8"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    wait_for_none(process.pid)
+    again = start(tiny_recipe, copied, tmp_path / "log")
+    assert again.wait(PATIENCE_SECONDS) == 0
+    assert executed(copied)[before:] == [stage]
+    for expected in finished.rglob("wer.json"):
+        assert (copied / expected.relative_to(finished)).read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("kilobytes", [100, 700, 1400, 2000, 2600])
+def test_a_full_disk_is_one_line_and_room_mends_it(
+    kilobytes: int, finished: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        process = start(tiny_recipe, disk / "exp", tmp_path / "log")
+        assert process.wait(PATIENCE_SECONDS) == 1
+        wait_for_none(process.pid)
+        text = (tmp_path / "log").read_text(encoding="utf-8")
+        assert "Traceback" not in text, text
+        last = text.splitlines()[-1]
+        assert last.startswith("lhuc-asr: error: ")
+        assert "No space left on device" in last or "room" in last, last
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        done = finished_stages(disk / "exp")
+        before = len(executed(disk / "exp"))
+        again = start(tiny_recipe, disk / "exp", tmp_path / "log")
+        assert again.wait(PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text(encoding="utf-8")
+        assert not done & set(executed(disk / "exp")[before:])
+        for expected in finished.rglob("wer.json"):
+            assert (disk / "exp" / expected.relative_to(finished)).read_bytes() == expected.read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_folder_without_permission_is_one_line(copied: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        copied.chmod(0o555)
+    code = "import os, sys\n" + ("os.setuid(65534)\n" if os.geteuid() == 0 else "") + MAIN
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    recipe = tiny_recipe / "config.yaml"
+    recipe.parent.chmod(0o755)
+    command = [sys.executable, "-c", code, "run", str(recipe), f"exp={copied}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    expected = f"lhuc-asr: error: {copied}: cannot be written to (Permission denied); choose another with exp=DIR"
+    assert ended.stderr.splitlines()[-1] == expected
