@@ -8,7 +8,6 @@ from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 
-
 # Held-out losses below this, in nats a frame, are zero but for rounding.
 LOSS_FLOOR = 1e-12
 

@@ -19,6 +19,7 @@ from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, reference_targets
 from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.language import tuning_folder
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 from lhuc_asr.pipeline.splits import HELDOUT
 from lhuc_asr.pipeline.two_pass import TwoPass, targets_of, transcripts_of
@@ -43,7 +44,7 @@ def tune(config: ExperimentConfig, layout: Layout, alignment: str) -> None:
     """Choose acoustic scale and insertion penalty of each pass on the held-out training speakers."""
     utterances = read_manifest(layout.manifest(HELDOUT))
     two_pass = _two_pass(config, layout, HELDOUT, alignment)
-    with SearchPool(layout.lang, config.workers) as searchers:
+    with SearchPool(tuning_folder(config, layout.lang), config.workers) as searchers:
         scores = list(two_pass.likelihoods())
         chosen = _best_search(config, searchers, scores, utterances, SI, layout)
         hypotheses = list(searchers.search_all(scores, chosen))

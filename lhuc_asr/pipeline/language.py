@@ -26,23 +26,29 @@ from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig, LexiconConfig,
 logger = logging.getLogger(__name__)
 
 LEXICON_FILE, PHONES_FILE, ARPA_FILE = "lexicon.txt", "phones.json", "lm.arpa"
+# Where the language model lies that has not seen the held-out speakers' transcripts, and its graph.
+TUNING_FOLDER = "tuning"
 
 
-def write_language(config: ExperimentConfig, training: Sequence[Utterance], folder: Path) -> None:
-    """Write the lexicon and the language model.
+def write_language(
+    config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], folder: Path
+) -> None:
+    """Write the lexicon and the language models.
 
-    The words that can be recognised are those of the training transcripts and the most frequent ones of the
-    language model's text; nothing is taken from test transcripts.
+    The words that can be recognised are those of the training transcripts, of AN4's own dictionary, and the most
+    frequent ones of the language model's text; nothing is taken from test transcripts. Scales are tuned with a
+    language model that has not seen the held-out speakers' transcripts either: with one that has, tuning would
+    lean on it.
 
     Args:
         config: The recipe.
-        training: Utterances of the training speakers, the held-out ones among them.
+        train: Utterances of the training speakers.
+        heldout: Utterances of those kept back for tuning.
         folder: ``lang/``.
     """
-    transcripts = _training_text(config, training)
-    spoken = {word for words in transcripts for word in words}
-    vocabulary = _vocabulary(config, spoken)
-    lexicon = _lexicon(config, spoken, vocabulary)
+    transcripts = _training_text(config, [*train, *heldout])
+    spoken = {word for _, words in transcripts for word in words}
+    lexicon = _lexicon(config, spoken, _vocabulary(config, spoken))
     write_lexicon(folder / LEXICON_FILE, lexicon)
     write_json(
         folder / PHONES_FILE,
@@ -52,15 +58,29 @@ def write_language(config: ExperimentConfig, training: Sequence[Utterance], fold
             "silence_probability": lexicon.silence_probability,
         },
     )
-    text = _sentences(config) if config.lm.text else iter(transcripts)
-    model = estimate(text, config.lm.order, lexicon.words, keep_unknown=UNKNOWN in lexicon.words)
-    if config.lm.prune:
-        model = prune(model, config.lm.prune)
-    write_arpa(folder / ARPA_FILE, model)
+    kept_back = {utterance.speaker for utterance in heldout}
+    texts = {
+        folder: [words for _, words in transcripts],
+        folder / TUNING_FOLDER: [words for speaker, words in transcripts if speaker not in kept_back],
+    }
+    for place, text in texts.items():
+        if config.lm.text and place != folder:
+            continue  # text of its own has seen no held-out speaker
+        model = estimate(
+            _sentences(config) if config.lm.text else text,
+            config.lm.order,
+            lexicon.words,
+            keep_unknown=UNKNOWN in lexicon.words,
+        )
+        write_arpa(place / ARPA_FILE, prune(model, config.lm.prune) if config.lm.prune else model)
     logger.info(
-        "language: %d words, %d phones, %d-gram, perplexity of the training transcripts %.1f",
-        len(lexicon.words), len(lexicon.phones.names), config.lm.order, model.perplexity(transcripts),
-    )  # fmt: skip
+        "language: %d words, %d phones, %d-grams", len(lexicon.words), len(lexicon.phones.names), config.lm.order
+    )
+
+
+def tuning_folder(config: ExperimentConfig, folder: Path) -> Path:
+    """Where the language model and graph lie that scales are tuned with."""
+    return folder if config.lm.text else folder / TUNING_FOLDER
 
 
 def language_paths(config: ExperimentConfig) -> list[Path]:
@@ -68,9 +88,10 @@ def language_paths(config: ExperimentConfig) -> list[Path]:
     return [*config.lm.text, *([config.lexicon.path] if config.lexicon.path else [])]
 
 
-def language_outputs(folder: Path) -> list[Path]:
+def language_outputs(config: ExperimentConfig, folder: Path) -> list[Path]:
     """The files that ``write_language`` writes."""
-    return [folder / name for name in (LEXICON_FILE, PHONES_FILE, ARPA_FILE)]
+    names = (LEXICON_FILE, PHONES_FILE, ARPA_FILE)
+    return [*(folder / name for name in names), tuning_folder(config, folder) / ARPA_FILE]
 
 
 def read_experiment_lexicon(folder: Path) -> Lexicon:
@@ -98,15 +119,16 @@ def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
     return tuple(word if word in lexicon.pronunciations else UNKNOWN for word in words)
 
 
-def _training_text(config: ExperimentConfig, training: Sequence[Utterance]) -> list[tuple[str, ...]]:
-    """The training transcripts; of LibriSpeech those of all training subsets, however few hours are listened to."""
+def _training_text(config: ExperimentConfig, training: Sequence[Utterance]) -> list[tuple[str, tuple[str, ...]]]:
+    """Speaker and words of the training transcripts; of LibriSpeech all of them, however few hours are heard."""
     if isinstance(config.corpus, LibriSpeechSource) and config.hours is not None:
-        reading = read_librispeech(config.corpus.dir, config.corpus.train)
-        return [utterance.words for utterance in reading.utterances]
-    return [utterance.words for utterance in training]
+        training = read_librispeech(config.corpus.dir, config.corpus.train).utterances
+    return [(utterance.speaker, utterance.words) for utterance in training]
 
 
 def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:
+    if isinstance(config.corpus, An4Source):
+        spoken = spoken | set(read_lexicon(an4_lexicon(config.corpus.dir)).words)
     if not config.lm.text:
         return sorted(spoken)
     counts = Counter(word for sentence in _sentences(config) for word in sentence if word not in spoken)

@@ -42,6 +42,7 @@ from lhuc_asr.pipeline.language import (
     language_outputs,
     language_paths,
     read_experiment_lexicon,
+    tuning_folder,
     write_language,
 )
 from lhuc_asr.pipeline.recipe import ExperimentConfig
@@ -100,13 +101,13 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         outputs=[*(layout.manifest(split) for split in splits), *made_paths(config, layout.folder)],
     )
     config = _at_corpus_rate(config, layout, splits)
-    training = [utterance for split in (TRAIN, HELDOUT) for utterance in read_manifest(layout.manifest(split))]
+    train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
     stages.run(
         "lang",
-        partial(write_language, config, training, layout.lang),
+        partial(write_language, config, train, heldout, layout.lang),
         after=["corpus"],
         options=[config.lexicon, config.lm, fingerprint(language_paths(config))],
-        outputs=language_outputs(layout.lang),
+        outputs=language_outputs(config, layout.lang),
     )
     stages.run(
         "features",
@@ -207,7 +208,8 @@ def _extract_features(config: ExperimentConfig, layout: Layout, tests: Sequence[
 def _build_graph(config: ExperimentConfig, layout: Layout, alignment: str) -> None:
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     lexicon = read_experiment_lexicon(layout.lang)
-    build_graph(lexicon, layout.lang / ARPA_FILE, topology, layout.lang, config.transition_scale)
+    for folder in {layout.lang, tuning_folder(config, layout.lang)}:
+        build_graph(lexicon, folder / ARPA_FILE, topology, folder, config.transition_scale)
 
 
 def _at_corpus_rate(config: ExperimentConfig, layout: Layout, splits: Sequence[str]) -> ExperimentConfig:

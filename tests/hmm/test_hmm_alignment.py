@@ -37,7 +37,7 @@ def test_another_length_is_refused_and_nothing_is_left(tmp_path, store):
 
 def test_utterances_that_the_features_lack_are_refused(tmp_path, store):
     """Another split's alignment would else be written as one without any aligned frame."""
-    with pytest.raises(AlignmentError, match="1 aligned utterances are not in .*features: z"):
+    with pytest.raises(AlignmentError, match=r"1 aligned utterances are not in .*features: z"):
         write_alignment(tmp_path / "train.ali", store, {"a": np.arange(3), "z": np.arange(5)})
 
 

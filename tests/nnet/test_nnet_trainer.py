@@ -233,7 +233,7 @@ def test_the_state_of_another_network_is_refused(tmp_path, make_source):
     with pytest.raises(_KilledError):
         run(kill_after=1)
     wider = _model(shape=SHAPE.model_copy(update={"hidden_units": 17}))
-    with pytest.raises(CheckpointError, match="(?s)state of another network.*delete it to train from the start"):
+    with pytest.raises(CheckpointError, match=r"(?s)state of another network.*delete it to train from the start"):
         run(model=wider)
 
 

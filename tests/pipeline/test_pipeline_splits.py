@@ -1,0 +1,106 @@
+"""Training, held-out and test speakers never meet; folds test every speaker once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError, CorpusError
+from lhuc_asr.corpus.utterance import Utterance, read_manifest
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.splits import Splits, fold_splits, made_paths, source_paths, write_splits
+from lhuc_asr.pipeline.splits import test_names as names_of_tests
+
+
+def spoken(speaker: str, number: int = 0) -> Utterance:
+    return Utterance(f"{speaker}-{number}", speaker, "", Path(f"{speaker}-{number}.wav"), 0.0, 1.0, "YES")
+
+
+def corpus(training: int, testing: int) -> Splits:
+    return Splits(
+        [spoken(f"a{i}", n) for i in range(training) for n in range(2)],
+        {"test": [spoken(f"b{i}") for i in range(testing)]},
+    )
+
+
+def recipe(**options: object) -> ExperimentConfig:
+    tree = {"name": "x", "corpus": {"kind": "kaldi", "train": "a", "test": "b"}, **options}
+    return parse_config(ExperimentConfig, tree, "test")
+
+
+@given(training=st.integers(1, 12), testing=st.integers(1, 12), folds=st.integers(2, 5), seed=st.integers(0, 2**31))
+def test_each_speaker_is_tested_in_exactly_one_fold(training: int, testing: int, folds: int, seed: int) -> None:
+    splits = corpus(training, testing)
+    everybody = {u.speaker for u in splits.train + splits.tests["test"]}
+    if len(everybody) < 2 * folds:
+        with pytest.raises(CorpusError, match=f"{len(everybody)} speakers are too few for {folds} folds"):
+            fold_splits(splits, folds, 1, seed)
+        return
+    parts = [fold_splits(splits, folds, fold, seed) for fold in range(1, folds + 1)]
+    tested = [u.speaker for part in parts for u in part.tests["test"]]
+    for part in parts:
+        train, test = ({u.speaker for u in side} for side in (part.train, part.tests["test"]))
+        assert train | test == everybody
+        assert not train & test
+        assert len(part.train) + len(part.tests["test"]) == len(splits.train) + testing
+    sizes = [len({u.speaker for u in part.tests["test"]}) for part in parts]
+    assert sum(sizes) == len(everybody)
+    assert set(tested) == everybody
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_heldout_speakers_are_whole_and_chosen_by_the_seed(seed: int, tmp_path: Path) -> None:
+    splits = corpus(6, 2)
+    write_splits(splits, recipe(heldout_speakers=2, seed=seed), tmp_path)
+    train, heldout, test = (read_manifest(tmp_path / f"{name}.jsonl") for name in ("train", "heldout", "test"))
+    assert len({u.speaker for u in heldout}) == 2
+    assert not {u.speaker for u in train} & {u.speaker for u in heldout}
+    assert sorted(train + heldout, key=lambda u: u.id) == sorted(splits.train, key=lambda u: u.id)
+    assert test == splits.tests["test"]
+    write_splits(splits, recipe(heldout_speakers=2, seed=seed), tmp_path / "again")
+    assert read_manifest(tmp_path / "again" / "heldout.jsonl") == heldout
+
+
+@pytest.mark.parametrize("heldout", [6, 7])
+def test_somebody_must_be_left_to_train_on(heldout: int, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=f"6 training speakers, of which heldout_speakers={heldout} .* add speakers"):
+        write_splits(corpus(6, 2), recipe(heldout_speakers=heldout), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_and_test_sets_of_each_kind() -> None:
+    libri = recipe(corpus={"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]})
+    assert source_paths(libri) == [Path("L/t"), Path("L/u"), Path("L/v")]
+    assert names_of_tests(libri) == ("u", "v")
+    voices = recipe(corpus={"kind": "synthetic"})
+    assert source_paths(voices) == []
+    assert names_of_tests(voices) == ("test", "control")
+    other = recipe(corpus={"kind": "synthetic", "voices": {"seed": 2}})
+    assert made_paths(voices, Path("exp")) != made_paths(other, Path("exp"))
+    assert source_paths(recipe()) == [Path("a"), Path("b")]
+    assert made_paths(recipe(), Path("exp")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 2, "corpus": {"kind": "synthetic"}}, "folds: the synthetic corpus has unseen test voices"),
+        ({"speeds": [1.0, 1.0]}, "speeds"),
+        ({"heldout_speakers": 0}, "heldout_speakers: Input should be greater than or equal to 1"),
+        ({"max_skipped": 2}, "max_skipped: Input should be less than or equal to 1"),
+        ({"workers": 0}, "workers"),
+    ],
+)
+def test_what_cannot_be_run_is_no_recipe(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(**options)
+
+
+def test_hours_and_folds_are_in_the_folders_name() -> None:
+    assert recipe(hours=1.5, folds=5).folder == Path("exp/x_1.5h_folds5")
+    assert recipe(exp="else/where").folder == Path("else/where")
