@@ -144,7 +144,11 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         partial(_build_graph, config, layout, alignment),
         after=["lang", aligner],
         options=[config.transition_scale],
-        outputs=[layout.lang / name for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
+        outputs=[
+            folder / name
+            for folder in (layout.lang, tuning_folder(config, layout.lang))
+            for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
+        ],
     )
     stages.run(
         "tuning",

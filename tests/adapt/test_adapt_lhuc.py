@@ -236,38 +236,42 @@ def test_what_does_not_belong_together_is_told(model, tmp_path):
         method.load(model, tmp_path)
 
 
-def _accuracy(model: Dnn, features: np.ndarray, truth: np.ndarray) -> float:
+def _accuracy(model: Dnn, features: torch.Tensor, truth: torch.Tensor) -> float:
     with torch.no_grad():
-        found = model(splice(torch.from_numpy(features), 1)).argmax(1).numpy()
-    return float(np.mean(found == truth))
+        return float((model(splice(features, 1)).argmax(1) == truth).float().mean())
 
 
 @pytest.mark.parametrize("xi", ["exp", "2sigmoid"])
 def test_speakers_whose_units_are_scaled_are_recovered_and_controls_do_not_suffer(model, xi):
-    """The truth of a speaker is the network with his amplitudes; of a control, the network as it is."""
-    generator, speakers, held = np.random.default_rng(0), {}, {}
+    """A speaker's pdfs are drawn from the network with his amplitudes, a control's from the network as it is.
+
+    Drawn, not the most probable: only then are the true amplitudes also the most likely ones.
+    """
+    generator = torch.Generator().manual_seed(0)
+    speakers, held, ceiling = {}, {}, {}
     for name in ("tall", "small", "control-1", "control-2"):
-        spread = 0.0 if name.startswith("control") else 0.5
-        features = generator.standard_normal((1600, WIDTH)).astype(np.float32)
-        amplitudes = [torch.exp(torch.from_numpy(spread * generator.standard_normal(UNITS))) for _ in model.hidden]
-        truth = _logits(model, splice(torch.from_numpy(features), 1).double(), amplitudes).argmax(1).numpy()
-        assert len(np.unique(truth)) > PDFS // 2
-        seen, unseen = slice(0, 1200), slice(1200, 1600)
-        targets = FrameTargets(truth[seen].astype(np.int32), np.ones(1200, np.float32))
-        speakers[name], held[name] = SpeakerFrames(features[seen], (1200,), targets), (features[unseen], truth[unseen])
+        spread = 0.0 if name.startswith("control") else 0.4
+        features = torch.randn(1600, WIDTH, generator=generator)
+        amplitudes = [
+            torch.exp(spread * torch.randn(UNITS, generator=generator, dtype=torch.float64)) for _ in model.hidden
+        ]
+        logits = _logits(model, splice(features, 1).double(), amplitudes)
+        truth = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze(1)
+        ceiling[name] = float((logits.argmax(1) == truth)[1200:].float().mean())
+        targets = FrameTargets(truth[:1200].numpy().astype(np.int32), np.ones(1200, np.float32))
+        speakers[name] = SpeakerFrames(features[:1200].numpy(), (1200,), targets)
+        held[name] = features[1200:], truth[1200:]
     before = {name: _accuracy(model, *held[name]) for name in speakers}
-    found = Lhuc(LhucConfig(amplitude=xi, batch_size=64, sweeps=20, learning_rate=0.03)).estimate(
-        model, speakers, seed=0
-    )
+    config = LhucConfig(amplitude=xi, batch_size=64, sweeps=10, learning_rate=0.1)
+    found = Lhuc(config).estimate(model, speakers, seed=0)
     for name in speakers:
         with found.applied(model, name):
             after = _accuracy(model, *held[name])
         if name.startswith("control"):
-            assert before[name] > 0.99
             assert after > before[name] - 0.04
         else:
-            assert before[name] < 0.9
-            assert 1 - after < 0.5 * (1 - before[name])
+            assert ceiling[name] - before[name] > 0.2
+            assert after > before[name] + 0.7 * (ceiling[name] - before[name])
 
 
 @pytest.mark.gpu

@@ -1,0 +1,89 @@
+"""Estimating LHUC amplitudes against the matrix products that it cannot do without. Aim: at most 1.5 times.
+
+For each mini-batch these are: forward in every layer, and the gradient of the output of every layer with amplitudes.
+No weight takes a gradient, and nothing goes below the lowest amplitudes. Amplitudes, losses, fetching the frames and
+the optimizer are overhead; there is much of it to one product where a network is narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from timing import Turns, show
+
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+
+DIMENSION, PDFS, CONTEXT, BATCH = 40, 105, 7, 256
+UTTERANCES, UTTERANCE_FRAMES = 12, 300  # 36 s a speaker
+AIM = 1.5
+
+
+def main() -> None:
+    """Measure one speaker and ten, on the networks of the AN4 recipe and of the paper."""
+    torch.set_num_threads(1)
+    narrow = DnnConfig(hidden_layers=5, hidden_units=512, activation="relu", context=CONTEXT)
+    wide = DnnConfig(hidden_layers=6, hidden_units=2048, context=CONTEXT)
+    rows = []
+    for name, config, speakers, sweeps in (
+        ("5 x 512 ReLU", narrow, 1, 3),
+        ("5 x 512 ReLU", narrow, 10, 1),
+        ("5 x 512 ReLU", narrow, 10, 3),
+        ("6 x 2048 sigmoid", wide, 1, 1),
+    ):
+        turns = Turns(
+            {"estimate": estimation(config, speakers, sweeps), "products": products(config, speakers, sweeps)}
+        )
+        seconds = [f"{turns.of(part).median:.2f}" for part in ("estimate", "products")]
+        rows.append([name, speakers, sweeps, *seconds, turns.ratio("estimate", "products")])
+    show(
+        f"LHUC, 36 s a speaker: estimation against its matrix products (aim: at most {AIM})",
+        ["network", "speakers", "sweeps", "estimate, s", "products, s", "ratio [quartiles]"],
+        rows,
+    )
+
+
+def estimation(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], object]:
+    """Estimate all layers' amplitudes on noise."""
+    model = Dnn(config, DIMENSION, PDFS)
+    model.initialise(torch.Generator().manual_seed(1))
+    model.eval()
+    torch.nn.init.normal_(model.output.weight, std=0.05)
+    generator = np.random.default_rng(1)
+    frames = UTTERANCES * UTTERANCE_FRAMES
+    data = {
+        str(speaker): SpeakerFrames(
+            generator.standard_normal((frames, DIMENSION), dtype=np.float32),
+            (UTTERANCE_FRAMES,) * UTTERANCES,
+            FrameTargets(generator.integers(0, PDFS, frames, dtype=np.int32), np.ones(frames, np.float32)),
+        )
+        for speaker in range(speakers)
+    }
+    method = Lhuc(LhucConfig(optimizer="adam", learning_rate=0.003, sweeps=sweeps, batch_size=BATCH))
+    return lambda: method.estimate(model, data, seed=1)
+
+
+def products(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], object]:
+    """The products alone, all speakers' mini-batches side by side, into memory that is there already."""
+    widths = [(2 * CONTEXT + 1) * DIMENSION] + [config.hidden_units] * config.hidden_layers + [PDFS]
+    weights = [torch.randn(above, below) for below, above in pairwise(widths)]
+    values = [torch.randn(speakers * BATCH, width) for width in widths]
+    results = [torch.empty_like(value) for value in values]
+    steps = sweeps * -(-UTTERANCES * UTTERANCE_FRAMES // BATCH)
+
+    def run() -> None:
+        for _ in range(steps):
+            for layer, weight in enumerate(weights):
+                torch.mm(values[layer], weight.T, out=results[layer + 1])
+                if layer:
+                    torch.mm(values[layer + 1], weight, out=results[layer])
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

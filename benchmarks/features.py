@@ -1,0 +1,78 @@
+"""Feature extraction against the bare call of kaldi-native-fbank, in seconds of audio a second.
+
+The bare call computes filterbanks and throws them away. ``compute_features`` adds fetching the frames one by one, as
+the library hands them out; ``extract`` adds reading recordings, normalising each speaker and writing the store, and
+with more than one worker also their start, which pays only for corpora of hours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import kaldi_native_fbank as knf
+import numpy as np
+import soundfile
+from timing import Turns, show
+
+from lhuc_asr.base.units import samples_of
+from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.features.filterbank import SAMPLE_SCALE, FeatureConfig, _options, compute_features
+from lhuc_asr.pipeline.extraction import extract
+
+# As in AN4 and in LibriSpeech: 6 minutes in all.
+LENGTHS = (3.0,) * 40 + (14.0,) * 17
+CONFIG = FeatureConfig()
+
+
+def main() -> None:
+    """Measure with 16 kHz noise."""
+    generator = np.random.default_rng(1)
+    recordings = [
+        0.1 * generator.standard_normal(samples_of(seconds, CONFIG.sample_rate), dtype=np.float32)
+        for seconds in LENGTHS
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        utterances = write_recordings(folder, recordings)
+        turns = Turns(
+            {
+                "kaldi-native-fbank, bare": lambda: [bare(samples) for samples in recordings],
+                "compute_features": lambda: [compute_features(samples, CONFIG) for samples in recordings],
+                "extract, 1 worker": lambda: extract(folder / "one", utterances, CONFIG, workers=1),
+                "extract, 2 workers": lambda: extract(folder / "two", utterances, CONFIG, workers=2),
+            },
+            seconds=30,
+            clock=time.perf_counter,  # the workers are other processes
+        )
+    base = "kaldi-native-fbank, bare"
+    rows = [[part, f"{sum(LENGTHS) / turns.of(part).median:.0f}", turns.ratio(part, base)] for part in turns.seconds]
+    show(
+        f"filterbanks of {sum(LENGTHS):.0f} s of noise",
+        ["", "seconds of audio a second", "time over the bare call [quartiles]"],
+        rows,
+    )
+
+
+def bare(samples: np.ndarray) -> int:
+    """What cannot be done without: the library's own work."""
+    computer = knf.OnlineFbank(_options(CONFIG))
+    computer.accept_waveform(float(CONFIG.sample_rate), samples * SAMPLE_SCALE)
+    computer.input_finished()
+    return int(computer.num_frames_ready)
+
+
+def write_recordings(folder: Path, recordings: list[np.ndarray]) -> list[Utterance]:
+    """The recordings as 16-bit WAV files of ten speakers."""
+    utterances = []
+    for number, samples in enumerate(recordings):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, samples, CONFIG.sample_rate)
+        seconds = len(samples) / CONFIG.sample_rate
+        utterances.append(Utterance(str(number), str(number % 10), "", path, 0.0, seconds, ""))
+    return utterances
+
+
+if __name__ == "__main__":
+    main()

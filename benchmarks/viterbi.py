@@ -1,0 +1,75 @@
+"""Alignment on one core: times real time (aim: over 200), and against the compiled kernel alone.
+
+``align`` adds to the kernel a thread pool, checks, and the pdfs of the path; ``transcript_graph`` is what an utterance
+costs when its words are new. Scores of the frames are not counted: they are the acoustic model's.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+
+import numpy as np
+from timing import Turns, show
+
+from lhuc_asr.base.units import frames_of
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
+from lhuc_asr.hmm.viterbi import _viterbi, align
+from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.lang.phones import SILENCE, PhoneSet
+
+AIM = 200
+# Name, seconds and words of an utterance, utterances.
+CASES = (("AN4", 3.0, 8, 50), ("LibriSpeech", 14.0, 35, 10))
+PHONES, WORDS = 39, 200
+
+
+def main() -> None:
+    """Measure with random words and scores; every word has two pronunciations of three to seven phones."""
+    generator = np.random.default_rng(1)
+    phones = PhoneSet((SILENCE,), tuple(f"P{number:02d}" for number in range(PHONES)))
+    lexicon = Lexicon(
+        {
+            f"w{number}": tuple(
+                tuple(generator.choice(phones.speech, length)) for length in generator.integers(3, 8, size=2)
+            )
+            for number in range(WORDS)
+        },
+        phones,
+    )
+    topology = MonophoneTopology.initial(phones)
+    rows = []
+    for name, seconds, length, count in CASES:
+        words = cycle(generator.permutation(lexicon.words).tolist())
+        transcripts = [tuple(islice(words, length)) for _ in range(count)]
+        graphs = [transcript_graph(transcript, lexicon, topology) for transcript in transcripts]
+        shape = (frames_of(seconds), topology.pdf_count)
+        scores = [generator.standard_normal(shape, dtype=np.float32) for _ in range(count)]
+        turns = Turns(
+            {
+                "align": lambda graphs=graphs, scores=scores: align(graphs, scores),
+                "kernel": lambda graphs=graphs, scores=scores: kernel(graphs, scores),
+                "graphs": lambda transcripts=transcripts: [
+                    transcript_graph(transcript, lexicon, topology) for transcript in transcripts
+                ],
+            }
+        )
+        real_time = [f"{seconds * count / turns.of(part).median:.0f}" for part in turns.seconds]
+        rows.append([f"{name}: {seconds:g} s, {length} words", *real_time, turns.ratio("align", "kernel")])
+    show(
+        f"Viterbi with {topology.pdf_count} pdfs on one core, times real time (aim: over {AIM})",
+        ["utterances", "align", "kernel", "transcript_graph", "align over kernel [quartiles]"],
+        rows,
+    )
+
+
+def kernel(graphs: list[StateGraph], scores: list[np.ndarray]) -> None:
+    """The compiled recursion and nothing else."""
+    for graph, frames in zip(graphs, scores, strict=True):
+        _viterbi(
+            frames, graph.pdf, graph.start, graph.end, graph.arc_first, graph.arc_source, graph.arc_log_prob
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
