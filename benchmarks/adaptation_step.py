@@ -32,7 +32,6 @@ def main() -> None:
     for name, config, speakers, sweeps in (
         ("5 x 512 ReLU", narrow, 1, 3),
         ("5 x 512 ReLU", narrow, 10, 1),
-        ("5 x 512 ReLU", narrow, 10, 3),
         ("6 x 2048 sigmoid", wide, 1, 1),
     ):
         turns = Turns(

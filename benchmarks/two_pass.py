@@ -14,24 +14,11 @@ import tempfile
 from itertools import groupby
 from pathlib import Path
 
-import torch
 from timing import show
 
-from lhuc_asr.adapt.lhuc import Lhuc
-from lhuc_asr.base.config import load_config
 from lhuc_asr.base.runlog import stopwatch
 from lhuc_asr.corpus.audio import resolve_sample_rate
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
-from lhuc_asr.decode.search import SearchPool
-from lhuc_asr.hmm.topology import MonophoneTopology
-from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
-from lhuc_asr.pipeline.evaluate import LHUC, SEARCH_FILE, SI, tuned_search
-from lhuc_asr.pipeline.experiment import Layout
-from lhuc_asr.pipeline.extraction import extract
-from lhuc_asr.pipeline.recipe import ExperimentConfig
-from lhuc_asr.pipeline.splits import HELDOUT, test_names
-from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
 
 SPEECH_SECONDS = 360.0
 SWEEPS = 3
@@ -41,6 +28,22 @@ AIM = 0.3
 
 def main(folder: Path) -> None:
     """Measure an experiment that has been run as far as its tuning."""
+    # Here, not above: the worker processes import this file too, and have no use for torch.
+    import torch
+
+    from lhuc_asr.adapt.lhuc import Lhuc
+    from lhuc_asr.base.config import load_config
+    from lhuc_asr.decode.search import SearchPool
+    from lhuc_asr.hmm.topology import MonophoneTopology
+    from lhuc_asr.nnet.checkpoint import load_model
+    from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
+    from lhuc_asr.pipeline.evaluate import LHUC, SEARCH_FILE, SI, tuned_search
+    from lhuc_asr.pipeline.experiment import Layout
+    from lhuc_asr.pipeline.extraction import extract
+    from lhuc_asr.pipeline.recipe import ExperimentConfig
+    from lhuc_asr.pipeline.splits import HELDOUT, test_names
+    from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
+
     if not (Layout(folder).decode(HELDOUT, LHUC) / SEARCH_FILE).exists():
         sys.exit(
             f"{folder}: no experiment that was run as far as its tuning; make one first, for example:\n"

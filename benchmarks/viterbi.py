@@ -6,6 +6,7 @@ costs when its words are new. Scores of the frames are not counted: they are the
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
@@ -47,11 +48,9 @@ def main() -> None:
         scores = [generator.standard_normal(shape, dtype=np.float32) for _ in range(count)]
         turns = Turns(
             {
-                "align": lambda graphs=graphs, scores=scores: align(graphs, scores),
-                "kernel": lambda graphs=graphs, scores=scores: kernel(graphs, scores),
-                "graphs": lambda transcripts=transcripts: [
-                    transcript_graph(transcript, lexicon, topology) for transcript in transcripts
-                ],
+                "align": partial(align, graphs, scores),
+                "kernel": partial(kernel, graphs, scores),
+                "graphs": partial(build_graphs, transcripts, lexicon, topology),
             }
         )
         real_time = [f"{seconds * count / turns.of(part).median:.0f}" for part in turns.seconds]
@@ -69,6 +68,12 @@ def kernel(graphs: list[StateGraph], scores: list[np.ndarray]) -> None:
         _viterbi(
             frames, graph.pdf, graph.start, graph.end, graph.arc_first, graph.arc_source, graph.arc_log_prob
         )  # fmt: skip
+
+
+def build_graphs(transcripts: list[tuple[str, ...]], lexicon: Lexicon, topology: MonophoneTopology) -> None:
+    """The graph of every utterance."""
+    for transcript in transcripts:
+        transcript_graph(transcript, lexicon, topology)
 
 
 if __name__ == "__main__":

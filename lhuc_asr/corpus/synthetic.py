@@ -14,6 +14,7 @@ Laid out like LibriSpeech: ``<group>/<speaker>/<chapter>/<speaker>-<chapter>-<ut
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -347,7 +348,10 @@ def _record_speaker(config: SyntheticConfig, folder: Path, speaker: SyntheticSpe
     for index, sentence in enumerate(grammar_sentences(generator, counts[speaker.group])):
         name = f"{speaker.number}-{CHAPTER}-{index:04d}"
         samples = say(sentence, speaker, config.sample_rate, generator)
-        soundfile.write(chapter / f"{name}.flac", samples, config.sample_rate, subtype="PCM_16")
+        # Through memory, since libsndfile does not say that a disk is full.
+        encoded = io.BytesIO()
+        soundfile.write(encoded, samples, config.sample_rate, format="FLAC", subtype="PCM_16")
+        (chapter / f"{name}.flac").write_bytes(encoded.getvalue())
         transcripts.append(f"{name} {sentence}\n")
         total += len(samples)
     (chapter / f"{speaker.number}-{CHAPTER}.trans.txt").write_text("".join(transcripts), encoding="utf-8")

@@ -63,7 +63,9 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
     except ValueError as error:
         cepstra = f", {config.cepstra} cepstra" if config.kind == "mfcc" else ""
         raise FeatureError(f"{config.bins} mel bins at {config.sample_rate} Hz{cepstra}: {error}") from error
-    computer.accept_waveform(float(config.sample_rate), (samples * SAMPLE_SCALE).astype(np.float32))
+    # As a list: the binding takes an array apart element by element, which took a third of the time.
+    scaled = (samples * SAMPLE_SCALE).astype(np.float32).tolist()
+    computer.accept_waveform(float(config.sample_rate), scaled)
     computer.input_finished()
     frames = computer.num_frames_ready
     if frames == 0:

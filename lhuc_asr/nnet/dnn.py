@@ -79,7 +79,7 @@ class Dnn(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Random weights: He et al. (2015) for ReLU, four times Glorot and Bengio's (2010) for sigmoid."""
-        for layer in self.hidden:
+        for number, layer in enumerate(self.hidden):
             if not isinstance(layer, HiddenLayer):
                 raise TypeError("hidden layers are HiddenLayer")
             weight = layer.linear.weight
@@ -90,6 +90,10 @@ class Dnn(nn.Module):
                 limit = 4.0 * (6.0 / (fan_in + fan_out)) ** 0.5
             nn.init.uniform_(weight, -limit, limit, generator=generator)
             nn.init.zeros_(layer.linear.bias)
+            if self.config.activation == "sigmoid" and number > 0:
+                # Inputs are around 1/2, not 0: without this, layer after layer goes where sigmoid is flat.
+                with torch.no_grad():
+                    layer.linear.bias.sub_(0.5 * weight.sum(1))
         # All pdfs start equally likely: the first steps then learn the priors, not to undo noise.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
