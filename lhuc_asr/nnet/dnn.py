@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.nnet.dropout import Dropout
 
 
 class DnnConfig(StrictModel):
@@ -24,7 +25,7 @@ class DnnConfig(StrictModel):
         hidden_layers: Number of hidden layers.
         hidden_units: Units in each, H.
         activation: ``sigmoid`` or ``relu``.
-        dropout: Probability of zeroing a hidden unit in training.
+        dropout: Probability of zeroing a hidden unit in training, rounded to 1/256.
         context: Frames to either side of the one that is classified.
     """
 
@@ -42,7 +43,7 @@ class HiddenLayer(nn.Module):
         super().__init__()
         self.linear = nn.Linear(inputs, units)
         self.activation: nn.Module = nn.Sigmoid() if activation == "sigmoid" else nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Activations (B, H) of inputs (B, I)."""

@@ -21,6 +21,7 @@ from lhuc_asr.base.runlog import progress, stopwatch
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.dropout import Dropout
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.losses import cross_entropy
 from lhuc_asr.nnet.schedule import Newbob, NewbobConfig
@@ -169,7 +170,9 @@ def _epoch(
     total = torch.zeros((), device=device)
     frames = 0
     batches = sum(u.frames for u in source.utterances) // config.batch_size
-    # Dropout draws from torch's generator: it is seeded for this epoch alone, and put back.
+    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
+        module.seed(epoch_seed, number)
+    # SpecAugment (and dropout on a GPU) draw from torch's generator: it is seeded for this epoch, and put back.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed)
         for features, targets in progress(
