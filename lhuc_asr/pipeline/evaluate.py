@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def _best_search(
     name: str,
     layout: Layout,
 ) -> SearchConfig:
-    """Try the scales, then, with the best, the penalties."""
+    """Try the scales, with the best the penalties, and both once more."""
     tried: list[dict[str, float]] = []
 
     def wer_of(scale: float, penalty: float) -> float:
@@ -144,8 +145,9 @@ def _best_search(
         return wer
 
     options, penalty = config.tuning, config.search.insertion_penalty
-    scale = _best_of(options.acoustic_scales, lambda scale: wer_of(scale, penalty))
-    penalty = _best_of(options.insertion_penalties, lambda penalty: wer_of(scale, penalty))
+    for _ in range(2):  # the best scale depends on the penalty, and the other way round
+        scale = _best_of(options.acoustic_scales, partial(wer_of, penalty=penalty))
+        penalty = _best_of(options.insertion_penalties, partial(wer_of, scale))
     chosen = {"acoustic_scale": scale, "insertion_penalty": penalty}
     logger.info(
         "%s: acoustic scale %g, insertion penalty %g (held out %.2f %%)",

@@ -92,8 +92,8 @@ class TuningConfig(StrictModel):
     """What is tried on the held-out speakers, for each pass by itself.
 
     Attributes:
-        acoustic_scales: Tried first, with the search's own insertion penalty.
-        insertion_penalties: Tried next, with the best scale.
+        acoustic_scales: Factors on log-likelihoods.
+        insertion_penalties: Costs added to each word.
     """
 
     acoustic_scales: tuple[Scale, ...] = Field((0.1,), min_length=1)
