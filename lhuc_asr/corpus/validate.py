@@ -89,7 +89,7 @@ def unsafe_name(name: str) -> str | None:
         return "it contains white space"
     if not name.isprintable():
         return "it contains a character that cannot be printed"
-    for forbidden in ("/", "\\", "|", ".."):
+    for forbidden in ("/", "\\", "|", "..", ":", "*", "?", '"', "<", ">"):
         if forbidden in name:
             return f"it contains {forbidden!r}"
     if name[0] in ".-":

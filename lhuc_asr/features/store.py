@@ -48,7 +48,7 @@ class FeatureStore:
             self.utterances = tuple(StoredUtterance(**row) for row in read_json_lines(folder / "index.jsonl"))
             self.frames = sum(utterance.frames for utterance in self.utterances)
             size = (folder / "features.bin").stat().st_size
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:  # a DamagedFileError is a ValueError
             raise FeatureError(f"{folder}: not a feature store ({error}); delete it and run again") from error
         if size != self.frames * self.dimension * 4:
             raise FeatureError(

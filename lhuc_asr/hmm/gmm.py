@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import LOG_2PI, LOG_ZERO, VARIANCE_FLOOR
 
@@ -210,12 +210,7 @@ class DiagonalGmm:
     def save(self, path: Path) -> None:
         """Write the model as safetensors."""
         tensors = {"pdf": self.pdf, "weight": self.weight, "mean": self.mean, "variance": self.variance}
-        with atomic_path(path) as temporary:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                temporary,
-                {"pdf_count": str(self.pdf_count)},
-            )
+        write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
     @classmethod
     def load(cls, path: Path, pdf_count: int) -> DiagonalGmm:

@@ -1,6 +1,6 @@
 """One speaker's amplitudes as a value and as a file that can be shipped alone.
 
-A file is a safetensors file: a tensor r (H,) a site, and in its metadata the speaker, the amplitude function,
+A file is a safetensors file: a tensor r (H,) a site, and in its description the speaker, the amplitude function,
 the sites, and the hash of the model that r was estimated for. On another model the numbers mean nothing, so
 loading them there is an error.
 """
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.site import Site
 
@@ -51,16 +51,16 @@ class SpeakerState:
 
     def save(self, path: Path | str) -> None:
         """Write the file, whole or not at all."""
-        metadata = {
+        description = {
             "format": FORMAT,
             "speaker": self.speaker,
             "amplitude": self.amplitude,
             "model": self.model,
-            "sites": json.dumps([[site.name, site.dim, site.batch_dim] for site in self.sites]),
+            "sites": [[site.name, site.dim, site.batch_dim] for site in self.sites],
         }
         tensors = {name: r.detach().cpu().contiguous() for name, r in self.r.items()}
-        with atomic_path(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata)
+        # One key: safetensors orders several at random, and the same speaker would not be the same bytes.
+        write_bytes(Path(path), save(tensors, {"description": json.dumps(description)}))
 
     @classmethod
     def load(cls, path: Path | str) -> SpeakerState:
@@ -72,22 +72,21 @@ class SpeakerState:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                description = json.loads((file.metadata() or {}).get("description", "{}"))
                 r = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: no such speaker's file") from error
-        except (SafetensorError, OSError, MemoryError) as error:
+        except (SafetensorError, OSError, MemoryError, ValueError) as error:
             raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{path}: expected a speaker's file of format {FORMAT!r}, found {metadata.get('format')!r}"
-            )
+        found = description.get("format") if isinstance(description, dict) else None
+        if found != FORMAT:
+            raise CheckpointError(f"{path}: expected a speaker's file of format {FORMAT!r}, found {found!r}")
         try:
-            layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in json.loads(metadata["sites"])]
+            layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in description["sites"]]
             sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
-            speaker, xi, model = metadata["speaker"], metadata["amplitude"], metadata["model"]
+            speaker, xi, model = (str(description[key]) for key in ("speaker", "amplitude", "model"))
         except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged, its metadata does not describe its tensors ({error!r})") from error
+            raise CheckpointError(f"{path}: damaged, its description does not fit its tensors ({error!r})") from error
         if len(r) != len(sites):
             raise CheckpointError(f"{path}: damaged, {len(r)} tensors for {len(sites)} sites")
         for name, value in r.items():

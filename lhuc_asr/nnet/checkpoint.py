@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -18,12 +18,9 @@ from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], description: dict[str, Any]) -> None:
     """Write named tensors and a JSON description, whole or not at all."""
-    with atomic_path(path) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            temporary,
-            {"description": json.dumps(description)},
-        )
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # As bytes first: safetensors' own writing of files hides from the caller that the disk is full.
+    write_bytes(path, save(plain, {"description": json.dumps(description)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

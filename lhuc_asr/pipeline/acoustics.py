@@ -110,12 +110,17 @@ def train_network(
 def reference_targets(
     config: ExperimentConfig, layout: Layout, split: str, model: Dnn, alignment: str
 ) -> dict[str, np.ndarray]:
-    """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets."""
+    """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets.
+
+    Utterances with a word that the lexicon lacks, which no first pass can find either, are left out.
+    """
     lexicon = read_experiment_lexicon(layout.lang)
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     store = FeatureStore(layout.features(split))
-    graphs = transcript_graphs(store.utterances, _transcripts(layout, split, (1.0,), lexicon), lexicon, topology)
-    scores = score_blocks(model, store, store.utterances)
+    transcripts = _transcripts(layout, split, (1.0,), lexicon)
+    known = [utterance for utterance in store.utterances if not lexicon.missing(transcripts[utterance.id])]
+    graphs = transcript_graphs(known, transcripts, lexicon, topology)
+    scores = score_blocks(model, store, known)
     return align_blocks(scores, graphs, config.workers, config.monophone.max_unaligned)[0]
 
 

@@ -71,8 +71,11 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     Raises:
         LhucError: Whatever is wrong with the corpus, the configuration or the folder; what was finished stays.
     """
-    if config.device != "cpu" and not torch.cuda.is_available():
-        raise ConfigError(f"device={config.device}: torch sees no such device here; use device=cpu")
+    try:
+        torch.zeros(1, device=config.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
     torch.set_num_threads(config.workers)
     with opened(config) as layout:
         if config.folds == 1:

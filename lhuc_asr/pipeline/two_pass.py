@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
-from lhuc_asr.adapt.targets import SpeakerFrames, targets_from_alignment
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, targets_from_alignment
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.search import SearchConfig, SearchPool
-from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.features.store import FeatureStore, StoredUtterance
+from lhuc_asr.hmm.alignment import UNALIGNED
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import score_utterance
 
@@ -55,18 +56,20 @@ class TwoPass:
 
         Args:
             method: How.
-            pdfs: Target of each frame, shape (T,) an utterance: of the first pass, or of the reference.
+            pdfs: Target of each frame, shape (T,) an utterance: of the first pass, or of the reference. Utterances
+                that are not among them teach nothing.
             silence_weight: Weight of frames whose target is silence.
             seed: Of the order of frames.
         """
-        frames = {}
-        for speaker, utterances in self.store.speakers.items():
-            frames[speaker] = SpeakerFrames.of(
-                [
-                    (self.store[u.id], targets_from_alignment(pdfs[u.id], self.silence_pdfs, silence_weight))
-                    for u in utterances
-                ]
-            )
+
+        def targets(utterance: StoredUtterance) -> FrameTargets:
+            found = pdfs.get(utterance.id, np.full(utterance.frames, UNALIGNED))
+            return targets_from_alignment(found, self.silence_pdfs, silence_weight)
+
+        frames = {
+            speaker: SpeakerFrames.of([(self.store[u.id], targets(u)) for u in utterances])
+            for speaker, utterances in self.store.speakers.items()
+        }
         return method.estimate(self.model, frames, seed)
 
     def second_pass(self, pool: SearchPool, search: SearchConfig, speakers: AdaptedSpeakers) -> list[Hypothesis]:

@@ -163,21 +163,21 @@ def test_files_that_are_no_speakers(bank, tmp_path):
     with pytest.raises(CheckpointError, match="no speaker's file"):
         SpeakerBank.load(tmp_path, bank.model)
     path = tmp_path / "x.safetensors"
-    good = {"format": "lhuc-speaker-1", "speaker": "x", "amplitude": "exp", "model": "0", "sites": '[["s", -1, 0]]'}
+    good = {"format": "lhuc-speaker-1", "speaker": "x", "amplitude": "exp", "model": "0", "sites": [["s", -1, 0]]}
     ones = {"s": torch.ones(3)}
-    for tensors, metadata, message in (
+    for tensors, description, message in (
         (ones, {}, "expected a speaker's file of format 'lhuc-speaker-1', found None"),
         (ones, {**good, "format": "lhuc-speaker-9"}, "found 'lhuc-speaker-9'"),
-        (ones, {**good, "sites": "[["}, "its metadata does not describe its tensors"),
-        (ones, {**good, "sites": '[["t", -1, 0]]'}, "its metadata does not describe its tensors"),
+        (ones, {**good, "sites": "[["}, "its description does not fit its tensors"),
+        (ones, {**good, "sites": [["t", -1, 0]]}, "its description does not fit its tensors"),
         ({**ones, "t": torch.ones(3)}, good, "2 tensors for 1 sites"),
         ({"s": torch.tensor([1.0, float("nan")])}, good, "expected a vector of finite numbers"),
         ({"s": torch.ones(3, 3)}, good, "expected a vector of finite numbers"),
         ({"s": torch.ones(3, dtype=torch.int64)}, good, "expected a vector of finite numbers"),
     ):
-        save_file(tensors, path, metadata)
+        save_file(tensors, path, {"description": json.dumps(description)})
         with pytest.raises(CheckpointError, match=message):
             SpeakerState.load(path)
-    save_file(ones, path, {**good, "speaker": "../../x"})
+    save_file(ones, path, {"description": json.dumps({**good, "speaker": "../../x"})})
     with pytest.raises(SpeakerError, match=r"speaker name '\.\./\.\./x'"):
         SpeakerState.load(path)
