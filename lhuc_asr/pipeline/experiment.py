@@ -44,6 +44,11 @@ class Layout:
         """The utterances of a split."""
         return self.folder / "corpus" / f"{split}.jsonl"
 
+    @property
+    def sample_rate(self) -> Path:
+        """The lowest sample rate among the recordings, hertz."""
+        return self.folder / "corpus" / "sample_rate.json"
+
     def features(self, split: str) -> Path:
         """The network's features of a split."""
         return self.folder / "features" / split

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.corpus.audio import resolve_sample_rate
 from lhuc_asr.corpus.utterance import read_manifest
@@ -101,9 +102,13 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             *(config.seed, fold, config.folds, config.corpus, config.hours, config.heldout_speakers),
             *(config.max_skipped, fingerprint(source_paths(config))),
         ],
-        outputs=[*(layout.manifest(split) for split in splits), *made_paths(config, layout.folder)],
+        outputs=[
+            layout.sample_rate,
+            *(layout.manifest(split) for split in splits),
+            *made_paths(config, layout.folder),
+        ],
     )
-    config = _at_corpus_rate(config, layout, splits)
+    config = _at_corpus_rate(config, layout)
     train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
     stages.run(
         "lang",
@@ -201,6 +206,8 @@ def _prepare_corpus(config: ExperimentConfig, layout: Layout, fold: int | None) 
     if fold is not None:
         found = fold_splits(found, config.folds, fold, config.seed)
     write_splits(found, config, layout.folder / "corpus")
+    utterances = [*found.train, *(utterance for test in found.tests.values() for utterance in test)]
+    write_json(layout.sample_rate, resolve_sample_rate(utterances))
 
 
 def _extract_features(config: ExperimentConfig, layout: Layout, tests: Sequence[str]) -> None:
@@ -219,9 +226,9 @@ def _build_graph(config: ExperimentConfig, layout: Layout, alignment: str) -> No
         build_graph(lexicon, folder / ARPA_FILE, topology, folder, config.transition_scale)
 
 
-def _at_corpus_rate(config: ExperimentConfig, layout: Layout, splits: Sequence[str]) -> ExperimentConfig:
+def _at_corpus_rate(config: ExperimentConfig, layout: Layout) -> ExperimentConfig:
     """The configuration with features at the recordings' sample rate, where that is lower."""
-    rate = resolve_sample_rate(u for split in splits for u in read_manifest(layout.manifest(split)))
+    rate = int(read_json(layout.sample_rate))
     if rate >= config.features.sample_rate:
         return config
     logger.info("recordings at %d Hz: features at that rate", rate)

@@ -290,7 +290,7 @@ DAMAGES = [
     ("lang/HCLG.fst", "two passes over test", "lang/graph.json", "graph"),
     ("decode/heldout/si/search.json", "two passes over test", "decode/heldout/si/search.json", "tuning"),
     ("decode/test/si/wer.json", None, "decode/test/si/wer.json", "two passes over test"),
-    ("corpus/test.jsonl", None, "corpus/test.jsonl", "corpus"),
+    ("corpus/test.jsonl", "two passes over test", "corpus/test.jsonl", "corpus"),
 ]
 
 
