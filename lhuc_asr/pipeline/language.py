@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from lhuc_asr.lang.lexicon import Lexicon, cover, read_lexicon, write_lexicon
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 from lhuc_asr.lang.pronounce import pronounce, pronounce_native
 from lhuc_asr.lang.pruning import prune
-from lhuc_asr.lang.text import UNKNOWN, read_sentences
+from lhuc_asr.lang.text import UNKNOWN, read_sentences, word_counts
 from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig, LexiconConfig, LibriSpeechSource
 
 logger = logging.getLogger(__name__)
@@ -131,11 +130,11 @@ def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:
         spoken = spoken | set(read_lexicon(an4_lexicon(config.corpus.dir)).words)
     if not config.lm.text:
         return sorted(spoken)
-    counts = Counter(word for sentence in _sentences(config) for word in sentence if word not in spoken)
+    counts = word_counts(_sentences(config))
     if not counts and not spoken:
         raise LanguageModelError(f"{', '.join(map(str, config.lm.text))}: no words")
     # Ties in frequency are broken by the alphabet, so that the vocabulary is the same on every run.
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    ranked = sorted(counts.keys() - spoken, key=lambda word: (-counts[word], word))
     return sorted(spoken) + ranked[: max(0, config.lm.vocabulary - len(spoken))]
 
 
