@@ -29,15 +29,13 @@ LEXICON_FILE, PHONES_FILE, ARPA_FILE = "lexicon.txt", "phones.json", "lm.arpa"
 TUNING_FOLDER = "tuning"
 
 
-def write_language(
+def write_experiment_lexicon(
     config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], folder: Path
 ) -> None:
-    """Write the lexicon and the language models.
+    """Write the lexicon: the words that can be recognised.
 
-    The words that can be recognised are those of the training transcripts, of AN4's own dictionary, and the most
-    frequent ones of the language model's text; nothing is taken from test transcripts. Scales are tuned with a
-    language model that has not seen the held-out speakers' transcripts either: with one that has, tuning would
-    lean on it.
+    They are those of the training transcripts, of AN4's own dictionary, and the most frequent ones of the language
+    model's text; nothing is taken from test transcripts.
 
     Args:
         config: The recipe.
@@ -45,8 +43,7 @@ def write_language(
         heldout: Utterances of those kept back for tuning.
         folder: ``lang/``.
     """
-    transcripts = _training_text(config, [*train, *heldout])
-    spoken = {word for _, words in transcripts for word in words}
+    spoken = {word for _, words in _training_text(config, [*train, *heldout]) for word in words}
     lexicon = _lexicon(config, spoken, _vocabulary(config, spoken))
     write_lexicon(folder / LEXICON_FILE, lexicon)
     write_json(
@@ -57,6 +54,25 @@ def write_language(
             "silence_probability": lexicon.silence_probability,
         },
     )
+    logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
+
+
+def write_language_models(
+    config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], folder: Path
+) -> None:
+    """Write the language models over the lexicon's words.
+
+    Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
+    tuning would lean on it.
+
+    Args:
+        config: The recipe.
+        train: Utterances of the training speakers.
+        heldout: Utterances of those kept back for tuning.
+        folder: ``lang/``, where the lexicon lies.
+    """
+    lexicon = read_experiment_lexicon(folder)
+    transcripts = _training_text(config, [*train, *heldout])
     kept_back = {utterance.speaker for utterance in heldout}
     texts = {
         folder: [words for _, words in transcripts],
@@ -72,9 +88,6 @@ def write_language(
             keep_unknown=UNKNOWN in lexicon.words,
         )
         write_arpa(place / ARPA_FILE, prune(model, config.lm.prune) if config.lm.prune else model)
-    logger.info(
-        "language: %d words, %d phones, %d-grams", len(lexicon.words), len(lexicon.phones.names), config.lm.order
-    )
 
 
 def tuning_folder(config: ExperimentConfig, folder: Path) -> Path:
@@ -82,19 +95,13 @@ def tuning_folder(config: ExperimentConfig, folder: Path) -> Path:
     return folder if config.lm.text else folder / TUNING_FOLDER
 
 
-def language_paths(config: ExperimentConfig) -> list[Path]:
-    """The files that lexicon and language model are made from."""
+def lexicon_sources(config: ExperimentConfig) -> list[Path]:
+    """The files that the lexicon is made from."""
     return [*config.lm.text, *([config.lexicon.path] if config.lexicon.path else [])]
 
 
-def language_outputs(config: ExperimentConfig, folder: Path) -> list[Path]:
-    """The files that ``write_language`` writes."""
-    names = (LEXICON_FILE, PHONES_FILE, ARPA_FILE)
-    return [*(folder / name for name in names), tuning_folder(config, folder) / ARPA_FILE]
-
-
 def read_experiment_lexicon(folder: Path) -> Lexicon:
-    """Read back what ``write_language`` wrote, with its phone set and silence probability.
+    """Read back what ``write_experiment_lexicon`` wrote, with its phone set and silence probability.
 
     Raises:
         LexiconError: The files are damaged, or do not fit each other.

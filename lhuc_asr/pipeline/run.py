@@ -40,11 +40,13 @@ from lhuc_asr.pipeline.experiment import Layout, opened
 from lhuc_asr.pipeline.extraction import extract
 from lhuc_asr.pipeline.language import (
     ARPA_FILE,
-    language_outputs,
-    language_paths,
+    LEXICON_FILE,
+    PHONES_FILE,
+    lexicon_sources,
     read_experiment_lexicon,
     tuning_folder,
-    write_language,
+    write_experiment_lexicon,
+    write_language_models,
 )
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 from lhuc_asr.pipeline.splits import (
@@ -111,11 +113,19 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     config = _at_corpus_rate(config, layout)
     train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
     stages.run(
-        "lang",
-        partial(write_language, config, train, heldout, layout.lang),
+        "lexicon",
+        partial(write_experiment_lexicon, config, train, heldout, layout.lang),
         after=["corpus"],
-        options=[config.lexicon, config.lm, fingerprint(language_paths(config))],
-        outputs=language_outputs(config, layout.lang),
+        options=[config.lexicon, config.lm.vocabulary, fingerprint(lexicon_sources(config))],
+        outputs=[layout.lang / name for name in (LEXICON_FILE, PHONES_FILE)],
+    )
+    language_folders = [layout.lang, tuning_folder(config, layout.lang)]
+    stages.run(
+        "language model",
+        partial(write_language_models, config, train, heldout, layout.lang),
+        after=["lexicon"],
+        options=[config.lm],
+        outputs=[folder / ARPA_FILE for folder in language_folders],
     )
     stages.run(
         "features",
@@ -130,7 +140,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     stages.run(
         "monophones",
         partial(train_gaussians, config, layout),
-        after=["lang", "features"],
+        after=["lexicon", "features"],
         options=[config.monophone],
         outputs=[layout.hmm("mono") / GMM_FILE, *_alignment_outputs(layout, "mono")],
     )
@@ -150,11 +160,11 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     stages.run(
         "graph",
         partial(_build_graph, config, layout, alignment),
-        after=["lang", aligner],
+        after=["language model", aligner],
         options=[config.transition_scale],
         outputs=[
             folder / name
-            for folder in (layout.lang, tuning_folder(config, layout.lang))
+            for folder in language_folders
             for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
         ],
     )

@@ -62,7 +62,7 @@ def corpus(finished: Path, tmp_path: Path) -> Corpus:
 
 @pytest.fixture
 def prepare(corpus: Corpus, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run the recipe on the broken corpus up to a stage: ``prepare("lang", "max_skipped=0.2")``."""
+    """Run the recipe on the broken corpus up to a stage: ``prepare("lexicon", "max_skipped=0.2")``."""
 
     class Reached(Exception):
         pass
@@ -200,7 +200,7 @@ def test_a_wrong_corpus_path_is_named(source: str, prepare) -> None:
 
 def test_a_word_without_pronunciation_is_an_error_where_asked(corpus: Corpus, prepare, lexicon: Path) -> None:
     message = refused(
-        prepare, f"lexicon.path={lexicon}", "lexicon.unknown_words=error", error=LexiconError, stage="lang"
+        prepare, f"lexicon.path={lexicon}", "lexicon.unknown_words=error", error=LexiconError, stage="lexicon"
     )
     assert "THE" in message
 
@@ -213,7 +213,7 @@ def test_a_word_without_pronunciation_is_unknown_where_asked(prepare, lexicon: P
 
 
 def test_a_word_without_pronunciation_is_pronounced_by_default(prepare, lexicon: Path) -> None:
-    folder = prepare("lang", f"lexicon.path={lexicon}")
+    folder = prepare("lexicon", f"lexicon.path={lexicon}")
     words = {line.split()[0] for line in (folder / "lang" / "lexicon.txt").read_text(encoding="utf-8").splitlines()}
     assert "THE" in words
     assert "<unk>" not in words

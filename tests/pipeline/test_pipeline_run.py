@@ -27,7 +27,7 @@ from lhuc_asr.pipeline.stages import Stages
 
 SPLITS = ("train", "heldout", "test", "control")
 STAGES = [
-    *("corpus", "lang", "features", "monophones", "network si", "graph", "tuning"),
+    *("corpus", "lexicon", "language model", "features", "monophones", "network si", "graph", "tuning"),
     *("two passes over test", "two passes over control"),
 ]
 SEARCHES = STAGES[STAGES.index("tuning") :]
@@ -177,10 +177,11 @@ OPTIONS = [
     ("seed=4", STAGES),
     ("heldout_speakers=2", STAGES),
     ("corpus.voices.training_utterances=5", STAGES),
-    ("features.bins=23", [name for name in STAGES if name not in ("corpus", "lang")]),
-    ("speeds=[1.0, 0.9]", [name for name in STAGES if name not in ("corpus", "lang")]),
+    ("features.bins=23", [name for name in STAGES if name not in ("corpus", "lexicon", "language model")]),
+    ("speeds=[1.0, 0.9]", [name for name in STAGES if name not in ("corpus", "lexicon", "language model")]),
     ("lexicon.silence_probability=0.4", [name for name in STAGES if name not in ("corpus", "features")]),
-    ("monophone.gaussians=110", STAGES[STAGES.index("monophones") :]),
+    ("lm.order=1", ["language model", "graph", *SEARCHES]),
+    ("monophone.gaussians=110", ["monophones", "network si", "graph", *SEARCHES]),
     ("dnn.hidden_units=47", ["network si", *SEARCHES]),
     ("trainer.momentum=0.8", ["network si", *SEARCHES]),
     ("transition_scale=0.2", ["graph", *SEARCHES]),
@@ -219,8 +220,8 @@ def test_other_amplitudes_change_the_second_pass_alone(finished: Path, copied: P
 
 REMOVED = {
     "corpus/test.jsonl": "corpus",
-    "lang/lexicon.txt": "lang",
-    "lang/lm.arpa": "lang",
+    "lang/lexicon.txt": "lexicon",
+    "lang/lm.arpa": "language model",
     "features/control": "features",
     "features/train_mfcc": "features",
     "hmm/mono/topology.json": "monophones",
@@ -283,9 +284,9 @@ DAMAGES = [
     ("features/train/index.jsonl", "network si", "features/train", "features"),
     ("hmm/mono/train.ali", "network si", "hmm/mono/train.ali", "monophones"),
     ("hmm/mono/topology.json", "network si", "hmm/mono/topology.json", "monophones"),
-    ("lang/lm.arpa", "graph", "lang/lm.arpa", "lang"),
-    ("lang/lexicon.txt", "graph", "lang/lexicon.txt", "lang"),
-    ("lang/phones.json", "graph", "lang/phones.json", "lang"),
+    ("lang/lm.arpa", "graph", "lang/lm.arpa", "language model"),
+    ("lang/lexicon.txt", "graph", "lang/lexicon.txt", "lexicon"),
+    ("lang/phones.json", "graph", "lang/phones.json", "lexicon"),
     ("lang/tuning/HCLG.fst", "tuning", "lang/tuning/graph.json", "graph"),
     ("lang/HCLG.fst", "two passes over test", "lang/graph.json", "graph"),
     ("decode/heldout/si/search.json", "two passes over test", "decode/heldout/si/search.json", "tuning"),
