@@ -58,7 +58,7 @@ def estimation(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], ob
         str(speaker): SpeakerFrames(
             generator.standard_normal((frames, DIMENSION), dtype=np.float32),
             (UTTERANCE_FRAMES,) * UTTERANCES,
-            FrameTargets(generator.integers(0, PDFS, frames, dtype=np.int32), np.ones(frames, np.float32)),
+            FrameTargets.certain(generator.integers(0, PDFS, frames, dtype=np.int32), np.ones(frames, np.float32)),
         )
         for speaker in range(speakers)
     }

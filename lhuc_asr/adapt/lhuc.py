@@ -26,7 +26,7 @@ from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.nnet.losses import cross_entropy
+from lhuc_asr.nnet.losses import candidate_cross_entropy
 
 # Frames that go through the network at once: 1,024 x 512 units x 4 bytes = 2 MB a layer. Ten speakers' 2,560 at once
 # took a sixth longer on a CPU: the activations leave the caches, and their memory is given back and faulted in again.
@@ -141,12 +141,12 @@ class Lhuc:
         at_once = max(1, MAX_FRAMES_AT_ONCE // size)
         for first in range(0, len(active), at_once):
             group = active[first : first + at_once]
-            spliced, targets, weights = (
+            spliced, pdfs, posteriors, weights = (
                 torch.cat(parts).to(device)
                 for parts in zip(*(speaker.batch(step, size) for speaker in group), strict=True)
             )
             with bank.blocks(torch.tensor([speaker.row for speaker in group])):
-                (cross_entropy(model(spliced), targets, weights) / size).backward()
+                (candidate_cross_entropy(model(spliced), pdfs, posteriors, weights) / size).backward()
         optimizer.step()
 
 
@@ -158,7 +158,8 @@ class _Frames:
         self._seed = seed
         self._context = model.config.context
         self._features = torch.from_numpy(np.ascontiguousarray(frames.features))
-        self._targets = torch.from_numpy(frames.targets.pdf).long()
+        self._pdfs = torch.from_numpy(frames.targets.pdf).long()
+        self._posteriors = torch.from_numpy(frames.targets.posterior)
         self._weights = torch.from_numpy(frames.targets.weight)
         lengths = torch.tensor(frames.lengths)
         ends = torch.cumsum(lengths, 0)
@@ -175,8 +176,8 @@ class _Frames:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + sweep)
         self._order = self._useful[torch.randperm(len(self._useful), generator=generator)]
 
-    def batch(self, step: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Spliced features (size, (2c+1) D), targets (size,) and weights (size,)."""
+    def batch(self, step: int, size: int) -> tuple[torch.Tensor, ...]:
+        """Spliced features (size, (2c+1) D), candidates and their posteriors (size, M), and weights (size,)."""
         frames = self._order[step * size : (step + 1) * size]
         missing = size - len(frames)
         weights = self._weights[frames]
@@ -184,4 +185,4 @@ class _Frames:
             frames = torch.cat([frames, frames[:1].expand(missing)])
             weights = torch.cat([weights, weights.new_zeros(missing)])
         index = splice_index(frames, self._first[frames], self._last[frames], self._context)
-        return self._features[index].flatten(1), self._targets[frames], weights
+        return self._features[index].flatten(1), self._pdfs[frames], self._posteriors[frames], weights

@@ -12,23 +12,40 @@ from lhuc_asr.base.errors import AlignmentError
 
 @dataclass(frozen=True)
 class FrameTargets:
-    """A pdf for each frame, with a weight.
+    """What each frame is believed to be: candidates with their posteriors, and how much the frame counts.
 
     Attributes:
-        pdf: Shape (T,), int32.
+        pdf: Candidates of each frame, shape (T, M), int32; M is 1 for a best path.
+        posterior: Their posteriors, shape (T, M), float32; a frame with fewer candidates has zeros.
         weight: How much the frame counts, shape (T,), float32, 0 or more.
     """
 
     pdf: np.ndarray
+    posterior: np.ndarray
     weight: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.pdf.shape != self.weight.shape or self.pdf.ndim != 1:
-            raise AlignmentError(f"{self.pdf.shape} pdfs with {self.weight.shape} weights; expected (T,) each")
+        frames = len(self.weight)
+        if self.pdf.ndim != 2 or self.pdf.shape != self.posterior.shape or self.weight.shape != (len(self.pdf),):
+            raise AlignmentError(
+                f"{self.pdf.shape} pdfs with {self.posterior.shape} posteriors and {self.weight.shape} weights; "
+                "expected (T, M), (T, M) and (T,)"
+            )
         if not np.all((self.weight >= 0) & (self.weight < np.inf)) or np.any(self.pdf < 0):
             raise AlignmentError(
                 "weights must be finite and 0 or more, pdfs 0 or more; give frames without a pdf weight 0"
             )
+        total = self.posterior.sum(axis=1, dtype=np.float64)
+        if not np.all(self.posterior >= 0) or not np.all(np.abs(total - 1) < 1e-3):
+            wrong = int(np.argmax(~(np.abs(total - 1) < 1e-3) | ~(self.posterior >= 0).all(axis=1)))
+            raise AlignmentError(
+                f"posteriors of frame {wrong} of {frames} sum to {total[wrong]:g}; expected 0 or more each, 1 together"
+            )
+
+    @classmethod
+    def certain(cls, pdf: np.ndarray, weight: np.ndarray) -> FrameTargets:
+        """One pdf a frame, believed entirely: both of shape (T,)."""
+        return cls(pdf[:, None], np.ones((len(pdf), 1), np.float32), weight)
 
 
 def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_weight: float) -> FrameTargets:
@@ -41,7 +58,21 @@ def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_w
     """
     weight = np.where(np.isin(pdfs, silence_pdfs), silence_weight, 1.0).astype(np.float32)
     weight[pdfs < 0] = 0.0
-    return FrameTargets(np.maximum(pdfs, 0).astype(np.int32), weight)
+    return FrameTargets.certain(np.maximum(pdfs, 0).astype(np.int32), weight)
+
+
+def joined(parts: Sequence[FrameTargets]) -> FrameTargets:
+    """Targets of utterances one after the other; those with fewer candidates get some of posterior 0."""
+    most = max(part.pdf.shape[1] for part in parts)
+
+    def filled(table: np.ndarray) -> np.ndarray:
+        return np.pad(table, ((0, 0), (0, most - table.shape[1])))
+
+    return FrameTargets(
+        np.concatenate([filled(part.pdf) for part in parts]),
+        np.concatenate([filled(part.posterior) for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+    )
 
 
 @dataclass(frozen=True)
@@ -71,8 +102,5 @@ class SpeakerFrames:
         return cls(
             np.concatenate([features for features, _ in utterances]),
             tuple(len(features) for features, _ in utterances),
-            FrameTargets(
-                np.concatenate([targets.pdf for _, targets in utterances]),
-                np.concatenate([targets.weight for _, targets in utterances]),
-            ),
+            joined([targets for _, targets in utterances]),
         )

@@ -162,11 +162,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         partial(_build_graph, config, layout, alignment),
         after=["language model", aligner],
         options=[config.transition_scale],
-        outputs=[
-            folder / name
-            for folder in language_folders
-            for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
-        ],
+        outputs=[folder / name for folder in language_folders for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
     )
     stages.run(
         "tuning",

@@ -39,7 +39,7 @@ def _frames(
     if repeated:
         features[:], pdfs[:] = features[0], pdfs[0]
     weights = generator.choice([0.0, 0.01, 1.0], count) if weight is None else np.full(count, weight)
-    return SpeakerFrames(features, lengths, FrameTargets(pdfs, weights.astype(np.float32)))
+    return SpeakerFrames(features, lengths, FrameTargets.certain(pdfs, weights.astype(np.float32)))
 
 
 def _r(speakers, name: str) -> list[torch.Tensor]:
@@ -70,7 +70,7 @@ def _descend(model: Dnn, frames: SpeakerFrames, xi: str, steps: list[float], rat
     r = [torch.full((UNITS,), neutral, dtype=torch.float64, requires_grad=True) for _ in model.hidden]
     spliced = torch.cat([splice(part, 1) for part in torch.from_numpy(frames.features).split(frames.lengths)]).double()
     weights = torch.from_numpy(frames.targets.weight).double()
-    pdfs = torch.from_numpy(frames.targets.pdf).long()
+    pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()
     for share in steps:
         log_posteriors = torch.log_softmax(_logits(model, spliced, [function(v) for v in r]), 1)
         loss = -(weights * log_posteriors[torch.arange(len(pdfs)), pdfs]).sum()
@@ -156,12 +156,14 @@ def test_frames_of_weight_zero_are_as_if_left_out(model, weight):
     frames = _frames(6, (40,), weight=1.0)
     masked = frames.targets.weight.copy()
     masked[:15] = weight
-    other_pdfs = frames.targets.pdf.copy()
+    other_pdfs = frames.targets.pdf[:, 0].copy()
     other_pdfs[:15] = (other_pdfs[:15] + 1) % PDFS
     method = Lhuc(LhucConfig(batch_size=8))
     one, other = (
-        method.estimate(model, {"ann": SpeakerFrames(frames.features, (40,), FrameTargets(pdfs, masked))}, seed=0)
-        for pdfs in (frames.targets.pdf, other_pdfs)
+        method.estimate(
+            model, {"ann": SpeakerFrames(frames.features, (40,), FrameTargets.certain(pdfs, masked))}, seed=0
+        )
+        for pdfs in (frames.targets.pdf[:, 0], other_pdfs)
     )
     same = all(torch.equal(a, b) for a, b in zip(_r(one, "ann"), _r(other, "ann"), strict=True))
     assert same == (weight == 0.0)
@@ -258,7 +260,7 @@ def test_speakers_whose_units_are_scaled_are_recovered_and_controls_do_not_suffe
         logits = _logits(model, splice(features, 1).double(), amplitudes)
         truth = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze(1)
         ceiling[name] = float((logits.argmax(1) == truth)[1200:].float().mean())
-        targets = FrameTargets(truth[:1200].numpy().astype(np.int32), np.ones(1200, np.float32))
+        targets = FrameTargets.certain(truth[:1200].numpy().astype(np.int32), np.ones(1200, np.float32))
         speakers[name] = SpeakerFrames(features[:1200].numpy(), (1200,), targets)
         held[name] = features[1200:], truth[1200:]
     before = {name: _accuracy(model, *held[name]) for name in speakers}

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
-from lhuc_asr.nnet.losses import cross_entropy
+from lhuc_asr.nnet.losses import candidate_cross_entropy, cross_entropy
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
@@ -80,3 +80,13 @@ def test_cross_entropy_is_the_weighted_sum():
     assert float(cross_entropy(logits, soft)) == pytest.approx(-float((soft * log_posteriors).sum()))
     one_hot = torch.nn.functional.one_hot(pdfs, 3).double()
     assert float(cross_entropy(logits, one_hot, weights)) == pytest.approx(float(cross_entropy(logits, pdfs, weights)))
+
+
+def test_candidates_are_posteriors_with_zeros_left_out():
+    generator = torch.Generator().manual_seed(3)
+    logits, weights = torch.randn(4, 6, generator=generator), torch.rand(4, generator=generator)
+    posteriors = torch.tensor([[0.7, 0.3], [1.0, 0.0], [0.5, 0.5], [0.1, 0.9]])
+    pdfs = torch.tensor([[5, 0], [2, 0], [1, 3], [4, 2]])
+    dense = torch.zeros(4, 6).scatter_(1, pdfs, posteriors)
+    expected = float(cross_entropy(logits, dense, weights))
+    assert float(candidate_cross_entropy(logits, pdfs, posteriors, weights)) == pytest.approx(expected, rel=1e-6)
