@@ -37,22 +37,22 @@ class LhucConfig(StrictModel):
     """How amplitudes are estimated. The defaults are the paper's (sec. V).
 
     Attributes:
+        kind: Of technique.
         amplitude: xi.
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None all.
         optimizer: ``sgd``, or ``adam`` with moments of its own for each speaker.
         learning_rate: Its step size.
         sweeps: Times that the data is gone through.
         batch_size: Frames of one speaker in a mini-batch.
-        silence_weight: Weight of frames of silence; speech has 1.
     """
 
+    kind: Literal["lhuc"] = "lhuc"
     amplitude: Literal["exp", "2sigmoid", "identity", "relu"] = "exp"
     layers: tuple[int, ...] | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(0.8, gt=0.0)
     sweeps: int = Field(1, ge=1)
     batch_size: int = Field(256, ge=1)
-    silence_weight: float = Field(0.01, ge=0.0, le=1.0)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,15 @@ class FrameTargets:
         """One pdf a frame, believed entirely: both of shape (T,)."""
         return cls(pdf[:, None], np.ones((len(pdf), 1), np.float32), weight)
 
+    def first(self, frames: int) -> FrameTargets:
+        """The targets of the first frames."""
+        return FrameTargets(self.pdf[:frames], self.posterior[:frames], self.weight[:frames])
+
+
+def no_targets(frames: int) -> FrameTargets:
+    """Targets of frames of which nothing is known: they count for nothing."""
+    return FrameTargets.certain(np.zeros(frames, np.int32), np.zeros(frames, np.float32))
+
 
 def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_weight: float) -> FrameTargets:
     """Targets from a best path or from a reference's alignment.
