@@ -81,7 +81,7 @@ class Searcher:
         Raises:
             SearchError: The scores do not fit the graph, are not finite, or every path was lost.
         """
-        self._check(utterance, log_likelihoods)
+        check_scores(utterance, log_likelihoods, self.graph.pdf_count)
         if len(log_likelihoods) == 0:
             return Hypothesis(utterance, (), (), 0.0, False)
         scores = log_likelihoods[:, self.graph.label_pdf] if self._gather else log_likelihoods
@@ -101,16 +101,6 @@ class Searcher:
                 "widen search's beam, or look for scores far from those of other utterances"
             )
         return self._read(utterance, path, len(log_likelihoods), reached_final)
-
-    def _check(self, utterance: str, log_likelihoods: np.ndarray) -> None:
-        if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != self.graph.pdf_count:
-            raise SearchError(
-                f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
-                f"{self.graph.pdf_count}); network and graph belong to different models, build the graph again"
-            )
-        if not np.isfinite(log_likelihoods).all():
-            frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
-            raise SearchError(f"{utterance}: scores of frame {frame} are not finite; look at its features")
 
     def _decode(self, decodable: kaldi_decoder.DecodableCtc, widen: int) -> kaldi_decoder.FasterDecoder:
         options = kaldi_decoder.FasterDecoderOptions(
@@ -141,6 +131,22 @@ class Searcher:
         pdfs = self.graph.label_pdf[np.array(labels) - 1]
         cost = weight.value1 + weight.value2
         return Hypothesis(utterance, tuple(words), tuple(word_frames), cost, reached_final, pdfs)
+
+
+def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) -> None:
+    """Refuse scores that no search can use.
+
+    Raises:
+        SearchError: They are not of shape (T, K), or not finite.
+    """
+    if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
+        raise SearchError(
+            f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
+            f"{pdf_count}); network and graph belong to different models, build the graph again"
+        )
+    if not np.isfinite(log_likelihoods).all():
+        frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
+        raise SearchError(f"{utterance}: scores of frame {frame} are not finite; look at its features")
 
 
 class SearchPool:
