@@ -99,8 +99,8 @@ class LatticeSearcher:
                 )
         if self.narrowed(lattice):
             logger.warning(
-                "%s: lattice narrowed to a beam of %.2g (asked for %g) and %d active states (asked for %d), to keep "
-                "its bounds; are the scores flat?",
+                "%s: lattice narrowed to stay within its bounds: beam %.3g (asked for %g), %d active states (asked for "
+                "%d); are the scores flat?",
                 utterance,
                 lattice.beam,
                 self.lattice_config.beam,

@@ -18,7 +18,9 @@ from lhuc_asr.decode.packed_graph import PackedGraph
 
 # Added to the next frame's beam where the number of states, not the beam, decided; as in Kaldi.
 BEAM_DELTA = 0.5
-# A lattice beam below this cannot be halved any more: ties, not width, fill the lattice.
+# A narrowed beam lies between the excess costs of paths: at one of them rounding would keep only parts of the path.
+JUST_BELOW = 1.0 - 1e-6
+# And it lies above what rounding makes of equal costs, otherwise there is nothing left to narrow.
 LEAST_BEAM = 1e-3
 
 
@@ -146,7 +148,7 @@ def arcs_within(
         tokens: Of a complete search.
         ends: Cost of ending in each token of the last frame, infinite where a path cannot end.
         beam: The lattice beam.
-        max_arcs: Arcs at most; where there are more, the beam is narrowed until half of them are left.
+        max_arcs: Arcs at most; where there are more, the beam is narrowed to the better half of them.
     """
     frames, states = len(scores), len(graph.final)
     token_at, next_token_at = np.full(states, -1, np.int64), np.full(states, -1, np.int64)
@@ -184,10 +186,10 @@ def arcs_within(
                 if tokens.cost[token] + through - best > beam:
                     continue
                 if count == max_arcs:
-                    beam = min(0.5 * beam, np.partition(excess, count // 2)[count // 2])
+                    beam = JUST_BELOW * np.partition(excess, max_arcs // 2)[max_arcs // 2]
                     within = excess <= beam
                     count = within.sum()
-                    if count == max_arcs or beam < LEAST_BEAM:
+                    if beam < LEAST_BEAM:
                         return TokenArcs(source[:0], target[:0], number[:0], beam, False)
                     source[:count], target[:count] = source[within], target[within]
                     number[:count], excess[:count] = number[within], excess[within]

@@ -13,7 +13,8 @@ from lhuc_asr.adapt.lhuc import Lhuc
 from lhuc_asr.base.atomic import atomic_folder, read_json, read_json_lines, write_json, write_json_lines, write_text
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
-from lhuc_asr.decode.search import SearchConfig, SearchPool
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
