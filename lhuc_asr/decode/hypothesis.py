@@ -40,6 +40,24 @@ class Hypothesis:
         """The words with spaces between."""
         return " ".join(self.words)
 
+    def frame_confidences(self) -> np.ndarray:
+        """The confidence of each frame's word, shape (T,); of no words 0 throughout.
+
+        A word's frames begin where the graph emits it, the first one's with the utterance.
+
+        Raises:
+            SearchError: The words have no confidences, or the frames no alignment.
+        """
+        if len(self.confidences) != len(self.words) or len(self.pdfs) == 0:
+            raise SearchError(
+                f"{self.utterance}: {len(self.confidences)} confidences of {len(self.words)} words, an alignment of "
+                f"{len(self.pdfs)} frames; search for a lattice, it gives both"
+            )
+        if not self.words:
+            return np.zeros(len(self.pdfs))
+        lengths = np.diff([0, *self.word_frames[1:], len(self.pdfs)])
+        return np.repeat(np.array(self.confidences), lengths)
+
 
 def to_row(hypothesis: Hypothesis, speaker: str) -> dict[str, Any]:
     """The hypothesis as one object of ``hypotheses.jsonl``, without its alignment.

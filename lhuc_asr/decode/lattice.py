@@ -89,6 +89,11 @@ class FramePosteriors:
     pdf: np.ndarray
     posterior: np.ndarray
 
+    def of(self, pdfs: np.ndarray) -> np.ndarray:
+        """The posterior of one pdf a frame, shape (T,), float32; 0 where it is not among the most probable."""
+        found: np.ndarray = np.where(self.pdf == pdfs[:, None], self.posterior, np.float32(0.0)).max(axis=1)
+        return found
+
 
 def best_path(lattice: Lattice) -> tuple[np.ndarray, float]:
     """Arcs of the best path in their order, int64, and its cost."""
