@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
 
     from lhuc_asr.adapt.lhuc import Lhuc
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.decode.search import SearchPool
+    from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.hmm.topology import MonophoneTopology
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE

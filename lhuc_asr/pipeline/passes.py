@@ -20,7 +20,8 @@ from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
-from lhuc_asr.decode.search import SearchConfig, SearchPool
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology

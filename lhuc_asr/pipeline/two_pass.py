@@ -17,7 +17,8 @@ from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, no_targets, targets_from_alignment
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.decode.hypothesis import Hypothesis
-from lhuc_asr.decode.search import SearchConfig, SearchPool
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureStore, StoredUtterance
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import score_utterance
