@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import FRAMES_AT_ONCE, Lhuc, LhucConfig
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.features.context import splice
@@ -105,7 +105,7 @@ def test_a_batch_that_is_not_full_counts_its_frames_as_the_others_do(model):
 @pytest.mark.parametrize("at_once", [32, 16_384])
 def test_many_speakers_together_are_each_alone(model, optimizer, at_once, monkeypatch):
     """Speakers of all sizes, in one pass through the network or in many."""
-    monkeypatch.setattr("lhuc_asr.adapt.lhuc.MAX_FRAMES_AT_ONCE", at_once)
+    monkeypatch.setitem(FRAMES_AT_ONCE, "cpu", at_once)
     config = LhucConfig(optimizer=optimizer, batch_size=16, sweeps=3, learning_rate=0.8 if optimizer == "sgd" else 0.05)
     speakers = {f"s{n:02d}": _frames(n, (5 + 7 * n, 3)) for n in range(12)}
     together = Lhuc(config).estimate(model, speakers, seed=5)
