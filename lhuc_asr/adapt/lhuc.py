@@ -100,17 +100,8 @@ class Lhuc:
             SiteError: A layer that the network does not have.
         """
         bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
-        try:
-            data = [_Frames(row, frames, model, seed) for row, frames in enumerate(speakers.values(), start=1)]
-            optimizer = bank.optimizer(self.config.optimizer, lr=self.config.learning_rate)
-            with frozen(model):
-                for sweep in range(self.config.sweeps):
-                    for speaker in data:
-                        speaker.shuffle(sweep)
-                    for step in range(max((speaker.batches(self.config.batch_size) for speaker in data), default=0)):
-                        self._step(model, bank, optimizer, data, step)
-        finally:
-            bank.detach()
+        bank.detach()
+        self.adapt(bank, model, speakers, seed)
         return LhucSpeakers(bank)
 
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
@@ -123,6 +114,28 @@ class Lhuc:
         bank = SpeakerBank.load(folder, model)
         bank.detach()
         return LhucSpeakers(bank)
+
+    def adapt(self, bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> None:
+        """Move rows of a bank from where they are: to adapt again, or from amplitudes that were found otherwise.
+
+        Args:
+            bank: Detached, with amplitudes after hidden layers of the model, and with these speakers.
+            model: Its model.
+            speakers: Each speaker's data.
+            seed: As in ``estimate``.
+        """
+        bank.attach()
+        try:
+            data = [_Frames(bank.row(name), frames, model, seed) for name, frames in speakers.items()]
+            optimizer = bank.optimizer(self.config.optimizer, lr=self.config.learning_rate)
+            with frozen(model):
+                for sweep in range(self.config.sweeps):
+                    for speaker in data:
+                        speaker.shuffle(sweep)
+                    for step in range(max((speaker.batches(self.config.batch_size) for speaker in data), default=0)):
+                        self._step(model, bank, optimizer, data, step)
+        finally:
+            bank.detach()
 
     def _sites(self, model: Dnn) -> list[str]:
         layers = range(len(model.hidden)) if self.config.layers is None else self.config.layers
