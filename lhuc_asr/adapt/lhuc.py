@@ -140,7 +140,7 @@ class Lhuc:
         return LhucSpeakers(bank)
 
     def adapt(self, bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> None:
-        """Move rows of a bank from where they are: to adapt again, or from a row 0 that was trained.
+        """Move rows of a bank from where they are: to adapt again, or from amplitudes that were found otherwise.
 
         Args:
             bank: Detached, with amplitudes after hidden layers of the model, and with these speakers.
