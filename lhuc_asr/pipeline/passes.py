@@ -8,31 +8,33 @@ acoustic scale and an insertion penalty of its own, tuned on the held-out speake
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import make_method
-from lhuc_asr.adapt.targets import FrameTargets
+from lhuc_asr.adapt.targets import FrameTargets, targets_from_confidence, targets_from_lattice
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
+from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
+from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.features.store import FeatureStore, StoredUtterance
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, reference_targets
+from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path, reference_targets
 from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.language import tuning_folder
 from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, ExperimentConfig, PassConfig
 from lhuc_asr.pipeline.shares import Share, shares
-from lhuc_asr.pipeline.splits import HELDOUT
-from lhuc_asr.pipeline.two_pass import TwoPass, targets_of, transcripts_of
+from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
+from lhuc_asr.pipeline.two_pass import TwoPass, speaker_frames, targets_of, transcripts_of
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
 logger = logging.getLogger(__name__)
@@ -77,11 +79,10 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
     if plan is not None:
         who = shares(two_pass.store, plan.data, config.seed)
         targets = _targets(config, layout, split, plan, two_pass, alignment)
-        speakers = two_pass.adapt(make_method(config.method_of(plan)), targets, who, config.seed)
+        speakers = two_pass.adapt(method_of(config, layout, name), targets, who, config.seed)
         with atomic_folder(layout.speakers(name, split)) as folder:
             speakers.save(folder)
-    graph = tuning_folder(config, layout.lang) if split == HELDOUT else layout.lang
-    with SearchPool(graph, config.workers) as searchers:
+    with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
         if split == HELDOUT:
             scores = list(two_pass.likelihoods(speakers, who))
             chosen, record = _tuned(config, searchers, scores, utterances, name)
@@ -100,6 +101,29 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
     logger.info("%s, %s: WER %.2f %% (%d / %d)", split, name, 100 * report.wer, report.errors, report.words)
 
 
+def method_of(config: ExperimentConfig, layout: Layout, name: str) -> AdaptationMethod:
+    """How a pass adapts; what it learned from the training speakers lies in ``speakers/<pass>/prepared``."""
+    return make_method(config.method_of(config.passes[name]), layout.prepared(name))
+
+
+def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str) -> None:
+    """Have a pass' method learn from the training speakers, at the recordings' own speed."""
+    method = method_of(config, layout, name)
+    if not isinstance(method, PreparedMethod):
+        raise TypeError(f"{name} learns nothing from the training speakers")
+    plan = config.passes[name]
+    two_pass = _two_pass(config, layout, TRAIN, plan.network, alignment)
+    found = Alignment(alignment_path(layout, alignment, TRAIN), two_pass.store)
+    spoken: dict[str, list[tuple[StoredUtterance, int]]] = {}
+    for utterance in read_manifest(layout.manifest(TRAIN)):
+        stored = two_pass.store.by_id[utterance.id]
+        spoken.setdefault(utterance.speaker, []).append((stored, stored.frames))
+    pdfs = {stored.id: found[stored.id] for theirs in spoken.values() for stored, _ in theirs}
+    targets = two_pass.alignment_targets(pdfs, plan.targets.silence_weight)
+    training = {speaker: speaker_frames(two_pass.store, targets, theirs) for speaker, theirs in spoken.items()}
+    method.prepare(two_pass.model, training, config.seed)
+
+
 def tuned_search(config: ExperimentConfig, layout: Layout, name: str) -> SearchConfig:
     """The search of a pass, as tuned on the held-out speakers."""
     chosen = read_json(layout.decode(HELDOUT, name) / SEARCH_FILE)["chosen"]
@@ -116,12 +140,49 @@ def _targets(
     config: ExperimentConfig, layout: Layout, split: str, plan: PassConfig, two_pass: TwoPass, alignment: str
 ) -> dict[str, FrameTargets]:
     """What each frame of a split is taken for when a pass adapts."""
-    if plan.targets.kind == "reference":
+    options, silence = plan.targets, two_pass.silence_pdfs
+    if options.kind == "reference":
         pdfs = reference_targets(config, layout, split, two_pass.model, alignment)
-    else:
-        found = Alignment(layout.decode(split, config.source_of(plan)) / ALIGNMENT_FILE, two_pass.store)
+        return two_pass.alignment_targets(pdfs, options.silence_weight)
+    source = config.source_of(plan)
+    if options.kind == "best_path":
+        found = Alignment(layout.decode(split, source) / ALIGNMENT_FILE, two_pass.store)
         pdfs = {utterance.id: found[utterance.id] for utterance in two_pass.store.utterances}
-    return two_pass.alignment_targets(pdfs, plan.targets.silence_weight)
+        return two_pass.alignment_targets(pdfs, options.silence_weight)
+    targets = {}
+    for summary in _lattices(config, layout, split, source, alignment):
+        best = summary.hypothesis
+        if options.kind == "lattice":
+            targets[best.utterance] = targets_from_lattice(
+                summary.frames, silence, options.silence_weight, options.power, options.min_confidence
+            )
+        else:
+            targets[best.utterance] = targets_from_confidence(
+                best.pdfs, best.frame_confidences(), silence, options.silence_weight, options.min_confidence, True
+            )
+    return targets
+
+
+def _lattices(
+    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
+) -> Iterator[LatticeSummary]:
+    """What the lattices of a pass over a split say, at the search that was tuned for it."""
+    plan = config.passes.get(name)
+    two_pass = _two_pass(config, layout, split, SI if plan is None else plan.network, alignment)
+    speakers: AdaptedSpeakers | None = None
+    who: list[Share] = []
+    if plan is not None:
+        who = shares(two_pass.store, plan.data, config.seed)
+        speakers = method_of(config, layout, name).load(two_pass.model, layout.speakers(name, split))
+    search = tuned_search(config, layout, name)
+    with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
+        scores = two_pass.likelihoods(speakers, who)
+        found = searchers.lattices_all(scores, search, config.lattice)
+        yield from progress(found, f"lattices of {name} over {split}", len(two_pass.store.utterances))
+
+
+def _graph_folder(config: ExperimentConfig, layout: Layout, split: str) -> Path:
+    return tuning_folder(config, layout.lang) if split == HELDOUT else layout.lang
 
 
 def _tuned(

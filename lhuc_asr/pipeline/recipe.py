@@ -11,6 +11,7 @@ from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.methods import MethodConfig
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.corpus.synthetic import SyntheticConfig
+from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
@@ -107,15 +108,28 @@ class TargetsConfig(StrictModel):
     """What a pass takes each frame of its adaptation data for.
 
     Attributes:
-        kind: ``best_path`` of the search in an earlier pass, or ``reference``, the forced alignment of the reference
-            transcripts: a bound on what targets can give, not a result.
+        kind: ``best_path`` of the search in an earlier pass; ``confidence``, the same with words weighted by how far
+            they are to be believed; ``lattice``, all that a frame may have been, by its posterior; or ``reference``,
+            the forced alignment of the reference transcripts: a bound on what targets can give, not a result.
         source: The earlier pass; where left out the first pass of the same network.
         silence_weight: Weight of frames of silence; speech has 1.
+        min_confidence: Below it, words (``confidence``) or frames (``lattice``) count for nothing.
+        power: That posteriors of a lattice are raised to; above 1 they are sharper.
     """
 
-    kind: Literal["best_path", "reference"] = "best_path"
+    kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
+    min_confidence: float = Field(0.0, ge=0.0, lt=1.0)
+    power: float = Field(1.0, gt=0.0)
     source: str | None = None
     silence_weight: float = Field(0.01, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _used(self) -> TargetsConfig:
+        if self.min_confidence and self.kind not in ("confidence", "lattice"):
+            raise ValueError(f"min_confidence: {self.kind} targets know no confidence")
+        if self.power != 1.0 and self.kind != "lattice":
+            raise ValueError(f"power: {self.kind} targets have no posteriors")
+        return self
 
 
 class DataConfig(StrictModel):
@@ -176,7 +190,7 @@ class ExperimentConfig(StrictModel):
         realignments: Times that a network aligns the training data anew for the next one.
         realignment_epochs: Epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
-        search, tuning: Decoding.
+        search, tuning, lattice: Decoding.
         lhuc: Adaptation, where a pass does not say otherwise.
         passes: The passes that adapt, by name, in their order; the first passes go before them.
     """
@@ -204,6 +218,7 @@ class ExperimentConfig(StrictModel):
     transition_scale: float = Field(0.1, ge=0.0)
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
+    lattice: LatticeConfig = LatticeConfig()
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
 

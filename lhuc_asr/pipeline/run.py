@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lhuc_asr.adapt.method import PreparedMethod
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.corpus.audio import resolve_sample_rate
@@ -38,7 +39,7 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.passes import pass_names, pass_outputs, run_pass
+from lhuc_asr.pipeline.passes import method_of, pass_names, pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
@@ -155,6 +156,15 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[config.transition_scale],
         outputs=[folder / name for folder in language_folders for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
     )
+    for name, plan in config.passes.items():
+        if isinstance(method_of(config, layout, name), PreparedMethod):
+            stages.run(
+                f"prepare {name}",
+                partial(prepare, config, layout, name, alignment),
+                after=[f"network {plan.network}", aligner],
+                options=[config.method_of(plan), plan.targets.silence_weight],
+                outputs=[layout.prepared(name)],
+            )
     for split in (HELDOUT, *tests):
         for name in pass_names(config):
             _pass_stage(stages, config, layout, split, name, alignment)
@@ -169,6 +179,8 @@ def _pass_stage(
     after = [f"network {SI if plan is None else plan.network}", "graph"]
     if plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
+        if isinstance(method_of(config, layout, name), PreparedMethod):
+            after.append(f"prepare {name}")
     if split != HELDOUT:
         after.append(f"{name} over {HELDOUT}")
     stages.run(
@@ -177,7 +189,7 @@ def _pass_stage(
         after=after,
         options=[
             *(config.search, config.tuning if split == HELDOUT else None),
-            *((plan, config.method_of(plan)) if plan is not None else ()),
+            *((plan, config.method_of(plan), config.lattice) if plan is not None else ()),
         ],
         outputs=pass_outputs(config, layout, split, name),
     )
