@@ -2,7 +2,7 @@
 # make test    the tests
 # make check   what CI runs: format, lint, types, architecture, tests
 # make slow    tests that take minutes
-# make benchmarks   ratios against the bare work (benchmarks/two_pass.py needs an experiment)
+# make benchmarks   ratios against the bare work (benchmarks/two_pass.py and lattice.py need an experiment)
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
