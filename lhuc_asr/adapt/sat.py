@@ -133,8 +133,8 @@ def fold_row_zero(bank: SpeakerBank) -> tuple[Dnn, SpeakerBank]:
             ours.copy_(QUOTIENTS[name](theirs, theirs[:1]))
             if not bool(ours.isfinite().all()):
                 raise FoldError(
-                    f"site {site.name!r}: row 0 has an amplitude of 0, which nothing can be divided by, or a row is not "
-                    "finite; train with a lower sat.learning_rate"
+                    f"site {site.name!r}: row 0 has an amplitude of 0, which nothing can be divided by, or a row is "
+                    "not finite; train with a lower sat.learning_rate"
                 )
     return model.eval(), folded
 
