@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lhuc_asr.adapt.targets import SpeakerFrames
 from lhuc_asr.nnet.dnn import Dnn
@@ -36,4 +36,13 @@ class AdaptationMethod(Protocol):
 
     def load(self, model: Dnn, folder: Path) -> AdaptedSpeakers:
         """Read what ``AdaptedSpeakers.save`` wrote."""
+        ...
+
+
+@runtime_checkable
+class PreparedMethod(AdaptationMethod, Protocol):
+    """A technique that learns from the training speakers before it adapts to others."""
+
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+        """Write what ``estimate`` will need, learned from the training speakers and their reference alignment."""
         ...

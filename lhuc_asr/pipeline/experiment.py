@@ -69,6 +69,10 @@ class Layout:
         """The speakers' files of a method."""
         return self.folder / "speakers" / method / split
 
+    def prepared(self, method: str) -> Path:
+        """What a method learned from the training speakers."""
+        return self.folder / "speakers" / method / "prepared"
+
     def decode(self, split: str, name: str = "") -> Path:
         """Hypotheses and scores of a pass over a split."""
         return self.folder / "decode" / split / name
