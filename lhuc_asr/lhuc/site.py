@@ -89,12 +89,12 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
             f"site {site.name!r}: its output has shape {tuple(hidden.shape)}, {hidden.shape[feature]} units along "
             f"axis {site.dim}, but the bank holds {site.width} amplitudes; pass dim= for the axis of the units"
         )
-    # To the output's type: an amplitude in float32 must not turn a bfloat16 network into a float32 one. To
-    # its device: the rows of very many speakers may stay in main memory.
-    amplitude = amplitude.to(hidden)
+    # To its device: the rows of very many speakers may stay in main memory.
+    amplitude = amplitude.to(hidden.device)
     count = len(selection.index)
+    # To the output's type: an amplitude in float32 must not turn a bfloat16 network into a float32 one.
     if selection.owner is None and count == 1:
-        return hidden * amplitude.reshape(_shape(hidden.dim(), {feature: site.width}))
+        return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))
 
     batch = _axis(site, hidden, batch)
     if batch == feature:
@@ -109,7 +109,7 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
         blocks = hidden.reshape(*hidden.shape[:batch], count, elements // count, *hidden.shape[batch + 1 :])
         feature += feature > batch
         spread = amplitude if batch < feature else amplitude.T
-        spread = spread.reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
+        spread = spread.to(hidden.dtype).reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
         return (blocks * spread).flatten(batch, batch + 1)
 
     if elements != len(selection.owner):
@@ -117,7 +117,8 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
             f"site {site.name!r}: {len(selection.owner)} rows were given for a batch of {elements} elements "
             f"(output shape {tuple(hidden.shape)}, batch axis {batch}); give one row an element"
         )
-    spread = amplitude.index_select(0, selection.owner.to(hidden.device))
+    # The gradient is then summed over a row's elements in float32; in bfloat16 that is far slower on a CPU too.
+    spread = amplitude.index_select(0, selection.owner.to(hidden.device)).to(hidden.dtype)
     spread = spread if batch < feature else spread.T
     return hidden * spread.reshape(_shape(hidden.dim(), {batch: elements, feature: site.width}))
 

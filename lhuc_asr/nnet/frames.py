@@ -35,16 +35,22 @@ class FrameSource:
     utterances: Sequence[StoredUtterance]
     context: int
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One epoch: spliced features (B, (2c+1) D) and targets (B,), B = ``batch_size`` but for blocks' ends."""
+    def shuffled(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """One epoch: spliced features (B, (2c+1) D), targets (B,), and the frames' rows in ``features`` (B,).
+
+        B is ``batch_size`` but for blocks' ends.
+        """
         order = torch.randperm(len(self.utterances), generator=generator).tolist()
         for block in blocks_of((self.utterances[i] for i in order), BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
+            rows = torch.cat([torch.arange(u.rows.start, u.rows.stop) for u in block])
             frames = torch.nonzero(targets >= 0).squeeze(1)
             frames = frames[torch.randperm(len(frames), generator=generator)]
             for batch in frames.split(batch_size):
                 index = splice_index(batch, first[batch], last[batch], self.context)
-                yield features[index].flatten(1), targets[batch]
+                yield features[index].flatten(1), targets[batch], rows[batch]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The frames that have targets, in order, with their targets."""

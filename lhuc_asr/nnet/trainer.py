@@ -20,6 +20,7 @@ from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.runlog import progress, stopwatch
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
+from lhuc_asr.nnet.companion import ALONE, Companion
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.dropout import Dropout
 from lhuc_asr.nnet.frames import FrameSource
@@ -70,6 +71,7 @@ def train(
     seed: int,
     device: torch.device,
     on_epoch: Callable[[dict[str, Any]], None],
+    companion: Companion = ALONE,
 ) -> Dnn:
     """Train to the end of the schedule, going on from ``state_path`` where it exists.
 
@@ -82,6 +84,7 @@ def train(
         seed: Of the order of frames and of dropout.
         device: Where the network runs.
         on_epoch: Called with each epoch's figures.
+        companion: What is trained together with the network.
 
     Returns:
         The model of the best epoch, in evaluation mode.
@@ -99,22 +102,22 @@ def train(
     )
     newbob = Newbob(config.schedule.learning_rate)
     if state_path.exists():
-        newbob = _restore(state_path, model, optimizer)
+        newbob = _restore(state_path, model, optimizer, companion)
         logger.info("training goes on after epoch %d", newbob.epochs)
     while not newbob.finished:
         with stopwatch() as watch:
-            loss = _epoch(model, optimizer, training, config, newbob, seed, device)
+            loss = _epoch(model, optimizer, training, config, newbob, seed, device, companion)
             evaluation = evaluate(model, heldout, device)
         if not torch.isfinite(torch.tensor(loss + evaluation.loss)):
             raise CheckpointError(
                 f"epoch {newbob.epochs + 1}: the loss is {loss}, held out {evaluation.loss}: training "
-                "diverged, lower trainer.schedule.learning_rate"
+                f"diverged, lower {companion.rates}"
             )
         rate, better = newbob.learning_rate, evaluation.loss <= newbob.best_loss
         if not better and state_path.exists():
-            _restore(state_path, model, optimizer)
+            _restore(state_path, model, optimizer, companion)
         newbob = newbob.after(evaluation.loss, config.schedule)
-        _save(state_path, model, optimizer, newbob)
+        _save(state_path, model, optimizer, newbob, companion)
         on_epoch(
             {
                 "epoch": newbob.epochs,
@@ -160,6 +163,7 @@ def _epoch(
     newbob: Newbob,
     seed: int,
     device: torch.device,
+    companion: Companion = ALONE,
 ) -> float:
     """One pass over the training frames; returns the mean loss. The order depends on seed and epoch alone."""
     epoch_seed = seed * 1_000_003 + newbob.epochs
@@ -172,19 +176,22 @@ def _epoch(
     batches = sum(u.frames for u in source.utterances) // config.batch_size
     for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         module.seed(epoch_seed, number)
+    companion.begin_epoch(epoch_seed, newbob.learning_rate / config.schedule.learning_rate)
     # SpecAugment (and dropout on a GPU) draw from torch's generator: it is seeded for this epoch, and put back.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed)
-        for features, targets in progress(
+        for features, targets, rows in progress(
             source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", batches
         ):
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+            with autocast, companion.batch(rows):
                 logits = model(mask_bands(features.to(device), model.feature_dimension, config.band_mask))
             loss = cross_entropy(logits.float(), targets.to(device))
             optimizer.zero_grad(set_to_none=True)
             (loss / len(targets)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
             optimizer.step()
+            companion.step()
             total += loss.detach()
             frames += len(targets)
     _check_frames(frames, source, "train")
@@ -199,21 +206,21 @@ def _check_frames(frames: int, source: FrameSource, purpose: str) -> None:
         )
 
 
-def _save(path: Path, model: Dnn, optimizer: torch.optim.SGD, newbob: Newbob) -> None:
+def _save(path: Path, model: Dnn, optimizer: torch.optim.SGD, newbob: Newbob, companion: Companion) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         buffer = optimizer.state[parameter].get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
+    tensors |= {f"companion.{name}": tensor for name, tensor in companion.state().items()}
     save_tensors(path, tensors, {"newbob": asdict(newbob)})
 
 
-def _restore(path: Path, model: Dnn, optimizer: torch.optim.SGD) -> Newbob:
+def _restore(path: Path, model: Dnn, optimizer: torch.optim.SGD, companion: Companion) -> Newbob:
     tensors, description = load_tensors(path)
     try:
-        model.load_state_dict(
-            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        )
+        model.load_state_dict(_named(tensors, "model."))
+        companion.restore(_named(tensors, "companion."))
         newbob = Newbob(**description["newbob"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
@@ -224,3 +231,7 @@ def _restore(path: Path, model: Dnn, optimizer: torch.optim.SGD) -> Newbob:
         if buffer is not None:
             optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
     return newbob
+
+
+def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -42,6 +42,18 @@ def test_elements_and_blocks_agree_with_einsum(layout, seed, each, count):
     assert torch.equal(scale_output(site, hidden, table[elements.index], elements), expected)
 
 
+def test_gradients_of_a_bfloat16_network_are_summed_in_float32():
+    """A row of 2,000 elements each giving 1 + 1/128: summed in bfloat16 the fractions would go under."""
+    hidden = torch.full((2001, 1), 1 + 1 / 128, dtype=torch.bfloat16)
+    amplitude = torch.ones(2, 1, requires_grad=True)
+    owner = torch.zeros(2001, dtype=torch.int64)
+    owner[1000] = 1
+    scaled = scale_output(Site("here", 1), hidden, amplitude, Selection(torch.tensor([0, 1]), owner))
+    assert scaled.dtype == torch.bfloat16
+    scaled.sum().backward()
+    assert amplitude.grad.flatten().tolist() == [2000 + 2000 / 128, 1 + 1 / 128]
+
+
 def test_packed_sequences(randn):
     lengths = [2, 5, 3, 1]
     packed = pack_sequence([randn(length, 4) for length in lengths], enforce_sorted=False)

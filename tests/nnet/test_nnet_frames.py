@@ -41,9 +41,11 @@ def _expected(source: FrameSource) -> dict[int, tuple[list[float], int]]:
 
 def _found(batches, context: int) -> list[tuple[int, tuple[list[float], int]]]:
     found = []
-    for features, targets in batches:
+    for features, targets, *rows in batches:
         assert features.dtype == torch.float32
         assert targets.dtype == torch.int64
+        # Features name their own row, so the rows that shuffled frames come with can be held against them.
+        assert all(frames.tolist() == features[:, 2 * context].tolist() for frames in rows)
         for vector, target in zip(features.tolist(), targets.tolist(), strict=True):
             found.append((int(vector[2 * context]), (vector, target)))
     return found
@@ -72,7 +74,7 @@ def test_every_frame_with_a_target_comes_once(block_frames, lengths, context, ba
 
 def test_batches_are_full_but_the_last():
     source = _source([50, 50], 1)
-    sizes = [len(targets) for _, targets in source.shuffled(16, torch.Generator().manual_seed(0))]
+    sizes = [len(targets) for _, targets, _ in source.shuffled(16, torch.Generator().manual_seed(0))]
     assert all(size == 16 for size in sizes[:-1])
     assert 1 <= sizes[-1] <= 16
 

@@ -66,7 +66,7 @@ class _KilledSource(FrameSource):
 
     epochs = 0
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
         type(self).epochs += 1
         for number, batch in enumerate(super().shuffled(batch_size, generator)):
             if type(self).epochs == 2 and number == 2:
@@ -195,14 +195,14 @@ def test_an_epoch_of_plain_sgd_is_the_textbooks(tmp_path, make_source):
     velocity = [torch.zeros_like(p) for p in oracle.parameters()]
 
     class Recording(FrameSource):
-        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
             for batch in super().shuffled(batch_size, generator):
                 seen.append(batch)
                 yield batch
 
     source = Recording(training.features, training.targets, training.utterances, training.context)
     found = _Run(tmp_path / "state", source, heldout, config)(model=_model(shape=shape))
-    for features, targets in seen:
+    for features, targets, _ in seen:
         loss = -torch.log_softmax(oracle(features), 1).gather(1, targets.unsqueeze(1)).mean()
         gradients = torch.autograd.grad(loss, list(oracle.parameters()))
         norm = torch.cat([g.flatten() for g in gradients]).norm()
