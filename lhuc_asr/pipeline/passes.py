@@ -42,10 +42,22 @@ logger = logging.getLogger(__name__)
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
 
 
+def networks(config: ExperimentConfig) -> list[str]:
+    """Names of the networks that the recipe's passes need, the speaker-independent one first."""
+    needed = {SI, *(plan.network for plan in config.passes.values())}
+    return [network for network in FIRST_PASSES if network in needed]
+
+
+def network_of(config: ExperimentConfig, name: str) -> str:
+    """The network of a pass."""
+    if name in config.passes:
+        return config.passes[name].network
+    return next(network for network, first in FIRST_PASSES.items() if first == name)
+
+
 def first_passes(config: ExperimentConfig) -> list[str]:
     """Names of the passes without adaptation, the speaker-independent network's first."""
-    networks = {SI, *(plan.network for plan in config.passes.values())}
-    return [name for network, name in FIRST_PASSES.items() if network in networks]
+    return [FIRST_PASSES[network] for network in networks(config)]
 
 
 def pass_names(config: ExperimentConfig) -> list[str]:
@@ -72,7 +84,7 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
         alignment: ``hmm/<alignment>`` has the topology, and the held-out speakers' reference alignment.
     """
     plan = config.passes.get(name)
-    two_pass = _two_pass(config, layout, split, SI if plan is None else plan.network, alignment)
+    two_pass = _two_pass(config, layout, split, network_of(config, name), alignment)
     utterances = read_manifest(layout.manifest(split))
     speakers: AdaptedSpeakers | None = None
     who: list[Share] = []
@@ -168,7 +180,7 @@ def _lattices(
 ) -> Iterator[LatticeSummary]:
     """What the lattices of a pass over a split say, at the search that was tuned for it."""
     plan = config.passes.get(name)
-    two_pass = _two_pass(config, layout, split, SI if plan is None else plan.network, alignment)
+    two_pass = _two_pass(config, layout, split, network_of(config, name), alignment)
     speakers: AdaptedSpeakers | None = None
     who: list[Share] = []
     if plan is not None:

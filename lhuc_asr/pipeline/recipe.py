@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.methods import MethodConfig
+from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.corpus.synthetic import SyntheticConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
@@ -151,13 +152,13 @@ class PassConfig(StrictModel):
     """A pass that adapts a network and decodes.
 
     Attributes:
-        network: Which; see ``FIRST_PASSES``.
+        network: ``si``, or ``sat``: speaker-adaptively trained. Its first pass is ``sat_si``.
         data: The recordings that it adapts on.
         targets: What it takes their frames for.
         method: How; where left out as the recipe's ``lhuc`` says.
     """
 
-    network: Literal["si"] = "si"
+    network: Literal["si", "sat"] = "si"
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
     method: MethodConfig | None = None
@@ -165,8 +166,10 @@ class PassConfig(StrictModel):
 
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
+# The network of speaker-adaptive training; see adapt/sat.py.
+SAT = "sat"
 # The pass that decodes with each network without adaptation.
-FIRST_PASSES = {SI: SI}
+FIRST_PASSES = {SI: SI, SAT: "sat_si"}
 
 
 class ExperimentConfig(StrictModel):
@@ -191,6 +194,7 @@ class ExperimentConfig(StrictModel):
         realignment_epochs: Epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Decoding.
+        sat: Speaker-adaptive training, where a pass has that network.
         lhuc: Adaptation, where a pass does not say otherwise.
         passes: The passes that adapt, by name, in their order; the first passes go before them.
     """
@@ -219,6 +223,7 @@ class ExperimentConfig(StrictModel):
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
+    sat: SatConfig = SatConfig()
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
 

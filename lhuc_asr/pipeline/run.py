@@ -26,6 +26,7 @@ from lhuc_asr.pipeline.acoustics import (
     train_gaussians,
     train_network,
 )
+from lhuc_asr.pipeline.adaptive import train_sat
 from lhuc_asr.pipeline.evaluate import compare_split, pool_folds
 from lhuc_asr.pipeline.experiment import Layout, opened
 from lhuc_asr.pipeline.extraction import extract
@@ -39,8 +40,8 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.passes import method_of, pass_names, pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
+from lhuc_asr.pipeline.passes import method_of, network_of, networks, pass_names, pass_outputs, prepare, run_pass
+from lhuc_asr.pipeline.recipe import SAT, SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
     TRAIN,
@@ -156,6 +157,14 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[config.transition_scale],
         outputs=[folder / name for folder in language_folders for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
     )
+    if SAT in networks(config):
+        stages.run(
+            f"network {SAT}",
+            lambda: train_sat(config, layout, SAT, alignment, config.trainer, config.sat, stages.key(f"network {SAT}")),
+            after=[aligner],
+            options=[config.dnn, config.trainer, config.sat],
+            outputs=[layout.acoustic_model(SAT) / MODEL_FILE],
+        )
     for name, plan in config.passes.items():
         if isinstance(method_of(config, layout, name), PreparedMethod):
             stages.run(
@@ -176,7 +185,7 @@ def _pass_stage(
     stages: Stages, config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
 ) -> None:
     plan = config.passes.get(name)
-    after = [f"network {SI if plan is None else plan.network}", "graph"]
+    after = [f"network {network_of(config, name)}", "graph"]
     if plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
         if isinstance(method_of(config, layout, name), PreparedMethod):
