@@ -1,6 +1,7 @@
 """Learning hidden unit contributions for any torch model: usable alone, with or without speech."""
 
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
+from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.lhuc.attach import attach, match_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
@@ -15,6 +16,7 @@ __all__ = [
     "RowAdam",
     "RowSGD",
     "Site",
+    "SpeakerArchive",
     "SpeakerBank",
     "SpeakerState",
     "amplitude",
@@ -23,4 +25,5 @@ __all__ = [
     "frozen",
     "match_sites",
     "model_hash",
+    "write_archive",
 ]
