@@ -8,8 +8,8 @@ batch's nominal size: each frame counts the same, also in a last batch that is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,7 @@ class LhucConfig(StrictModel):
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None all.
         optimizer: ``sgd``, or ``adam`` with moments of its own for each speaker.
         learning_rate: Its step size.
+        weight_decay: Pull towards the speaker-independent row, in units of the mean gradient a frame.
         sweeps: Times that the data is gone through.
         batch_size: Frames of one speaker in a mini-batch.
         silence_weight: Weight of frames of silence; speech has 1.
@@ -50,6 +51,7 @@ class LhucConfig(StrictModel):
     layers: tuple[int, ...] | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(0.8, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
     sweeps: int = Field(1, ge=1)
     batch_size: int = Field(256, ge=1)
     silence_weight: float = Field(0.01, ge=0.0, le=1.0)
@@ -99,18 +101,11 @@ class Lhuc:
         Raises:
             SiteError: A layer that the network does not have.
         """
-        bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
-        try:
-            data = [_Frames(row, frames, model, seed) for row, frames in enumerate(speakers.values(), start=1)]
-            optimizer = bank.optimizer(self.config.optimizer, lr=self.config.learning_rate)
-            with frozen(model):
-                for sweep in range(self.config.sweeps):
-                    for speaker in data:
-                        speaker.shuffle(sweep)
-                    for step in range(max((speaker.batches(self.config.batch_size) for speaker in data), default=0)):
-                        self._step(model, bank, optimizer, data, step)
-        finally:
-            bank.detach()
+        with attached(self.config, model, speakers) as bank:
+            optimizer = bank.optimizer(
+                self.config.optimizer, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            )
+            descend(model, bank, optimizer, speakers, self.config, seed)
         return LhucSpeakers(bank)
 
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
@@ -124,30 +119,78 @@ class Lhuc:
         bank.detach()
         return LhucSpeakers(bank)
 
-    def _sites(self, model: Dnn) -> list[str]:
-        layers = range(len(model.hidden)) if self.config.layers is None else self.config.layers
-        wrong = [layer for layer in layers if not 0 <= layer < len(model.hidden)]
-        if wrong or not layers:
-            raise SiteError(f"layers {wrong or 'none'}: the network has hidden layers 0 to {len(model.hidden) - 1}")
-        return [f"hidden.{layer}.activation" for layer in layers]
 
-    def _step(
-        self, model: Dnn, bank: SpeakerBank, optimizer: torch.optim.Optimizer, data: Sequence[_Frames], step: int
-    ) -> None:
-        """One mini-batch of every speaker who has that many."""
-        size, device = self.config.batch_size, model.log_prior.device
-        active = [speaker for speaker in data if step < speaker.batches(size)]
-        optimizer.zero_grad(set_to_none=True)
-        at_once = max(1, MAX_FRAMES_AT_ONCE // size)
-        for first in range(0, len(active), at_once):
-            group = active[first : first + at_once]
-            spliced, pdfs, posteriors, weights = (
-                torch.cat(parts).to(device)
-                for parts in zip(*(speaker.batch(step, size) for speaker in group), strict=True)
-            )
-            with bank.blocks(torch.tensor([speaker.row for speaker in group])):
-                (candidate_cross_entropy(model(spliced), pdfs, posteriors, weights) / size).backward()
-        optimizer.step()
+@contextmanager
+def attached(config: LhucConfig, model: Dnn, speakers: Iterable[str]) -> Iterator[SpeakerBank]:
+    """A context in which a new bank of these speakers is attached to the layers that a configuration names.
+
+    Raises:
+        SiteError: A layer that the network does not have.
+    """
+    layers = range(len(model.hidden)) if config.layers is None else config.layers
+    wrong = [layer for layer in layers if not 0 <= layer < len(model.hidden)]
+    if wrong or not layers:
+        raise SiteError(f"layers {wrong or 'none'}: the network has hidden layers 0 to {len(model.hidden) - 1}")
+    sites = [f"hidden.{layer}.activation" for layer in layers]
+    bank = attach(model, sites, list(speakers), amplitude=config.amplitude)
+    try:
+        yield bank
+    finally:
+        bank.detach()
+
+
+def descend(
+    model: Dnn,
+    bank: SpeakerBank,
+    optimizer: torch.optim.Optimizer,
+    speakers: Mapping[str, SpeakerFrames],
+    config: LhucConfig,
+    seed: int,
+    penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    each_step: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Descend on the cross-entropy of each speaker's frames, and on a penalty of his rows.
+
+    Args:
+        model: The network; it comes back unchanged.
+        bank: Attached to it; has all these speakers.
+        optimizer: Of what the bank's amplitudes are computed from.
+        speakers: Each speaker's data.
+        config: Sweeps and size of the mini-batches.
+        seed: Of the order of each speaker's frames.
+        penalty: Rows (N,) -> what counts once against all of a speaker's frames, shape (N,); each mini-batch has
+            its share of it, as of the frames' weight.
+        each_step: Makes the context of each step.
+    """
+    data = [_Frames(bank.row(name), frames, model, seed) for name, frames in speakers.items()]
+    with frozen(model):
+        for sweep in range(config.sweeps):
+            for speaker in data:
+                speaker.shuffle(sweep)
+            for step in range(max((speaker.batches(config.batch_size) for speaker in data), default=0)):
+                optimizer.zero_grad(set_to_none=True)
+                active = [speaker for speaker in data if step < speaker.batches(config.batch_size)]
+                with each_step():
+                    _differentiate(model, bank, active, step, config.batch_size)
+                if penalty is not None:
+                    rows = torch.tensor([speaker.row for speaker in active])
+                    share = torch.tensor([speaker.share(step, config.batch_size) for speaker in active])
+                    values = penalty(rows)
+                    (values @ share.to(values) / config.batch_size).backward()
+                optimizer.step()
+
+
+def _differentiate(model: Dnn, bank: SpeakerBank, active: Sequence[_Frames], step: int, size: int) -> None:
+    """Gradients of one mini-batch of every speaker who has that many."""
+    device = model.log_prior.device
+    at_once = max(1, MAX_FRAMES_AT_ONCE // size)
+    for first in range(0, len(active), at_once):
+        group = active[first : first + at_once]
+        spliced, pdfs, posteriors, weights = (
+            torch.cat(parts).to(device) for parts in zip(*(speaker.batch(step, size) for speaker in group), strict=True)
+        )
+        with bank.blocks(torch.tensor([speaker.row for speaker in group])):
+            (candidate_cross_entropy(model(spliced), pdfs, posteriors, weights) / size).backward()
 
 
 class _Frames:
@@ -171,6 +214,11 @@ class _Frames:
 
     def batches(self, size: int) -> int:
         return -(-len(self._useful) // size)
+
+    def share(self, step: int, size: int) -> float:
+        """The share of a mini-batch in the weight of all frames."""
+        weights = self._weights[self._order[step * size : (step + 1) * size]]
+        return float(weights.sum() / self._weights.sum())
 
     def shuffle(self, sweep: int) -> None:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + sweep)
