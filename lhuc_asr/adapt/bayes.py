@@ -9,7 +9,7 @@ the more data, the farther from the prior's mean it goes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -95,14 +95,18 @@ class Bayes:
             )
             tables: list[torch.nn.Parameter] = list(bank.parameters())
             penalty: Callable[[torch.Tensor], torch.Tensor] = partial(prior.distance, bank)
-            each_step: Callable[[], AbstractContextManager[None]] = nullcontext
+            each_step: Callable[[int, int], AbstractContextManager[None]] | None = None
             if self.config.estimate == "posterior":
                 posterior = Posterior(bank, prior)
                 tables += posterior.parameters()
                 penalty = posterior.divergence
-                each_step = partial(posterior.sampled, torch.Generator().manual_seed(seed))
+
+                def sample(sweep: int, step: int) -> AbstractContextManager[None]:
+                    return posterior.sampled(sample_generator(seed, sweep, step))
+
+                each_step = sample
             else:
-                prior.start(bank)
+                bank.fill(prior.mean)
             optimizer = OPTIMIZERS[options.optimizer](tables, lr=options.learning_rate)
             descend(
                 model, bank, optimizer, speakers, options, seed,
@@ -115,3 +119,8 @@ class Bayes:
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
         """Read the speakers that ``LhucSpeakers.save`` wrote."""
         return Lhuc(self.config.lhuc).load(model, folder)
+
+
+def sample_generator(seed: int, sweep: int, step: int) -> torch.Generator:
+    """Of the sample of a mini-batch: how many mini-batches others have before it doesn't matter."""
+    return torch.Generator().manual_seed(((seed * 1_000_003 + sweep) * 1_000_003 + step) % 2**63)

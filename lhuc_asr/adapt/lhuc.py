@@ -147,7 +147,7 @@ def descend(
     config: LhucConfig,
     seed: int,
     penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    each_step: Callable[[], AbstractContextManager[object]] = nullcontext,
+    each_step: Callable[[int, int], AbstractContextManager[object]] | None = None,
 ) -> None:
     """Descend on the cross-entropy of each speaker's frames, and on a penalty of his rows.
 
@@ -160,7 +160,7 @@ def descend(
         seed: Of the order of each speaker's frames.
         penalty: Rows (N,) -> what counts once against all of a speaker's frames, shape (N,); each mini-batch has
             its share of it, as of the frames' weight.
-        each_step: Makes the context of each step.
+        each_step: Sweep, number of the mini-batch in it -> the context of this step.
     """
     data = [_Frames(bank.row(name), frames, model, seed) for name, frames in speakers.items()]
     with frozen(model):
@@ -170,7 +170,7 @@ def descend(
             for step in range(max((speaker.batches(config.batch_size) for speaker in data), default=0)):
                 optimizer.zero_grad(set_to_none=True)
                 active = [speaker for speaker in data if step < speaker.batches(config.batch_size)]
-                with each_step():
+                with nullcontext() if each_step is None else each_step(sweep, step):
                     _differentiate(model, bank, active, step, config.batch_size)
                 if penalty is not None:
                     rows = torch.tensor([speaker.row for speaker in active])

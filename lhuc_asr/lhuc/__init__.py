@@ -6,6 +6,7 @@ from lhuc_asr.lhuc.attach import attach, match_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
 from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.gate import Gate
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import RowAdam, RowSGD
 from lhuc_asr.lhuc.site import Site
@@ -14,6 +15,7 @@ from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash
 __all__ = [
     "SPEAKER_INDEPENDENT",
     "Amplitude",
+    "Gate",
     "GaussianPrior",
     "Posterior",
     "RowAdam",

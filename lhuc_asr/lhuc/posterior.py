@@ -72,12 +72,6 @@ class GaussianPrior:
             {name: table.var(0).clamp(min=variance_floor) for name, table in tables.items()},
         )
 
-    def start(self, bank: SpeakerBank) -> None:
-        """Set a bank's rows 1 to S to the mean."""
-        with torch.no_grad():
-            for site, table in zip(bank.sites, bank.tables, strict=True):
-                table[1:] = self.mean[site.name]
-
     def distance(self, bank: SpeakerBank, rows: Tensor) -> Tensor:
         """sum_j (r_j - m_j)^2 / (2 v_j), which is -log p(r) up to a constant: the penalty of MAP estimation.
 
@@ -113,7 +107,7 @@ class Posterior(nn.Module):
         self._bank = (bank,)
         self.prior = prior
         count = len(bank.speakers)
-        prior.start(bank)
+        bank.fill(prior.mean)
         self.log_deviations = nn.ParameterList(
             RowTable(prior.variance[site.name].log().div(2).repeat(count + 1, 1)) for site in bank.sites
         )

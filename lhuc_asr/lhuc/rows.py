@@ -8,7 +8,7 @@ model is the business of bank.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -182,6 +182,25 @@ class SpeakerRows(nn.Module):
             raise SiteError(f"site {site!r} is not in the bank; it has {', '.join(self._table_of)}")
         table: Tensor = self.tables[self._table_of[site]]
         return table
+
+    def side_by_side(self) -> Tensor:
+        """A copy of rows 1 to S, all sites' r side by side: shape (S, W), W the sites' widths together."""
+        return torch.cat([table.detach()[1:] for table in self.tables], dim=1)
+
+    def fill(self, r: Mapping[str, Tensor]) -> None:
+        """Set rows 1 to S.
+
+        Args:
+            r: Each site's name -> shape (S, H), or (H,) for all alike.
+
+        Raises:
+            SpeakerError: A row is not finite.
+        """
+        with torch.no_grad():
+            for site, table in zip(self.sites, self.tables, strict=True):
+                table[1:] = r[site.name]
+                table.edition += 1
+        self.check_finite(torch.arange(1, len(self.speakers) + 1))
 
     def _speaker_rows(self, speakers: Iterable[str]) -> set[int]:
         rows = {self.row(name) for name in speakers}

@@ -26,11 +26,14 @@ def small() -> Dnn:
 
 @pytest.fixture
 def speaker_of(small):
-    """(seed, frames, log amplitudes (2 x 16) or None) -> frames whose pdfs are drawn from the scaled network."""
+    """(seed, frames, log amplitudes (2 x 16) or None) -> frames whose pdfs are drawn from the scaled network.
 
-    def make(seed: int, frames: int, log_amplitudes=None, weight: float = 1.0) -> SpeakerFrames:
+    ``scale`` is the features' standard deviation, ``weight`` that of the targets.
+    """
+
+    def make(seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0) -> SpeakerFrames:
         generator = torch.Generator().manual_seed(seed)
-        features = torch.randn(frames, WIDTH, generator=generator)
+        features = scale * torch.randn(frames, WIDTH, generator=generator)
         hidden = splice(features, 1)
         with torch.no_grad():
             for number, layer in enumerate(small.hidden):

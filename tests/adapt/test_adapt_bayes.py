@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lhuc_asr.adapt.bayes import PRIOR_FILE, Bayes, BayesConfig
+from lhuc_asr.adapt.bayes import PRIOR_FILE, Bayes, BayesConfig, sample_generator
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.checkpoint import load_tensors
@@ -20,8 +20,8 @@ def training(speaker_of):
     """Speakers drawn from a prior: half of the units vary, the others hardly do; some mean away from 0."""
     generator = torch.Generator().manual_seed(5)
     mean, deviation = 0.3 * torch.randn(2, 16, generator=generator), torch.tensor([0.6, 0.02]).repeat(2, 8)
-    drawn = {f"t{n:02d}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(30)}
-    return {name: speaker_of(100 + n, 200, r) for n, (name, r) in enumerate(drawn.items())}, mean, deviation
+    drawn = {f"t{n:02d}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(12)}
+    return {name: speaker_of(100 + n, 150, r) for n, (name, r) in enumerate(drawn.items())}, mean, deviation
 
 
 @pytest.mark.parametrize("estimate", ["posterior", "map"])
@@ -44,12 +44,11 @@ def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path,
 
     mu = [mean.clone().requires_grad_() for mean in means]
     log_sigma = [(variance.log() / 2).clone().requires_grad_() for variance in variances]
-    generator = torch.Generator().manual_seed(7)
     pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()
     sampling = estimate == "posterior"
-    for _ in range(PLAIN.sweeps):
+    for sweep in range(PLAIN.sweeps):
         hidden = splice(torch.from_numpy(frames.features), 1).double()
-        loss = torch.zeros((), dtype=torch.float64)
+        loss, generator = torch.zeros((), dtype=torch.float64), sample_generator(7, sweep, 0)
         for layer in range(2):
             m, v, sigma = means[layer], variances[layer], log_sigma[layer].exp()
             r = mu[layer]
@@ -75,14 +74,14 @@ def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path,
 def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
     small, training, speaker_of, loss_of, tmp_path
 ):
-    """New speakers of the same prior: ten frames, and six hundred; the loss is that of frames not adapted on."""
+    """New speakers of the same prior: ten frames, and three hundred; the loss is that of frames not adapted on."""
     known, mean, deviation = training
-    options = LhucConfig(optimizer="adam", learning_rate=0.05, sweeps=20, batch_size=64)
+    options = LhucConfig(optimizer="adam", learning_rate=0.03, sweeps=25, batch_size=64)
     generator = torch.Generator().manual_seed(8)
-    drawn = {f"n{n}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(8)}
+    drawn = {f"n{n}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(6)}
     held = {name: speaker_of(900 + n, 500, r) for n, (name, r) in enumerate(drawn.items())}
     losses = {}
-    for frames in (10, 600):
+    for frames in (10, 300):
         speakers = {name: speaker_of(500 + n, frames, r) for n, (name, r) in enumerate(drawn.items())}
         for kind in ("posterior", "map", "plain"):
             method = Lhuc(options)
@@ -93,9 +92,9 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
             found = method.estimate(small, speakers, seed=0)
             losses[kind, frames] = sum(loss_of(found, name, held[name]) for name in held) / len(held)
     for kind in ("posterior", "map"):
-        assert losses[kind, 10] < losses["plain", 10] - 0.1
-        assert losses[kind, 600] < losses["plain", 600] + 0.02
-        assert losses[kind, 600] < losses[kind, 10]
+        assert losses[kind, 10] < losses["plain", 10] - 0.3
+        assert losses[kind, 300] < losses["plain", 300] + 0.1  # one noisy sample a step converges more slowly
+        assert losses[kind, 300] < losses[kind, 10] - 0.1
 
 
 def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, speaker_of, tmp_path):
