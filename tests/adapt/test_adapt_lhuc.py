@@ -64,7 +64,9 @@ XI = {
 }
 
 
-def _descend(model: Dnn, frames: SpeakerFrames, xi: str, steps: list[float], rate: float) -> list[torch.Tensor]:
+def _descend(
+    model: Dnn, frames: SpeakerFrames, xi: str, steps: list[float], rate: float, decay: float = 0.0
+) -> list[torch.Tensor]:
     """Plain gradient descent on a speaker's r, in float64: step n takes ``steps[n]`` times the whole gradient."""
     function, neutral = XI[xi]
     r = [torch.full((UNITS,), neutral, dtype=torch.float64, requires_grad=True) for _ in model.hidden]
@@ -77,7 +79,7 @@ def _descend(model: Dnn, frames: SpeakerFrames, xi: str, steps: list[float], rat
         gradients = torch.autograd.grad(loss, r)
         with torch.no_grad():
             for v, gradient in zip(r, gradients, strict=True):
-                v -= rate * share * gradient
+                v -= rate * (share * gradient + decay * (v - neutral))
     return [v.detach() for v in r]
 
 
@@ -90,6 +92,13 @@ def test_a_mini_batch_that_holds_everything_is_gradient_descent(model, xi):
     for r, by_hand in zip(_r(found, "ann"), expected, strict=True):
         assert torch.allclose(r.double(), by_hand, atol=1e-5)
         assert float((r - XI[xi][1]).abs().max()) > 1e-3
+
+
+def test_weight_decay_pulls_towards_neutral(model):
+    frames, config = _frames(1), LhucConfig(amplitude="identity", batch_size=64, sweeps=3, weight_decay=0.3)
+    found = Lhuc(config).estimate(model, {"ann": frames}, seed=0)
+    for r, by_hand in zip(_r(found, "ann"), _descend(model, frames, "identity", [1 / 64] * 3, 0.8, 0.3), strict=True):
+        assert torch.allclose(r.double(), by_hand, atol=1e-5)
 
 
 def test_a_batch_that_is_not_full_counts_its_frames_as_the_others_do(model):
