@@ -57,20 +57,22 @@ class Bayes:
 
     def __init__(self, config: BayesConfig, folder: Path | None = None) -> None:
         self.config = config
-        self._path = prepared_file(folder, PRIOR_FILE)
+        self._folder = folder
 
     def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
         """Estimate the prior over the training speakers and write it.
 
         Raises:
+            ConfigError: The technique was made without a folder.
             SpeakerError: There are fewer than two of them, or amplitudes diverged.
         """
-        check_speaker_count(self._path, len(training), 2)
+        path = prepared_file(self._folder, PRIOR_FILE)
+        check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
         prior = GaussianPrior.of(bank, self.config.variance_floor)
         tensors = {f"mean.{site}": mean for site, mean in prior.mean.items()}
         tensors |= {f"variance.{site}": variance for site, variance in prior.variance.items()}
-        write_prepared(self._path, bank, tensors)
+        write_prepared(path, bank, tensors)
 
     def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
         """Estimate the posterior of each speaker; what is used is its mean.
@@ -88,7 +90,7 @@ class Bayes:
         """
         options = self.config.lhuc
         with attached(options, model, speakers) as bank:
-            tensors = read_prepared(self._path, bank)
+            tensors = read_prepared(prepared_file(self._folder, PRIOR_FILE), bank)
             prior = GaussianPrior(
                 {site.name: tensors[f"mean.{site.name}"] for site in bank.sites},
                 {site.name: tensors[f"variance.{site.name}"] for site in bank.sites},

@@ -73,16 +73,18 @@ class Predicted:
 
     def __init__(self, config: PredictedConfig, folder: Path | None = None) -> None:
         self.config = config
-        self._path = prepared_file(folder, GATES_FILE)
+        self._folder = folder
 
     def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
         """Train the gates on the training speakers and write them.
 
         Raises:
+            ConfigError: The technique was made without a folder.
             SpeakerError: There are fewer than two of them.
             CheckpointError: Their amplitudes, or the gates, diverged.
         """
-        check_speaker_count(self._path, len(training), 2)
+        path = prepared_file(self._folder, GATES_FILE)
+        check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
         statistics = _statistics(bank, model, training)
         mean, bases = principal_components(statistics, self.config.dimensions)
@@ -93,7 +95,7 @@ class Predicted:
         self._fit(gates, conditioning, [table.detach()[1:] for table in bank.tables])
         if self.config.joint_sweeps:
             self._fit_jointly(gates, conditioning, model, bank, training, seed)
-        write_prepared(self._path, bank, {"mean": mean, "projection": projection, **gates.state_dict()})
+        write_prepared(path, bank, {"mean": mean, "projection": projection, **gates.state_dict()}, **self._shape)
 
     def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
         """Predict each speaker's amplitudes from his features; his targets are not looked at.
@@ -108,7 +110,7 @@ class Predicted:
             ModelMismatchError: They belong to another network, or to other options.
         """
         with attached(self.config.lhuc, model, speakers) as bank:
-            prepared = read_prepared(self._path, bank)
+            prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
             mean, projection = prepared.pop("mean"), prepared.pop("projection")
             gates = _gates(bank, len(projection), self.config.hidden_units, seed)
             gates.load_state_dict(prepared)
@@ -122,6 +124,11 @@ class Predicted:
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
         """Read the speakers that ``LhucSpeakers.save`` wrote."""
         return Lhuc(self.config.lhuc).load(model, folder)
+
+    @property
+    def _shape(self) -> dict[str, int | None]:
+        """Options that the kept tensors' shapes follow from."""
+        return {"dimensions": self.config.dimensions, "hidden_units": self.config.hidden_units}
 
     def _fit(self, gates: nn.ModuleList, conditioning: torch.Tensor, targets: list[torch.Tensor]) -> None:
         """Least squares: the gates' r (S, H) against the training speakers'."""

@@ -34,8 +34,14 @@ def check_speaker_count(path: Path, found: int, least: int) -> None:
         raise SpeakerError(f"{path.name}: learned over training speakers, at least {least}; found {found}")
 
 
-def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Tensor], **options: int | None) -> None:
     """Write tensors, whole or not at all, with the model, sites and amplitude of the bank that they belong to.
+
+    Args:
+        path: Where to.
+        bank: Of the training speakers.
+        tensors: What was learned.
+        options: Those that it was learned with and cannot be used without.
 
     Raises:
         CheckpointError: A tensor is not finite.
@@ -43,20 +49,20 @@ def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Te
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{path}: {name} is not finite; the training speakers' amplitudes diverged")
-    save_tensors(path, dict(tensors), _description(bank))
+    save_tensors(path, dict(tensors), _description(bank) | options)
 
 
-def read_prepared(path: Path, bank: SpeakerBank) -> dict[str, torch.Tensor]:
-    """Read tensors that belong to a bank's model, sites and amplitude.
+def read_prepared(path: Path, bank: SpeakerBank, **options: int | None) -> dict[str, torch.Tensor]:
+    """Read tensors that belong to a bank's model, sites and amplitude, and to these options.
 
     Raises:
         CheckpointError: The file is missing or damaged.
-        ModelMismatchError: It belongs to another model, other sites or another amplitude.
+        ModelMismatchError: It belongs to another model, other sites, another amplitude or other options.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; prepare the technique on the training speakers first")
     tensors, found = load_tensors(path)
-    for key, expected in _description(bank).items():
+    for key, expected in (_description(bank) | options).items():
         if found.get(key) != expected:
             raise ModelMismatchError(
                 f"{path}: made with {key} {found.get(key)!r}, here it is {expected!r}; delete the file and prepare the "

@@ -58,20 +58,22 @@ class Subspace:
 
     def __init__(self, config: SubspaceConfig, folder: Path | None = None) -> None:
         self.config = config
-        self._path = prepared_file(folder, SUBSPACE_FILE)
+        self._folder = folder
 
     def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
         """Find the bases over the training speakers and write them.
 
         Raises:
+            ConfigError: The technique was made without a folder.
             SpeakerError: There are fewer than two of them.
             CheckpointError: Their amplitudes diverged.
         """
-        check_speaker_count(self._path, len(training), 2)
+        path = prepared_file(self._folder, SUBSPACE_FILE)
+        check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
         rows = bank.side_by_side()  # (S, W)
         mean, bases = principal_components(rows, self.config.dimensions)
-        write_prepared(self._path, bank, {"mean": mean, "bases": bases})
+        write_prepared(path, bank, {"mean": mean, "bases": bases}, dimensions=self.config.dimensions)
 
     def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
         """Estimate the code of each speaker; the bank has the amplitudes that it stands for.
@@ -89,7 +91,9 @@ class Subspace:
         """
         options = self.config.lhuc
         with attached(options, model, speakers) as bank:
-            prepared = read_prepared(self._path, bank)
+            prepared = read_prepared(
+                prepared_file(self._folder, SUBSPACE_FILE), bank, dimensions=self.config.dimensions
+            )
             widths = [site.width for site in bank.sites]
             names = [site.name for site in bank.sites]
             mean = dict(zip(names, prepared["mean"].split(widths), strict=True))  # (H,)

@@ -115,7 +115,9 @@ def test_prediction_looks_at_no_target(small, training, speaker_of, tmp_path):
 def test_what_is_missing_or_of_something_else_is_told(make, small, training, speaker_of, tmp_path):
     ann = {"ann": speaker_of(9, 30)}
     with pytest.raises(ConfigError, match="learns from training speakers; give it a folder"):
-        make()(None)
+        make()(None).estimate(small, ann, seed=0)
+    with pytest.raises(ConfigError, match="learns from training speakers; give it a folder"):
+        make()(None).prepare(small, training, seed=0)
     method = make()(tmp_path)
     with pytest.raises(CheckpointError, match=r"safetensors: no such file; prepare the technique on the training"):
         method.estimate(small, ann, seed=0)
@@ -131,6 +133,12 @@ def test_what_is_missing_or_of_something_else_is_told(make, small, training, spe
         make(layers=(0,))(tmp_path).estimate(small, ann, seed=0)
     with pytest.raises(ModelMismatchError, match="made with amplitude 'exp', here it is '2sigmoid'"):
         make(amplitude="2sigmoid")(tmp_path).estimate(small, ann, seed=0)
+
+    if make in (subspace, predicted):
+        method.config = method.config.model_copy(update={"dimensions": 1})
+        with pytest.raises(ModelMismatchError, match=r"made with dimensions [23], here it is 1; delete the file"):
+            method.estimate(small, ann, seed=0)
+        method = make()(tmp_path)
 
     (path,) = tmp_path.iterdir()
     tensors, description = load_tensors(path)
