@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,11 +54,15 @@ class GaussianPrior:
                 raise ConfigError(f"prior at site {site!r}: expected finite means, finite variances above 0")
 
     @classmethod
-    def of(cls, rows: SpeakerRows, variance_floor: float) -> GaussianPrior:
-        """Mean and variance over speakers, row 0 left out.
+    def of(
+        cls, rows: SpeakerRows, variance_floor: float, around: Literal["speakers", "row 0"] = "speakers"
+    ) -> GaussianPrior:
+        """Mean and variance over speakers.
 
         Args:
             rows: Of the training speakers.
+            around: Where the mean is: the speakers', or row 0. What the speakers have in common may be how well the
+                network knows its training data, which no new speaker shares.
             variance_floor: Least variance: a unit that has never mattered may matter to the next speaker.
 
         Raises:
@@ -67,10 +72,13 @@ class GaussianPrior:
         if count < 2:
             raise SpeakerError(f"a prior is estimated over speakers, at least 2; found {count}")
         tables = {site.name: table.detach()[1:] for site, table in zip(rows.sites, rows.tables, strict=True)}
-        return cls(
-            {name: table.mean(0) for name, table in tables.items()},
-            {name: table.var(0).clamp(min=variance_floor) for name, table in tables.items()},
-        )
+        if around == "row 0":
+            mean = {site.name: table.detach()[0].clone() for site, table in zip(rows.sites, rows.tables, strict=True)}
+            variance = {name: (table - mean[name]).square().mean(0) for name, table in tables.items()}
+        else:
+            mean = {name: table.mean(0) for name, table in tables.items()}
+            variance = {name: table.var(0) for name, table in tables.items()}
+        return cls(mean, {name: value.clamp(min=variance_floor) for name, value in variance.items()})
 
     def distance(self, bank: SpeakerBank, rows: Tensor) -> Tensor:
         """sum_j (r_j - m_j)^2 / (2 v_j), which is -log p(r) up to a constant: the penalty of MAP estimation.

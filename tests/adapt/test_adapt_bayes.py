@@ -110,3 +110,12 @@ def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, sp
         moved.append(max(float((r[n] - means[f"mean.hidden.{n}.activation"]).abs().max()) for n in range(2)))
     assert moved[0] > 0.1
     assert moved[1] < 0.05
+
+
+def test_a_prior_around_row_zero_starts_from_the_network_as_it_is(small, speaker_of, tmp_path):
+    options = LhucConfig(optimizer="adam", learning_rate=0.02, sweeps=3, batch_size=64)
+    config = BayesConfig(lhuc=options, estimate="map", prior_around="row 0", prior_weight=1e6)
+    method = Bayes(config, tmp_path)
+    method.prepare(small, {f"t{n}": speaker_of(n, 100) for n in range(3)}, seed=0)
+    found = method.estimate(small, {"ann": speaker_of(9, 60)}, seed=0)
+    assert max(float(r.abs().max()) for r in r_of(found, "ann")) < 0.05

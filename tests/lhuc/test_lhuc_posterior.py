@@ -46,6 +46,17 @@ def test_prior_is_mean_and_variance_over_speakers_without_row_zero(bank, scatter
             assert found.variance[site.name][unit].item() == pytest.approx(sum((v - mean) ** 2 for v in values) / 2)
 
 
+def test_prior_around_row_zero_has_its_mean_and_the_mean_square_from_it(bank, scatter):
+    scatter(bank)
+    found = GaussianPrior.of(bank, variance_floor=1e-6, around="row 0")
+    table = bank.tables[1].detach()
+    for unit in range(table.shape[1]):
+        origin = table[0, unit].item()
+        assert found.mean["hidden.1.activation"][unit].item() == origin
+        expected = sum((table[row, unit].item() - origin) ** 2 for row in (1, 2, 3)) / 3
+        assert found.variance["hidden.1.activation"][unit].item() == pytest.approx(expected)
+
+
 def test_prior_floor_and_errors(bank, mlp):
     assert (GaussianPrior.of(bank, 0.25).variance["hidden.0.activation"] == 0.25).all()
     bank.drop(["b", "c"])
