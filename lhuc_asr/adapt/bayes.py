@@ -35,7 +35,8 @@ class BayesConfig(StrictModel):
         kind: Of technique.
         lhuc: Descent, for the training speakers' amplitudes and for a new speaker's posterior.
         estimate: ``posterior``: a Gaussian; ``map``: the most probable r alone.
-        prior_around: The prior's mean: the training ``speakers``', or ``row 0``, where the network is unchanged.
+        around: The prior's mean: that of the training ``speakers``, or ``row 0``, the network as it is. What training
+            speakers have in common is mostly how well the network knows its training data: no new speaker shares it.
         prior_weight: Weight of the divergence from the prior. Frames repeat each other, so that the evidence of T
             of them is less than T times one's: more than 1 makes up for it.
         variance_floor: Least variance of r over speakers.
@@ -44,7 +45,7 @@ class BayesConfig(StrictModel):
     kind: Literal["bayes"] = "bayes"
     lhuc: LhucConfig = LhucConfig(optimizer="adam", learning_rate=0.01, sweeps=5)
     estimate: Literal["posterior", "map"] = "posterior"
-    prior_around: Literal["speakers", "row 0"] = "speakers"
+    around: Literal["speakers", "row 0"] = "row 0"
     prior_weight: float = Field(1.0, ge=0.0)
     variance_floor: float = Field(1e-4, gt=0.0)
 
@@ -71,7 +72,7 @@ class Bayes:
         path = prepared_file(self._folder, PRIOR_FILE)
         check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
-        prior = GaussianPrior.of(bank, self.config.variance_floor, self.config.prior_around)
+        prior = GaussianPrior.of(bank, self.config.variance_floor, self.config.around)
         tensors = {f"mean.{site}": mean for site, mean in prior.mean.items()}
         tensors |= {f"variance.{site}": variance for site, variance in prior.variance.items()}
         write_prepared(path, bank, tensors)

@@ -45,6 +45,8 @@ class PredictedConfig(StrictModel):
         lhuc: Descent for the training speakers' amplitudes, which the gates learn to say.
         dimensions: Principal components of the statistics, P.
         hidden_units: Of each gate; None: a linear map.
+        around: What the gates say of an average speaker: the training ``speakers``' mean, or ``row 0``, the network as
+            it is; see ``adapt/bayes.py``.
         steps: Of Adam on the squared error of r, all training speakers in each.
         learning_rate: Of Adam.
         weight_decay: Of the gates' weights, not their biases: strong decay says the mean amplitudes to everybody.
@@ -56,6 +58,7 @@ class PredictedConfig(StrictModel):
     lhuc: LhucConfig = LhucConfig(optimizer="adam", learning_rate=0.01, sweeps=5)
     dimensions: int = Field(16, ge=1)
     hidden_units: int | None = Field(None, ge=1)
+    around: Literal["speakers", "row 0"] = "row 0"
     steps: int = Field(500, ge=1)
     learning_rate: float = Field(0.01, gt=0.0)
     weight_decay: float = Field(0.1, ge=0.0)
@@ -92,7 +95,10 @@ class Predicted:
         projection = bases / bases.square().sum(1, keepdim=True).clamp(min=torch.finfo(bases.dtype).tiny)
         conditioning = (statistics - mean) @ projection.T  # (S, P)
         gates = _gates(bank, conditioning.shape[1], self.config.hidden_units, seed)
-        self._fit(gates, conditioning, [table.detach()[1:] for table in bank.tables])
+        rows = [(table.detach()[0], table.detach()[1:]) for table in bank.tables]  # (H,), (S, H)
+        if self.config.around == "row 0":
+            rows = [(zero, speakers - speakers.mean(0) + zero) for zero, speakers in rows]
+        self._fit(gates, conditioning, [speakers for _, speakers in rows])
         if self.config.joint_sweeps:
             self._fit_jointly(gates, conditioning, model, bank, training, seed)
         write_prepared(path, bank, {"mean": mean, "projection": projection, **gates.state_dict()}, **self._shape)

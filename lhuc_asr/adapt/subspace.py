@@ -38,6 +38,8 @@ class SubspaceConfig(StrictModel):
         lhuc: Descent for the training speakers' amplitudes; its optimizer, sweeps and batches are the codes' too.
         dimensions: Numbers a speaker, P; fewer where there are not more training speakers than that.
         learning_rate: Of the codes, whose unit is a standard deviation over speakers.
+        around: What the code 0 stands for: the training ``speakers``' mean m, or ``row 0``, the network as it is, in
+            its place; see ``adapt/bayes.py``.
         prior_weight: Weight of c^2 / 2 against the frames' cross-entropy.
     """
 
@@ -45,6 +47,7 @@ class SubspaceConfig(StrictModel):
     lhuc: LhucConfig = LhucConfig(optimizer="adam", learning_rate=0.01, sweeps=5)
     dimensions: int = Field(16, ge=1)
     learning_rate: float = Field(0.1, gt=0.0)
+    around: Literal["speakers", "row 0"] = "row 0"
     prior_weight: float = Field(1.0, ge=0.0)
 
 
@@ -71,8 +74,10 @@ class Subspace:
         path = prepared_file(self._folder, SUBSPACE_FILE)
         check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
-        rows = bank.side_by_side()  # (S, W)
-        mean, bases = principal_components(rows, self.config.dimensions)
+        rows = bank.side_by_side()  # (S + 1, W)
+        mean, bases = principal_components(rows[1:], self.config.dimensions)
+        if self.config.around == "row 0":
+            mean = rows[0]
         write_prepared(path, bank, {"mean": mean, "bases": bases}, dimensions=self.config.dimensions)
 
     def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:

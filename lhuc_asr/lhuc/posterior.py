@@ -61,8 +61,7 @@ class GaussianPrior:
 
         Args:
             rows: Of the training speakers.
-            around: Where the mean is: the speakers', or row 0. What the speakers have in common may be how well the
-                network knows its training data, which no new speaker shares.
+            around: Where the mean is: the speakers', or row 0.
             variance_floor: Least variance: a unit that has never mattered may matter to the next speaker.
 
         Raises:

@@ -184,8 +184,8 @@ class SpeakerRows(nn.Module):
         return table
 
     def side_by_side(self) -> Tensor:
-        """A copy of rows 1 to S, all sites' r side by side: shape (S, W), W the sites' widths together."""
-        return torch.cat([table.detach()[1:] for table in self.tables], dim=1)
+        """A copy of all rows, the sites' r side by side: shape (S + 1, W), W the sites' widths together."""
+        return torch.cat([table.detach() for table in self.tables], dim=1)
 
     def fill(self, r: Mapping[str, Tensor]) -> None:
         """Set rows 1 to S.

@@ -28,7 +28,9 @@ def training(speaker_of):
 def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path, estimate):
     """Everything in one batch of 64 nominal frames: the loss and the divergence, over 64, by autograd in float64."""
     training = {f"t{n}": speaker_of(n, 50) for n in range(4)}
-    method = Bayes(BayesConfig(lhuc=PLAIN, estimate=estimate, prior_weight=0.5, variance_floor=0.01), tmp_path)
+    method = Bayes(
+        BayesConfig(lhuc=PLAIN, estimate=estimate, prior_weight=0.5, variance_floor=0.01, around="speakers"), tmp_path
+    )
     method.prepare(small, training, seed=0)
     frames = speaker_of(50, 40)
     found = method.estimate(small, {"ann": frames}, seed=7)
@@ -86,7 +88,7 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
         for kind in ("posterior", "map", "plain"):
             method = Lhuc(options)
             if kind != "plain":
-                method = Bayes(BayesConfig(lhuc=options, estimate=kind), tmp_path / kind)
+                method = Bayes(BayesConfig(lhuc=options, estimate=kind, around="speakers"), tmp_path / kind)
                 if frames == 10:
                     method.prepare(small, known, seed=0)
             found = method.estimate(small, speakers, seed=0)
@@ -100,7 +102,7 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
 def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, speaker_of, tmp_path):
     options = LhucConfig(optimizer="adam", learning_rate=0.02, sweeps=10, batch_size=64)
     training = {f"t{n}": speaker_of(n, 100) for n in range(3)}
-    Bayes(BayesConfig(lhuc=options), tmp_path).prepare(small, training, seed=0)
+    Bayes(BayesConfig(lhuc=options, around="speakers"), tmp_path).prepare(small, training, seed=0)
     means = load_tensors(tmp_path / PRIOR_FILE)[0]
     moved = []
     for weight in (0.0, 1e6):
@@ -114,7 +116,7 @@ def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, sp
 
 def test_a_prior_around_row_zero_starts_from_the_network_as_it_is(small, speaker_of, tmp_path):
     options = LhucConfig(optimizer="adam", learning_rate=0.02, sweeps=3, batch_size=64)
-    config = BayesConfig(lhuc=options, estimate="map", prior_around="row 0", prior_weight=1e6)
+    config = BayesConfig(lhuc=options, estimate="map", around="row 0", prior_weight=1e6)
     method = Bayes(config, tmp_path)
     method.prepare(small, {f"t{n}": speaker_of(n, 100) for n in range(3)}, seed=0)
     found = method.estimate(small, {"ann": speaker_of(9, 60)}, seed=0)

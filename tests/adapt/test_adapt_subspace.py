@@ -21,9 +21,20 @@ def test_principal_components_are_the_covariances_eigenvectors():
     assert principal_components(rows[:3], 10)[1].shape == (2, 4)
 
 
+def test_code_zero_is_the_speakers_mean_or_row_zero(small, speaker_of, tmp_path):
+    plain = LhucConfig(optimizer="adam", learning_rate=0.05, batch_size=64)
+    training = {f"t{n}": speaker_of(n, 50) for n in range(3)}
+    rows = Lhuc(plain).estimate(small, training, seed=0).bank.side_by_side()
+    for around, expected in (("speakers", rows[1:].mean(0)), ("row 0", rows[0])):
+        Subspace(SubspaceConfig(lhuc=plain, around=around), tmp_path).prepare(small, training, seed=0)
+        torch.testing.assert_close(load_tensors(tmp_path / SUBSPACE_FILE)[0]["mean"], expected)
+
+
 def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path):
     plain = LhucConfig(optimizer="sgd", learning_rate=0.3, sweeps=4, batch_size=64)
-    method = Subspace(SubspaceConfig(lhuc=plain, dimensions=2, learning_rate=4.0, prior_weight=0.5), tmp_path)
+    method = Subspace(
+        SubspaceConfig(lhuc=plain, dimensions=2, learning_rate=4.0, prior_weight=0.5, around="speakers"), tmp_path
+    )
     method.prepare(small, {f"t{n}": speaker_of(n, 50) for n in range(4)}, seed=0)
     frames = speaker_of(50, 40)
     found = method.estimate(small, {"ann": frames}, seed=7)
@@ -43,7 +54,7 @@ def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path)
         with torch.no_grad():
             code -= 4.0 * gradient
     expected = (prepared["mean"] + code @ prepared["bases"]).detach()
-    torch.testing.assert_close(found.bank.side_by_side()[0].double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.bank.side_by_side()[1].double(), expected, rtol=1e-4, atol=1e-5)
     assert (expected - prepared["mean"]).abs().max() > 1e-2
 
 
@@ -60,7 +71,7 @@ def test_few_frames_are_enough_for_few_numbers(small, speaker_of, loss_of, tmp_p
             for n in range(count)
         }
 
-    method = Subspace(SubspaceConfig(lhuc=options, dimensions=2, learning_rate=0.3), tmp_path)
+    method = Subspace(SubspaceConfig(lhuc=options, dimensions=2, learning_rate=0.3, around="speakers"), tmp_path)
     method.prepare(small, {name: frames for name, (_, frames) in speakers("t", 12, 400, 100).items()}, seed=0)
     new = speakers("n", 6, 15, 300)
     data = {name: frames for name, (_, frames) in new.items()}
