@@ -33,18 +33,19 @@ def main(folder: Path) -> None:
 
     from lhuc_asr.adapt.lhuc import Lhuc
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.decode.search import SearchPool
+    from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.hmm.topology import MonophoneTopology
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
-    from lhuc_asr.pipeline.evaluate import LHUC, SEARCH_FILE, SI, tuned_search
     from lhuc_asr.pipeline.experiment import Layout
     from lhuc_asr.pipeline.extraction import extract
-    from lhuc_asr.pipeline.recipe import ExperimentConfig
+    from lhuc_asr.pipeline.passes import SEARCH_FILE, tuned_search
+    from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
+    from lhuc_asr.pipeline.shares import shares
     from lhuc_asr.pipeline.splits import HELDOUT, test_names
-    from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
+    from lhuc_asr.pipeline.two_pass import TwoPass
 
-    if not (Layout(folder).decode(HELDOUT, LHUC) / SEARCH_FILE).exists():
+    if not (Layout(folder).decode(HELDOUT, SI) / SEARCH_FILE).exists():
         sys.exit(
             f"{folder}: no experiment that was run as far as its tuning; make one first, for example:\n"
             "  .venv/bin/lhuc-asr run recipes/an4 corpus.dir=DIR    # makes exp/an4\n"
@@ -61,21 +62,24 @@ def main(folder: Path) -> None:
     alignment = f"dnn{config.realignments}" if config.realignments else "mono"
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     model = load_model(layout.acoustic_model(SI) / MODEL_FILE)
-    searches = {name: tuned_search(config, layout, name) for name in (SI, LHUC)}
+    adapted, plan = next(iter(config.passes.items()))
+    searches = {name: tuned_search(config, layout, name) for name in (SI, adapted)}
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary, SearchPool(layout.lang, CORES) as pool:
         with stopwatch() as watch:
             store = extract(Path(temporary) / "features", utterances, features, CORES)
         seconds["features"] = watch.seconds
+        who = shares(store, plan.data, config.seed)
         two_pass = TwoPass(model, store, topology.silence_pdfs)
         with stopwatch() as watch:
-            first = two_pass.first_pass(pool, searches[SI])
+            first = two_pass.decode(pool, searches[SI])
         seconds["first pass"] = watch.seconds
         with stopwatch() as watch:
-            speakers = two_pass.adapt(method, targets_of(first), config.lhuc.silence_weight, config.seed)
+            targets = two_pass.best_path_targets(first, plan.targets.silence_weight)
+            speakers = two_pass.adapt(method, targets, who, config.seed)
         seconds[f"adaptation, {SWEEPS} sweeps"] = watch.seconds
         with stopwatch() as watch:
-            two_pass.second_pass(pool, searches[LHUC], speakers)
+            two_pass.decode(pool, searches[adapted], speakers, who)
         seconds["second pass"] = watch.seconds
         whole = sum(seconds.values())
         scores = list(two_pass.likelihoods())

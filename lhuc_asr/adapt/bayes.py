@@ -8,7 +8,7 @@ the more data, the farther from the prior's mean it goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, attached, descend
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, Penalty, StepContext
 from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.targets import SpeakerFrames
 from lhuc_asr.base.config import StrictModel
@@ -33,7 +33,8 @@ class BayesConfig(StrictModel):
 
     Attributes:
         kind: Of technique.
-        lhuc: Descent, for the training speakers' amplitudes and for a new speaker's posterior.
+        lhuc: Descent, for the training speakers' amplitudes and for a new speaker's posterior, where the prior takes
+            the place of ``prior_deviation``.
         estimate: ``posterior``: a Gaussian; ``map``: the most probable r alone.
         around: The prior's mean: that of the training ``speakers``, or ``row 0``, the network as it is. What training
             speakers have in common is mostly how well the network knows its training data: no new speaker shares it.
@@ -91,33 +92,33 @@ class Bayes:
             CheckpointError: The prior has not been prepared, or is damaged.
             ModelMismatchError: It belongs to another network, or to other options.
         """
-        options = self.config.lhuc
-        with attached(options, model, speakers) as bank:
-            tensors = read_prepared(prepared_file(self._folder, PRIOR_FILE), bank)
-            prior = GaussianPrior(
-                {site.name: tensors[f"mean.{site.name}"] for site in bank.sites},
-                {site.name: tensors[f"variance.{site.name}"] for site in bank.sites},
-            )
-            tables: list[torch.nn.Parameter] = list(bank.parameters())
-            penalty: Callable[[torch.Tensor], torch.Tensor] = partial(prior.distance, bank)
-            each_step: Callable[[int, int], AbstractContextManager[None]] | None = None
-            if self.config.estimate == "posterior":
-                posterior = Posterior(bank, prior)
-                tables += posterior.parameters()
-                penalty = posterior.divergence
+        descent = Lhuc(self.config.lhuc)
+        bank = descent.new_bank(model, speakers)
+        tensors = read_prepared(prepared_file(self._folder, PRIOR_FILE), bank)
+        prior = GaussianPrior(
+            {site.name: tensors[f"mean.{site.name}"] for site in bank.sites},
+            {site.name: tensors[f"variance.{site.name}"] for site in bank.sites},
+        )
+        tables: list[torch.nn.Parameter] = list(bank.parameters())
+        penalty: Penalty = partial(prior.distance, bank)
+        each_step: StepContext | None = None
+        if self.config.estimate == "posterior":
+            posterior = Posterior(bank, prior)
+            tables += posterior.parameters()
+            penalty = posterior.divergence
 
-                def sample(sweep: int, step: int) -> AbstractContextManager[None]:
-                    return posterior.sampled(sample_generator(seed, sweep, step))
+            def sample(sweep: int, step: int) -> AbstractContextManager[None]:
+                return posterior.sampled(sample_generator(seed, sweep, step))
 
-                each_step = sample
-            else:
-                bank.fill(prior.mean)
-            optimizer = OPTIMIZERS[options.optimizer](tables, lr=options.learning_rate)
-            descend(
-                model, bank, optimizer, speakers, options, seed,
-                penalty=lambda rows: self.config.prior_weight * penalty(rows),
-                each_step=each_step,
-            )  # fmt: skip
+            each_step = sample
+        else:
+            bank.fill(prior.mean)
+        descent.adapt(
+            bank, model, speakers, seed,
+            optimizer=OPTIMIZERS[descent.config.optimizer](tables, lr=descent.config.learning_rate),
+            penalty=lambda rows: self.config.prior_weight * penalty(rows),
+            each_step=each_step,
+        )  # fmt: skip
         bank.reset(name for name, frames in speakers.items() if not frames.targets.weight.any())
         return LhucSpeakers(bank)
 

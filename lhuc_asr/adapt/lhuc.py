@@ -1,60 +1,83 @@
 """Test-only LHUC: amplitudes of a frozen speaker-independent network (Swietojanski et al. 2016, sec. III).
 
-For each speaker the cross-entropy of his own frames is minimised over r alone (equations 7 to 9). All speakers
-adapt in the same mini-batches, each a block of its own; as rows do not touch each other, the result is what a run
-for each speaker alone gives. A speaker's gradient is the sum over his frames of a mini-batch, divided by the
-batch's nominal size: each frame counts the same, also in a last batch that is not full.
+For each speaker the cross-entropy of his own frames is minimised over r alone (equations 7 to 9). Speakers adapt in
+the same mini-batches, each a block of its own; as rows do not touch each other, the result is what a run for each
+speaker alone gives. A speaker's gradient is the sum over his frames of a mini-batch, divided by the batch's nominal
+size: each frame counts the same, also in a last batch that is not full.
+
+What a sweep over a speaker's frames descends, with weights w_t, targets q_t, network outputs p_t(r), and the network's
+own outputs p_t(r_0) with row 0:
+
+    F(r) = sum_t w_t H((1 - rho) q_t + rho p_t(r_0), p_t(r))  +  |r - r_0|^2 / (2 sigma^2)
+
+rho is ``kl_weight``: targets are drawn towards what the network believes unadapted (Yu et al. 2013). sigma is
+``prior_deviation``: a Gaussian prior around row 0; being one term beside a sum over frames, it counts for much where
+frames are few (maximum a posteriori).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
+from lhuc_asr.adapt.batches import SpeakerBatches
+from lhuc_asr.adapt.scaled_dnn import ScaledDnn
 from lhuc_asr.adapt.targets import SpeakerFrames
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SiteError
-from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.nnet.losses import candidate_cross_entropy
+from lhuc_asr.nnet.losses import candidate_cross_entropy, cross_entropy
 
-# Frames that go through the network at once: 1,024 x 512 units x 4 bytes = 2 MB a layer. Ten speakers' 2,560 at once
-# took a sixth longer on a CPU: the activations leave the caches, and their memory is given back and faulted in again.
-MAX_FRAMES_AT_ONCE = 1_024
+logger = logging.getLogger(__name__)
+
+# Frames that go through the network at once. On a CPU 1,024 x 512 units x 4 bytes = 2 MB a layer; ten speakers' 2,560
+# took a sixth longer: the activations leave the caches, and their memory is given back and faulted in again. A GPU is
+# idle with so few.
+FRAMES_AT_ONCE = {"cpu": 1_024, "cuda": 16_384}
+# What is kept of frames between sweeps: a minute of 2,048 units is 49 MB. Speakers adapt in groups that fit.
+KEPT_BYTES = 1 << 29
+
+# Rows (N,) -> (N,); sweep, mini-batch -> a context.
+Penalty = Callable[[torch.Tensor], torch.Tensor]
+StepContext = Callable[[int, int], AbstractContextManager[object]]
 
 
 class LhucConfig(StrictModel):
     """How amplitudes are estimated. The defaults are the paper's (sec. V).
 
     Attributes:
+        kind: Of technique.
         amplitude: xi.
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None all.
         optimizer: ``sgd``, or ``adam`` with moments of its own for each speaker.
         learning_rate: Its step size.
-        weight_decay: Pull towards the speaker-independent row, in units of the mean gradient a frame.
         sweeps: Times that the data is gone through.
         batch_size: Frames of one speaker in a mini-batch.
-        silence_weight: Weight of frames of silence; speech has 1.
+        kl_weight: rho, the share of the unadapted network's outputs in the targets.
+        prior_deviation: sigma of the prior on r around row 0; None for no prior.
+        bfloat16: Matrix products in bfloat16: twice as fast where the processor multiplies it, slower where not.
     """
 
+    kind: Literal["lhuc"] = "lhuc"
     amplitude: Literal["exp", "2sigmoid", "identity", "relu"] = "exp"
     layers: tuple[int, ...] | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(0.8, gt=0.0)
-    weight_decay: float = Field(0.0, ge=0.0)
     sweeps: int = Field(1, ge=1)
     batch_size: int = Field(256, ge=1)
-    silence_weight: float = Field(0.01, ge=0.0, le=1.0)
+    kl_weight: float = Field(0.0, ge=0.0, lt=1.0)
+    prior_deviation: float | None = Field(None, gt=0.0)
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,20 +116,31 @@ class Lhuc:
     def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
         """Estimate the amplitudes of all speakers together.
 
+        A speaker without a frame that counts, or whose numbers left the range of floats (a warning says so), has
+        the amplitudes of row 0.
+
         Args:
-            model: The speaker-independent network; it comes back unchanged.
+            model: The speaker-independent network; it is not touched.
             speakers: Each speaker's data.
             seed: Of the order of each speaker's frames; it does not depend on who else adapts.
 
         Raises:
             SiteError: A layer that the network does not have.
+            AlignmentError: A speaker's targets or features are not this network's.
         """
-        with attached(self.config, model, speakers) as bank:
-            optimizer = bank.optimizer(
-                self.config.optimizer, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-            )
-            descend(model, bank, optimizer, speakers, self.config, seed)
+        bank = self.new_bank(model, speakers)
+        self.adapt(bank, model, speakers, seed)
         return LhucSpeakers(bank)
+
+    def new_bank(self, model: Dnn, speakers: Iterable[str]) -> SpeakerBank:
+        """A neutral bank for the layers that the configuration names, detached.
+
+        Raises:
+            SiteError: A layer that the network does not have.
+        """
+        bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
+        bank.detach()
+        return bank
 
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
         """Read the speakers that ``LhucSpeakers.save`` wrote.
@@ -119,118 +153,137 @@ class Lhuc:
         bank.detach()
         return LhucSpeakers(bank)
 
+    def adapt(
+        self,
+        bank: SpeakerBank,
+        model: Dnn,
+        speakers: Mapping[str, SpeakerFrames],
+        seed: int,
+        optimizer: torch.optim.Optimizer | None = None,
+        penalty: Penalty | None = None,
+        each_step: StepContext | None = None,
+    ) -> None:
+        """Move rows of a bank from where they are: to adapt again, or from amplitudes that were found otherwise.
 
-@contextmanager
-def attached(config: LhucConfig, model: Dnn, speakers: Iterable[str]) -> Iterator[SpeakerBank]:
-    """A context in which a new bank of these speakers is attached to the layers that a configuration names.
+        Inside ``bank.computed(...)`` what moves is not the rows but what r is computed from.
 
-    Raises:
-        SiteError: A layer that the network does not have.
-    """
-    layers = range(len(model.hidden)) if config.layers is None else config.layers
-    wrong = [layer for layer in layers if not 0 <= layer < len(model.hidden)]
-    if wrong or not layers:
-        raise SiteError(f"layers {wrong or 'none'}: the network has hidden layers 0 to {len(model.hidden) - 1}")
-    sites = [f"hidden.{layer}.activation" for layer in layers]
-    bank = attach(model, sites, list(speakers), amplitude=config.amplitude)
-    try:
-        yield bank
-    finally:
-        bank.detach()
+        Args:
+            bank: Detached, with amplitudes after hidden layers of the model, and with these speakers.
+            model: Its model.
+            speakers: Each speaker's data.
+            seed: As in ``estimate``.
+            optimizer: Of what r is computed from; the configuration's, of the bank's rows, unless given.
+            penalty: In the place of the prior that the configuration names: rows (N,) -> what counts once beside the
+                sum over all of a speaker's frames, shape (N,).
+            each_step: Sweep, and number of the mini-batch in it -> a context for its gradient.
+        """
+        config = self.config
+        if penalty is None and config.prior_deviation is not None:
+            penalty = partial(_distance_from_row0, bank, config.prior_deviation)
+        layers = [int(site.name.split(".")[1]) for site in bank.sites]
+        network = ScaledDnn(model, layers, torch.bfloat16 if config.bfloat16 else None)
+        row0 = [bank.amplitude(table.detach()[:1]) for table in bank.tables]
+        data = [
+            SpeakerBatches(name, frames, model, network, row0 if config.kl_weight else None, seed)
+            for name, frames in speakers.items()
+        ]
+        optimizer = optimizer or bank.optimizer(config.optimizer, lr=config.learning_rate)
+        for group, keep in _groups(data, keep=config.sweeps > 1):
+            for speaker in group if keep else ():
+                speaker.keep()
+            for sweep in range(config.sweeps):
+                for speaker in group:
+                    speaker.shuffle(sweep)
+                for step in range(max(speaker.batches(config.batch_size) for speaker in group)):
+                    with nullcontext() if each_step is None else each_step(sweep, step):
+                        self._step(network, bank, optimizer, group, step, penalty)
+            for speaker in group:
+                speaker.forget()
+        put_back_diverged(bank, list(speakers))
+
+    def _sites(self, model: Dnn) -> list[str]:
+        layers = range(len(model.hidden)) if self.config.layers is None else self.config.layers
+        wrong = [layer for layer in layers if not 0 <= layer < len(model.hidden)]
+        if wrong or not layers:
+            raise SiteError(f"layers {wrong or 'none'}: the network has hidden layers 0 to {len(model.hidden) - 1}")
+        return [f"hidden.{layer}.activation" for layer in layers]
+
+    def _step(
+        self,
+        network: ScaledDnn,
+        bank: SpeakerBank,
+        optimizer: torch.optim.Optimizer,
+        speakers: Sequence[SpeakerBatches],
+        step: int,
+        penalty: Penalty | None,
+    ) -> None:
+        """One mini-batch of every speaker who has that many."""
+        size = self.config.batch_size
+        active = [speaker for speaker in speakers if speaker.frames_in(step, size)]
+        optimizer.zero_grad(set_to_none=True)
+        at_once = max(1, FRAMES_AT_ONCE[network.device.type] // size)
+        for first in range(0, len(active), at_once):
+            self._backward(network, bank, active[first : first + at_once], step, penalty)
+        optimizer.step()
+
+    def _backward(
+        self,
+        network: ScaledDnn,
+        bank: SpeakerBank,
+        speakers: Sequence[SpeakerBatches],
+        step: int,
+        penalty: Penalty | None,
+    ) -> None:
+        """Add the gradient of some speakers' mini-batches."""
+        size, rho = self.config.batch_size, self.config.kl_weight
+        longest = max(speaker.frames_in(step, size) for speaker in speakers)
+        batches = [speaker.batch(step, size, longest) for speaker in speakers]
+        psi, unadapted, pdfs, posteriors, weights = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        rows = bank.rows_of(speaker.name for speaker in speakers)
+        logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
+        loss = (1 - rho) * candidate_cross_entropy(logits, pdfs, posteriors, weights)
+        if rho:
+            loss = loss + rho * cross_entropy(logits, unadapted, weights)
+        if penalty is not None:
+            # Each mini-batch bears its part of the penalty, so that a sweep bears the whole of it.
+            parts = zip(batches, speakers, strict=True)
+            share = torch.stack([batch.weights.sum() / speaker.weight for batch, speaker in parts])
+            loss = loss + (share * penalty(rows)).sum()
+        (loss / size).backward()
 
 
-def descend(
-    model: Dnn,
-    bank: SpeakerBank,
-    optimizer: torch.optim.Optimizer,
-    speakers: Mapping[str, SpeakerFrames],
-    config: LhucConfig,
-    seed: int,
-    penalty: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    each_step: Callable[[int, int], AbstractContextManager[object]] | None = None,
-) -> None:
-    """Descend on the cross-entropy of each speaker's frames, and on a penalty of his rows.
-
-    Args:
-        model: The network; it comes back unchanged.
-        bank: Attached to it; has all these speakers.
-        optimizer: Of what the bank's amplitudes are computed from.
-        speakers: Each speaker's data.
-        config: Sweeps and size of the mini-batches.
-        seed: Of the order of each speaker's frames.
-        penalty: Rows (N,) -> what counts once against all of a speaker's frames, shape (N,); each mini-batch has
-            its share of it, as of the frames' weight.
-        each_step: Sweep, number of the mini-batch in it -> the context of this step.
-    """
-    data = [_Frames(bank.row(name), frames, model, seed) for name, frames in speakers.items()]
-    with frozen(model):
-        for sweep in range(config.sweeps):
-            for speaker in data:
-                speaker.shuffle(sweep)
-            for step in range(max((speaker.batches(config.batch_size) for speaker in data), default=0)):
-                optimizer.zero_grad(set_to_none=True)
-                active = [speaker for speaker in data if step < speaker.batches(config.batch_size)]
-                with nullcontext() if each_step is None else each_step(sweep, step):
-                    _differentiate(model, bank, active, step, config.batch_size)
-                if penalty is not None:
-                    rows = torch.tensor([speaker.row for speaker in active])
-                    share = torch.tensor([speaker.share(step, config.batch_size) for speaker in active])
-                    values = penalty(rows)
-                    (values @ share.to(values) / config.batch_size).backward()
-                optimizer.step()
+def _distance_from_row0(bank: SpeakerBank, deviation: float, rows: torch.Tensor) -> torch.Tensor:
+    """|r - r_0|^2 / (2 sigma^2), shape (N,)."""
+    pairs = zip(bank.sites, bank.tables, strict=True)
+    parts = [(bank.r(site.name, rows) - table[0].detach()).square().sum(1) for site, table in pairs]
+    return torch.stack(parts).sum(0) / (2 * deviation**2)
 
 
-def _differentiate(model: Dnn, bank: SpeakerBank, active: Sequence[_Frames], step: int, size: int) -> None:
-    """Gradients of one mini-batch of every speaker who has that many."""
-    device = model.log_prior.device
-    at_once = max(1, MAX_FRAMES_AT_ONCE // size)
-    for first in range(0, len(active), at_once):
-        group = active[first : first + at_once]
-        spliced, pdfs, posteriors, weights = (
-            torch.cat(parts).to(device) for parts in zip(*(speaker.batch(step, size) for speaker in group), strict=True)
+def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[list[SpeakerBatches], bool]]:
+    """Speakers who adapt together, and whether what they keep between sweeps fits; a long recording's may not."""
+    group: list[SpeakerBatches] = []
+    for speaker in speakers:
+        if not speaker.batches(1):
+            continue
+        if keep and group and sum(member.bytes_to_keep for member in [*group, speaker]) > KEPT_BYTES:
+            yield group, sum(member.bytes_to_keep for member in group) <= KEPT_BYTES
+            group = []
+        group.append(speaker)
+    if group:
+        yield group, keep and sum(member.bytes_to_keep for member in group) <= KEPT_BYTES
+
+
+def put_back_diverged(bank: SpeakerBank, speakers: Sequence[str]) -> None:
+    """Set speakers whose rows are not finite back to row 0, with a warning."""
+    rows = bank.rows_of(speakers)
+    finite = torch.stack([table.detach()[rows].isfinite().all(1) for table in bank.tables]).all(0)
+    diverged = [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
+    if diverged:
+        logger.warning(
+            "%d of %d speakers diverged and stay unadapted (%s): their features are not finite, or the learning rate "
+            "is too large",
+            len(diverged),
+            len(speakers),
+            ", ".join(diverged[:8]) + (", ..." if len(diverged) > 8 else ""),
         )
-        with bank.blocks(torch.tensor([speaker.row for speaker in group])):
-            (candidate_cross_entropy(model(spliced), pdfs, posteriors, weights) / size).backward()
-
-
-class _Frames:
-    """One speaker's frames, shuffled by a generator of his own, in batches filled up with frames of weight 0."""
-
-    def __init__(self, row: int, frames: SpeakerFrames, model: Dnn, seed: int) -> None:
-        self.row = row
-        self._seed = seed
-        self._context = model.config.context
-        self._features = torch.from_numpy(np.ascontiguousarray(frames.features))
-        self._pdfs = torch.from_numpy(frames.targets.pdf).long()
-        self._posteriors = torch.from_numpy(frames.targets.posterior)
-        self._weights = torch.from_numpy(frames.targets.weight)
-        lengths = torch.tensor(frames.lengths)
-        ends = torch.cumsum(lengths, 0)
-        self._last = torch.repeat_interleave(ends - 1, lengths)
-        self._first = torch.repeat_interleave(ends - lengths, lengths)
-        # Frames that count for nothing need not pass through the network.
-        self._useful = torch.nonzero(self._weights > 0).squeeze(1)
-        self._order = self._useful
-
-    def batches(self, size: int) -> int:
-        return -(-len(self._useful) // size)
-
-    def share(self, step: int, size: int) -> float:
-        """The share of a mini-batch in the weight of all frames."""
-        weights = self._weights[self._order[step * size : (step + 1) * size]]
-        return float(weights.sum() / self._weights.sum())
-
-    def shuffle(self, sweep: int) -> None:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + sweep)
-        self._order = self._useful[torch.randperm(len(self._useful), generator=generator)]
-
-    def batch(self, step: int, size: int) -> tuple[torch.Tensor, ...]:
-        """Spliced features (size, (2c+1) D), candidates and their posteriors (size, M), and weights (size,)."""
-        frames = self._order[step * size : (step + 1) * size]
-        missing = size - len(frames)
-        weights = self._weights[frames]
-        if missing:
-            frames = torch.cat([frames, frames[:1].expand(missing)])
-            weights = torch.cat([weights, weights.new_zeros(missing)])
-        index = splice_index(frames, self._first[frames], self._last[frames], self._context)
-        return self._features[index].flatten(1), self._pdfs[frames], self._posteriors[frames], weights
+        bank.reset(diverged)

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, attached, descend
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
 from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.subspace import principal_components
 from lhuc_asr.adapt.targets import SpeakerFrames
@@ -115,16 +115,17 @@ class Predicted:
             CheckpointError: The gates have not been prepared, or are damaged.
             ModelMismatchError: They belong to another network, or to other options.
         """
-        with attached(self.config.lhuc, model, speakers) as bank:
-            prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
-            mean, projection = prepared.pop("mean"), prepared.pop("projection")
-            gates = _gates(bank, len(projection), self.config.hidden_units, seed)
-            gates.load_state_dict(prepared)
-            if speakers:
-                conditioning = (_statistics(bank, model, speakers) - mean) @ projection.T
-                with torch.no_grad():
-                    predicted = [gate.r(conditioning) for gate in _each(gates)]
-                bank.fill({site.name: r for site, r in zip(bank.sites, predicted, strict=True)})
+        bank = Lhuc(self.config.lhuc).new_bank(model, speakers)
+        prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
+        mean, projection = prepared.pop("mean"), prepared.pop("projection")
+        gates = _gates(bank, len(projection), self.config.hidden_units, seed)
+        gates.load_state_dict(prepared)
+        if speakers:
+            conditioning = (_statistics(bank, model, speakers) - mean) @ projection.T
+            with torch.no_grad():
+                predicted = [gate.r(conditioning) for gate in _each(gates)]
+            bank.fill({site.name: r for site, r in zip(bank.sites, predicted, strict=True)})
+            put_back_diverged(bank, list(speakers))
         return LhucSpeakers(bank)
 
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
@@ -157,13 +158,11 @@ class Predicted:
         """The cross-entropy of the training speakers' frames, through the gates of all layers."""
         gate_of = {site.name: gate for site, gate in zip(bank.sites, _each(gates), strict=True)}
         optimizer = _adam(gates, self.config.joint_learning_rate, self.config.weight_decay)
-        options = self.config.lhuc.model_copy(update={"sweeps": self.config.joint_sweeps})
-        bank.attach()
-        try:
-            with bank.computed(lambda site, rows: gate_of[site].r(conditioning[rows - 1])):
-                descend(model, bank, optimizer, training, options, seed)
-        finally:
-            bank.detach()
+        # A sweep a time: a descent of several may go over some speakers' sweeps before it comes to others.
+        descent = Lhuc(self.config.lhuc.model_copy(update={"sweeps": 1, "prior_deviation": None}))
+        with bank.computed(lambda site, rows: gate_of[site].r(conditioning[rows - 1])):
+            for sweep in range(self.config.joint_sweeps):
+                descent.adapt(bank, model, training, seed + sweep, optimizer)
 
 
 def _gates(bank: SpeakerBank, inputs: int, hidden: int | None, seed: int) -> nn.ModuleList:

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, attached, descend
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
 from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.targets import SpeakerFrames
 from lhuc_asr.base.config import StrictModel
@@ -94,34 +94,34 @@ class Subspace:
             CheckpointError: The bases have not been prepared, or are damaged.
             ModelMismatchError: They belong to another network, or to other options.
         """
-        options = self.config.lhuc
-        with attached(options, model, speakers) as bank:
-            prepared = read_prepared(
-                prepared_file(self._folder, SUBSPACE_FILE), bank, dimensions=self.config.dimensions
-            )
-            widths = [site.width for site in bank.sites]
-            names = [site.name for site in bank.sites]
-            mean = dict(zip(names, prepared["mean"].split(widths), strict=True))  # (H,)
-            bases = dict(zip(names, prepared["bases"].split(widths, dim=1), strict=True))  # (P, H)
-            codes = RowTable(prepared["bases"].new_zeros(len(bank.speakers) + 1, len(prepared["bases"])))
+        descent = Lhuc(self.config.lhuc)
+        bank = descent.new_bank(model, speakers)
+        path = prepared_file(self._folder, SUBSPACE_FILE)
+        prepared = read_prepared(path, bank, dimensions=self.config.dimensions)
+        widths = [site.width for site in bank.sites]
+        names = [site.name for site in bank.sites]
+        mean = dict(zip(names, prepared["mean"].split(widths), strict=True))  # (H,)
+        bases = dict(zip(names, prepared["bases"].split(widths, dim=1), strict=True))  # (P, H)
+        codes = RowTable(prepared["bases"].new_zeros(len(bank.speakers) + 1, len(prepared["bases"])))
 
-            def code(rows: torch.Tensor) -> torch.Tensor:
-                found: torch.Tensor = functional.embedding(rows.to(codes.device), codes, sparse=True)
-                return found
+        def code(rows: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = functional.embedding(rows.to(codes.device), codes, sparse=True)
+            return found
 
-            def r(site: str, rows: torch.Tensor) -> torch.Tensor:
-                amplitudes: torch.Tensor = mean[site] + code(rows) @ bases[site]
-                return amplitudes
+        def r(site: str, rows: torch.Tensor) -> torch.Tensor:
+            amplitudes: torch.Tensor = mean[site] + code(rows) @ bases[site]
+            return amplitudes
 
-            optimizer = OPTIMIZERS[options.optimizer]([codes], lr=self.config.learning_rate)
-            with bank.computed(r):
-                descend(
-                    model, bank, optimizer, speakers, options, seed,
-                    penalty=lambda rows: self.config.prior_weight / 2 * code(rows).square().sum(1),
-                )  # fmt: skip
-            everybody = torch.arange(1, len(bank.speakers) + 1)
-            with torch.no_grad():
-                bank.fill({name: r(name, everybody) for name in names})
+        with bank.computed(r):
+            descent.adapt(
+                bank, model, speakers, seed,
+                optimizer=OPTIMIZERS[descent.config.optimizer]([codes], lr=self.config.learning_rate),
+                penalty=lambda rows: self.config.prior_weight / 2 * code(rows).square().sum(1),
+            )  # fmt: skip
+        everybody = torch.arange(1, len(bank.speakers) + 1)
+        with torch.no_grad():
+            bank.fill({name: r(name, everybody) for name in names})
+        put_back_diverged(bank, list(speakers))
         bank.reset(name for name, frames in speakers.items() if not frames.targets.weight.any())
         return LhucSpeakers(bank)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.decode.lattice import FramePosteriors
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class FrameTargets:
         """One pdf a frame, believed entirely: both of shape (T,)."""
         return cls(pdf[:, None], np.ones((len(pdf), 1), np.float32), weight)
 
+    def first(self, frames: int) -> FrameTargets:
+        """The targets of the first frames."""
+        return FrameTargets(self.pdf[:frames], self.posterior[:frames], self.weight[:frames])
+
+
+def no_targets(frames: int) -> FrameTargets:
+    """Targets of frames of which nothing is known: they count for nothing."""
+    return FrameTargets.certain(np.zeros(frames, np.int32), np.zeros(frames, np.float32))
+
 
 def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_weight: float) -> FrameTargets:
     """Targets from a best path or from a reference's alignment.
@@ -59,6 +69,70 @@ def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_w
     weight = np.where(np.isin(pdfs, silence_pdfs), silence_weight, 1.0).astype(np.float32)
     weight[pdfs < 0] = 0.0
     return FrameTargets.certain(np.maximum(pdfs, 0).astype(np.int32), weight)
+
+
+def targets_from_lattice(
+    frames: FramePosteriors,
+    silence_pdfs: np.ndarray,
+    silence_weight: float,
+    power: float = 1.0,
+    min_confidence: float = 0.0,
+) -> FrameTargets:
+    """Targets from a lattice's posteriors: all that a frame may have been, each as far as it is believed.
+
+    Args:
+        frames: Posteriors of the pdfs.
+        silence_pdfs: Pdfs of silence.
+        silence_weight: Their weight; a frame weighs what its candidates do, in proportion to their posteriors.
+        power: Posteriors are raised to it and normalised: above 1 they are sharper, at 1 as they are. Soft targets
+            teach a network to be unsure, which acoustic scales chosen for a sure one do not expect.
+        min_confidence: Frames whose most probable pdf has a posterior (before ``power``) below it get weight 0.
+
+    Raises:
+        AlignmentError: The power is not above 0.
+    """
+    if not 0.0 < power < np.inf:
+        raise AlignmentError(
+            f"posteriors to the power of {power}; expected a number above 0, 1 leaves them as they are"
+        )
+    # Of the largest in each frame, so that a high power leaves at least that.
+    largest = frames.posterior.max(axis=1, keepdims=True)
+    sharpened = (frames.posterior / largest).astype(np.float64) ** power
+    posterior = (sharpened / sharpened.sum(axis=1, keepdims=True)).astype(np.float32)
+    weight = (posterior * np.where(np.isin(frames.pdf, silence_pdfs), silence_weight, 1.0)).sum(axis=1)
+    weight[largest[:, 0] < min_confidence] = 0.0
+    return FrameTargets(frames.pdf, posterior, weight.astype(np.float32))
+
+
+def targets_from_confidence(
+    pdfs: np.ndarray,
+    confidence: np.ndarray,
+    silence_pdfs: np.ndarray,
+    silence_weight: float,
+    min_confidence: float = 0.0,
+    weighted: bool = False,
+) -> FrameTargets:
+    """Targets from the parts of a best path that are believed.
+
+    Args:
+        pdfs: Of the best path, shape (T,).
+        confidence: How far each frame is believed, 0 to 1, shape (T,): of its word (``Hypothesis.frame_confidences``)
+            or of its pdf (``FramePosteriors.of``).
+        silence_pdfs: Pdfs of silence.
+        silence_weight: Their weight; speech has weight 1.
+        min_confidence: Frames of less get weight 0.
+        weighted: Whether the others' weight is multiplied by their confidence.
+
+    Raises:
+        AlignmentError: There are not as many confidences as frames, or they are not between 0 and 1.
+    """
+    if confidence.shape != pdfs.shape or not np.all((confidence >= 0.0) & (confidence <= 1.0)):
+        raise AlignmentError(
+            f"confidences of shape {confidence.shape} for {pdfs.shape} frames; expected one a frame, between 0 and 1"
+        )
+    targets = targets_from_alignment(pdfs, silence_pdfs, silence_weight)
+    believed = np.where(confidence >= min_confidence, confidence if weighted else 1.0, 0.0)
+    return replace(targets, weight=(targets.weight * believed).astype(np.float32))
 
 
 def joined(parts: Sequence[FrameTargets]) -> FrameTargets:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
 from typing import Any, TypeVar
 
 from lhuc_asr.base.errors import LhucError
@@ -30,31 +31,53 @@ class WorkerError(LhucError, RuntimeError):
     """A worker process died."""
 
 
-def process_map(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int) -> Iterator[ResultT]:
-    """Apply a function in worker processes; results come in the order of the items.
+class WorkerPool:
+    """Processes that may share a costly start, as a context manager.
 
     Args:
-        function: Importable by name.
-        items: Read as they are needed.
-        workers: Processes; 1 works in this one.
-
-    Raises:
-        WorkerError: A process died (killed, out of memory).
-        Exception: Whatever the function raises.
+        workers: Processes.
+        start: Called in each process before its first item; importable by name.
+        arguments: Of ``start``.
     """
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _exit_with_parent, (os.getpid(),)) as pool:
-        waiting: deque[Future[Any]] = deque()
+
+    def __init__(self, workers: int, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()) -> None:
+        self.workers = workers
+        self._executor = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), start, arguments)
+        )
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def map(
+        self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], in_flight: int = IN_FLIGHT
+    ) -> Iterator[ResultT]:
+        """Apply a function; results come in the order of the items.
+
+        Args:
+            function: Importable by name.
+            items: Read as they are needed.
+            in_flight: Items handed out and not yet answered, for each worker.
+
+        Raises:
+            WorkerError: A process died (killed, out of memory).
+            Exception: Whatever the function raises.
+        """
+        waiting: deque[Future[ResultT]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= IN_FLIGHT * workers:
-                    yield waiting.popleft().result()
+                waiting.append(self._executor.submit(function, item))
+                if len(waiting) >= in_flight * self.workers:
+                    yield waiting[0].result()
+                    waiting.popleft()
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting[0].result()
+                waiting.popleft()
         except BrokenProcessPool as error:
             raise WorkerError(
                 "a worker process died, most likely killed for its memory; try workers=1, or run again"
@@ -62,6 +85,21 @@ def process_map(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], wo
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def process_map(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int) -> Iterator[ResultT]:
+    """``WorkerPool.map`` with processes of its own; with 1 worker in this one."""
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    with WorkerPool(workers) as pool:
+        yield from pool.map(function, items)
+
+
+def _start_worker(parent: int, start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    _exit_with_parent(parent)
+    if start is not None:
+        start(*arguments)
 
 
 def _exit_with_parent(parent: int) -> None:

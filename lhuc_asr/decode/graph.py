@@ -26,6 +26,7 @@ from lhuc_asr.base.atomic import DamagedFileError, atomic_path, read_json, write
 from lhuc_asr.base.errors import GraphError
 from lhuc_asr.decode.components import check_vocabulary, grammar_fst, hmm_fst, lexicon_fst, number_states
 from lhuc_asr.decode.const_fst import ARC, ArcTable, read_const_fst
+from lhuc_asr.decode.packed_graph import PackedGraph
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 
@@ -96,13 +97,23 @@ class DecodingGraph:
         """The transducer with an insertion penalty (a cost added to each word); the last few are kept."""
         return lru_cache(maxsize=PENALTIES_KEPT)(self._read_fst)
 
+    @cached_property
+    def packed(self) -> Callable[[float], PackedGraph]:
+        """The same as arrays, for lattice search."""
+        return lru_cache(maxsize=PENALTIES_KEPT)(self._pack)
+
     def _read_fst(self, insertion_penalty: float) -> kaldifst.StdConstFst:
-        path = self.folder / GRAPH_FILE
         if insertion_penalty == 0.0:
-            return read_const_fst(path)
-        table = ArcTable.read(path)
+            return read_const_fst(self.folder / GRAPH_FILE)
+        return self._read_table(insertion_penalty).to_fst()
+
+    def _pack(self, insertion_penalty: float) -> PackedGraph:
+        return PackedGraph.of(self._read_table(insertion_penalty), self.label_pdf)
+
+    def _read_table(self, insertion_penalty: float) -> ArcTable:
+        table = ArcTable.read(self.folder / GRAPH_FILE)
         table.arcs["cost"][table.arcs["output"] > 0] += insertion_penalty
-        return table.to_fst()
+        return table
 
 
 def build_graph(

@@ -9,6 +9,8 @@ import numpy as np
 
 from lhuc_asr.base.errors import SearchError
 
+CONFIDENCE_DIGITS = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
@@ -22,6 +24,7 @@ class Hypothesis:
         cost: Graph cost plus scaled acoustic cost of the path, natural log.
         reached_final: Whether the path ends a sentence; if not, it is the best of those that stop short.
         pdfs: The pdf of each frame, shape (T,), int32; empty where the alignment is stored apart.
+        confidences: How probable each word is, 0 to 1; empty where no lattice tells.
     """
 
     utterance: str
@@ -30,11 +33,30 @@ class Hypothesis:
     cost: float
     reached_final: bool
     pdfs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    confidences: tuple[float, ...] = ()
 
     @property
     def text(self) -> str:
         """The words with spaces between."""
         return " ".join(self.words)
+
+    def frame_confidences(self) -> np.ndarray:
+        """The confidence of each frame's word, shape (T,); of no words 0 throughout.
+
+        A word's frames begin where the graph emits it, the first one's with the utterance.
+
+        Raises:
+            SearchError: The words have no confidences, or the frames no alignment.
+        """
+        if len(self.confidences) != len(self.words) or len(self.pdfs) == 0:
+            raise SearchError(
+                f"{self.utterance}: {len(self.confidences)} confidences of {len(self.words)} words, an alignment of "
+                f"{len(self.pdfs)} frames; search for a lattice, it gives both"
+            )
+        if not self.words:
+            return np.zeros(len(self.pdfs))
+        lengths = np.diff([0, *self.word_frames[1:], len(self.pdfs)])
+        return np.repeat(np.array(self.confidences), lengths)
 
 
 def to_row(hypothesis: Hypothesis, speaker: str) -> dict[str, Any]:
@@ -51,14 +73,15 @@ def to_row(hypothesis: Hypothesis, speaker: str) -> dict[str, Any]:
         "word_frames": list(hypothesis.word_frames),
         "cost": hypothesis.cost,
         "reached_final": hypothesis.reached_final,
+        "confidences": [round(confidence, CONFIDENCE_DIGITS) for confidence in hypothesis.confidences],
     }
 
 
 def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
-    """The hypothesis of a row, with its alignment (T,) where the caller has it.
+    """The hypothesis of a row, with its alignment (T,) where the caller has it; a row may lack confidences.
 
     Raises:
-        SearchError: A key is missing, or there are not as many frames as words.
+        SearchError: A key is missing, or there are not as many frames, or confidences, as words.
     """
     missing = sorted({"utterance", "words", "word_frames", "cost", "reached_final"} - row.keys())
     if missing:
@@ -72,5 +95,11 @@ def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
             f"hypothesis of {row['utterance']}: {len(words)} words, but {len(frames)} frames of words; "
             "delete the file of hypotheses and decode again"
         )
+    confidences = tuple(row.get("confidences", ()))
+    if len(confidences) not in (0, len(words)):
+        raise SearchError(
+            f"hypothesis of {row['utterance']}: {len(words)} words, but {len(confidences)} confidences; "
+            "delete the file of hypotheses and decode again"
+        )
     alignment = np.zeros(0, np.int32) if pdfs is None else pdfs
-    return Hypothesis(row["utterance"], words, frames, row["cost"], row["reached_final"], alignment)
+    return Hypothesis(row["utterance"], words, frames, row["cost"], row["reached_final"], alignment, confidences)

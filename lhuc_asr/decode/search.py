@@ -1,22 +1,13 @@
 """Beam search over a decoding graph: one utterance's scores to its best path.
 
 The search is kaldi-decoder's FasterDecoder: Viterbi over the active states, pruned by a beam and by their
-number (the token passing of S. Young et al., 1989). It holds Python's lock, so that a corpus is searched by
-worker processes; these load numpy and the transducers, never torch.
+number (the token passing of S. Young et al., 1989). It holds Python's lock: ``decode/pool.py`` searches a corpus in
+worker processes.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from types import TracebackType
 
 import kaldi_decoder
 import kaldifst
@@ -29,9 +20,6 @@ from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 
 logger = logging.getLogger(__name__)
-
-# Matrices handed out and not yet answered, a worker: one in work, one in wait.
-MATRICES_A_WORKER = 2
 
 
 class SearchConfig(StrictModel):
@@ -81,7 +69,7 @@ class Searcher:
         Raises:
             SearchError: The scores do not fit the graph, are not finite, or every path was lost.
         """
-        self._check(utterance, log_likelihoods)
+        check_scores(utterance, log_likelihoods, self.graph.pdf_count)
         if len(log_likelihoods) == 0:
             return Hypothesis(utterance, (), (), 0.0, False)
         scores = log_likelihoods[:, self.graph.label_pdf] if self._gather else log_likelihoods
@@ -101,16 +89,6 @@ class Searcher:
                 "widen search's beam, or look for scores far from those of other utterances"
             )
         return self._read(utterance, path, len(log_likelihoods), reached_final)
-
-    def _check(self, utterance: str, log_likelihoods: np.ndarray) -> None:
-        if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != self.graph.pdf_count:
-            raise SearchError(
-                f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
-                f"{self.graph.pdf_count}); network and graph belong to different models, build the graph again"
-            )
-        if not np.isfinite(log_likelihoods).all():
-            frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
-            raise SearchError(f"{utterance}: scores of frame {frame} are not finite; look at its features")
 
     def _decode(self, decodable: kaldi_decoder.DecodableCtc, widen: int) -> kaldi_decoder.FasterDecoder:
         options = kaldi_decoder.FasterDecoderOptions(
@@ -143,104 +121,17 @@ class Searcher:
         return Hypothesis(utterance, tuple(words), tuple(word_frames), cost, reached_final, pdfs)
 
 
-class SearchPool:
-    """Worker processes that have one graph loaded, as a context manager.
-
-    Example::
-
-        with SearchPool(folder, workers=2) as pool:
-            for hypothesis in pool.search_all(scores, SearchConfig(acoustic_scale=0.1)):
-                ...
-
-    Args:
-        folder: The graph's.
-        workers: Number of processes; with 0 the calling process searches. Processes are spawned: a script
-            that makes a pool needs the usual ``if __name__ == "__main__"``.
+def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) -> None:
+    """Refuse scores that no search can use.
 
     Raises:
-        GraphError: The graph is missing or damaged.
+        SearchError: They are not of shape (T, K), or not finite.
     """
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        if workers < 0:
-            raise SearchError(f"{workers} workers: give the number of processes, or 0 to search in this one")
-        self._graph = DecodingGraph.load(folder)
-        self._workers = workers
-        self._executor: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> SearchPool:
-        if self._workers:
-            self._executor = ProcessPoolExecutor(
-                self._workers,
-                # Not fork: a copy of a process that runs torch's threads can wait forever on their locks.
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self._graph.folder,),
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
-
-    def search_all(self, scores: Iterable[tuple[str, np.ndarray]], config: SearchConfig) -> Iterator[Hypothesis]:
-        """Search utterances, in their order; only a few matrices are in memory at a time.
-
-        Args:
-            scores: Ids and log-likelihoods (T, K), as ``Searcher.search`` takes them.
-            config: Of all these utterances; the next call may bring another.
-
-        Raises:
-            SearchError: As from ``Searcher.search``, or a worker died.
-        """
-        if not self._workers:
-            searcher = Searcher(self._graph, config)
-            for utterance, log_likelihoods in scores:
-                yield searcher.search(utterance, log_likelihoods)
-            return
-        if self._executor is None:
-            raise SearchError("the pool is not open; use it as: with SearchPool(folder, workers) as pool")
-        pending: deque[tuple[str, Future[Hypothesis]]] = deque()
-        try:
-            for utterance, log_likelihoods in scores:
-                pending.append((utterance, self._executor.submit(_search, utterance, log_likelihoods, config)))
-                if len(pending) == MATRICES_A_WORKER * self._workers:
-                    yield pending[0][1].result()
-                    pending.popleft()
-            while pending:
-                yield pending[0][1].result()
-                pending.popleft()
-        except BrokenProcessPool as error:
-            unfinished = ", ".join(utterance for utterance, _ in pending)
-            raise SearchError(
-                f"a worker process died before it had searched {unfinished}; was memory short? "
-                "Try fewer workers or a smaller max_active"
-            ) from error
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-
-# A worker process's graph, set once when it starts.
-_graph: DecodingGraph
-
-
-def _start_worker(folder: Path) -> None:
-    global _graph
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _graph = DecodingGraph.load(folder)
-
-
-def _exit_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _search(utterance: str, log_likelihoods: np.ndarray, config: SearchConfig) -> Hypothesis:
-    return Searcher(_graph, config).search(utterance, log_likelihoods)
+    if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
+        raise SearchError(
+            f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
+            f"{pdf_count}); network and graph belong to different models, build the graph again"
+        )
+    if not np.isfinite(log_likelihoods).all():
+        frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
+        raise SearchError(f"{utterance}: scores of frame {frame} are not finite; look at its features")

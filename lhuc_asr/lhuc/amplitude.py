@@ -41,6 +41,7 @@ class Amplitude:
         name: What speakers' files call it; two amplitudes of one name are taken for the same.
         function: r -> xi(r), element by element, differentiable.
         neutral: The r at which xi is exactly 1.0.
+        inverse: a -> r with xi(r) = a, for amplitudes that are found directly; None where nobody needs it.
 
     Raises:
         ConfigError: ``function(neutral)`` is not exactly 1.0.
@@ -54,6 +55,7 @@ class Amplitude:
     name: str
     function: Callable[[Tensor], Tensor]
     neutral: float
+    inverse: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         for dtype in (torch.float32, torch.float64):
@@ -69,9 +71,27 @@ class Amplitude:
         """xi(r), the shape of r."""
         return self.function(r)
 
+    def r_of(self, amplitudes: Tensor) -> Tensor:
+        """r with xi(r) = ``amplitudes``, element by element, for amplitudes inside the range of xi.
+
+        Raises:
+            ConfigError: A user's function that came without its inverse.
+
+        Example:
+            >>> amplitude("2sigmoid").r_of(torch.tensor([0.5, 1.0])).exp()
+            tensor([0.3333, 1.0000])
+        """
+        if self.inverse is None:
+            raise ConfigError(f"amplitude {self.name!r}: it has no inverse; pass inverse= when it is made")
+        return self.inverse(amplitudes)
+
 
 def _two_sigmoid(r: Tensor) -> Tensor:
     return 2.0 * torch.sigmoid(r)
+
+
+def _two_sigmoid_inverse(a: Tensor) -> Tensor:
+    return torch.log(a / (2.0 - a))
 
 
 def _identity(r: Tensor) -> Tensor:
@@ -81,10 +101,10 @@ def _identity(r: Tensor) -> Tensor:
 _PAPER = {
     xi.name: xi
     for xi in (
-        Amplitude("exp", torch.exp, 0.0),
-        Amplitude("2sigmoid", _two_sigmoid, 0.0),
-        Amplitude("identity", _identity, 1.0),
-        Amplitude("relu", torch.relu, 1.0),
+        Amplitude("exp", torch.exp, 0.0, torch.log),
+        Amplitude("2sigmoid", _two_sigmoid, 0.0, _two_sigmoid_inverse),
+        Amplitude("identity", _identity, 1.0, _identity),
+        Amplitude("relu", torch.relu, 1.0, _identity),
     )
 }
 

@@ -144,6 +144,10 @@ class SpeakerBank(SpeakerRows):
         finally:
             self._computed = outer
 
+    def r(self, site: str, rows: Tensor) -> Tensor:
+        """What the amplitudes of some rows at a site are made of, shape (N, H): stored, or in ``computed`` computed."""
+        return self.stored_r(site, rows) if self._computed is None else self._computed(site, rows)
+
     # Hooks
 
     @property
@@ -183,11 +187,7 @@ class SpeakerBank(SpeakerRows):
 
     def _scale(self, site: Site, output: object) -> object:
         selection = self._selection or self._row_zero()
-        if self._computed is None:
-            amplitude = self.xi(site.name, selection.index)
-        else:
-            amplitude = self.amplitude(self._computed(site.name, selection.index))
-        return scale_output(site, output, amplitude, selection)
+        return scale_output(site, output, self.xi(site.name, selection.index), selection)
 
     def _row_zero(self) -> Selection:
         selection = Selection(self.tables[0].new_zeros(1, dtype=torch.int64))

@@ -91,7 +91,7 @@ class GaussianPrior:
         """
         distance = torch.zeros(len(rows), dtype=bank.tables[0].dtype, device=bank.tables[0].device)
         for site in bank.sites:
-            offset = bank.r(site.name, rows) - self.mean[site.name]
+            offset = bank.stored_r(site.name, rows) - self.mean[site.name]
             distance = distance + (offset.square() / (2 * self.variance[site.name])).sum(1)
         return distance
 
@@ -135,7 +135,9 @@ class Posterior(nn.Module):
             site.name: torch.randn(site.width, generator=generator).to(table)
             for site, table in zip(bank.sites, bank.tables, strict=True)
         }
-        with bank.computed(lambda site, rows: bank.r(site, rows) + self._log_deviation(site, rows).exp() * noise[site]):
+        with bank.computed(
+            lambda site, rows: bank.stored_r(site, rows) + self._log_deviation(site, rows).exp() * noise[site]
+        ):
             yield
 
     def divergence(self, rows: Tensor) -> Tensor:

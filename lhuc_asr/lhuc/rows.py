@@ -126,7 +126,7 @@ class SpeakerRows(nn.Module):
         rows = torch.tensor(sorted(self._speaker_rows(speakers)), dtype=torch.int64, device=self.tables[0].device)
         self._replace_tables(lambda table: table.index_copy(0, rows, table[:1].expand(len(rows), -1)))
 
-    def r(self, site: str, rows: Tensor) -> Tensor:
+    def stored_r(self, site: str, rows: Tensor) -> Tensor:
         """The unconstrained parameters of some rows at a site, shape (N, H); the gradient names the rows.
 
         Args:
@@ -136,6 +136,10 @@ class SpeakerRows(nn.Module):
         table = self._table(site)
         r: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
         return r
+
+    def r(self, site: str, rows: Tensor) -> Tensor:
+        """What the amplitudes of some rows at a site are made of, shape (N, H); here what is stored."""
+        return self.stored_r(site, rows)
 
     def check_finite(self, rows: Tensor) -> None:
         """Refuse rows that hold NaN or infinity.
@@ -192,15 +196,11 @@ class SpeakerRows(nn.Module):
 
         Args:
             r: Each site's name -> shape (S, H), or (H,) for all alike.
-
-        Raises:
-            SpeakerError: A row is not finite.
         """
         with torch.no_grad():
             for site, table in zip(self.sites, self.tables, strict=True):
                 table[1:] = r[site.name]
                 table.edition += 1
-        self.check_finite(torch.arange(1, len(self.speakers) + 1))
 
     def _speaker_rows(self, speakers: Iterable[str]) -> set[int]:
         rows = {self.row(name) for name in speakers}

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.methods import MethodConfig
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.corpus.synthetic import SyntheticConfig
 from lhuc_asr.decode.search import SearchConfig
@@ -50,6 +51,8 @@ class SyntheticSource(StrictModel):
 
 # As in SearchConfig, whose fields these are tried in.
 Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 Source = Annotated[An4Source | LibriSpeechSource | KaldiSource | SyntheticSource, Field(discriminator="kind")]
 
@@ -100,6 +103,58 @@ class TuningConfig(StrictModel):
     insertion_penalties: tuple[FiniteFloat, ...] = Field((0.0,), min_length=1)
 
 
+class TargetsConfig(StrictModel):
+    """What a pass takes each frame of its adaptation data for.
+
+    Attributes:
+        kind: ``best_path`` of the search in an earlier pass, or ``reference``, the forced alignment of the reference
+            transcripts: a bound on what targets can give, not a result.
+        source: The earlier pass; where left out the first pass of the same network.
+        silence_weight: Weight of frames of silence; speech has 1.
+    """
+
+    kind: Literal["best_path", "reference"] = "best_path"
+    source: str | None = None
+    silence_weight: float = Field(0.01, ge=0.0, le=1.0)
+
+
+class DataConfig(StrictModel):
+    """How much of each speaker's recordings is adapted on.
+
+    Attributes:
+        utterances: At most so many; which ones, the seed says.
+        seconds: At most so much of them.
+        one_shot: Whether each half of a speaker's recordings is decoded with what was learned on the other half; else
+            all of them with what was learned on all.
+    """
+
+    utterances: int | None = Field(None, ge=1)
+    seconds: float | None = Field(None, gt=0.0)
+    one_shot: bool = False
+
+
+class PassConfig(StrictModel):
+    """A pass that adapts a network and decodes.
+
+    Attributes:
+        network: Which; see ``FIRST_PASSES``.
+        data: The recordings that it adapts on.
+        targets: What it takes their frames for.
+        method: How; where left out as the recipe's ``lhuc`` says.
+    """
+
+    network: Literal["si"] = "si"
+    data: DataConfig = DataConfig()
+    targets: TargetsConfig = TargetsConfig()
+    method: MethodConfig | None = None
+
+
+# The speaker-independent network, and the pass that decodes with it.
+SI = "si"
+# The pass that decodes with each network without adaptation.
+FIRST_PASSES = {SI: SI}
+
+
 class ExperimentConfig(StrictModel):
     """Everything that an experiment depends on.
 
@@ -122,8 +177,8 @@ class ExperimentConfig(StrictModel):
         realignment_epochs: Epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning: Decoding.
-        lhuc: Adaptation.
-        oracle: Whether a third pass adapts on the reference transcripts, a bound on what targets can give.
+        lhuc: Adaptation, where a pass does not say otherwise.
+        passes: The passes that adapt, by name, in their order; the first passes go before them.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -150,7 +205,7 @@ class ExperimentConfig(StrictModel):
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lhuc: LhucConfig = LhucConfig()
-    oracle: bool = False
+    passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
 
     @model_validator(mode="after")
     def _fits(self) -> ExperimentConfig:
@@ -158,7 +213,23 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
         if self.folds > 1 and self.corpus.kind == "synthetic":
             raise ValueError("folds: the synthetic corpus has unseen test voices of its own")
+        known = set(FIRST_PASSES.values())
+        for name, plan in self.passes.items():
+            if name in known:
+                raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
+            source = self.source_of(plan)
+            if source not in known:
+                raise ValueError(f"passes: {name!r} adapts on {source!r}; passes before it: {', '.join(sorted(known))}")
+            known.add(name)
         return self
+
+    def source_of(self, plan: PassConfig) -> str:
+        """The pass whose words another adapts on."""
+        return plan.targets.source or FIRST_PASSES[plan.network]
+
+    def method_of(self, plan: PassConfig) -> MethodConfig:
+        """How a pass adapts."""
+        return plan.method or self.lhuc
 
     @property
     def folder(self) -> Path:

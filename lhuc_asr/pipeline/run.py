@@ -25,17 +25,7 @@ from lhuc_asr.pipeline.acoustics import (
     train_gaussians,
     train_network,
 )
-from lhuc_asr.pipeline.evaluate import (
-    LHUC,
-    SEARCH_FILE,
-    SI,
-    compare_split,
-    pass_outputs,
-    passes_of,
-    pool_folds,
-    run_two_pass,
-    tune,
-)
+from lhuc_asr.pipeline.evaluate import compare_split, pool_folds
 from lhuc_asr.pipeline.experiment import Layout, opened
 from lhuc_asr.pipeline.extraction import extract
 from lhuc_asr.pipeline.language import (
@@ -48,7 +38,8 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.passes import pass_names, pass_outputs, run_pass
+from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
     TRAIN,
@@ -87,8 +78,8 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         for fold, fold_layout in enumerate(folds, start=1):
             logger.info("fold %d of %d", fold, config.folds)
             _run_experiment(config, fold_layout, fold)
-        pool_folds(layout, folds, "test", passes_of(config))
-        return compare_split(layout, "test", passes_of(config), config.seed)
+        pool_folds(layout, folds, "test", pass_names(config))
+        return compare_split(layout, "test", pass_names(config), config.seed)
 
 
 def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) -> list[PassScore]:
@@ -164,24 +155,32 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[config.transition_scale],
         outputs=[folder / name for folder in language_folders for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
     )
+    for split in (HELDOUT, *tests):
+        for name in pass_names(config):
+            _pass_stage(stages, config, layout, split, name, alignment)
+    names = pass_names(config)
+    return [line for split in tests for line in compare_split(layout, split, names, config.seed)]
+
+
+def _pass_stage(
+    stages: Stages, config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
+) -> None:
+    plan = config.passes.get(name)
+    after = [f"network {SI if plan is None else plan.network}", "graph"]
+    if plan is not None:
+        after.append(f"{config.source_of(plan)} over {split}")
+    if split != HELDOUT:
+        after.append(f"{name} over {HELDOUT}")
     stages.run(
-        "tuning",
-        partial(tune, config, layout, alignment),
-        after=[f"network {SI}", "graph"],
-        options=[config.search, config.tuning, config.lhuc],
-        outputs=[layout.decode(HELDOUT, name) / SEARCH_FILE for name in (SI, LHUC)],
+        f"{name} over {split}",
+        partial(run_pass, config, layout, split, name, alignment),
+        after=after,
+        options=[
+            *(config.search, config.tuning if split == HELDOUT else None),
+            *((plan, config.method_of(plan)) if plan is not None else ()),
+        ],
+        outputs=pass_outputs(config, layout, split, name),
     )
-    passes: list[PassScore] = []
-    for split in tests:
-        stages.run(
-            f"two passes over {split}",
-            partial(run_two_pass, config, layout, split, alignment),
-            after=["tuning"],
-            options=[split, config.oracle],
-            outputs=pass_outputs(config, layout, split),
-        )
-        passes += compare_split(layout, split, passes_of(config), config.seed)
-    return passes
 
 
 def _alignment_outputs(layout: Layout, name: str) -> list[Path]:

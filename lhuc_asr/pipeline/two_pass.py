@@ -8,23 +8,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, targets_from_alignment
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, no_targets, targets_from_alignment
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.decode.hypothesis import Hypothesis
-from lhuc_asr.decode.search import SearchConfig, SearchPool
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureStore, StoredUtterance
-from lhuc_asr.hmm.alignment import UNALIGNED
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import score_utterance
-
-Applied = Callable[[str], AbstractContextManager[None]]
+from lhuc_asr.pipeline.shares import Share
 
 
 @dataclass(frozen=True)
@@ -41,59 +39,71 @@ class TwoPass:
     store: FeatureStore
     silence_pdfs: np.ndarray
 
-    def first_pass(self, pool: SearchPool, search: SearchConfig) -> list[Hypothesis]:
-        """Decode with the speaker-independent network."""
-        return self._decode(pool, search, self._unadapted, "first pass")
+    def decode(
+        self,
+        pool: SearchPool,
+        search: SearchConfig,
+        speakers: AdaptedSpeakers | None = None,
+        shares: Sequence[Share] = (),
+        title: str = "search",
+    ) -> list[Hypothesis]:
+        """Decode with the speaker-independent network, or each utterance with what was learned about its speaker."""
+        found = pool.search_all(self.likelihoods(speakers, shares), search)
+        return list(progress(found, title, len(self.store.utterances)))
+
+    def best_path_targets(self, hypotheses: Sequence[Hypothesis], silence_weight: float) -> dict[str, FrameTargets]:
+        """The pdf of each frame of each utterance on its best path."""
+        return self.alignment_targets(targets_of(hypotheses), silence_weight)
+
+    def alignment_targets(self, pdfs: Mapping[str, np.ndarray], silence_weight: float) -> dict[str, FrameTargets]:
+        """One pdf a frame (T,), of a best path or of the reference."""
+        return {
+            utterance: targets_from_alignment(found, self.silence_pdfs, silence_weight)
+            for utterance, found in pdfs.items()
+        }
 
     def adapt(
-        self,
-        method: AdaptationMethod,
-        pdfs: Mapping[str, np.ndarray],
-        silence_weight: float,
-        seed: int,
+        self, method: AdaptationMethod, targets: Mapping[str, FrameTargets], shares: Sequence[Share], seed: int
     ) -> AdaptedSpeakers:
-        """Adapt to every speaker of the split, all together.
+        """Estimate what belongs to every share, all together.
 
         Args:
             method: How.
-            pdfs: Target of each frame, shape (T,) an utterance: of the first pass, or of the reference. Utterances
-                that are not among them teach nothing.
-            silence_weight: Weight of frames whose target is silence.
+            targets: Of the frames of each utterance. Utterances that are not among them teach nothing.
+            shares: Which utterances are whose.
             seed: Of the order of frames.
         """
-
-        def targets(utterance: StoredUtterance) -> FrameTargets:
-            found = pdfs.get(utterance.id, np.full(utterance.frames, UNALIGNED))
-            return targets_from_alignment(found, self.silence_pdfs, silence_weight)
-
-        frames = {
-            speaker: SpeakerFrames.of([(self.store[u.id], targets(u)) for u in utterances])
-            for speaker, utterances in self.store.speakers.items()
-        }
+        frames = {share.name: speaker_frames(self.store, targets, share.estimated_on) for share in shares}
         return method.estimate(self.model, frames, seed)
 
-    def second_pass(self, pool: SearchPool, search: SearchConfig, speakers: AdaptedSpeakers) -> list[Hypothesis]:
-        """Decode each speaker with what was learned about him."""
-        return self._decode(pool, search, lambda name: speakers.applied(self.model, name), "second pass")
-
-    def likelihoods(self, speakers: AdaptedSpeakers | None = None) -> Iterator[tuple[str, np.ndarray]]:
-        """Each utterance and its log-likelihoods (T, K), unadapted or adapted, speaker after speaker."""
-        applied = self._unadapted if speakers is None else lambda name: speakers.applied(self.model, name)
-        return self._scores(applied)
-
-    def _decode(self, pool: SearchPool, search: SearchConfig, applied: Applied, title: str) -> list[Hypothesis]:
-        found = pool.search_all(self._scores(applied), search)
-        return list(progress(found, title, len(self.store.utterances)))
-
-    def _scores(self, applied: Applied) -> Iterator[tuple[str, np.ndarray]]:
-        for speaker, utterances in self.store.speakers.items():
-            with applied(speaker):
-                scores = [(u.id, score_utterance(self.model, self.store[u.id])) for u in utterances]
+    def likelihoods(
+        self, speakers: AdaptedSpeakers | None = None, shares: Sequence[Share] = ()
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Each utterance and its log-likelihoods (T, K): of the network as it is, or adapted, share after share."""
+        if speakers is None:
+            yield from ((u.id, score_utterance(self.model, self.store[u.id])) for u in self.store.utterances)
+            return
+        for share in shares:
+            with speakers.applied(self.model, share.name):
+                scores = [(u.id, score_utterance(self.model, self.store[u.id])) for u in share.used_for]
             yield from scores
 
-    @staticmethod
-    def _unadapted(_speaker: str) -> AbstractContextManager[None]:
-        return nullcontext()
+
+def speaker_frames(
+    store: FeatureStore, targets: Mapping[str, FrameTargets], utterances: Sequence[tuple[StoredUtterance, int]]
+) -> SpeakerFrames:
+    """The data of one speaker.
+
+    Args:
+        store: Features.
+        targets: Of the frames of each utterance; those of an utterance without targets count for nothing.
+        utterances: The speaker's, each with the number of its first frames that are used.
+    """
+    parts = [(np.zeros((0, store.dimension), np.float32), no_targets(0))]  # a speaker may have no data at all
+    for utterance, frames in utterances:
+        found = targets.get(utterance.id) or no_targets(utterance.frames)
+        parts.append((store[utterance.id][:frames], found.first(frames)))
+    return SpeakerFrames.of(parts)
 
 
 def transcripts_of(hypotheses: Sequence[Hypothesis]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import FRAMES_AT_ONCE, Lhuc, LhucConfig
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.features.context import splice
@@ -65,22 +65,34 @@ XI = {
 
 
 def _descend(
-    model: Dnn, frames: SpeakerFrames, xi: str, steps: list[float], rate: float, decay: float = 0.0
+    model: Dnn,
+    frames: SpeakerFrames,
+    xi: str,
+    steps: list[float],
+    rate: float,
+    rho: float = 0.0,
+    precision: float = 0.0,
+    layers: tuple[int, ...] = (0, 1),
 ) -> list[torch.Tensor]:
-    """Plain gradient descent on a speaker's r, in float64: step n takes ``steps[n]`` times the whole gradient."""
+    """Plain gradient descent on a speaker's r, in float64: step n takes ``steps[n]`` times the whole gradient.
+
+    Targets hold a share ``rho`` of the unadapted outputs; ``precision`` is the prior's, one over its variance.
+    """
     function, neutral = XI[xi]
     r = [torch.full((UNITS,), neutral, dtype=torch.float64, requires_grad=True) for _ in model.hidden]
     spliced = torch.cat([splice(part, 1) for part in torch.from_numpy(frames.features).split(frames.lengths)]).double()
     weights = torch.from_numpy(frames.targets.weight).double()
-    pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()
+    wanted = (1 - rho) * torch.eye(PDFS, dtype=torch.float64)[torch.from_numpy(frames.targets.pdf[:, 0]).long()]
+    wanted += rho * torch.softmax(_logits(model, spliced, [function(v.detach()) for v in r]), 1)
     for share in steps:
         log_posteriors = torch.log_softmax(_logits(model, spliced, [function(v) for v in r]), 1)
-        loss = -(weights * log_posteriors[torch.arange(len(pdfs)), pdfs]).sum()
+        loss = -(weights * (wanted * log_posteriors).sum(1)).sum()
+        loss = loss + precision / 2 * sum((v - neutral).square().sum() for v in r)
         gradients = torch.autograd.grad(loss, r)
         with torch.no_grad():
-            for v, gradient in zip(r, gradients, strict=True):
-                v -= rate * (share * gradient + decay * (v - neutral))
-    return [v.detach() for v in r]
+            for layer in layers:
+                r[layer] -= rate * share * gradients[layer]
+    return [r[layer].detach() for layer in layers]
 
 
 @pytest.mark.parametrize("xi", list(XI))
@@ -94,11 +106,81 @@ def test_a_mini_batch_that_holds_everything_is_gradient_descent(model, xi):
         assert float((r - XI[xi][1]).abs().max()) > 1e-3
 
 
-def test_weight_decay_pulls_towards_neutral(model):
-    frames, config = _frames(1), LhucConfig(amplitude="identity", batch_size=64, sweeps=3, weight_decay=0.3)
+@pytest.mark.parametrize("layers", [(1,), (0,)])
+def test_amplitudes_of_some_layers_descend_alone(model, layers):
+    frames = _frames(1)
+    found = Lhuc(LhucConfig(layers=layers, batch_size=64, sweeps=3)).estimate(model, {"ann": frames}, seed=0)
+    assert [site.name for site in found.bank.sites] == [f"hidden.{layer}.activation" for layer in layers]
+    expected = _descend(model, frames, "exp", [1 / 64] * 3, rate=0.8, layers=layers)
+    assert torch.allclose(_r(found, "ann")[0].double(), expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("xi", ["exp", "relu"])
+@pytest.mark.parametrize("batch_size", [64, 10])
+def test_targets_drawn_to_the_unadapted_outputs_and_a_prior_by_hand(model, xi, batch_size):
+    """Equal frames in batches of 10, 10 and 5 each bear their part of the prior; or all in one batch."""
+    frames = _frames(2, (25,), weight=0.5, repeated=True)
+    config = LhucConfig(amplitude=xi, batch_size=batch_size, sweeps=4, kl_weight=0.4, prior_deviation=0.2)
     found = Lhuc(config).estimate(model, {"ann": frames}, seed=0)
-    for r, by_hand in zip(_r(found, "ann"), _descend(model, frames, "identity", [1 / 64] * 3, 0.8, 0.3), strict=True):
+    shares = [min(batch_size, 25 - first) / 25 for first in range(0, 25, batch_size)]
+    steps = [share / batch_size for share in shares] * 4
+    expected = _descend(model, frames, xi, steps, rate=0.8, rho=0.4, precision=1 / 0.2**2)
+    without = _descend(model, frames, xi, steps, rate=0.8)
+    for r, by_hand, plain in zip(_r(found, "ann"), expected, without, strict=True):
         assert torch.allclose(r.double(), by_hand, atol=1e-5)
+        assert float((by_hand - plain).abs().max()) > 1e-3
+
+
+def test_with_a_prior_little_data_stays_nearer_to_neutral(model):
+    """The same frames once and forty times: the likelihood grows, the prior does not."""
+    once = _frames(3, (20,), weight=1.0)
+    often = SpeakerFrames(
+        np.tile(once.features, (40, 1)),
+        (20,) * 40,
+        FrameTargets.certain(np.tile(once.targets.pdf[:, 0], 40), np.ones(800, np.float32)),
+    )
+
+    def size(frames: SpeakerFrames, deviation: float | None) -> float:
+        count = len(frames.features)  # full batches: the steps differ in the prior's share alone
+        config = LhucConfig(batch_size=count, sweeps=300, learning_rate=0.3, prior_deviation=deviation)
+        return float(torch.cat(_r(Lhuc(config).estimate(model, {"ann": frames}, seed=0), "ann")).norm())
+
+    assert 0 < size(once, 0.3) < 0.5 * size(often, 0.3) < 0.5 * size(once, None)
+
+
+@pytest.mark.parametrize("bytes_kept", [0, 4_000, 20_000, 1 << 29])
+def test_what_is_kept_between_sweeps_changes_nothing(model, bytes_kept, monkeypatch):
+    """Nothing kept; a speaker at a time and one too long to keep; in groups; all."""
+    speakers = {"long": _frames(9, (200, 60))} | {f"s{n}": _frames(n, (20 + 9 * n,)) for n in range(5)}
+    config = LhucConfig(optimizer="adam", learning_rate=0.02, batch_size=16, sweeps=3, kl_weight=0.3)
+    expected = Lhuc(config).estimate(model, speakers, seed=2)
+    monkeypatch.setattr("lhuc_asr.adapt.lhuc.KEPT_BYTES", bytes_kept)
+    found = Lhuc(config).estimate(model, speakers, seed=2)
+    for name in speakers:
+        for one, other in zip(_r(found, name), _r(expected, name), strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_bfloat16_ends_near_float32(model):
+    frames = _frames(1, (400,), weight=1.0)
+    one, other = (
+        torch.cat(
+            _r(Lhuc(LhucConfig(sweeps=3, batch_size=64, bfloat16=narrow)).estimate(model, {"ann": frames}, 0), "ann")
+        )
+        for narrow in (False, True)
+    )
+    assert not torch.equal(one, other)
+    assert float((one - other).norm() / one.norm()) < 0.05
+
+
+def test_adapting_again_goes_on_from_where_the_rows_are(model):
+    """Two sweeps by full-batch SGD are one sweep and one more."""
+    frames, method = _frames(1), Lhuc(LhucConfig(batch_size=64))
+    twice = Lhuc(LhucConfig(batch_size=64, sweeps=2)).estimate(model, {"ann": frames}, seed=0)
+    found = method.estimate(model, {"ann": frames}, seed=0)
+    method.adapt(found.bank, model, {"ann": frames}, seed=0)
+    for one, other in zip(_r(found, "ann"), _r(twice, "ann"), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_a_batch_that_is_not_full_counts_its_frames_as_the_others_do(model):
@@ -114,7 +196,7 @@ def test_a_batch_that_is_not_full_counts_its_frames_as_the_others_do(model):
 @pytest.mark.parametrize("at_once", [32, 16_384])
 def test_many_speakers_together_are_each_alone(model, optimizer, at_once, monkeypatch):
     """Speakers of all sizes, in one pass through the network or in many."""
-    monkeypatch.setattr("lhuc_asr.adapt.lhuc.MAX_FRAMES_AT_ONCE", at_once)
+    monkeypatch.setitem(FRAMES_AT_ONCE, "cpu", at_once)
     config = LhucConfig(optimizer=optimizer, batch_size=16, sweeps=3, learning_rate=0.8 if optimizer == "sgd" else 0.05)
     speakers = {f"s{n:02d}": _frames(n, (5 + 7 * n, 3)) for n in range(12)}
     together = Lhuc(config).estimate(model, speakers, seed=5)
@@ -188,9 +270,40 @@ def test_a_speaker_without_a_useful_frame_stays_neutral(model):
     assert Lhuc(LhucConfig()).estimate(model, {}, seed=0).bank.speakers == ()
 
 
-def test_a_subset_of_the_layers(model):
-    found = Lhuc(LhucConfig(layers=(1,))).estimate(model, {"ann": _frames(0)}, seed=0)
-    assert [site.name for site in found.bank.sites] == ["hidden.1.activation"]
+def test_speakers_with_one_frame_or_none(model):
+    empty = SpeakerFrames(
+        np.zeros((0, WIDTH), np.float32), (), FrameTargets.certain(np.zeros(0, np.int32), np.zeros(0))
+    )
+    speakers = {"none": empty, "one": _frames(0, (1,), weight=1.0), "ann": _frames(1)}
+    found = Lhuc(LhucConfig(sweeps=2)).estimate(model, speakers, seed=0)
+    assert not any(r.any() for r in _r(found, "none"))
+    expected = _descend(model, speakers["one"], "exp", [1 / 256] * 2, rate=0.8)
+    for r, by_hand in zip(_r(found, "one"), expected, strict=True):
+        assert torch.allclose(r.double(), by_hand, atol=1e-6)
+        assert r.any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_speaker_who_diverges_stays_unadapted_and_harms_nobody(model, bad, optimizer, caplog):
+    broken = _frames(0, weight=1.0)
+    broken.features[7] = bad
+    speakers = {"ann": _frames(1), "broken": broken, "bob": _frames(2)}
+    method = Lhuc(LhucConfig(optimizer=optimizer, learning_rate=0.05, batch_size=16, sweeps=2))
+    found = method.estimate(model, speakers, seed=0)
+    assert "1 of 3 speakers diverged and stay unadapted (broken)" in caplog.text
+    assert not any(r.any() for r in _r(found, "broken"))
+    for name in ("ann", "bob"):
+        alone = method.estimate(model, {name: speakers[name]}, seed=0)
+        for one, other in zip(_r(found, name), _r(alone, name), strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+            assert one.any()
+
+
+def test_a_step_that_is_far_too_large_is_told(model, caplog):
+    found = Lhuc(LhucConfig(learning_rate=1e30, sweeps=3)).estimate(model, {"ann": _frames(0)}, seed=0)
+    assert "1 of 1 speakers diverged and stay unadapted (ann)" in caplog.text
+    assert not any(r.any() for r in _r(found, "ann"))
 
 
 @pytest.mark.parametrize("layers", [(), (2,), (0, -1)])

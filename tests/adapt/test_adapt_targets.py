@@ -1,10 +1,21 @@
 """Targets and their weights; a speaker's frames that do not fit each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, joined, targets_from_alignment
-from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.adapt.targets import (
+    FrameTargets,
+    SpeakerFrames,
+    joined,
+    targets_from_alignment,
+    targets_from_confidence,
+    targets_from_lattice,
+)
+from lhuc_asr.base.errors import AlignmentError, SearchError
+from lhuc_asr.decode.hypothesis import Hypothesis
+from lhuc_asr.decode.lattice import FramePosteriors
 
 
 def test_silence_is_weighted_down_and_frames_without_a_pdf_count_for_nothing():
@@ -59,6 +70,69 @@ def test_frames_that_do_not_fit_are_refused(lengths, targets):
 def test_posteriors_that_are_no_distribution_are_refused(posterior):
     with pytest.raises(AlignmentError, match="posteriors of frame 0 of 1 sum to"):
         FrameTargets(np.zeros((1, 2), np.int32), np.array(posterior, np.float32), np.ones(1, np.float32))
+
+
+POSTERIORS = FramePosteriors(
+    np.array([[3, 4, 0], [4, 0, 1], [0, 4, 3], [4, 0, 0]], np.int32),
+    np.array([[0.5, 0.3, 0.2], [0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [1.0, 0.0, 0.0]], np.float32),
+)
+
+
+def test_posteriors_of_a_lattice_are_sharpened_and_silence_weighs_by_its_share():
+    plain = targets_from_lattice(POSTERIORS, np.array([0, 1]), 0.1)
+    np.testing.assert_allclose(plain.posterior, POSTERIORS.posterior, rtol=1e-6)
+    np.testing.assert_array_equal(plain.pdf, POSTERIORS.pdf)
+    np.testing.assert_allclose(plain.weight, [0.8 + 0.02, 0.8 + 0.02, 0.4 + 0.06, 1.0], rtol=1e-6)
+    squared = targets_from_lattice(POSTERIORS, np.array([0, 1]), 0.0, power=2.0)
+    np.testing.assert_allclose(squared.posterior[0], np.array([0.25, 0.09, 0.04]) / 0.38, rtol=1e-6)
+    np.testing.assert_allclose(squared.weight, [0.34 / 0.38, 0.64 / 0.68, 0.16 / 0.52, 1.0], rtol=1e-6)
+
+
+def test_a_high_power_leaves_the_best_path_of_pdfs():
+    sharp = targets_from_lattice(POSTERIORS, np.array([0, 1]), 0.1, power=1000.0)
+    np.testing.assert_allclose(sharp.posterior, np.eye(3)[[0, 0, 0, 0]], atol=1e-6)
+
+
+def test_frames_of_which_nothing_is_probable_are_left_out():
+    found = targets_from_lattice(POSTERIORS, np.array([], int), 0.1, power=4.0, min_confidence=0.6)
+    assert found.weight.tolist() == [0.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("power", [0.0, -1.0, np.inf, np.nan])
+def test_powers_that_are_none_are_refused(power):
+    with pytest.raises(AlignmentError, match="expected a number above 0, 1 leaves them as they are"):
+        targets_from_lattice(POSTERIORS, np.array([0]), 0.1, power=power)
+
+
+def test_a_best_path_is_believed_where_it_is_sure():
+    pdfs, confidence = np.array([5, 6, 0, 0, 7]), np.array([0.5, 0.75, 0.9, 0.1, 1.0])
+    chosen = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75)
+    assert chosen.weight.tolist() == [0.0, 1.0, 0.5, 0.0, 1.0]
+    assert chosen.pdf[:, 0].tolist() == pdfs.tolist()
+    weighted = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, weighted=True)
+    np.testing.assert_allclose(weighted.weight, [0.5, 0.75, 0.45, 0.05, 1.0], rtol=1e-6)
+    both = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75, weighted=True)
+    np.testing.assert_allclose(both.weight, [0.0, 0.75, 0.45, 0.0, 1.0], rtol=1e-6)
+
+
+def test_frames_believed_by_their_pdfs_or_by_their_words():
+    np.testing.assert_allclose(POSTERIORS.of(np.array([4, 4, 2, 4])), [0.3, 0.8, 0.0, 1.0], rtol=1e-6)
+    # Emitted at frames 1, 3, 3 and 4 of 6: the second lasts for no frame of its own.
+    hypothesis = Hypothesis(
+        "u", ("a", "b", "c", "d"), (1, 3, 3, 4), 0.0, True, np.zeros(6, np.int32), (0.1, 0.2, 0.3, 0.4)
+    )
+    assert hypothesis.frame_confidences().tolist() == [0.1, 0.1, 0.1, 0.3, 0.4, 0.4]
+    assert Hypothesis("u", (), (), 0.0, True, np.zeros(2, np.int32)).frame_confidences().tolist() == [0.0, 0.0]
+    with pytest.raises(
+        SearchError, match="u: 0 confidences of 4 words, an alignment of 6 frames; search for a lattice"
+    ):
+        replace(hypothesis, confidences=()).frame_confidences()
+
+
+@pytest.mark.parametrize("confidence", [[0.5], [0.5, 1.1], [0.5, np.nan], [-0.1, 0.5]])
+def test_confidences_that_are_none_are_refused(confidence):
+    with pytest.raises(AlignmentError, match="expected one a frame, between 0 and 1"):
+        targets_from_confidence(np.array([1, 2]), np.array(confidence), np.array([0]), 0.1)
 
 
 def test_utterances_with_different_numbers_of_candidates_are_joined():

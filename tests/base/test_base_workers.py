@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lhuc_asr.base.workers import IN_FLIGHT, WorkerError, process_map
+from lhuc_asr.base.workers import IN_FLIGHT, WorkerError, WorkerPool, process_map
 
 PATIENCE_SECONDS = 20.0
 
@@ -54,6 +54,13 @@ def test_an_exception_of_the_function_comes_through() -> None:
 def test_a_worker_that_dies_is_told() -> None:
     with pytest.raises(WorkerError, match=r"a worker process died, .*; try workers=1, or run again"):
         list(process_map(os._exit, [9, 9, 9], 2))
+
+
+def test_a_pool_starts_its_processes_once_and_serves_again_after_an_error(tmp_path: Path) -> None:
+    with WorkerPool(1, os.chdir, (tmp_path,)) as pool:
+        with pytest.raises(TypeError, match="bad operand"):
+            list(pool.map(operator.neg, [1, "x"]))
+        assert list(pool.map(os.path.abspath, ["a", "b", "c"])) == [str(tmp_path / name) for name in "abc"]
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:

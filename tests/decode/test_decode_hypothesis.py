@@ -1,6 +1,7 @@
 """Rows of hypotheses.jsonl."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,3 +34,13 @@ def test_damaged_rows_are_named():
         from_row({key: row[key] for key in row if key not in ("cost", "words")})
     with pytest.raises(SearchError, match="hypothesis of a-1: 2 words, but 3 frames of words"):
         from_row({**row, "words": "go on"})
+
+
+def test_confidences_survive_and_rows_from_before_them_are_read():
+    sure = replace(HYPOTHESIS, confidences=(0.25, 1.0, 0.123456))
+    row = json.loads(json.dumps(to_row(sure, "a")))
+    assert from_row(row).confidences == (0.25, 1.0, 0.1235)
+    del row["confidences"]
+    assert from_row(row).confidences == ()
+    with pytest.raises(SearchError, match="hypothesis of a-1: 3 words, but 2 confidences"):
+        from_row({**row, "confidences": [0.5, 0.5]})

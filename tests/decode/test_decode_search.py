@@ -1,58 +1,12 @@
-"""Searching: what it does when it cannot succeed, and that worker processes change nothing."""
-
-import multiprocessing
-import os
-import signal
+"""Searching: what it does when it cannot succeed."""
 
 import numpy as np
 import pytest
+from three_words import TOPOLOGY, spoken
 
 from lhuc_asr.base.config import parse_config
-from lhuc_asr.base.errors import ConfigError, GraphError, SearchError
-from lhuc_asr.decode.graph import DecodingGraph, build_graph
-from lhuc_asr.decode.search import MATRICES_A_WORKER, SearchConfig, Searcher, SearchPool
-from lhuc_asr.hmm.topology import MonophoneTopology
-from lhuc_asr.lang.lexicon import Lexicon
-from lhuc_asr.lang.phones import PhoneSet
-
-WORKERS = 2
-LEXICON = Lexicon({"ab": (("A", "B"),), "ba": (("B", "A"),), "cab": (("C", "A", "B"),)}, PhoneSet.of("ABC"))
-TOPOLOGY = MonophoneTopology.initial(LEXICON.phones)
-ARPA = """
-\\data\\
-ngram 1=5
-
-\\1-grams:
--99\t<s>
--0.5\t</s>
--0.7\tab
--0.8\tba
--0.9\tcab
-
-\\end\\
-"""
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory) -> DecodingGraph:
-    folder = tmp_path_factory.mktemp("graph")
-    (folder / "lm.arpa").write_text(ARPA)
-    return build_graph(LEXICON, folder / "lm.arpa", TOPOLOGY, folder)
-
-
-@pytest.fixture(scope="module")
-def pool(graph):
-    with SearchPool(graph.folder, WORKERS) as pool:
-        yield pool
-
-
-def spoken(words: tuple[str, ...], rng: np.random.Generator, frames_a_state: int = 3) -> np.ndarray:
-    """Scores (T, K) of someone who says these words, every state equally long."""
-    phones = [phone for word in words for phone in LEXICON.pronunciations[word][0]]
-    pdfs = [state.pdf for phone in phones for state in TOPOLOGY.states((phone,))]
-    scores = rng.normal(scale=3.0, size=(frames_a_state * len(pdfs), TOPOLOGY.pdf_count))
-    scores[np.arange(len(scores)), np.repeat(pdfs, frames_a_state)] += 30.0
-    return scores.astype(np.float32)
+from lhuc_asr.base.errors import ConfigError, SearchError
+from lhuc_asr.decode.search import SearchConfig, Searcher
 
 
 def test_words_and_alignment_are_recovered_from_noisy_scores(graph):
@@ -133,66 +87,3 @@ def test_scores_that_are_not_finite_are_refused(graph, value):
 def test_configurations_that_make_no_sense_are_refused(tree, complaint):
     with pytest.raises(ConfigError, match=complaint):
         parse_config(SearchConfig, tree, "config.yaml")
-
-
-def corpus(count: int) -> list[tuple[str, np.ndarray]]:
-    rng = np.random.default_rng(2)
-    return [(f"u{i}", spoken(tuple(rng.choice(LEXICON.words, size=1 + 5 * (i % 2))), rng)) for i in range(count)]
-
-
-@pytest.mark.parametrize("penalty", [0.0, 2.5])
-def test_workers_find_what_this_process_finds_in_order(graph, pool, penalty):
-    config = SearchConfig(insertion_penalty=penalty)
-    items = corpus(9)
-    with SearchPool(graph.folder, workers=0) as here:
-        expected = list(here.search_all(items, config))
-    found = list(pool.search_all(items, config))
-    assert [h.utterance for h in found] == [name for name, _ in items]
-    assert [(h.words, h.cost, h.word_frames) for h in found] == [(h.words, h.cost, h.word_frames) for h in expected]
-    assert all(np.array_equal(a.pdfs, b.pdfs) for a, b in zip(found, expected, strict=True))
-
-
-def test_matrices_in_flight_are_bounded(pool):
-    taken = 0
-
-    def count():
-        nonlocal taken
-        for item in corpus(30):
-            taken += 1
-            yield item
-
-    for done, _ in enumerate(pool.search_all(count(), SearchConfig())):
-        assert taken <= done + MATRICES_A_WORKER * WORKERS
-    assert taken == 30
-
-
-def test_an_error_in_a_worker_arrives_and_the_pool_goes_on(pool):
-    bad = ("bad", np.zeros((5, 3), np.float32))
-    with pytest.raises(SearchError, match="bad: scores of shape"):
-        list(pool.search_all([*corpus(3), bad, *corpus(3)], SearchConfig()))
-    assert len(list(pool.search_all(corpus(3), SearchConfig()))) == 3
-
-
-def test_a_worker_that_dies_is_an_error_and_no_hang(graph):
-    def kill_after_two():
-        for index, item in enumerate(corpus(20)):
-            if index == 2:
-                for child in set(multiprocessing.active_children()) - others:
-                    os.kill(child.pid, signal.SIGKILL)
-            yield item
-
-    others = set(multiprocessing.active_children())
-    with (
-        SearchPool(graph.folder, 1) as pool,
-        pytest.raises(SearchError, match=r"a worker process died before it had searched u\d+"),
-    ):
-        list(pool.search_all(kill_after_two(), SearchConfig()))
-
-
-def test_pools_that_cannot_work_say_so(graph, tmp_path):
-    with pytest.raises(SearchError, match="-1 workers"):
-        SearchPool(graph.folder, -1)
-    with pytest.raises(GraphError, match=r"graph\.json: no such file"):
-        SearchPool(tmp_path, 1)
-    with pytest.raises(SearchError, match="the pool is not open"):
-        list(SearchPool(graph.folder, 1).search_all(corpus(1), SearchConfig()))

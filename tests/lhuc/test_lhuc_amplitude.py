@@ -39,6 +39,18 @@ def test_relu_is_dead_below_zero():
     assert r.grad.tolist() == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_r_of_undoes_the_function(name):
+    xi, values = amplitude(name), torch.tensor([0.25, 0.5, 1.0, 1.75], dtype=torch.float64)
+    assert torch.allclose(xi(xi.r_of(values)), values, rtol=1e-12)
+    assert xi.r_of(torch.tensor(1.0)) == xi.neutral
+
+
+def test_a_function_without_its_inverse_is_told():
+    with pytest.raises(ConfigError, match="'own': it has no inverse; pass inverse="):
+        Amplitude("own", torch.exp2, 0.0).r_of(torch.ones(1))
+
+
 def test_own_function():
     def doubled(r):
         return 2 * r

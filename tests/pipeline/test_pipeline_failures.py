@@ -235,7 +235,7 @@ def test_a_word_that_only_a_test_transcript_has_counts_as_an_error_and_stops_not
         rows = corpus.read(corpus.test, name)
         corpus.write(corpus.test, name, {id: v for id, v in rows.items() if id.startswith("2001") or id == keep})
     corpus.edit(corpus.test, "text", lambda rows: rows.update({keep: "XYLOPHONE"}))
-    folder = prepare("two passes over test")
+    folder = prepare("lhuc over test")
     from lhuc_asr.base.atomic import read_json
 
     for name in ("si", "lhuc"):

@@ -1,0 +1,225 @@
+"""Lattices: what else an utterance may have been, and how probable each part of it is.
+
+A path's probability is proportional to exp(acoustic_scale * log-likelihood - graph cost). Posteriors of arcs come from
+forward-backward over the lattice, in the log domain and float64 (F. Wessel et al., "Confidence measures for large
+vocabulary continuous speech recognition", 2001, section III); those of frames and words are sums of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+NO_PDF = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Paths within a beam of the best, as an acyclic graph. A arcs, N nodes; node 0 is the start.
+
+    Nodes are numbered so that every arc leads to a higher number, arcs are ordered by source.
+
+    Attributes:
+        frame: Frames that lie behind each node, ascending, 0 .. T, shape (N,), int32.
+        final: Cost of ending in each node, infinite where no path ends, shape (N,), float64.
+        source, target: Nodes of each arc, shape (A,), int32.
+        pdf: The frame's pdf, or NO_PDF on an arc that takes no frame, shape (A,), int32.
+        word: The word's number in the graph's table, 0 for none, shape (A,), int32.
+        graph_cost: Of language model, lexicon, transitions and insertion penalty, natural log, shape (A,), float32.
+        log_likelihood: Acoustic, not scaled, 0 on an arc that takes no frame, shape (A,), float32.
+        acoustic_scale: Factor on it.
+        reached_final: Whether the paths end sentences; if not, they are the best of those that stop short.
+        beam: No path costs this much more than the best.
+        max_active: States that were active at most, unless the search had to be widened.
+    """
+
+    frame: np.ndarray
+    final: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    pdf: np.ndarray
+    word: np.ndarray
+    graph_cost: np.ndarray
+    log_likelihood: np.ndarray
+    acoustic_scale: float
+    reached_final: bool
+    beam: float
+    max_active: int
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return int(self.frame[-1])
+
+    @property
+    def log_weight(self) -> np.ndarray:
+        """Log of the weight of each arc, shape (A,), float64."""
+        weight: np.ndarray = self.acoustic_scale * self.log_likelihood.astype(np.float64) - self.graph_cost
+        return weight
+
+
+@dataclass(frozen=True, eq=False)
+class Occupancy:
+    """Forward-backward's result.
+
+    Attributes:
+        log_total: Log of the sum of the paths' weights.
+        node: Posterior of passing through each node, shape (N,), float64.
+        arc: Posterior of each arc, shape (A,), float64.
+        entering: Posterior of each arc among those that enter its target, shape (A,), float64.
+    """
+
+    log_total: float
+    node: np.ndarray
+    arc: np.ndarray
+    entering: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FramePosteriors:
+    """The most probable pdfs of each frame.
+
+    Attributes:
+        pdf: Shape (T, M), int32, most probable first.
+        posterior: Shape (T, M), float32; each row sums to 1, zeros where fewer than M pdfs are possible.
+    """
+
+    pdf: np.ndarray
+    posterior: np.ndarray
+
+    def of(self, pdfs: np.ndarray) -> np.ndarray:
+        """The posterior of one pdf a frame, shape (T,), float32; 0 where it is not among the most probable."""
+        found: np.ndarray = np.where(self.pdf == pdfs[:, None], self.posterior, np.float32(0.0)).max(axis=1)
+        return found
+
+
+def best_path(lattice: Lattice) -> tuple[np.ndarray, float]:
+    """Arcs of the best path in their order, int64, and its cost."""
+    return _best_path(lattice.source, lattice.target, -lattice.log_weight, lattice.final)
+
+
+def forward_backward(lattice: Lattice) -> Occupancy:
+    """Posteriors of nodes and arcs, float64."""
+    log_weight = lattice.log_weight
+    forward, backward = _forward_backward(lattice.source, lattice.target, log_weight, -lattice.final)
+    log_total = float(backward[0])
+    through = forward[lattice.source] + log_weight
+    # A node that rounding at the beam's edge has cut off from the start is never reached.
+    reached = np.where(np.isfinite(forward), forward, 0.0)[lattice.target]
+    return Occupancy(
+        log_total=log_total,
+        node=np.exp(forward + backward - log_total),
+        arc=np.exp(through + backward[lattice.target] - log_total),
+        entering=np.exp(through - reached),
+    )
+
+
+def frame_posteriors(lattice: Lattice, occupancy: Occupancy, candidates: int) -> FramePosteriors:
+    """The ``candidates`` most probable pdfs of each frame, renormalised."""
+    taking = lattice.pdf != NO_PDF
+    pdf, frame = lattice.pdf[taking], lattice.frame[lattice.source[taking]]
+    pdfs = 1 + int(pdf.max(initial=0))
+    width = min(candidates, pdfs)
+    mass = np.bincount(
+        frame.astype(np.int64) * pdfs + pdf, occupancy.arc[taking], minlength=lattice.frames * pdfs
+    ).reshape(lattice.frames, pdfs)
+    order = np.argsort(-mass, axis=1, kind="stable")[:, :width]
+    top = np.take_along_axis(mass, order, axis=1)
+    posterior = (top / top.sum(axis=1, keepdims=True)).astype(np.float32)
+    return FramePosteriors(np.where(posterior > 0, order, 0).astype(np.int32), posterior)
+
+
+def word_frames(lattice: Lattice, path: np.ndarray) -> np.ndarray:
+    """The frame at which each word of a path is emitted, shape (W,), int32."""
+    spoken = path[lattice.word[path] > 0]
+    frames: np.ndarray = np.minimum(lattice.frame[lattice.source[spoken]], lattice.frames - 1)
+    return frames
+
+
+def word_confidences(lattice: Lattice, occupancy: Occupancy, path: np.ndarray) -> np.ndarray:
+    """How probable each word of a path is.
+
+    A word lasts from the frame at which the graph emits it to the one before it emits the next. Its confidence is
+    the largest posterior, over these frames, of all paths whose latest word is the same: Wessel's C_max, with the
+    borders of words where the graph has them. A word that the next one follows within a frame is the latest of none:
+    the posteriors of the arcs that emit it in its frame count too, added up, where they are more.
+
+    Args:
+        lattice: The lattice.
+        occupancy: Of it.
+        path: Its arcs, as ``best_path`` gives them.
+
+    Returns:
+        Shape (W,), float64, for the words of the path in their order.
+    """
+    words, begins = lattice.word[path][lattice.word[path] > 0], word_frames(lattice, path)
+    ends = np.append(begins[1:], lattice.frames)
+    frame = np.minimum(lattice.frame[lattice.source], lattice.frames - 1)
+    confidence = np.zeros(len(words))
+    for word in np.unique(words):
+        emitted = np.bincount(frame, occupancy.arc * (lattice.word == word), minlength=lattice.frames)
+        latest = _latest_word(
+            lattice.source, lattice.target, lattice.word, lattice.pdf, frame, occupancy.arc, occupancy.entering, word
+        )
+        for index in np.flatnonzero(words == word):
+            begin, end = begins[index], ends[index]
+            confidence[index] = max(emitted[begin], latest[begin:end].max(initial=0.0))
+    return np.minimum(confidence, 1.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_path(source: np.ndarray, target: np.ndarray, cost: np.ndarray, final: np.ndarray) -> tuple[np.ndarray, float]:
+    nodes = len(final)
+    total, entered_by = np.full(nodes, np.inf), np.full(nodes, -1, np.int64)
+    total[0] = 0.0
+    for arc in range(len(source)):
+        new = total[source[arc]] + cost[arc]
+        if new < total[target[arc]]:
+            total[target[arc]], entered_by[target[arc]] = new, arc
+    node = np.argmin(total + final)
+    best = total[node] + final[node]
+    length, arc = 0, entered_by[node]
+    path = np.empty(nodes, np.int64)
+    while arc >= 0:
+        path[length] = arc
+        length += 1
+        arc = entered_by[source[arc]]
+    return path[:length][::-1].copy(), best
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_backward(
+    source: np.ndarray, target: np.ndarray, log_weight: np.ndarray, log_final: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    forward = np.full(len(log_final), -np.inf)
+    forward[0] = 0.0
+    for arc in range(len(source)):
+        forward[target[arc]] = np.logaddexp(forward[target[arc]], forward[source[arc]] + log_weight[arc])
+    backward = log_final.copy()
+    for arc in range(len(source) - 1, -1, -1):
+        backward[source[arc]] = np.logaddexp(backward[source[arc]], backward[target[arc]] + log_weight[arc])
+    return forward, backward
+
+
+@numba.njit(cache=True, nogil=True)
+def _latest_word(
+    source: np.ndarray,
+    target: np.ndarray,
+    word: np.ndarray,
+    pdf: np.ndarray,
+    frame: np.ndarray,
+    posterior: np.ndarray,
+    entering: np.ndarray,
+    wanted: int,
+) -> np.ndarray:
+    """Posterior, frame after frame, of the paths whose latest word is the wanted one, shape (T,)."""
+    share = np.zeros(target[-1] + 1)  # of the paths into a node, those whose latest word is the wanted one
+    mass = np.zeros(frame[-1] + 1)
+    for arc in range(len(source)):
+        latest = share[source[arc]] if word[arc] == 0 else np.float64(word[arc] == wanted)
+        share[target[arc]] += entering[arc] * latest
+        if pdf[arc] != NO_PDF:
+            mass[frame[arc]] += posterior[arc] * latest
+    return mass

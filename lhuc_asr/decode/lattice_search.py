@@ -1,0 +1,199 @@
+"""Lattice search: one utterance's scores to its lattice, in bounded time and memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import SearchError
+from lhuc_asr.decode.graph import DecodingGraph
+from lhuc_asr.decode.hypothesis import Hypothesis
+from lhuc_asr.decode.lattice import (
+    NO_PDF,
+    FramePosteriors,
+    Lattice,
+    best_path,
+    forward_backward,
+    frame_posteriors,
+    word_confidences,
+    word_frames,
+)
+from lhuc_asr.decode.search import SearchConfig, check_scores
+from lhuc_asr.decode.token_passing import TokenArcs, Tokens, arcs_within, pass_tokens
+
+logger = logging.getLogger(__name__)
+
+
+class LatticeConfig(StrictModel):
+    """How much of what a search finds is kept, and how much of that is told.
+
+    Attributes:
+        beam: Paths that cost this much more than the best are left out.
+        max_arcs: Arcs for each frame, on average, at most; where there are more, the beam is narrowed.
+        max_tokens: Tokens of an utterance at most, 20 bytes each; where there are more, the utterance is searched
+            again with half as many active states.
+        candidates: Pdfs whose posteriors are told for each frame, the most probable.
+    """
+
+    beam: float = Field(8.0, gt=0.0, allow_inf_nan=False)
+    max_arcs: int = Field(500, ge=20)
+    max_tokens: int = Field(10_000_000, ge=1000)
+    candidates: int = Field(8, ge=1)
+
+
+@dataclass(frozen=True, eq=False)
+class LatticeSummary:
+    """What an utterance's lattice says, without the lattice.
+
+    Attributes:
+        hypothesis: The best path, its words with their confidences.
+        frames: Posteriors of each frame's pdfs.
+        arcs: Number of the lattice's arcs.
+        narrowed: Whether bounds of time and memory left less of it than was asked for.
+    """
+
+    hypothesis: Hypothesis
+    frames: FramePosteriors
+    arcs: int
+    narrowed: bool
+
+
+class LatticeSearcher:
+    """Searches one graph in one configuration."""
+
+    def __init__(self, graph: DecodingGraph, search: SearchConfig, lattice: LatticeConfig) -> None:
+        self.graph = graph
+        self.config = search
+        self.lattice_config = lattice
+        self._packed = graph.packed(search.insertion_penalty)
+
+    def search(self, utterance: str, log_likelihoods: np.ndarray) -> Lattice:
+        """The paths within the lattice beam.
+
+        The search is ``Searcher``'s: repeated twice as wide where no path ends a sentence, and content with the paths
+        that stop short where that fails too.
+
+        Args:
+            utterance: Its id.
+            log_likelihoods: Natural log of p(x|pdf), up to a constant a frame, shape (T, K), float32; T at least 1.
+
+        Raises:
+            SearchError: The scores do not fit the graph, are not finite, every path was lost, or the utterance is too
+                long for the narrowest search.
+        """
+        check_scores(utterance, log_likelihoods, self.graph.pdf_count)
+        if len(log_likelihoods) == 0:
+            raise SearchError(f"{utterance}: a lattice of no frames; leave the utterance out")
+        max_active = self.config.max_active
+        while (lattice := self._search(utterance, log_likelihoods, max_active)) is None:
+            max_active //= 2
+            if max_active <= max(self.config.min_active, 1):
+                raise SearchError(
+                    f"{utterance}: with {max_active} active states its {len(log_likelihoods)} frames still take more "
+                    f"than {self.lattice_config.max_tokens} tokens or {self.lattice_config.max_arcs} arcs a frame; "
+                    "cut the recording, raise the lattice's bounds, or lower the search's min_active"
+                )
+        if self.narrowed(lattice):
+            logger.warning(
+                "%s: lattice narrowed to stay within its bounds: beam %.3g (asked for %g), %d active states (asked for "
+                "%d); are the scores flat?",
+                utterance,
+                lattice.beam,
+                self.lattice_config.beam,
+                max_active,
+                self.config.max_active,
+            )
+        return lattice
+
+    def narrowed(self, lattice: Lattice) -> bool:
+        """Whether a lattice has less than was asked for."""
+        return lattice.beam < self.lattice_config.beam or lattice.max_active < self.config.max_active
+
+    def summarise(self, utterance: str, log_likelihoods: np.ndarray) -> LatticeSummary:
+        """The best path, its words' confidences and the frames' posteriors; of no frames nothing.
+
+        Raises:
+            SearchError: As from ``search``.
+        """
+        if len(log_likelihoods) == 0:
+            check_scores(utterance, log_likelihoods, self.graph.pdf_count)
+            nothing = np.zeros((0, 1))
+            frames = FramePosteriors(nothing.astype(np.int32), nothing.astype(np.float32))
+            return LatticeSummary(Hypothesis(utterance, (), (), 0.0, False), frames, 0, False)
+        lattice = self.search(utterance, log_likelihoods)
+        occupancy = forward_backward(lattice)
+        path, cost = best_path(lattice)
+        pdfs, words = lattice.pdf[path], lattice.word[path]
+        hypothesis = Hypothesis(
+            utterance,
+            tuple(self.graph.words[word] for word in words[words > 0]),
+            tuple(word_frames(lattice, path).tolist()),
+            cost,
+            lattice.reached_final,
+            pdfs[pdfs != NO_PDF],
+            tuple(word_confidences(lattice, occupancy, path).tolist()),
+        )
+        frames = frame_posteriors(lattice, occupancy, self.lattice_config.candidates)
+        return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice))
+
+    def _search(self, utterance: str, log_likelihoods: np.ndarray, max_active: int) -> Lattice | None:
+        """The lattice of a search with so many active states, None where it takes too many tokens or arcs."""
+        config, bounds = self.config, self.lattice_config
+        scores = np.ascontiguousarray(log_likelihoods * np.float32(config.acoustic_scale), np.float32)
+        for widen in (1, 2):
+            tokens = pass_tokens(
+                self._packed, scores, widen * config.beam, widen * max_active, config.min_active, bounds.max_tokens
+            )
+            if len(tokens.state) > bounds.max_tokens:
+                return None
+            if not tokens.complete:
+                raise SearchError(f"{utterance}: the search lost every path; is the graph of the network's phones?")
+            ends = self._packed.final[tokens.state[tokens.first[len(scores)] :]].astype(np.float64)
+            reached_final = bool(np.isfinite(ends).any())
+            if reached_final:
+                break
+            if widen == 1:
+                logger.info("%s: no path within beam %g ends a sentence; widened", utterance, config.beam)
+        if not reached_final:
+            logger.warning("%s: no path ends a sentence; the best that stop short were taken", utterance)
+            ends[:] = 0.0
+        arcs = arcs_within(self._packed, scores, tokens, ends, bounds.beam, bounds.max_arcs * len(scores))
+        if not arcs.complete:
+            return None
+        return self._assemble(tokens, arcs, ends, log_likelihoods, reached_final, max_active)
+
+    def _assemble(
+        self,
+        tokens: Tokens,
+        arcs: TokenArcs,
+        ends: np.ndarray,
+        log_likelihoods: np.ndarray,
+        reached_final: bool,
+        max_active: int,
+    ) -> Lattice:
+        """Number the tokens that arcs touch, and look the arcs' labels and costs up."""
+        graph, frames = self._packed, len(log_likelihoods)
+        used, ranks = np.unique(np.concatenate([arcs.source, arcs.target]), return_inverse=True)
+        source, target = np.split(ranks.astype(np.int32), 2)
+        frame = (np.searchsorted(tokens.first, used, side="right") - 1).astype(np.int32)
+        final = np.full(len(used), np.inf)
+        last = tokens.first[frames]
+        final[frame == frames] = ends[used[frame == frames] - last]
+
+        taking = arcs.arc >= 0
+        pdf = np.full(len(source), NO_PDF, np.int32)
+        log_likelihood = np.zeros(len(source), np.float32)
+        word, graph_cost = np.empty(len(source), np.int32), np.empty(len(source), np.float32)
+        through, free = arcs.arc[taking], -1 - arcs.arc[~taking]
+        pdf[taking] = graph.pdf[through]
+        log_likelihood[taking] = log_likelihoods[frame[source[taking]], pdf[taking]]
+        word[taking], word[~taking] = graph.word[through], graph.epsilon_word[free]
+        graph_cost[taking], graph_cost[~taking] = graph.cost[through], graph.epsilon_cost[free]
+        return Lattice(
+            frame, final, source, target, pdf, word, graph_cost, log_likelihood,
+            self.config.acoustic_scale, reached_final, arcs.beam, max_active,
+        )  # fmt: skip

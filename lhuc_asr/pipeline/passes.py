@@ -1,0 +1,168 @@
+"""Passes over a split: adapted or not, searched, scored.
+
+The first pass of a network decodes without adaptation. Every other pass of the recipe's table adapts a network to
+each speaker of the split, on what an earlier pass found there or on the reference, and decodes again. Each pass has an
+acoustic scale and an insertion penalty of its own, tuned on the held-out speakers by running the same pass over them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.methods import make_method
+from lhuc_asr.adapt.targets import FrameTargets
+from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
+from lhuc_asr.corpus.utterance import Utterance, read_manifest
+from lhuc_asr.decode.hypothesis import Hypothesis, to_row
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.hmm.alignment import Alignment, write_alignment
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, reference_targets
+from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.language import tuning_folder
+from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, ExperimentConfig, PassConfig
+from lhuc_asr.pipeline.shares import Share, shares
+from lhuc_asr.pipeline.splits import HELDOUT
+from lhuc_asr.pipeline.two_pass import TwoPass, targets_of, transcripts_of
+from lhuc_asr.score.wer import WerReport, score, write_wer
+
+logger = logging.getLogger(__name__)
+
+WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
+
+
+def first_passes(config: ExperimentConfig) -> list[str]:
+    """Names of the passes without adaptation, the speaker-independent network's first."""
+    networks = {SI, *(plan.network for plan in config.passes.values())}
+    return [name for network, name in FIRST_PASSES.items() if network in networks]
+
+
+def pass_names(config: ExperimentConfig) -> list[str]:
+    """Names of all passes, in the order in which they are made."""
+    return [*first_passes(config), *config.passes]
+
+
+def pass_outputs(config: ExperimentConfig, layout: Layout, split: str, name: str) -> list[Path]:
+    """What a pass over a split leaves: its files, and the speakers where it adapts."""
+    files = [layout.decode(split, name) / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
+    return [*files, layout.speakers(name, split)] if name in config.passes else files
+
+
+def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str) -> None:
+    """Make a pass over a split: adapt where it adapts, decode, score.
+
+    Over the held-out speakers the search is tuned, over others it is the one tuned there.
+
+    Args:
+        config: The recipe.
+        layout: The experiment's folder.
+        split: The split.
+        name: Of the pass.
+        alignment: ``hmm/<alignment>`` has the topology, and the held-out speakers' reference alignment.
+    """
+    plan = config.passes.get(name)
+    two_pass = _two_pass(config, layout, split, SI if plan is None else plan.network, alignment)
+    utterances = read_manifest(layout.manifest(split))
+    speakers: AdaptedSpeakers | None = None
+    who: list[Share] = []
+    if plan is not None:
+        who = shares(two_pass.store, plan.data, config.seed)
+        targets = _targets(config, layout, split, plan, two_pass, alignment)
+        speakers = two_pass.adapt(make_method(config.method_of(plan)), targets, who, config.seed)
+        with atomic_folder(layout.speakers(name, split)) as folder:
+            speakers.save(folder)
+    graph = tuning_folder(config, layout.lang) if split == HELDOUT else layout.lang
+    with SearchPool(graph, config.workers) as searchers:
+        if split == HELDOUT:
+            scores = list(two_pass.likelihoods(speakers, who))
+            chosen, record = _tuned(config, searchers, scores, utterances, name)
+            hypotheses = list(searchers.search_all(scores, chosen))
+        else:
+            chosen = tuned_search(config, layout, name)
+            record = chosen.model_dump(mode="json")
+            hypotheses = two_pass.decode(searchers, chosen, speakers, who, f"{name} over {split}")
+    folder = layout.decode(split, name)
+    speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
+    write_json_lines(folder / HYPOTHESES_FILE, (to_row(h, speaker_of[h.utterance]) for h in hypotheses))
+    write_alignment(folder / ALIGNMENT_FILE, two_pass.store, targets_of(hypotheses))
+    write_json(folder / SEARCH_FILE, record)
+    report = _score(hypotheses, utterances)
+    write_wer(folder / WER_FILE, report)
+    logger.info("%s, %s: WER %.2f %% (%d / %d)", split, name, 100 * report.wer, report.errors, report.words)
+
+
+def tuned_search(config: ExperimentConfig, layout: Layout, name: str) -> SearchConfig:
+    """The search of a pass, as tuned on the held-out speakers."""
+    chosen = read_json(layout.decode(HELDOUT, name) / SEARCH_FILE)["chosen"]
+    return config.search.model_copy(update=chosen)
+
+
+def _two_pass(config: ExperimentConfig, layout: Layout, split: str, network: str, alignment: str) -> TwoPass:
+    model = load_model(layout.acoustic_model(network) / MODEL_FILE).to(config.device)
+    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
+
+
+def _targets(
+    config: ExperimentConfig, layout: Layout, split: str, plan: PassConfig, two_pass: TwoPass, alignment: str
+) -> dict[str, FrameTargets]:
+    """What each frame of a split is taken for when a pass adapts."""
+    if plan.targets.kind == "reference":
+        pdfs = reference_targets(config, layout, split, two_pass.model, alignment)
+    else:
+        found = Alignment(layout.decode(split, config.source_of(plan)) / ALIGNMENT_FILE, two_pass.store)
+        pdfs = {utterance.id: found[utterance.id] for utterance in two_pass.store.utterances}
+    return two_pass.alignment_targets(pdfs, plan.targets.silence_weight)
+
+
+def _tuned(
+    config: ExperimentConfig,
+    searchers: SearchPool,
+    scores: Sequence[tuple[str, np.ndarray]],
+    utterances: Sequence[Utterance],
+    name: str,
+) -> tuple[SearchConfig, dict[str, object]]:
+    """Try the scales, with the best the penalties, and both once more; the search, and all that was tried."""
+    tried: list[dict[str, float]] = []
+
+    def wer_of(scale: float, penalty: float) -> float:
+        for row in tried:
+            if (row["acoustic_scale"], row["insertion_penalty"]) == (scale, penalty):
+                return row["wer"]
+        search = config.search.model_copy(update={"acoustic_scale": scale, "insertion_penalty": penalty})
+        wer = _score(list(searchers.search_all(scores, search)), utterances).wer
+        tried.append({"acoustic_scale": scale, "insertion_penalty": penalty, "wer": wer})
+        return wer
+
+    options, penalty = config.tuning, config.search.insertion_penalty
+    for _ in range(2):  # the best scale depends on the penalty, and the other way round
+        scale = _best_of(options.acoustic_scales, partial(wer_of, penalty=penalty))
+        penalty = _best_of(options.insertion_penalties, partial(wer_of, scale))
+    wer = wer_of(scale, penalty)
+    logger.info("%s: acoustic scale %g, insertion penalty %g (held out %.2f %%)", name, scale, penalty, 100 * wer)
+    chosen = {"acoustic_scale": scale, "insertion_penalty": penalty}
+    return config.search.model_copy(update=chosen), {"chosen": chosen, "tried": tried}
+
+
+def _best_of(options: Sequence[float], wer_of: Callable[[float], float]) -> float:
+    """The option with the lowest error rate; of equals the middle one, farthest from where errors rise."""
+    wers = [wer_of(option) for option in options]
+    best = [option for option, wer in zip(options, wers, strict=True) if wer == min(wers)]
+    return best[len(best) // 2]
+
+
+def _score(hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]) -> WerReport:
+    return score(
+        {utterance.id: utterance.text for utterance in utterances},
+        transcripts_of(hypotheses),
+        {utterance.id: utterance.speaker for utterance in utterances},
+    )

@@ -1,0 +1,91 @@
+"""A speaker's mini-batches: each useful frame once a sweep, kept or computed anew; data of another network is told."""
+
+import numpy as np
+import pytest
+import torch
+
+from lhuc_asr.adapt.batches import SpeakerBatches
+from lhuc_asr.adapt.scaled_dnn import ScaledDnn
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.features.context import splice
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+
+WIDTH, PDFS, UNITS = 3, 5, 8
+
+
+@pytest.fixture
+def model() -> Dnn:
+    made = Dnn(DnnConfig(hidden_layers=2, hidden_units=UNITS, context=1), WIDTH, PDFS)
+    generator = torch.Generator().manual_seed(0)
+    made.initialise(generator)
+    torch.nn.init.normal_(made.output.weight, generator=generator)
+    return made.eval()
+
+
+def _frames(lengths: tuple[int, ...], highest: int = PDFS - 1) -> SpeakerFrames:
+    generator = np.random.default_rng(0)
+    count = sum(lengths)
+    weights = generator.choice([0.0, 0.01, 1.0], count).astype(np.float32)
+    pdfs = np.minimum(np.arange(count), highest).astype(np.int32)
+    features = generator.standard_normal((count, WIDTH)).astype(np.float32)
+    return SpeakerFrames(features, lengths, FrameTargets.certain(pdfs, weights))
+
+
+def _batches(model: Dnn, frames: SpeakerFrames, layers: tuple[int, ...] = (0, 1)) -> SpeakerBatches:
+    row0 = [torch.full((1, UNITS), 1.5) for _ in layers]
+    return SpeakerBatches("ann", frames, model, ScaledDnn(model, layers), row0, seed=3)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("layers", [(0, 1), (1,)])
+def test_a_sweep_is_every_useful_frame_once_with_what_the_network_says_of_it(model, kept, layers):
+    frames = _frames((20, 1, 12))
+    speaker = _batches(model, frames, layers)
+    if kept:
+        speaker.keep()
+    speaker.shuffle(4)
+    spliced = torch.cat([splice(part, 1) for part in torch.from_numpy(frames.features).split(frames.lengths)])
+    useful = np.flatnonzero(frames.targets.weight)
+    with torch.no_grad():
+        psi = spliced
+        for layer in model.hidden[: layers[0] + 1]:
+            psi = layer(psi)
+        scaled = 1.5 * psi
+        for layer in model.hidden[layers[0] + 1 :]:
+            scaled = 1.5 * layer(scaled)
+        unadapted = torch.softmax(model.output(scaled), 1)
+    seen = []
+    assert speaker.batches(8) == -(-len(useful) // 8)
+    for step in range(speaker.batches(8)):
+        batch = speaker.batch(step, 8, filled_to=8)
+        real = speaker.frames_in(step, 8)
+        assert len(batch.psi) == 8
+        assert not batch.weights[real:].any()
+        for psi_t, posterior in zip(batch.psi[:real], batch.unadapted[:real], strict=True):
+            row = int((psi - psi_t).abs().sum(1).argmin())
+            torch.testing.assert_close(psi_t, psi[row])
+            torch.testing.assert_close(posterior, unadapted[row])
+            seen.append(row)
+        assert batch.pdfs[:real, 0].tolist() == frames.targets.pdf[seen[-real:], 0].tolist()
+        assert batch.weights[:real].tolist() == frames.targets.weight[seen[-real:]].tolist()
+    assert sorted(seen) == useful.tolist() != seen
+
+
+def test_where_no_posteriors_are_wanted_none_are_computed(model):
+    speaker = SpeakerBatches("ann", _frames((9,)), model, ScaledDnn(model, (0,)), None, seed=0)
+    assert speaker.batch(0, 4, 4).unadapted.shape == (4, 0)
+    assert speaker.bytes_to_keep == 4 * UNITS * int((_frames((9,)).targets.weight > 0).sum())
+
+
+def test_targets_of_another_tree_are_told(model):
+    with pytest.raises(
+        AlignmentError, match=r"speaker 'ann': pdf 7 in frame 7, but the network has pdfs 0 to 4: .*tree"
+    ):
+        _batches(model, _frames((9,), highest=7))
+
+
+def test_features_of_another_dimension_are_told(model):
+    frames = SpeakerFrames(np.zeros((2, 5), np.float32), (2,), FrameTargets.certain(np.zeros(2, np.int32), np.ones(2)))
+    with pytest.raises(AlignmentError, match=r"speaker 'ann': features of shape \(2, 5\), but the network takes 3"):
+        _batches(model, frames)

@@ -1,0 +1,77 @@
+"""The cut network against hooks on the network itself, in float64: logits, gradients, and what must not be touched."""
+
+import pytest
+import torch
+
+from lhuc_asr.adapt.scaled_dnn import ScaledDnn
+from lhuc_asr.lhuc.attach import attach
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+
+WIDTH, PDFS, UNITS, SPEAKERS = 4, 7, 12, 3
+
+
+@pytest.fixture(params=["sigmoid", "relu"])
+def model(request) -> Dnn:
+    """Three hidden layers with dropout that adaptation must not see, in training mode, in float64."""
+    made = Dnn(
+        DnnConfig(hidden_layers=3, hidden_units=UNITS, context=1, dropout=0.5, activation=request.param), WIDTH, PDFS
+    )
+    generator = torch.Generator().manual_seed(0)
+    made.initialise(generator)
+    torch.nn.init.normal_(made.output.weight, generator=generator)
+    return made.double()
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_logits_and_gradients_are_those_of_hooks(model, layers):
+    generator = torch.Generator().manual_seed(1)
+    spliced = torch.randn(5 * SPEAKERS, 3 * WIDTH, generator=generator, dtype=torch.float64)
+    towards = torch.randn(5 * SPEAKERS, PDFS, generator=generator, dtype=torch.float64)
+    names = [f"s{n}" for n in range(SPEAKERS)]
+    model.eval()
+    bank = attach(model, [f"hidden.{layer}.activation" for layer in layers], names)
+    with torch.no_grad():
+        for table in bank.tables:
+            table.normal_(std=0.5, generator=generator)
+    with bank.blocks(names):
+        hooked = model(spliced)
+    (hooked * towards).sum().backward()
+    expected = [table.grad.to_dense() for table in bank.tables]
+    bank.zero_grad(set_to_none=True)
+    bank.detach()
+
+    model.train()
+    network = ScaledDnn(model, layers)
+    rows = bank.rows_of(names)
+    found = network.logits(network.psi(spliced), [bank.xi(site.name, rows) for site in bank.sites])
+    (found * towards).sum().backward()
+    torch.testing.assert_close(found, hooked, rtol=0, atol=1e-12)
+    for table, gradient in zip(bank.tables, expected, strict=True):
+        torch.testing.assert_close(table.grad.to_dense(), gradient, rtol=0, atol=1e-12)
+        assert gradient[1:].any(1).all()
+
+
+def test_the_networks_weights_take_no_gradient_and_psi_none_at_all(model):
+    for parameter in model.parameters():
+        parameter.grad = None
+    network = ScaledDnn(model, (0, 1, 2))
+    psi = network.psi(torch.ones(2, 3 * WIDTH, dtype=torch.float64))
+    assert not psi.requires_grad
+    xi = [torch.ones(1, UNITS, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    network.logits(psi, xi).sum().backward()
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+    assert all(amplitude.grad.any() for amplitude in xi)
+
+
+def test_products_in_bfloat16_keep_three_digits_and_sums_stay_in_the_models_type(model):
+    model.float()
+    spliced = torch.randn(40, 3 * WIDTH, generator=torch.Generator().manual_seed(2))
+    xi = [torch.full((1, UNITS), 1.003) for _ in range(3)]
+    exact, rounded = (
+        network.logits(network.psi(spliced), xi)
+        for network in (ScaledDnn(model, (0, 1, 2)), ScaledDnn(model, (0, 1, 2), torch.bfloat16))
+    )
+    assert rounded.dtype == torch.float32
+    error = float((rounded - exact).abs().mean() / exact.abs().mean())
+    # bfloat16 rounds to one part in 512 at most; three products one after the other.
+    assert 1e-5 < error < 3 / 256

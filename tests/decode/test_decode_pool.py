@@ -1,0 +1,108 @@
+"""Searches in worker processes: they change nothing, are bounded, and fail clearly."""
+
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+from three_words import LEXICON, TOPOLOGY, spoken
+
+from lhuc_asr.base.errors import GraphError, SearchError
+from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.pool import MATRICES_A_WORKER, SearchPool
+from lhuc_asr.decode.search import SearchConfig
+
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def pool(graph):
+    with SearchPool(graph.folder, WORKERS) as pool:
+        yield pool
+
+
+def corpus(count: int) -> list[tuple[str, np.ndarray]]:
+    rng = np.random.default_rng(2)
+    return [(f"u{i}", spoken(tuple(rng.choice(LEXICON.words, size=1 + 5 * (i % 2))), rng)) for i in range(count)]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.5])
+def test_workers_find_what_this_process_finds_in_order(graph, pool, penalty):
+    config = SearchConfig(insertion_penalty=penalty)
+    items = corpus(9)
+    with SearchPool(graph.folder, workers=0) as here:
+        expected = list(here.search_all(items, config))
+    found = list(pool.search_all(items, config))
+    assert [h.utterance for h in found] == [name for name, _ in items]
+    assert [(h.words, h.cost, h.word_frames) for h in found] == [(h.words, h.cost, h.word_frames) for h in expected]
+    assert all(np.array_equal(a.pdfs, b.pdfs) for a, b in zip(found, expected, strict=True))
+
+
+def test_workers_tell_of_the_same_lattices(graph, pool):
+    items = corpus(5)
+    with SearchPool(graph.folder, workers=0) as here:
+        expected = list(here.lattices_all(items, SearchConfig(), LatticeConfig()))
+    found = list(pool.lattices_all(items, SearchConfig(), LatticeConfig()))
+    assert [summary.hypothesis.utterance for summary in found] == [name for name, _ in items]
+    for mine, its in zip(found, expected, strict=True):
+        assert mine.hypothesis.words == its.hypothesis.words
+        assert mine.hypothesis.confidences == its.hypothesis.confidences
+        np.testing.assert_array_equal(mine.frames.pdf, its.frames.pdf)
+        np.testing.assert_array_equal(mine.frames.posterior, its.frames.posterior)
+
+
+def test_narrowed_lattices_are_counted(graph, caplog):
+    flat = np.zeros((60, TOPOLOGY.pdf_count), np.float32)
+    clear = spoken(("ab",), np.random.default_rng(0))
+    with SearchPool(graph.folder, workers=0) as here:
+        items = [("flat-1", flat), ("clear", clear), ("flat-2", flat)]
+        found = list(here.lattices_all(items, SearchConfig(), LatticeConfig(beam=20.0, max_arcs=20)))
+    assert [summary.narrowed for summary in found] == [True, False, True]
+    assert caplog.records[-1].getMessage() == "2 of 3 lattices had to be narrowed: flat-1, flat-2"
+
+
+def test_matrices_in_flight_are_bounded(pool):
+    taken = 0
+
+    def count():
+        nonlocal taken
+        for item in corpus(30):
+            taken += 1
+            yield item
+
+    for done, _ in enumerate(pool.search_all(count(), SearchConfig())):
+        assert taken <= done + MATRICES_A_WORKER * WORKERS
+    assert taken == 30
+
+
+def test_an_error_in_a_worker_arrives_and_the_pool_goes_on(pool):
+    bad = ("bad", np.zeros((5, 3), np.float32))
+    with pytest.raises(SearchError, match="bad: scores of shape"):
+        list(pool.search_all([*corpus(3), bad, *corpus(3)], SearchConfig()))
+    assert len(list(pool.search_all(corpus(3), SearchConfig()))) == 3
+
+
+def test_a_worker_that_dies_is_an_error_and_no_hang(graph):
+    def kill_after_two():
+        for index, item in enumerate(corpus(20)):
+            if index == 2:
+                for child in set(multiprocessing.active_children()) - others:
+                    os.kill(child.pid, signal.SIGKILL)
+            yield item
+
+    others = set(multiprocessing.active_children())
+    with (
+        SearchPool(graph.folder, 1) as pool,
+        pytest.raises(SearchError, match=r"a worker process died before it had searched u\d+"),
+    ):
+        list(pool.search_all(kill_after_two(), SearchConfig()))
+
+
+def test_pools_that_cannot_work_say_so(graph, tmp_path):
+    with pytest.raises(SearchError, match="-1 workers"):
+        SearchPool(graph.folder, -1)
+    with pytest.raises(GraphError, match=r"graph\.json: no such file"):
+        SearchPool(tmp_path, 1)
+    with pytest.raises(SearchError, match="the pool is not open"):
+        list(SearchPool(graph.folder, 1).search_all(corpus(1), SearchConfig()))
