@@ -23,9 +23,10 @@ Where there is much data the targets' errors are learned too; against that stand
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,10 @@ logger = logging.getLogger(__name__)
 CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
 # What is kept of frames between sweeps: a minute of 2,048 units is 49 MB. Speakers adapt in groups that fit.
 KEPT_BYTES = 1 << 29
+
+# Rows (N,) -> (N,); sweep, mini-batch -> a context.
+Penalty = Callable[[torch.Tensor], torch.Tensor]
+StepContext = Callable[[int, int], AbstractContextManager[object]]
 
 
 # What ``optimizer: sgd`` stands for where nothing else is said: sec. V of the paper.
@@ -141,10 +146,19 @@ class Lhuc:
             SiteError: A layer that the network does not have.
             AlignmentError: A speaker's targets or features are not this network's.
         """
-        bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
-        bank.detach()
+        bank = self.new_bank(model, speakers)
         self.adapt(bank, model, speakers, seed)
         return LhucSpeakers(bank)
+
+    def new_bank(self, model: Dnn, speakers: Iterable[str]) -> SpeakerBank:
+        """A neutral bank for the layers that the configuration names, detached.
+
+        Raises:
+            SiteError: A layer that the network does not have.
+        """
+        bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
+        bank.detach()
+        return bank
 
     def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
         """Read the speakers that ``LhucSpeakers.save`` wrote.
@@ -157,24 +171,41 @@ class Lhuc:
         bank.detach()
         return LhucSpeakers(bank)
 
-    def adapt(self, bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> None:
+    def adapt(
+        self,
+        bank: SpeakerBank,
+        model: Dnn,
+        speakers: Mapping[str, SpeakerFrames],
+        seed: int,
+        optimizer: torch.optim.Optimizer | None = None,
+        penalty: Penalty | None = None,
+        each_step: StepContext | None = None,
+    ) -> None:
         """Move rows of a bank from where they are: to adapt again, or from amplitudes that were found otherwise.
+
+        Inside ``bank.computed(...)`` what moves is not the rows but what r is computed from.
 
         Args:
             bank: Detached, with amplitudes after hidden layers of the model, and with these speakers.
             model: Its model.
             speakers: Each speaker's data.
             seed: As in ``estimate``.
+            optimizer: Of what r is computed from; the configuration's, of the bank's rows, unless given.
+            penalty: In the place of the prior that the configuration names: rows (N,) -> what counts once beside the
+                sum over all of a speaker's frames, shape (N,).
+            each_step: Sweep, and number of the mini-batch in it -> a context for its gradient.
         """
         config = self.config
+        if penalty is None and config.prior_deviation is not None:
+            penalty = partial(_distance_from_row0, bank, config.prior_deviation)
         layers = [int(site.name.split(".")[1]) for site in bank.sites]
         network = ScaledDnn(model, layers, torch.bfloat16 if config.bfloat16 else None)
-        row0 = [xi.detach() for xi in self._amplitudes(bank, torch.zeros(1, dtype=torch.int64))[1]]
+        row0 = [bank.amplitude(table.detach()[:1]) for table in bank.tables]
         data = [
             SpeakerBatches(name, frames, model, network, row0 if config.kl_weight else None, seed)
             for name, frames in speakers.items()
         ]
-        optimizer = bank.optimizer(config.optimizer, lr=config.learning_rate)
+        optimizer = optimizer or bank.optimizer(config.optimizer, lr=config.learning_rate)
         for group, keep in _groups(data, keep=config.sweeps > 1):
             for speaker in group if keep else ():
                 speaker.keep()
@@ -182,13 +213,12 @@ class Lhuc:
                 for speaker in group:
                     speaker.shuffle(sweep)
                 for step in range(max(speaker.batches(config.batch_size) for speaker in group)):
-                    self._step(network, bank, optimizer, group, step)
+                    with nullcontext() if each_step is None else each_step(sweep, step):
+                        self._step(network, bank, optimizer, group, step, penalty)
             for speaker in group:
                 speaker.forget()
-        _warn("have no frame that counts", [speaker.name for speaker in data if not speaker.batches(1)], data)
-        diverged = _diverged(bank, list(speakers))
-        _warn("diverged: features that are not finite, or too large a learning rate", diverged, data)
-        bank.reset(diverged)
+        _warn("have no frame that counts", [speaker.name for speaker in data if not speaker.batches(1)], len(data))
+        put_back_diverged(bank, list(speakers))
 
     def _sites(self, model: Dnn) -> list[str]:
         layers = range(len(model.hidden)) if self.config.layers is None else self.config.layers
@@ -204,6 +234,7 @@ class Lhuc:
         optimizer: torch.optim.Optimizer,
         speakers: Sequence[SpeakerBatches],
         step: int,
+        penalty: Penalty | None,
     ) -> None:
         """One mini-batch of every speaker who has that many."""
         size = self.config.batch_size
@@ -212,33 +243,40 @@ class Lhuc:
         frames = CPU_FRAMES_AT_ONCE if network.device.type == "cpu" else GPU_FRAMES_AT_ONCE
         at_once = max(1, frames // size)
         for first in range(0, len(active), at_once):
-            self._backward(network, bank, active[first : first + at_once], step)
+            self._backward(network, bank, active[first : first + at_once], step, penalty)
         optimizer.step()
 
-    def _backward(self, network: ScaledDnn, bank: SpeakerBank, speakers: Sequence[SpeakerBatches], step: int) -> None:
+    def _backward(
+        self,
+        network: ScaledDnn,
+        bank: SpeakerBank,
+        speakers: Sequence[SpeakerBatches],
+        step: int,
+        penalty: Penalty | None,
+    ) -> None:
         """Add the gradient of some speakers' mini-batches."""
-        size, rho, sigma = self.config.batch_size, self.config.kl_weight, self.config.prior_deviation
+        size, rho = self.config.batch_size, self.config.kl_weight
         longest = max(speaker.frames_in(step, size) for speaker in speakers)
         batches = [speaker.batch(step, size, longest) for speaker in speakers]
         psi, unadapted, pdfs, posteriors, weights = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        r, amplitudes = self._amplitudes(bank, bank.rows_of(speaker.name for speaker in speakers))
-        logits = network.logits(psi, amplitudes)
+        rows = bank.rows_of(speaker.name for speaker in speakers)
+        logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
         loss = (1 - rho) * candidate_cross_entropy(logits, pdfs, posteriors, weights)
         if rho:
             loss = loss + rho * cross_entropy(logits, unadapted, weights)
-        if sigma is not None:
-            # Each mini-batch bears its part of the prior, so that a sweep bears the whole of it.
+        if penalty is not None:
+            # Each mini-batch bears its part of the penalty, so that a sweep bears the whole of it.
             parts = zip(batches, speakers, strict=True)
             share = torch.stack([batch.weights.sum() / speaker.weight for batch, speaker in parts])
-            pairs = zip(r, bank.tables, strict=True)
-            distance = torch.stack([(mine - table[0].detach()).square().sum(1) for mine, table in pairs]).sum(0)
-            loss = loss + (share * distance).sum() / (2 * sigma**2)
+            loss = loss + (share * penalty(rows)).sum()
         (loss / size).backward()
 
-    def _amplitudes(self, bank: SpeakerBank, rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """r and xi(r) at each site, shapes (N, H)."""
-        r = [bank.r(site.name, rows) for site in bank.sites]
-        return r, [bank.amplitude(mine) for mine in r]
+
+def _distance_from_row0(bank: SpeakerBank, deviation: float, rows: torch.Tensor) -> torch.Tensor:
+    """|r - r_0|^2 / (2 sigma^2), shape (N,)."""
+    pairs = zip(bank.sites, bank.tables, strict=True)
+    parts = [(bank.r(site.name, rows) - table[0].detach()).square().sum(1) for site, table in pairs]
+    return torch.stack(parts).sum(0) / (2 * deviation**2)
 
 
 def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[list[SpeakerBatches], bool]]:
@@ -255,14 +293,16 @@ def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[li
         yield group, keep and sum(member.bytes_to_keep for member in group) <= KEPT_BYTES
 
 
-def _diverged(bank: SpeakerBank, speakers: Sequence[str]) -> list[str]:
-    """Speakers whose rows hold what is no number."""
+def put_back_diverged(bank: SpeakerBank, speakers: Sequence[str]) -> None:
+    """Set speakers whose rows hold what is no number back to row 0, with a warning."""
     rows = bank.rows_of(speakers)
     finite = torch.stack([table.detach()[rows].isfinite().all(1) for table in bank.tables]).all(0)
-    return [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
+    diverged = [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
+    _warn("diverged: features that are not finite, or too large a learning rate", diverged, len(speakers))
+    bank.reset(diverged)
 
 
-def _warn(what: str, names: Sequence[str], speakers: Sequence[SpeakerBatches]) -> None:
+def _warn(what: str, names: Sequence[str], speakers: int) -> None:
     if names:
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        logger.warning("%d of %d speakers stay unadapted, they %s: %s", len(names), len(speakers), what, shown)
+        logger.warning("%d of %d speakers stay unadapted, they %s: %s", len(names), speakers, what, shown)

@@ -8,19 +8,26 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from lhuc_asr.adapt.bayes import Bayes, BayesConfig
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.method import AdaptationMethod
 from lhuc_asr.adapt.moments import Moments, MomentsConfig
+from lhuc_asr.adapt.predicted import Predicted, PredictedConfig
+from lhuc_asr.adapt.subspace import Subspace, SubspaceConfig
 
-MethodConfig = Annotated[LhucConfig | MomentsConfig, Field(discriminator="kind")]
+AnyMethod = LhucConfig | MomentsConfig | BayesConfig | SubspaceConfig | PredictedConfig
+MethodConfig = Annotated[AnyMethod, Field(discriminator="kind")]
 
 _METHODS: dict[str, Callable[[Any, Path], AdaptationMethod]] = {
     "lhuc": lambda config, _folder: Lhuc(config),
     "moments": Moments,
+    "bayes": Bayes,
+    "subspace": Subspace,
+    "predicted": Predicted,
 }
 
 
-def make_method(config: LhucConfig | MomentsConfig, folder: Path) -> AdaptationMethod:
+def make_method(config: AnyMethod, folder: Path) -> AdaptationMethod:
     """The technique of a configuration.
 
     Args:

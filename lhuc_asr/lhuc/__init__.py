@@ -1,10 +1,13 @@
 """Learning hidden unit contributions for any torch model: usable alone, with or without speech."""
 
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
+from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.lhuc.attach import attach, match_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
 from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.gate import Gate
+from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import RowAdam, RowSGD
 from lhuc_asr.lhuc.site import Site
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash
@@ -12,9 +15,13 @@ from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash
 __all__ = [
     "SPEAKER_INDEPENDENT",
     "Amplitude",
+    "Gate",
+    "GaussianPrior",
+    "Posterior",
     "RowAdam",
     "RowSGD",
     "Site",
+    "SpeakerArchive",
     "SpeakerBank",
     "SpeakerState",
     "amplitude",
@@ -23,4 +30,5 @@ __all__ = [
     "frozen",
     "match_sites",
     "model_hash",
+    "write_archive",
 ]

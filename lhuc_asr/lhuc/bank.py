@@ -20,32 +20,26 @@ part, so train them with ``bank.optimizer(...)``: see row_optim.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from lhuc_asr.base.errors import CheckpointError, ConfigError, SiteError, SpeakerError
-from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
-from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowOptimizer, RowTable, refuse_foreign_optimizers
+from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
+from lhuc_asr.lhuc.amplitude import Amplitude
+from lhuc_asr.lhuc.archive import SpeakerArchive
+from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.site import Selection, Site, scale_output
-from lhuc_asr.lhuc.speaker import (
-    SPEAKER_INDEPENDENT,
-    SpeakerState,
-    check_speaker_name,
-    model_hash,
-    speaker_path,
-)
+from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash, speaker_path
 
-Unknown = Literal["error", "si"]
+# A site's name and rows (N,) -> r (N, H).
+ComputedRows = Callable[[str, Tensor], Tensor]
 
 
-class SpeakerBank(nn.Module):
+class SpeakerBank(SpeakerRows):
     """Rows of amplitude parameters r, and the hooks that apply them.
 
     Usually made by ``attach``, which finds the sites. A deep copy of a bank is a bank with rows of its own
@@ -58,8 +52,7 @@ class SpeakerBank(nn.Module):
         xi: The amplitude function.
 
     Attributes:
-        sites: The sites, in the model's order.
-        amplitude: The amplitude function xi.
+        sites, amplitude, tables: As of SpeakerRows.
     """
 
     def __init__(
@@ -69,170 +62,22 @@ class SpeakerBank(nn.Module):
         speakers: Iterable[str] = (),
         xi: str | Amplitude = "exp",
     ) -> None:
-        super().__init__()
-        self.sites = tuple(sites)
-        self.amplitude = amplitude(xi)
-        # In a tuple, because a module's attribute that is a module becomes its child, its weights the bank's.
-        self._model = (model,)
-        self._rows = {SPEAKER_INDEPENDENT: 0}
-        self._selection: Selection | None = None
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         # Half precision has too few digits for small steps around 1.
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        self.tables = nn.ParameterList(
-            RowTable(torch.full((1, site.width), self.amplitude.neutral, dtype=dtype, device=like.device))
-            for site in self.sites
-        )
-        self._table_of = {site.name: number for number, site in enumerate(self.sites)}
+        super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
+        # In a tuple, because a module's attribute that is a module becomes its child, its weights the bank's.
+        self._model = (model,)
+        self._selection: Selection | None = None
+        self._computed: ComputedRows | None = None
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._checked_row_zero: list[tuple[int, int]] = []
+        self._archive: SpeakerArchive | None = None
         self.add(speakers)
-        refuse_foreign_optimizers()
-
-    # Speakers
 
     @property
     def model(self) -> nn.Module:
         """The model that the bank belongs to."""
         return self._model[0]
-
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Names of rows 1 to S, in order."""
-        return tuple(self._rows)[1:]
-
-    def row(self, speaker: str) -> int:
-        """The row of a speaker; "" is row 0.
-
-        Raises:
-            SpeakerError: The bank does not know the name.
-        """
-        if speaker not in self._rows:
-            near = difflib.get_close_matches(str(speaker), self.speakers, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else f"it has {len(self.speakers)} speakers."
-            raise SpeakerError(
-                f"speaker {speaker!r} is not in the bank; {hint} Add it with bank.add([...]), or use the "
-                'speaker-independent row 0: bank.rows_of(names, unknown="si")'
-            )
-        return self._rows[speaker]
-
-    def rows_of(self, names: Iterable[str], unknown: Unknown = "error") -> Tensor:
-        """The rows of speakers, shape (number of names,), int64.
-
-        Args:
-            names: Speakers; "" is row 0.
-            unknown: What a name that the bank does not know is: an error, or row 0 ("si").
-        """
-        known = self._rows
-        rows = [known.get(name, 0) if unknown == "si" else self.row(name) for name in names]
-        return torch.tensor(rows, dtype=torch.int64, device=self.tables[0].device)
-
-    def add(self, speakers: Iterable[str]) -> None:
-        """Append rows that start where row 0 is: neutral, or what adaptive training has learned.
-
-        Raises:
-            SpeakerError: A name is taken, or cannot be a file's name; then no row is added.
-        """
-        names = list(speakers)
-        taken = dict(self._rows)
-        for name in names:
-            check_speaker_name(name)
-            if name in taken:
-                raise SpeakerError(f"speaker {name!r} is in the bank already; give each speaker one name")
-            taken[name] = len(taken)
-        if names:
-            self._rows = taken
-            self._replace_tables(lambda table: torch.cat([table, table[:1].expand(len(names), -1)]))
-
-    def drop(self, speakers: Iterable[str]) -> None:
-        """Remove speakers; the rows after them move up.
-
-        Raises:
-            SpeakerError: A name is unknown, or is row 0's.
-        """
-        gone = self._speaker_rows(speakers)
-        kept = torch.tensor([row for row in self._rows.values() if row not in gone], device=self.tables[0].device)
-        names = [name for name, row in self._rows.items() if row not in gone]
-        self._rows = {name: row for row, name in enumerate(names)}
-        self._replace_tables(lambda table: table[kept])
-
-    def reset(self, speakers: Iterable[str]) -> None:
-        """Set speakers back to row 0.
-
-        Raises:
-            SpeakerError: A name is unknown, or is row 0's.
-        """
-        rows = torch.tensor(sorted(self._speaker_rows(speakers)), dtype=torch.int64, device=self.tables[0].device)
-        self._replace_tables(lambda table: table.index_copy(0, rows, table[:1].expand(len(rows), -1)))
-
-    def merge(self, other: SpeakerBank) -> None:
-        """Take over another bank's speakers; row 0 stays this bank's.
-
-        Raises:
-            ModelMismatchError: The other bank has other sites, another amplitude or another model.
-            SpeakerError: A speaker is in both; then none is taken.
-        """
-        mine = model_hash(self.model)
-        theirs = mine if other.model is self.model else model_hash(other.model)
-        states = [other._state(name, theirs) for name in other.speakers]
-        for state in states:
-            state.check_fits(self.sites, self.amplitude.name, mine)
-        self.add(other.speakers)
-        for state in states:
-            self._write(state)
-
-    def _speaker_rows(self, speakers: Iterable[str]) -> set[int]:
-        rows = {self.row(name) for name in speakers}
-        if 0 in rows:
-            raise SpeakerError("row 0 is the speaker-independent transform and always exists; name a speaker")
-        return rows
-
-    def _replace_tables(self, change: Callable[[Tensor], Tensor]) -> None:
-        # The parameter stays the same object, so that whoever holds it goes on with the new rows; the edition
-        # tells optimizers that their state belongs to the old ones.
-        for table in self.tables:
-            table.data = change(table.data)
-            table.grad = None
-            table.edition += 1
-
-    # Amplitudes
-
-    def r(self, site: str, rows: Tensor) -> Tensor:
-        """The unconstrained parameters of some rows at a site, shape (N, H); the gradient names the rows.
-
-        Args:
-            site: A site's name.
-            rows: Shape (N,), int64.
-        """
-        table = self._table(site)
-        r: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
-        return r
-
-    def xi(self, site: str, rows: Tensor) -> Tensor:
-        """The amplitudes xi(r) of some rows at a site, shape (N, H)."""
-        return self.amplitude(self.r(site, rows))
-
-    def optimizer(self, name: str, **options: Any) -> RowOptimizer:
-        """An optimizer that moves only the rows that took part: "sgd" or "adam".
-
-        Args:
-            name: Which.
-            options: Those of RowSGD (lr, momentum, weight_decay) or RowAdam (lr, betas, eps, weight_decay).
-
-        Raises:
-            ConfigError: No such optimizer or option.
-        """
-        if name not in OPTIMIZERS:
-            raise ConfigError(f"no row-wise optimizer is called {name!r}; known: {', '.join(OPTIMIZERS)}")
-        try:
-            return OPTIMIZERS[name](self.parameters(), **options)
-        except TypeError as error:
-            raise ConfigError(f"optimizer {name!r} with options {sorted(options)}: {error}") from error
-
-    def _table(self, site: str) -> Tensor:
-        if site not in self._table_of:
-            raise SiteError(f"site {site!r} is not in the bank; it has {', '.join(self._table_of)}")
-        table: Tensor = self.tables[self._table_of[site]]
-        return table
 
     # Contexts: they nest, and the innermost counts. They belong to the bank, so threads must not share one.
 
@@ -279,11 +124,29 @@ class SpeakerBank(nn.Module):
     def _select(self, selection: Selection) -> Iterator[SpeakerBank]:
         if not self.attached:
             raise SiteError("the bank is detached, so no amplitude would reach the model; bank.attach() puts it back")
+        self.check_finite(selection.index)
         outer, self._selection = self._selection, selection
         try:
             yield self
         finally:
             self._selection = outer
+
+    @contextmanager
+    def computed(self, by: ComputedRows) -> Iterator[SpeakerBank]:
+        """A context in which r is computed instead of looked up: by a gate, from a speaker's code, by sampling.
+
+        Args:
+            by: A site's name and rows (N,) -> r of these rows at the site, shape (N, H), differentiable.
+        """
+        outer, self._computed = self._computed, by
+        try:
+            yield self
+        finally:
+            self._computed = outer
+
+    def r(self, site: str, rows: Tensor) -> Tensor:
+        """What the amplitudes of some rows at a site are made of, shape (N, H): stored, or in ``computed`` computed."""
+        return self.stored_r(site, rows) if self._computed is None else self._computed(site, rows)
 
     # Hooks
 
@@ -323,32 +186,69 @@ class SpeakerBank(nn.Module):
         self._handles = []
 
     def _scale(self, site: Site, output: object) -> object:
-        selection = self._selection or Selection(self.tables[0].new_zeros(1, dtype=torch.int64))
+        selection = self._selection or self._row_zero()
         return scale_output(site, output, self.xi(site.name, selection.index), selection)
 
-    # Files
+    def _row_zero(self) -> Selection:
+        selection = Selection(self.tables[0].new_zeros(1, dtype=torch.int64))
+        # Every site's hook comes here: ask again only when the tables have changed.
+        versions = [(table.edition, table._version) for table in self.tables]
+        if versions != self._checked_row_zero:
+            self.check_finite(selection.index)
+            self._checked_row_zero = versions
+        return selection
+
+    # Speakers from and to elsewhere
 
     def state(self, speaker: str) -> SpeakerState:
-        """A copy of one speaker's row, ready to be saved; "" is row 0."""
-        return self._state(speaker, model_hash(self.model))
-
-    def put(self, state: SpeakerState) -> None:
-        """Set a speaker's row, adding the speaker where the bank does not know it.
+        """A copy of one speaker's row, ready to be saved; "" is row 0.
 
         Raises:
-            ModelMismatchError: The state belongs to another model, other sites or another amplitude.
-            SpeakerError: The name cannot be used.
+            SpeakerError: The bank does not know the speaker, or the row is not finite.
         """
-        state.check_fits(self.sites, self.amplitude.name, model_hash(self.model))
-        if state.speaker not in self._rows:
-            self.add([state.speaker])
-        self._write(state)
+        return next(self.states([speaker]))
+
+    def states(self, speakers: Iterable[str] | None = None) -> Iterator[SpeakerState]:
+        """Copies of the rows of some speakers; of row 0 and of all where none are named."""
+        model = model_hash(self.model)
+        for speaker in list(self._rows) if speakers is None else speakers:
+            row = self.row(speaker)
+            r = {site.name: table.detach()[row].clone() for site, table in zip(self.sites, self.tables, strict=True)}
+            yield SpeakerState(speaker, self.amplitude.name, model, self.sites, r)
+
+    def put(self, *states: SpeakerState) -> None:
+        """Set speakers' rows, adding the speakers that the bank does not know. All of them, or none.
+
+        Raises:
+            ModelMismatchError: A state belongs to another model, other sites or another amplitude.
+            SpeakerError: A name cannot be used.
+        """
+        model = model_hash(self.model)
+        for state in states:
+            state.check_fits(self.sites, self.amplitude.name, model)
+        self._write(states)
+
+    def merge(self, other: SpeakerBank) -> None:
+        """Take over another bank's speakers; row 0 stays this bank's.
+
+        Raises:
+            ModelMismatchError: The other bank has other sites, another amplitude or another model.
+            SpeakerError: A speaker is in both; then none is taken.
+        """
+        both = sorted(set(self.speakers) & set(other.speakers))
+        states = list(other.states(other.speakers))
+        if both:
+            raise SpeakerError(f"speakers {both[:5]} are in both banks; drop them from one: bank.drop([...])")
+        self.put(*states)
 
     def save(self, folder: Path | str) -> None:
-        """Write ``<speaker>.safetensors`` a speaker, and ``speaker-independent.safetensors`` for row 0."""
-        model = model_hash(self.model)
-        for name in self._rows:
-            self._state(name, model).save(speaker_path(folder, name))
+        """Write ``<speaker>.safetensors`` a speaker, and ``speaker-independent.safetensors`` for row 0.
+
+        Raises:
+            SpeakerError: A row is not finite; then nothing is written.
+        """
+        for state in list(self.states()):
+            state.save(speaker_path(folder, state.speaker))
 
     def load_speaker(self, path: Path | str) -> str:
         """Put one speaker's file into the bank and return the speaker's name.
@@ -358,7 +258,8 @@ class SpeakerBank(nn.Module):
             ModelMismatchError: It belongs to another model, other sites or another amplitude.
         """
         state = SpeakerState.load(path)
-        self.put(state)
+        state.check_fits(self.sites, self.amplitude.name, model_hash(self.model), path)
+        self._write([state])
         return state.speaker
 
     @classmethod
@@ -374,30 +275,55 @@ class SpeakerBank(nn.Module):
             CheckpointError: There is no speaker's file, or one is damaged.
             ModelMismatchError: A speaker belongs to another model, or not to the bank of the others.
         """
-        states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
+        states = {path: SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))}
         if not states:
-            raise CheckpointError(f"{folder}: no speaker's file (*.safetensors)")
-        bank = cls(model, states[0].sites, xi=xi or states[0].amplitude)
+            raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
+        first = next(iter(states.values()))
+        bank = cls(model, first.sites, xi=xi or first.amplitude)
         model_now = model_hash(model)
-        for state in states:
-            state.check_fits(bank.sites, bank.amplitude.name, model_now)
-        bank.add(state.speaker for state in states if state.speaker)
-        for state in states:
-            bank._write(state)
+        for path, state in states.items():
+            state.check_fits(bank.sites, bank.amplitude.name, model_now, path)
+        bank._write(list(states.values()))
         bank.attach()
         return bank
 
-    def _state(self, speaker: str, model: str) -> SpeakerState:
-        row = self.row(speaker)
-        r = {site.name: table.detach()[row].clone() for site, table in zip(self.sites, self.tables, strict=True)}
-        return SpeakerState(speaker, self.amplitude.name, model, self.sites, r)
+    def open_archive(self, path: Path | str) -> SpeakerArchive:
+        """Take speakers from an archive from now on: they stay on disk until ``fetch`` names them.
 
-    def _write(self, state: SpeakerState) -> None:
-        row = self._rows[state.speaker]
+        Row 0 becomes the archive's, where it has one.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+            ModelMismatchError: It belongs to another model, other sites or another amplitude.
+        """
+        archive = SpeakerArchive(path)
+        archive.check_fits(self.sites, self.amplitude.name, model_hash(self.model))
+        if SPEAKER_INDEPENDENT in archive:
+            self._write([archive.state(SPEAKER_INDEPENDENT)])
+        self._archive = archive
+        return archive
+
+    def fetch(self, speakers: Iterable[str]) -> None:
+        """Read speakers of the opened archive into the bank; who is there already stays as he is.
+
+        Raises:
+            SpeakerError: No archive is open, or a speaker is neither in it nor in the bank; then none is read.
+            CheckpointError: A row is damaged; then none is read.
+        """
+        if self._archive is None:
+            raise SpeakerError("no archive is open; bank.open_archive(path) first")
+        missing = dict.fromkeys(speaker for speaker in speakers if speaker not in self._rows)
+        self._write([self._archive.state(speaker) for speaker in missing])
+
+    def _write(self, states: Sequence[SpeakerState]) -> None:
+        self.add(state.speaker for state in states if state.speaker not in self._rows)
         with torch.no_grad():
-            for site, table in zip(self.sites, self.tables, strict=True):
-                table[row] = state.r[site.name]
-                table.edition += 1
+            for state in states:
+                row = self._rows[state.speaker]
+                for site, table in zip(self.sites, self.tables, strict=True):
+                    table[row] = state.r[site.name]
+        for table in self.tables:
+            table.edition += 1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpeakerBank:
         twin = SpeakerBank(self.model, self.sites, self.speakers, self.amplitude)

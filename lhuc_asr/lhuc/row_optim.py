@@ -154,7 +154,7 @@ class RowAdam(RowOptimizer):
         return change
 
 
-OPTIMIZERS: dict[str, type[RowOptimizer]] = {"sgd": RowSGD, "adam": RowAdam}
+OPTIMIZERS: dict[str, Callable[..., RowOptimizer]] = {"sgd": RowSGD, "adam": RowAdam}
 
 
 @functools.cache

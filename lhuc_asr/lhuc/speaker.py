@@ -41,6 +41,9 @@ class SpeakerState:
         model: ``model_hash`` of the model that r belongs to.
         sites: The sites, in the model's order.
         r: The unconstrained parameters, a site's name -> shape (H,).
+
+    Raises:
+        SpeakerError: r is not finite.
     """
 
     speaker: str
@@ -48,6 +51,11 @@ class SpeakerState:
     model: str
     sites: tuple[Site, ...]
     r: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for site, value in self.r.items():
+            if not bool(value.isfinite().all()):
+                raise not_finite(self.speaker, site)
 
     def save(self, path: Path | str) -> None:
         """Write the file, whole or not at all."""
@@ -92,28 +100,39 @@ class SpeakerState:
         for name, value in r.items():
             if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise CheckpointError(
-                    f"{path}: site {name!r}: expected a vector of finite numbers, the file is damaged"
+                    f"{path}: site {name!r}: expected a vector of finite numbers, the file is damaged; copy it again, "
+                    "or adapt the speaker again"
                 )
         if speaker != SPEAKER_INDEPENDENT:
             check_speaker_name(speaker)
         return cls(speaker, xi, model, sites, r)
 
-    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str, path: Path | str = "") -> None:
         """Refuse r that was estimated for something else.
+
+        Args:
+            sites: Those it must have.
+            amplitude: Name of the amplitude function it must have.
+            model: ``model_hash`` it must have.
+            path: The file that it came from, for the message.
 
         Raises:
             ModelMismatchError: Another model, other sites, or another amplitude function.
         """
-        who = f"speaker {self.speaker!r}" if self.speaker else "the speaker-independent row"
+        who = f"{path}: " * bool(path) + _whose(self.speaker)
         if self.model != model:
             raise ModelMismatchError(
                 f"{who} was adapted on the model {self.model[:12]}, this one is {model[:12]}; "
                 "load the model it belongs to, or adapt the speaker again"
             )
         if self.sites != sites:
-            raise ModelMismatchError(f"{who} has amplitudes at {_list(self.sites)}, the bank at {_list(sites)}")
+            raise ModelMismatchError(
+                f"{who} has amplitudes at {_list(self.sites)}, the bank at {_list(sites)}; attach at the same sites"
+            )
         if self.amplitude != amplitude:
-            raise ModelMismatchError(f"{who} has the amplitude {self.amplitude!r}, the bank {amplitude!r}")
+            raise ModelMismatchError(
+                f"{who} has the amplitude {self.amplitude!r}, the bank {amplitude!r}; attach with the same amplitude"
+            )
 
 
 def speaker_path(folder: Path | str, speaker: str) -> Path:
@@ -140,6 +159,15 @@ def check_speaker_name(name: str) -> None:
     raise SpeakerError(f"speaker name {name!r} {problem}; choose another")
 
 
+def not_finite(speaker: str, site: str) -> SpeakerError:
+    """The error for a row that has become NaN or infinite."""
+    way_out = f", or set it back: bank.reset([{speaker!r}])" if speaker else ""
+    return SpeakerError(
+        f"{_whose(speaker)}: r at site {site!r} is not finite, its estimation diverged; estimate it again with a "
+        f"smaller learning rate{way_out}"
+    )
+
+
 def model_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of a model's parameters and buffers, as 64 hex digits.
 
@@ -150,6 +178,10 @@ def model_hash(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _whose(speaker: str) -> str:
+    return f"speaker {speaker!r}" if speaker else "the speaker-independent row"
 
 
 def _list(sites: tuple[Site, ...]) -> str:

@@ -141,6 +141,38 @@ def test_lstm_scales_outputs_only(recurrent, randn, scatter):
     assert torch.equal(cell, cell_after)
 
 
+def small_tdnn():
+    """(B, 5, T) -> (B, 3, T - 2): convolutions over time, the units along axis 1."""
+    return nn.Sequential(
+        nn.Conv1d(5, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 4, 1), nn.Tanh(), nn.Conv1d(4, 3, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "sites", "shape", "batch_axis"),
+    [
+        ("mlp", "hidden.*.linear", (4, 5), 0),
+        ("cnn", nn.Conv2d, (4, 1, 8, 8), 0),
+        ("cnn", ["lower.*", "upper.[12]"], (4, 1, 8, 8), 0),
+        ("recurrent", nn.LSTM, (6, 4, 5), 1),
+        ("tdnn", [nn.Tanh, "0"], (4, 5, 9), 0),
+    ],
+)
+def test_mixed_speakers_in_a_batch_are_each_alone(which, sites, shape, batch_axis, request, randn, scatter):
+    model = small_tdnn().double().eval() if which == "tdnn" else request.getfixturevalue(which)
+    x, who = randn(*shape), ["a", "", "b", "a"]
+    plain = model(x)
+    bank = attach(model, sites, ["a", "b"])
+    scatter(bank)
+    with bank.rows(who):
+        mixed = model(x)
+    for position, name in enumerate(who):
+        with bank.speaker(name):
+            alone = model(x).select(batch_axis, position)
+        torch.testing.assert_close(mixed.select(batch_axis, position), alone, rtol=1e-12, atol=1e-13)
+        assert not torch.allclose(alone, plain.select(batch_axis, position))
+
+
 @pytest.mark.parametrize("which", ["mlp", "recurrent", "cnn"])
 def test_adaptation_in_a_frozen_model_changes_the_bank_only(which, request, randn, generator):
     model = request.getfixturevalue(which).train()

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_merge(bank, mlp, scatter):
     assert bank.speakers == ("alice", "bob", "carol", "dave", "erin")
     for site in bank.sites:
         assert torch.equal(bank.xi(site.name, bank.rows_of(["erin"])), other.xi(site.name, other.rows_of(["erin"])))
-    with pytest.raises(SpeakerError, match="'dave' is in the bank already"):
+    with pytest.raises(SpeakerError, match=r"speakers \['dave', 'erin'\] are in both banks; drop them from one"):
         bank.merge(other)
     with pytest.raises(ModelMismatchError, match="amplitude '2sigmoid', the bank 'exp'"):
         bank.merge(SpeakerBank(mlp, bank.sites, ["fay"], "2sigmoid"))
@@ -178,3 +179,62 @@ def test_rows_may_live_in_a_file(mlp, tmp_path, randn):
     selection = torch.tensor([77_777, 3])
     bank.r("hidden.0.activation", selection).sum().backward()
     assert table.grad.coalesce().values().shape == (2, 8)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_is_neither_applied_nor_saved_and_harms_nobody_else(bank, mlp, randn, tmp_path, bad):
+    x = randn(2, 5)
+    with bank.rows(["alice", ""]):
+        before = mlp(x)
+    with torch.no_grad():
+        bank.tables[1][2, 3] = bad
+    message = r"speaker 'bob': r at site 'hidden.1.activation' is not finite.* bank.reset\(\['bob'\]\)"
+    for use in (
+        lambda: bank.speaker("bob"),
+        lambda: bank.rows(["alice", "bob"]),
+        lambda: bank.blocks(["bob", "alice"]),
+    ):
+        with pytest.raises(SpeakerError, match=message), use():
+            pass
+    with pytest.raises(SpeakerError, match=message):
+        bank.state("bob")
+    with pytest.raises(SpeakerError, match=message):
+        bank.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with bank.rows(["alice", ""]):
+        assert torch.equal(mlp(x), before)
+    bank.reset(["bob"])
+    bank.save(tmp_path)
+
+
+def test_row_zero_that_is_not_finite_is_refused_outside_any_context_too(bank, mlp, randn):
+    x = randn(2, 5)
+    mlp(x)
+    with torch.no_grad():
+        bank.tables[0][0, 0] = float("nan")
+    with pytest.raises(SpeakerError, match=r"the speaker-independent row: r at site 'hidden\.0\.activation'"):
+        mlp(x)
+    with bank.speaker("alice"):
+        mlp(x)
+
+
+def test_put_takes_all_or_none(bank, mlp):
+    states = list(bank.states(["alice", "carol"]))
+    twin = SpeakerBank(mlp, bank.sites, ["zoe"])
+    with pytest.raises(ModelMismatchError):
+        twin.put(states[0], dataclasses.replace(states[1], model="0" * 64))
+    assert twin.speakers == ("zoe",)
+    twin.put(*states)
+    assert twin.speakers == ("zoe", "alice", "carol")
+    assert torch.equal(twin.tables[1][3], bank.tables[1][3])
+
+
+def test_computed_rows_take_the_tables_place(bank, mlp, randn):
+    x, codes = randn(3, 5), {site.name: randn(4, site.width) for site in bank.sites}
+    with bank.computed(lambda site, rows: codes[site][rows]), bank.rows(["bob", "", "bob"]):
+        found = mlp(x)
+    with torch.no_grad():
+        for site, table in zip(bank.sites, bank.tables, strict=True):
+            table.copy_(codes[site.name])
+    with bank.rows(["bob", "", "bob"]):
+        assert torch.equal(mlp(x), found)

@@ -80,10 +80,11 @@ def test_another_model_is_refused(bank, mlp, tmp_path):
     other = copy.deepcopy(mlp)
     with torch.no_grad():
         other.output.bias[0] += 1e-6
-    with pytest.raises(ModelMismatchError, match=r"was adapted on the model [0-9a-f]{12}, this one is [0-9a-f]{12}"):
+    message = r"alice\.safetensors: speaker 'alice' was adapted on the model [0-9a-f]{12}, this one is [0-9a-f]{12}"
+    with pytest.raises(ModelMismatchError, match=message):
         SpeakerBank.load(tmp_path, other)
     twin = attach(other, SITES)
-    with pytest.raises(ModelMismatchError, match="speaker 'alice' was adapted on"):
+    with pytest.raises(ModelMismatchError, match=message):
         twin.load_speaker(tmp_path / "alice.safetensors")
     assert twin.speakers == ()
 

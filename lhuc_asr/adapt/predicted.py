@@ -1,0 +1,200 @@
+"""Predicted amplitudes: a gate network looks at a speaker's statistics and says his r; no adaptation pass at all.
+
+The features are normalised speaker by speaker, so their means and variances are the same for everybody and say
+nothing. What survives are the higher moments, and how the bands go together: of these the hidden units of the
+frozen network are non-linear functions that have been trained for what matters in speech. So the statistics are the
+mean activations of the units that get amplitudes, over all of the speaker's frames, whatever was said: no target is
+looked at, no first pass is needed. They are normalised and reduced to a few principal components over the training
+speakers: with some tens of speakers, thousands of inputs could explain anything.
+
+Preparing estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does, and trains a gate (``lhuc/gate.py``)
+for each layer to say them; after that, if wanted, the gates of all layers jointly on the cross-entropy of the
+training speakers' frames. The idea is that of Geng et al., "On-the-Fly Feature Based Rapid Speaker Adaptation"
+(arXiv 2203.14593), whose statistics are spectral bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
+from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.subspace import principal_components
+from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.features.context import splice
+from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.gate import Gate
+from lhuc_asr.nnet.dnn import Dnn
+
+GATES_FILE = "gates.safetensors"
+
+
+class PredictedConfig(StrictModel):
+    """How gates are trained.
+
+    Attributes:
+        kind: Of technique.
+        lhuc: Descent for the training speakers' amplitudes, which the gates learn to say.
+        dimensions: Principal components of the statistics, P.
+        hidden_units: Of each gate; None: a linear map.
+        around: What the gates say of an average speaker: the training ``speakers``' mean, or ``row 0``, the network as
+            it is; see ``adapt/bayes.py``.
+        steps: Of Adam on the squared error of r, all training speakers in each.
+        learning_rate: Of Adam.
+        weight_decay: Of the gates' weights, not their biases: strong decay says the mean amplitudes to everybody.
+        joint_sweeps: Sweeps over the training speakers' frames, all gates jointly; 0: none.
+        joint_learning_rate: Of Adam in these.
+    """
+
+    kind: Literal["predicted"] = "predicted"
+    lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
+    dimensions: int = Field(16, ge=1)
+    hidden_units: int | None = Field(None, ge=1)
+    around: Literal["speakers", "row 0"] = "row 0"
+    steps: int = Field(500, ge=1)
+    learning_rate: float = Field(0.01, gt=0.0)
+    weight_decay: float = Field(0.1, ge=0.0)
+    joint_sweeps: int = Field(0, ge=0)
+    joint_learning_rate: float = Field(1e-3, gt=0.0)
+
+
+class Predicted:
+    """Predicted amplitudes as an adaptation method.
+
+    Args:
+        config: How.
+        folder: Where the gates are kept.
+    """
+
+    def __init__(self, config: PredictedConfig, folder: Path | None = None) -> None:
+        self.config = config
+        self._folder = folder
+
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+        """Train the gates on the training speakers and write them.
+
+        Raises:
+            ConfigError: The technique was made without a folder.
+            SpeakerError: There are fewer than two of them.
+            CheckpointError: Their amplitudes, or the gates, diverged.
+        """
+        path = prepared_file(self._folder, GATES_FILE)
+        check_speaker_count(path, len(training), 2)
+        bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
+        statistics = _statistics(bank, model, training)
+        mean, bases = principal_components(statistics, self.config.dimensions)
+        # Divided by their squared length, bases as long as a standard deviation give components of variance 1.
+        projection = bases / bases.square().sum(1, keepdim=True).clamp(min=torch.finfo(bases.dtype).tiny)
+        conditioning = (statistics - mean) @ projection.T  # (S, P)
+        gates = _gates(bank, conditioning.shape[1], self.config.hidden_units, seed)
+        rows = [(table.detach()[0], table.detach()[1:]) for table in bank.tables]  # (H,), (S, H)
+        if self.config.around == "row 0":
+            rows = [(zero, speakers - speakers.mean(0) + zero) for zero, speakers in rows]
+        self._fit(gates, conditioning, [speakers for _, speakers in rows])
+        if self.config.joint_sweeps:
+            self._fit_jointly(gates, conditioning, model, bank, training, seed)
+        write_prepared(path, bank, {"mean": mean, "projection": projection, **gates.state_dict()}, **self._shape)
+
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+        """Predict each speaker's amplitudes from his features; his targets are not looked at.
+
+        Args:
+            model: The speaker-independent network; it comes back unchanged.
+            speakers: Each speaker's data.
+            seed: Nothing here is random.
+
+        Raises:
+            CheckpointError: The gates have not been prepared, or are damaged.
+            ModelMismatchError: They belong to another network, or to other options.
+        """
+        bank = Lhuc(self.config.lhuc).new_bank(model, speakers)
+        prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
+        mean, projection = prepared.pop("mean"), prepared.pop("projection")
+        gates = _gates(bank, len(projection), self.config.hidden_units, seed)
+        gates.load_state_dict(prepared)
+        if speakers:
+            conditioning = (_statistics(bank, model, speakers) - mean) @ projection.T
+            with torch.no_grad():
+                predicted = [gate.r(conditioning) for gate in _each(gates)]
+            bank.fill({site.name: r for site, r in zip(bank.sites, predicted, strict=True)})
+            put_back_diverged(bank, list(speakers))
+        return LhucSpeakers(bank)
+
+    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
+        """Read the speakers that ``LhucSpeakers.save`` wrote."""
+        return Lhuc(self.config.lhuc).load(model, folder)
+
+    @property
+    def _shape(self) -> dict[str, int | None]:
+        """Options that the kept tensors' shapes follow from."""
+        return {"dimensions": self.config.dimensions, "hidden_units": self.config.hidden_units}
+
+    def _fit(self, gates: nn.ModuleList, conditioning: torch.Tensor, targets: list[torch.Tensor]) -> None:
+        """Least squares: the gates' r (S, H) against the training speakers'."""
+        optimizer = _adam(gates, self.config.learning_rate, self.config.weight_decay)
+        for _ in range(self.config.steps):
+            optimizer.zero_grad(set_to_none=True)
+            errors = [(gate.r(conditioning) - r).square() for gate, r in zip(_each(gates), targets, strict=True)]
+            torch.stack([error.sum(1).mean() for error in errors]).sum().backward()
+            optimizer.step()
+
+    def _fit_jointly(
+        self,
+        gates: nn.ModuleList,
+        conditioning: torch.Tensor,
+        model: Dnn,
+        bank: SpeakerBank,
+        training: Mapping[str, SpeakerFrames],
+        seed: int,
+    ) -> None:
+        """The cross-entropy of the training speakers' frames, through the gates of all layers."""
+        gate_of = {site.name: gate for site, gate in zip(bank.sites, _each(gates), strict=True)}
+        optimizer = _adam(gates, self.config.joint_learning_rate, self.config.weight_decay)
+        # A sweep a time: a descent of several may go over some speakers' sweeps before it comes to others.
+        descent = Lhuc(self.config.lhuc.model_copy(update={"sweeps": 1, "prior_deviation": None}))
+        with bank.computed(lambda site, rows: gate_of[site].r(conditioning[rows - 1])):
+            for sweep in range(self.config.joint_sweeps):
+                descent.adapt(bank, model, training, seed + sweep, optimizer)
+
+
+def _gates(bank: SpeakerBank, inputs: int, hidden: int | None, seed: int) -> nn.ModuleList:
+    generator = torch.Generator().manual_seed(seed)
+    gates = nn.ModuleList(Gate(inputs, site.width, hidden, bank.amplitude, generator) for site in bank.sites)
+    return gates.to(bank.tables[0])
+
+
+def _each(gates: nn.ModuleList) -> list[Gate]:
+    return [gate for gate in gates if isinstance(gate, Gate)]
+
+
+def _adam(gates: nn.ModuleList, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    weights = [parameter for parameter in gates.parameters() if parameter.dim() > 1]
+    biases = [parameter for parameter in gates.parameters() if parameter.dim() == 1]
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+def _statistics(bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerFrames]) -> torch.Tensor:
+    """Mean activations of the units that get amplitudes, unscaled, layer by layer side by side: shape (S, W)."""
+    adapted = {site.name for site in bank.sites}
+    means = []
+    with frozen(model), torch.no_grad():
+        for frames in speakers.values():
+            total = torch.zeros(sum(site.width for site in bank.sites), dtype=torch.float64)
+            for utterance in torch.from_numpy(frames.features).split(frames.lengths):
+                hidden, activations = splice(utterance, model.config.context).to(model.log_prior.device), []
+                for number, layer in enumerate(model.hidden):
+                    hidden = layer(hidden)
+                    if f"hidden.{number}.activation" in adapted:
+                        activations.append(hidden.double().sum(0).cpu())
+                total += torch.cat(activations)
+            means.append(total / len(frames.features))
+    return torch.stack(means).to(bank.tables[0])

@@ -1,0 +1,215 @@
+"""Speakers on disk: the rows of very many in one file that opens in milliseconds and is read a speaker at a time.
+
+The file is a safetensors file of four tensors, memory-mapped. r is in the order in which speakers were written;
+names are found by bisection, so that neither names nor rows are read before they are asked for.
+
+    r          (S, W)    a row a speaker: his r at all sites side by side, W the sites' widths together
+    name_ends  (S,)      int32: where each name ends in ``names``
+    rows       (S,)      int32: the row of r of each name
+    names      (bytes,)  uint8: the names in UTF-8, ascending, one after the other
+
+A bank takes speakers from an archive as it needs them (``bank.open_archive``, ``bank.fetch``). An archive is
+never changed: more speakers make a new one, ``write_archive(path, chain(archive.states(), bank.states(new)))``.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import CheckpointError, SpeakerError
+from lhuc_asr.lhuc.site import Site
+from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name
+
+FORMAT = "lhuc-archive-1"
+_TYPES = {torch.float32: "F32", torch.float64: "F64"}
+# The header stands at the file's start, and how many speakers follow is known at its end: room for any number.
+_ANY_NUMBER = 10**18
+
+
+def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
+    """Write speakers into an archive, whole or not at all, holding one of them in memory at a time.
+
+    Args:
+        path: The archive; what was there is replaced.
+        states: Speakers in any order: ``bank.states()``, ``archive.states()``, files, or several of these chained.
+
+    Returns:
+        The number of speakers, row 0 counted.
+
+    Raises:
+        SpeakerError: There is no speaker, or one comes twice.
+        ModelMismatchError: They do not belong to one model, its sites and one amplitude.
+    """
+    rows: dict[bytes, int] = {}
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+        first: SpeakerState | None = None
+        for state in states:
+            if first is None:
+                first = state
+                room = len(_header(first, _ANY_NUMBER, _ANY_NUMBER))
+                file.write(bytes(8 + room))
+            state.check_fits(first.sites, first.amplitude, first.model)
+            if state.speaker:
+                check_speaker_name(state.speaker)
+            name = state.speaker.encode()
+            if name in rows:
+                raise SpeakerError(f"{path}: speaker {state.speaker!r} comes twice; give each speaker one name")
+            rows[name] = len(rows)
+            file.write(_bytes(_row(state, _dtype(first))))
+        if first is None:
+            raise SpeakerError(f"{path}: no speaker to write")
+        names = sorted(rows)
+        for table in (list(accumulate(map(len, names))), [rows[name] for name in names]):
+            file.write(_bytes(torch.tensor(table, dtype=torch.int32)))
+        file.write(b"".join(names))
+        file.seek(0)
+        _write_header(file, _header(first, len(rows), sum(map(len, names))), room)
+    return len(rows)
+
+
+class SpeakerArchive:
+    """An archive, open for reading.
+
+    Args:
+        path: What ``write_archive`` wrote.
+
+    Attributes:
+        path: The file.
+        sites: The sites that its rows belong to.
+        amplitude: Name of the amplitude function.
+        model: ``model_hash`` of the model that they belong to.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, or no archive.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                description = json.loads((file.metadata() or {}).get("description", "{}"))
+                # Views of the memory map: nothing is read here.
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: no such archive of speakers") from error
+        except (SafetensorError, OSError, MemoryError, ValueError) as error:
+            raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
+        found = description.get("format") if isinstance(description, dict) else None
+        if found != FORMAT:
+            raise CheckpointError(f"{path}: expected an archive of format {FORMAT!r}, found {found!r}")
+        try:
+            self.sites = tuple(Site(str(n), int(w), int(d), int(b)) for n, w, d, b in description["sites"])
+            self.amplitude, self.model = (str(description[key]) for key in ("amplitude", "model"))
+            self._r, self._ends, self._order, self._names = (tensors[key] for key in _TENSORS)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: damaged, its description does not fit ({error!r}); copy it again"
+            ) from error
+        count, width = len(self._ends), sum(site.width for site in self.sites)
+        whole = self._r.shape == (count, width) and self._r.dtype in _TYPES and self._order.shape == (count,)
+        if not whole or not count or self._names.shape != (int(self._ends[-1]),):
+            raise CheckpointError(f"{path}: damaged, its tables do not fit each other; copy it again")
+
+    def __len__(self) -> int:
+        """Number of speakers, row 0 counted."""
+        return len(self._ends)
+
+    def __contains__(self, speaker: object) -> bool:
+        """Whether the archive has a speaker."""
+        return isinstance(speaker, str) and self._find(speaker) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in order."""
+        return (self._name(position).decode() for position in range(len(self)))
+
+    def state(self, speaker: str) -> SpeakerState:
+        """Read one speaker.
+
+        Raises:
+            SpeakerError: The archive does not have him.
+            CheckpointError: His row is damaged.
+        """
+        position = self._find(speaker)
+        if position is None:
+            raise SpeakerError(f"{self.path}: speaker {speaker!r} is not among its {len(self)}; adapt to him first")
+        row = int(self._order[position])
+        if not 0 <= row < len(self):
+            raise CheckpointError(f"{self.path}: damaged at speaker {speaker!r}; copy it again")
+        values = self._r[row].clone()
+        if not bool(values.isfinite().all()):
+            raise CheckpointError(
+                f"{self.path}: speaker {speaker!r}: r is not finite, the file is damaged; copy it again, or adapt the "
+                "speaker again"
+            )
+        parts = values.split([site.width for site in self.sites])
+        r = {site.name: part for site, part in zip(self.sites, parts, strict=True)}
+        return SpeakerState(speaker, self.amplitude, self.model, self.sites, r)
+
+    def states(self, speakers: Iterable[str] | None = None) -> Iterator[SpeakerState]:
+        """Read some speakers, one after the other; all of them where none are named."""
+        return (self.state(speaker) for speaker in (self if speakers is None else speakers))
+
+    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+        """Refuse an archive that belongs to something else; see ``SpeakerState.check_fits``."""
+        nobody = SpeakerState("", self.amplitude, self.model, self.sites, {})
+        nobody.check_fits(sites, amplitude, model, self.path)
+
+    def _find(self, speaker: str) -> int | None:
+        name = speaker.encode(errors="replace")
+        position = bisect_left(range(len(self)), name, key=self._name)
+        return position if position < len(self) and self._name(position) == name else None
+
+    def _name(self, position: int) -> bytes:
+        start = int(self._ends[position - 1]) if position else 0
+        return bytes(self._names[start : int(self._ends[position])].tolist())
+
+
+_TENSORS = ("r", "name_ends", "rows", "names")
+
+
+def _row(state: SpeakerState, dtype: torch.dtype) -> Tensor:
+    row = torch.cat([state.r[site.name].detach().cpu() for site in state.sites])
+    if row.dtype != dtype:
+        raise SpeakerError(f"speaker {state.speaker!r}: r is {row.dtype}, the archive's first {dtype}; convert it")
+    return row
+
+
+def _dtype(state: SpeakerState) -> torch.dtype:
+    return state.r[state.sites[0].name].dtype
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    content: bytes = tensor.numpy().tobytes()
+    return content
+
+
+def _header(like: SpeakerState, count: int, name_bytes: int) -> bytes:
+    """The JSON header of a safetensors file: types, shapes, and places in what follows it."""
+    dtype, width = _dtype(like), sum(site.width for site in like.sites)
+    description = {
+        "format": FORMAT,
+        "amplitude": like.amplitude,
+        "model": like.model,
+        "sites": [[site.name, site.width, site.dim, site.batch_dim] for site in like.sites],
+    }
+    header: dict[str, Any] = {"__metadata__": {"description": json.dumps(description)}}
+    shapes = ((_TYPES[dtype], dtype.itemsize, [count, width]), ("I32", 4, [count]), ("I32", 4, [count]))
+    end = 0
+    for name, (kind, size, shape) in zip(_TENSORS, (*shapes, ("U8", 1, [name_bytes])), strict=True):
+        start, end = end, end + size * torch.Size(shape).numel()
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    return json.dumps(header).encode()
+
+
+def _write_header(file: IO[bytes], header: bytes, room: int) -> None:
+    file.write(room.to_bytes(8, "little") + header.ljust(room))

@@ -1,0 +1,85 @@
+"""Gates: amplitudes that a small network predicts from what is known of a speaker, or of a recommender's user.
+
+    n = ReLU(U c + a)            the hidden layer, where there is one; without it n = c
+    r = W n + b
+    delta = scale(r)             2 sigmoid(r), exp(r), r; or sigmoid(r)
+
+c is the conditioning vector: a speaker's statistics, an embedding. With a hidden layer and 2 sigmoid this is the
+GateNU of PEPNet (Chang et al., KDD 2023), and of PPNet before it; without a hidden layer it is a linear map from c
+to r, one column a number of c. W starts at 0 and b where the scale is 1, so that a fresh gate is exactly 1 for
+every c and changes nothing; it learns all the same, first W and b, then what is below.
+
+r is what a bank holds, so a gate can fill a bank's rows, or stand in for them: ``bank.computed``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
+
+
+class Gate(nn.Module):
+    """A network from a conditioning vector to amplitudes.
+
+    Args:
+        inputs: Numbers in the conditioning vector, I.
+        units: Amplitudes, H.
+        hidden: Units of the hidden layer; None: there is none.
+        scale: ``2sigmoid``, ``exp``, ``identity`` or another amplitude, which start at 1; or ``sigmoid``, whose
+            range (0, 1) has no 1: it starts at 1/2.
+        generator: Of the hidden layer's start (He et al. 2015); needed where there is one.
+
+    Attributes:
+        hidden: The map U, a; None where there is none.
+        output: The map W, b to r.
+
+    Raises:
+        ConfigError: A hidden layer without a generator, or an unknown scale.
+
+    Example:
+        >>> gate = Gate(inputs=3, units=2)
+        >>> gate(torch.tensor([[5.0, -1.0, 2.0]])).tolist()
+        [[1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        hidden: int | None = None,
+        scale: str | Amplitude = "2sigmoid",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self._scale = torch.sigmoid if scale == "sigmoid" else amplitude(scale)
+        self.hidden = None
+        if hidden is not None:
+            if generator is None:
+                raise ConfigError(f"a gate with {hidden} hidden units starts at random: pass generator=")
+            self.hidden = nn.Linear(inputs, hidden)
+            nn.init.kaiming_uniform_(self.hidden.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(self.hidden.bias)
+        self.output = nn.Linear(inputs if hidden is None else hidden, units)
+        nn.init.zeros_(self.output.weight)
+        nn.init.constant_(self.output.bias, self._scale.neutral if isinstance(self._scale, Amplitude) else 0.0)
+
+    def r(self, conditioning: Tensor) -> Tensor:
+        """The parameters before the scale.
+
+        Args:
+            conditioning: c, shape (..., I).
+
+        Returns:
+            Shape (..., H).
+        """
+        if self.hidden is not None:
+            conditioning = torch.relu(self.hidden(conditioning))
+        r: Tensor = self.output(conditioning)
+        return r
+
+    def forward(self, conditioning: Tensor) -> Tensor:
+        """The amplitudes delta, shape (..., H), of conditioning vectors, shape (..., I)."""
+        return self._scale(self.r(conditioning))

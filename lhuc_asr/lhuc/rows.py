@@ -1,0 +1,217 @@
+"""Rows of speakers: names, and a table (S + 1, H) of the parameters r a site.
+
+Row 0 is the speaker-independent transform; speakers' rows start where it is. The gradients of the tables are
+sparse and name the rows that took part, so train them with ``optimizer``: see row_optim. What the rows do to a
+model is the business of bank.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
+from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
+from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowOptimizer, RowTable, refuse_foreign_optimizers
+from lhuc_asr.lhuc.site import Site
+from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, check_speaker_name, not_finite
+
+Unknown = Literal["error", "si"]
+
+
+class SpeakerRows(nn.Module):
+    """The rows of many speakers at some sites.
+
+    Args:
+        sites: Where the amplitudes belong.
+        xi: The amplitude function.
+        dtype: Of the tables.
+        device: Theirs.
+
+    Attributes:
+        sites: The sites, in the model's order.
+        amplitude: The amplitude function xi.
+        tables: A table (S + 1, H) a site.
+    """
+
+    def __init__(
+        self,
+        sites: Iterable[Site],
+        xi: str | Amplitude = "exp",
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        self.sites = tuple(sites)
+        self.amplitude = amplitude(xi)
+        self.tables = nn.ParameterList(
+            RowTable(torch.full((1, site.width), self.amplitude.neutral, dtype=dtype, device=device))
+            for site in self.sites
+        )
+        self._table_of = {site.name: number for number, site in enumerate(self.sites)}
+        self._rows = {SPEAKER_INDEPENDENT: 0}
+        refuse_foreign_optimizers()
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of rows 1 to S, in order."""
+        return tuple(self._rows)[1:]
+
+    def row(self, speaker: str) -> int:
+        """The row of a speaker; "" is row 0.
+
+        Raises:
+            SpeakerError: The bank does not know the name.
+        """
+        if speaker not in self._rows:
+            near = difflib.get_close_matches(str(speaker), self.speakers, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"it has {len(self.speakers)} speakers."
+            raise SpeakerError(
+                f"speaker {speaker!r} is not in the bank; {hint} Add it with bank.add([...]), or use the "
+                'speaker-independent row 0: bank.rows_of(names, unknown="si")'
+            )
+        return self._rows[speaker]
+
+    def rows_of(self, names: Iterable[str], unknown: Unknown = "error") -> Tensor:
+        """The rows of speakers, shape (number of names,), int64.
+
+        Args:
+            names: Speakers; "" is row 0.
+            unknown: What a name that the bank does not know is: an error, or row 0 ("si").
+        """
+        known = self._rows
+        rows = [known.get(name, 0) if unknown == "si" else self.row(name) for name in names]
+        return torch.tensor(rows, dtype=torch.int64, device=self.tables[0].device)
+
+    def add(self, speakers: Iterable[str]) -> None:
+        """Append rows that start where row 0 is: neutral, or what adaptive training has learned.
+
+        Raises:
+            SpeakerError: A name is taken, or cannot be a file's name; then no row is added.
+        """
+        names = list(speakers)
+        taken = dict(self._rows)
+        for name in names:
+            check_speaker_name(name)
+            if name in taken:
+                raise SpeakerError(f"speaker {name!r} is in the bank already; give each speaker one name")
+            taken[name] = len(taken)
+        if names:
+            self._rows = taken
+            self._replace_tables(lambda table: torch.cat([table, table[:1].expand(len(names), -1)]))
+
+    def drop(self, speakers: Iterable[str]) -> None:
+        """Remove speakers; the rows after them move up.
+
+        Raises:
+            SpeakerError: A name is unknown, or is row 0's.
+        """
+        gone = self._speaker_rows(speakers)
+        kept = torch.tensor([row for row in self._rows.values() if row not in gone], device=self.tables[0].device)
+        names = [name for name, row in self._rows.items() if row not in gone]
+        self._rows = {name: row for row, name in enumerate(names)}
+        self._replace_tables(lambda table: table[kept])
+
+    def reset(self, speakers: Iterable[str]) -> None:
+        """Set speakers back to row 0.
+
+        Raises:
+            SpeakerError: A name is unknown, or is row 0's.
+        """
+        rows = torch.tensor(sorted(self._speaker_rows(speakers)), dtype=torch.int64, device=self.tables[0].device)
+        self._replace_tables(lambda table: table.index_copy(0, rows, table[:1].expand(len(rows), -1)))
+
+    def stored_r(self, site: str, rows: Tensor) -> Tensor:
+        """The unconstrained parameters of some rows at a site, shape (N, H); the gradient names the rows.
+
+        Args:
+            site: A site's name.
+            rows: Shape (N,), int64.
+        """
+        table = self._table(site)
+        r: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
+        return r
+
+    def r(self, site: str, rows: Tensor) -> Tensor:
+        """What the amplitudes of some rows at a site are made of, shape (N, H); here what is stored."""
+        return self.stored_r(site, rows)
+
+    def check_finite(self, rows: Tensor) -> None:
+        """Refuse rows that hold NaN or infinity.
+
+        Args:
+            rows: Shape (N,), int64.
+
+        Raises:
+            SpeakerError: With the speaker, the site and what to do.
+        """
+        # One question a call, not one a site: on a GPU every answer is waited for.
+        rows = rows.to(self.tables[0].device)
+        if bool(torch.stack([table.detach()[rows].isfinite().all() for table in self.tables]).all()):
+            return
+        names = list(self._rows)
+        for site, table in zip(self.sites, self.tables, strict=True):
+            for row in rows.tolist():
+                if not bool(table.detach()[row].isfinite().all()):
+                    raise not_finite(names[row], site.name)
+
+    def xi(self, site: str, rows: Tensor) -> Tensor:
+        """The amplitudes xi(r) of some rows at a site, shape (N, H)."""
+        return self.amplitude(self.r(site, rows))
+
+    def optimizer(self, name: str, **options: Any) -> RowOptimizer:
+        """An optimizer that moves only the rows that took part: "sgd" or "adam".
+
+        Args:
+            name: Which.
+            options: Those of RowSGD (lr, momentum, weight_decay) or RowAdam (lr, betas, eps, weight_decay).
+
+        Raises:
+            ConfigError: No such optimizer or option.
+        """
+        if name not in OPTIMIZERS:
+            raise ConfigError(f"no row-wise optimizer is called {name!r}; known: {', '.join(OPTIMIZERS)}")
+        try:
+            return OPTIMIZERS[name](self.parameters(), **options)
+        except TypeError as error:
+            raise ConfigError(f"optimizer {name!r} with options {sorted(options)}: {error}") from error
+
+    def _table(self, site: str) -> Tensor:
+        if site not in self._table_of:
+            raise SiteError(f"site {site!r} is not in the bank; it has {', '.join(self._table_of)}")
+        table: Tensor = self.tables[self._table_of[site]]
+        return table
+
+    def side_by_side(self) -> Tensor:
+        """A copy of all rows, the sites' r side by side: shape (S + 1, W), W the sites' widths together."""
+        return torch.cat([table.detach() for table in self.tables], dim=1)
+
+    def fill(self, r: Mapping[str, Tensor]) -> None:
+        """Set rows 1 to S.
+
+        Args:
+            r: Each site's name -> shape (S, H), or (H,) for all alike.
+        """
+        with torch.no_grad():
+            for site, table in zip(self.sites, self.tables, strict=True):
+                table[1:] = r[site.name]
+                table.edition += 1
+
+    def _speaker_rows(self, speakers: Iterable[str]) -> set[int]:
+        rows = {self.row(name) for name in speakers}
+        if 0 in rows:
+            raise SpeakerError("row 0 is the speaker-independent transform and always exists; name a speaker")
+        return rows
+
+    def _replace_tables(self, change: Callable[[Tensor], Tensor]) -> None:
+        # The parameter stays the same object, so that whoever holds it goes on with the new rows; the edition
+        # tells optimizers that their state belongs to the old ones.
+        for table in self.tables:
+            table.data = change(table.data)
+            table.grad = None
+            table.edition += 1

@@ -1,0 +1,45 @@
+"""A small network, sure of what it says, and speakers for whom its units are scaled by amplitudes that we know."""
+
+import numpy as np
+import torch
+
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.features.context import splice
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+
+WIDTH, PDFS, UNITS = 6, 8, 16
+
+
+def small_dnn() -> Dnn:
+    """Two hidden layers of 16, context 1, 8 pdfs; its dropout is not for adaptation."""
+    made = Dnn(DnnConfig(hidden_layers=2, hidden_units=UNITS, context=1, dropout=0.3), WIDTH, PDFS)
+    generator = torch.Generator().manual_seed(0)
+    made.initialise(generator)
+    torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)
+    with torch.no_grad():
+        # Units are on half of the time: without this all frames were of the same few pdfs.
+        made.output.bias.copy_(-0.5 * made.output.weight.sum(1))
+    return made.eval()
+
+
+def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0):
+    """Random features of that standard deviation, and pdfs drawn from the network with these amplitudes (2 x 16)."""
+    generator = torch.Generator().manual_seed(seed)
+    features = scale * torch.randn(frames, WIDTH, generator=generator)
+    hidden = splice(features, 1)
+    with torch.no_grad():
+        for number, layer in enumerate(model.hidden):
+            hidden = layer.activation(layer.linear(hidden))
+            if log_amplitudes is not None:
+                hidden = hidden * log_amplitudes[number].exp()
+        pdfs = torch.multinomial(torch.softmax(model.output(hidden), 1), 1, generator=generator).squeeze(1)
+    targets = FrameTargets.certain(pdfs.numpy().astype(np.int32), np.full(frames, weight, np.float32))
+    return SpeakerFrames(features.numpy(), (frames,), targets)
+
+
+def cross_entropy_of(model: Dnn, found, name: str, frames: SpeakerFrames) -> float:
+    """Mean cross-entropy of a speaker's frames with the amplitudes that were found for him."""
+    spliced = splice(torch.from_numpy(frames.features), 1)
+    pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()
+    with torch.no_grad(), found.applied(model, name):
+        return float(torch.nn.functional.cross_entropy(model(spliced), pdfs))
