@@ -2,7 +2,7 @@
 # make test    the tests
 # make check   what CI runs: format, lint, types, architecture, tests
 # make slow    tests that take minutes
-# make benchmarks   ratios against the bare work (benchmarks/two_pass.py needs an experiment)
+# make benchmarks   ratios against the bare work (benchmarks/two_pass.py and lattice.py need an experiment)
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
@@ -42,7 +42,7 @@ format: setup
 	$(BIN)/ruff format .
 
 benchmarks: setup
-	for name in features viterbi training_step adaptation_step; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in features viterbi training_step adaptation_step adaptation; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv build *.egg-info

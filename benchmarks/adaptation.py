@@ -52,10 +52,10 @@ def main() -> None:
         rows,
     )
 
-    model, many, sweeps = network(NARROW), speaker_data(32, utterances=4), SWEEPS
+    model, many = network(NARROW), speaker_data(32, utterances=4)
     turns = Turns({"32": lambda: estimate(model, many), "1": lambda: estimate(model, {"0": many["0"]})}, clock=clock)
     show(
-        f"12 s a speaker, 5 x 512, {sweeps} sweeps: 32 speakers together against one (aim: at most 32)",
+        f"12 s a speaker, 5 x 512, {SWEEPS} sweeps: 32 speakers together against one (aim: at most 32)",
         ["speakers", "seconds"],
         [[count, turns.of(count)] for count in ("1", "32")] + [["32 / 1", turns.ratio("32", "1")]],
     )
@@ -90,14 +90,14 @@ def speaker_data(speakers: int, utterances: int = UTTERANCES) -> dict[str, Speak
 
 def estimate(model: Dnn, data: dict[str, SpeakerFrames], bfloat16: bool = False) -> object:
     """The package's way."""
-    options = LhucConfig(optimizer="adam", learning_rate=0.003, sweeps=SWEEPS, batch_size=BATCH, bfloat16=bfloat16)
+    options = LhucConfig(sweeps=SWEEPS, batch_size=BATCH, kl_weight=0.0, bfloat16=bfloat16)
     return Lhuc(options).estimate(model, data, seed=1)
 
 
 def plain(model: Dnn, data: SpeakerFrames) -> None:
     """The same steps with hooks, autograd, and gradients of everything."""
     bank = attach(model, "hidden.*.activation", ["0"])
-    optimizer = bank.optimizer("adam", lr=0.003)
+    optimizer = bank.optimizer("adam", lr=0.005)
     features = torch.from_numpy(data.features)
     spliced = torch.cat([splice(part, CONTEXT) for part in features.split(data.lengths)])
     pdfs, posteriors = torch.from_numpy(data.targets.pdf).long(), torch.from_numpy(data.targets.posterior)

@@ -66,13 +66,11 @@ class Occupancy:
 
     Attributes:
         log_total: Log of the sum of the paths' weights.
-        node: Posterior of passing through each node, shape (N,), float64.
         arc: Posterior of each arc, shape (A,), float64.
         entering: Posterior of each arc among those that enter its target, shape (A,), float64.
     """
 
     log_total: float
-    node: np.ndarray
     arc: np.ndarray
     entering: np.ndarray
 
@@ -101,7 +99,7 @@ def best_path(lattice: Lattice) -> tuple[np.ndarray, float]:
 
 
 def forward_backward(lattice: Lattice) -> Occupancy:
-    """Posteriors of nodes and arcs, float64."""
+    """Posteriors of arcs, float64."""
     log_weight = lattice.log_weight
     forward, backward = _forward_backward(lattice.source, lattice.target, log_weight, -lattice.final)
     log_total = float(backward[0])
@@ -110,7 +108,6 @@ def forward_backward(lattice: Lattice) -> Occupancy:
     reached = np.where(np.isfinite(forward), forward, 0.0)[lattice.target]
     return Occupancy(
         log_total=log_total,
-        node=np.exp(forward + backward - log_total),
         arc=np.exp(through + backward[lattice.target] - log_total),
         entering=np.exp(through - reached),
     )
@@ -215,7 +212,7 @@ def _latest_word(
     wanted: int,
 ) -> np.ndarray:
     """Posterior, frame after frame, of the paths whose latest word is the wanted one, shape (T,)."""
-    share = np.zeros(target[-1] + 1)  # of the paths into a node, those whose latest word is the wanted one
+    share = np.zeros(target.max() + 1)  # of the paths into a node, those whose latest word is the wanted one
     mass = np.zeros(frame[-1] + 1)
     for arc in range(len(source)):
         latest = share[source[arc]] if word[arc] == 0 else np.float64(word[arc] == wanted)

@@ -33,14 +33,15 @@ class LatticeConfig(StrictModel):
 
     Attributes:
         beam: Paths that cost this much more than the best are left out.
-        max_arcs: Arcs for each frame, on average, at most; where there are more, the beam is narrowed.
-        max_tokens: Tokens of an utterance at most, 20 bytes each; where there are more, the utterance is searched
-            again with half as many active states.
+        max_arcs: Arcs for each frame, on average, at most, about 100 bytes each; where there are more, the beam is
+            narrowed.
+        max_tokens: States that are kept of all frames together, at most, 20 bytes each; where there are more, the
+            utterance is searched again with half as many active states.
         candidates: Pdfs whose posteriors are told for each frame, the most probable.
     """
 
     beam: float = Field(8.0, gt=0.0, allow_inf_nan=False)
-    max_arcs: int = Field(500, ge=20)
+    max_arcs: int = Field(1000, ge=20)
     max_tokens: int = Field(10_000_000, ge=1000)
     candidates: int = Field(8, ge=1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lhuc_asr.base.errors import SearchError
 from lhuc_asr.decode.const_fst import ArcTable
 from lhuc_asr.decode.graph import GRAPH_FILE, DecodingGraph
 from lhuc_asr.decode.lattice import (
@@ -215,3 +216,11 @@ def test_words_are_as_probable_as_the_paths_that_have_them_at_that_time(seed, tm
         expected.append(min(1.0, max([emitted, *latest[begin:end]])))
     assert word_frames(lattice, path).tolist() == [frame for _, frame in spoken]
     np.testing.assert_allclose(word_confidences(lattice, forward_backward(lattice), path), expected, atol=1e-5)
+
+
+def test_a_graph_whose_paths_end_too_early_loses_them_all(tmp_path):
+    table = ArcTable.of([(0, 1, 0, 0.0, 1)], {1: 0.0})
+    table.write(tmp_path / GRAPH_FILE)
+    graph = DecodingGraph(tmp_path, WORDS, np.array([0], np.int32), 1, 1, 2, 1)
+    with pytest.raises(SearchError, match="u: the search lost every path"):
+        searcher(graph).search("u", np.zeros((2, 1), np.float32))
