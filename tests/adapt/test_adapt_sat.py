@@ -321,7 +321,11 @@ def test_a_new_speaker_on_the_folded_network_starts_at_row_zero(tmp_path):
     source = _source(4, {"new": (3.0, 0.5)}, 60)
     pdfs = np.maximum(source.targets, 0)
     frames = SpeakerFrames(source.features, (60,), FrameTargets.certain(pdfs, np.ones(60, np.float32)))
-    adapted = Lhuc(LhucConfig(batch_size=60, sweeps=3)).estimate(model, {"new": frames}, 1).bank
+    adapted = (
+        Lhuc(LhucConfig(optimizer="sgd", learning_rate=0.8, batch_size=60, sweeps=3))
+        .estimate(model, {"new": frames}, 1)
+        .bank
+    )
 
     bank.add(["new"])
     bank.attach()
