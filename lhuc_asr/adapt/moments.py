@@ -45,7 +45,7 @@ FRAMES_AT_ONCE = 1_024
 # A pdf's mean activations rest on its frames and on so many of the overall mean: neighbouring frames repeat each other,
 # and a pdf that is in one or two words of the training data says little.
 PDF_PRIOR_FRAMES = 10.0
-# Amplitudes stay within [1/4, 4] (2sigmoid: 7/4): beyond lie only units that hardly ever fire, whose ratio is noise.
+# Amplitudes stay within [1/4, 4] (2sigmoid: 7/4): the ratio of a unit that hardly ever fires is mostly noise.
 LARGEST_AMPLITUDE = 4.0
 
 
@@ -56,8 +56,9 @@ class MomentsConfig(StrictModel):
         kind: Of technique.
         amplitude: xi.
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None all.
-        prior_frames: tau, pseudo-frames of the mean activation. With the default, half a minute of speech (3,000 frames)
-            goes less than half of the way: less of a pull made a speaker's other recordings no better recognised.
+        prior_frames: tau, pseudo-frames of the mean activation. With the default, half a minute of speech (3,000
+            frames) goes less than half of the way: so the frame cross-entropy of held-out speakers' other recordings
+            was lowest, or next to it, on AN4 and on LibriSpeech.
         descent: Gradient descent that starts from the matched amplitudes; None for none.
     """
 
