@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import FoldError
+from lhuc_asr.base.errors import CheckpointError, FoldError, SpeakerError
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.bank import SpeakerBank
@@ -102,6 +102,8 @@ def train_speaker_adaptive(
     try:
         rows = _Rows(bank, training, config)
         train(model, training, heldout, trainer, state_path, seed, device, on_epoch, rows)
+    except SpeakerError as error:  # a row that is not finite is noticed before the loss is
+        raise CheckpointError(f"training diverged, lower {rows.rates} ({error})") from error
     finally:
         bank.detach()
     return bank

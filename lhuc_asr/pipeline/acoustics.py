@@ -119,6 +119,11 @@ def reference_targets(
     store = FeatureStore(layout.features(split))
     transcripts = _transcripts(layout, split, (1.0,), lexicon)
     known = [utterance for utterance in store.utterances if not lexicon.missing(transcripts[utterance.id])]
+    if len(known) < len(store.utterances):
+        left_out = len(store.utterances) - len(known)
+        logger.info("%s: %d utterances have words that the lexicon lacks; no reference targets", split, left_out)
+    if not known:
+        return {}
     graphs = transcript_graphs(known, transcripts, lexicon, topology)
     scores = score_blocks(model, store, known)
     return align_blocks(scores, graphs, config.workers, config.monophone.max_unaligned)[0]

@@ -96,7 +96,7 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
 ):
     """New speakers of the same prior: ten frames, and three hundred; the loss is that of frames not adapted on."""
     known, mean, deviation = training
-    options = LhucConfig(optimizer="adam", learning_rate=0.03, sweeps=25, batch_size=64)
+    options = LhucConfig(learning_rate=0.03, sweeps=25, kl_weight=0.0, batch_size=64)
     generator = torch.Generator().manual_seed(8)
     drawn = {f"n{n}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(6)}
     held = {name: speaker_of(900 + n, 500, r) for n, (name, r) in enumerate(drawn.items())}
@@ -118,7 +118,7 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
 
 
 def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, speaker_of, tmp_path):
-    options = LhucConfig(optimizer="adam", learning_rate=0.02, sweeps=10, batch_size=64)
+    options = LhucConfig(learning_rate=0.02, sweeps=10, kl_weight=0.0, batch_size=64)
     training = {f"t{n}": speaker_of(n, 100) for n in range(3)}
     Bayes(BayesConfig(lhuc=options, around="speakers"), tmp_path).prepare(small, training, seed=0)
     means = load_tensors(tmp_path / PRIOR_FILE)[0]
@@ -133,7 +133,7 @@ def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, sp
 
 
 def test_a_prior_around_row_zero_starts_from_the_network_as_it_is(small, speaker_of, tmp_path):
-    options = LhucConfig(optimizer="adam", learning_rate=0.02, sweeps=3, batch_size=64)
+    options = LhucConfig(learning_rate=0.02, sweeps=3, kl_weight=0.0, batch_size=64)
     config = BayesConfig(lhuc=options, estimate="map", around="row 0", prior_weight=1e6)
     method = Bayes(config, tmp_path)
     method.prepare(small, {f"t{n}": speaker_of(n, 100) for n in range(3)}, seed=0)

@@ -11,7 +11,7 @@ from lhuc_asr.adapt.predicted import GATES_FILE, Predicted, PredictedConfig
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.checkpoint import load_tensors
 
-PLAIN = LhucConfig(optimizer="adam", learning_rate=0.05, sweeps=4, batch_size=64)
+PLAIN = LhucConfig(learning_rate=0.05, sweeps=4, kl_weight=0.0, batch_size=64)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchErro
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 
-PLAIN = LhucConfig(optimizer="adam", learning_rate=0.05, sweeps=2, batch_size=32)
+PLAIN = LhucConfig(learning_rate=0.05, sweeps=2, kl_weight=0.0, batch_size=32)
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""Every kind of pass over the tiny experiment: targets, methods, data, networks."""
+
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.base.atomic import read_json
+from lhuc_asr.base.config import load_config
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+
+PASSES = """{
+  lhuc: {},
+  lattice: {targets: {kind: lattice, power: 2.0}},
+  confident: {targets: {kind: confidence, min_confidence: 0.5}},
+  twice: {targets: {source: lhuc}},
+  soft_twice: {targets: {source: lhuc, kind: lattice}},
+  oracle: {targets: {kind: reference}},
+  one_shot: {data: {one_shot: true}},
+  second: {data: {seconds: 1.0}},
+  moments: {method: {kind: moments}},
+  bayes: {method: {kind: bayes}},
+  subspace: {method: {kind: subspace, dimensions: 2}},
+  predicted: {method: {kind: predicted, dimensions: 2}},
+  sat_lhuc: {network: sat},
+}"""
+PREPARED = ("moments", "bayes", "subspace", "predicted")
+
+
+def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
+    """The networks, graphs and passes that were there before are not touched."""
+    names = load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [f"passes={PASSES}"]).passes
+    executed = run(copied, f"passes={PASSES}")
+    new = [name for name in names if name != "lhuc"]
+    splits = ("heldout", "test", "control")
+    expected = {"network sat", *(f"prepare {name}" for name in PREPARED)}
+    assert set(executed) == expected | {f"{name} over {split}" for split in splits for name in (*new, "sat_si")}
+    for split in ("test", "control"):
+        words = read_json(copied / "decode" / split / "si" / "wer.json")["words"]
+        for name in (*names, "sat_si"):
+            assert read_json(copied / "decode" / split / name / "wer.json")["words"] == words
+        table = (copied / "decode" / split / "table.txt").read_text(encoding="utf-8")
+        assert all(name in table for name in (*names, "sat_si"))
+    assert {path.stem for path in (copied / "speakers" / "one_shot" / "test").iterdir()} == {
+        "speaker-independent",
+        *(f"{speaker}.{half}" for speaker in (2001, 2002) for half in (1, 2)),
+    }
+    assert run(copied, f"passes={PASSES}") == []
+
+
+REFUSED = {
+    "passes={si: {}}": "'si' is the name of a pass without adaptation",
+    "passes={a: {targets: {source: b}}, b: {}}": "'a' adapts on 'b'; passes before it: sat_si, si",
+    "passes={}": "passes",
+    "passes={a: {targets: {power: 2.0}}}": "best_path targets have no posteriors",
+    "passes={a: {targets: {min_confidence: 0.5}}}": "best_path targets know no confidence",
+    "passes={a: {method: {kind: unknown}}}": "passes.a.method",
+    "passes={../a: {}}": "passes",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_passes_that_cannot_be_made_are_refused_before_anything_runs(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [override])
+    assert REFUSED[override] in str(caught.value)
+    assert "\n" not in str(caught.value)
