@@ -19,7 +19,7 @@ from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 DIMENSION, PDFS, CONTEXT, BATCH = 40, 105, 7, 256
-UTTERANCES, UTTERANCE_FRAMES = 12, 300  # 36 s a speaker
+UTTERANCES, UTTERANCE_FRAMES = 14, 256  # 36 s a speaker, in full mini-batches
 AIM = {512: 1.5, 2048: 1.2}
 
 
@@ -72,7 +72,7 @@ def products(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], obje
     weights = [torch.randn(above, below) for below, above in pairwise(widths)]
     values = [torch.randn(speakers * BATCH, width) for width in widths]
     results = [torch.empty_like(value) for value in values]
-    steps = -(-UTTERANCES * UTTERANCE_FRAMES // BATCH)
+    steps = UTTERANCES * UTTERANCE_FRAMES // BATCH
 
     def run() -> None:
         for step in range(sweeps * steps):
