@@ -76,18 +76,7 @@ def train_network(
         trainer: How it is trained.
         key: Of the stage; a training state with another key is not gone on from.
     """
-    stores = {split: FeatureStore(layout.features(split)) for split in (TRAIN, HELDOUT)}
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
-    targets = {
-        split: Alignment(alignment_path(layout, alignment, split), store).array for split, store in stores.items()
-    }
-    sources = {
-        split: FrameSource(store.array, targets[split], store.utterances, config.dnn.context)
-        for split, store in stores.items()
-    }
-    model = Dnn(config.dnn, config.features.dimension, topology.pdf_count)
-    model.initialise(torch.Generator().manual_seed(config.seed))
-    model.log_prior.copy_(priors(targets[TRAIN], topology.pdf_count, PRIOR_PSEUDO_FRAMES))
+    model, sources = untrained_network(config, layout, alignment)
     folder = layout.acoustic_model(name)
     state_path = folder / f"training-{key[:16]}.safetensors"
     metrics = layout.metrics
@@ -105,6 +94,20 @@ def train_network(
     # Kept until now for a run that is killed between the last epoch and here.
     for state in folder.glob("training-*.safetensors"):
         state.unlink()
+
+
+def untrained_network(config: ExperimentConfig, layout: Layout, alignment: str) -> tuple[Dnn, dict[str, FrameSource]]:
+    """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
+    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    sources = {}
+    for split in (TRAIN, HELDOUT):
+        store = FeatureStore(layout.features(split))
+        targets = Alignment(alignment_path(layout, alignment, split), store).array
+        sources[split] = FrameSource(store.array, targets, store.utterances, config.dnn.context)
+    model = Dnn(config.dnn, config.features.dimension, topology.pdf_count)
+    model.initialise(torch.Generator().manual_seed(config.seed))
+    model.log_prior.copy_(priors(sources[TRAIN].targets, topology.pdf_count, PRIOR_PSEUDO_FRAMES))
+    return model, sources
 
 
 def reference_targets(

@@ -6,15 +6,9 @@ import torch
 
 from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.base.atomic import atomic_folder
-from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
-from lhuc_asr.features.store import FeatureStore
-from lhuc_asr.hmm.alignment import Alignment
-from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.checkpoint import save_model
-from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path
+from lhuc_asr.pipeline.acoustics import MODEL_FILE, untrained_network
 from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
@@ -46,20 +40,7 @@ def train_sat(
         sat: How the speakers' rows are.
         key: Of the stage; a training state with another key is not gone on from.
     """
-    stores = {split: FeatureStore(layout.features(split)) for split in (TRAIN, HELDOUT)}
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
-    sources = {
-        split: FrameSource(
-            store.array,
-            Alignment(alignment_path(layout, alignment, split), store).array,
-            store.utterances,
-            config.dnn.context,
-        )
-        for split, store in stores.items()
-    }
-    model = Dnn(config.dnn, config.features.dimension, topology.pdf_count)
-    model.initialise(torch.Generator().manual_seed(config.seed))
-    model.log_prior.copy_(priors(sources[TRAIN].targets, topology.pdf_count, PRIOR_PSEUDO_FRAMES))
+    model, sources = untrained_network(config, layout, alignment)
     folder, metrics = layout.acoustic_model(name), layout.metrics
     bank = train_speaker_adaptive(
         model,
