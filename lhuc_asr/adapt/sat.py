@@ -14,7 +14,7 @@ keeps its averages for the row alone.
 The result is folded: an ordinary network, theta^0 in its weights, is what decodes and what is adapted to new
 speakers, from neutral amplitudes. That they start at row 0 is then no rule that anybody has to remember. With the
 training speakers' amplitudes over those of row 0 the folded network computes what the one that was trained computes.
-Only amplitudes that can be divided by each other allow this, exp and identity: docs/decisions/0004.
+Only amplitudes that can be divided by each other allow this, exp and identity: docs/decisions/0005.
 """
 
 from __future__ import annotations
