@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
     from lhuc_asr.pipeline.shares import shares
     from lhuc_asr.pipeline.splits import HELDOUT, test_names
-    from lhuc_asr.pipeline.two_pass import TwoPass
+    from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
 
     if not (Layout(folder).decode(HELDOUT, SI) / SEARCH_FILE).exists():
         sys.exit(
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
             first = two_pass.decode(pool, searches[SI])
         seconds["first pass"] = watch.seconds
         with stopwatch() as watch:
-            targets = two_pass.best_path_targets(first, plan.targets.silence_weight)
+            targets = two_pass.alignment_targets(targets_of(first), plan.targets.silence_weight)
             speakers = two_pass.adapt(method, targets, who, config.seed)
         seconds[f"adaptation, {SWEEPS} sweeps"] = watch.seconds
         with stopwatch() as watch:

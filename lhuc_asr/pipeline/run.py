@@ -198,7 +198,8 @@ def _pass_stage(
         after=after,
         options=[
             *(config.search, config.tuning if split == HELDOUT else None),
-            *((plan, config.method_of(plan), config.lattice) if plan is not None else ()),
+            *((plan, config.method_of(plan)) if plan is not None else ()),
+            *((config.lattice,) if plan is not None and plan.targets.kind in ("lattice", "confidence") else ()),
         ],
         outputs=pass_outputs(config, layout, split, name),
     )

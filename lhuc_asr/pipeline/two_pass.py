@@ -51,10 +51,6 @@ class TwoPass:
         found = pool.search_all(self.likelihoods(speakers, shares), search)
         return list(progress(found, title, len(self.store.utterances)))
 
-    def best_path_targets(self, hypotheses: Sequence[Hypothesis], silence_weight: float) -> dict[str, FrameTargets]:
-        """The pdf of each frame of each utterance on its best path."""
-        return self.alignment_targets(targets_of(hypotheses), silence_weight)
-
     def alignment_targets(self, pdfs: Mapping[str, np.ndarray], silence_weight: float) -> dict[str, FrameTargets]:
         """One pdf a frame (T,), of a best path or of the reference."""
         return {
