@@ -139,13 +139,13 @@ class DataConfig(StrictModel):
     Attributes:
         utterances: At most so many; which ones, the seed says.
         seconds: At most so much of them.
-        one_shot: Whether each half of a speaker's recordings is decoded with what was learned on the other half; else
-            all of them with what was learned on all.
+        mode: ``two_pass``: all of a speaker's recordings are decoded with what was learned on all. ``one_shot``: each
+            half with what was learned on the other half. ``online``: each with what was learned on those before it.
     """
 
     utterances: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0.0)
-    one_shot: bool = False
+    mode: Literal["two_pass", "one_shot", "online"] = "two_pass"
 
 
 class PassConfig(StrictModel):

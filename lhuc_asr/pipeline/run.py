@@ -198,7 +198,8 @@ def _pass_stage(
         after=after,
         options=[
             *(config.search, config.tuning if split == HELDOUT else None),
-            *((plan, config.method_of(plan)) if plan is not None else ()),
+            # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
+            *((plan.model_dump(mode="json", exclude_none=True), config.method_of(plan)) if plan is not None else ()),
             *((config.lattice,) if plan is not None and plan.targets.kind in ("lattice", "confidence") else ()),
         ],
         outputs=pass_outputs(config, layout, split, name),

@@ -31,22 +31,30 @@ def shares(store: FeatureStore, data: DataConfig, seed: int) -> list[Share]:
 
     Two-pass adaptation decodes all of a speaker's utterances with amplitudes estimated on them, or on as much of them
     as ``data`` allows. One-shot adaptation halves them: each half is decoded with amplitudes estimated on the other.
+    Online, each utterance is decoded with amplitudes estimated on those before it, in the corpus' order; of these the
+    latest, where ``data`` allows only so much.
 
     Args:
         store: Features of the split.
         data: How much, and which way.
-        seed: Of the order in which a speaker's utterances are taken; it does not depend on who else is there.
+        seed: Of the order in which a speaker's utterances are taken, but for online adaptation; it does not depend on
+            who else is there.
     """
     found = []
     for speaker, utterances in store.speakers.items():
         order = list(utterances)
         random.Random(f"{seed} {speaker}").shuffle(order)
-        if data.one_shot:
-            halves = order[::2], order[1::2]
-            for number, (own, other) in enumerate((halves, halves[::-1]), start=1):
-                found.append(Share(f"{speaker}.{number}", _limited(other, data), tuple(own)))
-        else:
-            found.append(Share(speaker, _limited(order, data), utterances))
+        match data.mode:
+            case "two_pass":
+                found.append(Share(speaker, _limited(order, data), utterances))
+            case "one_shot":
+                halves = order[::2], order[1::2]
+                for number, (own, other) in enumerate((halves, halves[::-1]), start=1):
+                    found.append(Share(f"{speaker}.{number}", _limited(other, data), tuple(own)))
+            case "online":
+                for number, utterance in enumerate(utterances, start=1):
+                    earlier = utterances[: number - 1][::-1]
+                    found.append(Share(f"{speaker}.{number}", _limited(earlier, data), (utterance,)))
     return [share for share in found if share.used_for]
 
 

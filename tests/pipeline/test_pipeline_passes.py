@@ -16,7 +16,7 @@ PASSES = """{
   twice: {targets: {source: lhuc}},
   soft_twice: {targets: {source: lhuc, kind: lattice}},
   oracle: {targets: {kind: reference}},
-  one_shot: {data: {one_shot: true}},
+  one_shot: {data: {mode: one_shot}},
   second: {data: {seconds: 1.0}},
   moments: {method: {kind: moments}},
   bayes: {method: {kind: bayes}},

@@ -49,7 +49,7 @@ def test_no_more_utterances_than_allowed(store, utterances):
 
 
 def test_one_shot_decodes_nothing_that_it_was_estimated_on(store):
-    found = shares(store, DataConfig(one_shot=True), seed=1)
+    found = shares(store, DataConfig(mode="one_shot"), seed=1)
     assert [share.name for share in found] == ["a.1", "a.2", "b.1"]
     for share in found:
         assert not set(used(share)) & {utterance.id for utterance, _ in share.estimated_on}
