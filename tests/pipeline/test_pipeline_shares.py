@@ -65,3 +65,18 @@ def test_the_choice_depends_on_the_seed_and_on_nobody_else(store, tmp_path):
     alone = write_store(tmp_path / "alone", rows, 2)
     assert chosen(alone, 5) == chosen(store, 5)
     assert len({tuple(chosen(store, seed)) for seed in range(20)}) > 1
+
+
+def test_online_decodes_each_recording_with_what_was_before_it(store):
+    found = [share for share in shares(store, DataConfig(mode="online"), seed=1) if share.name.startswith("a.")]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    assert [used(share) for share in found] == [[id] for id in order]
+    for number, share in enumerate(found):
+        assert sorted(utterance.id for utterance, _ in share.estimated_on) == sorted(order[:number])
+
+
+def test_online_forgets_the_oldest_where_only_so_much_is_allowed(store):
+    found = [share for share in shares(store, DataConfig(mode="online", utterances=1), 1) if share.name[0] == "a"]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    latest = [[], *([id] for id in order[:-1])]
+    assert [[utterance.id for utterance, _ in share.estimated_on] for share in found] == latest
