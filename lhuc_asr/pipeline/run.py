@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from lhuc_asr.adapt.method import PreparedMethod
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.corpus.audio import resolve_sample_rate
@@ -40,7 +39,7 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.passes import method_of, network_of, networks, pass_names, pass_outputs, prepare, run_pass
+from lhuc_asr.pipeline.passes import network_of, networks, pass_names, pass_outputs, preparation_of, prepare, run_pass
 from lhuc_asr.pipeline.recipe import SAT, SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
@@ -165,14 +164,14 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             options=[config.dnn, config.trainer, config.sat],
             outputs=[layout.acoustic_model(SAT) / MODEL_FILE],
         )
-    for name, plan in config.passes.items():
-        if isinstance(method_of(config, layout, name), PreparedMethod):
+    # A name for each preparation that differs, and one of the passes that need it.
+    for preparation, name in {preparation_of(config, name): name for name in config.passes}.items():
+        if preparation is not None:
             stages.run(
-                f"prepare {name}",
+                f"prepare {preparation}",
                 partial(prepare, config, layout, name, alignment),
-                after=[f"network {plan.network}", aligner],
-                options=[config.method_of(plan), plan.targets.silence_weight],
-                outputs=[layout.prepared(name)],
+                after=[f"network {network_of(config, name)}", aligner],
+                outputs=[layout.prepared(preparation)],
             )
     for split in (HELDOUT, *tests):
         for name in pass_names(config):
@@ -188,8 +187,8 @@ def _pass_stage(
     after = [f"network {network_of(config, name)}", "graph"]
     if plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
-        if isinstance(method_of(config, layout, name), PreparedMethod):
-            after.append(f"prepare {name}")
+        if (preparation := preparation_of(config, name)) is not None:
+            after.append(f"prepare {preparation}")
     if split != HELDOUT:
         after.append(f"{name} over {HELDOUT}")
     stages.run(
