@@ -156,12 +156,15 @@ class PassConfig(StrictModel):
         data: The recordings that it adapts on.
         targets: What it takes their frames for.
         method: How; where left out as the recipe's ``lhuc`` says.
+        search_as: An earlier pass with whose scale and penalty this one decodes; where left out they are tuned for it,
+            by making it over the held-out speakers too. For series that differ in one thing alone, as a curve does.
     """
 
     network: Literal["si", "sat"] = "si"
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
     method: MethodConfig | None = None
+    search_as: str | None = None
 
 
 # The speaker-independent network, and the pass that decodes with it.
@@ -237,9 +240,19 @@ class ExperimentConfig(StrictModel):
         for name, plan in self.passes.items():
             if name in known:
                 raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
-            source = self.source_of(plan)
+            source, search = self.source_of(plan), plan.search_as
+            before = f"passes before it: {', '.join(sorted(known))}"
             if source not in known:
-                raise ValueError(f"passes: {name!r} adapts on {source!r}; passes before it: {', '.join(sorted(known))}")
+                raise ValueError(f"passes: {name!r} adapts on {source!r}; {before}")
+            if search is not None and search not in known:
+                raise ValueError(f"passes: {name!r} is searched as {search!r}; {before}")
+            if search is not None and search in self.passes and self.passes[search].search_as is not None:
+                raise ValueError(f"passes: {name!r} is searched as {search!r}, which is not tuned itself")
+            if plan.search_as is None and source in self.passes and self.passes[source].search_as is not None:
+                raise ValueError(
+                    f"passes: {name!r} is tuned over the held-out speakers, but {source!r}, which it adapts on, is not "
+                    "made there; give both search_as, or neither"
+                )
             known.add(name)
         return self
 
