@@ -11,6 +11,7 @@ from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.methods import MethodConfig
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.corpus.noise import NoiseConfig
 from lhuc_asr.corpus.synthetic import SyntheticConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
@@ -186,6 +187,7 @@ class ExperimentConfig(StrictModel):
         folds: Above 1, cross-validation over all speakers: each fold's speakers are unseen by its model.
         heldout_speakers: Training speakers kept back for newbob and for tuning.
         max_skipped: Share of bad recordings that is skipped with a warning; above it the run stops.
+        noise: Environments that every recording is put into; None leaves them as they are.
         speeds: Speeds at which training recordings are used.
         lexicon, lm: The words.
         alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
@@ -209,6 +211,7 @@ class ExperimentConfig(StrictModel):
     folds: int = Field(1, ge=1)
     heldout_speakers: int = Field(8, ge=1)
     max_skipped: float = Field(0.05, ge=0.0, le=1.0)
+    noise: NoiseConfig | None = None
     speeds: tuple[float, ...] = Field((1.0,), min_length=1)
     lexicon: LexiconConfig = LexiconConfig()
     lm: LanguageModelConfig = LanguageModelConfig()

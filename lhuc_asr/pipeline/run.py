@@ -96,6 +96,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[
             *(config.seed, fold, config.folds, config.corpus, config.hours, config.heldout_speakers),
             *(config.max_skipped, fingerprint(source_paths(config))),
+            *((config.noise,) if config.noise else ()),
         ],
         outputs=[
             layout.sample_rate,
