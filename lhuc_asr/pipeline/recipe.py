@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.lhuc import LhucConfig
-from lhuc_asr.adapt.methods import MethodConfig
+from lhuc_asr.adapt.methods import MethodConfig, layers_of
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.corpus.noise import NoiseConfig
@@ -19,6 +19,7 @@ from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.trainer import TrainerConfig
+from lhuc_asr.pipeline.shares import DataConfig
 
 
 class An4Source(StrictModel):
@@ -134,19 +135,23 @@ class TargetsConfig(StrictModel):
         return self
 
 
-class DataConfig(StrictModel):
-    """How much of each speaker's recordings is adapted on.
+class CombineConfig(StrictModel):
+    """Two passes whose amplitudes are combined, for speaker and environment.
 
     Attributes:
-        utterances: At most so many; which ones, the seed says.
-        seconds: At most so much of them.
-        one_shot: Whether each half of a speaker's recordings is decoded with what was learned on the other half; else
-            all of them with what was learned on all.
+        speaker: The pass with r_S.
+        environment: The pass with r_E.
+        alpha: alpha xi(r_S) + (1 - alpha) xi(r_E) (equation 10); None: the product, both are used together.
     """
 
-    utterances: int | None = Field(None, ge=1)
-    seconds: float | None = Field(None, gt=0.0)
-    one_shot: bool = False
+    speaker: PassName
+    environment: PassName
+    alpha: float | None = Field(None, ge=0.0, le=1.0)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The two passes."""
+        return self.speaker, self.environment
 
 
 class PassConfig(StrictModel):
@@ -157,12 +162,21 @@ class PassConfig(StrictModel):
         data: The recordings that it adapts on.
         targets: What it takes their frames for.
         method: How; where left out as the recipe's ``lhuc`` says.
+        combine: Instead of adapting, two earlier passes of the same network.
     """
 
     network: Literal["si", "sat"] = "si"
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
     method: MethodConfig | None = None
+    combine: CombineConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> PassConfig:
+        adapts = (self.data, self.targets, self.method) != (DataConfig(), TargetsConfig(), None)
+        if self.combine is not None and adapts:
+            raise ValueError("combine: nothing is adapted; leave out data, targets and method")
+        return self
 
 
 # The speaker-independent network, and the pass that decodes with it.
@@ -240,11 +254,48 @@ class ExperimentConfig(StrictModel):
         for name, plan in self.passes.items():
             if name in known:
                 raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
-            source = self.source_of(plan)
-            if source not in known:
-                raise ValueError(f"passes: {name!r} adapts on {source!r}; passes before it: {', '.join(sorted(known))}")
+            if plan.combine is not None:
+                self._check_combined(name, plan, plan.combine, known)
+            elif self.source_of(plan) not in known:
+                raise ValueError(
+                    f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
+                )
+            self._check_environments(name, plan.data)
             known.add(name)
         return self
+
+    def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:
+        for part in combine.parts:
+            if part not in known or part not in self.passes:
+                adapted = ", ".join(sorted(known & self.passes.keys())) or "none"
+                raise ValueError(f"passes: {name!r} combines {part!r}; passes that adapt before it: {adapted}")
+            if self.passes[part].network != plan.network:
+                raise ValueError(f"passes: {name!r} is of the network {plan.network}, but combines {part!r} of another")
+        if self._layers(combine.speaker) != self._layers(combine.environment):
+            raise ValueError(
+                f"passes: {name!r} combines {combine.speaker!r} and {combine.environment!r}, which have amplitudes at "
+                "different layers; give their methods the same"
+            )
+
+    def _layers(self, name: str) -> set[int]:
+        """The hidden layers at which a pass has amplitudes."""
+        plan = self.passes[name]
+        if plan.combine is not None:
+            return self._layers(plan.combine.speaker)
+        layers = layers_of(self.method_of(plan))
+        return set(range(self.dnn.hidden_layers) if layers is None else layers)
+
+    def _check_environments(self, name: str, data: DataConfig) -> None:
+        """What a Kaldi directory's utt2env says is known only when it is read."""
+        if self.corpus.kind == "kaldi" and self.noise is None:
+            return
+        known = self.noise.environments if self.noise is not None else ()
+        unknown = sorted(set(data.environments or ()) - set(known))
+        if unknown or (data.by_environment and not known):
+            raise ValueError(
+                f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
+                f"noise: makes these: {', '.join(known) or 'none'}"
+            )
 
     def source_of(self, plan: PassConfig) -> str:
         """The pass whose words another adapts on."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from lhuc_asr.adapt.method import PreparedMethod
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.corpus.audio import resolve_sample_rate
@@ -40,7 +39,15 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.passes import method_of, network_of, networks, pass_names, pass_outputs, prepare, run_pass
+from lhuc_asr.pipeline.passes import (
+    learns_from_training,
+    network_of,
+    networks,
+    pass_names,
+    pass_outputs,
+    prepare,
+    run_pass,
+)
 from lhuc_asr.pipeline.recipe import SAT, SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
@@ -167,7 +174,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             outputs=[layout.acoustic_model(SAT) / MODEL_FILE],
         )
     for name, plan in config.passes.items():
-        if isinstance(method_of(config, layout, name), PreparedMethod):
+        if learns_from_training(config, layout, name):
             stages.run(
                 f"prepare {name}",
                 partial(prepare, config, layout, name, alignment),
@@ -187,21 +194,24 @@ def _pass_stage(
 ) -> None:
     plan = config.passes.get(name)
     after = [f"network {network_of(config, name)}", "graph"]
-    if plan is not None:
+    options: list[object] = [config.search, config.tuning if split == HELDOUT else None]
+    if plan is not None and plan.combine is not None:
+        after += [f"{part} over {split}" for part in plan.combine.parts]
+        options.append(plan)
+    elif plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
-        if isinstance(method_of(config, layout, name), PreparedMethod):
+        if learns_from_training(config, layout, name):
             after.append(f"prepare {name}")
+        options += [plan, config.method_of(plan)]
+        if plan.targets.kind in ("lattice", "confidence"):
+            options.append(config.lattice)
     if split != HELDOUT:
         after.append(f"{name} over {HELDOUT}")
     stages.run(
         f"{name} over {split}",
         partial(run_pass, config, layout, split, name, alignment),
         after=after,
-        options=[
-            *(config.search, config.tuning if split == HELDOUT else None),
-            *((plan, config.method_of(plan)) if plan is not None else ()),
-            *((config.lattice,) if plan is not None and plan.targets.kind in ("lattice", "confidence") else ()),
-        ],
+        options=options,
         outputs=pass_outputs(config, layout, split, name),
     )
 
