@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, Penalty, StepContext
-from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.targets import SpeakerFrames
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS
 from lhuc_asr.nnet.dnn import Dnn
@@ -28,7 +27,7 @@ from lhuc_asr.nnet.dnn import Dnn
 PRIOR_FILE = "prior.safetensors"
 
 
-class BayesConfig(StrictModel):
+class BayesConfig(PreparedConfig):
     """How posteriors are estimated.
 
     Attributes:
@@ -42,6 +41,8 @@ class BayesConfig(StrictModel):
             of them is less than T times one's: more than 1 makes up for it.
         variance_floor: Least variance of r over speakers.
     """
+
+    not_prepared: ClassVar[frozenset[str]] = frozenset({"estimate", "prior_weight"})
 
     kind: Literal["bayes"] = "bayes"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)

@@ -20,15 +20,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
+from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import SpeakerFrames
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.attach import attach
@@ -49,7 +49,7 @@ PDF_PRIOR_FRAMES = 10.0
 LARGEST_AMPLITUDE = 4.0
 
 
-class MomentsConfig(StrictModel):
+class MomentsConfig(PreparedConfig):
     """How amplitudes are matched.
 
     Attributes:
@@ -61,6 +61,8 @@ class MomentsConfig(StrictModel):
             was lowest, or next to it, on AN4 and on LibriSpeech.
         descent: Gradient descent that starts from the matched amplitudes; None for none.
     """
+
+    not_prepared: ClassVar[frozenset[str]] = frozenset({"amplitude", "layers", "prior_frames", "descent"})
 
     kind: Literal["moments"] = "moments"
     amplitude: Literal["exp", "2sigmoid", "identity", "relu"] = "exp"

@@ -24,10 +24,9 @@ from pydantic import Field
 from torch import nn
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
-from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.subspace import principal_components
 from lhuc_asr.adapt.targets import SpeakerFrames
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
@@ -37,7 +36,7 @@ from lhuc_asr.nnet.dnn import Dnn
 GATES_FILE = "gates.safetensors"
 
 
-class PredictedConfig(StrictModel):
+class PredictedConfig(PreparedConfig):
     """How gates are trained.
 
     Attributes:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
+from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
+
+
+class PreparedConfig(StrictModel):
+    """Settings of a technique that learns from the training speakers.
+
+    Attributes:
+        not_prepared: Settings that nothing learned from the training speakers depends on: techniques that differ in
+            no other share what was learned.
+    """
+
+    not_prepared: ClassVar[frozenset[str]] = frozenset()
 
 
 def prepared_file(folder: Path | None, name: str) -> Path:

@@ -14,23 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch.nn import functional
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
-from lhuc_asr.adapt.prepared import check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.targets import SpeakerFrames
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
 from lhuc_asr.nnet.dnn import Dnn
 
 SUBSPACE_FILE = "subspace.safetensors"
 
 
-class SubspaceConfig(StrictModel):
+class SubspaceConfig(PreparedConfig):
     """How codes and their bases are estimated.
 
     Attributes:
@@ -42,6 +41,8 @@ class SubspaceConfig(StrictModel):
             its place; see ``adapt/bayes.py``.
         prior_weight: Weight of c^2 / 2 against the frames' cross-entropy.
     """
+
+    not_prepared: ClassVar[frozenset[str]] = frozenset({"learning_rate", "prior_weight"})
 
     kind: Literal["subspace"] = "subspace"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)

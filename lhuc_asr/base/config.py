@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -110,22 +112,37 @@ def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[lis
     current: Any = model
     known: list[str] = []
     for part in location:
-        if isinstance(current, dict):
-            current = current[part]
+        if isinstance(current, _Union):
+            current = current.members.get(part)
             continue
         path.append(str(part))
+        if get_origin(current) is dict:  # a table of the user's own names
+            known, current = [], _inner(get_args(current)[1])
+            continue
         fields = getattr(current, "model_fields", {})
         known = list(fields)
-        current = _tagged(fields[part]) if part in fields else None
+        current = _inner(fields[part].annotation, fields[part].discriminator) if part in fields else None
     return path, known
 
 
-def _tagged(field: FieldInfo) -> Any:
-    """A field's class; of a discriminated union its classes by their tags."""
-    if not isinstance(field.discriminator, str):
-        return field.annotation
-    members = get_args(field.annotation)
-    return {tag: member for member in members for tag in _tags(member, field.discriminator)}
+@dataclass(frozen=True)
+class _Union:
+    """A discriminated union: its classes by their tags."""
+
+    members: dict[Any, Any]
+
+
+def _inner(annotation: Any, discriminator: Any = None) -> Any:
+    """What a field holds: a class, or a union, or a table, without what is around it."""
+    if get_origin(annotation) is Annotated:
+        annotation, *notes = get_args(annotation)
+        found = (note.discriminator for note in notes if isinstance(note, FieldInfo))
+        return _inner(annotation, discriminator or next(found, None))
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    if isinstance(discriminator, str):
+        return _Union({tag: member for member in members for tag in _tags(member, discriminator)})
+    optional = get_origin(annotation) in (Union, UnionType) and len(members) == 1
+    return _inner(members[0]) if optional else annotation
 
 
 def _tags(member: Any, discriminator: str) -> tuple[Any, ...]:

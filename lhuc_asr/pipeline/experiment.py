@@ -69,9 +69,9 @@ class Layout:
         """The speakers' files of a method."""
         return self.folder / "speakers" / method / split
 
-    def prepared(self, method: str) -> Path:
-        """What a method learned from the training speakers."""
-        return self.folder / "speakers" / method / "prepared"
+    def prepared(self, preparation: str) -> Path:
+        """What a technique learned from the training speakers; passes that can share it do."""
+        return self.folder / "speakers" / "prepared" / preparation
 
     def decode(self, split: str, name: str = "") -> Path:
         """Hypotheses and scores of a pass over a split."""

@@ -8,6 +8,7 @@ held-out speakers by running the same pass over them.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from lhuc_asr.adapt.environment import combine
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import make_method
+from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import FrameTargets, targets_from_confidence, targets_from_lattice
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.base.runlog import progress
@@ -121,17 +123,25 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
 
 
 def method_of(config: ExperimentConfig, layout: Layout, name: str) -> AdaptationMethod:
-    """How a pass adapts; what it learned from the training speakers lies in ``speakers/<pass>/prepared``."""
-    return make_method(config.method_of(config.passes[name]), layout.prepared(name))
+    """How a pass adapts; what it learned from the training speakers lies in ``speakers/prepared/``."""
+    return make_method(config.method_of(config.passes[name]), layout.prepared(preparation_of(config, name) or ""))
 
 
-def learns_from_training(config: ExperimentConfig, layout: Layout, name: str) -> bool:
-    """Whether a pass adapts by a method that the training speakers prepare."""
-    return config.passes[name].combine is None and isinstance(method_of(config, layout, name), PreparedMethod)
+def preparation_of(config: ExperimentConfig, name: str) -> str | None:
+    """The name of what a pass' technique learns from the training speakers; None where it learns nothing from them.
+
+    Passes whose techniques learn the same there have one name.
+    """
+    plan = config.passes[name]
+    settings = config.method_of(plan)
+    if plan.combine is not None or not isinstance(settings, PreparedConfig):
+        return None
+    depends = [plan.network, plan.targets.silence_weight, settings.model_dump_json(exclude=set(settings.not_prepared))]
+    return f"{settings.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
 
 
 def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str) -> None:
-    """Have a pass' method learn from the training speakers, at the recordings' own speed."""
+    """Have a pass' technique learn from the training speakers, at the recordings' own speed."""
     method = method_of(config, layout, name)
     if not isinstance(method, PreparedMethod):
         raise TypeError(f"{name} learns nothing from the training speakers")

@@ -291,7 +291,7 @@ class ExperimentConfig(StrictModel):
             return
         known = self.noise.environments if self.noise is not None else ()
         unknown = sorted(set(data.environments or ()) - set(known))
-        if unknown or (data.by_environment and not known):
+        if unknown or (data.unit is not None and not known):
             raise ValueError(
                 f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
                 f"noise: makes these: {', '.join(known) or 'none'}"

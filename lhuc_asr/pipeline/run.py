@@ -39,15 +39,7 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.passes import (
-    learns_from_training,
-    network_of,
-    networks,
-    pass_names,
-    pass_outputs,
-    prepare,
-    run_pass,
-)
+from lhuc_asr.pipeline.passes import network_of, networks, pass_names, pass_outputs, preparation_of, prepare, run_pass
 from lhuc_asr.pipeline.recipe import SAT, SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
@@ -173,14 +165,14 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             options=[config.dnn, config.trainer, config.sat],
             outputs=[layout.acoustic_model(SAT) / MODEL_FILE],
         )
-    for name, plan in config.passes.items():
-        if learns_from_training(config, layout, name):
+    # A name for each preparation that differs, and one of the passes that need it.
+    for preparation, name in {preparation_of(config, name): name for name in config.passes}.items():
+        if preparation is not None:
             stages.run(
-                f"prepare {name}",
+                f"prepare {preparation}",
                 partial(prepare, config, layout, name, alignment),
-                after=[f"network {plan.network}", aligner],
-                options=[config.method_of(plan), plan.targets.silence_weight],
-                outputs=[layout.prepared(name)],
+                after=[f"network {network_of(config, name)}", aligner],
+                outputs=[layout.prepared(preparation)],
             )
     for split in (HELDOUT, *tests):
         for name in pass_names(config):
@@ -195,14 +187,16 @@ def _pass_stage(
     plan = config.passes.get(name)
     after = [f"network {network_of(config, name)}", "graph"]
     options: list[object] = [config.search, config.tuning if split == HELDOUT else None]
+    if plan is not None:
+        # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
+        options.append(plan.model_dump(mode="json", exclude_none=True))
     if plan is not None and plan.combine is not None:
         after += [f"{part} over {split}" for part in plan.combine.parts]
-        options.append(plan)
     elif plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
-        if learns_from_training(config, layout, name):
-            after.append(f"prepare {name}")
-        options += [plan, config.method_of(plan)]
+        if (preparation := preparation_of(config, name)) is not None:
+            after.append(f"prepare {preparation}")
+        options.append(config.method_of(plan))
         if plan.targets.kind in ("lattice", "confidence"):
             options.append(config.lattice)
     if split != HELDOUT:

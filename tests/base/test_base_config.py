@@ -35,12 +35,23 @@ class Right(StrictModel):
     path: Path
 
 
+Side = Annotated[Left | Right, Field(discriminator="kind")]
+
+
+class Entry(StrictModel):
+    """What a table has under names of the user's own."""
+
+    inner: Inner = Inner()
+    maybe: Side | None = None
+
+
 class Outer(StrictModel):
     """A configuration."""
 
     name: str = "x"
     inner: Inner = Inner()
-    side: Annotated[Left | Right, Field(discriminator="kind")] = Left(kind="left")
+    side: Side = Left(kind="left")
+    table: dict[str, Entry] = Field({})
 
 
 def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
@@ -84,7 +95,9 @@ def test_a_dump_loads_as_the_same(
 
 MISTAKES = [
     ("inner: {rat: 1}", "unknown key 'inner.rat'; did you mean 'rate'?"),
-    ("zzz: 1", "unknown key 'zzz'; known keys: inner, name, side"),
+    ("zzz: 1", "unknown key 'zzz'; known keys: inner, name, side, table"),
+    ("table: {mine: {inner: {rte: 1}}}", "unknown key 'table.mine.inner.rte'; did you mean 'rate'?"),
+    ("table: {mine: {maybe: {kind: right, pth: a}}}", "unknown key 'table.mine.maybe.pth'; did you mean 'path'?"),
     ("side: {kind: left, inner: {rte: 1}}", "unknown key 'side.inner.rte'; did you mean 'rate'?"),
     ("side: {kind: starboard, path: a, qqq: 1}", "unknown key 'side.qqq'; known keys: kind, path"),
     ("side: {kind: right}", "side.path: Field required"),

@@ -73,7 +73,7 @@ def test_no_more_utterances_than_allowed(store, utterances):
 
 
 def test_one_shot_decodes_nothing_that_it_was_estimated_on(store):
-    found = shares(store, environments_of(store), DataConfig(one_shot=True), seed=1)
+    found = shares(store, environments_of(store), DataConfig(mode="one_shot"), seed=1)
     assert [share.name for share in found] == ["a.1", "a.2", "b.1"]
     for share in found:
         assert not set(used(share)) & {utterance.id for utterance, _ in share.estimated_on}
@@ -93,6 +93,29 @@ def test_the_choice_depends_on_the_seed_and_on_nobody_else(store, tmp_path):
     assert len({tuple(chosen(store, seed)) for seed in range(20)}) > 1
 
 
+def test_online_decodes_each_recording_with_what_was_before_it(store):
+    found = [
+        share
+        for share in shares(store, environments_of(store), DataConfig(mode="online"), seed=1)
+        if share.name.startswith("a.")
+    ]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    assert [used(share) for share in found] == [[id] for id in order]
+    for number, share in enumerate(found):
+        assert sorted(utterance.id for utterance, _ in share.estimated_on) == sorted(order[:number])
+
+
+def test_online_forgets_the_oldest_where_only_so_much_is_allowed(store):
+    found = [
+        share
+        for share in shares(store, environments_of(store), DataConfig(mode="online", utterances=1), 1)
+        if share.name[0] == "a"
+    ]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    latest = [[], *([id] for id in order[:-1])]
+    assert [[utterance.id for utterance, _ in share.estimated_on] for share in found] == latest
+
+
 # Environments: who teaches what.
 
 
@@ -105,7 +128,7 @@ def test_a_speaker_learned_where_it_is_clean_is_used_everywhere(noisy):
 
 
 def test_speaker_and_environment_jointly(noisy):
-    found = shares(noisy, environments_of(noisy), DataConfig(by_environment=True), seed=1)
+    found = shares(noisy, environments_of(noisy), DataConfig(unit="joint"), seed=1)
     assert sorted(share.name for share in found) == sorted(f"{s}.{e}" for s in "abc" for e in ENVIRONMENTS)
     for share in found:
         speaker, environment = share.name.split(".")
@@ -114,7 +137,7 @@ def test_speaker_and_environment_jointly(noisy):
 
 
 def test_an_environment_is_learned_from_everybody_else_there(noisy):
-    data = DataConfig(by_environment=True, other_speakers=True)
+    data = DataConfig(unit="environment")
     found = shares(noisy, environments_of(noisy), data, seed=1)
     assert sorted(name for share in found for name in used(share)) == sorted(noisy.by_id)
     for share in found:
@@ -127,20 +150,20 @@ def test_an_environment_is_learned_from_everybody_else_there(noisy):
 
 @pytest.mark.parametrize("utterances", [2, 4])
 def test_a_limit_takes_as_much_of_each_of_the_others(noisy, utterances):
-    data = DataConfig(by_environment=True, other_speakers=True, utterances=utterances)
+    data = DataConfig(unit="environment", utterances=utterances)
     (share,) = (s for s in shares(noisy, environments_of(noisy), data, seed=1) if s.name == "b.rain")
     speakers = [utterance.speaker for utterance, _ in share.estimated_on]
     assert speakers.count("a") == speakers.count("c") == utterances // 2
 
 
 def test_seconds_of_the_others_are_seconds_in_all(noisy):
-    data = DataConfig(by_environment=True, other_speakers=True, seconds=0.7)
+    data = DataConfig(unit="environment", seconds=0.7)
     for share in shares(noisy, environments_of(noisy), data, seed=1):
         assert sum(frames for _, frames in share.estimated_on) == 70
 
 
 def test_one_shot_never_decodes_the_words_that_it_was_estimated_on_in_whatever_environment(noisy):
-    for data in (DataConfig(one_shot=True), DataConfig(one_shot=True, by_environment=True)):
+    for data in (DataConfig(mode="one_shot"), DataConfig(mode="one_shot", unit="joint")):
         found = shares(noisy, environments_of(noisy), data, seed=1)
         assert sorted(name for share in found for name in used(share)) == sorted(noisy.by_id)
         for share in found:
@@ -149,10 +172,19 @@ def test_one_shot_never_decodes_the_words_that_it_was_estimated_on_in_whatever_e
     assert {share.name for share in found if share.name[0] == "b"} == {f"b.{e}.1" for e in ENVIRONMENTS}
 
 
+def test_online_learns_nothing_from_copies_of_what_it_decodes(noisy):
+    found = shares(noisy, environments_of(noisy), DataConfig(mode="online"), seed=1)
+    assert sorted(name for share in found for name in used(share)) == sorted(noisy.by_id)
+    for share in found:
+        (decoded,) = share.used_for
+        earlier = {u.id for u in noisy.speakers[decoded.speaker] if u.first < decoded.first}
+        assert taught_by(share) == {name for name in earlier if name[:3] != decoded.id[:3]}
+
+
 def test_shares_of_speaker_and_environment_are_crossed(noisy):
     environments = environments_of(noisy)
     speakers = shares(noisy, environments, DataConfig(environments=("clean",)), seed=1)
-    there = shares(noisy, environments, DataConfig(by_environment=True, other_speakers=True), seed=1)
+    there = shares(noisy, environments, DataConfig(unit="environment"), seed=1)
     crossed = combined_shares(speakers, there)
     assert {share.name: names for share, names in crossed.items()} == {
         f"{s}+{s}.{e}": (s, f"{s}.{e}") for s in "abc" for e in ENVIRONMENTS
@@ -166,8 +198,8 @@ def test_shares_of_speaker_and_environment_are_crossed(noisy):
     ("data", "message"),
     [
         ({"environments": ["clean", "snow"]}, r"no utterance in the environments snow; there are: clean, rain, street"),
-        ({"by_environment": True, "environments": ["clean"]}, "leave one of the two out"),
-        ({"one_shot": True, "other_speakers": True}, "leave one of the two out"),
+        ({"unit": "joint", "environments": ["clean"]}, "unit joint learns in each by itself; leave one of the two out"),
+        ({"unit": "environment", "mode": "online"}, "mode online: an environment is learned from others"),
         ({"environments": []}, "environments"),
     ],
 )
@@ -178,7 +210,7 @@ def test_data_that_cannot_be_had(noisy, data, message):
 
 def test_recordings_without_environment_and_a_speaker_alone(store, tmp_path):
     with pytest.raises(CorpusError, match=r"without an environment \(known: none\); name each"):
-        shares(store, environments_of(store), DataConfig(by_environment=True), seed=1)
+        shares(store, environments_of(store), DataConfig(unit="joint"), seed=1)
     alone = write_store(tmp_path / "alone", [("a-1", "a", np.zeros((5, 2), np.float32))], 2)
     with pytest.raises(CorpusError, match="there is one speaker only"):
-        shares(alone, environments_of(alone), DataConfig(other_speakers=True), seed=1)
+        shares(alone, {"a-1": "rain"}, DataConfig(unit="environment"), seed=1)
