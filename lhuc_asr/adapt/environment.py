@@ -25,8 +25,9 @@ def combine(
 ) -> SpeakerBank:
     """Combine rows of two banks.
 
-    With alpha 1 the amplitudes are those of the speakers to the bit, with 0 those of the environments. Row 0 of the
-    result is neutral, as it is in the two where the network's own transform is in its weights.
+    With alpha 1 the amplitudes are those of the speakers, with 0 those of the environments, to the last bit of xi, which
+    may depend on how many rows are computed at once. Row 0 of the result is neutral, as it is in the two where the
+    network's own transform is in its weights.
 
     Args:
         speakers: Amplitudes of speakers.
