@@ -104,6 +104,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[
             *(config.seed, fold, config.folds, config.corpus, config.hours, config.heldout_speakers),
             *(config.max_skipped, fingerprint(source_paths(config))),
+            *((config.noise,) if config.noise else ()),
         ],
         outputs=[
             layout.sample_rate,
@@ -195,22 +196,26 @@ def _pass_stage(
 ) -> None:
     plan = config.passes.get(name)
     after = [f"network {network_of(config, name)}", "graph"]
+    options: list[object] = [config.search, config.tuning if split == HELDOUT else None]
     if plan is not None:
+        # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
+        options.append(plan.model_dump(mode="json", exclude_none=True))
+    if plan is not None and plan.combine is not None:
+        after += [f"{part} over {split}" for part in plan.combine.parts]
+    elif plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
         if (preparation := preparation_of(config, name)) is not None:
             after.append(f"prepare {preparation}")
+        options.append(config.method_of(plan))
+        if plan.targets.kind in ("lattice", "confidence"):
+            options.append(config.lattice)
     if split != HELDOUT:
         after.append(f"{tuned_as(config, name)} over {HELDOUT}")
     stages.run(
         f"{name} over {split}",
         partial(run_pass, config, layout, split, name, alignment),
         after=after,
-        options=[
-            *(config.search, config.tuning if split == HELDOUT else None),
-            # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
-            *((plan.model_dump(mode="json", exclude_none=True), config.method_of(plan)) if plan is not None else ()),
-            *((config.lattice,) if plan is not None and plan.targets.kind in ("lattice", "confidence") else ()),
-        ],
+        options=options,
         outputs=pass_outputs(config, layout, split, name),
     )
 
