@@ -14,6 +14,7 @@ import typer
 from lhuc_asr import __version__
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.run import run
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(benchmark)
 app.command()(download)
 
 # The exit status that typer makes of Ctrl-C, as shells do: 128 and the signal's number.
