@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
-from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.corpus.utterance import read_manifest
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.pipeline.recipe import ExperimentConfig
@@ -28,7 +29,6 @@ PASSES = """{
   together: {combine: {speaker: r_s, environment: r_e}},
   between: {combine: {speaker: r_s, environment: r_e, alpha: 0.7}},
   all_speaker: {combine: {speaker: r_s, environment: r_e, alpha: 1.0}},
-  twice: {targets: {source: between, kind: lattice}},
 }"""
 
 
@@ -55,6 +55,10 @@ def noisy(noise: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> tu
     overrides = (
         f"noise={{dir: {noise}, classes: [hum, hiss], training_conditions: 2}}",
         "heldout_speakers=2",
+        "tuning.acoustic_scales=[0.1]",
+        "search.beam=8",
+        "corpus.voices.test_utterances=2",
+        "corpus.voices.control_utterances=1",
         f"passes={PASSES}",
     )
     run(folder, *overrides)
@@ -131,16 +135,34 @@ def test_all_of_the_speaker_and_nothing_of_the_environment_is_the_speakers_pass(
         assert wer_of(folder, split, "all_speaker") == wer_of(folder, split, "r_s")
 
 
-def test_the_speakers_amplitudes_come_from_clean_recordings_alone(noisy, run: Run) -> None:
-    """What the first pass found in noisy recordings of test speakers doesn't matter to r_s; to r_se it does."""
+def test_a_pass_is_made_again_when_what_it_combines_is(noisy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, overrides = noisy
     assert run(folder, *overrides) == []
-    executed = run(folder, *overrides, "passes.between.combine.alpha=0.6")
+    # Which stages are made again is asked, not what they make.
+    monkeypatch.setattr("lhuc_asr.pipeline.run.run_pass", lambda *_: None)
     splits = ("heldout", "test", "control")
-    assert executed == [f"{name} over {split}" for split in splits for name in ("between", "twice")]
-    executed = run(folder, *overrides, "passes.r_e.data.seconds=5")
-    changed = ("r_e", "together", "between", "all_speaker", "twice")
+    executed = run(folder, *overrides, "passes.between.combine.alpha=0.6")
+    assert executed == [f"between over {split}" for split in splits]
+    executed = run(folder, *overrides, "passes.r_e.data.seconds=5", "passes.between.combine.alpha=0.6")
+    changed = ("r_e", "together", "between", "all_speaker")
     assert executed == [f"{name} over {split}" for split in splits for name in changed]
+
+
+def test_the_corpus_is_prepared_again_when_the_noise_is_another(
+    noisy, noise: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, overrides = noisy
+    prepared = []
+
+    def prepare_corpus(*_: object) -> None:
+        prepared.append(True)
+        raise CorpusError("only asked")
+
+    monkeypatch.setattr("lhuc_asr.pipeline.run._prepare_corpus", prepare_corpus)
+    os.utime(noise / "hum0.flac", (1, 1))
+    with pytest.raises(CorpusError, match="only asked"):
+        run(folder, *overrides)
+    assert prepared
 
 
 REFUSED = {
