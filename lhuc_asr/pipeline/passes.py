@@ -158,9 +158,14 @@ def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str)
     method.prepare(two_pass.model, training, config.seed)
 
 
+def tuned_as(config: ExperimentConfig, name: str) -> str:
+    """The pass whose scale and penalty a pass decodes with: itself, unless the recipe says otherwise."""
+    return (config.passes[name].search_as if name in config.passes else None) or name
+
+
 def tuned_search(config: ExperimentConfig, layout: Layout, name: str) -> SearchConfig:
     """The search of a pass, as tuned on the held-out speakers."""
-    chosen = read_json(layout.decode(HELDOUT, name) / SEARCH_FILE)["chosen"]
+    chosen = read_json(layout.decode(HELDOUT, tuned_as(config, name)) / SEARCH_FILE)["chosen"]
     return config.search.model_copy(update=chosen)
 
 

@@ -162,6 +162,8 @@ class PassConfig(StrictModel):
         data: The recordings that it adapts on.
         targets: What it takes their frames for.
         method: How; where left out as the recipe's ``lhuc`` says.
+        search_as: An earlier pass with whose scale and penalty this one decodes; where left out they are tuned for it,
+            by making it over the held-out speakers too. For series that differ in one thing alone, as a curve does.
         combine: Instead of adapting, two earlier passes of the same network.
     """
 
@@ -169,6 +171,7 @@ class PassConfig(StrictModel):
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
     method: MethodConfig | None = None
+    search_as: str | None = None
     combine: CombineConfig | None = None
 
     @model_validator(mode="after")
@@ -260,9 +263,24 @@ class ExperimentConfig(StrictModel):
                 raise ValueError(
                     f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
                 )
+            self._check_search(name, plan, known)
             self._check_environments(name, plan.data)
             known.add(name)
         return self
+
+    def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
+        """A pass that is tuned is made over the held-out speakers, and so must be what it depends on."""
+        tuned = {other for other in known if other not in self.passes or self.passes[other].search_as is None}
+        if plan.search_as is not None and plan.search_as not in tuned:
+            before = ", ".join(sorted(tuned))
+            raise ValueError(f"passes: {name!r} is searched as {plan.search_as!r}; tuned passes before it: {before}")
+        needed = plan.combine.parts if plan.combine is not None else (self.source_of(plan),)
+        untuned = [other for other in needed if other not in tuned]
+        if plan.search_as is None and untuned:
+            raise ValueError(
+                f"passes: {name!r} is tuned over the held-out speakers, but {untuned[0]!r}, which it needs, is not "
+                "made there; give both search_as, or neither"
+            )
 
     def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:
         for part in combine.parts:

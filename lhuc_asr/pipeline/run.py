@@ -39,7 +39,16 @@ from lhuc_asr.pipeline.language import (
     write_experiment_lexicon,
     write_language_models,
 )
-from lhuc_asr.pipeline.passes import network_of, networks, pass_names, pass_outputs, preparation_of, prepare, run_pass
+from lhuc_asr.pipeline.passes import (
+    network_of,
+    networks,
+    pass_names,
+    pass_outputs,
+    preparation_of,
+    prepare,
+    run_pass,
+    tuned_as,
+)
 from lhuc_asr.pipeline.recipe import SAT, SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
@@ -176,7 +185,8 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             )
     for split in (HELDOUT, *tests):
         for name in pass_names(config):
-            _pass_stage(stages, config, layout, split, name, alignment)
+            if split != HELDOUT or tuned_as(config, name) == name:
+                _pass_stage(stages, config, layout, split, name, alignment)
     names = pass_names(config)
     return [line for split in tests for line in compare_split(layout, split, names, config.seed)]
 
@@ -200,7 +210,7 @@ def _pass_stage(
         if plan.targets.kind in ("lattice", "confidence"):
             options.append(config.lattice)
     if split != HELDOUT:
-        after.append(f"{name} over {HELDOUT}")
+        after.append(f"{tuned_as(config, name)} over {HELDOUT}")
     stages.run(
         f"{name} over {split}",
         partial(run_pass, config, layout, split, name, alignment),
