@@ -25,7 +25,7 @@ def combine(
 ) -> SpeakerBank:
     """Combine rows of two banks.
 
-    With alpha 1 the amplitudes are those of the speakers, with 0 those of the environments, to the last bit of xi,
+    With alpha 1 the amplitudes are those of the speakers, with 0 those of the environments, but for the last bit of xi,
     which may depend on how many rows are computed at once. Row 0 of the result is neutral, as it is in the two where
     the network's own transform is in its weights.
 
@@ -55,8 +55,8 @@ def combine(
     of_environments = environments.rows_of(environment for _, environment in rows.values())
     speakers.check_finite(of_speakers)
     environments.check_finite(of_environments)
+    amplitudes = {}
     with torch.no_grad():
-        amplitudes = {}
         for site in speakers.sites:
             s, e = speakers.xi(site.name, of_speakers), environments.xi(site.name, of_environments)
             # lerp gives its ends exactly.
