@@ -136,7 +136,7 @@ def fold_row_zero(bank: SpeakerBank) -> tuple[Dnn, SpeakerBank]:
             if not bool(ours.isfinite().all()):
                 raise FoldError(
                     f"site {site.name!r}: row 0 has an amplitude of 0, which nothing can be divided by, or a row is "
-                    "not finite; train with a lower sat.learning_rate"
+                    "not finite; train with a lower learning_rate of the rows"
                 )
     return model.eval(), folded
 
@@ -203,7 +203,7 @@ def _target_frames(source: FrameSource, utterance: StoredUtterance) -> int:
 class _Rows(Companion):
     """The rows' part in the training of their network."""
 
-    rates = "trainer.schedule.learning_rate or sat.learning_rate"
+    rates = "trainer.schedule.learning_rate, or learning_rate of the rows (networks)"
 
     def __init__(self, bank: SpeakerBank, source: FrameSource, config: SatConfig) -> None:
         self._bank, self._source, self._config = bank, source, config

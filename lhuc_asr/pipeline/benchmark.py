@@ -17,7 +17,7 @@ from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, Variant, base_pass
 from lhuc_asr.pipeline.passes import WER_FILE
-from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, ExperimentConfig
+from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
 from lhuc_asr.pipeline.run import check_device, make_passes
 from lhuc_asr.score.series import Point, write_series
 from lhuc_asr.score.significance import compare
@@ -63,7 +63,10 @@ def _run(config: ExperimentConfig, name: str, base: str) -> list[Point]:
     logger.info("experiment %s: %d passes from %s", name, len(variants), base)
     # The base and the new ones: the recipe's other passes may not be there, and are not needed.
     passes = {base: config.passes[base]} | {variant.name: variant.plan for variant in variants}
-    extended = ExperimentConfig.model_validate({**config.model_dump(), "passes": passes})
+    own = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
+    extended = ExperimentConfig.model_validate(
+        {**config.model_dump(), "networks": config.networks | own, "passes": passes}
+    )
     with opened(extended, record=False) as layout:
         splits = make_passes(extended, layout)
         points = [point for split in splits for point in _points(layout, split, variants, config.seed)]
@@ -74,7 +77,7 @@ def _run(config: ExperimentConfig, name: str, base: str) -> list[Point]:
 
 
 def _points(layout: Layout, split: str, variants: Sequence[Variant], seed: int) -> list[Point]:
-    before = read_wer(layout.decode(split, FIRST_PASSES[SI]) / WER_FILE)
+    before = read_wer(layout.decode(split, SI) / WER_FILE)
     found = []
     for variant in variants:
         after = read_wer(layout.decode(split, variant.name) / WER_FILE)

@@ -8,11 +8,12 @@ would mislead there, and each is tuned.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.moments import MomentsConfig
+from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig
 
@@ -22,6 +23,7 @@ SILENCE_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
 # Factors on the base's learning rate; sweeps.
 RATES, SWEEPS = (0.2, 0.5, 1.0, 2.0, 5.0), (1, 3, 5, 10)
 POWERS = (1.0, 2.0, 4.0)
+GAMMAS = (0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Variant:
         curve: Which of the series' curves it belongs to.
         label: What is different about it, as the figure says it.
         plan: What it does.
+        trained: How its network is trained, where it is one of the series' own.
     """
 
     name: str
     curve: str
     label: str
     plan: PassConfig
+    trained: SatConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,10 @@ def _layers(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _steps(config: ExperimentConfig, base: str) -> list[Variant]:
-    settings = config.method_of(config.passes[base])
-    assert isinstance(settings, LhucConfig)  # base_pass chose it
+    own = config.method_of(config.passes[base]).model_dump()["learning_rate"]
     found = []
     for factor in RATES:
-        rate = float(f"{factor * settings.learning_rate:.3g}")
+        rate = float(f"{factor * own:.3g}")
         for sweeps in SWEEPS:
             changes = {"learning_rate": rate, "sweeps": sweeps}
             variant = _varied(config, base, f"rate {rate:g}, {sweeps} sweeps".replace(",", ""), changes)
@@ -175,6 +178,22 @@ def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
     return found
 
 
+def _adaptive_training(config: ExperimentConfig, base: str, label: str, trained: SatConfig) -> Variant:
+    """The base on a network of its own; what it adapts on is the first pass of that network."""
+    found = _variant(base, label, config.passes[base])
+    network = f"sat_{label}".replace(" ", "_").replace(".", "-")
+    return replace(found, plan=found.plan.model_copy(update={"network": network}), trained=trained)
+
+
+def _gammas(config: ExperimentConfig, base: str) -> list[Variant]:
+    return [_adaptive_training(config, base, f"gamma {gamma:g}", SatConfig(gamma=gamma)) for gamma in GAMMAS]
+
+
+def _switching(config: ExperimentConfig, base: str) -> list[Variant]:
+    kinds = get_args(SatConfig.model_fields["switching"].annotation)
+    return [_adaptive_training(config, base, f"by {kind}", SatConfig(switching=kind)) for kind in kinds]
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     "amplitude": Experiment("Amplitude functions", "xi", _amplitudes),
     "layers": Experiment("Hidden layers adapted, from the bottom", "layers", _layers),
@@ -183,5 +202,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "utterances": Experiment("Utterances of a speaker", "adapted on", _utterances),
     "targets": Experiment("What a frame is taken for", "targets", _targets),
     "silence": Experiment("Weight of silence", "weight", _silence),
+    "gamma": Experiment("SAT-LHUC: share of frames with row 0", "gamma", _gammas),
+    "switching": Experiment("SAT-LHUC: what takes row 0 as a whole", "switching", _switching),
     "one_shot": Experiment("What was adapted on is decoded, or what came after", "mode", _modes),
 }

@@ -37,7 +37,7 @@ from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path, reference_targets
 from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.language import tuning_folder
-from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, CombineConfig, ExperimentConfig, PassConfig
+from lhuc_asr.pipeline.recipe import SI, CombineConfig, ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.shares import Share, combined_shares, shares
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
 from lhuc_asr.pipeline.two_pass import TwoPass, speaker_frames, targets_of, transcripts_of
@@ -50,20 +50,20 @@ WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses
 
 def networks(config: ExperimentConfig) -> list[str]:
     """Names of the networks that the recipe's passes need, the speaker-independent one first."""
-    needed = {SI, *(plan.network for plan in config.passes.values())}
-    return [network for network in FIRST_PASSES if network in needed]
+    needed = {plan.network for plan in config.passes.values()}
+    return [SI, *(network for network in config.networks if network in needed)]
 
 
 def network_of(config: ExperimentConfig, name: str) -> str:
     """The network of a pass."""
     if name in config.passes:
         return config.passes[name].network
-    return next(network for network, first in FIRST_PASSES.items() if first == name)
+    return next(network for network in networks(config) if first_pass(network) == name)
 
 
 def first_passes(config: ExperimentConfig) -> list[str]:
     """Names of the passes without adaptation, the speaker-independent network's first."""
-    return [FIRST_PASSES[network] for network in networks(config)]
+    return [first_pass(network) for network in networks(config)]
 
 
 def pass_names(config: ExperimentConfig) -> list[str]:

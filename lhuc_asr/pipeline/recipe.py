@@ -158,7 +158,7 @@ class PassConfig(StrictModel):
     """A pass that adapts a network and decodes.
 
     Attributes:
-        network: ``si``, or ``sat``: speaker-adaptively trained. Its first pass is ``sat_si``.
+        network: ``si``, or one of the recipe's ``networks``; the first pass of the network ``sat`` is ``sat_si``.
         data: The recordings that it adapts on.
         targets: What it takes their frames for.
         method: How; where left out as the recipe's ``lhuc`` says.
@@ -167,7 +167,7 @@ class PassConfig(StrictModel):
         combine: Instead of adapting, two earlier passes of the same network.
     """
 
-    network: Literal["si", "sat"] = "si"
+    network: PassName = "si"
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
     method: MethodConfig | None = None
@@ -184,10 +184,16 @@ class PassConfig(StrictModel):
 
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
-# The network of speaker-adaptive training; see adapt/sat.py.
-SAT = "sat"
-# The pass that decodes with each network without adaptation.
-FIRST_PASSES = {SI: SI, SAT: "sat_si"}
+
+
+def first_pass(network: str) -> str:
+    """The pass that decodes with a network, without adaptation.
+
+    Example:
+        >>> first_pass("si"), first_pass("sat")
+        ('si', 'sat_si')
+    """
+    return SI if network == SI else f"{network}_{SI}"
 
 
 class ExperimentConfig(StrictModel):
@@ -213,7 +219,7 @@ class ExperimentConfig(StrictModel):
         realignment_epochs: Epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Decoding.
-        sat: Speaker-adaptive training, where a pass has that network.
+        networks: Speaker-adaptively trained ones, by name; those that a pass has are trained.
         lhuc: Adaptation, where a pass does not say otherwise.
         passes: The passes that adapt, by name, in their order; the first passes go before them.
     """
@@ -243,7 +249,7 @@ class ExperimentConfig(StrictModel):
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
-    sat: SatConfig = SatConfig()
+    networks: dict[PassName, SatConfig] = Field({"sat": SatConfig()})
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
 
@@ -253,10 +259,17 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
         if self.folds > 1 and self.corpus.kind == "synthetic":
             raise ValueError("folds: the synthetic corpus has unseen test voices of its own")
-        known = set(FIRST_PASSES.values())
+        if SI in self.networks:
+            raise ValueError(f"networks: {SI!r} is the speaker-independent one; choose another name")
+        firsts = {first_pass(network) for network in (SI, *self.networks)}
+        known = set(firsts)
         for name, plan in self.passes.items():
-            if name in known:
+            if name in firsts:
                 raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
+            if plan.network != SI and plan.network not in self.networks:
+                raise ValueError(
+                    f"passes: {name!r} has the network {plan.network!r}; networks: {SI}, {', '.join(self.networks)}"
+                )
             if plan.combine is not None:
                 self._check_combined(name, plan, plan.combine, known)
             elif self.source_of(plan) not in known:
@@ -317,7 +330,7 @@ class ExperimentConfig(StrictModel):
 
     def source_of(self, plan: PassConfig) -> str:
         """The pass whose words another adapts on."""
-        return plan.targets.source or FIRST_PASSES[plan.network]
+        return plan.targets.source or first_pass(plan.network)
 
     def method_of(self, plan: PassConfig) -> MethodConfig:
         """How a pass adapts."""

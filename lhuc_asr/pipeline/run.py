@@ -49,7 +49,7 @@ from lhuc_asr.pipeline.passes import (
     run_pass,
     tuned_as,
 )
-from lhuc_asr.pipeline.recipe import SAT, SI, ExperimentConfig
+from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
     TRAIN,
@@ -194,14 +194,8 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[config.transition_scale],
         outputs=[folder / name for folder in language_folders for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
     )
-    if SAT in networks(config):
-        stages.run(
-            f"network {SAT}",
-            lambda: train_sat(config, layout, SAT, alignment, config.trainer, config.sat, stages.key(f"network {SAT}")),
-            after=[aligner],
-            options=[config.dnn, config.trainer, config.sat],
-            outputs=[layout.acoustic_model(SAT) / MODEL_FILE],
-        )
+    for network in networks(config)[1:]:
+        _train_adaptively(stages, config, layout, network, alignment, aligner)
     # A name for each preparation that differs, and one of the passes that need it.
     for preparation, name in {preparation_of(config, name): name for name in config.passes}.items():
         if preparation is not None:
@@ -265,6 +259,19 @@ def _train_stage(
         lambda: train_network(config, layout, name, alignment, trainer, stages.key(stage)),
         after=[after],
         options=[config.dnn, trainer],
+        outputs=[layout.acoustic_model(name) / MODEL_FILE],
+    )
+
+
+def _train_adaptively(
+    stages: Stages, config: ExperimentConfig, layout: Layout, name: str, alignment: str, after: str
+) -> None:
+    stage, sat = f"network {name}", config.networks[name]
+    stages.run(
+        stage,
+        lambda: train_sat(config, layout, name, alignment, config.trainer, sat, stages.key(stage)),
+        after=[after],
+        options=[config.dnn, config.trainer, sat],
         outputs=[layout.acoustic_model(name) / MODEL_FILE],
     )
 

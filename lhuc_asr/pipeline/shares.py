@@ -24,7 +24,9 @@ class DataConfig(StrictModel):
         utterances: At most so many; which ones, the seed says.
         seconds: At most so much of them.
         mode: ``two_pass``: all of a speaker's recordings are decoded with what was learned on all. ``one_shot``: each
-            half with what was learned on the other half. ``online``: each with what was learned on those before it.
+            half, or each of so many ``parts``, with what was learned on the rest. ``online``: each with what was
+            learned on those before it.
+        parts: Of ``one_shot``; None 2. Two-pass adaptation learns the errors where it then decodes: here it does not.
         unit: What is adapted to: None: a speaker, wherever he is. ``joint``: a speaker in an environment.
             ``environment``: an environment; it is learned from the recordings there of the split's other speakers, so
             that it says nothing about the one who is decoded.
@@ -34,11 +36,14 @@ class DataConfig(StrictModel):
     utterances: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0.0)
     mode: Literal["two_pass", "one_shot", "online"] = "two_pass"
+    parts: int | None = Field(None, ge=2)
     unit: Literal["joint", "environment"] | None = None
     environments: tuple[str, ...] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _possible(self) -> DataConfig:
+        if self.parts is not None and self.mode != "one_shot":
+            raise ValueError(f"parts: mode {self.mode} has none; leave it out, or take mode one_shot")
         if self.unit is not None and self.environments is not None:
             raise ValueError(f"environments: unit {self.unit} learns in each by itself; leave one of the two out")
         if self.unit == "environment" and self.mode != "two_pass":
@@ -76,10 +81,10 @@ def shares(store: FeatureStore, environments: Mapping[str, str], data: DataConfi
     """The shares of every speaker of a split; every utterance is decoded with one of them.
 
     Two-pass adaptation decodes all of a speaker's utterances with amplitudes estimated on them, or on as much of them
-    as ``data`` allows. One-shot adaptation halves what was said: each half is decoded with amplitudes estimated on the
-    other. Online, each utterance is decoded with amplitudes estimated on those before it, in the corpus' order; of
-    these the latest, where ``data`` allows only so much. Neither learns from a copy of what it decodes. Of an
-    environment the other speakers teach in turn, so that a limit takes as much of each.
+    as ``data`` allows. One-shot adaptation halves what was said, or parts it more finely: each part is decoded with
+    amplitudes estimated on the others. Online, each utterance is decoded with amplitudes estimated on those before it,
+    in the corpus' order; of these the latest, where ``data`` allows only so much. Neither learns from a copy of what it
+    decodes. Of an environment the other speakers teach in turn, so that a limit takes as much of each.
 
     Args:
         store: Features of the split.
@@ -135,9 +140,11 @@ def _of_speaker(name: str, own: Sequence[_Recording], data: DataConfig) -> Itera
             yield _share(name, own, own, data)
         case "one_shot":
             said = list(dict.fromkeys(recording.spoken for recording in own))
-            for number, half in enumerate((set(said[::2]), set(said[1::2])), start=1):
-                used, others = ([r for r in own if (r.spoken in half) == inside] for inside in (True, False))
-                yield _share(f"{name}.{number}", others, used, data)
+            parts = data.parts or 2
+            for number in range(parts):
+                part = set(said[number::parts])
+                used, others = ([r for r in own if (r.spoken in part) == inside] for inside in (True, False))
+                yield _share(f"{name}.{number + 1}", others, used, data)
         case "online":
             order = sorted(own, key=lambda recording: recording.stored.first)
             for number, recording in enumerate(order, start=1):

@@ -57,7 +57,8 @@ def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(config: E
     variants = EXPERIMENTS[name].variants(config, "lhuc")
     passes = {"lhuc": config.passes["lhuc"]} | {variant.name: variant.plan for variant in variants}
     assert len(passes) == len(variants) + 1
-    checked = ExperimentConfig.model_validate({**config.model_dump(), "passes": passes})
+    networks = config.networks | {v.plan.network: v.trained for v in variants if v.trained is not None}
+    checked = ExperimentConfig.model_validate({**config.model_dump(), "networks": networks, "passes": passes})
     plans = [(checked.passes[v.name], checked.method_of(checked.passes[v.name])) for v in variants]
     assert all(one != other for n, one in enumerate(plans) for other in plans[:n])
     assert len({(variant.curve, variant.label) for variant in variants}) == len(variants)

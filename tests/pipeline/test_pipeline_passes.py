@@ -58,6 +58,8 @@ def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
 REFUSED = {
     "passes={si: {}}": "'si' is the name of a pass without adaptation",
     "passes={a: {targets: {source: b}}, b: {}}": "'a' adapts on 'b'; passes before it: sat_si, si",
+    "passes={a: {network: tas}}": "'a' has the network 'tas'; networks: si, sat",
+    "networks={si: {}}": "'si' is the speaker-independent one",
     "passes={}": "passes",
     "passes={a: {search_as: b}, b: {}}": "'a' is searched as 'b'; tuned passes before it: sat_si, si",
     "passes={a: {search_as: si}, b: {search_as: a}}": "'b' is searched as 'a'; tuned passes before it: sat_si, si",

@@ -93,6 +93,23 @@ def test_the_choice_depends_on_the_seed_and_on_nobody_else(store, tmp_path):
     assert len({tuple(chosen(store, seed)) for seed in range(20)}) > 1
 
 
+def test_more_parts_leave_each_more_to_learn_from(store):
+    found = shares(store, environments_of(store), DataConfig(mode="one_shot", parts=3), seed=1)
+    found = [share for share in found if share.name.startswith("a.")]
+    everything = sorted(utterance.id for utterance in store.speakers["a"])
+    for share in found:
+        learned = [utterance.id for utterance, _ in share.estimated_on]
+        assert sorted(learned + used(share)) == everything
+    sizes = [len(used(share)) for share in found]
+    assert sum(sizes) == len(everything)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_parts_belong_to_one_shot():
+    with pytest.raises(ValueError, match="mode online has none"):
+        DataConfig(mode="online", parts=3)
+
+
 def test_online_decodes_each_recording_with_what_was_before_it(store):
     found = [
         share
