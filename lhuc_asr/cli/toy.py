@@ -10,7 +10,7 @@ import typer
 
 def toy(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where figures and toy.json go.")] = Path("exp/toy"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the networks' first weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the networks' first weights.")] = 1,
 ) -> None:
     """Show on three toy regressions, in seconds, what amplitudes can learn and what they cannot.
 

@@ -41,11 +41,44 @@ FIRST_SLOPE = 4.0
 WEIGHT_STEPS = 300
 # Steps of Adam: amplitudes alone, and together with the weights.
 ADAPTATION_STEPS, JOINT_STEPS = 400, 800
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.1
 NEW = "new"
 
 
-def run_toy(folder: Path, seed: int = 0) -> ToyReport:
+class StepNetwork(nn.Module):
+    """f(x) = c + sum_k v_k psi(w_k x + b_k), (B, 1) -> (B, 1) in float64, with psi the sigmoid.
+
+    Its steps start spread over the axis, one somewhere in each part of it.
+
+    Args:
+        units: How many steps.
+        seed: Of their first places and heights.
+    """
+
+    def __init__(self, units: int, seed: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(1, units, dtype=torch.float64)
+        self.activation = nn.Sigmoid()
+        self.output = nn.Linear(units, 1, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(seed)
+        part = torch.arange(units) + torch.rand(units, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            self.hidden.weight.fill_(FIRST_SLOPE)
+            self.hidden.bias.copy_(-FIRST_SLOPE * (2 * part / units - 1) * X_LIMIT)
+            self.output.weight.uniform_(-0.5, 0.5, generator=generator)
+            self.output.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's values, of the shape of x."""
+        output: Tensor = self.output(self.activation(self.hidden(x)))
+        return output
+
+    def basis(self, x: Tensor) -> Tensor:
+        """What each unit adds to the output at amplitude 1, (N, units)."""
+        return torch.sigmoid(self.hidden(x)) * self.output.weight  # not self.activation, which carries amplitudes
+
+
+def run_toy(folder: Path, seed: int) -> ToyReport:
     """Make the three regressions; write toy.json and three figures.
 
     Args:
@@ -87,8 +120,8 @@ def regress(
         seed: Of the network's first weights.
         adaptively: Whether each function has amplitudes of its own in training.
     """
-    model = first_network(UNITS, seed)
-    bank = attach(model, nn.Sigmoid, list(training) if adaptively else ())
+    model = StepNetwork(UNITS, seed)
+    bank = attach(model, "activation", list(training) if adaptively else ())
     if adaptively:
         train_adaptively(model, bank, x, training)
     else:
@@ -109,7 +142,7 @@ def regress(
             unadapted=outputs[SPEAKER_INDEPENDENT],
             adapted=outputs[NEW],
             retrained=_points(retrained(x)),
-            basis=[_points(unit) for unit in basis(model, x).T],
+            basis=[_points(unit) for unit in model.basis(x).T],
             amplitudes={speaker: _amplitudes(bank, speaker) for speaker in speakers},
             weights=sum(parameter.numel() for parameter in model.parameters()),
         )
@@ -118,20 +151,6 @@ def regress(
 def bump(x: Tensor, start: float, end: float) -> Tensor:
     """Near 1 from start to end and near 0 elsewhere: a step up and a step down, of the shape of x."""
     return _step(x, start) - _step(x, end)
-
-
-def first_network(units: int, seed: int) -> nn.Sequential:
-    """An untrained network (B, 1) -> (B, 1) with one layer of sigmoid units, steps spread over the axis; float64."""
-    generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Linear(1, units), nn.Sigmoid(), nn.Linear(units, 1)).double()
-    spacing = 2 * X_LIMIT / units
-    places = (torch.arange(units) + torch.rand(units, generator=generator, dtype=torch.float64)) * spacing - X_LIMIT
-    with torch.no_grad():
-        model[0].weight.fill_(FIRST_SLOPE)
-        model[0].bias.copy_(-FIRST_SLOPE * places)
-        model[2].weight.uniform_(-0.5, 0.5, generator=generator)
-        model[2].bias.zero_()
-    return model
 
 
 def train_weights(model: nn.Module, x: Tensor, target: Tensor) -> None:
@@ -181,12 +200,6 @@ def _descend(
             schedule.step()
 
 
-def basis(model: nn.Sequential, x: Tensor) -> Tensor:
-    """What each unit adds to the output at amplitude 1, v_k psi(w_k x + b_k), shape (N, units)."""
-    hidden = torch.sigmoid(model[0](x))  # not model[1], which carries amplitudes
-    return hidden * model[2].weight
-
-
 def _step(x: Tensor, place: float) -> Tensor:
     return torch.sigmoid(SLOPE * (x - place))
 
@@ -197,7 +210,7 @@ def _output(model: nn.Module, bank: SpeakerBank, speaker: str, x: Tensor) -> lis
 
 
 def _amplitudes(bank: SpeakerBank, speaker: str) -> list[float]:
-    return _points(bank.xi(bank.sites[0].name, bank.rows_of([speaker])))
+    return _points(bank.xi("activation", bank.rows_of([speaker])))
 
 
 def _points(curve: Tensor) -> list[float]:

@@ -57,6 +57,11 @@ class ToyRegression:
     weights: int
 
     @property
+    def changes(self) -> list[float]:
+        """By how much each unit's contribution grew or shrank for the new function, (H,)."""
+        return [new / old for new, old in zip(self.amplitudes["new"], self.amplitudes[""], strict=True)]
+
+    @property
     def errors(self) -> dict[str, float]:
         """Error on the new function, by network."""
         return {network: root_mean_square_error(getattr(self, network), self.target) for network in NETWORKS}
@@ -106,13 +111,13 @@ def toy_table(report: ToyReport) -> Table:
     table.add_column("figure")
     for heading in (
         "unadapted",
-        f"{len(first.amplitudes[''])} amplitudes",
+        f"{len(first.basis)} amplitudes",
         f"all {first.weights} weights",
-        "amplitudes learned",
+        "each amplitude, times",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report.regressions:
-        learned = " ".join(f"{amplitude:.2f}" for amplitude in row.amplitudes["new"])
+        learned = " ".join(f"{change:.2f}" for change in row.changes)
         table.add_row(*map(Text, (MEANINGS[row.name], *(f"{row.errors[name]:.4f}" for name in NETWORKS), learned)))
     return table
 
