@@ -69,7 +69,8 @@ def main(folder: Path) -> None:
         with stopwatch() as watch:
             store = extract(Path(temporary) / "features", utterances, features, CORES)
         seconds["features"] = watch.seconds
-        who = shares(store, plan.data, config.seed)
+        environments = {utterance.id: utterance.environment for utterance in utterances}
+        who = shares(store, environments, plan.data, config.seed)
         two_pass = TwoPass(model, store, topology.silence_pdfs)
         with stopwatch() as watch:
             first = two_pass.decode(pool, searches[SI])

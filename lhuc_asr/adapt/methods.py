@@ -35,3 +35,8 @@ def make_method(config: AnyMethod, folder: Path) -> AdaptationMethod:
         folder: Where techniques that learn from the training speakers keep what they learned.
     """
     return _METHODS[config.kind](config, folder)
+
+
+def layers_of(config: AnyMethod) -> tuple[int, ...] | None:
+    """The hidden layers that get amplitudes; None all."""
+    return config.layers if isinstance(config, LhucConfig | MomentsConfig) else config.lhuc.layers

@@ -14,6 +14,7 @@ import typer
 from lhuc_asr import __version__
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.run import run
 from lhuc_asr.cli.toy import toy
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(benchmark)
 app.command()(download)
 app.command()(toy)
 

@@ -21,11 +21,14 @@ def run(
     from lhuc_asr.base.config import load_config
     from lhuc_asr.pipeline.recipe import ExperimentConfig
     from lhuc_asr.pipeline.run import run_recipe
-    from lhuc_asr.score.tables import table_text, wer_table
+    from lhuc_asr.score.tables import environment_table, table_text, wer_table
 
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
     config = load_config(ExperimentConfig, path, overrides or [])
     passes = run_recipe(config)
     # As wide as it is: fitted to a narrow terminal it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)
+    by_environment = environment_table(passes, title="WER % by environment")
+    if by_environment is not None:
+        typer.echo(table_text(by_environment), nl=False)
     typer.echo(f"Figures, tables and hypotheses: {config.folder / 'decode'}")

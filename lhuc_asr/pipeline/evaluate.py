@@ -11,14 +11,15 @@ from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.passes import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.score.figures import save_figure, speaker_wer_figure
 from lhuc_asr.score.significance import Comparison
-from lhuc_asr.score.tables import PassScore, compare_passes, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.tables import PassScore, compare_passes, environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import pool, read_wer, write_wer
 
 COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "speakers.csv"
+ENVIRONMENTS_FILE = "environments.txt"
 
 
 def compare_split(layout: Layout, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
-    """Table, CSV and figures of a split's passes, from their wer.json files; the first is compared with.
+    """Tables, CSV and figures of a split's passes, from their wer.json files; the first is compared with.
 
     Figures are ``<pass>.png``: each speaker's word error rate in the first pass and in that one.
     """
@@ -27,6 +28,9 @@ def compare_split(layout: Layout, split: str, names: Sequence[str], seed: int) -
     passes = compare_passes(split, reports, np.random.default_rng(seed))
     write_json(folder / COMPARISON_FILE, {p.name: _comparison_row(p.comparison) for p in passes if p.comparison})
     write_text(folder / TABLE_FILE, table_text(wer_table(passes)))
+    by_environment = environment_table(passes)
+    if by_environment is not None:
+        write_text(folder / ENVIRONMENTS_FILE, table_text(by_environment))
     write_speaker_csv(folder / SPEAKERS_FILE, reports)
     for name in names[1:]:
         figure = speaker_wer_figure(folder / names[0] / WER_FILE, folder / name / WER_FILE, names[0], name)

@@ -21,6 +21,7 @@ from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 
+CONFIG_FILE = "config.yaml"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
 
 
@@ -79,8 +80,12 @@ class Layout:
 
 
 @contextmanager
-def opened(config: ExperimentConfig) -> Iterator[Layout]:
-    """Take an experiment's folder for one run, and record what runs.
+def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Layout]:
+    """Take an experiment's folder for one run.
+
+    Args:
+        config: The recipe.
+        record: Whether it becomes the experiment's own: its ``config.yaml`` and ``run.json``.
 
     Raises:
         ExperimentError: Another run is in the folder, or it cannot be written to.
@@ -100,12 +105,14 @@ def opened(config: ExperimentConfig) -> Iterator[Layout]:
             raise ExperimentError(
                 f"{folder}: another run is using this folder; wait for it, or choose another with exp=DIR"
             ) from error
-        write_text(folder / "config.yaml", dump_config(config))
-        write_json(folder / "run.json", _record(config))
+        if record:
+            write_text(folder / CONFIG_FILE, dump_config(config))
+            write_json(folder / "run.json", run_record(config))
         yield Layout(folder)
 
 
-def _record(config: ExperimentConfig) -> dict[str, Any]:
+def run_record(config: ExperimentConfig) -> dict[str, Any]:
+    """What a figure needs beside it to be had again: versions, command, seed, machine, commit."""
     return {
         "lhuc_asr": __version__,
         "python": platform.python_version(),

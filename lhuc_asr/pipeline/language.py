@@ -12,6 +12,7 @@ from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import LanguageModelError, LexiconError
 from lhuc_asr.corpus.an4 import an4_lexicon
 from lhuc_asr.corpus.librispeech import read_librispeech
+from lhuc_asr.corpus.noise import spoken_id
 from lhuc_asr.corpus.utterance import Utterance
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.kneser_ney import estimate
@@ -126,10 +127,15 @@ def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
 
 
 def _training_text(config: ExperimentConfig, training: Sequence[Utterance]) -> list[tuple[str, tuple[str, ...]]]:
-    """Speaker and words of the training transcripts; of LibriSpeech all of them, however few hours are heard."""
+    """Speaker and words of the training transcripts; of LibriSpeech all of them, however few hours are heard.
+
+    What was put into several environments was said once: repeated, no n-gram would be seen once, and Kneser-Ney's
+    discounts would be wrong.
+    """
     if isinstance(config.corpus, LibriSpeechSource) and config.hours is not None:
         training = read_librispeech(config.corpus.dir, config.corpus.train).utterances
-    return [(utterance.speaker, utterance.words) for utterance in training]
+    said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
+    return [(utterance.speaker, utterance.words) for utterance in said.values()]
 
 
 def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:

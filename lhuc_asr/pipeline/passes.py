@@ -1,8 +1,9 @@
 """Passes over a split: adapted or not, searched, scored.
 
 The first pass of a network decodes without adaptation. Every other pass of the recipe's table adapts a network to
-each speaker of the split, on what an earlier pass found there or on the reference, and decodes again. Each pass has an
-acoustic scale and an insertion penalty of its own, tuned on the held-out speakers by running the same pass over them.
+each speaker of the split, on what an earlier pass found there or on the reference, or combines the amplitudes of two
+passes that did, and decodes again. Each pass has an acoustic scale and an insertion penalty of its own, tuned on the
+held-out speakers by running the same pass over them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lhuc_asr.adapt.environment import combine
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import make_method
 from lhuc_asr.adapt.prepared import PreparedConfig
@@ -30,11 +33,12 @@ from lhuc_asr.features.store import FeatureStore, StoredUtterance
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path, reference_targets
 from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.language import tuning_folder
-from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, ExperimentConfig, PassConfig
-from lhuc_asr.pipeline.shares import Share, shares
+from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, CombineConfig, ExperimentConfig, PassConfig
+from lhuc_asr.pipeline.shares import Share, combined_shares, shares
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
 from lhuc_asr.pipeline.two_pass import TwoPass, speaker_frames, targets_of, transcripts_of
 from lhuc_asr.score.wer import WerReport, score, write_wer
@@ -91,9 +95,12 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
     speakers: AdaptedSpeakers | None = None
     who: list[Share] = []
     if plan is not None:
-        who = shares(two_pass.store, plan.data, config.seed)
-        targets = _targets(config, layout, split, plan, two_pass, alignment)
-        speakers = two_pass.adapt(method_of(config, layout, name), targets, who, config.seed)
+        who = _shares(config, layout, split, name, two_pass.store)
+        if plan.combine is not None:
+            speakers = _combine(config, layout, split, plan.combine, two_pass)
+        else:
+            targets = _targets(config, layout, split, plan, two_pass, alignment)
+            speakers = two_pass.adapt(method_of(config, layout, name), targets, who, config.seed)
         with atomic_folder(layout.speakers(name, split)) as folder:
             speakers.save(folder)
     with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
@@ -127,7 +134,7 @@ def preparation_of(config: ExperimentConfig, name: str) -> str | None:
     """
     plan = config.passes[name]
     settings = config.method_of(plan)
-    if not isinstance(settings, PreparedConfig):
+    if plan.combine is not None or not isinstance(settings, PreparedConfig):
         return None
     depends = [plan.network, plan.targets.silence_weight, settings.model_dump_json(exclude=set(settings.not_prepared))]
     return f"{settings.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
@@ -168,6 +175,37 @@ def _two_pass(config: ExperimentConfig, layout: Layout, split: str, network: str
     return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
 
 
+def _shares(config: ExperimentConfig, layout: Layout, split: str, name: str, store: FeatureStore) -> list[Share]:
+    """What a pass estimates on which utterances of a split, and uses for which."""
+    combined = config.passes[name].combine
+    if combined is not None:
+        return list(_crossed(config, layout, split, combined, store))
+    environments = {utterance.id: utterance.environment for utterance in read_manifest(layout.manifest(split))}
+    return shares(store, environments, config.passes[name].data, config.seed)
+
+
+def _crossed(
+    config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, store: FeatureStore
+) -> dict[Share, tuple[str, str]]:
+    """The shares of a pass that combines two others, and the rows of the two that each is made of."""
+    return combined_shares(*(_shares(config, layout, split, part, store) for part in combined.parts))
+
+
+def _combine(
+    config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, two_pass: TwoPass
+) -> LhucSpeakers:
+    """The amplitudes of two earlier passes over a split, combined."""
+    speakers, environments = (_load(layout, split, part, two_pass.model).bank for part in combined.parts)
+    crossed = _crossed(config, layout, split, combined, two_pass.store)
+    rows = {share.name: names for share, names in crossed.items()}
+    return LhucSpeakers(combine(speakers, environments, rows, combined.alpha))
+
+
+def _load(layout: Layout, split: str, name: str, model: Dnn) -> LhucSpeakers:
+    """The amplitudes of a pass over a split: what every technique saves."""
+    return Lhuc(LhucConfig()).load(model, layout.speakers(name, split))
+
+
 def _targets(
     config: ExperimentConfig, layout: Layout, split: str, plan: PassConfig, two_pass: TwoPass, alignment: str
 ) -> dict[str, FrameTargets]:
@@ -204,8 +242,8 @@ def _lattices(
     speakers: AdaptedSpeakers | None = None
     who: list[Share] = []
     if plan is not None:
-        who = shares(two_pass.store, plan.data, config.seed)
-        speakers = method_of(config, layout, name).load(two_pass.model, layout.speakers(name, split))
+        who = _shares(config, layout, split, name, two_pass.store)
+        speakers = _load(layout, split, name, two_pass.model)
     search = tuned_search(config, layout, name)
     with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
         scores = two_pass.likelihoods(speakers, who)
@@ -258,4 +296,5 @@ def _score(hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]) ->
         {utterance.id: utterance.text for utterance in utterances},
         transcripts_of(hypotheses),
         {utterance.id: utterance.speaker for utterance in utterances},
+        {utterance.id: utterance.environment for utterance in utterances},
     )

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.lhuc import LhucConfig
-from lhuc_asr.adapt.methods import MethodConfig
+from lhuc_asr.adapt.methods import MethodConfig, layers_of
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.corpus.noise import NoiseConfig
 from lhuc_asr.corpus.synthetic import SyntheticConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
@@ -18,6 +19,7 @@ from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.trainer import TrainerConfig
+from lhuc_asr.pipeline.shares import DataConfig
 
 
 class An4Source(StrictModel):
@@ -133,19 +135,23 @@ class TargetsConfig(StrictModel):
         return self
 
 
-class DataConfig(StrictModel):
-    """How much of each speaker's recordings is adapted on.
+class CombineConfig(StrictModel):
+    """Two passes whose amplitudes are combined, for speaker and environment.
 
     Attributes:
-        utterances: At most so many; which ones, the seed says.
-        seconds: At most so much of them.
-        mode: ``two_pass``: all of a speaker's recordings are decoded with what was learned on all. ``one_shot``: each
-            half with what was learned on the other half. ``online``: each with what was learned on those before it.
+        speaker: The pass with r_S.
+        environment: The pass with r_E.
+        alpha: alpha xi(r_S) + (1 - alpha) xi(r_E) (equation 10); None: the product, both are used together.
     """
 
-    utterances: int | None = Field(None, ge=1)
-    seconds: float | None = Field(None, gt=0.0)
-    mode: Literal["two_pass", "one_shot", "online"] = "two_pass"
+    speaker: PassName
+    environment: PassName
+    alpha: float | None = Field(None, ge=0.0, le=1.0)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The two passes."""
+        return self.speaker, self.environment
 
 
 class PassConfig(StrictModel):
@@ -158,6 +164,7 @@ class PassConfig(StrictModel):
         method: How; where left out as the recipe's ``lhuc`` says.
         search_as: An earlier pass with whose scale and penalty this one decodes; where left out they are tuned for it,
             by making it over the held-out speakers too. For series that differ in one thing alone, as a curve does.
+        combine: Instead of adapting, two earlier passes of the same network.
     """
 
     network: Literal["si", "sat"] = "si"
@@ -165,6 +172,14 @@ class PassConfig(StrictModel):
     targets: TargetsConfig = TargetsConfig()
     method: MethodConfig | None = None
     search_as: str | None = None
+    combine: CombineConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> PassConfig:
+        adapts = (self.data, self.targets, self.method) != (DataConfig(), TargetsConfig(), None)
+        if self.combine is not None and adapts:
+            raise ValueError("combine: nothing is adapted; leave out data, targets and method")
+        return self
 
 
 # The speaker-independent network, and the pass that decodes with it.
@@ -189,6 +204,7 @@ class ExperimentConfig(StrictModel):
         folds: Above 1, cross-validation over all speakers: each fold's speakers are unseen by its model.
         heldout_speakers: Training speakers kept back for newbob and for tuning.
         max_skipped: Share of bad recordings that is skipped with a warning; above it the run stops.
+        noise: Environments that every recording is put into; None leaves them as they are.
         speeds: Speeds at which training recordings are used.
         lexicon, lm: The words.
         alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
@@ -212,6 +228,7 @@ class ExperimentConfig(StrictModel):
     folds: int = Field(1, ge=1)
     heldout_speakers: int = Field(8, ge=1)
     max_skipped: float = Field(0.05, ge=0.0, le=1.0)
+    noise: NoiseConfig | None = None
     speeds: tuple[float, ...] = Field((1.0,), min_length=1)
     lexicon: LexiconConfig = LexiconConfig()
     lm: LanguageModelConfig = LanguageModelConfig()
@@ -240,21 +257,63 @@ class ExperimentConfig(StrictModel):
         for name, plan in self.passes.items():
             if name in known:
                 raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
-            source, search = self.source_of(plan), plan.search_as
-            before = f"passes before it: {', '.join(sorted(known))}"
-            if source not in known:
-                raise ValueError(f"passes: {name!r} adapts on {source!r}; {before}")
-            if search is not None and search not in known:
-                raise ValueError(f"passes: {name!r} is searched as {search!r}; {before}")
-            if search is not None and search in self.passes and self.passes[search].search_as is not None:
-                raise ValueError(f"passes: {name!r} is searched as {search!r}, which is not tuned itself")
-            if plan.search_as is None and source in self.passes and self.passes[source].search_as is not None:
+            if plan.combine is not None:
+                self._check_combined(name, plan, plan.combine, known)
+            elif self.source_of(plan) not in known:
                 raise ValueError(
-                    f"passes: {name!r} is tuned over the held-out speakers, but {source!r}, which it adapts on, is not "
-                    "made there; give both search_as, or neither"
+                    f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
                 )
+            self._check_search(name, plan, known)
+            self._check_environments(name, plan.data)
             known.add(name)
         return self
+
+    def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
+        """A pass that is tuned is made over the held-out speakers, and so must be what it depends on."""
+        tuned = {other for other in known if other not in self.passes or self.passes[other].search_as is None}
+        if plan.search_as is not None and plan.search_as not in tuned:
+            before = ", ".join(sorted(tuned))
+            raise ValueError(f"passes: {name!r} is searched as {plan.search_as!r}; tuned passes before it: {before}")
+        needed = plan.combine.parts if plan.combine is not None else (self.source_of(plan),)
+        untuned = [other for other in needed if other not in tuned]
+        if plan.search_as is None and untuned:
+            raise ValueError(
+                f"passes: {name!r} is tuned over the held-out speakers, but {untuned[0]!r}, which it needs, is not "
+                "made there; give both search_as, or neither"
+            )
+
+    def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:
+        for part in combine.parts:
+            if part not in known or part not in self.passes:
+                adapted = ", ".join(sorted(known & self.passes.keys())) or "none"
+                raise ValueError(f"passes: {name!r} combines {part!r}; passes that adapt before it: {adapted}")
+            if self.passes[part].network != plan.network:
+                raise ValueError(f"passes: {name!r} is of the network {plan.network}, but combines {part!r} of another")
+        if self._layers(combine.speaker) != self._layers(combine.environment):
+            raise ValueError(
+                f"passes: {name!r} combines {combine.speaker!r} and {combine.environment!r}, which have amplitudes at "
+                "different layers; give their methods the same"
+            )
+
+    def _layers(self, name: str) -> set[int]:
+        """The hidden layers at which a pass has amplitudes."""
+        plan = self.passes[name]
+        if plan.combine is not None:
+            return self._layers(plan.combine.speaker)
+        layers = layers_of(self.method_of(plan))
+        return set(range(self.dnn.hidden_layers) if layers is None else layers)
+
+    def _check_environments(self, name: str, data: DataConfig) -> None:
+        """What a Kaldi directory's utt2env says is known only when it is read."""
+        if self.corpus.kind == "kaldi" and self.noise is None:
+            return
+        known = self.noise.environments if self.noise is not None else ()
+        unknown = sorted(set(data.environments or ()) - set(known))
+        if unknown or (data.unit is not None and not known):
+            raise ValueError(
+                f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
+                f"noise: makes these: {', '.join(known) or 'none'}"
+            )
 
     def source_of(self, plan: PassConfig) -> str:
         """The pass whose words another adapts on."""

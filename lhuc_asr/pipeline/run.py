@@ -65,6 +65,9 @@ from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
 
+# The test split of a cross-validation: all speakers, each from the fold that has not seen him.
+POOLED = "test"
+
 
 def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     """Run a recipe, or what is left of it.
@@ -75,24 +78,49 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     Raises:
         LhucError: Whatever is wrong with the corpus, the configuration or the folder; what was finished stays.
     """
+    check_device(config)
+    with opened(config) as layout:
+        names = pass_names(config)
+        splits = make_passes(config, layout)
+        return [line for split in splits for line in compare_split(layout, split, names, config.seed)]
+
+
+def check_device(config: ExperimentConfig) -> None:
+    """Find out that the device is not there before anything is written.
+
+    Raises:
+        ConfigError: torch cannot use it.
+    """
     try:
         torch.zeros(1, device=config.device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
+
+
+def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
+    """Do every stage of a recipe that is not done yet, up to the scores of its passes; those of folds are pooled.
+
+    Args:
+        config: The recipe.
+        layout: The experiment's folder, taken by ``experiment.opened``.
+
+    Returns:
+        The test splits.
+    """
     torch.set_num_threads(config.workers)
-    with opened(config) as layout:
-        if config.folds == 1:
-            return _run_experiment(config, layout, fold=None)
-        folds = [Layout(layout.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
-        for fold, fold_layout in enumerate(folds, start=1):
-            logger.info("fold %d of %d", fold, config.folds)
-            _run_experiment(config, fold_layout, fold)
-        pool_folds(layout, folds, "test", pass_names(config))
-        return compare_split(layout, "test", pass_names(config), config.seed)
+    if config.folds == 1:
+        _run_experiment(config, layout, fold=None)
+        return test_names(config)
+    folds = [Layout(layout.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
+    for fold, fold_layout in enumerate(folds, start=1):
+        logger.info("fold %d of %d", fold, config.folds)
+        _run_experiment(config, fold_layout, fold)
+    pool_folds(layout, folds, POOLED, pass_names(config))
+    return (POOLED,)
 
 
-def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) -> list[PassScore]:
+def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) -> None:
     """All stages of one experiment, or of one fold of a cross-validation."""
     tests = test_names(config)
     splits = (TRAIN, HELDOUT, *tests)
@@ -104,6 +132,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         options=[
             *(config.seed, fold, config.folds, config.corpus, config.hours, config.heldout_speakers),
             *(config.max_skipped, fingerprint(source_paths(config))),
+            *((config.noise,) if config.noise else ()),
         ],
         outputs=[
             layout.sample_rate,
@@ -186,8 +215,6 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         for name in pass_names(config):
             if split != HELDOUT or tuned_as(config, name) == name:
                 _pass_stage(stages, config, layout, split, name, alignment)
-    names = pass_names(config)
-    return [line for split in tests for line in compare_split(layout, split, names, config.seed)]
 
 
 def _pass_stage(
@@ -195,22 +222,26 @@ def _pass_stage(
 ) -> None:
     plan = config.passes.get(name)
     after = [f"network {network_of(config, name)}", "graph"]
+    options: list[object] = [config.search, config.tuning if split == HELDOUT else None]
     if plan is not None:
+        # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
+        options.append(plan.model_dump(mode="json", exclude_none=True))
+    if plan is not None and plan.combine is not None:
+        after += [f"{part} over {split}" for part in plan.combine.parts]
+    elif plan is not None:
         after.append(f"{config.source_of(plan)} over {split}")
         if (preparation := preparation_of(config, name)) is not None:
             after.append(f"prepare {preparation}")
+        options.append(config.method_of(plan))
+        if plan.targets.kind in ("lattice", "confidence"):
+            options.append(config.lattice)
     if split != HELDOUT:
         after.append(f"{tuned_as(config, name)} over {HELDOUT}")
     stages.run(
         f"{name} over {split}",
         partial(run_pass, config, layout, split, name, alignment),
         after=after,
-        options=[
-            *(config.search, config.tuning if split == HELDOUT else None),
-            # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
-            *((plan.model_dump(mode="json", exclude_none=True), config.method_of(plan)) if plan is not None else ()),
-            *((config.lattice,) if plan is not None and plan.targets.kind in ("lattice", "confidence") else ()),
-        ],
+        options=options,
         outputs=pass_outputs(config, layout, split, name),
     )
 

@@ -14,8 +14,9 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.an4 import read_an4
 from lhuc_asr.corpus.kaldi_dir import read_kaldi_dir
 from lhuc_asr.corpus.librispeech import read_librispeech
+from lhuc_asr.corpus.noise import Part, put_into_environments
 from lhuc_asr.corpus.reading import Reading
-from lhuc_asr.corpus.synthetic import generate
+from lhuc_asr.corpus.synthetic import SyntheticConfig, generate
 from lhuc_asr.corpus.utterance import Utterance, write_manifest
 from lhuc_asr.corpus.validate import validate
 from lhuc_asr.pipeline.recipe import (
@@ -29,6 +30,9 @@ from lhuc_asr.pipeline.recipe import (
 logger = logging.getLogger(__name__)
 
 TRAIN, HELDOUT = "train", "heldout"
+# Whose clips of noise a split gets; a test set gets those for testing.
+NOISE_PARTS: dict[str, Part] = {TRAIN: "training", HELDOUT: "heldout"}
+NOISY_FOLDER = "noisy"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ def test_names(config: ExperimentConfig) -> tuple[str, ...]:
 
 
 def source_paths(config: ExperimentConfig) -> list[Path]:
-    """The files and folders that the corpus is read from."""
+    """The files and folders that the corpus is read from, and its noise."""
+    return [*_corpus_paths(config), *([config.noise.dir] if config.noise else [])]
+
+
+def _corpus_paths(config: ExperimentConfig) -> list[Path]:
     match config.corpus:
         case An4Source(dir=root):
             return [root]
@@ -60,13 +68,18 @@ def source_paths(config: ExperimentConfig) -> list[Path]:
 
 
 def made_paths(config: ExperimentConfig, folder: Path) -> list[Path]:
-    """The folder of recordings that reading the corpus makes, where it makes one."""
+    """The folders of recordings that preparing the corpus makes: synthetic voices, noisy copies."""
+    noisy = [folder / "corpus" / NOISY_FOLDER] if config.noise else []
     match config.corpus:
         case SyntheticSource(voices=voices):
-            # Voices of other options are other voices: they get a folder of their own.
-            return [folder / f"voices-{hashlib.sha256(voices.model_dump_json().encode()).hexdigest()[:8]}"]
+            return [_voices_folder(voices, folder), *noisy]
         case _:
-            return []
+            return noisy
+
+
+def _voices_folder(voices: SyntheticConfig, folder: Path) -> Path:
+    """Voices of other options are other voices: they get a folder of their own."""
+    return folder / f"voices-{hashlib.sha256(voices.model_dump_json().encode()).hexdigest()[:8]}"
 
 
 def read_splits(config: ExperimentConfig, folder: Path) -> Splits:
@@ -113,10 +126,10 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
 
 
 def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> None:
-    """Write the manifests of train, heldout and test splits.
+    """Write the manifests of train, heldout and test splits, and the noisy copies where the recipe has noise.
 
     Raises:
-        CorpusError: So few training speakers that none is left to train on.
+        CorpusError: So few training speakers that none is left to train on, or noise that cannot be used.
     """
     speakers = sorted({utterance.speaker for utterance in splits.train})
     if len(speakers) <= config.heldout_speakers:
@@ -131,6 +144,14 @@ def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> None
         HELDOUT: [utterance for utterance in splits.train if utterance.speaker in heldout],
         **splits.tests,
     }
+    if config.noise is not None:
+        parts = put_into_environments(
+            {name: (NOISE_PARTS.get(name, "test"), utterances) for name, utterances in parts.items()},
+            config.noise,
+            folder / NOISY_FOLDER,
+            config.seed,
+            config.workers,
+        )
     for name, utterances in parts.items():
         write_manifest(folder / f"{name}.jsonl", utterances)
         logger.info(
@@ -151,7 +172,7 @@ def _read(config: ExperimentConfig, folder: Path) -> tuple[Reading, dict[str, Re
         case KaldiSource(train=train_folder, test=test_folder):
             return read_kaldi_dir(train_folder), {"test": read_kaldi_dir(test_folder)}
         case SyntheticSource(voices=voices):
-            (root,) = made_paths(config, folder)
+            root = _voices_folder(voices, folder)
             if not root.exists():
                 generate(voices, root, config.workers)
             return (

@@ -1,4 +1,4 @@
-"""Word error rates as tables: passes by split on a terminal, speakers in a CSV file."""
+"""Word error rates as tables: passes by split, and by environment, on a terminal, speakers in a CSV file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lhuc_asr.base.atomic import write_text
+from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.score.significance import Comparison, compare
 from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 
@@ -96,6 +97,38 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
     alone = sorted({line.split for line in passes if line.comparison and not line.comparison.speakers_resampled})
     if alone:
         table.caption = Text(f"{', '.join(alone)}: one speaker; only the utterances were resampled")
+    return table
+
+
+def environment_table(passes: Sequence[PassScore], title: str | None = None) -> Table | None:
+    """Word error rates of passes in each environment, a line each, for a terminal.
+
+    The clean environment comes first; "noisy" is all the others together, errors over words, "all" every utterance.
+
+    Returns:
+        The table; None where no utterance has an environment.
+    """
+    scores = [line.report.environments() for line in passes]
+    names = sorted({name for found in scores for name in found if name}, key=lambda name: (name != CLEAN, name))
+    if not names:
+        return None
+    table = Table(title=None if title is None else Text(title), title_justify="left")
+    for heading in ("split", "pass"):
+        table.add_column(heading)
+    averaged = CLEAN in names and len(names) > 2
+    for heading in (*names, *(["noisy"] if averaged else []), "all"):
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for position, (line, found) in enumerate(zip(passes, scores, strict=True)):
+        opens_split = position == 0 or passes[position - 1].split != line.split
+        if opens_split and position > 0:
+            table.add_section()
+        noisy = [score for name, score in found.items() if name not in ("", CLEAN)]
+        rates = [found[name].wer if name in found else None for name in names]
+        if averaged:
+            words = sum(score.words for score in noisy)
+            rates.append(sum(score.errors for score in noisy) / words if words else None)
+        cells = [BLANK if rate is None else f"{100 * rate:.2f}" for rate in (*rates, line.report.wer)]
+        table.add_row(*map(Text, (line.split if opens_split else BLANK, line.name, *cells)))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Word error rates of a set of utterances: by utterance, by speaker, in total.
+"""Word error rates of a set of utterances: by utterance, by speaker, by environment, in total.
 
 WER = (substitutions + deletions + insertions) / reference words, errors and words summed before dividing. The
 words of each utterance are aligned at minimum edit distance by jiwer; they are compared as they stand, so
@@ -8,7 +8,7 @@ whatever case or spelling should not count as an error is normalised before (lan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class UtteranceScore:
         substitutions: Reference words recognised as another word.
         deletions: Reference words that nothing was recognised for.
         insertions: Recognised words that were not said.
+        environment: Where it was recorded; "" where that is not known.
     """
 
     id: str
@@ -41,6 +42,7 @@ class UtteranceScore:
     substitutions: int
     deletions: int
     insertions: int
+    environment: str = ""
 
     @property
     def errors(self) -> int:
@@ -50,7 +52,7 @@ class UtteranceScore:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerScore:
-    """Errors in all utterances of one speaker, of ``words`` reference words, at least one."""
+    """Errors in all utterances of one speaker, or one environment, of ``words`` reference words, at least one."""
 
     errors: int
     words: int
@@ -126,6 +128,11 @@ class WerReport:
         """Recognised words that were not said."""
         return sum(score.insertions for score in self.scored_utterances())
 
+    def environments(self) -> dict[str, SpeakerScore]:
+        """The score in each environment with reference words, sorted by name; "" stands for none that is known."""
+        found = _add_up(self.utterances, lambda score: score.environment)
+        return {name: score for name, score in found.items() if score.words}
+
     def scored_utterances(self) -> tuple[UtteranceScore, ...]:
         """The utterances, for what cannot be told from the speakers' totals.
 
@@ -149,13 +156,19 @@ class WerReport:
                 )
 
 
-def score(references: Mapping[str, str], hypotheses: Mapping[str, str], speakers: Mapping[str, str]) -> WerReport:
+def score(
+    references: Mapping[str, str],
+    hypotheses: Mapping[str, str],
+    speakers: Mapping[str, str],
+    environments: Mapping[str, str] | None = None,
+) -> WerReport:
     """Align every hypothesis with its reference and count the errors.
 
     Args:
         references: Text of each utterance id, words separated by white space; "" where nothing was said.
         hypotheses: Recognised text of the same ids; "" where nothing was recognised.
         speakers: Speaker of each utterance id.
+        environments: Environment of each utterance id; those that are not there have none.
 
     Raises:
         ScoreError: An utterance has no hypothesis, no reference or no speaker; a speaker has no words.
@@ -175,7 +188,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], speakers
         [_single_spaced(hypotheses[id]) for id in references],
     )
     return WerReport.of(
-        _utterance_score(id, speakers[id], len(words), chunks)
+        _utterance_score(id, speakers[id], (environments or {}).get(id, ""), len(words), chunks)
         for id, words, chunks in zip(references, output.references, output.alignments, strict=True)
     )
 
@@ -219,16 +232,16 @@ def require_same_speakers(reports: Mapping[str, WerReport]) -> None:
 
 
 def write_wer(path: Path, report: WerReport) -> None:
-    """Write ``wer.json``: the totals, each speaker's, each utterance's; rates are fractions."""
+    """Write ``wer.json``: the totals, each speaker's, each environment's, each utterance's; rates are fractions."""
     tree: dict[str, Any] = {"wer": report.wer, "errors": report.errors, "words": report.words}
     if report.utterances:
         tree |= {kind: getattr(report, kind) for kind in ("substitutions", "deletions", "insertions")}
-    tree["speakers"] = {
-        name: {"wer": score.wer, "errors": score.errors, "words": score.words}
-        for name, score in report.speakers.items()
-    }
+    tree["speakers"] = {name: _rates(score) for name, score in report.speakers.items()}
+    environments = report.environments()
+    if any(environments):
+        tree["environments"] = {name: _rates(score) for name, score in environments.items()}
     if report.utterances:
-        tree["utterances"] = [asdict(score) for score in report.utterances]
+        tree["utterances"] = [_utterance_row(score) for score in report.utterances]
     write_json(path, tree)
 
 
@@ -262,20 +275,35 @@ def read_wer(path: Path) -> WerReport:
     return report
 
 
-def _utterance_score(id: str, speaker: str, words: int, chunks: Iterable[jiwer.AlignmentChunk]) -> UtteranceScore:
+def _rates(score: SpeakerScore) -> dict[str, float | int]:
+    return {"wer": score.wer, "errors": score.errors, "words": score.words}
+
+
+def _utterance_row(score: UtteranceScore) -> dict[str, str | int]:
+    row: dict[str, str | int] = asdict(score)
+    if not score.environment:
+        del row["environment"]
+    return row
+
+
+def _utterance_score(
+    id: str, speaker: str, environment: str, words: int, chunks: Iterable[jiwer.AlignmentChunk]
+) -> UtteranceScore:
     lengths: Counter[str] = Counter()
     for chunk in chunks:
         lengths[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-    return UtteranceScore(id, speaker, words, lengths["substitute"], lengths["delete"], lengths["insert"])
+    return UtteranceScore(id, speaker, words, lengths["substitute"], lengths["delete"], lengths["insert"], environment)
 
 
-def _add_up(utterances: Iterable[UtteranceScore]) -> dict[str, SpeakerScore]:
+def _add_up(
+    utterances: Iterable[UtteranceScore], group: Callable[[UtteranceScore], str] = lambda score: score.speaker
+) -> dict[str, SpeakerScore]:
     errors: Counter[str] = Counter()
     words: Counter[str] = Counter()
     for score in utterances:
-        errors[score.speaker] += score.errors
-        words[score.speaker] += score.words
-    return {speaker: SpeakerScore(errors[speaker], words[speaker]) for speaker in sorted(words)}
+        errors[group(score)] += score.errors
+        words[group(score)] += score.words
+    return {name: SpeakerScore(errors[name], words[name]) for name in sorted(words)}
 
 
 def _require(needed: Mapping[str, str], given: Mapping[str, str], lack: str, remedy: str) -> None:

@@ -32,3 +32,9 @@ def run(tiny_recipe: Path) -> Run:
         return executed_stages(folder)[before:]
 
     return run_in
+
+
+@pytest.fixture(scope="session")
+def executed() -> Callable[[Path], list[str]]:
+    """``executed_stages``, for tests that run something else than a recipe."""
+    return executed_stages

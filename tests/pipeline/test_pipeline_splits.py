@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,3 +106,43 @@ def test_what_cannot_be_run_is_no_recipe(options: dict[str, object], message: st
 def test_hours_and_folds_are_in_the_folders_name() -> None:
     assert recipe(hours=1.5, folds=5).folder == Path("exp/x_1.5h_folds5")
     assert recipe(exp="else/where").folder == Path("else/where")
+
+
+def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None:
+    """Every clip is a tone of its own, far louder than the speech: a copy's loudest frequency names its clip."""
+    rate, seconds = 8000, 1.0
+    lines = ["path\tclass"]
+    for number in range(6):
+        tone = np.sin(2 * np.pi * 500 * (number + 1) * np.arange(rate) / rate)
+        soundfile.write(tmp_path / f"{number}.flac", 0.5 * tone, rate)
+        lines.append(f"{number}.flac\ttone")
+    (tmp_path / "noise.tsv").write_text("\n".join(lines))
+    soundfile.write(tmp_path / "speech.wav", 0.1 * np.random.default_rng(0).standard_normal(rate), rate)
+    whole = [
+        Utterance(f"{speaker}-{n}", speaker, "", tmp_path / "speech.wav", 0.0, seconds, "YES")
+        for speaker in ("a", "b", "c", "d", "e", "f")
+        for n in range(4)
+    ]
+    noise = {"dir": str(tmp_path), "classes": ["tone"], "snr_decibels": [-30, -30]}
+    config = recipe(heldout_speakers=1, folds=2, noise=noise, workers=1)
+    (noisy,) = made_paths(config, tmp_path / "fold1")
+    heard: dict[str, set[int]] = {"train": set(), "heldout": set(), "test": set()}
+    tested = []
+    for fold in (1, 2):
+        folder = tmp_path / f"fold{fold}" / "corpus"
+        write_splits(fold_splits(Splits(whole, {"test": []}), 2, fold, seed=1), config, folder)
+        speakers = {}
+        for split, clips in heard.items():
+            utterances = read_manifest(folder / f"{split}.jsonl")
+            assert {u.environment for u in utterances} == {"clean", "tone"}
+            speakers[split] = {u.speaker for u in utterances}
+            for path in (u.audio for u in utterances if u.environment == "tone"):
+                assert folder in path.parents
+                samples, _ = soundfile.read(path)
+                clips.add(round(int(np.abs(np.fft.rfft(samples)).argmax()) * rate / len(samples) / 500))
+        assert len(set().union(*speakers.values())) == sum(map(len, speakers.values())) == 6
+        tested += sorted(speakers["test"])
+    assert sorted(tested) == list("abcdef")
+    assert noisy.is_dir()
+    assert sum(map(len, heard.values())) == len(set().union(*heard.values())) == 6
+    assert tmp_path in source_paths(config)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lhuc_asr.base.errors import ScoreError
-from lhuc_asr.score.tables import compare_passes, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.tables import compare_passes, environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import SpeakerScore, UtteranceScore, WerReport
 
 
@@ -95,3 +95,45 @@ def test_csv_refuses_passes_over_other_utterances(tmp_path) -> None:
     with pytest.raises(ScoreError, match="'carol': 20 reference words in lhuc, 0 in si"):
         write_speaker_csv(tmp_path / "x.csv", {"si": BEFORE, "lhuc": report({"alice": 1, "bob": 1, "carol": 1})})
     assert not (tmp_path / "x.csv").exists()
+
+
+def in_environments(errors: dict[str, int]) -> WerReport:
+    """One utterance of a speaker in each environment, ten words each, in "car" twenty."""
+    return WerReport.of(
+        UtteranceScore(f"u.{name}", "alice", 20 if name == "car" else 10, count, 0, 0, name)
+        for name, count in errors.items()
+    )
+
+
+def test_error_rates_by_environment_the_clean_one_first_and_the_noisy_ones_together() -> None:
+    passes = compare_passes(
+        "test",
+        {
+            "si": in_environments({"babble": 5, "car": 4, "clean": 1}),
+            "lhuc": in_environments({"babble": 2, "car": 4, "clean": 0}),
+        },
+        rng(),
+        samples=9,
+    )
+    table = environment_table(passes, "by environment")
+    assert table is not None
+    assert [column.header.plain for column in table.columns[2:]] == ["clean", "babble", "car", "noisy", "all"]
+    text = table_text(table)
+    assert cells(text, "si") == ["si", "10.00", "50.00", "20.00", "30.00", "25.00"]
+    assert cells(text, "lhuc") == ["lhuc", "0.00", "20.00", "20.00", "20.00", "15.00"]
+
+
+def test_splits_with_other_environments_and_with_none() -> None:
+    first = compare_passes("first", {"si": in_environments({"clean": 1, "car": 4})}, rng())
+    second = compare_passes("second", {"si": in_environments({"": 1, "street": 3})}, rng())
+    third = compare_passes("third", {"si": BEFORE}, rng())
+    assert environment_table(third) is None
+    table = environment_table([*first, *second, *third])
+    assert table is not None
+    lines = [line for line in table_text(table).splitlines() if " si " in line]
+    found = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    assert found == [
+        ["first", "si", "10.00", "20.00", "", "20.00", "16.67"],
+        ["second", "si", "", "", "30.00", "30.00", "20.00"],
+        ["third", "si", "", "", "", "", "40.00"],
+    ]

@@ -228,3 +228,31 @@ def test_reports_of_other_speakers_or_words_do_not_stand_side_by_side() -> None:
         require_same_speakers({"si": first, "lhuc": WerReport({"b": SpeakerScore(0, 3)})})
     with pytest.raises(ScoreError, match="no report given"):
         require_same_speakers({})
+
+
+# Environments.
+
+
+def test_errors_are_told_apart_by_environment_and_survive_the_file(tmp_path) -> None:
+    said = {"u.clean": "one two", "u.car": "one two", "v": "three"}
+    heard = {"u.clean": "one two", "u.car": "won two three", "v": "three"}
+    speakers = dict.fromkeys(said, "alice")
+    report = score(said, heard, speakers, {"u.clean": "clean", "u.car": "car"})
+    found = {name: (row.errors, row.words) for name, row in report.environments().items()}
+    assert found == {"": (0, 1), "car": (2, 2), "clean": (0, 2)}
+    write_wer(tmp_path / "wer.json", report)
+    assert read_wer(tmp_path / "wer.json") == report
+    tree = json.loads((tmp_path / "wer.json").read_text())
+    assert tree["environments"]["car"] == {"wer": 1.0, "errors": 2, "words": 2}
+
+
+def test_without_environments_the_file_says_nothing_of_them(tmp_path) -> None:
+    write_wer(tmp_path / "wer.json", score({"u": "one"}, {"u": "two"}, {"u": "alice"}))
+    assert "environment" not in (tmp_path / "wer.json").read_text()
+    assert read_wer(tmp_path / "wer.json").environments().keys() == {""}
+
+
+def test_an_environment_where_nothing_was_said_has_no_rate() -> None:
+    report = score({"u": "one", "v": ""}, {"u": "one", "v": "two"}, {"u": "a", "v": "a"}, {"u": "car", "v": "wind"})
+    assert report.environments().keys() == {"car"}
+    assert report.errors == 1

@@ -1,0 +1,292 @@
+"""Utterances put into acoustic environments: clean, or with the noise of a class at a drawn level.
+
+A folder of noise has ``noise.tsv``, a line a clip, with at least the columns ``path`` and ``class``. Each class is an
+environment. Its clips are parted: training, held-out and test utterances get other recordings of rain. A copy of an
+utterance is called ``<id>.<environment>``, the clean one too.
+
+The signal-to-noise ratio of a copy is 10 log10 of the utterance's mean power, its pauses included, over that of the
+noise added to it, as in Aurora's corpora but unweighted by frequency.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import soundfile
+from pydantic import Field, FiniteFloat, model_validator
+
+from lhuc_asr.base.atomic import atomic_folder
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import AudioError, CorpusError
+from lhuc_asr.base.runlog import progress
+from lhuc_asr.base.workers import process_map
+from lhuc_asr.corpus.audio import probe, read_audio, read_native
+from lhuc_asr.corpus.reading import read_lines
+from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.corpus.validate import unsafe_name
+
+# The environment without noise.
+CLEAN = "clean"
+TABLE_FILE = "noise.tsv"
+
+Part = Literal["training", "heldout", "test"]
+# Of each class' clips.
+PART_SHARES: dict[Part, float] = {"training": 1 / 2, "test": 1 / 3, "heldout": 1 / 6}
+# ESC's names end in the take: 1-172649-A and -B are stretches of one recording, and must not be parted.
+_TAKE = re.compile(r"-[A-Z]$")
+
+# A mixture that would go beyond full scale is turned down to here, speech and noise alike.
+HIGHEST_PEAK = 0.99
+
+# No dot: an id ends in a dot and the environment.
+NoiseClass = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+
+
+class NoiseConfig(StrictModel):
+    """The environments that a corpus is put into.
+
+    Attributes:
+        dir: A folder with ``noise.tsv`` and the clips.
+        classes: Of noise; each is an environment, beside the clean one.
+        snr_decibels: Lowest and highest signal-to-noise ratio; drawn evenly for each copy.
+        training_conditions: Environments, of all, that each training utterance is put into. Held-out and test
+            utterances come in every one.
+    """
+
+    dir: Path
+    classes: tuple[NoiseClass, ...] = Field(min_length=1)
+    snr_decibels: tuple[FiniteFloat, FiniteFloat] = (5.0, 15.0)
+    training_conditions: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> NoiseConfig:
+        if len(set(self.environments)) != len(self.environments):
+            raise ValueError(f"classes {', '.join(self.classes)}: expected each once, and none called {CLEAN!r}")
+        low, high = self.snr_decibels
+        if low > high:
+            raise ValueError(f"snr_decibels: the range {low:g} to {high:g} is empty")
+        if self.training_conditions > len(self.environments):
+            raise ValueError(
+                f"training_conditions: {self.training_conditions}, but with the clean one there are only "
+                f"{len(self.environments)}"
+            )
+        return self
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The clean one and the classes."""
+        return (CLEAN, *self.classes)
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """An utterance, the clips that its noise is drawn from, and the file that the copy goes to, below a folder."""
+
+    utterance: Utterance
+    environment: str
+    clips: tuple[Path, ...]
+    snr_decibels: tuple[float, float]
+    file: str
+
+
+def spoken_id(utterance_id: str, environment: str) -> str:
+    """The id that all copies of an utterance share.
+
+    Example:
+        >>> spoken_id("an4.rain", "rain"), spoken_id("an4", "")
+        ('an4', 'an4')
+    """
+    return utterance_id.removesuffix(f".{environment}") if environment else utterance_id
+
+
+def put_into_environments(
+    splits: Mapping[str, tuple[Part, Sequence[Utterance]]], config: NoiseConfig, folder: Path, seed: int, workers: int
+) -> dict[str, list[Utterance]]:
+    """Copies of utterances in their environments; the noisy ones are written as FLAC, whole or not at all.
+
+    Which clip an utterance gets, from where in it, and how loud, depends on its id and the environment alone: test
+    recordings are the same whatever the recipe's seed. Clean copies are the recordings themselves.
+
+    Args:
+        splits: By name: whose clips they get, and the utterances.
+        config: The environments.
+        folder: Where the recordings go; a folder that is there is replaced.
+        seed: Of the training utterances' choice of environments.
+        workers: Processes; the copies do not depend on their number.
+
+    Raises:
+        CorpusError: The noise is not what ``noise.tsv`` or the recipe says, a class has too few clips, an utterance
+            has an environment already, or a copy's id is too long for a file.
+        AudioError: An utterance cannot be read, or it or its stretch of noise is digital silence.
+    """
+    clips = {name: part_clips(name, paths) for name, paths in read_clips(config).items()}
+    folder = folder.absolute()
+    copies: dict[str, list[Utterance]] = {split: [] for split in splits}
+    mixtures: list[_Mixture] = []
+    for split, (part, utterances) in splits.items():
+        for utterance in utterances:
+            for environment in _environments_of(utterance, part, config, seed):
+                copy = _copy_of(utterance, environment)
+                if environment != CLEAN:
+                    file = f"{split}/{utterance.speaker}/{copy.id}.flac"
+                    own = tuple(clips[environment][part])
+                    mixtures.append(_Mixture(utterance, environment, own, config.snr_decibels, file))
+                    copy = replace(copy, audio=folder / file, start=0.0)
+                copies[split].append(copy)
+    with atomic_folder(folder) as temporary:
+        written = process_map(partial(_record, temporary), mixtures, workers)
+        for _ in progress(written, "adding noise", len(mixtures)):
+            pass
+    return copies
+
+
+def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
+    """The clips of each class that the configuration names, sorted, every one decoded once.
+
+    Raises:
+        CorpusError: ``noise.tsv`` is missing or malformed, a class is not in it, or a clip cannot be used.
+    """
+    table = config.dir.absolute() / TABLE_FILE
+    rows = [line.split("\t") for _, line in read_lines(table)]
+    if not rows or not {"path", "class"} <= set(rows[0]):
+        raise CorpusError(f"{table}:1: expected a line of column names, path and class among them")
+    path_column, class_column = rows[0].index("path"), rows[0].index("class")
+    clips: dict[str, list[Path]] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) <= max(path_column, class_column):
+            raise CorpusError(f"{table}:{number}: expected {len(rows[0])} fields, found {len(row)}")
+        clips.setdefault(row[class_column], []).append(table.parent / row[path_column])
+    missing = [name for name in config.classes if name not in clips]
+    if missing:
+        raise CorpusError(f"{table}: no class {', '.join(missing)}; it has {', '.join(sorted(clips))}")
+    found = {name: sorted(clips[name]) for name in config.classes}
+    for name, paths in found.items():
+        for path in paths:
+            try:
+                silent = not read_native(_whole(path))[0].any()
+            except AudioError as error:
+                raise CorpusError(f"{table}: clip of {name}: {error}; or take its line out") from error
+            if silent:
+                raise CorpusError(f"{table}: clip of {name}: {path}: digital silence; take its line out")
+    return found
+
+
+def part_clips(name: str, clips: Sequence[Path]) -> dict[Part, list[Path]]:
+    """Part a class' clips for training, test and held-out utterances: about a half, a third and a sixth of them.
+
+    Takes of one recording stay together. The recording with most takes first, each goes to the part that is least full
+    for its share; the result depends on the names alone.
+
+    Args:
+        name: Of the class, for the message.
+        clips: Its clips.
+
+    Raises:
+        CorpusError: Fewer recordings than parts.
+    """
+    recordings: dict[str, list[Path]] = {}
+    for path in sorted(clips):
+        recordings.setdefault(_TAKE.sub("", path.stem), []).append(path)
+    if len(recordings) < len(PART_SHARES):
+        raise CorpusError(
+            f"noise class {name}: {len(clips)} clips of {len(recordings)} recordings, expected three recordings at "
+            "least, since training, held-out and test utterances must not share any; add clips, or leave the class out"
+        )
+    parts: dict[Part, list[Path]] = {part: [] for part in PART_SHARES}
+    for takes in sorted(recordings.values(), key=lambda takes: (-len(takes), takes[0])):
+        # An empty part is the least full, so that none stays empty.
+        parts[min(parts, key=lambda part: len(parts[part]) / PART_SHARES[part])] += takes
+    return parts
+
+
+def mix(speech: np.ndarray, noise: np.ndarray, snr_decibels: float) -> np.ndarray:
+    """Speech with noise at a signal-to-noise ratio, turned down together where it would clip.
+
+    Args:
+        speech: Samples (N,).
+        noise: Samples (N,).
+        snr_decibels: Of the result.
+
+    Returns:
+        float32 (N,), within -0.99 to 0.99.
+
+    Raises:
+        AudioError: One of the two is digital silence.
+    """
+    speech_power, noise_power = (float(np.mean(np.square(part, dtype=np.float64))) for part in (speech, noise))
+    if not speech_power or not noise_power:
+        raise AudioError(f"the {'noise' if speech_power else 'speech'} is digital silence, it has no level")
+    scale = np.sqrt(speech_power / noise_power / 10 ** (snr_decibels / 10))
+    mixture = speech + scale * noise
+    peak = float(np.abs(mixture).max())
+    return np.asarray(mixture * min(1.0, HIGHEST_PEAK / peak), np.float32)
+
+
+def stretch(noise: np.ndarray, samples: int, position: float) -> np.ndarray:
+    """So many samples of a clip, cut where it is long enough, else looped.
+
+    Args:
+        noise: Shape (M,).
+        samples: N.
+        position: Of the first sample, as a share below 1 of those that are possible.
+
+    Returns:
+        Shape (N,).
+    """
+    if samples <= len(noise):
+        first = int(position * (len(noise) - samples + 1))
+        return noise[first : first + samples]
+    return np.take(noise, int(position * len(noise)) + np.arange(samples), mode="wrap")
+
+
+def _environments_of(utterance: Utterance, part: Part, config: NoiseConfig, seed: int) -> Sequence[str]:
+    if part != "training":
+        return config.environments
+    drawn = random.Random(f"{seed} {utterance.id}").sample(config.environments, config.training_conditions)
+    return sorted(drawn, key=config.environments.index)
+
+
+def _copy_of(utterance: Utterance, environment: str) -> Utterance:
+    if utterance.environment:
+        raise CorpusError(
+            f"utterance {utterance.id} was recorded in the environment {utterance.environment!r}, it cannot be put "
+            "into others; leave out noise:, or the corpus' own environments"
+        )
+    name = f"{utterance.id}.{environment}"
+    if reason := unsafe_name(name):
+        raise CorpusError(f"the utterance id {name!r} cannot become a file name: {reason}; shorten {utterance.id!r}")
+    return replace(utterance, id=name, environment=environment)
+
+
+def _record(folder: Path, mixture: _Mixture) -> None:
+    """Write one noisy copy."""
+    utterance, path = mixture.utterance, folder / mixture.file
+    generator = random.Random(f"{utterance.id} {mixture.environment}")
+    clip = generator.choice(mixture.clips)
+    position, decibels = generator.random(), generator.uniform(*mixture.snr_decibels)
+    sample_rate = probe(utterance.audio).sample_rate
+    speech = read_audio(utterance, sample_rate)
+    noise = stretch(read_audio(_whole(clip), sample_rate), len(speech), position)
+    try:
+        samples = mix(speech, noise, decibels)
+    except AudioError as error:
+        raise AudioError(
+            f"{utterance.audio} with {clip}: {error}; leave the utterance out, or take the clip out of {TABLE_FILE}"
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Through memory, since libsndfile does not say that a disk is full.
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    path.write_bytes(encoded.getvalue())
+
+
+def _whole(clip: Path) -> Utterance:
+    return Utterance(clip.stem, "", "", clip, 0.0, probe(clip).seconds, "")

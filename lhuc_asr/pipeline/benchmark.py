@@ -1,0 +1,83 @@
+"""Experiments on a finished recipe: series of passes beside its own, each with a table and a figure.
+
+A series' passes are stages like all others, in the same folders: what is there is not made again, whoever made it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.config import load_config
+from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
+from lhuc_asr.pipeline.experiments import EXPERIMENTS, Variant, base_pass
+from lhuc_asr.pipeline.passes import WER_FILE
+from lhuc_asr.pipeline.recipe import FIRST_PASSES, SI, ExperimentConfig
+from lhuc_asr.pipeline.run import check_device, make_passes
+from lhuc_asr.score.series import Point, write_series
+from lhuc_asr.score.significance import compare
+from lhuc_asr.score.wer import read_wer
+
+logger = logging.getLogger(__name__)
+
+
+def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -> dict[str, list[Point]]:
+    """Make experiments, or what is left of them.
+
+    ``benchmark/<experiment>/`` gets ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
+
+    Args:
+        folder: Of an experiment that ``lhuc-asr run`` has finished, or not: what is missing is made.
+        names: Of experiments.
+        base: The pass that series start from; None: the recipe's first that fits.
+
+    Returns:
+        The points of each experiment.
+
+    Raises:
+        ExperimentError: There is no experiment in the folder, or none of that name.
+        ConfigError: The recipe has no pass to start from.
+    """
+    unknown = [name for name in names if name not in EXPERIMENTS]
+    if unknown:
+        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise ExperimentError(
+            f"{path}: no such file; expected the folder of an experiment: lhuc-asr run RECIPE makes one"
+        )
+    config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
+    check_device(config)
+    start = base_pass(config, base)
+    return {name: _run(config, name, start) for name in names}
+
+
+def _run(config: ExperimentConfig, name: str, base: str) -> list[Point]:
+    experiment = EXPERIMENTS[name]
+    variants = experiment.variants(config, base)
+    logger.info("experiment %s: %d passes from %s", name, len(variants), base)
+    # The base and the new ones: the recipe's other passes may not be there, and are not needed.
+    passes = {base: config.passes[base]} | {variant.name: variant.plan for variant in variants}
+    extended = ExperimentConfig.model_validate({**config.model_dump(), "passes": passes})
+    with opened(extended, record=False) as layout:
+        splits = make_passes(extended, layout)
+        points = [point for split in splits for point in _points(layout, split, variants, config.seed)]
+        folder = layout.folder / "benchmark" / name
+        write_series(folder, experiment.title, experiment.axis, points)
+        write_json(folder / "run.json", run_record(extended))
+    return points
+
+
+def _points(layout: Layout, split: str, variants: Sequence[Variant], seed: int) -> list[Point]:
+    before = read_wer(layout.decode(split, FIRST_PASSES[SI]) / WER_FILE)
+    found = []
+    for variant in variants:
+        after = read_wer(layout.decode(split, variant.name) / WER_FILE)
+        comparison = compare(before, after, np.random.default_rng(seed))
+        found.append(Point.of(split, variant.name, variant.curve, variant.label, after, comparison, seed))
+    return found

@@ -1,0 +1,126 @@
+"""A series of passes that differ in one thing: JSON lines, a CSV file, a figure with error bars."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lhuc_asr.base.atomic import write_json_lines, write_text
+from lhuc_asr.score.figures import save_figure
+from lhuc_asr.score.significance import Comparison
+from lhuc_asr.score.wer import WerReport
+
+# Okabe and Ito's, after black.
+CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Curves stand beside each other at a label.
+SPREAD = 0.24
+
+
+@dataclass(frozen=True)
+class Point:
+    """A pass of a series over a split, against the split's first pass.
+
+    Attributes:
+        split: Name of the set of utterances.
+        name: Of the pass.
+        curve: Which curve it is on.
+        label: Where.
+        wer: Word error rate, a fraction.
+        errors: Substitutions, deletions and insertions.
+        words: Of the references.
+        speakers: Number of speakers behind the interval.
+        seed: Of the recipe; one.
+        relative: Change against the first pass, a fraction.
+        low, high: Its 95 % interval, bootstrapped over speakers and their utterances.
+        p: Two-sided.
+        better, worse, equal: Speakers with fewer, more, as many errors.
+    """
+
+    split: str
+    name: str
+    curve: str
+    label: str
+    wer: float
+    errors: int
+    words: int
+    speakers: int
+    seed: int
+    relative: float
+    low: float
+    high: float
+    p: float
+    better: int
+    worse: int
+    equal: int
+
+    @classmethod
+    def of(
+        cls, split: str, name: str, curve: str, label: str, report: WerReport, comparison: Comparison, seed: int
+    ) -> Point:
+        """The point of a pass."""
+        low, high = comparison.interval_relative
+        return cls(
+            split, name, curve, label,
+            report.wer, report.errors, report.words, len(report.speakers), seed,
+            comparison.relative, low, high, comparison.p_value,
+            comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal,
+        )  # fmt: skip
+
+
+def write_series(folder: Path, title: str, axis: str, points: Sequence[Point]) -> None:
+    """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split.
+
+    Raises:
+        ValueError: There is no point.
+    """
+    if not points:
+        raise ValueError(f"{folder}: a series without a point")
+    rows = [asdict(point) for point in points]
+    write_json_lines(folder / "table.jsonl", rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "table.csv", text.getvalue())
+    for split in dict.fromkeys(point.split for point in points):
+        save_figure(series_figure([p for p in points if p.split == split], title, axis), folder / f"{split}.png")
+
+
+def series_figure(points: Sequence[Point], title: str, axis: str) -> Figure:
+    """Relative change of the word error rate at each label, with its 95 % interval; a curve each in its colour."""
+    labels = list(dict.fromkeys(point.label for point in points))
+    curves = list(dict.fromkeys(point.curve for point in points))
+    figure = Figure((max(5.0, 2.0 + 0.9 * len(labels)), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(0.0, color="#6A6A6A", linewidth=1.0, zorder=1)
+    offsets = np.linspace(-SPREAD, SPREAD, len(curves)) if len(curves) > 1 else [0.0]
+    for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
+        own = [point for point in points if point.curve == curve]
+        x = np.array([labels.index(point.label) for point in own]) + offset
+        y = 100 * np.array([point.relative for point in own])
+        # An interval is of percentiles, and may lie to one side of the value.
+        below = np.maximum(y - 100 * np.array([point.low for point in own]), 0)
+        above = np.maximum(100 * np.array([point.high for point in own]) - y, 0)
+        axes.errorbar(
+            x, y, (below, above), color=CURVE_COLOURS[number % len(CURVE_COLOURS)],
+            marker="o", markersize=5, linewidth=1.2, elinewidth=1.0, capsize=3, label=curve, zorder=3,
+        )  # fmt: skip
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, rotation=30 if max(map(len, labels)) > 9 else 0)
+    axes.set_xlabel(axis)
+    axes.set_ylabel("change of the word error rate, %")
+    axes.grid(axis="y", color="#E2E2E2", zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    first = points[0]
+    axes.set_title(
+        f"{title}\n{first.split}: {first.speakers} speakers, {first.words} words, one seed; bars: 95 %",
+        fontsize=10, loc="left", parse_math=False,
+    )  # fmt: skip
+    if len(curves) > 1:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,72 @@
+"""Experiments over the tiny recipe: what they make, what they leave alone, what they refuse."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.base.atomic import read_json, read_json_lines
+from lhuc_asr.base.config import load_config
+from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.pipeline.benchmark import run_benchmark
+from lhuc_asr.pipeline.experiments import EXPERIMENTS, base_pass
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+
+
+@pytest.fixture
+def config() -> ExperimentConfig:
+    return load_config(ExperimentConfig, Path("recipes/demo/config.yaml"))
+
+
+def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copied: Path, executed) -> None:
+    settings = (copied / "config.yaml").read_bytes()
+    table = (copied / "decode" / "test" / "table.txt").read_bytes()
+    before = len(executed(copied))
+    found = run_benchmark(copied, ["layers", "one_shot"])
+    made = executed(copied)[before:]
+    layers = load_config(ExperimentConfig, copied / "config.yaml").dnn.hidden_layers
+    names = {f"lhuc_bottom_{count}" for count in range(1, layers + 1)}
+    assert names <= {stage.split(" over ")[0] for stage in made}
+    assert not any("heldout" in stage for stage in made)  # searched as their base
+    folder = copied / "benchmark" / "layers"
+    rows = list(read_json_lines(folder / "table.jsonl"))
+    assert [row["name"] for row in rows if row["split"] == "test"] == sorted(names)
+    si = read_json(copied / "decode" / "test" / "si" / "wer.json")
+    for row in rows:
+        wer = read_json(copied / "decode" / row["split"] / row["name"] / "wer.json")
+        assert (row["errors"], row["words"]) == (wer["errors"], wer["words"])
+        if row["split"] == "test" and si["errors"]:
+            assert row["relative"] == pytest.approx((wer["errors"] - si["errors"]) / si["errors"])
+    with (folder / "table.csv").open() as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [row["name"] for row in rows]
+    assert {path.stem for path in folder.glob("*.png")} == {"test", "control"}
+    assert read_json(folder / "run.json")["seed"] == rows[0]["seed"] == read_json(copied / "run.json")["seed"]
+    assert (copied / "config.yaml").read_bytes() == settings
+    assert (copied / "decode" / "test" / "table.txt").read_bytes() == table
+    assert {point.curve for point in found["one_shot"]} == {"lhuc", "moments"}
+    # All layers are what the base adapts, so the last of the series is the base again.
+    base = read_json(copied / "decode" / "test" / "lhuc" / "wer.json")
+    assert rows[layers - 1]["errors"] == base["errors"]
+    before = len(executed(copied))
+    run_benchmark(copied, ["layers", "one_shot"])
+    assert executed(copied)[before:] == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(config: ExperimentConfig, name: str) -> None:
+    variants = EXPERIMENTS[name].variants(config, "lhuc")
+    passes = {"lhuc": config.passes["lhuc"]} | {variant.name: variant.plan for variant in variants}
+    assert len(passes) == len(variants) + 1
+    checked = ExperimentConfig.model_validate({**config.model_dump(), "passes": passes})
+    plans = [(checked.passes[v.name], checked.method_of(checked.passes[v.name])) for v in variants]
+    assert all(one != other for n, one in enumerate(plans) for other in plans[:n])
+    assert len({(variant.curve, variant.label) for variant in variants}) == len(variants)
+
+
+def test_what_is_not_there_is_told(copied: Path, config: ExperimentConfig, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="no experiment nonsense; there are amplitude, "):
+        run_benchmark(copied, ["nonsense"])
+    with pytest.raises(ExperimentError, match="no such file; expected the folder of an experiment"):
+        run_benchmark(tmp_path, ["layers"])
+    with pytest.raises(ConfigError, match="'moments' is no pass of the recipe with method lhuc"):
+        base_pass(config, "moments")
