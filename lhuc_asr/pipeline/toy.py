@@ -9,8 +9,8 @@ steps at other heights, for which only the amplitudes, one a unit, may change (e
             step between the bumps cancels, and no amplitudes bring back a step that the basis lacks
     sat     trained on the same two, each with amplitudes of its own (equations 4 to 6): the basis keeps that step
 
-The heights and places are our own, chosen so that each regression has one cause that can be seen. There is no noise,
-and the functions are seen at all points; what differs from a speaker is only that everything can be drawn.
+The heights and places are our own, chosen so that what each regression shows has one cause. There is no noise, and a
+function is seen at all points: an error that remains is one that the parameters cannot remove.
 """
 
 from __future__ import annotations
