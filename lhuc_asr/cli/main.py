@@ -17,6 +17,7 @@ from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.run import run
+from lhuc_asr.cli.toy import toy
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(benchmark)
 app.command()(download)
+app.command()(toy)
 
 # The exit status that typer makes of Ctrl-C, as shells do: 128 and the signal's number.
 INTERRUPTED = 130

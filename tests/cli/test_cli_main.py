@@ -16,9 +16,10 @@ from lhuc_asr import __version__
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.cli import main as command_line
 
-VERBS = ("run", "download")
+VERBS = ("run", "benchmark", "download", "toy")
 HEAVY = ("torch", "librosa", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
+TOY_SECONDS = 10
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -192,6 +193,19 @@ def test_run_ends_with_a_table_that_names_splits_and_passes(
     shown = capsys.readouterr().out
     for word in ("test", "control", "si", "lhuc", "errors/words", "better/worse/equal", str(copied / "decode")):
         assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", shown), word
+
+
+def test_toy_shows_three_regressions_in_seconds(tmp_path: Path) -> None:
+    """Processor time, imports included: on a busy machine the clock on the wall says nothing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = python("from lhuc_asr.cli.main import main; main()", "toy", "--out", str(tmp_path / "toy"))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < TOY_SECONDS
+    errors = [re.findall(r"\b0\.\d{4}\b", line) for line in done.stdout.splitlines()]
+    assert [len(row) for row in errors if row] == [3, 3, 3]
+    assert str(tmp_path / "toy") in done.stdout
+    assert len(list((tmp_path / "toy").glob("*.png"))) == 3
 
 
 def test_download_of_an_unknown_subset_lists_the_known_ones(command, tmp_path: Path) -> None:
