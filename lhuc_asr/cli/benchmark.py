@@ -25,26 +25,21 @@ def benchmark(
     from rich.table import Table
     from rich.text import Text
 
-    from lhuc_asr.pipeline.benchmark import run_benchmark
-    from lhuc_asr.pipeline.experiments import EXPERIMENTS
+    from lhuc_asr.base.atomic import read_json_lines
+    from lhuc_asr.pipeline.benchmark import TITLES, run_benchmark
     from lhuc_asr.score.tables import table_text
 
     if not every and not experiment:
-        for name, known in EXPERIMENTS.items():
-            typer.echo(f"{name:12} {known.title}")
+        for name, title in TITLES.items():
+            typer.echo(f"{name:12} {title}")
         return
-    names = list(EXPERIMENTS) if every else list(dict.fromkeys(experiment or []))
-    for name, points in run_benchmark(experiment_folder, names, base).items():
-        table = Table(title=Text(EXPERIMENTS[name].title), title_justify="left")
-        for heading in ("split", "curve", EXPERIMENTS[name].axis):
-            table.add_column(heading)
-        for heading in ("WER %", "change %", "95 % interval", "p", "better/worse/equal"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for p in points:
-            cells = (
-                p.split, p.curve, p.label, f"{100 * p.wer:.2f}", f"{100 * p.relative:+.1f}",
-                f"[{100 * p.low:+.1f}, {100 * p.high:+.1f}]", f"{p.p:.4f}", f"{p.better}/{p.worse}/{p.equal}",
-            )  # fmt: skip
-            table.add_row(*map(Text, cells))
-        typer.echo(table_text(table), nl=False)
+    names = list(TITLES) if every else list(dict.fromkeys(experiment or []))
+    for name, folder in run_benchmark(experiment_folder, names, base).items():
+        rows = list(read_json_lines(folder / "table.jsonl"))
+        table = Table(title=Text(TITLES[name]), title_justify="left")
+        for heading in rows[0]:
+            table.add_column(heading, no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values()))
+        typer.echo(table_text(table, width=240), nl=False)
     typer.echo(f"Tables and figures: {experiment_folder / 'benchmark'}")

@@ -14,38 +14,41 @@ import numpy as np
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.pipeline.analyses import ANALYSES
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, Variant, base_pass
 from lhuc_asr.pipeline.passes import WER_FILE
 from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
-from lhuc_asr.pipeline.run import check_device, make_passes
-from lhuc_asr.score.series import Point, write_series
+from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
+from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import read_wer
 
 logger = logging.getLogger(__name__)
 
+# Of all experiments, by name.
+TITLES = {name: known.title for table in (EXPERIMENTS, ANALYSES) for name, known in table.items()}
 
-def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -> dict[str, list[Point]]:
+
+def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -> dict[str, Path]:
     """Make experiments, or what is left of them.
-
-    ``benchmark/<experiment>/`` gets ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
 
     Args:
         folder: Of an experiment that ``lhuc-asr run`` has finished, or not: what is missing is made.
         names: Of experiments.
-        base: The pass that series start from; None: the recipe's first that fits.
+        base: The pass that series start from, and that is looked at; None: the recipe's first that fits.
 
     Returns:
-        The points of each experiment.
+        The folder of each, ``benchmark/<experiment>/``: ``table.jsonl``, ``table.csv``, a figure for each test split,
+        and ``run.json``.
 
     Raises:
         ExperimentError: There is no experiment in the folder, or none of that name.
         ConfigError: The recipe has no pass to start from.
     """
-    unknown = [name for name in names if name not in EXPERIMENTS]
+    unknown = [name for name in names if name not in TITLES]
     if unknown:
-        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(TITLES)}")
     path = folder / CONFIG_FILE
     if not path.exists():
         raise ExperimentError(
@@ -54,10 +57,10 @@ def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -
     config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
     check_device(config)
     start = base_pass(config, base)
-    return {name: _run(config, name, start) for name in names}
+    return {name: (_run_series if name in EXPERIMENTS else _look)(config, name, start) for name in names}
 
 
-def _run(config: ExperimentConfig, name: str, base: str) -> list[Point]:
+def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
     experiment = EXPERIMENTS[name]
     variants = experiment.variants(config, base)
     logger.info("experiment %s: %d passes from %s", name, len(variants), base)
@@ -73,7 +76,22 @@ def _run(config: ExperimentConfig, name: str, base: str) -> list[Point]:
         folder = layout.folder / "benchmark" / name
         write_series(folder, experiment.title, experiment.axis, points)
         write_json(folder / "run.json", run_record(extended))
-    return points
+    return folder
+
+
+def _look(config: ExperimentConfig, name: str, base: str) -> Path:
+    """An experiment that makes no pass but the one that it looks at."""
+    plain = ExperimentConfig.model_validate({**config.model_dump(), "passes": {base: config.passes[base]}})
+    with opened(plain, record=False) as layout:
+        splits = make_passes(plain, layout)
+        folder = layout.folder / "benchmark" / name
+        look = ANALYSES[name].look
+        folds = fold_layouts(plain, layout)
+        write_rows(
+            folder, [row for split in splits for row in look(layout, folds, split, base, folder / f"{split}.png")]
+        )
+        write_json(folder / "run.json", run_record(plain))
+    return folder
 
 
 def _points(layout: Layout, split: str, variants: Sequence[Variant], seed: int) -> list[Point]:

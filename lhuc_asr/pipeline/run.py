@@ -109,15 +109,22 @@ def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
         The test splits.
     """
     torch.set_num_threads(config.workers)
+    folds = fold_layouts(config, layout)
     if config.folds == 1:
         _run_experiment(config, layout, fold=None)
         return test_names(config)
-    folds = [Layout(layout.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
     for fold, fold_layout in enumerate(folds, start=1):
         logger.info("fold %d of %d", fold, config.folds)
         _run_experiment(config, fold_layout, fold)
     pool_folds(layout, folds, POOLED, pass_names(config))
     return (POOLED,)
+
+
+def fold_layouts(config: ExperimentConfig, layout: Layout) -> list[Layout]:
+    """The folders of a cross-validation's folds; the experiment's own where it is none."""
+    if config.folds == 1:
+        return [layout]
+    return [Layout(layout.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
 
 
 def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) -> None:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -81,15 +82,19 @@ def write_series(folder: Path, title: str, axis: str, points: Sequence[Point]) -
     """
     if not points:
         raise ValueError(f"{folder}: a series without a point")
-    rows = [asdict(point) for point in points]
+    write_rows(folder, [asdict(point) for point in points])
+    for split in dict.fromkeys(point.split for point in points):
+        save_figure(series_figure([p for p in points if p.split == split], title, axis), folder / f"{split}.png")
+
+
+def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ``table.jsonl`` and ``table.csv``, the same rows in both."""
     write_json_lines(folder / "table.jsonl", rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "table.csv", text.getvalue())
-    for split in dict.fromkeys(point.split for point in points):
-        save_figure(series_figure([p for p in points if p.split == split], title, axis), folder / f"{split}.png")
 
 
 def series_figure(points: Sequence[Point], title: str, axis: str) -> Figure:

@@ -4,6 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
@@ -23,6 +25,7 @@ def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copie
     table = (copied / "decode" / "test" / "table.txt").read_bytes()
     before = len(executed(copied))
     found = run_benchmark(copied, ["layers", "one_shot"])
+    assert found == {name: copied / "benchmark" / name for name in ("layers", "one_shot")}
     made = executed(copied)[before:]
     layers = load_config(ExperimentConfig, copied / "config.yaml").dnn.hidden_layers
     names = {f"lhuc_bottom_{count}" for count in range(1, layers + 1)}
@@ -43,13 +46,33 @@ def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copie
     assert read_json(folder / "run.json")["seed"] == rows[0]["seed"] == read_json(copied / "run.json")["seed"]
     assert (copied / "config.yaml").read_bytes() == settings
     assert (copied / "decode" / "test" / "table.txt").read_bytes() == table
-    assert {point.curve for point in found["one_shot"]} == {"lhuc", "moments"}
+    assert {row["curve"] for row in read_json_lines(found["one_shot"] / "table.jsonl")} == {"lhuc", "moments"}
     # All layers are what the base adapts, so the last of the series is the base again.
     base = read_json(copied / "decode" / "test" / "lhuc" / "wer.json")
     assert rows[layers - 1]["errors"] == base["errors"]
     before = len(executed(copied))
     run_benchmark(copied, ["layers", "one_shot"])
     assert executed(copied)[before:] == []
+
+
+def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed) -> None:
+    before = len(executed(copied))
+    found = run_benchmark(copied, ["gains", "spread"])
+    assert executed(copied)[before:] == []
+    scores = {name: read_json(copied / "decode" / "test" / name / "wer.json")["speakers"] for name in ("si", "lhuc")}
+    rows = [row for row in read_json_lines(found["gains"] / "table.jsonl") if row["split"] == "test"]
+    assert {row["speaker"]: row["errors_after"] - row["errors_before"] for row in rows} == {
+        speaker: scores["lhuc"][speaker]["errors"] - score["errors"] for speaker, score in scores["si"].items()
+    }
+    assert [row["change"] for row in rows] == sorted(row["change"] for row in rows)
+    rows = [row for row in read_json_lines(found["spread"] / "table.jsonl") if row["split"] == "test"]
+    states = [load_file(path) for path in (copied / "speakers" / "lhuc" / "test").glob("2*.safetensors")]
+    for number, row in enumerate(rows):
+        r = torch.stack([state[f"hidden.{number}.activation"] for state in states]).double()
+        assert row["deviation_log"] == pytest.approx(float(r.std(correction=0)), rel=1e-4)  # xi is exp
+        assert row["deviation_between_speakers"] == pytest.approx(float(r.std(dim=0, correction=0).mean()), rel=1e-4)
+    for name in ("gains", "spread"):
+        assert {path.stem for path in found[name].glob("*.png")} == {"test", "control"}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

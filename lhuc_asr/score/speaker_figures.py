@@ -1,0 +1,73 @@
+"""Figures of what adaptation did to each speaker: gains in order, amplitudes as a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lhuc_asr.score.figures import BETTER, EQUAL, WORSE
+from lhuc_asr.score.wer import WerReport, require_same_speakers
+
+
+def gains_figure(before: WerReport, after: WerReport, title: str) -> Figure:
+    """The change of every speaker's word error rate, in points, from the largest gain to the largest loss.
+
+    Raises:
+        ScoreError: The two differ in speakers or reference words.
+    """
+    require_same_speakers({"before": before, "after": after})
+    changes = [after.speakers[name].errors - score.errors for name, score in before.speakers.items()]
+    rates = sorted(100 * c / s.words for c, s in zip(changes, before.speakers.values(), strict=True))
+    better, worse = sum(change < 0 for change in changes), sum(change > 0 for change in changes)
+    figure = Figure((7.0, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar(range(len(rates)), rates, width=0.85, color=[_colour(rate) for rate in rates])
+    axes.axhline(0.0, color="#6A6A6A", linewidth=1.0)
+    axes.set_xlabel("speakers, from the largest gain to the largest loss")
+    axes.set_ylabel("change of the WER, points")
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    changed = better + worse
+    share = f", {100 * better / changed:.0f} % of those who change" if changed else ""
+    counts = f"{better} better, {worse} worse, {len(rates) - changed} equal{share}"
+    axes.set_title(f"{title}\n{counts}", fontsize=10, loc="left", parse_math=False)
+    return figure
+
+
+def amplitudes_figure(layers: Sequence[np.ndarray], speakers: Sequence[str], title: str) -> Figure:
+    """Log amplitudes of all speakers, layer beside layer, the units of each in the order of their mean; and the spread.
+
+    Args:
+        layers: Amplitudes of each layer, shape (S, H), above 0.
+        speakers: Names of the S rows.
+        title: Above.
+    """
+    logs = [np.log(np.maximum(layer, 1e-3)) for layer in layers]
+    ordered = [log[:, np.argsort(log.mean(axis=0))] for log in logs]
+    limit = max(0.05, float(np.quantile(np.abs(np.concatenate(ordered, axis=1)), 0.99)))
+    rows = min(0.16, 8.0 / max(1, len(speakers))) * len(speakers)
+    figure = Figure((9.0, 2.6 + rows), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=(max(rows, 1.2), 1.6))
+    image = above.imshow(
+        np.concatenate(ordered, axis=1), aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+    )
+    edges = np.cumsum([0, *(layer.shape[1] for layer in layers)])
+    for edge in edges[1:-1]:
+        above.axvline(edge - 0.5, color="black", linewidth=0.8)
+    above.set_xticks((edges[:-1] + edges[1:]) / 2, [f"layer {number + 1}" for number in range(len(layers))])
+    above.set_yticks(range(len(speakers)), speakers, fontsize=6, parse_math=False) if len(speakers) <= 40 else None
+    above.set_ylabel("speakers")
+    above.set_title(title, fontsize=10, loc="left", parse_math=False)
+    figure.colorbar(image, ax=above, label="log amplitude", shrink=0.8)
+    below.boxplot([log.ravel() for log in logs], showfliers=False, widths=0.5)
+    below.axhline(0.0, color="#6A6A6A", linewidth=0.8)
+    below.set_xticks(range(1, len(layers) + 1), [f"layer {number + 1}" for number in range(len(layers))])
+    below.set_ylabel("log amplitude")
+    below.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _colour(change: float) -> str:
+    return EQUAL if change == 0 else (BETTER if change < 0 else WORSE)
