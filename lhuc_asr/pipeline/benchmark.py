@@ -14,7 +14,7 @@ import numpy as np
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ExperimentError
-from lhuc_asr.pipeline.analyses import ANALYSES
+from lhuc_asr.pipeline.analyses import ANALYSES, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, Variant, base_pass
 from lhuc_asr.pipeline.passes import WER_FILE
@@ -85,11 +85,11 @@ def _look(config: ExperimentConfig, name: str, base: str) -> Path:
     with opened(plain, record=False) as layout:
         splits = make_passes(plain, layout)
         folder = layout.folder / "benchmark" / name
-        look = ANALYSES[name].look
-        folds = fold_layouts(plain, layout)
-        write_rows(
-            folder, [row for split in splits for row in look(layout, folds, split, base, folder / f"{split}.png")]
-        )
+        looks = [Look(plain, layout, fold_layouts(plain, layout), s, base, folder / f"{s}.png") for s in splits]
+        rows = [row for at in looks for row in ANALYSES[name].look(at)]
+        if not rows:
+            raise ExperimentError(f"{name}: nothing to look at in {', '.join(splits)}; the log says why")
+        write_rows(folder, rows)
         write_json(folder / "run.json", run_record(plain))
     return folder
 

@@ -95,7 +95,7 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
     speakers: AdaptedSpeakers | None = None
     who: list[Share] = []
     if plan is not None:
-        who = _shares(config, layout, split, name, two_pass.store)
+        who = pass_shares(config, layout, split, name, two_pass.store)
         if plan.combine is not None:
             speakers = _combine(config, layout, split, plan.combine, two_pass)
         else:
@@ -175,7 +175,7 @@ def _two_pass(config: ExperimentConfig, layout: Layout, split: str, network: str
     return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
 
 
-def _shares(config: ExperimentConfig, layout: Layout, split: str, name: str, store: FeatureStore) -> list[Share]:
+def pass_shares(config: ExperimentConfig, layout: Layout, split: str, name: str, store: FeatureStore) -> list[Share]:
     """What a pass estimates on which utterances of a split, and uses for which."""
     combined = config.passes[name].combine
     if combined is not None:
@@ -188,20 +188,20 @@ def _crossed(
     config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, store: FeatureStore
 ) -> dict[Share, tuple[str, str]]:
     """The shares of a pass that combines two others, and the rows of the two that each is made of."""
-    return combined_shares(*(_shares(config, layout, split, part, store) for part in combined.parts))
+    return combined_shares(*(pass_shares(config, layout, split, part, store) for part in combined.parts))
 
 
 def _combine(
     config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, two_pass: TwoPass
 ) -> LhucSpeakers:
     """The amplitudes of two earlier passes over a split, combined."""
-    speakers, environments = (_load(layout, split, part, two_pass.model).bank for part in combined.parts)
+    speakers, environments = (load_speakers(layout, split, part, two_pass.model).bank for part in combined.parts)
     crossed = _crossed(config, layout, split, combined, two_pass.store)
     rows = {share.name: names for share, names in crossed.items()}
     return LhucSpeakers(combine(speakers, environments, rows, combined.alpha))
 
 
-def _load(layout: Layout, split: str, name: str, model: Dnn) -> LhucSpeakers:
+def load_speakers(layout: Layout, split: str, name: str, model: Dnn) -> LhucSpeakers:
     """The amplitudes of a pass over a split: what every technique saves."""
     return Lhuc(LhucConfig()).load(model, layout.speakers(name, split))
 
@@ -242,8 +242,8 @@ def _lattices(
     speakers: AdaptedSpeakers | None = None
     who: list[Share] = []
     if plan is not None:
-        who = _shares(config, layout, split, name, two_pass.store)
-        speakers = _load(layout, split, name, two_pass.model)
+        who = pass_shares(config, layout, split, name, two_pass.store)
+        speakers = load_speakers(layout, split, name, two_pass.model)
     search = tuned_search(config, layout, name)
     with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
         scores = two_pass.likelihoods(speakers, who)

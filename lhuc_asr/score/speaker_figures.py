@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
 
-from lhuc_asr.score.figures import BETTER, EQUAL, WORSE
+from lhuc_asr.score.figures import BEFORE, BETTER, EQUAL, WORSE
 from lhuc_asr.score.wer import WerReport, require_same_speakers
+
+# Okabe and Ito's.
+SPEAKER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
 def gains_figure(before: WerReport, after: WerReport, title: str) -> Figure:
@@ -66,6 +70,65 @@ def amplitudes_figure(layers: Sequence[np.ndarray], speakers: Sequence[str], tit
     below.set_xticks(range(1, len(layers) + 1), [f"layer {number + 1}" for number in range(len(layers))])
     below.set_ylabel("log amplitude")
     below.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def frames_figure(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]], title: str) -> Figure:
+    """Frame error against WER of each speaker, a ring before and a dot after, joined; fractions.
+
+    Args:
+        before: Frame error and WER of each speaker.
+        after: The same, of the same speakers.
+        title: Above.
+    """
+    first, second = 100 * np.array(before), 100 * np.array(after)
+    figure = Figure((6.0, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    colours = [_colour(float(change)) for change in second[:, 1] - first[:, 1]]
+    for (x0, y0), (x1, y1), colour in zip(first, second, colours, strict=True):
+        axes.plot((x0, x1), (y0, y1), color=colour, linewidth=1.2, alpha=0.6, zorder=2)
+    axes.scatter(first[:, 0], first[:, 1], s=30, facecolors="white", edgecolors=BEFORE, zorder=3, label="before")
+    axes.scatter(second[:, 0], second[:, 1], s=14, c=colours, zorder=4, label="after")
+    axes.set_xlabel("frame error, %")
+    axes.set_ylabel("word error rate, %")
+    axes.grid(color="#E2E2E2", zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    means = f"frame error {first[:, 0].mean():.1f} → {second[:, 0].mean():.1f} %, a mean of {len(first)} speakers"
+    axes.set_title(f"{title}\n{means}", fontsize=10, loc="left", parse_math=False)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def tsne_figure(
+    before: np.ndarray, after: np.ndarray, owners: Sequence[tuple[str, int]], title: str, seed: int
+) -> Figure:
+    """Frames before and after in one t-SNE map (van der Maaten and Hinton 2008), coloured by speaker.
+
+    Args:
+        before: Activations (N, H).
+        after: Of the same frames.
+        owners: Speaker and pdf of each frame.
+        title: Above.
+        seed: Of the map.
+    """
+    both = np.concatenate([before, after]).astype(np.float32)
+    perplexity = min(30.0, (len(both) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(both)
+    halves = places[: len(before)], places[len(before) :]
+    speakers = list(dict.fromkeys(speaker for speaker, _ in owners))
+    figure = Figure((9.5, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, half, name in zip(panels, halves, ("before", "after"), strict=True):
+        for number, speaker in enumerate(speakers):
+            own = half[[owner == speaker for owner, _ in owners]]
+            colour = SPEAKER_COLOURS[number % len(SPEAKER_COLOURS)]
+            axes.scatter(own[:, 0], own[:, 1], s=7, color=colour, linewidths=0, label=speaker)
+        axes.set_title(name, fontsize=10, loc="left")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8, markerscale=2.5)
     return figure
 
 

@@ -55,9 +55,9 @@ def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copie
     assert executed(copied)[before:] == []
 
 
-def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed) -> None:
+def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed, caplog: pytest.LogCaptureFixture) -> None:
     before = len(executed(copied))
-    found = run_benchmark(copied, ["gains", "spread"])
+    found = run_benchmark(copied, ["gains", "spread", "frames", "tsne"])
     assert executed(copied)[before:] == []
     scores = {name: read_json(copied / "decode" / "test" / name / "wer.json")["speakers"] for name in ("si", "lhuc")}
     rows = [row for row in read_json_lines(found["gains"] / "table.jsonl") if row["split"] == "test"]
@@ -71,8 +71,19 @@ def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed) -> Non
         r = torch.stack([state[f"hidden.{number}.activation"] for state in states]).double()
         assert row["deviation_log"] == pytest.approx(float(r.std(correction=0)), rel=1e-4)  # xi is exp
         assert row["deviation_between_speakers"] == pytest.approx(float(r.std(dim=0, correction=0).mean()), rel=1e-4)
-    for name in ("gains", "spread"):
+    frames = [row for row in read_json_lines(found["frames"] / "table.jsonl") if row["split"] == "test"]
+    # A speaker none of whose sentences the small lexicon has is left out.
+    assert frames
+    assert all(row["wer_after"] == pytest.approx(scores["lhuc"][row["speaker"]]["wer"]) for row in frames)
+    assert all(0 < row["frame_error_before"] < 1 for row in frames)
+    tsne = [row for row in read_json_lines(found["tsne"] / "table.jsonl") if row["split"] == "test"]
+    assert [row["when"] for row in tsne] == ["si", "lhuc"]
+    assert all(0 < row["between_speakers"] < 1 for row in tsne)
+    for name in ("gains", "spread", "tsne"):
         assert {path.stem for path in found[name].glob("*.png")} == {"test", "control"}
+    # Words of the control voices are not in this small lexicon.
+    assert {path.stem for path in found["frames"].glob("*.png")} == {"test"}
+    assert "control: no utterance's transcript could be aligned" in caplog.text
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
