@@ -23,7 +23,7 @@ from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, reference_targets
-from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.experiment import Layout, last_alignment
 from lhuc_asr.pipeline.passes import ALIGNMENT_FILE, WER_FILE, load_speakers, network_of, pass_shares
 from lhuc_asr.pipeline.recipe import ExperimentConfig, first_pass
 from lhuc_asr.score.figures import save_figure
@@ -131,7 +131,7 @@ def _frames(at: Look) -> list[Row]:
     errors: dict[str, np.ndarray] = {}  # frames, wrong before, wrong after
     for fold in at.folds:
         model, store, speakers = _adapted(at, fold)
-        reference = reference_targets(at.config, fold, at.split, model, _alignment(at.config))
+        reference = reference_targets(at.config, fold, at.split, model, last_alignment(at.config))
         for utterance, name in _decoded_with(at, fold, store):
             pdfs = reference.get(utterance.id)
             if pdfs is None:
@@ -167,7 +167,7 @@ def _tsne(at: Look) -> list[Row]:
     fold = at.folds[0]
     model, store, speakers = _adapted(at, fold)
     states = Alignment(fold.decode(at.split, at.before) / ALIGNMENT_FILE, store)
-    silence = MonophoneTopology.load(fold.hmm(_alignment(at.config)) / TOPOLOGY_FILE).silence_pdfs
+    silence = MonophoneTopology.load(fold.hmm(last_alignment(at.config)) / TOPOLOGY_FILE).silence_pdfs
     chosen = _common_frames(store, states, silence)
     before, after, owners = [], [], []
     for utterance, name in _decoded_with(at, fold, store):
@@ -220,10 +220,6 @@ def _between(hidden: np.ndarray, owners: Sequence[tuple[str, int]]) -> float:
             total += float(np.square(own - mean).sum())
             between += len(own) * float(np.square(own.mean(axis=0) - mean).sum())
     return between / total
-
-
-def _alignment(config: ExperimentConfig) -> str:
-    return f"dnn{config.realignments}" if config.realignments else "mono"
 
 
 def _adapted(at: Look, fold: Layout) -> tuple[Dnn, FeatureStore, LhucSpeakers]:

@@ -14,7 +14,7 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.corpus.noise import spoken_id
-from lhuc_asr.features.store import FeatureStore, StoredUtterance
+from lhuc_asr.features.store import FeatureTable, StoredUtterance
 
 
 class DataConfig(StrictModel):
@@ -77,7 +77,7 @@ class _Recording:
     spoken: str
 
 
-def shares(store: FeatureStore, environments: Mapping[str, str], data: DataConfig, seed: int) -> list[Share]:
+def shares(store: FeatureTable, environments: Mapping[str, str], data: DataConfig, seed: int) -> list[Share]:
     """The shares of every speaker of a split; every utterance is decoded with one of them.
 
     Two-pass adaptation decodes all of a speaker's utterances with amplitudes estimated on them, or on as much of them
@@ -168,18 +168,18 @@ def _in_turn(orders: Iterable[Sequence[_Recording]]) -> list[_Recording]:
     return [recording for recording in chain.from_iterable(zip_longest(*orders)) if recording is not None]
 
 
-def _refuse_unknown(store: FeatureStore, everywhere: set[str], data: DataConfig) -> None:
+def _refuse_unknown(store: FeatureTable, everywhere: set[str], data: DataConfig) -> None:
     known = ", ".join(sorted(everywhere - {""})) or "none"
     if data.unit is not None and "" in everywhere:
         raise CorpusError(
-            f"{store.folder}: unit {data.unit}: there are utterances without an environment (known: {known}); name "
+            f"{store.title}: unit {data.unit}: there are utterances without an environment (known: {known}); name "
             "each utterance's in the corpus, or put it into some with noise:"
         )
     missing = sorted(set(data.environments or ()) - everywhere)
     if missing:
-        raise CorpusError(f"{store.folder}: no utterance in the environments {', '.join(missing)}; there are: {known}")
+        raise CorpusError(f"{store.title}: no utterance in the environments {', '.join(missing)}; there are: {known}")
     if data.unit == "environment" and len(store.speakers) < 2:
-        raise CorpusError(f"{store.folder}: unit environment: there is one speaker only, and no other to learn it from")
+        raise CorpusError(f"{store.title}: unit environment: there is one speaker only, and no other to learn it from")
 
 
 def _limited(utterances: Sequence[StoredUtterance], data: DataConfig) -> tuple[tuple[StoredUtterance, int], ...]:
