@@ -7,7 +7,7 @@ normalised a speaker when the store is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,32 +34,27 @@ class StoredUtterance:
         return slice(self.first, self.first + self.frames)
 
 
-class FeatureStore:
-    """A split's features, read through a memory map.
+class FeatureTable:
+    """Features of utterances, one after the other in one array.
 
-    Raises:
-        FeatureError: The folder is not a store, or its files do not fit each other.
+    Attributes:
+        utterances: Where each utterance's frames are.
+        array: All frames, shape (N, D), float32.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self.dimension = int(read_json(folder / "store.json")["dimension"])
-            self.utterances = tuple(StoredUtterance(**row) for row in read_json_lines(folder / "index.jsonl"))
-            self.frames = sum(utterance.frames for utterance in self.utterances)
-            size = (folder / "features.bin").stat().st_size
-        except (OSError, KeyError, TypeError, ValueError) as error:  # a DamagedFileError is a ValueError
-            raise FeatureError(f"{folder}: not a feature store ({error}); delete it and run again") from error
-        if size != self.frames * self.dimension * 4:
-            raise FeatureError(
-                f"{folder}/features.bin: {size} bytes, expected {self.frames} frames x {self.dimension} x 4; "
-                "delete the folder and run again"
-            )
+    def __init__(self, utterances: Sequence[StoredUtterance], array: np.ndarray) -> None:
+        self.utterances = tuple(utterances)
+        self.array = array
 
-    @cached_property
-    def array(self) -> np.ndarray:
-        """All frames, shape (N, D), float32, read-only."""
-        return np.memmap(self.folder / "features.bin", np.float32, "r", shape=(self.frames, self.dimension))
+    @property
+    def frames(self) -> int:
+        """N."""
+        return len(self.array)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return int(self.array.shape[1])
 
     @cached_property
     def by_id(self) -> dict[str, StoredUtterance]:
@@ -77,6 +72,30 @@ class FeatureStore:
     def __getitem__(self, utterance_id: str) -> np.ndarray:
         """The features of one utterance, shape (T, D)."""
         return np.asarray(self.array[self.by_id[utterance_id].rows])
+
+
+class FeatureStore(FeatureTable):
+    """A split's features on disk, read through a memory map.
+
+    Raises:
+        FeatureError: The folder is not a store, or its files do not fit each other.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            dimension = int(read_json(folder / "store.json")["dimension"])
+            utterances = [StoredUtterance(**row) for row in read_json_lines(folder / "index.jsonl")]
+            frames = sum(utterance.frames for utterance in utterances)
+            size = (folder / "features.bin").stat().st_size
+        except (OSError, KeyError, TypeError, ValueError) as error:  # a DamagedFileError is a ValueError
+            raise FeatureError(f"{folder}: not a feature store ({error}); delete it and run again") from error
+        if size != frames * dimension * 4:
+            raise FeatureError(
+                f"{folder}/features.bin: {size} bytes, expected {frames} frames x {dimension} x 4; "
+                "delete the folder and run again"
+            )
+        super().__init__(utterances, np.memmap(folder / "features.bin", np.float32, "r", shape=(frames, dimension)))
 
 
 def write_store(

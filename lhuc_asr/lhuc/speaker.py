@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,6 +41,8 @@ class SpeakerState:
         model: ``model_hash`` of the model that r belongs to.
         sites: The sites, in the model's order.
         r: The unconstrained parameters, a site's name -> shape (H,).
+        extras: What else belongs to the speaker and travels in the file, such as statistics of the features that r
+            was estimated on: a name -> a tensor. A bank has no use for it and does not keep it.
 
     Raises:
         SpeakerError: r is not finite.
@@ -51,6 +53,7 @@ class SpeakerState:
     model: str
     sites: tuple[Site, ...]
     r: Mapping[str, Tensor]
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for site, value in self.r.items():
@@ -66,7 +69,9 @@ class SpeakerState:
             "model": self.model,
             "sites": [[site.name, site.dim, site.batch_dim] for site in self.sites],
         }
-        tensors = {name: r.detach().cpu().contiguous() for name, r in self.r.items()}
+        if both := sorted(self.r.keys() & self.extras.keys()):
+            raise SpeakerError(f"{_whose(self.speaker)}: extras {both} are called like sites; choose other names")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**self.r, **self.extras}.items()}
         # One key: safetensors orders several at random, and the same speaker would not be the same bytes.
         write_bytes(Path(path), save(tensors, {"description": json.dumps(description)}))
 
@@ -81,7 +86,7 @@ class SpeakerState:
         try:
             with safe_open(path, framework="pt") as file:
                 description = json.loads((file.metadata() or {}).get("description", "{}"))
-                r = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: no such speaker's file") from error
         except (SafetensorError, OSError, MemoryError, ValueError) as error:
@@ -91,12 +96,11 @@ class SpeakerState:
             raise CheckpointError(f"{path}: expected a speaker's file of format {FORMAT!r}, found {found!r}")
         try:
             layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in description["sites"]]
+            r = {name: tensors.pop(name) for name, _, _ in layout}
             sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
             speaker, xi, model = (str(description[key]) for key in ("speaker", "amplitude", "model"))
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged, its description does not fit its tensors ({error!r})") from error
-        if len(r) != len(sites):
-            raise CheckpointError(f"{path}: damaged, {len(r)} tensors for {len(sites)} sites")
         for name, value in r.items():
             if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise CheckpointError(
@@ -105,7 +109,7 @@ class SpeakerState:
                 )
         if speaker != SPEAKER_INDEPENDENT:
             check_speaker_name(speaker)
-        return cls(speaker, xi, model, sites, r)
+        return cls(speaker, xi, model, sites, r, tensors)
 
     def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str, path: Path | str = "") -> None:
         """Refuse r that was estimated for something else.

@@ -28,7 +28,7 @@ from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig, train
-from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.experiment import MONOPHONES, Layout
 from lhuc_asr.pipeline.extraction import spoken_at
 from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
 from lhuc_asr.pipeline.recipe import ExperimentConfig
@@ -44,7 +44,7 @@ SCORING_FRAMES = 20_000
 def train_gaussians(config: ExperimentConfig, layout: Layout) -> None:
     """Monophones of the training recordings; alignments of these, at every speed, and of the held-out speakers."""
     lexicon = read_experiment_lexicon(layout.lang)
-    folder = layout.hmm("mono")
+    folder = layout.hmm(MONOPHONES)
     store = FeatureStore(layout.alignment_features(TRAIN))
     transcripts = _transcripts(layout, TRAIN, config.speeds, lexicon)
     original = {utterance.id for utterance in read_manifest(layout.manifest(TRAIN))}
@@ -206,7 +206,7 @@ def _align_with_gaussians(
     transcripts = _transcripts(layout, split, config.speeds if split == TRAIN else (1.0,), lexicon)
     graphs = transcript_graphs(store.utterances, transcripts, lexicon, topology)
     pdfs, _ = align_utterances(gmm, store, store.utterances, graphs, config.workers, config.monophone.max_unaligned)
-    write_alignment(alignment_path(layout, "mono", split), FeatureStore(layout.features(split)), pdfs)
+    write_alignment(alignment_path(layout, MONOPHONES, split), FeatureStore(layout.features(split)), pdfs)
 
 
 def _transcripts(

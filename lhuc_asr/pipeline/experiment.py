@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from lhuc_asr import __version__
-from lhuc_asr.base.atomic import write_json, write_text
-from lhuc_asr.base.config import dump_config
+from lhuc_asr.base.atomic import read_json, write_json, write_text
+from lhuc_asr.base.config import dump_config, load_config
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 
+logger = logging.getLogger(__name__)
+
+# ``hmm/<name>`` of the Gaussians' alignment.
+MONOPHONES = "mono"
 CONFIG_FILE = "config.yaml"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
 
@@ -77,6 +82,51 @@ class Layout:
     def decode(self, split: str, name: str = "") -> Path:
         """Hypotheses and scores of a pass over a split."""
         return self.folder / "decode" / split / name
+
+
+def realigned(number: int) -> str:
+    """``hmm/<name>`` of the alignment by the network of a realignment, from 1."""
+    return f"dnn{number}"
+
+
+def last_alignment(config: ExperimentConfig) -> str:
+    """``hmm/<name>`` of the alignment that the networks of the passes are trained on; the graph has its topology."""
+    return realigned(config.realignments) if config.realignments else MONOPHONES
+
+
+def at_corpus_rate(config: ExperimentConfig, layout: Layout) -> ExperimentConfig:
+    """The configuration with features at the recordings' sample rate, where that is lower."""
+    rate = int(read_json(layout.sample_rate))
+    if rate >= config.features.sample_rate:
+        return config
+    logger.info("recordings at %d Hz: features at that rate", rate)
+    return config.model_copy(
+        update={
+            "features": config.features.model_copy(update={"sample_rate": rate}),
+            "alignment_features": config.alignment_features.model_copy(update={"sample_rate": rate}),
+        }
+    )
+
+
+def read_experiment(folder: Path) -> tuple[ExperimentConfig, Layout]:
+    """The configuration and the folder of a finished experiment, or of one fold of a cross-validation.
+
+    Raises:
+        ExperimentError: It is no experiment's folder, a cross-validation's that has one for each fold, or unfinished.
+        ConfigError: It was made by another version, with settings that this one does not know.
+    """
+    layout = Layout(folder)
+    found = [path for path in (folder / CONFIG_FILE, folder.parent / CONFIG_FILE) if path.is_file()]
+    if not found or (found[0].parent != folder and not layout.manifest("train").is_file()):
+        raise ExperimentError(f"{folder}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4")
+    config = load_config(ExperimentConfig, found[0])
+    if config.folds > 1 and found[0].parent == folder:
+        raise ExperimentError(
+            f"{folder}: a cross-validation has a network for each fold; give one of them, such as {folder / 'fold1'}"
+        )
+    if not layout.sample_rate.is_file():
+        raise ExperimentError(f"{folder}: the experiment is not finished; lhuc-asr run goes on with it")
+    return at_corpus_rate(config, layout), layout
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import make_method
 from lhuc_asr.adapt.prepared import PreparedConfig
-from lhuc_asr.adapt.targets import FrameTargets, targets_from_confidence, targets_from_lattice
+from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
@@ -210,7 +210,7 @@ def _targets(
     config: ExperimentConfig, layout: Layout, split: str, plan: PassConfig, two_pass: TwoPass, alignment: str
 ) -> dict[str, FrameTargets]:
     """What each frame of a split is taken for when a pass adapts."""
-    options, silence = plan.targets, two_pass.silence_pdfs
+    options = plan.targets
     if options.kind == "reference":
         pdfs = reference_targets(config, layout, split, two_pass.model, alignment)
         return two_pass.alignment_targets(pdfs, options.silence_weight)
@@ -219,18 +219,7 @@ def _targets(
         found = Alignment(layout.decode(split, source) / ALIGNMENT_FILE, two_pass.store)
         pdfs = {utterance.id: found[utterance.id] for utterance in two_pass.store.utterances}
         return two_pass.alignment_targets(pdfs, options.silence_weight)
-    targets = {}
-    for summary in _lattices(config, layout, split, source, alignment):
-        best = summary.hypothesis
-        if options.kind == "lattice":
-            targets[best.utterance] = targets_from_lattice(
-                summary.frames, silence, options.silence_weight, options.power, options.min_confidence
-            )
-        else:
-            targets[best.utterance] = targets_from_confidence(
-                best.pdfs, best.frame_confidences(), silence, options.silence_weight, options.min_confidence, True
-            )
-    return targets
+    return two_pass.lattice_targets(_lattices(config, layout, split, source, alignment), options)
 
 
 def _lattices(

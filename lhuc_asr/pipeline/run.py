@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lhuc_asr.base.atomic import read_json, write_json
+from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.corpus.audio import resolve_sample_rate
 from lhuc_asr.corpus.utterance import read_manifest
@@ -27,7 +27,7 @@ from lhuc_asr.pipeline.acoustics import (
 )
 from lhuc_asr.pipeline.adaptive import train_sat
 from lhuc_asr.pipeline.evaluate import compare_split, pool_folds
-from lhuc_asr.pipeline.experiment import Layout, opened
+from lhuc_asr.pipeline.experiment import MONOPHONES, Layout, at_corpus_rate, opened, realigned
 from lhuc_asr.pipeline.extraction import extract
 from lhuc_asr.pipeline.language import (
     ARPA_FILE,
@@ -147,7 +147,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             *made_paths(config, layout.folder),
         ],
     )
-    config = _at_corpus_rate(config, layout)
+    config = at_corpus_rate(config, layout)
     train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
     stages.run(
         "lexicon",
@@ -179,20 +179,20 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         partial(train_gaussians, config, layout),
         after=["lexicon", "features"],
         options=[config.monophone],
-        outputs=[layout.hmm("mono") / GMM_FILE, *_alignment_outputs(layout, "mono")],
+        outputs=[layout.hmm(MONOPHONES) / GMM_FILE, *_alignment_outputs(layout, MONOPHONES)],
     )
-    aligner, alignment = "monophones", "mono"
+    aligner, alignment = "monophones", MONOPHONES
     for number in range(1, config.realignments + 1):
         schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
         trainer = config.trainer.model_copy(update={"schedule": schedule})
         _train_stage(stages, config, layout, f"first{number}", alignment, aligner, trainer)
         stages.run(
             f"realign{number}",
-            partial(realign, config, layout, f"first{number}", f"dnn{number}", alignment),
+            partial(realign, config, layout, f"first{number}", realigned(number), alignment),
             after=[f"network first{number}"],
-            outputs=_alignment_outputs(layout, f"dnn{number}"),
+            outputs=_alignment_outputs(layout, realigned(number)),
         )
-        aligner, alignment = f"realign{number}", f"dnn{number}"
+        aligner, alignment = f"realign{number}", realigned(number)
     _train_stage(stages, config, layout, SI, alignment, aligner, config.trainer)
     stages.run(
         "graph",
@@ -306,17 +306,3 @@ def _build_graph(config: ExperimentConfig, layout: Layout, alignment: str) -> No
     lexicon = read_experiment_lexicon(layout.lang)
     for folder in {layout.lang, tuning_folder(config, layout.lang)}:
         build_graph(lexicon, folder / ARPA_FILE, topology, folder, config.transition_scale)
-
-
-def _at_corpus_rate(config: ExperimentConfig, layout: Layout) -> ExperimentConfig:
-    """The configuration with features at the recordings' sample rate, where that is lower."""
-    rate = int(read_json(layout.sample_rate))
-    if rate >= config.features.sample_rate:
-        return config
-    logger.info("recordings at %d Hz: features at that rate", rate)
-    return config.model_copy(
-        update={
-            "features": config.features.model_copy(update={"sample_rate": rate}),
-            "alignment_features": config.alignment_features.model_copy(update={"sample_rate": rate}),
-        }
-    )

@@ -14,7 +14,7 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.corpus.noise import spoken_id
-from lhuc_asr.features.store import FeatureStore, StoredUtterance
+from lhuc_asr.features.store import FeatureTable, StoredUtterance
 
 
 class DataConfig(StrictModel):
@@ -77,7 +77,7 @@ class _Recording:
     spoken: str
 
 
-def shares(store: FeatureStore, environments: Mapping[str, str], data: DataConfig, seed: int) -> list[Share]:
+def shares(store: FeatureTable, environments: Mapping[str, str], data: DataConfig, seed: int) -> list[Share]:
     """The shares of every speaker of a split; every utterance is decoded with one of them.
 
     Two-pass adaptation decodes all of a speaker's utterances with amplitudes estimated on them, or on as much of them
@@ -168,7 +168,7 @@ def _in_turn(orders: Iterable[Sequence[_Recording]]) -> list[_Recording]:
     return [recording for recording in chain.from_iterable(zip_longest(*orders)) if recording is not None]
 
 
-def _refuse_unknown(store: FeatureStore, everywhere: set[str], data: DataConfig) -> None:
+def _refuse_unknown(store: FeatureTable, everywhere: set[str], data: DataConfig) -> None:
     known = ", ".join(sorted(everywhere - {""})) or "none"
     if data.unit is not None and "" in everywhere:
         raise CorpusError(

@@ -8,20 +8,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, no_targets, targets_from_alignment
+from lhuc_asr.adapt.targets import (
+    FrameTargets,
+    SpeakerFrames,
+    no_targets,
+    targets_from_alignment,
+    targets_from_confidence,
+    targets_from_lattice,
+)
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.decode.hypothesis import Hypothesis
+from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.features.store import FeatureStore, StoredUtterance
+from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import score_utterance
+from lhuc_asr.pipeline.recipe import TargetsConfig
 from lhuc_asr.pipeline.shares import Share
 
 
@@ -36,7 +45,7 @@ class TwoPass:
     """
 
     model: Dnn
-    store: FeatureStore
+    store: FeatureTable
     silence_pdfs: np.ndarray
 
     def decode(
@@ -57,6 +66,26 @@ class TwoPass:
             utterance: targets_from_alignment(found, self.silence_pdfs, silence_weight)
             for utterance, found in pdfs.items()
         }
+
+    def lattice_targets(self, summaries: Iterable[LatticeSummary], options: TargetsConfig) -> dict[str, FrameTargets]:
+        """What lattices make of each frame: all that it may have been, or a best path with confidences."""
+        targets = {}
+        for summary in summaries:
+            best = summary.hypothesis
+            if options.kind == "lattice":
+                targets[best.utterance] = targets_from_lattice(
+                    summary.frames, self.silence_pdfs, options.silence_weight, options.power, options.min_confidence
+                )
+            else:
+                targets[best.utterance] = targets_from_confidence(
+                    best.pdfs,
+                    best.frame_confidences(),
+                    self.silence_pdfs,
+                    options.silence_weight,
+                    options.min_confidence,
+                    weighted=True,
+                )
+        return targets
 
     def adapt(
         self, method: AdaptationMethod, targets: Mapping[str, FrameTargets], shares: Sequence[Share], seed: int
@@ -86,7 +115,7 @@ class TwoPass:
 
 
 def speaker_frames(
-    store: FeatureStore, targets: Mapping[str, FrameTargets], utterances: Sequence[tuple[StoredUtterance, int]]
+    store: FeatureTable, targets: Mapping[str, FrameTargets], utterances: Sequence[tuple[StoredUtterance, int]]
 ) -> SpeakerFrames:
     """The data of one speaker.
 
