@@ -1,3 +1,25 @@
-"""lhuc_asr: speaker adaptation of DNN acoustic models with Learning Hidden Unit Contributions."""
+"""lhuc_asr: speaker adaptation of DNN acoustic models with Learning Hidden Unit Contributions.
+
+```
+recognizer = lhuc_asr.load("exp/an4")
+alice = recognizer.adapt(["a.wav", "b.wav"])
+recognizer.transcribe("c.wav", speaker=alice)
+```
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lhuc_asr.offline.recognizer import load
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """``load`` brings torch with it, seconds: not before it is asked for."""
+    if name == "load":
+        from lhuc_asr.offline.recognizer import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,6 +36,7 @@ BELOW = {
     "ppnet": {"decode", "score", "hmm", "nnet", "corpus", "features", "lang", "lhuc", "base"},
 }
 BELOW["pipeline"] = set(BELOW)
+BELOW["offline"] = set(BELOW)
 BELOW["cli"] = set(BELOW)
 
 # A library that one place alone may import: a file, or a folder with a slash at its end.

@@ -18,7 +18,7 @@ from lhuc_asr.adapt.subspace import Subspace, SubspaceConfig
 AnyMethod = LhucConfig | MomentsConfig | BayesConfig | SubspaceConfig | PredictedConfig
 MethodConfig = Annotated[AnyMethod, Field(discriminator="kind")]
 
-_METHODS: dict[str, Callable[[Any, Path], AdaptationMethod]] = {
+_METHODS: dict[str, Callable[[Any, Path | None], AdaptationMethod]] = {
     "lhuc": lambda config, _folder: Lhuc(config),
     "moments": Moments,
     "bayes": Bayes,
@@ -27,12 +27,13 @@ _METHODS: dict[str, Callable[[Any, Path], AdaptationMethod]] = {
 }
 
 
-def make_method(config: AnyMethod, folder: Path) -> AdaptationMethod:
+def make_method(config: AnyMethod, folder: Path | None) -> AdaptationMethod:
     """The technique of a configuration.
 
     Args:
         config: Its settings; their ``kind`` tells which it is.
-        folder: Where techniques that learn from the training speakers keep what they learned.
+        folder: Where techniques that learn from the training speakers keep what they learned;
+            the others need none.
     """
     return _METHODS[config.kind](config, folder)
 

@@ -14,10 +14,15 @@ import typer
 from lhuc_asr import __version__
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.cli.adapt import adapt
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
+from lhuc_asr.cli.export import export
+from lhuc_asr.cli.info import info
 from lhuc_asr.cli.run import run
+from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
+from lhuc_asr.cli.transcribe import transcribe
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +33,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(run)
-app.command()(benchmark)
-app.command()(download)
-app.command()(toy)
+for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):
+    app.command()(verb)
+app.add_typer(speakers, name="speakers")
 
 # The exit status that typer makes of Ctrl-C, as shells do: 128 and the signal's number.
 INTERRUPTED = 130

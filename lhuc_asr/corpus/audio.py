@@ -31,6 +31,12 @@ LARGEST_OVERSHOOT = 2.0
 # A WAV written to a pipe cannot know its length and claims about 2 or 4 GiB instead.
 STREAMED_WAV_BYTES = 0x7FFF_0000
 
+# Samples that libsndfile claims, more or less, where a FLAC's header leaves their number open.
+UNKNOWN_LENGTH = 2**62
+
+# Ten minutes: 38 MB at 16 kHz.
+LEVELS_AT_ONCE = 60_000
+
 # An Ogg page is at most 65,307 bytes, so the last one begins in here.
 OGG_TAIL_BYTES = 65_536
 
@@ -68,6 +74,8 @@ def probe(path: Path) -> AudioInfo:
         raise AudioError(f"{path}: not a WAV, FLAC or Ogg recording ({error.error_string})") from error
     if header.format not in FORMATS:
         raise AudioError(f"{path}: expected WAV, FLAC or Ogg, found {header.format_info}; convert it")
+    if header.frames >= UNKNOWN_LENGTH:
+        raise AudioError(f"{path}: its header does not say how long it is; where FLAC goes through a pipe, send WAV")
     _refuse_truncation(path, header.format)
     if header.frames == 0:
         raise AudioError(f"{path}: the recording has no samples")
@@ -136,6 +144,36 @@ def read_native(utterance: Utterance) -> tuple[np.ndarray, int]:
             "integer samples were stored as floats: divide them by full scale (32768 for 16 bits)"
         )
     return samples, info.sample_rate
+
+
+def levels(path: Path) -> tuple[np.ndarray, float]:
+    """How loud a recording is, 10 ms after 10 ms; it is read in blocks, however long it is.
+
+    Args:
+        path: A recording that ``probe`` accepts.
+
+    Returns:
+        Mean square of the samples, of full scale 1, mixed down to one channel, shape (N,), float64, the last one of
+        what is left; and the exact length of one value in seconds, since 10 ms need not be whole samples.
+
+    Raises:
+        AudioError: The recording is damaged.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            hop = round(FRAME_SHIFT_SECONDS * file.samplerate)
+            blocks = file.blocks(blocksize=hop * LEVELS_AT_ONCE, dtype="float32", always_2d=True)
+            parts = [_mean_squares(block.mean(axis=1), hop) for block in blocks]
+            return np.concatenate(parts), hop / file.samplerate
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: damaged or truncated ({error.error_string}); fetch it again") from error
+
+
+def _mean_squares(samples: np.ndarray, hop: int) -> np.ndarray:
+    squares = np.square(samples, dtype=np.float64)
+    starts = np.arange(0, len(squares), hop)
+    means: np.ndarray = np.add.reduceat(squares, starts) / np.diff(np.append(starts, len(squares)))
+    return means
 
 
 def resolve_sample_rate(utterances: Iterable[Utterance]) -> int:

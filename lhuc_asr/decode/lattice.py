@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from lhuc_asr.base.compiled import compiled
 
 NO_PDF = -1
 
@@ -166,7 +167,7 @@ def word_confidences(lattice: Lattice, occupancy: Occupancy, path: np.ndarray) -
     return np.minimum(confidence, 1.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _best_path(source: np.ndarray, target: np.ndarray, cost: np.ndarray, final: np.ndarray) -> tuple[np.ndarray, float]:
     nodes = len(final)
     total, entered_by = np.full(nodes, np.inf), np.full(nodes, -1, np.int64)
@@ -186,7 +187,7 @@ def _best_path(source: np.ndarray, target: np.ndarray, cost: np.ndarray, final: 
     return path[:length][::-1].copy(), best
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _forward_backward(
     source: np.ndarray, target: np.ndarray, log_weight: np.ndarray, log_final: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +201,7 @@ def _forward_backward(
     return forward, backward
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _latest_word(
     source: np.ndarray,
     target: np.ndarray,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from lhuc_asr.base.compiled import compiled
 from lhuc_asr.base.errors import GraphError
 from lhuc_asr.decode.const_fst import ArcTable
 
@@ -77,7 +77,7 @@ def _first_arcs(source: np.ndarray, states: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(source, minlength=states))]).astype(np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _epsilon_levels(first: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, int]:
     """Longest chain of epsilons into each state, and how many states an order without circles has (A. Kahn, 1962)."""
     states = len(first) - 1

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from lhuc_asr.base.compiled import compiled
 from lhuc_asr.decode.packed_graph import PackedGraph
 
 # Added to the next frame's beam where the number of states, not the beam, decided; as in Kaldi.
@@ -59,7 +59,7 @@ class TokenArcs(NamedTuple):
     complete: bool
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def pass_tokens(
     graph: PackedGraph, scores: np.ndarray, beam: float, max_active: int, min_active: int, max_tokens: int
 ) -> Tokens:
@@ -136,7 +136,7 @@ def pass_tokens(
     return Tokens(first, kept_state[:kept], kept_cost[:kept], cutoff, True)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def arcs_within(
     graph: PackedGraph, scores: np.ndarray, tokens: Tokens, ends: np.ndarray, beam: float, max_arcs: int
 ) -> TokenArcs:
@@ -186,13 +186,15 @@ def arcs_within(
                 if tokens.cost[token] + through - best > beam:
                     continue
                 if count == max_arcs:
-                    beam = JUST_BELOW * np.partition(excess, max_arcs // 2)[max_arcs // 2]
-                    within = excess <= beam
-                    count = within.sum()
+                    beam = JUST_BELOW * _smallest(excess, max_arcs // 2)
                     if beam < LEAST_BEAM:
                         return TokenArcs(source[:0], target[:0], number[:0], beam, False)
-                    source[:count], target[:count] = source[within], target[within]
-                    number[:count], excess[:count] = number[within], excess[within]
+                    count = 0
+                    for old in range(max_arcs):
+                        if excess[old] <= beam:
+                            source[count], target[count] = source[old], target[old]
+                            number[count], excess[count] = number[old], excess[old]
+                            count += 1
                     if tokens.cost[token] + through - best > beam:
                         continue
                 source[count], target[count], number[count] = token, reached_token, arc
@@ -207,7 +209,7 @@ def arcs_within(
     return TokenArcs(source[:count][::-1].copy(), target[:count][::-1].copy(), number[:count][::-1].copy(), beam, True)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _follow_epsilons(
     graph: PackedGraph,
     active: np.ndarray,
@@ -245,25 +247,47 @@ def _follow_epsilons(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _cutoff(costs: np.ndarray, beam: float, max_active: int, min_active: int) -> tuple[float, float]:
     """Cost below which tokens go on, and the beam that the next frame starts with (FasterDecoder::GetCutoff)."""
     best = costs.min()
     cutoff, width = best + beam, beam
     if len(costs) <= min_active:
         return np.inf, np.inf
-    least = np.partition(costs, min_active)[min_active]
+    least = _smallest(costs, min_active)
     if least > cutoff:
         cutoff, width = least, least - best + BEAM_DELTA
     elif len(costs) > max_active:
-        most = np.partition(costs, max_active)[max_active]
+        most = _smallest(costs, max_active)
         if most < cutoff:
             cutoff, width = most, most - best + BEAM_DELTA
     # The best goes on even where more than max_active are as good.
     return max(cutoff, np.nextafter(best, np.inf)), width
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
+def _smallest(values: np.ndarray, rank: int) -> float:
+    """The value of a rank, 0 the smallest (C. Hoare's Find, 1961). np.partition takes numba seconds to compile."""
+    values = values.copy()
+    low, high = 0, len(values) - 1
+    while low < high:
+        pivot, left, right = values[rank], low, high
+        while left <= right:
+            while values[left] < pivot:
+                left += 1
+            while pivot < values[right]:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left, right = left + 1, right - 1
+        if right < rank:
+            low = left
+        if rank < left:
+            high = right
+    return values[rank]
+
+
+@compiled
 def _by_level(level: np.ndarray, levels: int, states: np.ndarray) -> np.ndarray:
     """States ordered by epsilon level."""
     place = np.zeros(levels + 1, np.int64)
@@ -277,9 +301,10 @@ def _by_level(level: np.ndarray, levels: int, states: np.ndarray) -> np.ndarray:
     return ordered
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _grown(state: np.ndarray, cost: np.ndarray, needed: int) -> tuple[np.ndarray, np.ndarray]:
     """The arrays with room for twice what is needed."""
     more_state, more_cost = np.empty(2 * needed, np.int32), np.empty(2 * needed)
-    more_state[: len(state)], more_cost[: len(cost)] = state, cost
+    for token in range(len(state)):
+        more_state[token], more_cost[token] = state[token], cost[token]
     return more_state, more_cost

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from lhuc_asr.base.compiled import compiled
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.hmm.transcript import StateGraph
 
@@ -77,7 +77,7 @@ def _align_one(graph: StateGraph, log_likelihoods: np.ndarray) -> StatePath | No
     return StatePath(states, graph.pdf[states], float(log_prob))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _viterbi(
     log_likelihoods: np.ndarray,
     pdf: np.ndarray,

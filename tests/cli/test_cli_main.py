@@ -16,7 +16,7 @@ from lhuc_asr import __version__
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.cli import main as command_line
 
-VERBS = ("run", "benchmark", "download", "toy")
+VERBS = ("run", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")
 HEAVY = ("torch", "librosa", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
 TOY_SECONDS = 10

@@ -1,0 +1,44 @@
+"""``lhuc-asr info MODEL``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def info(
+    model: Annotated[Path, typer.Argument(help="A folder that export made, or an experiment's.")],
+) -> None:
+    """Tell what is in a model's folder."""
+    from lhuc_asr.decode.graph import DecodingGraph
+    from lhuc_asr.nnet.checkpoint import load_model
+    from lhuc_asr.offline.from_experiment import find_model
+
+    description, files = find_model(model)
+    network, graph = load_model(files.network), DecodingGraph.load(files.lang)
+    features, shape = description.features, network.config
+    piece, whole = description.piece_seconds, description.whole_seconds
+    size = sum(path.stat().st_size for path in files.by_name.values())
+    first, adapted = (
+        f"scale {search.acoustic_scale:g}, insertion penalty {search.insertion_penalty:g}, beam {search.beam:g}"
+        for search in (description.first_search, description.adapted_search)
+    )
+    method = description.method.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+    lines = {
+        "experiment": f"{description.experiment}, made by lhuc_asr {description.made_by}",
+        "network": f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs",
+        "hash": description.network,
+        "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, {shape.context} frames around",
+        "words": f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs",
+        "pieces": f"of {piece:.1f} s where a recording is longer than {whole:.1f} s",
+        "search": first,
+        "adapted": adapted,
+        "adaptation": f"{description.method.kind} on {description.targets.kind} targets, as the pass "
+        f"{description.adapted_pass}, seed {description.seed}",
+        "settings": ", ".join(f"{key} {value}" for key, value in method.items()),
+        "files": f"{len(files.by_name) + 1}, {size / 1e6:.1f} MB",
+    }
+    for key, text in lines.items():
+        typer.echo(f"{key:12}{text}")

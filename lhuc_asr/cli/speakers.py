@@ -1,0 +1,69 @@
+"""``lhuc-asr speakers list|show|merge|delete``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+speakers = typer.Typer(help="Look after speakers' files.", no_args_is_help=True)
+
+
+@speakers.command("list")
+def list_speakers(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Speakers' files, or folders of them.")],
+) -> None:
+    """List speakers: name, hash of the network that they belong to, how far their amplitudes are from 1, file."""
+    from lhuc_asr.offline.speaker_files import speaker_files, spreads
+
+    found = speaker_files(paths)
+    width = max((len(state.speaker) for state in found.values()), default=0)
+    for path, state in found.items():
+        rows = spreads(state)
+        spread = sum(row.deviation for row in rows) / len(rows)
+        typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:.3f}  {path}")
+
+
+@speakers.command("show")
+def show(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A speaker's file.")],
+) -> None:
+    """Show one speaker's amplitudes, layer by layer."""
+    from lhuc_asr.lhuc.speaker import SpeakerState
+    from lhuc_asr.offline.speaker_files import spreads
+
+    state = SpeakerState.load(path)
+    typer.echo(f"speaker     {state.speaker or 'none, row 0'}")
+    typer.echo(f"network     {state.model}")
+    typer.echo(f"amplitude   {state.amplitude}")
+    typer.echo(f"also        {', '.join(sorted(state.extras)) or 'nothing'}")
+    rows = spreads(state)
+    width = max(len(row.site) for row in rows)
+    typer.echo(f"{'site':{width}}  units   mean  deviation  lowest  highest")
+    for row in rows:
+        numbers = f"{row.units:5}  {row.mean:.3f}  {row.deviation:9.3f}  {row.lowest:6.3f}  {row.highest:7.3f}"
+        typer.echo(f"{row.site:{width}}  {numbers}")
+
+
+@speakers.command("merge")
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; it is made where it is not there.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Speakers' files, or folders of them.")],
+) -> None:
+    """Copy speakers' files into one folder, all of them or none."""
+    from lhuc_asr.offline import speaker_files
+
+    typer.echo(f"{into}: {', '.join(speaker_files.merge(into, sources))}")
+
+
+@speakers.command("delete")
+def delete(
+    folder: Annotated[Path, typer.Argument(help="A folder of speakers' files.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The speakers.")],
+) -> None:
+    """Delete speakers' files, all of them or none."""
+    from lhuc_asr.offline import speaker_files
+
+    speaker_files.delete(folder, names)
+    typer.echo(f"{folder}: deleted {', '.join(names)}")

@@ -1,0 +1,145 @@
+"""What was said in a recording, word for word, and how that is written: plain, JSON, SRT, CTM; and read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.lang.text import normalise, numbered_lines
+
+Format = Literal["txt", "json", "srt", "ctm"]
+
+# A caption ends where it would have more characters or seconds, or where nothing is said for so long.
+CAPTION_CHARACTERS, CAPTION_SECONDS, CAPTION_PAUSE_SECONDS = 80, 6.0, 0.7
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word.
+
+    Attributes:
+        word: As in the lexicon.
+        start, end: In the recording, seconds.
+        confidence: How probable it is, 0 to 1.
+    """
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a recording.
+
+    Attributes:
+        recording: Its name.
+        path: The file.
+        seconds: Its length.
+        words: In their order.
+    """
+
+    recording: str
+    path: Path
+    seconds: float
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        """The words with spaces between."""
+        return " ".join(word.word for word in self.words)
+
+
+def write(transcripts: Sequence[Transcript], form: Format) -> str:
+    """The transcripts in a format, ending in a line end.
+
+    ``txt`` is a line for each recording, its name first: what ``read_transcripts`` reads. ``ctm`` is NIST's: recording,
+    channel, start, length, word, confidence.
+
+    Raises:
+        CorpusError: SRT of more than one recording; it has no place for their names.
+    """
+    match form:
+        case "txt":
+            return "".join(f"{transcript.recording} {transcript.text}".rstrip() + "\n" for transcript in transcripts)
+        case "json":
+            return json.dumps([_tree(transcript) for transcript in transcripts], indent=2, ensure_ascii=False) + "\n"
+        case "ctm":
+            return "".join(line for transcript in transcripts for line in _ctm_lines(transcript))
+        case "srt":
+            if len(transcripts) != 1:
+                raise CorpusError(
+                    f"SRT holds one recording, here are {len(transcripts)}; give a folder for them: --output FOLDER"
+                )
+            return "\n".join(_captions(transcripts[0]))
+
+
+def read_transcripts(path: Path) -> dict[str, tuple[str, ...]]:
+    """The words of each recording, from lines of ``name words ...``.
+
+    Raises:
+        CorpusError: The file is missing or no text, or names a recording twice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for number, line in numbered_lines(path, CorpusError):
+        if not line.strip():
+            continue
+        name, *rest = line.split(maxsplit=1)
+        if name in found:
+            raise CorpusError(f"{path}:{number}: {name!r} has a line before this one; leave one of them")
+        found[name] = tuple(normalise(" ".join(rest)).split())
+    return found
+
+
+def _tree(transcript: Transcript) -> dict[str, object]:
+    return {
+        "recording": transcript.recording,
+        "path": str(transcript.path),
+        "seconds": round(transcript.seconds, 3),
+        "text": transcript.text,
+        "words": [
+            {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(word).items()}
+            for word in transcript.words
+        ],
+    }
+
+
+def _ctm_lines(transcript: Transcript) -> Iterator[str]:
+    for word in transcript.words:
+        # The end is rounded, not the length: so words that follow on each other do not overlap.
+        start, end = round(word.start, 3), round(word.end, 3)
+        yield f"{transcript.recording} 1 {start:.3f} {end - start:.3f} {word.word} {word.confidence:.3f}\n"
+
+
+def _captions(transcript: Transcript) -> Iterator[str]:
+    groups: list[list[Word]] = []
+    for word in transcript.words:
+        caption = groups[-1] if groups else []
+        if (
+            not caption
+            or sum(len(other.word) + 1 for other in caption) + len(word.word) > CAPTION_CHARACTERS
+            or word.end - caption[0].start > CAPTION_SECONDS
+            or word.start - caption[-1].end > CAPTION_PAUSE_SECONDS
+        ):
+            groups.append([])
+        groups[-1].append(word)
+    for number, caption in enumerate(groups, start=1):
+        times = f"{_srt_time(caption[0].start)} --> {_srt_time(caption[-1].end)}"
+        yield f"{number}\n{times}\n{' '.join(word.word for word in caption)}\n"
+
+
+def _srt_time(seconds: float) -> str:
+    """Hours, minutes, seconds, milliseconds.
+
+    Example:
+        >>> _srt_time(3723.45)
+        '01:02:03,450'
+    """
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
