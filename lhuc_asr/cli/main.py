@@ -79,5 +79,6 @@ def main() -> None:
         sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            typer.echo("lhuc-asr: interrupted; the same command goes on from the last finished stage", err=True)
+            way_on = "; the same command goes on from the last finished stage" if "run" in sys.argv else ""
+            typer.echo(f"lhuc-asr: interrupted{way_on}", err=True)
         raise

@@ -68,6 +68,7 @@ class SpeakerState:
             "amplitude": self.amplitude,
             "model": self.model,
             "sites": [[site.name, site.dim, site.batch_dim] for site in self.sites],
+            "extras": sorted(self.extras),
         }
         if both := sorted(self.r.keys() & self.extras.keys()):
             raise SpeakerError(f"{_whose(self.speaker)}: extras {both} are called like sites; choose other names")
@@ -97,10 +98,14 @@ class SpeakerState:
         try:
             layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in description["sites"]]
             r = {name: tensors.pop(name) for name, _, _ in layout}
+            extras = {str(name): tensors.pop(name) for name in description.get("extras", [])}
             sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
             speaker, xi, model = (str(description[key]) for key in ("speaker", "amplitude", "model"))
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged, its description does not fit its tensors ({error!r})") from error
+        if tensors:
+            count = len(r) + len(extras) + len(tensors)
+            raise CheckpointError(f"{path}: damaged, {count} tensors for {len(sites)} sites and {len(extras)} extras")
         for name, value in r.items():
             if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise CheckpointError(
@@ -108,8 +113,11 @@ class SpeakerState:
                     "or adapt the speaker again"
                 )
         if speaker != SPEAKER_INDEPENDENT:
-            check_speaker_name(speaker)
-        return cls(speaker, xi, model, sites, r, tensors)
+            try:
+                check_speaker_name(speaker)
+            except SpeakerError as error:
+                raise SpeakerError(f"{path}: {error}") from error
+        return cls(speaker, xi, model, sites, r, extras)
 
     def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str, path: Path | str = "") -> None:
         """Refuse r that was estimated for something else.

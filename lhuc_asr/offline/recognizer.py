@@ -3,7 +3,7 @@
 The recordings of one call are taken for one person's: their features are normalised together, as an experiment
 normalises all of a test speaker's. A speaker's file keeps mean and deviation beside the amplitudes, which were
 estimated on features normalised so; with it, what is found in a recording does not depend on which others are
-transcribed with it. On AN4, a few seconds normalised by themselves cost half as many errors again.
+transcribed with it. On AN4, utterances normalised one by one have 44 % more errors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from lhuc_asr.adapt.lhuc import LhucSpeakers
 from lhuc_asr.adapt.methods import make_method
 from lhuc_asr.adapt.targets import FrameTargets
-from lhuc_asr.base.errors import AudioError, CheckpointError, ConfigError, CorpusError
+from lhuc_asr.base.errors import AudioError, CheckpointError, ConfigError, CorpusError, SiteError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -238,7 +238,10 @@ class Recognizer:
         state = speaker if isinstance(speaker, SpeakerState) else SpeakerState.load(speaker)
         # Before its sites are looked for: those of another model may not be here.
         state.check_fits(state.sites, state.amplitude, self.description.network, path)
-        bank = attach(self._network, [site.name for site in state.sites], [], amplitude=state.amplitude)
+        try:
+            bank = attach(self._network, [site.name for site in state.sites], [], amplitude=state.amplitude)
+        except (ConfigError, SiteError) as error:
+            raise CheckpointError(f"{path or state.speaker}: not a speaker of this model ({error})") from error
         bank.detach()
         state.check_fits(bank.sites, bank.amplitude.name, self.description.network, path)
         bank.put(state)
