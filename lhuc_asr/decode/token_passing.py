@@ -284,7 +284,8 @@ def _smallest(values: np.ndarray, rank: int) -> float:
             low = left
         if rank < left:
             high = right
-    return values[rank]
+    found: float = values[rank]
+    return found
 
 
 @compiled

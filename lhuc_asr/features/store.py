@@ -40,11 +40,13 @@ class FeatureTable:
     Attributes:
         utterances: Where each utterance's frames are.
         array: All frames, shape (N, D), float32.
+        title: What messages call it.
     """
 
-    def __init__(self, utterances: Sequence[StoredUtterance], array: np.ndarray) -> None:
+    def __init__(self, utterances: Sequence[StoredUtterance], array: np.ndarray, title: str = "recordings") -> None:
         self.utterances = tuple(utterances)
         self.array = array
+        self.title = title
 
     @property
     def frames(self) -> int:
@@ -95,7 +97,8 @@ class FeatureStore(FeatureTable):
                 f"{folder}/features.bin: {size} bytes, expected {frames} frames x {dimension} x 4; "
                 "delete the folder and run again"
             )
-        super().__init__(utterances, np.memmap(folder / "features.bin", np.float32, "r", shape=(frames, dimension)))
+        array = np.memmap(folder / "features.bin", np.float32, "r", shape=(frames, dimension))
+        super().__init__(utterances, array, str(folder))
 
 
 def write_store(

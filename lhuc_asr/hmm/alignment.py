@@ -10,7 +10,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.features.store import FeatureTable
 
 # A frame of an utterance that could not be aligned; training leaves such frames out.
 UNALIGNED = -1
@@ -23,7 +23,7 @@ class Alignment:
         AlignmentError: The file does not have one number a frame of the store.
     """
 
-    def __init__(self, path: Path, store: FeatureStore) -> None:
+    def __init__(self, path: Path, store: FeatureTable) -> None:
         self.path = path
         self.store = store
         try:
@@ -50,7 +50,7 @@ class Alignment:
         return float(np.mean(self.array != UNALIGNED)) if self.store.frames else 0.0
 
 
-def write_alignment(path: Path, store: FeatureStore, pdfs: Mapping[str, np.ndarray]) -> Alignment:
+def write_alignment(path: Path, store: FeatureTable, pdfs: Mapping[str, np.ndarray]) -> Alignment:
     """Write an alignment, whole or not at all.
 
     Args:
@@ -64,7 +64,7 @@ def write_alignment(path: Path, store: FeatureStore, pdfs: Mapping[str, np.ndarr
     foreign = sorted(pdfs.keys() - store.by_id.keys())
     if foreign:
         raise AlignmentError(
-            f"{len(foreign)} aligned utterances are not in {store.folder}: {', '.join(foreign[:5])}; "
+            f"{len(foreign)} aligned utterances are not in {store.title}: {', '.join(foreign[:5])}; "
             "the alignment was made from other features, run both stages again"
         )
     array = np.full(store.frames, UNALIGNED, np.int32)

@@ -15,7 +15,8 @@ from lhuc_asr.offline.model_folder import MODEL_JSON, ModelDescription, ModelFil
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
 from lhuc_asr.pipeline.experiment import Layout, last_alignment, read_experiment
 from lhuc_asr.pipeline.passes import preparation_of, tuned_search
-from lhuc_asr.pipeline.recipe import FIRST_PASSES, DataConfig, ExperimentConfig
+from lhuc_asr.pipeline.recipe import ExperimentConfig, first_pass
+from lhuc_asr.pipeline.shares import DataConfig
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN, test_names
 
 # A piece of a long recording is at most as long as this share of the training utterances. With AN4's recordings of each
@@ -72,7 +73,7 @@ def of_experiment(folder: Path, adapted_pass: str | None = None) -> tuple[ModelD
             features=config.features,
             whole_seconds=whole,
             piece_seconds=piece,
-            first_search=tuned_search(config, layout, FIRST_PASSES[plan.network]),
+            first_search=tuned_search(config, layout, first_pass(plan.network)),
             adapted_search=tuned_search(config, layout, name),
             lattice=config.lattice,
             method=config.method_of(plan),
@@ -90,9 +91,11 @@ def _check_pass(config: ExperimentConfig, name: str) -> None:
     if name not in config.passes:
         raise ConfigError(f"no pass {name!r} that adapts; the experiment has {', '.join(config.passes)}")
     plan = config.passes[name]
-    if plan.targets.kind == "reference":
+    if plan.combine is not None:
+        way = "to speakers and environments apart"
+    elif plan.targets.kind == "reference":
         way = "on reference transcripts"
-    elif config.source_of(plan) != FIRST_PASSES[plan.network]:
+    elif config.source_of(plan) != first_pass(plan.network):
         way = f"on what the pass {config.source_of(plan)!r} found"
     elif plan.data != DataConfig():
         way = "on a part of a speaker's recordings"

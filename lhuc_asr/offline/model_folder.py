@@ -36,7 +36,6 @@ from lhuc_asr.pipeline.recipe import TargetsConfig
 MODEL_JSON, NETWORK_FILE = "model.json", "network.safetensors"
 LANG_FOLDER, PREPARED_FOLDER = "lang", "prepared"
 LANG_FILES = (LEXICON_FILE, PHONES_FILE, WORDS_FILE, GRAPH_FILE, DESCRIPTION_FILE)
-FORMAT = "lhuc-asr-model-1"
 
 
 class ModelDescription(StrictModel):
@@ -61,7 +60,7 @@ class ModelDescription(StrictModel):
         sha256: Of every other file, by its path in the folder.
     """
 
-    format: Literal["lhuc-asr-model-1"] = FORMAT
+    format: Literal["lhuc-asr-model-1"] = "lhuc-asr-model-1"
     made_by: str
     experiment: str
     adapted_pass: str
@@ -139,9 +138,9 @@ def read_exported(folder: Path) -> tuple[ModelDescription, ModelFiles]:
     try:
         tree = read_json(path)
         found = tree.get("format") if isinstance(tree, dict) else None
-        if found != FORMAT:
+        if found != (expected := ModelDescription.model_fields["format"].default):
             raise ExperimentError(
-                f"{path}: expected format {FORMAT!r}, found {found!r}; export the model with this version of lhuc_asr"
+                f"{path}: expected format {expected!r}, found {found!r}; export the model with this version of lhuc_asr"
             )
         description = parse_config(ModelDescription, tree, str(path))
     except (DamagedFileError, ConfigError) as error:

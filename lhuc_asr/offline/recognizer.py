@@ -42,8 +42,7 @@ from lhuc_asr.offline.speech import Speech, read_speech
 from lhuc_asr.offline.transcript import Transcript, Word
 from lhuc_asr.pipeline.acoustics import SCORING_FRAMES, score_utterance
 from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
-from lhuc_asr.pipeline.recipe import DataConfig
-from lhuc_asr.pipeline.shares import shares
+from lhuc_asr.pipeline.shares import DataConfig, shares
 from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
 
 logger = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ class Recognizer:
         adapted = two_pass.adapt(
             make_method(options.method, self._files.prepared),
             targets,
-            shares(speech.features, DataConfig(), options.seed),
+            shares(speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), options.seed),
             options.seed,
         )
         if not isinstance(adapted, LhucSpeakers):

@@ -61,7 +61,8 @@ def read_speech(
     Raises:
         AudioError: A recording is damaged.
     """
-    pieces, recording_of = [], {}
+    pieces: list[Utterance] = []
+    recording_of: dict[str, str] = {}
     for recording in recordings:
         found = _pieces(recording, model, speaker, whole)
         if not found:

@@ -118,7 +118,9 @@ def read_experiment(folder: Path) -> tuple[ExperimentConfig, Layout]:
     layout = Layout(folder)
     found = [path for path in (folder / CONFIG_FILE, folder.parent / CONFIG_FILE) if path.is_file()]
     if not found or (found[0].parent != folder and not layout.manifest("train").is_file()):
-        raise ExperimentError(f"{folder}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4")
+        raise ExperimentError(
+            f"{folder}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4"
+        )
     config = load_config(ExperimentConfig, found[0])
     if config.folds > 1 and found[0].parent == folder:
         raise ExperimentError(

@@ -29,7 +29,7 @@ from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.features.store import FeatureStore, StoredUtterance
+from lhuc_asr.features.store import FeatureStore, FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.checkpoint import load_model
@@ -175,7 +175,7 @@ def _two_pass(config: ExperimentConfig, layout: Layout, split: str, network: str
     return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
 
 
-def pass_shares(config: ExperimentConfig, layout: Layout, split: str, name: str, store: FeatureStore) -> list[Share]:
+def pass_shares(config: ExperimentConfig, layout: Layout, split: str, name: str, store: FeatureTable) -> list[Share]:
     """What a pass estimates on which utterances of a split, and uses for which."""
     combined = config.passes[name].combine
     if combined is not None:
@@ -185,7 +185,7 @@ def pass_shares(config: ExperimentConfig, layout: Layout, split: str, name: str,
 
 
 def _crossed(
-    config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, store: FeatureStore
+    config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, store: FeatureTable
 ) -> dict[Share, tuple[str, str]]:
     """The shares of a pass that combines two others, and the rows of the two that each is made of."""
     return combined_shares(*(pass_shares(config, layout, split, part, store) for part in combined.parts))

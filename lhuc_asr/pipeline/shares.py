@@ -172,14 +172,14 @@ def _refuse_unknown(store: FeatureTable, everywhere: set[str], data: DataConfig)
     known = ", ".join(sorted(everywhere - {""})) or "none"
     if data.unit is not None and "" in everywhere:
         raise CorpusError(
-            f"{store.folder}: unit {data.unit}: there are utterances without an environment (known: {known}); name "
+            f"{store.title}: unit {data.unit}: there are utterances without an environment (known: {known}); name "
             "each utterance's in the corpus, or put it into some with noise:"
         )
     missing = sorted(set(data.environments or ()) - everywhere)
     if missing:
-        raise CorpusError(f"{store.folder}: no utterance in the environments {', '.join(missing)}; there are: {known}")
+        raise CorpusError(f"{store.title}: no utterance in the environments {', '.join(missing)}; there are: {known}")
     if data.unit == "environment" and len(store.speakers) < 2:
-        raise CorpusError(f"{store.folder}: unit environment: there is one speaker only, and no other to learn it from")
+        raise CorpusError(f"{store.title}: unit environment: there is one speaker only, and no other to learn it from")
 
 
 def _limited(utterances: Sequence[StoredUtterance], data: DataConfig) -> tuple[tuple[StoredUtterance, int], ...]:

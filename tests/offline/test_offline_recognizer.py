@@ -32,8 +32,8 @@ from lhuc_asr.offline.recognizer import CMVN_DEVIATION, CMVN_MEAN, Recognizer, l
 from lhuc_asr.pipeline.acoustics import reference_targets
 from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.language import read_experiment_lexicon
-from lhuc_asr.pipeline.recipe import DataConfig, ExperimentConfig
-from lhuc_asr.pipeline.shares import shares
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.shares import DataConfig, shares
 from lhuc_asr.pipeline.two_pass import TwoPass
 
 Words = dict[str, str]
@@ -105,7 +105,11 @@ def test_known_words_are_adapted_to_as_the_oracle_does(
     store = FeatureStore(layout.features("test"))
     two_pass = TwoPass(model, store, MonophoneTopology.load(layout.hmm("mono") / "topology.json").silence_pdfs)
     targets = two_pass.alignment_targets(reference_targets(config, layout, "test", model, "mono"), 0.01)
-    (own,) = (share for share in shares(store, DataConfig(), config.seed) if share.name == "2001")
+    (own,) = (
+        share
+        for share in shares(store, {u.id: "" for u in store.utterances}, DataConfig(), config.seed)
+        if share.name == "2001"
+    )
     expected = two_pass.adapt(make_method(config.lhuc, None), targets, [own], config.seed)
     assert isinstance(expected, LhucSpeakers)
     found = recognizer.adapt(audio, "2001", known)
