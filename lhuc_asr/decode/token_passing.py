@@ -186,7 +186,7 @@ def arcs_within(
                 if tokens.cost[token] + through - best > beam:
                     continue
                 if count == max_arcs:
-                    beam = JUST_BELOW * _smallest(excess, max_arcs // 2)
+                    beam = JUST_BELOW * smallest(excess, max_arcs // 2)
                     if beam < LEAST_BEAM:
                         return TokenArcs(source[:0], target[:0], number[:0], beam, False)
                     count = 0
@@ -254,11 +254,11 @@ def _cutoff(costs: np.ndarray, beam: float, max_active: int, min_active: int) ->
     cutoff, width = best + beam, beam
     if len(costs) <= min_active:
         return np.inf, np.inf
-    least = _smallest(costs, min_active)
+    least = smallest(costs, min_active)
     if least > cutoff:
         cutoff, width = least, least - best + BEAM_DELTA
     elif len(costs) > max_active:
-        most = _smallest(costs, max_active)
+        most = smallest(costs, max_active)
         if most < cutoff:
             cutoff, width = most, most - best + BEAM_DELTA
     # The best goes on even where more than max_active are as good.
@@ -266,7 +266,7 @@ def _cutoff(costs: np.ndarray, beam: float, max_active: int, min_active: int) ->
 
 
 @compiled
-def _smallest(values: np.ndarray, rank: int) -> float:
+def smallest(values: np.ndarray, rank: int) -> float:
     """The value of a rank, 0 the smallest (C. Hoare's Find, 1961). np.partition takes numba seconds to compile."""
     values = values.copy()
     low, high = 0, len(values) - 1

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lhuc_asr.base.errors import AudioError, CorpusError
-from lhuc_asr.corpus.audio import probe, read_audio, read_native, resolve_sample_rate
+from lhuc_asr.corpus.audio import levels, probe, read_audio, read_native, resolve_sample_rate
 from lhuc_asr.corpus.utterance import Utterance
 
 RATE = 16000
@@ -198,3 +198,30 @@ def test_impossible_stretches_are_refused(tmp_path: Path, wrong: dict[str, float
     soundfile.write(tmp_path / "a.wav", tone(440, RATE), RATE)
     with pytest.raises(AudioError, match="expected a beginning of 0 or more and a length above 0"):
         read_audio(replace(utterance(tmp_path / "a.wav", 0.5), **wrong), RATE)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
+def test_levels_are_mean_squares_of_ten_milliseconds(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the definition, on two channels and over the borders of blocks."""
+    monkeypatch.setattr("lhuc_asr.corpus.audio.LEVELS_AT_ONCE", 7)
+    channels = np.random.default_rng(0).uniform(-0.5, 0.5, (round(0.333 * rate), 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", channels, rate, subtype="FLOAT")
+    found, seconds = levels(tmp_path / "a.wav")
+    hop = round(seconds * rate)
+    assert hop == pytest.approx(0.01 * rate, abs=0.5)
+    mono = channels.astype(np.float64).mean(axis=1)
+    expected = [np.mean(mono[first : first + hop] ** 2) for first in range(0, len(mono), hop)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_flac_without_its_length_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone(440, RATE), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)  # total samples in STREAMINFO, 36 bits
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="does not say how long it is; where FLAC goes through a pipe, send WAV"):
+        probe(path)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from three_words import LEXICON, TOPOLOGY, spoken
 
 from lhuc_asr.base.errors import GraphError, SearchError
@@ -10,7 +12,7 @@ from lhuc_asr.decode.lattice import NO_PDF, best_path, forward_backward
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
 from lhuc_asr.decode.packed_graph import PackedGraph
 from lhuc_asr.decode.search import SearchConfig, Searcher
-from lhuc_asr.decode.token_passing import pass_tokens
+from lhuc_asr.decode.token_passing import pass_tokens, smallest
 
 CONFIGS = [
     SearchConfig(),
@@ -128,3 +130,10 @@ def test_a_graph_with_a_circle_of_epsilons_is_refused():
     arcs = [(0, 1, 0, 0.0, 1), (1, 0, 0, 0.0, 2), (2, 0, 0, 0.0, 1), (2, 0, 0, 0.0, 3)]
     with pytest.raises(GraphError, match="3 of the graph's 4 states lie on or behind a circle of epsilons"):
         PackedGraph.of(ArcTable.of(arcs, {3: 0.0}), np.array([0], np.int32))
+
+
+@given(st.lists(st.sampled_from([-1.5, 0.0, 2.0, 3.0, np.inf]) | st.floats(-1e3, 1e3), min_size=1), st.data())
+def test_the_smallest_of_a_rank_is_where_sorting_puts_it(values, data):
+    rank, array = data.draw(st.integers(0, len(values) - 1)), np.array(values)
+    assert smallest(array, rank) == sorted(values)[rank]
+    assert array.tolist() == values

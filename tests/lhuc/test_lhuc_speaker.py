@@ -3,6 +3,7 @@
 import copy
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -172,6 +173,12 @@ def test_files_that_are_no_speakers(bank, tmp_path):
         (ones, {**good, "sites": "[["}, "its description does not fit its tensors"),
         (ones, {**good, "sites": [["t", -1, 0]]}, "its description does not fit its tensors"),
         ({**ones, "t": torch.ones(3)}, good, "2 tensors for 1 sites"),
+        (ones, {**good, "extras": ["t"]}, "its description does not fit its tensors"),
+        (
+            {**ones, "t": torch.ones(3), "u": torch.ones(1)},
+            {**good, "extras": ["t"]},
+            "3 tensors for 1 sites and 1 ext",
+        ),
         ({"s": torch.tensor([1.0, float("nan")])}, good, "expected a vector of finite numbers"),
         ({"s": torch.ones(3, 3)}, good, "expected a vector of finite numbers"),
         ({"s": torch.ones(3, dtype=torch.int64)}, good, "expected a vector of finite numbers"),
@@ -182,3 +189,20 @@ def test_files_that_are_no_speakers(bank, tmp_path):
     save_file(ones, path, {"description": json.dumps({**good, "speaker": "../../x"})})
     with pytest.raises(SpeakerError, match=r"speaker name '\.\./\.\./x'"):
         SpeakerState.load(path)
+
+
+def test_extras_travel_in_the_file_and_no_bank_keeps_them(bank, tmp_path):
+    extras = {"cmvn.mean": torch.arange(3, dtype=torch.float64) / 7}
+    replace(bank.state("alice"), extras=extras).save(tmp_path / "alice.safetensors")
+    read = SpeakerState.load(tmp_path / "alice.safetensors")
+    assert read.extras.keys() == extras.keys()
+    assert torch.equal(read.extras["cmvn.mean"], extras["cmvn.mean"])
+    bank.put(read)
+    assert bank.state("alice").extras == {}
+
+
+def test_an_extra_cannot_be_called_like_a_site(bank, tmp_path):
+    state = bank.state("alice")
+    with pytest.raises(SpeakerError, match="called like sites"):
+        replace(state, extras={state.sites[0].name: torch.ones(1)}).save(tmp_path / "alice.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,178 @@
+"""The verbs for a new speaker, as typed: export, info, adapt, transcribe, speakers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from lhuc_asr.cli import main as command_line
+from lhuc_asr.corpus.utterance import read_manifest
+
+# A process in which the network is cut: whatever asks for it dies with a traceback.
+WITHOUT_NETWORK = (
+    "import socket\n"
+    "def refused(*a, **k): raise AssertionError('the network was asked for')\n"
+    "socket.socket.__init__ = socket.getaddrinfo = refused\n"
+    "from lhuc_asr.cli.main import main; main()"
+)
+
+
+@pytest.fixture
+def command(package_log, monkeypatch: pytest.MonkeyPatch):
+    """Run ``lhuc-asr`` in this process; returns what it exits with."""
+
+    def call(*arguments: object) -> object:
+        monkeypatch.setattr(sys, "argv", ["lhuc-asr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            command_line.main()
+        return caught.value.code
+
+    return call
+
+
+@pytest.fixture
+def spoken(finished: Path) -> Path:
+    """A recording of a test speaker."""
+    return next(u.audio for u in read_manifest(finished / "corpus" / "test.jsonl") if u.speaker == "2001")
+
+
+def test_a_new_speaker_without_a_network(finished: Path, spoken: Path, tmp_path: Path) -> None:
+    """The whole job in processes of their own, in an empty folder, each recording piped or named."""
+
+    def lhuc_asr(*arguments: object, stdin: Path | None = None) -> str:
+        with (stdin or Path(os.devnull)).open("rb") as incoming:
+            ran = subprocess.run(
+                [sys.executable, "-c", WITHOUT_NETWORK, *map(str, arguments)],
+                stdin=incoming, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False,
+            )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    assert "adapts as its pass lhuc" in lhuc_asr("export", finished, "model")
+    lhuc_asr("adapt", "model", "--speaker", "alice", spoken.parent, "-o", "alice.safetensors")
+    named = lhuc_asr("transcribe", "model", "--speaker", "alice.safetensors", spoken)
+    piped = lhuc_asr("transcribe", "model", "--speaker", "alice.safetensors", "-", stdin=spoken)
+    assert named.split()[0] == spoken.stem
+    assert piped.split() == ["standard-input", *named.split()[1:]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alice.safetensors", "model"]
+
+
+def test_info_tells_what_a_model_is(finished: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("info", finished) in (0, None)
+    shown = capsys.readouterr().out
+    for word in ("1 x 48 relu", "40 fbank at 16000 Hz", "lhuc on best_path targets", "seed 3"):
+        assert word in shown
+
+
+def test_formats_and_where_they_go(
+    finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("transcribe", finished, spoken, "--format", "json") in (0, None)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["recording"], row["text"].split()) == (spoken.stem, [word["word"] for word in row["words"]])
+    assert command("transcribe", finished, spoken, "--format", "ctm", "-o", tmp_path / "out.ctm") in (0, None)
+    assert [line.split()[4] for line in (tmp_path / "out.ctm").read_text().splitlines()] == row["text"].split()
+    two = sorted(spoken.parent.glob("*.flac"))[:2]
+    assert command("transcribe", finished, *two, "--format", "srt", "-o", tmp_path / "captions") in (0, None)
+    assert sorted(path.name for path in (tmp_path / "captions").iterdir()) == [f"{path.stem}.srt" for path in two]
+    assert "SRT holds one recording, here are 2" in str(command("transcribe", finished, *two, "--format", "srt"))
+
+
+def test_transcripts_are_adapted_to(finished: Path, spoken: Path, tmp_path: Path, command) -> None:
+    word = (finished / "lang" / "lexicon.txt").read_text().split()[0]
+    (tmp_path / "text").write_text(f"{spoken.stem} {word.lower()}\n")
+    out = tmp_path / "x.safetensors"
+    arguments = ("adapt", finished, "--speaker", "x", spoken, "--transcripts", tmp_path / "text", "-o", out)
+    assert command(*arguments) in (0, None)
+    assert out.exists()
+
+
+def test_speakers_are_looked_after(finished: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished / "speakers" / "lhuc" / "test"
+    assert command("speakers", "merge", tmp_path / "all", folder, finished / "speakers/lhuc/control") in (0, None)
+    assert command("speakers", "delete", tmp_path / "all", "2001") in (0, None)
+    capsys.readouterr()
+    assert command("speakers", "list", tmp_path / "all") in (0, None)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["2002", "3001", "3002"]
+    assert command("speakers", "show", folder / "2001.safetensors") in (0, None)
+    shown = capsys.readouterr().out
+    assert "hidden.0.activation" in shown
+    assert "also        nothing" in shown
+
+
+# What is wrong is told in a line.
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", ".x", ""])
+def test_a_name_that_leads_elsewhere_writes_nothing(
+    name: str, finished: Path, spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert "speaker name" in str(command("adapt", finished, "--speaker", name, spoken))
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b"]
+
+
+def hostile(header: bytes, length: int | None = None) -> bytes:
+    """A safetensors file: eight bytes for the header's length, the header."""
+    return (len(header) if length is None else length).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        hostile(b"{}", 2**60),
+        hostile(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,1099511627776]}}'),
+        hostile(b'{"a":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4611686018427387904]}}'),
+        hostile(b"{}"),
+        b"",
+        b"RIFF",
+    ],
+)
+def test_a_hostile_speakers_file_is_one_line(
+    content: bytes, finished: Path, spoken: Path, tmp_path: Path, command
+) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    for arguments in (("transcribe", finished, "--speaker", path, spoken), ("speakers", "show", path)):
+        message = str(command(*arguments))
+        assert message.startswith(f"lhuc-asr: error: {path}: ")
+        assert "\n" not in message
+
+
+def test_bad_recordings_are_one_line(finished: Path, tmp_path: Path, command) -> None:
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
+    soundfile.write(tmp_path / "mp3.wav", samples, 16000, format="MP3")
+    soundfile.write(tmp_path / "cut.wav", samples, 16000)
+    content = (tmp_path / "cut.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(content[:10_000])
+    (tmp_path / "nothing").mkdir()
+    for name, message in (
+        ("mp3.wav", "expected WAV, FLAC or Ogg, found MPEG"),
+        ("cut.wav", "truncated"),
+        ("nothing", "no recording in this folder"),
+        ("gone.flac", "no such recording"),
+    ):
+        for arguments in (("transcribe", finished), ("adapt", finished, "--speaker", "x", "-o", tmp_path / "x")):
+            shown = str(command(*arguments, tmp_path / name))
+            assert message in shown
+            assert shown.startswith(f"lhuc-asr: error: {tmp_path / name}: ")
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_interrupted_transcription_promises_nothing(
+    finished: Path, spoken: Path, monkeypatch: pytest.MonkeyPatch, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lhuc_asr.offline.recognizer.load", interrupted)
+    assert command("transcribe", finished, spoken) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "lhuc-asr: interrupted"
