@@ -51,7 +51,7 @@ LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
 PILLARS = {"torch", "torchaudio", "librosa", "soundfile", "numpy", "jiwer"}
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.load", "torch.save"}
 NOUNLESS = {"utils", "util", "helpers", "helper", "common", "misc"}
