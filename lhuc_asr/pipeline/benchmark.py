@@ -18,7 +18,7 @@ from lhuc_asr.pipeline.analyses import ANALYSES, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, Variant, base_pass
 from lhuc_asr.pipeline.passes import WER_FILE
-from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
+from lhuc_asr.pipeline.recipe import SI, ExperimentConfig, PassConfig
 from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
@@ -64,8 +64,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
     experiment = EXPERIMENTS[name]
     variants = experiment.variants(config, base)
     logger.info("experiment %s: %d passes from %s", name, len(variants), base)
-    # The base and the new ones: the recipe's other passes may not be there, and are not needed.
-    passes = {base: config.passes[base]} | {variant.name: variant.plan for variant in variants}
+    passes = _needed(config, base) | {variant.name: variant.plan for variant in variants}
     own = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
     extended = ExperimentConfig.model_validate(
         {**config.model_dump(), "networks": config.networks | own, "passes": passes}
@@ -79,9 +78,15 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
     return folder
 
 
+def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
+    """A pass and those that it adapts on; the recipe's others may not be there, and need not be made."""
+    plan = config.passes.get(name)
+    return {} if plan is None else _needed(config, config.source_of(plan)) | {name: plan}
+
+
 def _look(config: ExperimentConfig, name: str, base: str) -> Path:
     """An experiment that makes no pass but the one that it looks at."""
-    plain = ExperimentConfig.model_validate({**config.model_dump(), "passes": {base: config.passes[base]}})
+    plain = ExperimentConfig.model_validate({**config.model_dump(), "passes": _needed(config, base)})
     with opened(plain, record=False) as layout:
         splits = make_passes(plain, layout)
         folder = layout.folder / "benchmark" / name

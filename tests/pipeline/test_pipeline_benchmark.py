@@ -86,6 +86,20 @@ def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed, caplog
     assert "control: no utterance's transcript could be aligned" in caplog.text
 
 
+def test_a_base_that_adapts_on_another_pass_brings_it_along(copied: Path, run, executed) -> None:
+    run(copied, "passes={lhuc: {}, twice: {targets: {source: lhuc}}, other: {data: {seconds: 1}}}")
+    before = len(executed(copied))
+    found = run_benchmark(copied, ["silence"], base="twice")
+    rows = list(read_json_lines(found["silence"] / "table.jsonl"))
+    assert {row["name"] for row in rows} == {f"twice_silence_{weight}" for weight in ("0", "0-01", "0-1", "1")}
+    assert len(executed(copied)) - before == len(rows)
+    # The base's own weight gives what the base gives.
+    for row in rows:
+        if row["name"] == "twice_silence_0-01":
+            wer = read_json(copied / "decode" / row["split"] / "twice" / "wer.json")
+            assert row["errors"] == wer["errors"]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(config: ExperimentConfig, name: str) -> None:
     variants = EXPERIMENTS[name].variants(config, "lhuc")
