@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -259,8 +260,9 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
         if self.folds > 1 and self.corpus.kind == "synthetic":
             raise ValueError("folds: the synthetic corpus has unseen test voices of its own")
-        if SI in self.networks:
-            raise ValueError(f"networks: {SI!r} is the speaker-independent one; choose another name")
+        for name in self.networks:
+            if re.fullmatch(rf"{SI}|first\d+", name):  # am/first1 is the network that aligns
+                raise ValueError(f"networks: {name!r} is an experiment's own network; choose another name")
         firsts = {first_pass(network) for network in (SI, *self.networks)}
         known = set(firsts)
         for name, plan in self.passes.items():

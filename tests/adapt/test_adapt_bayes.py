@@ -1,10 +1,7 @@
 """Bayesian LHUC: descent by hand in float64, a prior that helps where data is little, the limits of its weight."""
 
-from functools import partial
-
 import pytest
 import torch
-from scaled_speakers import cross_entropy_of, frames_of, small_dnn
 
 from lhuc_asr.adapt.bayes import PRIOR_FILE, Bayes, BayesConfig, sample_generator
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
@@ -12,21 +9,6 @@ from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.checkpoint import load_tensors
 
 PLAIN = LhucConfig(optimizer="sgd", learning_rate=0.3, sweeps=4, batch_size=64)
-
-
-@pytest.fixture
-def small():
-    return small_dnn()
-
-
-@pytest.fixture
-def speaker_of(small):
-    return partial(frames_of, small)
-
-
-@pytest.fixture
-def loss_of(small):
-    return partial(cross_entropy_of, small)
 
 
 def r_of(found, name: str) -> list[torch.Tensor]:

@@ -27,11 +27,6 @@ TECHNIQUES = {
 }
 
 
-@pytest.fixture
-def small():
-    return small_dnn()
-
-
 @pytest.fixture(params=TECHNIQUES)
 def method(request, small, tmp_path: Path):
     settings = {"kind": request.param, **TECHNIQUES[request.param]}

@@ -1,10 +1,7 @@
 """Predicted amplitudes: statistics by hand, least squares as the linear gate's oracle, and what they are good for."""
 
-from functools import partial
-
 import pytest
 import torch
-from scaled_speakers import cross_entropy_of, frames_of, small_dnn
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.predicted import GATES_FILE, Predicted, PredictedConfig
@@ -12,21 +9,6 @@ from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.checkpoint import load_tensors
 
 PLAIN = LhucConfig(learning_rate=0.05, sweeps=4, kl_weight=0.0, batch_size=64)
-
-
-@pytest.fixture
-def small():
-    return small_dnn()
-
-
-@pytest.fixture
-def speaker_of(small):
-    return partial(frames_of, small)
-
-
-@pytest.fixture
-def loss_of(small):
-    return partial(cross_entropy_of, small)
 
 
 def statistics_of(small, frames):

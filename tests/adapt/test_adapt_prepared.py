@@ -1,12 +1,10 @@
 """What every technique keeps that learns from the training speakers: files bound to the network, speakers apart."""
 
 import dataclasses
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from scaled_speakers import frames_of, small_dnn
 
 from lhuc_asr.adapt.bayes import Bayes, BayesConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
@@ -17,16 +15,6 @@ from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 
 PLAIN = LhucConfig(learning_rate=0.05, sweeps=2, kl_weight=0.0, batch_size=32)
-
-
-@pytest.fixture
-def small():
-    return small_dnn()
-
-
-@pytest.fixture
-def speaker_of(small):
-    return partial(frames_of, small)
 
 
 def bayes(**changes):

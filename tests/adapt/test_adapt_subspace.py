@@ -1,30 +1,12 @@
 """Subspace LHUC: principal components by eigenvectors, codes recovered where the truth is a code, descent by hand."""
 
-from functools import partial
-
 import pytest
 import torch
-from scaled_speakers import cross_entropy_of, frames_of, small_dnn
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.subspace import SUBSPACE_FILE, Subspace, SubspaceConfig, principal_components
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.checkpoint import load_tensors
-
-
-@pytest.fixture
-def small():
-    return small_dnn()
-
-
-@pytest.fixture
-def speaker_of(small):
-    return partial(frames_of, small)
-
-
-@pytest.fixture
-def loss_of(small):
-    return partial(cross_entropy_of, small)
 
 
 def test_principal_components_are_the_covariances_eigenvectors():
