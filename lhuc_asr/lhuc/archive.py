@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name
+from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, read_described
 
 FORMAT = "lhuc-archive-1"
 _TYPES = {torch.float32: "F32", torch.float64: "F64"}
@@ -95,18 +94,8 @@ class SpeakerArchive:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                description = json.loads((file.metadata() or {}).get("description", "{}"))
-                # Views of the memory map: nothing is read here.
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: no such archive of speakers") from error
-        except (SafetensorError, OSError, MemoryError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-        found = description.get("format") if isinstance(description, dict) else None
-        if found != FORMAT:
-            raise CheckpointError(f"{path}: expected an archive of format {FORMAT!r}, found {found!r}")
+        # Views of the memory map: nothing is read here.
+        description, tensors = read_described(path, "an", "archive", FORMAT)
         try:
             self.sites = tuple(Site(str(n), int(w), int(d), int(b)) for n, w, d, b in description["sites"])
             self.amplitude, self.model = (str(description[key]) for key in ("amplitude", "model"))

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +30,32 @@ SPEAKER_INDEPENDENT_FILE = "speaker-independent"
 FORMAT = "lhuc-speaker-1"
 # File systems allow 255 bytes a name; the suffix and a temporary file's marks need some of them.
 MAX_NAME_BYTES = 200
+
+
+def read_described(path: Path | str, article: str, what: str, form: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the tensors, memory-mapped, of a safetensors file.
+
+    Args:
+        path: The file.
+        article: Of ``what``.
+        what: What it is to be, for the messages.
+        form: The format that its description names.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get("description", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such {what}") from error
+    except (SafetensorError, OSError, MemoryError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != form:
+        raise CheckpointError(f"{path}: expected {article} {what} of format {form!r}, found {found!r}")
+    return description, tensors
 
 
 @dataclass(frozen=True)
@@ -84,17 +111,7 @@ class SpeakerState:
             CheckpointError: There is no such file, it is damaged, or no speaker's file.
             SpeakerError: The name in it is none that a speaker can have.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                description = json.loads((file.metadata() or {}).get("description", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: no such speaker's file") from error
-        except (SafetensorError, OSError, MemoryError, ValueError) as error:
-            raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-        found = description.get("format") if isinstance(description, dict) else None
-        if found != FORMAT:
-            raise CheckpointError(f"{path}: expected a speaker's file of format {FORMAT!r}, found {found!r}")
+        description, tensors = read_described(path, "a", "speaker's file", FORMAT)
         try:
             layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in description["sites"]]
             r = {name: tensors.pop(name) for name, _, _ in layout}

@@ -174,26 +174,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             *(layout.alignment_features(split) for split in (TRAIN, HELDOUT)),
         ],
     )
-    stages.run(
-        "monophones",
-        partial(train_gaussians, config, layout),
-        after=["lexicon", "features"],
-        options=[config.monophone],
-        outputs=[layout.hmm(MONOPHONES) / GMM_FILE, *_alignment_outputs(layout, MONOPHONES)],
-    )
-    aligner, alignment = "monophones", MONOPHONES
-    for number in range(1, config.realignments + 1):
-        schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
-        trainer = config.trainer.model_copy(update={"schedule": schedule})
-        _train_stage(stages, config, layout, f"first{number}", alignment, aligner, trainer)
-        stages.run(
-            f"realign{number}",
-            partial(realign, config, layout, f"first{number}", realigned(number), alignment),
-            after=[f"network first{number}"],
-            outputs=_alignment_outputs(layout, realigned(number)),
-        )
-        aligner, alignment = f"realign{number}", realigned(number)
-    _train_stage(stages, config, layout, SI, alignment, aligner, config.trainer)
+    aligner, alignment = _train_networks(stages, config, layout)
     stages.run(
         "graph",
         partial(_build_graph, config, layout, alignment),
@@ -216,6 +197,31 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
         for name in pass_names(config):
             if split != HELDOUT or tuned_as(config, name) == name:
                 _pass_stage(stages, config, layout, split, name, alignment)
+
+
+def _train_networks(stages: Stages, config: ExperimentConfig, layout: Layout) -> tuple[str, str]:
+    """From Gaussians to the speaker-independent network; the stage that aligned for it, and ``hmm/<name>`` of that."""
+    stages.run(
+        "monophones",
+        partial(train_gaussians, config, layout),
+        after=["lexicon", "features"],
+        options=[config.monophone],
+        outputs=[layout.hmm(MONOPHONES) / GMM_FILE, *_alignment_outputs(layout, MONOPHONES)],
+    )
+    aligner, alignment = "monophones", MONOPHONES
+    for number in range(1, config.realignments + 1):
+        schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
+        trainer = config.trainer.model_copy(update={"schedule": schedule})
+        _train_stage(stages, config, layout, f"first{number}", alignment, aligner, trainer)
+        stages.run(
+            f"realign{number}",
+            partial(realign, config, layout, f"first{number}", realigned(number), alignment),
+            after=[f"network first{number}"],
+            outputs=_alignment_outputs(layout, realigned(number)),
+        )
+        aligner, alignment = f"realign{number}", realigned(number)
+    _train_stage(stages, config, layout, SI, alignment, aligner, config.trainer)
+    return aligner, alignment
 
 
 def _pass_stage(
