@@ -26,20 +26,21 @@ def benchmark(
     from rich.text import Text
 
     from lhuc_asr.base.atomic import read_json_lines
-    from lhuc_asr.pipeline.benchmark import TITLES, run_benchmark
+    from lhuc_asr.pipeline.benchmark import KNOWN, run_benchmark
     from lhuc_asr.score.tables import table_text
 
     if not every and not experiment:
-        for name, title in TITLES.items():
-            typer.echo(f"{name:12} {title}")
+        for name, known in KNOWN.items():
+            typer.echo(f"{name:12} {known.title}")
         return
-    names = list(TITLES) if every else list(dict.fromkeys(experiment or []))
+    names = list(KNOWN) if every else list(dict.fromkeys(experiment or []))
     for name, folder in run_benchmark(experiment_folder, names, base).items():
         rows = list(read_json_lines(folder / "table.jsonl"))
-        table = Table(title=Text(TITLES[name]), title_justify="left")
+        table = Table(title=Text(KNOWN[name].title), title_justify="left")
         for heading in rows[0]:
             table.add_column(heading, no_wrap=True)
         for row in rows:
             table.add_row(*(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values()))
         typer.echo(table_text(table, width=240), nl=False)
+        typer.echo(f"The paper: {KNOWN[name].paper}.\n")
     typer.echo(f"Tables and figures: {experiment_folder / 'benchmark'}")

@@ -24,6 +24,7 @@ from lhuc_asr.hmm.monophone import (
 )
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.lang.text import UNKNOWN
 from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource, priors
@@ -111,11 +112,12 @@ def untrained_network(config: ExperimentConfig, layout: Layout, alignment: str) 
 
 
 def reference_targets(
-    config: ExperimentConfig, layout: Layout, split: str, model: Dnn, alignment: str
+    config: ExperimentConfig, layout: Layout, split: str, model: Dnn, alignment: str, corrupted: float = 0.0
 ) -> dict[str, np.ndarray]:
     """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets.
 
-    Utterances with a word that the lexicon lacks, which no first pass can find either, are left out.
+    Of each transcript's words the share ``corrupted`` is replaced by others of the lexicon. Utterances with a word
+    that the lexicon lacks, which no first pass can find either, are left out.
     """
     lexicon = read_experiment_lexicon(layout.lang)
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
@@ -127,9 +129,43 @@ def reference_targets(
         logger.info("%s: %d utterances have words that the lexicon lacks; no reference targets", split, left_out)
     if not known:
         return {}
+    if corrupted:
+        spoken = {utterance.id: transcripts[utterance.id] for utterance in known}
+        transcripts = corrupt(spoken, sorted(lexicon.pronunciations.keys() - {UNKNOWN}), corrupted, config.seed)
     graphs = transcript_graphs(known, transcripts, lexicon, topology)
     scores = score_blocks(model, store, known)
     return align_blocks(scores, graphs, config.workers, config.monophone.max_unaligned)[0]
+
+
+def corrupt(
+    transcripts: Mapping[str, tuple[str, ...]], words: Sequence[str], share: float, seed: int
+) -> dict[str, tuple[str, ...]]:
+    """Transcripts in which words are replaced by others, each with probability ``share``.
+
+    Args:
+        transcripts: The words of each utterance.
+        words: Those that may stand in their place, each once; at least two.
+        share: Of all words. A larger one replaces the same words, by the same, and more.
+        seed: Which words, and by which.
+
+    Example:
+        >>> corrupt({"a": ("ONE", "TWO")}, ["ONE", "TWO"], 1.0, seed=1)
+        {'a': ('TWO', 'ONE')}
+    """
+    generator = np.random.default_rng(seed)
+    number_of = {word: number for number, word in enumerate(words)}
+
+    def other(word: str, steps: int) -> str:
+        # Steps from the word itself, cyclic: never back to it. One that is not in the list stands before its start.
+        return words[(number_of.get(word, -1) + 1 + steps) % len(words)]
+
+    corrupted = {}
+    for utterance, spoken in sorted(transcripts.items()):
+        draws, steps = generator.random(len(spoken)), generator.integers(len(words) - 1, size=len(spoken))
+        corrupted[utterance] = tuple(
+            other(word, int(by)) if draw < share else word for word, draw, by in zip(spoken, draws, steps, strict=True)
+        )
+    return corrupted
 
 
 def realign(config: ExperimentConfig, layout: Layout, network: str, name: str, previous: str) -> None:

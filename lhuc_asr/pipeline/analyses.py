@@ -75,10 +75,12 @@ class Analysis:
 
     Attributes:
         title: What is looked at: the figure's title.
+        paper: What the paper (Swietojanski, Li, Renals 2016) found.
         look: Writes the figure, and returns the rows of the table.
     """
 
     title: str
+    paper: str
     look: Callable[[Look], list[Row]]
 
 
@@ -235,8 +237,16 @@ def _decoded_with(at: Look, fold: Layout, store: FeatureStore) -> Iterator[tuple
 
 
 ANALYSES: dict[str, Analysis] = {
-    "gains": Analysis("Gains of all speakers in order", _gains),
-    "spread": Analysis("Amplitudes of all speakers, and their spread by layer", _spread),
-    "frames": Analysis("Frame errors and word errors of each speaker", _frames),
-    "tsne": Analysis("The top hidden layer before and after", _tsne),
+    "gains": Analysis(
+        "Gains of all speakers in order",
+        "errors fall by 7 % on average, and for 89 % of 200 speakers (figure 10)",
+        _gains,
+    ),
+    "spread": Analysis("Amplitudes of all speakers, and their spread by layer", "not looked at", _spread),
+    "frames": Analysis(
+        "Frame errors and word errors of each speaker",
+        "frame errors differ where word errors barely do (table II)",
+        _frames,
+    ),
+    "tsne": Analysis("The top hidden layer before and after", "looked at, no figure given", _tsne),
 }

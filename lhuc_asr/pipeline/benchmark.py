@@ -14,9 +14,9 @@ import numpy as np
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ExperimentError
-from lhuc_asr.pipeline.analyses import ANALYSES, Look
+from lhuc_asr.pipeline.analyses import ANALYSES, Analysis, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
-from lhuc_asr.pipeline.experiments import EXPERIMENTS, Variant, base_pass
+from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass
 from lhuc_asr.pipeline.passes import WER_FILE
 from lhuc_asr.pipeline.recipe import SI, ExperimentConfig, PassConfig
 from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
@@ -26,8 +26,8 @@ from lhuc_asr.score.wer import read_wer
 
 logger = logging.getLogger(__name__)
 
-# Of all experiments, by name.
-TITLES = {name: known.title for table in (EXPERIMENTS, ANALYSES) for name, known in table.items()}
+# All experiments, by name.
+KNOWN: dict[str, Experiment | Analysis] = {**EXPERIMENTS, **ANALYSES}
 
 
 def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -> dict[str, Path]:
@@ -46,9 +46,9 @@ def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -
         ExperimentError: There is no experiment in the folder, or none of that name.
         ConfigError: The recipe has no pass to start from.
     """
-    unknown = [name for name in names if name not in TITLES]
+    unknown = [name for name in names if name not in KNOWN]
     if unknown:
-        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(TITLES)}")
+        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(KNOWN)}")
     path = folder / CONFIG_FILE
     if not path.exists():
         raise ExperimentError(
@@ -73,7 +73,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
         splits = make_passes(extended, layout)
         points = [point for split in splits for point in _points(layout, split, variants, config.seed)]
         folder = layout.folder / "benchmark" / name
-        write_series(folder, experiment.title, experiment.axis, points)
+        write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
         write_json(folder / "run.json", run_record(extended))
     return folder
 

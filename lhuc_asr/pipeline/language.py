@@ -59,7 +59,7 @@ def write_experiment_lexicon(
 
 
 def write_language_models(
-    config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], folder: Path
+    config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], lexicon: Lexicon, folder: Path
 ) -> None:
     """Write the language models over the lexicon's words.
 
@@ -70,9 +70,9 @@ def write_language_models(
         config: The recipe.
         train: Utterances of the training speakers.
         heldout: Utterances of those kept back for tuning.
-        folder: ``lang/``, where the lexicon lies.
+        lexicon: The words.
+        folder: ``lang/``.
     """
-    lexicon = read_experiment_lexicon(folder)
     transcripts = _training_text(config, [*train, *heldout])
     kept_back = {utterance.speaker for utterance in heldout}
     texts = {
@@ -94,6 +94,17 @@ def write_language_models(
 def tuning_folder(config: ExperimentConfig, folder: Path) -> Path:
     """Where the language model and graph lie that scales are tuned with."""
     return folder if config.lm.text else folder / TUNING_FOLDER
+
+
+def other_orders(config: ExperimentConfig) -> list[int]:
+    """Orders of language models that some pass' targets are found with, and that are not the recipe's."""
+    asked = {plan.targets.lm_order for plan in config.passes.values()}
+    return sorted(order for order in asked if order not in (None, config.lm.order))
+
+
+def order_folder(config: ExperimentConfig, folder: Path, order: int | None) -> Path:
+    """Where the language models and graphs of an order lie, in ``lang/``; the recipe's own in it itself."""
+    return folder if order in (None, config.lm.order) else folder / f"order{order}"
 
 
 def lexicon_sources(config: ExperimentConfig) -> list[Path]:

@@ -36,7 +36,7 @@ from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path, reference_targets
 from lhuc_asr.pipeline.experiment import Layout
-from lhuc_asr.pipeline.language import tuning_folder
+from lhuc_asr.pipeline.language import order_folder, tuning_folder
 from lhuc_asr.pipeline.recipe import SI, CombineConfig, ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.shares import Share, combined_shares, shares
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
@@ -212,36 +212,58 @@ def _targets(
     """What each frame of a split is taken for when a pass adapts."""
     options = plan.targets
     if options.kind == "reference":
-        pdfs = reference_targets(config, layout, split, two_pass.model, alignment)
+        pdfs = reference_targets(config, layout, split, two_pass.model, alignment, options.corrupted or 0.0)
         return two_pass.alignment_targets(pdfs, options.silence_weight)
     source = config.source_of(plan)
-    if options.kind == "best_path":
+    if options.kind in ("confidence", "lattice"):
+        return two_pass.lattice_targets(_lattices(config, layout, split, source, alignment, options.lm_order), options)
+    if order_folder(config, layout.lang, options.lm_order) != layout.lang:
+        pdfs = targets_of(_searched_again(config, layout, split, source, alignment, options.lm_order))
+    else:
         found = Alignment(layout.decode(split, source) / ALIGNMENT_FILE, two_pass.store)
         pdfs = {utterance.id: found[utterance.id] for utterance in two_pass.store.utterances}
-        return two_pass.alignment_targets(pdfs, options.silence_weight)
-    return two_pass.lattice_targets(_lattices(config, layout, split, source, alignment), options)
+    return two_pass.alignment_targets(pdfs, options.silence_weight)
 
 
 def _lattices(
-    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
+    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str, order: int | None
 ) -> Iterator[LatticeSummary]:
-    """What the lattices of a pass over a split say, at the search that was tuned for it."""
-    plan = config.passes.get(name)
-    two_pass = _two_pass(config, layout, split, network_of(config, name), alignment)
-    speakers: AdaptedSpeakers | None = None
-    who: list[Share] = []
-    if plan is not None:
-        who = pass_shares(config, layout, split, name, two_pass.store)
-        speakers = load_speakers(layout, split, name, two_pass.model)
+    """What the lattices of an earlier pass over a split say, at the search that was tuned for it."""
+    two_pass, speakers, who = _earlier(config, layout, split, name, alignment)
     search = tuned_search(config, layout, name)
-    with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
+    with SearchPool(_graph_folder(config, layout, split, order), config.workers) as searchers:
         scores = two_pass.likelihoods(speakers, who)
         found = searchers.lattices_all(scores, search, config.lattice)
         yield from progress(found, f"lattices of {name} over {split}", len(two_pass.store.utterances))
 
 
-def _graph_folder(config: ExperimentConfig, layout: Layout, split: str) -> Path:
-    return tuning_folder(config, layout.lang) if split == HELDOUT else layout.lang
+def _searched_again(
+    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str, order: int | None
+) -> list[Hypothesis]:
+    """What an earlier pass over a split finds with a language model of another order."""
+    two_pass, speakers, who = _earlier(config, layout, split, name, alignment)
+    search = tuned_search(config, layout, name)
+    with SearchPool(_graph_folder(config, layout, split, order), config.workers) as searchers:
+        return two_pass.decode(searchers, search, speakers, who, f"{name} over {split} with an order of {order}")
+
+
+def _earlier(
+    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
+) -> tuple[TwoPass, AdaptedSpeakers | None, list[Share]]:
+    """The network of an earlier pass over a split, and its speakers where it has some."""
+    two_pass = _two_pass(config, layout, split, network_of(config, name), alignment)
+    if name not in config.passes:
+        return two_pass, None, []
+    return (
+        two_pass,
+        load_speakers(layout, split, name, two_pass.model),
+        pass_shares(config, layout, split, name, two_pass.store),
+    )
+
+
+def _graph_folder(config: ExperimentConfig, layout: Layout, split: str, order: int | None = None) -> Path:
+    folder = order_folder(config, layout.lang, order)
+    return tuning_folder(config, folder) if split == HELDOUT else folder
 
 
 def _tuned(

@@ -119,6 +119,10 @@ class TargetsConfig(StrictModel):
         silence_weight: Weight of frames of silence; speech has 1.
         min_confidence: Below it, words (``confidence``) or frames (``lattice``) count for nothing.
         power: That posteriors of a lattice are raised to; above 1 they are sharper.
+        lm_order: The earlier pass' search is made again with an n-gram of this order, for the targets alone: how much
+            they depend on the language model. None: its own.
+        corrupted: Of a reference, this share of the words is replaced by others of the lexicon, at random: how much
+            amplitudes depend on the targets' errors. A larger share corrupts the same words and more.
     """
 
     kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
@@ -126,6 +130,8 @@ class TargetsConfig(StrictModel):
     power: float = Field(1.0, gt=0.0)
     source: str | None = None
     silence_weight: float = Field(0.01, ge=0.0, le=1.0)
+    lm_order: int | None = Field(None, ge=1, le=4)
+    corrupted: float | None = Field(None, gt=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _used(self) -> TargetsConfig:
@@ -133,6 +139,10 @@ class TargetsConfig(StrictModel):
             raise ValueError(f"min_confidence: {self.kind} targets know no confidence")
         if self.power != 1.0 and self.kind != "lattice":
             raise ValueError(f"power: {self.kind} targets have no posteriors")
+        if self.lm_order is not None and self.kind == "reference":
+            raise ValueError("lm_order: no search makes reference targets")
+        if self.corrupted is not None and self.kind != "reference":
+            raise ValueError(f"corrupted: {self.kind} targets have errors of their own; only a reference takes others")
         return self
 
 

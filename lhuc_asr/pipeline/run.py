@@ -34,6 +34,8 @@ from lhuc_asr.pipeline.language import (
     LEXICON_FILE,
     PHONES_FILE,
     lexicon_sources,
+    order_folder,
+    other_orders,
     read_experiment_lexicon,
     tuning_folder,
     write_experiment_lexicon,
@@ -65,6 +67,8 @@ from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
 
+# What a graph's folder holds.
+GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 # The test split of a cross-validation: all speakers, each from the fold that has not seen him.
 POOLED = "test"
 
@@ -159,7 +163,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     language_folders = [layout.lang, tuning_folder(config, layout.lang)]
     stages.run(
         "language model",
-        partial(write_language_models, config, train, heldout, layout.lang),
+        lambda: write_language_models(config, train, heldout, read_experiment_lexicon(layout.lang), layout.lang),
         after=["lexicon"],
         options=[config.lm],
         outputs=[folder / ARPA_FILE for folder in language_folders],
@@ -177,11 +181,19 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
     aligner, alignment = _train_networks(stages, config, layout)
     stages.run(
         "graph",
-        partial(_build_graph, config, layout, alignment),
+        partial(_build_graphs, config, layout, layout.lang, alignment),
         after=["language model", aligner],
         options=[config.transition_scale],
-        outputs=[folder / name for folder in language_folders for name in (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)],
+        outputs=[folder / name for folder in language_folders for name in GRAPH_FILES],
     )
+    for order in other_orders(config):
+        folder = order_folder(config, layout.lang, order)
+        stages.run(
+            f"graph of order {order}",
+            partial(_build_other_graphs, config, layout, order, alignment),
+            after=["graph"],
+            outputs=[place / name for place in (folder, tuning_folder(config, folder)) for name in GRAPH_FILES],
+        )
     for network in networks(config)[1:]:
         _train_adaptively(stages, config, layout, network, alignment, aligner)
     # A name for each preparation that differs, and one of the passes that need it.
@@ -242,6 +254,8 @@ def _pass_stage(
         options.append(config.method_of(plan))
         if plan.targets.kind in ("lattice", "confidence"):
             options.append(config.lattice)
+        if plan.targets.lm_order in other_orders(config):
+            after.append(f"graph of order {plan.targets.lm_order}")
     if split != HELDOUT:
         after.append(f"{tuned_as(config, name)} over {HELDOUT}")
     stages.run(
@@ -307,8 +321,17 @@ def _extract_features(config: ExperimentConfig, layout: Layout, tests: Sequence[
             extract(layout.alignment_features(split), utterances, config.alignment_features, config.workers, speeds)
 
 
-def _build_graph(config: ExperimentConfig, layout: Layout, alignment: str) -> None:
+def _build_graphs(config: ExperimentConfig, layout: Layout, folder: Path, alignment: str) -> None:
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     lexicon = read_experiment_lexicon(layout.lang)
-    for folder in {layout.lang, tuning_folder(config, layout.lang)}:
-        build_graph(lexicon, folder / ARPA_FILE, topology, folder, config.transition_scale)
+    for place in {folder, tuning_folder(config, folder)}:
+        build_graph(lexicon, place / ARPA_FILE, topology, place, config.transition_scale)
+
+
+def _build_other_graphs(config: ExperimentConfig, layout: Layout, order: int, alignment: str) -> None:
+    """Language models and graphs of an order that is not the recipe's."""
+    train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
+    folder = order_folder(config, layout.lang, order)
+    other = config.model_copy(update={"lm": config.lm.model_copy(update={"order": order})})
+    write_language_models(other, train, heldout, read_experiment_lexicon(layout.lang), folder)
+    _build_graphs(config, layout, folder, alignment)

@@ -74,7 +74,7 @@ class Point:
         )  # fmt: skip
 
 
-def write_series(folder: Path, title: str, axis: str, points: Sequence[Point]) -> None:
+def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequence[Point]) -> None:
     """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split.
 
     Raises:
@@ -84,7 +84,8 @@ def write_series(folder: Path, title: str, axis: str, points: Sequence[Point]) -
         raise ValueError(f"{folder}: a series without a point")
     write_rows(folder, [asdict(point) for point in points])
     for split in dict.fromkeys(point.split for point in points):
-        save_figure(series_figure([p for p in points if p.split == split], title, axis), folder / f"{split}.png")
+        figure = series_figure([point for point in points if point.split == split], title, axis, paper)
+        save_figure(figure, folder / f"{split}.png")
 
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -97,8 +98,15 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "table.csv", text.getvalue())
 
 
-def series_figure(points: Sequence[Point], title: str, axis: str) -> Figure:
-    """Relative change of the word error rate at each label, with its 95 % interval; a curve each in its colour."""
+def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) -> Figure:
+    """Relative change of the word error rate at each label, with its 95 % interval; a curve each in its colour.
+
+    Args:
+        points: Of one split.
+        title: What differs between them.
+        axis: What the labels are.
+        paper: What the paper found, which the figure says below.
+    """
     labels = list(dict.fromkeys(point.label for point in points))
     curves = list(dict.fromkeys(point.curve for point in points))
     figure = Figure((max(5.0, 2.0 + 0.9 * len(labels)), 4.2), layout="constrained")
@@ -126,6 +134,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str) -> Figure:
         f"{title}\n{first.split}: {first.speakers} speakers, {first.words} words, one seed; bars: 95 %",
         fontsize=10, loc="left", parse_math=False,
     )  # fmt: skip
+    figure.supxlabel(f"The paper: {paper}.", fontsize=8, x=0.01, ha="left", parse_math=False)
     if len(curves) > 1:
         figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure

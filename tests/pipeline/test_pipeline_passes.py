@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.pipeline.acoustics import corrupt
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 
 PASSES = """{
@@ -16,6 +20,9 @@ PASSES = """{
   twice: {targets: {source: lhuc}},
   soft_twice: {targets: {source: lhuc, kind: lattice}},
   oracle: {targets: {kind: reference}},
+  misled: {targets: {kind: reference, corrupted: 0.5}, search_as: oracle},
+  unigram: {targets: {lm_order: 1}, search_as: lhuc},
+  soft_unigram: {targets: {lm_order: 1, kind: lattice}, search_as: lhuc},
   one_shot: {data: {mode: one_shot}},
   second: {data: {seconds: 1.0}},
   half_second: {data: {seconds: 0.5}, search_as: second},
@@ -38,9 +45,10 @@ def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
     shared = {name.rsplit("-", 1)[0] for name in executed if name.startswith("prepare ")}
     executed = [name for name in executed if not name.startswith("prepare ")]
     assert shared == {f"prepare {name}" for name in PREPARED}
-    expected = {"network sat"}
+    expected = {"network sat", "graph of order 1"}
     passes = {f"{name} over {split}" for split in splits for name in (*new, "sat_si")}
-    passes -= {"half_second over heldout", "online over heldout"}  # they are not tuned
+    # These are not tuned.
+    passes -= {f"{name} over heldout" for name in ("half_second", "online", "misled", "unigram", "soft_unigram")}
     assert set(executed) == expected | passes
     for split in ("test", "control"):
         words = read_json(copied / "decode" / split / "si" / "wer.json")["words"]
@@ -67,9 +75,50 @@ REFUSED = {
     "passes={a: {search_as: si}, b: {targets: {source: a}}}": "'b' is tuned over the held-out speakers, but 'a'",
     "passes={a: {targets: {power: 2.0}}}": "best_path targets have no posteriors",
     "passes={a: {targets: {min_confidence: 0.5}}}": "best_path targets know no confidence",
+    "passes={a: {targets: {kind: reference, lm_order: 1}}}": "no search makes reference targets",
+    "passes={a: {targets: {corrupted: 0.1}}}": "best_path targets have errors of their own",
     "passes={a: {method: {kind: unknown}}}": "passes.a.method",
     "passes={../a: {}}": "passes",
 }
+
+
+def test_targets_by_another_language_model_are_those_of_its_search(copied: Path, run) -> None:
+    """What a pass learns from a unigram's targets is what it learns where the recipe's own model is a unigram."""
+    unigram = "targets: {lm_order: 1}, search_as: lhuc"
+    run(copied, "lm.order=2", f"passes={{lhuc: {{}}, unigram: {{{unigram}}}}}")
+    found = {path.name: load_file(path) for path in (copied / "speakers" / "unigram" / "test").glob("2*")}
+    search = read_json(copied / "decode" / "heldout" / "si" / "search.json")["chosen"]
+    scale, penalty = search["acoustic_scale"], search["insertion_penalty"]
+    bigram = {name: load_file(copied / "speakers" / "lhuc" / "test" / name) for name in found}
+    assert any(not torch.equal(found[name][key], own[key]) for name, own in bigram.items() for key in own)
+    only = f"tuning={{acoustic_scales: [{scale}], insertion_penalties: [{penalty}]}}"
+    run(copied, "lm.order=1", only, f"search.insertion_penalty={penalty}", "passes={lhuc: {}}")
+    assert len(found) == 2
+    for name, tensors in found.items():
+        expected = load_file(copied / "speakers" / "lhuc" / "test" / name)
+        assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+
+
+def test_corrupted_transcripts_differ_in_the_share_that_is_asked_for() -> None:
+    words = [f"W{number}" for number in range(50)]
+    generator = np.random.default_rng(3)
+    spoken = {f"u{n}": tuple(generator.choice(words, size=40).tolist()) for n in range(50)}
+    spoken["unknown"] = ("<unk>",) * 20
+    changed = {}
+    for share in (0.1, 0.4, 1.0):
+        found = corrupt(spoken, words, share, seed=1)
+        assert {name: len(found[name]) for name in spoken} == {name: len(own) for name, own in spoken.items()}
+        changed[share] = {
+            (name, place): word
+            for name, own in found.items()
+            for place, word in enumerate(own)
+            if word != spoken[name][place]
+        }
+        assert set(changed[share].values()) <= set(words)
+        deviation = (share * (1 - share) / 2020) ** 0.5
+        assert len(changed[share]) / 2020 == pytest.approx(share, abs=4 * deviation)
+    assert changed[0.1].items() <= changed[0.4].items() <= changed[1.0].items()
+    assert corrupt(spoken, words, 0.4, seed=2) != corrupt(spoken, words, 0.4, seed=1)
 
 
 @pytest.mark.parametrize("override", REFUSED)

@@ -1,0 +1,80 @@
+"""Tables and figures of a series of passes."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.container import ErrorbarContainer
+
+from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.score.series import Point, series_figure, write_series
+from lhuc_asr.score.significance import compare
+from lhuc_asr.score.wer import UtteranceScore, WerReport
+
+
+def report(errors: dict[str, int]) -> WerReport:
+    """Ten utterances of ten words a speaker, the first so many of them with an error each."""
+    return WerReport.of(
+        UtteranceScore(f"{speaker}-{number}", speaker, 10, int(number < count), 0, 0)
+        for speaker, count in errors.items()
+        for number in range(10)
+    )
+
+
+def point(curve: str, label: str, errors: dict[str, int], split: str = "test") -> Point:
+    before, after = report({"alice": 8, "bob": 4, "carol": 6}), report(errors)
+    comparison = compare(before, after, np.random.default_rng(1))
+    return Point.of(split, f"{curve}_{label}", curve, label, after, comparison, seed=7)
+
+
+POINTS = [
+    point("lhuc", "5 s", {"alice": 8, "bob": 5, "carol": 6}),
+    point("lhuc", "10 s", {"alice": 6, "bob": 4, "carol": 5}),
+    point("moments", "10 s", {"alice": 5, "bob": 2, "carol": 2}),
+]
+
+
+def test_a_point_says_what_the_reports_say() -> None:
+    made = POINTS[2]
+    assert (made.errors, made.words, made.speakers, made.seed) == (9, 300, 3, 7)
+    assert (made.wer, made.relative) == (pytest.approx(0.03), pytest.approx(-0.5))
+    assert (made.better, made.worse, made.equal) == (3, 0, 0)
+    assert made.low <= made.relative <= made.high
+
+
+def test_tables_hold_every_point_and_each_split_has_a_figure(tmp_path: Path) -> None:
+    points = [*POINTS, point("lhuc", "5 s", {"alice": 0, "bob": 0, "carol": 0}, split="control")]
+    write_series(tmp_path, "Seconds", "adapted on", "ten help", points)
+    rows = list(read_json_lines(tmp_path / "table.jsonl"))
+    assert [Point(**row) for row in rows] == points
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["name"], float(row["relative"])) for row in table] == [(p.name, p.relative) for p in points]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"test.png", "control.png"}
+
+
+def test_the_figure_shows_each_point_with_its_interval_and_what_the_paper_found() -> None:
+    figure = series_figure(POINTS, "Seconds of data", "adapted on", "ten seconds help")
+    (axes,) = figure.axes
+    drawn = {bars.get_label(): bars for bars in axes.containers if isinstance(bars, ErrorbarContainer)}
+    assert set(drawn) == {"lhuc", "moments"}
+    for curve, bars in drawn.items():
+        own = [p for p in POINTS if p.curve == curve]
+        line, _, (vertical,) = bars.lines
+        assert line.get_ydata() == pytest.approx([100 * p.relative for p in own])
+        for segment, p in zip(vertical.get_segments(), own, strict=True):
+            assert segment[:, 1] == pytest.approx([100 * min(p.low, p.relative), 100 * max(p.high, p.relative)])
+    # At the label that both curves have they stand beside each other.
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["5 s", "10 s"]
+    lhuc, moments = (bars.lines[0].get_xdata()[-1] for bars in drawn.values())
+    assert round(lhuc) == round(moments) == 1
+    assert lhuc < moments
+    assert "3 speakers, 300 words, one seed" in axes.get_title("left")
+    assert figure.get_supxlabel() == "The paper: ten seconds help."
+
+
+def test_a_series_without_a_point_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a series without a point"):
+        write_series(tmp_path, "Seconds", "adapted on", "", [])
+    assert list(tmp_path.iterdir()) == []
