@@ -1,0 +1,125 @@
+"""The commands and the Python of README.md and docs/, as they stand there."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from typer.main import get_command
+
+from lhuc_asr.base.config import load_config
+from lhuc_asr.cli import main as command_line
+from lhuc_asr.corpus.utterance import read_manifest
+from lhuc_asr.pipeline.recipe import ExperimentConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/offline.md", "docs/toy.md")
+# Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
+ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code of a page in a language, one string a block."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(page: str) -> list[str]:
+    """The lines that are typed, comments left out."""
+    lines = [line.split(" #")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith(ELSEWHERE)]
+
+
+@pytest.fixture
+def type_in(package_log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Run a line in this process, in a folder of its own: its patterns expanded, its pipe's sound on standard input."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str) -> None:
+        if "|" in line:
+            _, line = line.split("|")
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("talk.wav").read_bytes())))
+        words = [
+            word
+            for typed in shlex.split(line)[1:]
+            for word in (sorted(map(str, Path().glob(typed))) if "*" in typed else [typed])
+        ]
+        monkeypatch.setattr(sys, "argv", ["lhuc-asr", *words])
+        with pytest.raises(SystemExit) as caught:
+            command_line.main()
+        assert caught.value.code in (0, None), line
+
+    return run
+
+
+@pytest.fixture
+def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
+    """The files that the pages speak of."""
+    said = [u.audio for u in read_manifest(finished / "corpus" / "test.jsonl") if u.speaker == "2001"]
+    for name in (
+        "alice/one.wav",
+        "alice/two.wav",
+        "talk.wav",
+        "talk.flac",
+        "talks/one.flac",
+        "a.wav",
+        "b.wav",
+        "c.wav",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, *soundfile.read(said[len(name) % len(said)]))
+    (tmp_path / "exp").mkdir()
+    shutil.copytree(finished, tmp_path / "exp" / "an4")
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", [line for line in commands("README.md") if " run " in line])
+def test_every_recipe_takes_the_options_that_the_readme_gives_it(line: str) -> None:
+    program, verb, recipe, *overrides = shlex.split(line)
+    assert (program, verb) == (".venv/bin/lhuc-asr", "run")
+    load_config(ExperimentConfig, ROOT / recipe / "config.yaml", overrides)
+
+
+def test_the_readme_adapts_to_a_new_speaker(recordings: Path, type_in) -> None:
+    typed = [line for line in commands("README.md") if " run " not in line]
+    assert [line.split()[1] for line in typed] == ["export", "adapt", "transcribe"]
+    for line in typed:
+        type_in(line)
+    assert (recordings / "alice.safetensors").is_file()
+
+
+def test_the_offline_page_from_top_to_bottom(recordings: Path, type_in) -> None:
+    typed = commands("docs/offline.md")
+    first = next(n for n, line in enumerate(typed) if line.startswith("lhuc-asr speakers"))
+    for line in typed[:first]:
+        type_in(line)
+    assert (recordings / "talks.ctm").read_text(encoding="utf-8").split()[0] == "one"
+    for name, folder in (("alice", "speakers"), ("carol", "new"), ("bob", ".")):
+        (recordings / folder).mkdir(exist_ok=True)
+        type_in(f"lhuc-asr adapt model --speaker {name} alice -o {folder}/{name}.safetensors")
+    for line in typed[first:]:
+        type_in(line)
+    assert {path.stem for path in (recordings / "speakers").iterdir()} == {"bob", "carol"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page: str, recordings: Path, type_in) -> None:
+    type_in("lhuc-asr export exp/an4 model")
+    torch.manual_seed(1)
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), {})
+
+
+def test_every_verb_in_the_text_is_one() -> None:
+    known = set(get_command(command_line.app).commands)
+    for page in (*PAGES, "docs/map.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/*.md"))):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        verbs = set(re.findall(r"`(?:\.venv/bin/)?lhuc-asr ([a-z]+)", text))
+        assert verbs <= known, (page, verbs - known)
