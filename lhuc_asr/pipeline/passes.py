@@ -23,6 +23,7 @@ from lhuc_asr.adapt.methods import make_method
 from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.utterance import Utterance, read_manifest
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
@@ -137,11 +138,20 @@ def preparation_of(config: ExperimentConfig, name: str) -> str | None:
     if plan.combine is not None or not isinstance(settings, PreparedConfig):
         return None
     depends = [plan.network, plan.targets.silence_weight, settings.model_dump_json(exclude=set(settings.not_prepared))]
+    if plan.data.environments is not None:
+        depends.append(plan.data.environments)
     return f"{settings.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
 
 
 def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str) -> None:
-    """Have a pass' technique learn from the training speakers, at the recordings' own speed."""
+    """Have a pass' technique learn from the training speakers, at the recordings' own speed.
+
+    Where a pass adapts in some environments alone, the technique learns in these: what a speaker's clean recordings
+    are compared with is clean speech, so that amplitudes are the speaker's and not the environment's.
+
+    Raises:
+        CorpusError: No training recording was made there.
+    """
     method = method_of(config, layout, name)
     if not isinstance(method, PreparedMethod):
         raise TypeError(f"{name} learns nothing from the training speakers")
@@ -149,9 +159,15 @@ def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str)
     two_pass = _two_pass(config, layout, TRAIN, plan.network, alignment)
     found = Alignment(alignment_path(layout, alignment, TRAIN), two_pass.store)
     spoken: dict[str, list[tuple[StoredUtterance, int]]] = {}
+    where = plan.data.environments
     for utterance in read_manifest(layout.manifest(TRAIN)):
-        stored = two_pass.store.by_id[utterance.id]
-        spoken.setdefault(utterance.speaker, []).append((stored, stored.frames))
+        if where is None or utterance.environment in where:
+            stored = two_pass.store.by_id[utterance.id]
+            spoken.setdefault(utterance.speaker, []).append((stored, stored.frames))
+    if not spoken:
+        raise CorpusError(
+            f"passes: {name!r} learns from training recordings in {', '.join(where or ())}; there are none"
+        )
     pdfs = {stored.id: found[stored.id] for theirs in spoken.values() for stored, _ in theirs}
     targets = two_pass.alignment_targets(pdfs, plan.targets.silence_weight)
     training = {speaker: speaker_frames(two_pass.store, targets, theirs) for speaker, theirs in spoken.items()}

@@ -30,7 +30,8 @@ class DataConfig(StrictModel):
         unit: What is adapted to: None: a speaker, wherever he is. ``joint``: a speaker in an environment.
             ``environment``: an environment; it is learned from the recordings there of the split's other speakers, so
             that it says nothing about the one who is decoded.
-        environments: Of the recordings that teach about a speaker; None all. What is learned is used everywhere.
+        environments: Of the recordings that teach about a speaker; None all. What is learned is used everywhere. A
+            technique that learns from the training speakers first learns from their recordings there.
     """
 
     utterances: int | None = Field(None, ge=1)

@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.corpus.utterance import read_manifest
+from lhuc_asr.features.context import splice
+from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.hmm.alignment import Alignment
+from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lhuc.speaker import SpeakerState
+from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.experiment import Layout
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 
 Run = Callable[..., list[str]]
@@ -26,6 +33,7 @@ PASSES = """{
   r_s: {data: {environments: [clean]}},
   r_e: {data: {unit: environment, seconds: 4}},
   r_se: {data: {unit: joint}, method: {kind: moments}},
+  clean: {data: {environments: [clean]}, method: {kind: moments}, search_as: r_se},
   together: {combine: {speaker: r_s, environment: r_e}},
   between: {combine: {speaker: r_s, environment: r_e, alpha: 0.7}},
   all_speaker: {combine: {speaker: r_s, environment: r_e, alpha: 1.0}},
@@ -117,6 +125,33 @@ def amplitudes(folder: Path, name: str, row: str) -> torch.Tensor:
     state = SpeakerState.load(folder / "speakers" / name / "test" / f"{row}.safetensors")
     (r,) = state.r.values()
     return {"exp": torch.exp, "identity": torch.clone}[state.amplitude](r.double())
+
+
+def test_what_clean_recordings_are_compared_with_is_clean_speech(noisy) -> None:
+    """The mean activations of the clean training recordings, summed here frame by frame."""
+    folder, _ = noisy
+    layout = Layout(folder)
+    model, store = load_model(layout.acoustic_model("si") / "model.safetensors"), FeatureStore(layout.features("train"))
+    pdfs = Alignment(layout.hmm("mono") / "train.ali", store)
+    silence = MonophoneTopology.load(layout.hmm("mono") / "topology.json").silence_pdfs
+    means = {}
+    for environments in (("clean",), ENVIRONMENTS):
+        total, weights = torch.zeros(model.config.hidden_units, dtype=torch.float64), 0.0
+        for utterance in read_manifest(layout.manifest("train")):
+            if utterance.environment in environments:
+                weight = torch.from_numpy(np.where(np.isin(pdfs[utterance.id], silence), 0.01, 1.0))
+                spliced = splice(torch.from_numpy(np.array(store[utterance.id])), model.config.context)
+                with torch.no_grad():
+                    total += (weight[:, None] * model.hidden[0](spliced).double()).sum(0)
+                weights += float(weight.sum())
+        means[environments] = total / weights
+    prepared = [
+        load_file(path)["mean.0"] for path in (folder / "speakers" / "prepared").glob("moments-*/*.safetensors")
+    ]
+    assert len(prepared) == 2
+    for mean in means.values():
+        assert any(torch.allclose(found.double(), mean, rtol=1e-4, atol=1e-5) for found in prepared)
+    assert not torch.allclose(*means.values(), rtol=1e-2)
 
 
 def test_combined_passes_have_the_amplitudes_of_equation_10(noisy) -> None:
