@@ -15,7 +15,8 @@ def benchmark(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All experiments.")] = False,
     base: Annotated[
-        str | None, typer.Option("--pass", help="The recipe's pass that experiments vary; else its first by lhuc.")
+        str | None,
+        typer.Option("--pass", help="The recipe's pass that experiments vary, or look at; else its first that fits."),
     ] = None,
 ) -> None:
     """Vary one thing of a recipe's adaptation at a time: a table and a figure with intervals for each experiment.

@@ -13,7 +13,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import load_config
-from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.analyses import ANALYSES, Analysis, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass
@@ -36,7 +36,7 @@ def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -
     Args:
         folder: Of an experiment that ``lhuc-asr run`` has finished, or not: what is missing is made.
         names: Of experiments.
-        base: The pass that series start from, and that is looked at; None: the recipe's first that fits.
+        base: The pass that series start from, and that is looked at; None: for each the recipe's first that fits.
 
     Returns:
         The folder of each, ``benchmark/<experiment>/``: ``table.jsonl``, ``table.csv``, a figure for each test split,
@@ -56,8 +56,9 @@ def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -
         )
     config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
     check_device(config)
-    start = base_pass(config, base)
-    return {name: (_run_series if name in EXPERIMENTS else _look)(config, name, start) for name in names}
+    # Told before the first of them runs.
+    starts = {name: (base_pass if name in EXPERIMENTS else looked_at)(config, base) for name in names}
+    return {name: (_run_series if name in EXPERIMENTS else _look)(config, name, starts[name]) for name in names}
 
 
 def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
@@ -76,6 +77,17 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
         write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
         write_json(folder / "run.json", run_record(extended))
     return folder
+
+
+def looked_at(config: ExperimentConfig, name: str | None) -> str:
+    """The pass that is looked at: the one that is named, or the recipe's first.
+
+    Raises:
+        ConfigError: It is none of the recipe's passes that adapt.
+    """
+    if name is not None and name not in config.passes:
+        raise ConfigError(f"{name!r} is no pass of the recipe that adapts; there are {', '.join(config.passes)}")
+    return name or next(iter(config.passes))
 
 
 def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
-from lhuc_asr.pipeline.benchmark import run_benchmark
+from lhuc_asr.pipeline.benchmark import looked_at, run_benchmark
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, base_pass
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 
@@ -86,6 +86,15 @@ def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed, caplog
     assert "control: no utterance's transcript could be aligned" in caplog.text
 
 
+def test_what_is_looked_at_need_not_be_what_series_vary(copied: Path, run) -> None:
+    run(copied, "passes={moments: {method: {kind: moments}}, lhuc: {}}")
+    found = run_benchmark(copied, ["gains", "silence"])
+    assert {row["pass"] for row in read_json_lines(found["gains"] / "table.jsonl")} == {"moments"}
+    assert {row["curve"] for row in read_json_lines(found["silence"] / "table.jsonl")} == {"lhuc"}
+    with pytest.raises(ConfigError, match="'moments' is no pass of the recipe with method lhuc"):
+        run_benchmark(copied, ["gains", "silence"], base="moments")
+
+
 def test_a_base_that_adapts_on_another_pass_brings_it_along(copied: Path, run, executed) -> None:
     run(copied, "passes={lhuc: {}, twice: {targets: {source: lhuc}}, other: {data: {seconds: 1}}}")
     before = len(executed(copied))
@@ -119,3 +128,5 @@ def test_what_is_not_there_is_told(copied: Path, config: ExperimentConfig, tmp_p
         run_benchmark(tmp_path, ["layers"])
     with pytest.raises(ConfigError, match="'moments' is no pass of the recipe with method lhuc"):
         base_pass(config, "moments")
+    with pytest.raises(ConfigError, match="'si' is no pass of the recipe that adapts; there are lhuc"):
+        looked_at(config, "si")
