@@ -119,6 +119,9 @@ def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[lis
         if get_origin(current) is dict:  # a table of the user's own names
             known, current = [], _inner(get_args(current)[1])
             continue
+        if get_origin(current) in (list, tuple):  # all of one class
+            known, current = [], _inner(get_args(current)[0])
+            continue
         fields = getattr(current, "model_fields", {})
         known = list(fields)
         current = _inner(fields[part].annotation, fields[part].discriminator) if part in fields else None

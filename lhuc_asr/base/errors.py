@@ -57,6 +57,10 @@ class CheckpointError(LhucError, ValueError):
     """A saved model or training state is damaged or belongs to something else."""
 
 
+class ExamplesError(LhucError, ValueError):
+    """A table of ranking examples is not what its schema promises: a column, a type, a value."""
+
+
 class SiteError(LhucError, LookupError):
     """No module matches the pattern of a site, or its output cannot carry an amplitude."""
 
