@@ -33,8 +33,10 @@ class Gate(nn.Module):
         generator: Of the hidden layer's start (He et al. 2015); needed where there is one.
 
     Attributes:
+        scale: The scale function.
         hidden: The map U, a; None where there is none.
         output: The map W, b to r.
+        start: The r that an untrained gate gives for every c.
 
     Raises:
         ConfigError: A hidden layer without a generator, or an unknown scale.
@@ -54,7 +56,8 @@ class Gate(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self._scale = torch.sigmoid if scale == "sigmoid" else amplitude(scale)
+        self.scale = torch.sigmoid if scale == "sigmoid" else amplitude(scale)
+        self.start = self.scale.neutral if isinstance(self.scale, Amplitude) else 0.0
         self.hidden = None
         if hidden is not None:
             if generator is None:
@@ -64,7 +67,7 @@ class Gate(nn.Module):
             nn.init.zeros_(self.hidden.bias)
         self.output = nn.Linear(inputs if hidden is None else hidden, units)
         nn.init.zeros_(self.output.weight)
-        nn.init.constant_(self.output.bias, self._scale.neutral if isinstance(self._scale, Amplitude) else 0.0)
+        nn.init.constant_(self.output.bias, self.start)
 
     def r(self, conditioning: Tensor) -> Tensor:
         """The parameters before the scale.
@@ -82,4 +85,4 @@ class Gate(nn.Module):
 
     def forward(self, conditioning: Tensor) -> Tensor:
         """The amplitudes delta, shape (..., H), of conditioning vectors, shape (..., I)."""
-        return self._scale(self.r(conditioning))
+        return self.scale(self.r(conditioning))

@@ -9,6 +9,8 @@ adapted in shared batches, in whatever mixture, end where thirty runs of their o
 Plain ``torch.optim.SGD`` is row-wise by itself and works too; every other optimizer of torch or of a third
 party is refused at its first step over a bank's rows.
 
+A table of embeddings whose gradient is sparse (``torch.nn.Embedding(..., sparse=True)``) is updated in the same way.
+
 Weight decay pulls a row towards row 0, the speaker-independent transform, not towards zero: it is the
 gradient of a Gaussian prior around row 0. Row 0 itself is learned from everybody and does not decay.
 """
@@ -57,17 +59,18 @@ class RowOptimizer(torch.optim.Optimizer):
                         self._step_table(group, table)
         return loss
 
-    def _step_table(self, group: dict[str, Any], table: RowTable) -> None:
+    def _step_table(self, group: dict[str, Any], table: Tensor) -> None:
         if not table.grad.is_sparse:  # type: ignore[union-attr]
             raise ConfigError(
                 f"{type(self).__name__}: a dense gradient of shape {tuple(table.shape)}; it updates a SpeakerBank's "
-                "rows, whose gradients are sparse; give it bank.parameters() only"
+                "rows, whose gradients are sparse; give it bank.parameters() only, or embeddings with sparse=True"
             )
         state = self.state[table]
+        edition = table.edition if isinstance(table, RowTable) else 0  # embeddings' rows keep their meaning
         if not state:
-            state["edition"] = table.edition
+            state["edition"] = edition
             self._start(state, table)
-        if state["edition"] != table.edition:
+        if state["edition"] != edition:
             raise SpeakerError(
                 "speakers were added, dropped or reset since this optimizer's first step, and its momentum belongs "
                 "to the rows as they were; make a new one: bank.optimizer(...)"
@@ -79,7 +82,7 @@ class RowOptimizer(torch.optim.Optimizer):
             values = values + group["weight_decay"] * (r - table[0])
         table.index_copy_(0, rows, r - self._change(group, state, rows, values))
 
-    def _start(self, state: dict[str, Any], table: RowTable) -> None:
+    def _start(self, state: dict[str, Any], table: Tensor) -> None:
         raise NotImplementedError
 
     def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ class RowSGD(RowOptimizer):
         _check_options(lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    def _start(self, state: dict[str, Any], table: RowTable) -> None:
+    def _start(self, state: dict[str, Any], table: Tensor) -> None:
         state["velocity"] = torch.zeros_like(table)
 
     def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
@@ -137,7 +140,7 @@ class RowAdam(RowOptimizer):
         _check_options(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def _start(self, state: dict[str, Any], table: RowTable) -> None:
+    def _start(self, state: dict[str, Any], table: Tensor) -> None:
         state["steps"] = torch.zeros_like(table[:, :1])
         state["mean"] = torch.zeros_like(table)
         state["square"] = torch.zeros_like(table)

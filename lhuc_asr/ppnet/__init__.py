@@ -1,1 +1,7 @@
 """Ranking models whose hidden layers are gated by who the user is: PPNet and PEPNet, on the gate of ``lhuc``."""
+
+from lhuc_asr.ppnet.layer import LHUCLayer
+from lhuc_asr.ppnet.model import PEPNet, PPNet, RankingConfig, build
+from lhuc_asr.ppnet.simple import SimplePPNet
+
+__all__ = ["LHUCLayer", "PEPNet", "PPNet", "RankingConfig", "SimplePPNet", "build"]

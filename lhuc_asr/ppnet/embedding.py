@@ -1,0 +1,80 @@
+"""Embeddings of a batch's features, side by side in the schema's order.
+
+Row 0 of every table stands for what training has not seen. It starts at zero. Among the shared features it learns
+like any other row, should training meet it (rare categories count as unseen). In the tables of a gate it stays zero:
+an unknown id says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lhuc_asr.ppnet.batch import Batch
+from lhuc_asr.ppnet.schema import FeatureConfig
+
+# Standard deviation of a table's start: small beside what is learned, so that a rare category stays near none.
+DEVIATION = 0.05
+
+
+class Embeddings(nn.Module):
+    """The embeddings of one group of features.
+
+    Args:
+        features: The group, not empty.
+        rows: Rows of each table, row 0 included, by the name of the feature that owns it.
+        generator: Of the tables' start.
+
+    Attributes:
+        width: Numbers in all embeddings of an example, E.
+        tables: A table each for the features that own one, in order, shape (rows, embedding).
+        vectors: A vector each for the numbers, in order, shape (embedding,).
+        sparse: Whether a table's gradient names the rows that took part, as row-wise optimizers need it.
+    """
+
+    def __init__(self, features: Sequence[FeatureConfig], rows: Mapping[str, int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.features = tuple(features)
+        self.width = sum(feature.embedding for feature in features)
+        self.sparse = False
+        # Lists, not dictionaries: a feature may have any name, a module's parameter may not.
+        owners = [feature for feature in features if feature.table == feature.name]
+        self.tables = nn.ParameterList(_table(rows[owner.name], owner.embedding, generator) for owner in owners)
+        self._number_of = {owner.name: number for number, owner in enumerate(owners)}
+        numbers = [feature for feature in features if feature.kind == "number"]
+        self.vectors = nn.ParameterList(
+            nn.Parameter(DEVIATION * torch.randn(feature.embedding, generator=generator)) for feature in numbers
+        )
+        self._vector_of = {feature.name: number for number, feature in enumerate(numbers)}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The embeddings of all features, shape (B, E)."""
+        return torch.cat([self._embed(feature, batch) for feature in self.features], 1)
+
+    def table(self, feature: FeatureConfig) -> Tensor:
+        """The table that a feature uses, its own or another's."""
+        table: Tensor = self.tables[self._number_of[str(feature.table)]]
+        return table
+
+    def _embed(self, feature: FeatureConfig, batch: Batch) -> Tensor:
+        """One feature's embeddings, shape (B, embedding)."""
+        if feature.kind == "number":
+            vector: Tensor = self.vectors[self._vector_of[feature.name]]
+            return batch.numbers[feature.name][:, None] * vector
+        table = self.table(feature)
+        untrained = None if feature.group == "shared" else 0
+        if feature.name in batch.ids:
+            return functional.embedding(batch.ids[feature.name], table, untrained, sparse=self.sparse)
+        bag = batch.bags[feature.name]
+        return functional.embedding_bag(
+            bag.values, table, bag.offsets, mode=feature.pooling, sparse=self.sparse, padding_idx=untrained
+        )
+
+
+def _table(rows: int, width: int, generator: torch.Generator) -> nn.Parameter:
+    values = DEVIATION * torch.randn(rows, width, generator=generator)
+    values[0] = 0.0
+    return nn.Parameter(values)

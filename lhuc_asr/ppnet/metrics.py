@@ -1,0 +1,115 @@
+"""How well probabilities rank examples, and how far they can be taken at their word.
+
+    AUC                 probability that a random positive is ranked above a random negative; a tie counts half
+    GAUC                AUC of each user's own examples, averaged with the number of his examples as weight
+    log loss            mean of -log p(label), nats an example
+    calibration         sum of probabilities / sum of labels: 1 where as many clicks came as were promised
+    calibration error   mean distance of probability and share of clicks over bins of equally many examples
+
+GAUC leaves out users whose labels are all alike: an AUC needs both. Source: G. Zhou et al., "Deep Interest Network for
+Click-Through Rate Prediction", KDD 2018, section 6.2, whose weight is a user's impressions too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import log_loss, roc_auc_score
+
+from lhuc_asr.base.errors import ScoreError
+
+CALIBRATION_BINS = 20
+
+Numbers = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One task's figures; None where the labels do not define one.
+
+    Attributes:
+        auc: None where all labels are alike.
+        gauc: None where each user's labels are alike.
+        log_loss: Nats an example.
+        calibration: None where no label is 1.
+        calibration_error: Of bins with equally many examples.
+        examples: Their number.
+    """
+
+    auc: float | None
+    gauc: float | None
+    log_loss: float
+    calibration: float | None
+    calibration_error: float
+    examples: int
+
+
+def task_metrics(labels: Numbers, probabilities: Numbers, users: npt.NDArray[np.integer]) -> TaskMetrics:
+    """The figures of one task.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        probabilities: Of label 1, shape (N,).
+        users: Whose examples they are, shape (N,).
+
+    Raises:
+        ScoreError: There are no examples, or a probability is not a number.
+    """
+    if not len(labels):
+        raise ScoreError("no examples to evaluate on: is the split empty?")
+    if not np.isfinite(probabilities).all():
+        bad = int(np.flatnonzero(~np.isfinite(probabilities))[0])
+        raise ScoreError(f"example {bad} (counted from 0) has probability {probabilities[bad]}: the model diverged")
+    probabilities = np.asarray(probabilities, np.float64)
+    positives = float(labels.sum())
+    both = 0 < positives < len(labels)
+    return TaskMetrics(
+        auc=float(roc_auc_score(labels, probabilities)) if both else None,
+        gauc=gauc(labels, probabilities, users),
+        log_loss=float(log_loss(labels, probabilities, labels=[0, 1])),
+        calibration=float(probabilities.sum() / positives) if positives else None,
+        calibration_error=calibration_error(labels, probabilities),
+        examples=len(labels),
+    )
+
+
+def gauc(labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]) -> float | None:
+    """AUC by user, weighted by his number of examples; None where no user has both labels.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        scores: The larger, the more likely a 1, shape (N,).
+        users: Whose examples they are, shape (N,).
+
+    A user's AUC is his Mann-Whitney statistic: of P positives among n examples with ranks from 1, ties sharing their
+    mean rank, (sum of the positives' ranks - P (P + 1) / 2) / (P (n - P)).
+
+    Example:
+        >>> gauc(np.array([0, 1, 1, 0]), np.array([0.1, 0.9, 0.3, 0.3]), np.array([5, 5, 8, 8]))
+        0.75
+    """
+    order = np.lexsort((scores, users))
+    labels, scores, users = labels[order], scores[order], users[order]
+    first_of_user = np.append(True, users[1:] != users[:-1])
+    first_of_tie = first_of_user | np.append(True, scores[1:] != scores[:-1])
+    user, tie = np.cumsum(first_of_user) - 1, np.cumsum(first_of_tie) - 1
+    # Places from 0 in the whole order, a tie's in its middle; then ranks from 1 within the user.
+    places = np.flatnonzero(first_of_tie) + (np.bincount(tie) - 1) / 2
+    ranks = places[tie] - np.flatnonzero(first_of_user)[user] + 1
+    examples, positives = np.bincount(user), np.bincount(user, labels)
+    pairs = positives * (examples - positives)
+    both = pairs > 0
+    if not both.any():
+        return None
+    wins = np.bincount(user, ranks * labels) - positives * (positives + 1) / 2
+    return float(np.average(wins[both] / pairs[both], weights=examples[both]))
+
+
+def calibration_error(labels: Numbers, probabilities: Numbers, bins: int = CALIBRATION_BINS) -> float:
+    """Mean distance between mean probability and share of ones, over bins of equally many examples in order."""
+    order = np.argsort(probabilities, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    distances = [abs(float(probabilities[part].mean() - labels[part].mean())) for part in parts]
+    return float(np.average(distances, weights=[len(part) for part in parts]))

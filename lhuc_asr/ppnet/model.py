@@ -1,0 +1,271 @@
+"""The ranking networks, from a batch of examples to a logit a task.
+
+E is the vector of shared embeddings, P of prior embeddings (user, item, author), D of domain embeddings; sg stops the
+gradient, so that a gate learns its own weights and ids and leaves the shared embeddings to the deep network.
+
+    dnn      tower(E)
+    concat   tower(E, P)
+    film     tower(E), to each layer a bias r(P, sg(E)) added
+    simple   tower(E), each layer times a linear gate of the user's embedding (``simple.py``)
+    ppnet    tower(E), each layer times a gate of (P, sg(E))              PPNet, Kuaishou 2019
+    pepnet   E' = E times a gate of (D, sg(E))                            EPNet
+             a tower(E') for each task, each layer times a gate of (P, sg(E'))
+
+Source: J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior
+Information", KDD 2023 (arXiv 2302.01115), equations 3 to 9. In all but pepnet the tasks share the hidden layers.
+
+Before training every gate is 1: ppnet and film give the outputs of dnn, bit for bit, where they were drawn from one
+seed, and pepnet those of dnn too where there is one task. A user of row 0, unseen in training, has these neutral gates
+also after it; the gates of pepnet's embeddings know domains, not users, and do not change for him.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.ppnet.batch import Batch
+from lhuc_asr.ppnet.embedding import Embeddings
+from lhuc_asr.ppnet.layer import BiasLayer, LHUCLayer
+from lhuc_asr.ppnet.schema import SINGLE, FeatureConfig, Group, Schema
+from lhuc_asr.ppnet.simple import SimplePPNet
+from lhuc_asr.ppnet.tower import GateConfig, Tower, TowerConfig
+
+ModelKind = Literal["dnn", "concat", "film", "simple", "ppnet", "pepnet"]
+
+# What a kind has no use for, of the network's own options and of its gates'.
+USELESS: dict[str, tuple[set[str], set[str]]] = {
+    "dnn": ({"gate"}, set()),
+    "concat": ({"gate"}, set()),
+    "film": (set(), {"scale"}),
+    "simple": ({"batch_norm", "dropout"}, {"hidden", "position", "output"}),
+    "ppnet": (set(), set()),
+    "pepnet": (set(), set()),
+}
+
+
+class RankingConfig(TowerConfig):
+    """A ranking network.
+
+    Attributes:
+        kind: Which; see this module's description.
+        gate: Its gates.
+    """
+
+    kind: ModelKind = "ppnet"
+    gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _options_fit_the_kind(self) -> Self:
+        own, gates = USELESS[self.kind]
+        given = sorted(self.model_fields_set & own) + sorted(f"gate.{n}" for n in self.gate.model_fields_set & gates)
+        if given:
+            raise ValueError(f"{', '.join(given)} would do nothing in a network of kind {self.kind!r}; leave it out")
+        return self
+
+
+class RankingNetwork(nn.Module):
+    """What all networks have in common: the shared embeddings, and how they are named from outside.
+
+    Args:
+        config: The network.
+        schema: The features and labels.
+        rows: Rows of each table of embeddings, by the name of the feature that owns it.
+        generator: Of the start.
+    """
+
+    def __init__(
+        self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config, self.schema, self.rows = config, schema, dict(rows)
+        self.shared = self._embeddings("shared", generator)
+
+    def description(self) -> dict[str, Any]:
+        """What the network is built from, as JSON holds it."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "schema": self.schema.model_dump(mode="json"),
+            "rows": self.rows,
+        }
+
+    def gates(self, batch: Batch) -> dict[str, Tensor]:
+        """The amplitudes of a batch's examples, by the names of the gates' modules, shape (B, units) each."""
+        amplitudes: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[LHUCLayer, tuple[Tensor, ...]], None]:
+            def hook(layer: LHUCLayer, arguments: tuple[Tensor, ...]) -> None:
+                amplitudes[name] = layer.amplitudes(*arguments[1:])
+
+            return hook
+
+        layers = [(name, module) for name, module in self.named_modules() if isinstance(module, LHUCLayer)]
+        hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers]
+        try:
+            self(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return amplitudes
+
+    def _embeddings(self, group: Group, generator: torch.Generator) -> Embeddings:
+        features = self.schema.group(group)
+        if not features:
+            raise ConfigError(f"a network of kind {self.config.kind!r} needs features of group {group!r}: none given")
+        return Embeddings(features, self.rows, generator)
+
+    def _width(self, group: Group) -> int:
+        return sum(feature.embedding for feature in self.schema.group(group))
+
+    def _user(self) -> FeatureConfig:
+        """The prior feature that tells users apart."""
+        column = self.schema.feature(self.schema.user).source
+        for feature in self.schema.group("prior"):
+            if feature.source == column and feature.kind in SINGLE:
+                return feature
+        raise ConfigError(
+            f"a network of kind {self.config.kind!r} needs the user among the prior features: add a feature of column "
+            f"{column!r} and group 'prior'"
+        )
+
+    def _known(self, rows: Tensor) -> Tensor:
+        """Whose gates are the learned ones, bool, shape (B, 1), from the rows of users, shape (B,)."""
+        known = rows[:, None] != 0
+        if self.training and self.config.gate.unseen_share:
+            known = known & (torch.rand(known.shape, device=known.device) >= self.config.gate.unseen_share)
+        return known
+
+
+class PlainNetwork(RankingNetwork):
+    """``dnn`` and ``concat``: no gate."""
+
+    def __init__(
+        self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
+    ) -> None:
+        super().__init__(config, schema, rows, generator)
+        width = self.shared.width + (self._width("prior") if config.kind == "concat" else 0)
+        self.tower = Tower(width, len(schema.labels), config, generator)
+        self.prior = self._embeddings("prior", generator) if config.kind == "concat" else None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, shape (B, tasks)."""
+        inputs = self.shared(batch)
+        if self.prior is not None:
+            inputs = torch.cat([inputs, self.prior(batch)], 1)
+        logits: Tensor = self.tower(inputs)
+        return logits
+
+
+class SimpleNetwork(RankingNetwork):
+    """``simple``: a SimplePPNet on the shared embeddings."""
+
+    def __init__(
+        self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
+    ) -> None:
+        super().__init__(config, schema, rows, generator)
+        user = self._user()
+        self._user_name = user.name
+        self.network = SimplePPNet(
+            self.shared.width,
+            rows[str(user.table)],
+            user.embedding,
+            config.hidden_units,
+            config.gate.scale,
+            len(schema.labels),
+            unseen_user=0,
+            generator=generator,
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, shape (B, tasks)."""
+        users = batch.ids[self._user_name]
+        return self.network.logits(self.shared(batch), users, self._known(users))
+
+
+class PPNet(RankingNetwork):
+    """``ppnet``, and ``film``: a gate, or a bias, for each hidden layer.
+
+    Raises:
+        ConfigError: The schema has no shared features, or the user is not among its prior features.
+    """
+
+    def __init__(
+        self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
+    ) -> None:
+        super().__init__(config, schema, rows, generator)
+        self._user_name = self._user().name
+        gate_of = _gate_maker(config, self._width("prior") + self.shared.width, generator)
+        self.tower = Tower(self.shared.width, len(schema.labels), config, generator, gate_of, config.gate)
+        self.prior = self._embeddings("prior", generator)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, shape (B, tasks)."""
+        shared = self.shared(batch)
+        conditioning = torch.cat([self.prior(batch), shared.detach()], 1)
+        logits: Tensor = self.tower(shared, conditioning, self._known(batch.ids[self._user_name]))
+        return logits
+
+
+class PEPNet(RankingNetwork):
+    """``pepnet``: gates on the embeddings by domain, and on the layers of each task's tower by user.
+
+    Raises:
+        ConfigError: The schema has no shared or no domain features, or the user is not among its prior features.
+    """
+
+    def __init__(
+        self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
+    ) -> None:
+        super().__init__(config, schema, rows, generator)
+        self._user_name = self._user().name
+        width = self.shared.width
+        gate_of = _gate_maker(config, self._width("prior") + width, generator)
+        self.towers = nn.ModuleList(Tower(width, 1, config, generator, gate_of, config.gate) for _ in schema.labels)
+        self.prior, self.domain = self._embeddings("prior", generator), self._embeddings("domain", generator)
+        gate = config.gate
+        self.epnet = LHUCLayer(width, self.domain.width + width, gate.scale, gate.hidden, generator)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits, shape (B, tasks)."""
+        shared = self.shared(batch)
+        shared = self.epnet(shared, torch.cat([self.domain(batch), shared.detach()], 1))
+        conditioning = torch.cat([self.prior(batch), shared.detach()], 1)
+        known = self._known(batch.ids[self._user_name])
+        return torch.cat([tower(shared, conditioning, known) for tower in self.towers], 1)
+
+
+NETWORKS: dict[ModelKind, type[RankingNetwork]] = {
+    "dnn": PlainNetwork,
+    "concat": PlainNetwork,
+    "film": PPNet,
+    "simple": SimpleNetwork,
+    "ppnet": PPNet,
+    "pepnet": PEPNet,
+}
+
+
+def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator) -> RankingNetwork:
+    """The untrained network of a configuration.
+
+    Args:
+        config: The network.
+        schema: The features and labels.
+        rows: Rows of each table of embeddings, by the name of the feature that owns it.
+        generator: Of the start.
+
+    Raises:
+        ConfigError: The schema has no features of a group that the network needs.
+    """
+    return NETWORKS[config.kind](config, schema, rows, generator)
+
+
+def _gate_maker(config: RankingConfig, inputs: int, generator: torch.Generator) -> Callable[[int], nn.Module]:
+    gate = config.gate
+    if config.kind == "film":
+        return lambda units: BiasLayer(units, inputs, gate.hidden, generator)
+    return lambda units: LHUCLayer(units, inputs, gate.scale, gate.hidden, generator)

@@ -1,0 +1,71 @@
+"""SimplePPNet: a network on dense features, whose hidden layers a user's embedding scales. The smallest case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lhuc_asr.lhuc.amplitude import Amplitude
+from lhuc_asr.ppnet.layer import LHUCLayer, linear
+
+
+class SimplePPNet(nn.Module):
+    """Hidden layers with ReLU, each followed by a ``LHUCLayer`` that reads the user's embedding, and nothing else.
+
+    Args:
+        feature_dim: Dense features, D.
+        user_num: Users: ids from 0 to ``user_num - 1``.
+        user_emb_dim: Numbers in a user's embedding.
+        hidden_units: Of each layer, from below.
+        scaling_func: Of the gates, as a ``LHUCLayer`` takes it.
+        tasks: Probabilities an example.
+        unseen_user: The id that stands for unseen users: their amplitudes stay those of an untrained gate, and its
+            embedding is not trained; None: every id is a user's.
+        generator: Of the start; None: torch's own generator.
+
+    Example:
+        >>> model = SimplePPNet(feature_dim=4, user_num=10, user_emb_dim=3)
+        >>> model(torch.zeros(2, 4), torch.tensor([7, 0])).shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        user_num: int,
+        user_emb_dim: int,
+        hidden_units: Sequence[int] = (64, 32),
+        scaling_func: str | Amplitude = "2sigmoid",
+        tasks: int = 1,
+        unseen_user: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.unseen_user = unseen_user
+        self.fcs = nn.ModuleList(linear(*widths, generator) for widths in pairwise([feature_dim, *hidden_units]))
+        self.final = linear(hidden_units[-1], tasks, generator)
+        self.user_embedding = nn.Embedding(user_num, user_emb_dim, padding_idx=unseen_user)
+        nn.init.normal_(self.user_embedding.weight, generator=generator)
+        if unseen_user is not None:
+            nn.init.zeros_(self.user_embedding.weight[unseen_user])
+        self.lhuc_layers = nn.ModuleList(LHUCLayer(units, user_emb_dim, scaling_func) for units in hidden_units)
+
+    def forward(self, dense_features: Tensor, user_ids: Tensor) -> Tensor:
+        """Probabilities, shape (B, tasks), of features, shape (B, D), and users, shape (B,), int64."""
+        return torch.sigmoid(self.logits(dense_features, user_ids, self.known(user_ids)))
+
+    def known(self, user_ids: Tensor) -> Tensor | None:
+        """Who is not the unseen user, shape (B, 1); None where there is no such id."""
+        return None if self.unseen_user is None else user_ids[:, None] != self.unseen_user
+
+    def logits(self, dense_features: Tensor, user_ids: Tensor, known: Tensor | None) -> Tensor:
+        """Log odds, shape (B, tasks); users who are not known have the amplitudes of an untrained gate."""
+        user = self.user_embedding(user_ids)
+        hidden = dense_features
+        for fc, lhuc in zip(self.fcs, self.lhuc_layers, strict=True):
+            hidden = lhuc(torch.relu(fc(hidden)), user, known)
+        logits: Tensor = self.final(hidden)
+        return logits

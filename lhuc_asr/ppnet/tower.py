@@ -1,0 +1,117 @@
+"""The deep network: hidden layers, each of which a gate may scale, and logits.
+
+    a_l = norm(W_l h_{l-1} + b_l)
+    h_l = dropout(m_l(relu(a_l), c))       the gate m after the activation, or
+    h_l = dropout(relu(m_l(a_l, c)))       before it
+    logits = W h_L + b                     or m(W h_L + b, c), where the output has a gate too
+
+m_l is a layer of ``layer.py`` and c its conditioning vector. Without gates this is the plain DNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.ppnet.layer import linear
+
+
+class GateConfig(StrictModel):
+    """The gates of a network.
+
+    Attributes:
+        scale: From r to the amplitude.
+        hidden: Units of each gate's hidden layer; None: a gate is one linear map.
+        position: A gate's place, relative to the activation.
+        output: Whether the logits have a gate as well.
+        unseen_share: Of the training examples so many, drawn at random, are taken for an unseen user's, so that the
+            network learns to do without the gates.
+    """
+
+    scale: Literal["2sigmoid", "sigmoid", "exp", "identity"] = "2sigmoid"
+    hidden: int | None = Field(32, ge=1)
+    position: Literal["after", "before"] = "after"
+    output: bool = False
+    unseen_share: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class TowerConfig(StrictModel):
+    """The shape of a deep network.
+
+    Attributes:
+        hidden_units: Of each layer, from below.
+        batch_norm: Whether what comes from the linear maps is normalised over the mini-batch.
+        dropout: Probability that a hidden unit is dropped in training.
+    """
+
+    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1)
+    batch_norm: bool = False
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class Tower(nn.Module):
+    """A deep network, with gates or without.
+
+    Args:
+        inputs: Numbers in the input, E.
+        outputs: Logits an example, O.
+        config: Its shape.
+        generator: Of the start.
+        gate_of: Makes the gate of a layer of so many units, called when the network itself has been drawn, which is
+            therefore the same without gates; None: there are none.
+        gate: Where they are; read only where there are gates.
+
+    Attributes:
+        gates: One a hidden layer, from below, and the output's where it has one.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        config: TowerConfig,
+        generator: torch.Generator,
+        gate_of: Callable[[int], nn.Module] | None = None,
+        gate: GateConfig | None = None,
+    ) -> None:
+        super().__init__()
+        units = config.hidden_units
+        self.layers = nn.ModuleList(linear(*widths, generator) for widths in pairwise([inputs, *units]))
+        self.output = linear(units[-1], outputs, generator)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(n) if config.batch_norm else nn.Identity() for n in units)
+        self.dropout = nn.Dropout(config.dropout)
+        self.gates = nn.ModuleList()
+        self._before = gate is not None and gate.position == "before"
+        if gate_of is not None:
+            gated = (*units, outputs) if gate is not None and gate.output else units
+            self.gates.extend(gate_of(n) for n in gated)
+
+    def forward(self, inputs: Tensor, conditioning: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Logits, shape (B, O).
+
+        Args:
+            inputs: Shape (B, E).
+            conditioning: c of the gates, shape (B, I).
+            known: As a gate takes it, shape (B, 1).
+        """
+        hidden = inputs
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            hidden = norm(layer(hidden))
+            if self._before:
+                hidden = torch.relu(self._gated(number, hidden, conditioning, known))
+            else:
+                hidden = self._gated(number, torch.relu(hidden), conditioning, known)
+            hidden = self.dropout(hidden)
+        return self._gated(len(self.layers), self.output(hidden), conditioning, known)
+
+    def _gated(self, number: int, hidden: Tensor, conditioning: Tensor | None, known: Tensor | None) -> Tensor:
+        if number >= len(self.gates):
+            return hidden
+        gated: Tensor = self.gates[number](hidden, conditioning, known)
+        return gated

@@ -1,0 +1,296 @@
+"""Training of a ranking network: logistic loss of all tasks, early stopping on validation data.
+
+The tables of embeddings are large and a mini-batch meets few of their rows. AdamW moves them all in each step;
+``row_adam`` (``lhuc/row_optim.py``) moves the rows that took part, each with its own count of steps, in time that does
+not depend on the table's length. Everything else is trained by AdamW.
+
+After every epoch the whole state is written; a run that was killed goes on from there and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import CheckpointError, ScoreError
+from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.lhuc.row_optim import RowAdam
+from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
+from lhuc_asr.ppnet.batch import Batch
+from lhuc_asr.ppnet.embedding import Embeddings
+from lhuc_asr.ppnet.metrics import TaskMetrics, task_metrics
+from lhuc_asr.ppnet.model import RankingNetwork
+
+logger = logging.getLogger(__name__)
+
+
+class TrainerConfig(StrictModel):
+    """How a network is trained.
+
+    Attributes:
+        batch_size: Examples in a mini-batch.
+        epochs: At most so many passes over the training data.
+        patience: Training ends when so many epochs in a row were no better than the best before.
+        monitor: The validation figure that tells which epoch is better, its mean over the tasks.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW, on the matrices of the network and its gates.
+        embedding_optimizer: Of the tables of embeddings.
+        embedding_learning_rate: Theirs; None: the network's.
+        embedding_l2: L2 penalty on embeddings. With ``row_adam`` its gradient is added on rows that took part; with
+            ``adamw`` it is AdamW's weight decay, on all rows.
+    """
+
+    batch_size: int = Field(1024, ge=1)
+    epochs: int = Field(20, ge=1)
+    patience: int = Field(2, ge=1)
+    monitor: Literal["log_loss", "auc", "gauc"] = "auc"
+    learning_rate: float = Field(1e-3, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    embedding_optimizer: Literal["adamw", "row_adam"] = "row_adam"
+    embedding_learning_rate: float | None = Field(None, gt=0.0)
+    embedding_l2: float = Field(0.0, ge=0.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come.
+
+    Attributes:
+        epochs: That are done.
+        best_epoch: The best of them, counted from 1.
+        best: Its monitored figure, so turned that more is better.
+    """
+
+    epochs: int = 0
+    best_epoch: int = 0
+    best: float = -np.inf
+
+
+def train(
+    model: RankingNetwork,
+    training: Callable[[int], Iterable[Batch]],
+    validation: Callable[[], Iterable[Batch]],
+    config: TrainerConfig,
+    state_path: Path,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> RankingNetwork:
+    """Train until validation data shows no more progress, going on from ``state_path`` where it exists.
+
+    Args:
+        model: Untrained; trained in place.
+        training: From an epoch's number, counted from 0, to its mini-batches, the same in every run.
+        validation: Makes the batches that steer early stopping.
+        config: How.
+        state_path: Where the state is kept after every epoch.
+        seed: Of dropout and of whom the gates take for unseen.
+        device: Where the network runs.
+        on_epoch: Called with each epoch's figures.
+
+    Returns:
+        The network of the best epoch, in evaluation mode.
+
+    Raises:
+        CheckpointError: ``state_path`` belongs to another network, or training diverged.
+        ScoreError: There is nothing to train on, or the validation data does not define the monitored figure.
+    """
+    model.to(device)
+    optimizers = make_optimizers(model, config)
+    done, best = Progress(), dict[str, Tensor]()
+    if state_path.exists():
+        done, best = _restore(state_path, model, optimizers)
+        logger.info("training goes on after epoch %d", done.epochs)
+    while done.epochs < config.epochs and done.epochs - done.best_epoch < config.patience:
+        with stopwatch() as watch:
+            loss, examples = _epoch(model, optimizers, training(done.epochs), done.epochs, seed, device)
+        metrics = evaluate(model, validation(), device)
+        value = _monitored(metrics, config)
+        better = value > done.best
+        done = Progress(done.epochs + 1, done.epochs + 1 if better else done.best_epoch, max(value, done.best))
+        if better:
+            best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        _save(state_path, model, optimizers, done, best)
+        on_epoch(
+            {
+                "epoch": done.epochs,
+                "train_loss": round(loss, 5),
+                "validation": {label: asdict(figures) for label, figures in metrics.items()},
+                "best": better,
+                "seconds": round(watch.seconds, 2),
+                "examples_per_second": round(examples / watch.seconds),
+            }
+        )
+        logger.info(
+            "epoch %d: loss %.4f, validation %s %.4f%s (%.1f s, %.0f examples/s)",
+            done.epochs, loss, config.monitor, abs(value), ", the best so far" if better else "",
+            watch.seconds, examples / watch.seconds,
+        )  # fmt: skip
+    model.load_state_dict(best)
+    return model.eval()
+
+
+def evaluate(model: RankingNetwork, batches: Iterable[Batch], device: torch.device) -> dict[str, TaskMetrics]:
+    """Each task's figures, by the name of its label.
+
+    Holds a label, a probability and a user for each example in memory, 16 bytes with one task.
+
+    Raises:
+        ScoreError: There are no examples, or the network's output is not a number.
+    """
+    columns = [(batch.labels, predict(model, batch, device), batch.users) for batch in batches]
+    if not columns:
+        raise ScoreError("no examples to evaluate on: is the split empty?")
+    labels, probabilities, users = (torch.cat(parts).numpy() for parts in zip(*columns, strict=True))
+    return {
+        label: task_metrics(labels[:, task], probabilities[:, task], users)
+        for task, label in enumerate(model.schema.labels)
+    }
+
+
+def predict(model: RankingNetwork, batch: Batch, device: torch.device) -> Tensor:
+    """Probabilities of a batch, shape (B, tasks), on the CPU; leaves the network in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return torch.sigmoid(model(batch.to(device))).cpu()
+
+
+def make_optimizers(model: nn.Module, config: TrainerConfig) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers of a network, by names; tells its embeddings which kind of gradient they need."""
+    tables = embedding_tables(model, sparse=config.embedding_optimizer == "row_adam")
+    owned = {id(table) for table in tables}
+    network = [parameter for parameter in model.parameters() if id(parameter) not in owned]
+    rate = config.embedding_learning_rate or config.learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in network if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in network if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    if config.embedding_optimizer == "row_adam":
+        optimizers["rows"] = RowAdam(tables, rate, weight_decay=config.embedding_l2)
+    else:
+        groups.append({"params": tables, "lr": rate, "weight_decay": config.embedding_l2})
+    optimizers["network"] = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return optimizers
+
+
+def embedding_tables(model: nn.Module, sparse: bool) -> list[Tensor]:
+    """All tables of embeddings in a network, which from now on get sparse gradients or dense ones."""
+    tables: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, Embeddings | nn.Embedding):
+            module.sparse = sparse
+            tables += module.tables if isinstance(module, Embeddings) else [module.weight]
+    return tables
+
+
+def _epoch(
+    model: RankingNetwork,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    batches: Iterable[Batch],
+    epoch: int,
+    seed: int,
+    device: torch.device,
+) -> tuple[float, int]:
+    """One pass over the training data; returns the mean loss and the number of examples."""
+    model.train()
+    total, examples = torch.zeros((), device=device), 0
+    # Dropout and the share of unseen users draw from torch's generator: it is seeded for the epoch, and put back.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        for batch in progress(_trainable(batches, model), f"epoch {epoch + 1}"):
+            total += step(model, optimizers, batch.to(device)) * len(batch)
+            examples += len(batch)
+    if not examples:
+        raise ScoreError("no examples to train on: is the training split empty?")
+    loss = float(total) / examples
+    if not np.isfinite(loss):
+        raise CheckpointError(f"epoch {epoch + 1}: the loss is {loss}: training diverged, lower trainer.learning_rate")
+    return loss, examples
+
+
+def step(model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer], batch: Batch) -> Tensor:
+    """One update; returns the loss before it, nats an example, summed over the tasks."""
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    loss = functional.binary_cross_entropy_with_logits(model(batch), batch.labels) * batch.labels.shape[1]
+    loss.backward()
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return loss.detach()
+
+
+def _trainable(batches: Iterable[Batch], model: RankingNetwork) -> Iterator[Batch]:
+    """The batches without one of a single example, which has no variance, where that is needed to normalise."""
+    alone_is_useless = model.config.batch_norm
+    return (batch for batch in batches if len(batch) > 1 or not alone_is_useless)
+
+
+def _monitored(metrics: Mapping[str, TaskMetrics], config: TrainerConfig) -> float:
+    """The figure that early stopping follows: the larger, the better."""
+    values: list[float] = []
+    for label, figures in metrics.items():
+        value = getattr(figures, config.monitor)
+        if value is None:
+            raise ScoreError(
+                f"task {label!r}: the validation labels are all alike (for gauc: each user's are), so they define no "
+                f"{config.monitor}; give more validation data, or set trainer.monitor=log_loss"
+            )
+        values.append(value)
+    mean = float(np.mean(values))
+    return -mean if config.monitor == "log_loss" else mean
+
+
+def _save(
+    path: Path,
+    model: RankingNetwork,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    done: Progress,
+    best: Mapping[str, Tensor],
+) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for kind, optimizer in optimizers.items():
+        for name, parameter in model.named_parameters():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{kind}.{name}/{key}"] = torch.as_tensor(value)
+    save_tensors(path, tensors, {"progress": asdict(done), "network": model.description()})
+
+
+def _restore(
+    path: Path, model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer]
+) -> tuple[Progress, dict[str, Tensor]]:
+    tensors, description = load_tensors(path)
+    expected = model.description()
+    for part, value in expected.items():
+        if description.get("network", {}).get(part) != value:
+            raise CheckpointError(
+                f"{path}: the state of a network with another {part}; delete it to train from the start"
+            )
+    try:
+        model.load_state_dict(_named(tensors, "model."))
+        done = Progress(**description["progress"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete it to train from the start") from error
+    parameters = dict(model.named_parameters())
+    for kind, optimizer in optimizers.items():
+        for place, tensor in _named(tensors, f"{kind}.").items():
+            name, _, key = place.rpartition("/")
+            # Counts are kept as numbers by those optimizers that count in integers.
+            value = tensor.to(parameters[name].device) if tensor.is_floating_point() else int(tensor)
+            optimizer.state[parameters[name]][key] = value
+    return done, _named(tensors, "best.")
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
