@@ -20,6 +20,24 @@ class Bag:
     values: Tensor
     offsets: Tensor
 
+    @classmethod
+    def of_parts(cls, values: Tensor, starts: Tensor, lengths: Tensor) -> Bag:
+        """Parts of a row of categories, joined.
+
+        Args:
+            values: Shape (M,).
+            starts: Where each example's part begins, shape (B,).
+            lengths: How long it is, shape (B,).
+        """
+        offsets = lengths.cumsum(0) - lengths
+        positions = torch.arange(int(lengths.sum())) + (starts - offsets).repeat_interleave(lengths)
+        return cls(values[positions], offsets)
+
+    def take(self, examples: Tensor) -> Bag:
+        """Some of the examples, by their places, shape (b,)."""
+        ends = torch.cat([self.offsets[1:], torch.tensor([len(self.values)])])
+        return Bag.of_parts(self.values, self.offsets[examples], (ends - self.offsets)[examples])
+
     def to(self, device: torch.device) -> Bag:
         """The same on a device."""
         return Bag(self.values.to(device), self.offsets.to(device))
@@ -47,6 +65,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def take(self, examples: Tensor) -> Batch:
+        """Some of the examples, by their places, shape (b,)."""
+        return Batch(
+            {name: rows[examples] for name, rows in self.ids.items()},
+            {name: bag.take(examples) for name, bag in self.bags.items()},
+            {name: numbers[examples] for name, numbers in self.numbers.items()},
+            self.labels[examples],
+            self.users[examples],
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""

@@ -1,0 +1,130 @@
+"""One column of a file as the schema wants it: text, lists of text, or numbers; every cell is checked.
+
+A category is text, whatever the file holds: 7 in one file and "7" in another are the same user. There are no missing
+values: an empty cell, a null or NaN is an error that names the file, the row and the column; only a ``sequence`` or
+``multi`` feature may be empty, as an empty text or an empty list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.ppnet.schema import BAGS, FeatureConfig
+
+TEXTS = pa.list_(pa.string())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where cells come from: a file, a column, and how many of the file's rows are before them."""
+
+    path: Path
+    column: str
+    first_row: int = 0
+
+    def wrong(self, row: int, what: str) -> ExamplesError:
+        """The error of one cell, counted from 0 among these cells; messages count a file's rows from 1."""
+        return ExamplesError(f"{self.path}: row {self.first_row + row + 1}, column {self.column!r}: {what}")
+
+
+def check_type(place: Place, found: pa.DataType, feature: FeatureConfig | None) -> None:
+    """Whether a Parquet column can hold a feature, or, where it is None, a label.
+
+    Raises:
+        ExamplesError: It cannot.
+    """
+    if feature is None:
+        fits, wanted = _is_number(found) or pa.types.is_boolean(found), "0 and 1"
+    elif feature.kind == "number":
+        fits, wanted = _is_number(found), "numbers"
+    elif feature.kind in BAGS:
+        lists = pa.types.is_list(found) or pa.types.is_large_list(found)
+        fits = _is_category(found.value_type) if lists else _is_text(found)
+        wanted = f"lists of text or of integers, or text with {feature.separator!r} between the categories"
+    else:
+        fits, wanted = _is_category(found), "text or integers"
+    if not fits:
+        name = "the label" if feature is None else f"feature {feature.name!r} of kind {feature.kind}"
+        raise ExamplesError(f"{place.path}: column {place.column!r} holds {found}; {name} needs {wanted}")
+
+
+def read_cells(place: Place, column: pa.Array, feature: FeatureConfig | None) -> pa.Array:
+    """A column's cells, checked.
+
+    Args:
+        place: Where they come from.
+        column: What the file holds, of a type that fits; text, where the file is a CSV file.
+        feature: What they are; None: a label.
+
+    Returns:
+        Text for one category a cell, lists of text for several, float64 for numbers and labels.
+
+    Raises:
+        ExamplesError: A cell is missing, no number, not finite; a label is neither 0 nor 1.
+    """
+    _refuse(place, pc.is_null(column), "there is no value")
+    if feature is None:
+        labels = _numbers(place, column)
+        _refuse(place, pc.invert(pc.is_in(labels, pa.array([0.0, 1.0]))), "a label is 0 or 1, found {}", labels)
+        return labels
+    if feature.kind == "number":
+        return _numbers(place, column)
+    if feature.kind in BAGS:
+        return _lists(place, column, feature.separator)
+    texts = column.cast(pa.string())
+    _refuse(place, pc.equal(texts, ""), "there is no value")
+    return texts
+
+
+def _numbers(place: Place, column: pa.Array) -> pa.Array:
+    if _is_text(column.type):
+        column = pc.utf8_trim_whitespace(column)
+    try:
+        numbers = column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        for row, cell in enumerate(column):
+            try:
+                cell.cast(pa.float64())
+            except pa.ArrowInvalid as error:
+                raise place.wrong(row, f"{cell.as_py()!r} is no number") from error
+        raise
+    _refuse(place, pc.invert(pc.is_finite(numbers)), "{} is no finite number", numbers)
+    return numbers
+
+
+def _lists(place: Place, column: pa.Array, separator: str) -> pa.Array:
+    if _is_text(column.type):
+        nothing = pc.equal(column, "")
+        column = pc.if_else(nothing, pa.scalar([], TEXTS), pc.split_pattern(column.cast(pa.string()), separator))
+    lists = column.cast(TEXTS)
+    items = lists.flatten()
+    bad = pc.or_kleene(pc.is_null(items), pc.equal(items, ""))
+    if pc.any(bad).as_py():
+        row = pc.list_parent_indices(lists)[pc.index(pc.fill_null(bad, True), True).as_py()].as_py()
+        raise place.wrong(row, "one of the categories is empty")
+    return lists
+
+
+def _refuse(place: Place, bad: pa.Array, what: str, cells: pa.Array | None = None) -> None:
+    row = pc.index(bad, True).as_py()
+    if row >= 0:
+        raise place.wrong(row, what if cells is None else what.format(cells[row].as_py()))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_category(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return _is_text(kind) or bool(pa.types.is_integer(kind))

@@ -1,0 +1,85 @@
+"""Examples from files to mini-batches, streamed and shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lhuc_asr.ppnet.batch import Bag, Batch
+from lhuc_asr.ppnet.reader import Reader
+from lhuc_asr.ppnet.schema import BAGS, FeatureConfig, Schema
+from lhuc_asr.ppnet.vocabulary import Vocabularies, flat, hashes
+
+# Rows that are mixed with each other; with ten features some 30 MB.
+BLOCK = 131_072
+
+
+class Examples:
+    """The examples of some files, by a schema and its vocabularies.
+
+    Args:
+        paths: ``.csv`` and ``.parquet`` files; together they are one table.
+        schema: What they hold.
+        vocabularies: Fitted on training data.
+        labelled: Whether the labels are read too.
+
+    Raises:
+        ExamplesError: As ``Reader`` does.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], schema: Schema, vocabularies: Vocabularies, labelled: bool = True
+    ) -> None:
+        self._reader = Reader(paths, schema, labelled)
+        self._schema = schema
+        self._vocabularies = vocabularies
+        self._labels = schema.labels if labelled else ()
+
+    def batches(self, size: int, seed: int | Sequence[int] | None = None, block: int = BLOCK) -> Iterator[Batch]:
+        """All examples once, in mini-batches; the last one may be smaller.
+
+        Args:
+            size: Examples in a mini-batch, B.
+            seed: Of the order, such as (seed, epoch): the same gives the same batches. None: the files' order.
+            block: Examples that are in memory and mixed with each other; rounded down to whole mini-batches.
+
+        Raises:
+            ExamplesError: A cell is not what the schema says.
+        """
+        generator = None if seed is None else np.random.default_rng(seed)
+        for table in self._reader.blocks(max(size, block - block % size), generator):
+            whole = self._encode(table)
+            order = np.arange(len(whole)) if generator is None else generator.permutation(len(whole))
+            for rows in torch.from_numpy(order).split(size):
+                yield whole.take(rows)
+
+    def _encode(self, table: pa.Table) -> Batch:
+        """A block of rows as one batch."""
+        ids, bags, numbers = {}, {}, {}
+        for feature in self._schema.features:
+            column = table.column(feature.name).combine_chunks()
+            if feature.kind == "number":
+                standard = self._vocabularies.numbers[feature.name]
+                numbers[feature.name] = torch.from_numpy(standard.of(column.to_numpy()).astype(np.float32))
+            elif feature.kind in BAGS:
+                bags[feature.name] = self._bag(feature, column)
+            else:
+                ids[feature.name] = torch.from_numpy(self._vocabularies.encode(str(feature.table), column))
+        labels = [torch.from_numpy(table.column(name).to_numpy().astype(np.float32)) for name in self._labels]
+        return Batch(
+            ids,
+            bags,
+            numbers,
+            torch.stack(labels, dim=1) if labels else torch.empty(table.num_rows, 0),
+            torch.from_numpy(hashes(table.column(self._schema.user).combine_chunks())),
+        )
+
+    def _bag(self, feature: FeatureConfig, lists: pa.ListArray) -> Bag:
+        rows = torch.from_numpy(self._vocabularies.encode(str(feature.table), flat(lists)))
+        lengths = torch.from_numpy(lists.value_lengths().to_numpy().astype(np.int64))
+        kept = lengths.clamp(max=feature.max_length)
+        return Bag.of_parts(rows, lengths.cumsum(0) - kept, kept)  # the latest come last

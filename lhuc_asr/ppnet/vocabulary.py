@@ -1,0 +1,192 @@
+"""What training data says of the features: which categories there are, and where the numbers lie.
+
+Each table of embeddings has a row a category, the most frequent first, from row 1; row 0 stands for every category
+that training has not seen, or seen too seldom. A hashed feature needs no vocabulary: its categories fall into rows 1
+to its number of buckets, where two of them may meet. Numbers are brought to mean 0 and deviation 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lhuc_asr.base.atomic import read_json, write_json
+from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.ppnet.schema import Schema
+
+UNSEEN = 0
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and standard deviation of a number in training."""
+
+    mean: float
+    deviation: float
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """Standardised; a number that never varied in training becomes its distance from that one value."""
+        return (numbers - self.mean) / (self.deviation or 1.0)
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """Fitted once, on training data, and saved with the model.
+
+    Attributes:
+        categories: The row of each category, by the name of the feature that owns the table.
+        buckets: Number of rows of each hashed table, without row 0.
+        numbers: Of each number, by its name.
+    """
+
+    categories: dict[str, dict[str, int]]
+    buckets: dict[str, int]
+    numbers: dict[str, Standard]
+
+    @classmethod
+    def fit(cls, blocks: Iterable[pa.Table], schema: Schema) -> Vocabularies:
+        """Count the categories and measure the numbers, in one pass over training data.
+
+        Args:
+            blocks: As ``Reader.blocks`` gives them.
+            schema: What they hold.
+        """
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        sums = {feature.name: _Sums() for feature in schema.features if feature.kind == "number"}
+        fitted = [feature for feature in schema.features if feature.table]
+        hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
+        for block in blocks:
+            for feature in fitted:
+                if feature.table not in hashed:
+                    _count(block.column(feature.name), counts[str(feature.table)])
+            for name, found in sums.items():
+                found.add(block.column(name).to_numpy())
+        categories = {
+            feature.name: _rows(counts[feature.name], feature.min_count)
+            for feature in schema.tables
+            if feature.name not in hashed
+        }
+        return cls(categories, hashed, {name: found.standard() for name, found in sums.items()})
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Number of rows of each table of embeddings, row 0 included, by the feature that owns it."""
+        sizes = {name: len(rows) for name, rows in self.categories.items()}
+        return {name: size + 1 for name, size in (sizes | self.buckets).items()}
+
+    def encode(self, table: str, categories: pa.Array) -> np.ndarray:
+        """Rows of a table of embeddings.
+
+        Args:
+            table: The feature that owns it.
+            categories: Text, shape (N,).
+
+        Returns:
+            Shape (N,), int64.
+        """
+        buckets = self.buckets.get(table)
+        if buckets is not None:
+            return _by_category(categories, lambda category: 1 + category_hash(category) % buckets)
+        rows = self.categories[table]
+        return _by_category(categories, lambda category: rows.get(category, UNSEEN))
+
+    def save(self, path: Path) -> None:
+        """Write JSON, whole or not at all."""
+        content = {
+            "categories": {name: list(rows) for name, rows in self.categories.items()},
+            "buckets": self.buckets,
+            "numbers": {name: [found.mean, found.deviation] for name, found in self.numbers.items()},
+        }
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: Path, schema: Schema) -> Vocabularies:
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: It is damaged, or was fitted to another schema.
+        """
+        try:
+            content: dict[str, Any] = read_json(path)
+            vocabularies = cls(
+                {
+                    name: {str(category): row for row, category in enumerate(found, start=1)}
+                    for name, found in content["categories"].items()
+                },
+                {name: int(buckets) for name, buckets in content["buckets"].items()},
+                {
+                    name: Standard(float(mean), float(deviation))
+                    for name, (mean, deviation) in content["numbers"].items()
+                },
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: not the vocabularies of a schema: {error}") from error
+        hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
+        plain = {feature.name for feature in schema.tables} - set(hashed)
+        numbers = {feature.name for feature in schema.features if feature.kind == "number"}
+        wanted = (plain, hashed, numbers)
+        if wanted != (set(vocabularies.categories), vocabularies.buckets, set(vocabularies.numbers)):
+            raise CheckpointError(f"{path}: fitted to another schema; its features differ in name, kind or buckets")
+        return vocabularies
+
+
+def category_hash(category: str) -> int:
+    """A number below 2^63 that is the same on every machine and in every run, unlike Python's own hash."""
+    return int.from_bytes(hashlib.blake2b(category.encode(), digest_size=8).digest()) >> 1
+
+
+def hashes(categories: pa.Array) -> np.ndarray:
+    """``category_hash`` of each, shape (N,), int64."""
+    return _by_category(categories, category_hash)
+
+
+def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column in one piece, its lists joined to one."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return whole.flatten() if pa.types.is_list(whole.type) else whole
+
+
+def _by_category(categories: pa.Array, row: Callable[[str], int]) -> np.ndarray:
+    # Once a category, not once a cell.
+    encoded = categories.dictionary_encode()
+    rows = np.array([row(category) for category in encoded.dictionary.to_pylist()], dtype=np.int64)
+    found: np.ndarray = rows[encoded.indices.to_numpy(zero_copy_only=False)]
+    return found
+
+
+def _count(column: pa.ChunkedArray, counts: Counter[str]) -> None:
+    found = pc.value_counts(flat(column))
+    counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+
+
+def _rows(counts: Counter[str], min_count: int) -> dict[str, int]:
+    # The name breaks ties: the order of the training rows shall not matter.
+    kept = sorted((-count, category) for category, count in counts.items() if count >= min_count)
+    return {category: row for row, (_, category) in enumerate(kept, start=1)}
+
+
+class _Sums:
+    """Mean and squared deviations of a stream of numbers (Chan, Golub and LeVeque 1979): exact at any offset."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, numbers: np.ndarray) -> None:
+        count = self._count + len(numbers)
+        mean = float(numbers.mean())
+        step = mean - self._mean
+        self._squares += float(((numbers - mean) ** 2).sum()) + step**2 * self._count * len(numbers) / count
+        self._mean += step * len(numbers) / count
+        self._count = count
+
+    def standard(self) -> Standard:
+        return Standard(self._mean, math.sqrt(self._squares / max(1, self._count)))

@@ -1,0 +1,192 @@
+"""Files are read whole, in blocks, or refused with file, row and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.ppnet.reader import Reader
+from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+
+SCHEMA = Schema(
+    features=(
+        FeatureConfig(name="user", kind="id"),
+        FeatureConfig(name="age", kind="number"),
+        FeatureConfig(name="genres", kind="multi"),
+    ),
+    labels=("click",),
+    user="user",
+)
+COLUMNS: dict[str, list[Any]] = {
+    "user": ["7", "8", "7"],
+    "age": [20.5, -3.0, 1e3],
+    "genres": [["Drama", "War"], [], ["War"]],
+    "click": [1, 0, 1],
+}
+CSV = "click,ignored,genres,user,age\n1,x,Drama|War,7,20.5\n0,,,8, -3\n1,z,War,7,1e3\n"
+
+
+def parquet(path: Path, row_group_size: int = 2, **changed: Any) -> Path:
+    pq.write_table(pa.table(COLUMNS | changed), path, row_group_size=row_group_size)
+    return path
+
+
+def text(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def read(*paths: Path, rows: int = 100, labelled: bool = True) -> dict[str, list[Any]]:
+    return pa.concat_tables(Reader(paths, SCHEMA, labelled).blocks(rows)).to_pydict()
+
+
+def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
+    assert read(text(tmp_path / "a.csv", CSV)) == COLUMNS
+    assert read(parquet(tmp_path / "a.parquet")) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("user", pa.array([7, 8, 7])),
+        ("user", pa.array(["7", "8", "7"]).dictionary_encode()),
+        ("user", pa.array(["7", "8", "7"], pa.large_string())),
+        ("genres", pa.array(["Drama|War", "", "War"])),
+        ("genres", pa.array([["Drama", "War"], [], ["War"]], pa.large_list(pa.large_string()))),
+        ("click", pa.array([True, False, True])),
+        ("click", pa.array([1.0, 0.0, 1.0])),
+    ],
+)
+def test_a_parquet_file_may_hold_the_same_in_other_types(column: str, cells: pa.Array, tmp_path: Path) -> None:
+    assert read(parquet(tmp_path / "a.parquet", **{column: cells})) == COLUMNS
+
+
+def test_without_labels_the_files_need_not_have_any(tmp_path: Path) -> None:
+    found = read(text(tmp_path / "a.csv", "user,age,genres\n7,1,War\n"), labelled=False)
+    assert found == {"user": ["7"], "age": [1.0], "genres": [["War"]]}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 7, 100])
+def test_blocks_are_of_the_size_that_is_asked_for(rows: int, tmp_path: Path) -> None:
+    """Whatever the sizes of the files and of their row groups."""
+    paths = []
+    for index, count in enumerate([5, 1, 12]):
+        columns = {name: (cells * count)[:count] for name, cells in COLUMNS.items()}
+        columns["age"] = [100.0 * index + row for row in range(count)]
+        paths.append(parquet(tmp_path / f"{index}.parquet", row_group_size=5, **columns))
+    blocks = list(Reader(paths, SCHEMA).blocks(rows))
+    assert [block.num_rows for block in blocks] == [rows] * (18 // rows) + [18 % rows] * (18 % rows > 0)
+    ages = pa.concat_tables(blocks)["age"].to_pylist()
+    assert ages == [0, 1, 2, 3, 4, 100, *range(200, 212)]
+    drawn = list(Reader(paths, SCHEMA).blocks(rows, np.random.default_rng(3)))
+    shuffled = pa.concat_tables(drawn)["age"].to_pylist()
+    assert shuffled != ages
+    assert sorted(shuffled) == ages
+
+
+WRONG_TYPES = [
+    ("user", [0.5, 1.0, 2.0], "'user' holds double; feature 'user' of kind id needs text or integers"),
+    ("age", ["1", "2", "3"], "'age' holds string; feature 'age' of kind number needs numbers"),
+    ("genres", [1, 2, 3], "'genres' holds int64; feature 'genres' of kind multi needs lists"),
+    ("click", ["1", "0", "1"], "'click' holds string; the label needs 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("column", "cells", "message"), WRONG_TYPES)
+def test_a_parquet_column_of_another_type_is_refused_unread(
+    column: str, cells: list[Any], message: str, tmp_path: Path
+) -> None:
+    path = parquet(tmp_path / "a.parquet", **{column: cells})
+    with pytest.raises(ExamplesError, match=message) as caught:
+        Reader([path], SCHEMA)
+    assert str(caught.value).startswith(f"{path}: column ")
+
+
+WRONG_CELLS = [
+    ("user", ["7", "8", None], "there is no value"),
+    ("user", ["7", "8", ""], "there is no value"),
+    ("age", [1.0, 2.0, float("nan")], "nan is no finite number"),
+    ("age", [1.0, 2.0, float("-inf")], "-inf is no finite number"),
+    ("age", [1.0, 2.0, None], "there is no value"),
+    ("genres", [["War"], [], ["War", None]], "one of the categories is empty"),
+    ("genres", [["War"], [], ["", "War"]], "one of the categories is empty"),
+    ("genres", [["War"], [], None], "there is no value"),
+    ("click", [0, 1, 2], "a label is 0 or 1, found 2.0"),
+    ("click", [0.0, 1.0, 0.5], "a label is 0 or 1, found 0.5"),
+    ("click", [0.0, 1.0, float("nan")], "nan is no finite number"),
+    ("click", [0, 1, None], "there is no value"),
+]
+
+
+@pytest.mark.parametrize(("column", "cells", "message"), WRONG_CELLS)
+def test_a_bad_cell_is_named(column: str, cells: list[Any], message: str, tmp_path: Path) -> None:
+    """The third row, which is the first of the second row group."""
+    path = parquet(tmp_path / "a.parquet", **{column: cells})
+    with pytest.raises(ExamplesError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: row 3, column {column!r}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,x,War,7,old", "row 4, column 'age': 'old' is no number"),
+        ("1,x,War,7,", "row 4, column 'age': '' is no number"),
+        ("1,x,War,7,NaN", "row 4, column 'age': nan is no finite number"),
+        ("1,x,War,,1", "row 4, column 'user': there is no value"),
+        ("1,x,War||Drama,7,1", "row 4, column 'genres': one of the categories is empty"),
+        ("yes,x,War,7,1", "row 4, column 'click': 'yes' is no number"),
+        ("2,x,War,7,1", "row 4, column 'click': a label is 0 or 1, found 2.0"),
+    ],
+)
+def test_a_bad_cell_of_a_csv_file_is_named(line: str, message: str, tmp_path: Path) -> None:
+    path = text(tmp_path / "a.csv", f"{CSV}{line}\n")
+    with pytest.raises(ExamplesError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "not a CSV file: Empty CSV file"),
+        ("a.csv", "click,genres,user,age\n", "there is no row below the names"),
+        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is not there; found click, genres, user"),
+        ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' is there twice"),
+        ("a.csv", "click,genres,user,age\n1,War,7,1\n1,War,7\n", "Row #3: Expected 4 columns, got 3"),
+        ("a.parquet", "PAR1", "not a Parquet file"),
+        ("a.txt", CSV, "read from .csv and .parquet files"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
+    path = text(tmp_path / name, content)
+    with pytest.raises(ExamplesError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_files_that_hold_nothing_are_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pa.table(COLUMNS).slice(0, 0), empty)
+    with pytest.raises(ExamplesError, match=r"empty\.parquet: there is no row in it"):
+        Reader([empty], SCHEMA)
+    with pytest.raises(ExamplesError, match=r"gone\.csv: no such file"):
+        Reader([tmp_path / "gone.csv"], SCHEMA)
+    with pytest.raises(ExamplesError, match="no file of examples"):
+        Reader([], SCHEMA)
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    """Its footer says what is there; the data is damaged."""
+    path = parquet(tmp_path / "a.parquet")
+    content = bytearray(path.read_bytes())
+    content[4:40] = bytes(36)
+    path.write_bytes(content)
+    with pytest.raises(ExamplesError, match="cannot be read after row 0"):
+        read(path)
