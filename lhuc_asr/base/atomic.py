@@ -5,6 +5,7 @@ Also the two formats that every room shares: JSON and JSON lines.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -114,6 +115,16 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise DamagedFileError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
             yield row
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as 64 hex digits.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync(path: Path) -> None:

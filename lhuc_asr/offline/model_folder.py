@@ -13,7 +13,6 @@ An experiment's folder holds the same files at other places; ``ModelFiles`` says
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Literal
 from pydantic import Field
 
 from lhuc_asr.adapt.methods import MethodConfig
-from lhuc_asr.base.atomic import DamagedFileError, atomic_folder, read_json, write_json
+from lhuc_asr.base.atomic import DamagedFileError, atomic_folder, read_json, sha256_of, write_json
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE
@@ -110,7 +109,7 @@ class ModelFiles:
         Raises:
             FileNotFoundError: One is missing.
         """
-        return {name: _sha256(path) for name, path in self.by_name.items()}
+        return {name: sha256_of(path) for name, path in self.by_name.items()}
 
 
 def export(description: ModelDescription, files: ModelFiles, out: Path) -> None:
@@ -157,8 +156,3 @@ def read_exported(folder: Path) -> tuple[ModelDescription, ModelFiles]:
     if wrong:
         raise ExperimentError(f"{folder / wrong[0]}: not the file that was exported; copy the folder again")
     return description, files
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

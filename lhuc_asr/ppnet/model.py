@@ -12,10 +12,10 @@ gradient, so that a gate learns its own weights and ids and leaves the shared em
              a tower(E') for each task, each layer times a gate of (P, sg(E'))
 
 Source: J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior
-Information", KDD 2023 (arXiv 2302.01115), equations 3 to 9. In all but pepnet the tasks share the hidden layers.
+Information", KDD 2023 (arXiv 2302.01115). In all but pepnet the tasks share the hidden layers.
 
-Before training every gate is 1: ppnet and film give the outputs of dnn, bit for bit, where they were drawn from one
-seed, and pepnet those of dnn too where there is one task. A user of row 0, unseen in training, has these neutral gates
+Before training every gate is 1: film, simple and ppnet give the outputs of dnn, bit for bit, where they were drawn
+from one seed, and so does pepnet where there is one task. A user of row 0, unseen in training, has these neutral gates
 also after it; the gates of pepnet's embeddings know domains, not users, and do not change for him.
 """
 
@@ -39,13 +39,13 @@ from lhuc_asr.ppnet.tower import GateConfig, Tower, TowerConfig
 ModelKind = Literal["dnn", "concat", "film", "simple", "ppnet", "pepnet"]
 
 # What a kind has no use for, of the network's own options and of its gates'.
-USELESS: dict[str, tuple[set[str], set[str]]] = {
-    "dnn": ({"gate"}, set()),
-    "concat": ({"gate"}, set()),
-    "film": (set(), {"scale"}),
-    "simple": ({"batch_norm", "dropout"}, {"hidden", "position", "output"}),
-    "ppnet": (set(), set()),
-    "pepnet": (set(), set()),
+USELESS: dict[ModelKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "dnn": (("gate",), ()),
+    "concat": (("gate",), ()),
+    "film": ((), ("scale",)),
+    "simple": (("batch_norm", "dropout"), ("hidden", "position", "output")),
+    "ppnet": ((), ()),
+    "pepnet": ((), ()),
 }
 
 
@@ -63,7 +63,9 @@ class RankingConfig(TowerConfig):
     @model_validator(mode="after")
     def _options_fit_the_kind(self) -> Self:
         own, gates = USELESS[self.kind]
-        given = sorted(self.model_fields_set & own) + sorted(f"gate.{n}" for n in self.gate.model_fields_set & gates)
+        default = type(self).model_construct()
+        given = [name for name in own if getattr(self, name) != getattr(default, name)]
+        given += [f"gate.{name}" for name in gates if getattr(self.gate, name) != getattr(default.gate, name)]
         if given:
             raise ValueError(f"{', '.join(given)} would do nothing in a network of kind {self.kind!r}; leave it out")
         return self

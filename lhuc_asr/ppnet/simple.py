@@ -45,13 +45,14 @@ class SimplePPNet(nn.Module):
     ) -> None:
         super().__init__()
         self.unseen_user = unseen_user
-        self.fcs = nn.ModuleList(linear(*widths, generator) for widths in pairwise([feature_dim, *hidden_units]))
-        self.final = linear(hidden_units[-1], tasks, generator)
         self.user_embedding = nn.Embedding(user_num, user_emb_dim, padding_idx=unseen_user)
+        self.fcs = nn.ModuleList(linear(*widths, generator) for widths in pairwise([feature_dim, *hidden_units]))
+        self.lhuc_layers = nn.ModuleList(LHUCLayer(units, user_emb_dim, scaling_func) for units in hidden_units)
+        self.final = linear(hidden_units[-1], tasks, generator)
+        # After the network itself, which is therefore the same as without users.
         nn.init.normal_(self.user_embedding.weight, generator=generator)
         if unseen_user is not None:
             nn.init.zeros_(self.user_embedding.weight[unseen_user])
-        self.lhuc_layers = nn.ModuleList(LHUCLayer(units, user_emb_dim, scaling_func) for units in hidden_units)
 
     def forward(self, dense_features: Tensor, user_ids: Tensor) -> Tensor:
         """Probabilities, shape (B, tasks), of features, shape (B, D), and users, shape (B,), int64."""

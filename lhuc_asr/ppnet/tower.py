@@ -31,14 +31,14 @@ class GateConfig(StrictModel):
         position: A gate's place, relative to the activation.
         output: Whether the logits have a gate as well.
         unseen_share: Of the training examples so many, drawn at random, are taken for an unseen user's, so that the
-            network learns to do without the gates.
+            network learns to do without the gates, as with the share of speaker-independent data in SAT-LHUC.
     """
 
     scale: Literal["2sigmoid", "sigmoid", "exp", "identity"] = "2sigmoid"
     hidden: int | None = Field(32, ge=1)
     position: Literal["after", "before"] = "after"
     output: bool = False
-    unseen_share: float = Field(0.0, ge=0.0, lt=1.0)
+    unseen_share: float = Field(0.1, ge=0.0, lt=1.0)
 
 
 class TowerConfig(StrictModel):

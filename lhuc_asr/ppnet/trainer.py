@@ -108,8 +108,9 @@ def train(
     model.to(device)
     optimizers = make_optimizers(model, config)
     done, best = Progress(), dict[str, Tensor]()
+    identity = _identity(model, config, seed)
     if state_path.exists():
-        done, best = _restore(state_path, model, optimizers)
+        done, best = _restore(state_path, model, optimizers, identity)
         logger.info("training goes on after epoch %d", done.epochs)
     while done.epochs < config.epochs and done.epochs - done.best_epoch < config.patience:
         with stopwatch() as watch:
@@ -120,13 +121,14 @@ def train(
         done = Progress(done.epochs + 1, done.epochs + 1 if better else done.best_epoch, max(value, done.best))
         if better:
             best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        _save(state_path, model, optimizers, done, best)
+        _save(state_path, model, optimizers, done, best, identity)
         on_epoch(
             {
                 "epoch": done.epochs,
                 "train_loss": round(loss, 5),
                 "validation": {label: asdict(figures) for label, figures in metrics.items()},
                 "best": better,
+                "examples": examples,
                 "seconds": round(watch.seconds, 2),
                 "examples_per_second": round(examples / watch.seconds),
             }
@@ -251,12 +253,19 @@ def _monitored(metrics: Mapping[str, TaskMetrics], config: TrainerConfig) -> flo
     return -mean if config.monitor == "log_loss" else mean
 
 
+def _identity(model: RankingNetwork, config: TrainerConfig, seed: int) -> dict[str, Any]:
+    """What a state belongs to. How long to train may change from one run to the next."""
+    trainer = config.model_dump(mode="json", exclude={"epochs", "patience"})
+    return {"seed": seed, **{f"trainer.{name}": value for name, value in trainer.items()}, **model.description()}
+
+
 def _save(
     path: Path,
     model: RankingNetwork,
     optimizers: Mapping[str, torch.optim.Optimizer],
     done: Progress,
     best: Mapping[str, Tensor],
+    identity: Mapping[str, Any],
 ) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
@@ -264,19 +273,20 @@ def _save(
         for name, parameter in model.named_parameters():
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{kind}.{name}/{key}"] = torch.as_tensor(value)
-    save_tensors(path, tensors, {"progress": asdict(done), "network": model.description()})
+    save_tensors(path, tensors, {"progress": asdict(done), "identity": identity})
 
 
 def _restore(
-    path: Path, model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer]
+    path: Path,
+    model: RankingNetwork,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    identity: Mapping[str, Any],
 ) -> tuple[Progress, dict[str, Tensor]]:
     tensors, description = load_tensors(path)
-    expected = model.description()
-    for part, value in expected.items():
-        if description.get("network", {}).get(part) != value:
-            raise CheckpointError(
-                f"{path}: the state of a network with another {part}; delete it to train from the start"
-            )
+    found = description.get("identity", {})
+    for part, value in identity.items():
+        if found.get(part) != value:
+            raise CheckpointError(f"{path}: the state of a run with another {part}; delete it to train from the start")
     try:
         model.load_state_dict(_named(tensors, "model."))
         done = Progress(**description["progress"])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from lhuc_asr.base.errors import ConfigError, SpeakerError
-from lhuc_asr.lhuc import attach, frozen
+from lhuc_asr.lhuc import RowAdam, attach, frozen
 
 SPEAKERS = [f"s{number:02}" for number in range(30)]
 OPTIONS = {
@@ -236,3 +236,23 @@ def test_errors(mlp, randn):
     dense.backward()
     with pytest.raises(ConfigError, match=r"dense gradient of shape \(3, 8\)"):
         bank.optimizer("sgd").step()
+
+
+def test_tables_of_embeddings_are_moved_as_a_banks_rows_are():
+    """By Adam on each row alone: the rows of a table take the steps that tables of one row would."""
+    batches = [[1, 3], [3, 3, 2], [1], [2, 3]]
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    start, target = table.weight.detach().clone(), torch.arange(10.0).reshape(5, 2)
+    optimizer = RowAdam(table.parameters(), lr=0.1)
+    alone = {row: torch.nn.Parameter(start[row].clone()) for row in range(5)}
+    adams = {row: torch.optim.Adam([parameter], lr=0.1) for row, parameter in alone.items()}
+    for rows in batches:
+        optimizer.zero_grad()
+        (table(torch.tensor(rows)) - target[rows]).square().sum().backward()
+        optimizer.step()
+        for row in set(rows):
+            adams[row].zero_grad()
+            (rows.count(row) * (alone[row] - target[row]).square().sum()).backward()
+            adams[row].step()
+    torch.testing.assert_close(table.weight, torch.stack([alone[row] for row in range(5)]))
+    assert torch.equal(table.weight[[0, 4]], start[[0, 4]])

@@ -24,6 +24,7 @@ def test_every_kind_gives_a_logit_a_task_and_trains_all_it_has(kind, make_networ
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
+        ("simple", {}),
         ("ppnet", {"gate": {"scale": "exp", "hidden": None}}),
         ("ppnet", {"gate": {"scale": "identity"}}),
         ("pepnet", {"gate": {"scale": "exp"}}),
@@ -52,12 +53,12 @@ def test_gates_send_no_gradient_to_the_shared_embeddings(kind, make_network, mak
     """Bit for bit the gradient that they have where the gates read a copy that no gradient can reach."""
     batch = make_batch()
 
-    def gradients(network, conditioning_of=None):
+    def gradients(network):
         network.zero_grad()
         functional.binary_cross_entropy_with_logits(network(batch), batch.labels).backward()
         return [parameter.grad.clone() for parameter in network.shared.parameters()]
 
-    network = make_network(kind, scatter=0.3)
+    network = make_network(kind, scatter=0.3).eval()
     found = gradients(network)
 
     gates = [m for name, m in network.named_modules() if name == "epnet" or name.split(".")[-2:-1] == ["gates"]]
@@ -128,13 +129,13 @@ def reference(network, batch, tower):
 
 
 def test_ppnet_is_its_equations(make_network, make_batch):
-    network, batch = make_network("ppnet", scatter=0.3), make_batch()
+    network, batch = make_network("ppnet", scatter=0.3).eval(), make_batch()
     torch.testing.assert_close(network(batch), reference(network, batch, network.tower))
     assert isinstance(network, PPNet)
 
 
 def test_pepnet_is_its_equations(make_network, make_batch):
-    network, batch = make_network("pepnet", scatter=0.3), make_batch()
+    network, batch = make_network("pepnet", scatter=0.3).eval(), make_batch()
     assert isinstance(network, PEPNet)
     expected, embeddings = network(batch), network.shared(batch)
     c = torch.cat([network.domain(batch), embeddings], 1)

@@ -1,0 +1,117 @@
+"""The scoring function of a ranking network, exported: a file that serves without this package.
+
+    scoring = torch.export.load("scoring.pt2").module()
+    probabilities = scoring(ids, bags, numbers)         (B, tasks)
+
+    ids        {feature: rows (B,) int64}
+    bags       {feature: {"values": rows (N,) int64, "offsets": (B,) int64}}, as torch.nn.EmbeddingBag takes them
+    numbers    {feature: standardised (B,) float32}
+
+Rows are those of the vocabularies. B and each N may differ from call to call.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.utils._pytree import tree_map
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.ppnet.batch import Bag, Batch
+from lhuc_asr.ppnet.model import RankingNetwork
+from lhuc_asr.ppnet.schema import BAGS, Schema
+
+# The exported function may be off by so much, as other kernels add in another order.
+TOLERANCE = 1e-5
+# Examples of the trial batch: any number but 0 and 1, which torch.export takes for special.
+TRIAL = 7
+
+BagInputs = dict[str, dict[str, Tensor]]
+
+
+class Scoring(nn.Module):
+    """A network as a function of plain tensors to probabilities."""
+
+    def __init__(self, network: RankingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: dict[str, Tensor], bags: BagInputs, numbers: dict[str, Tensor]) -> Tensor:
+        """Probabilities, shape (B, tasks); the inputs as this module's description says."""
+        unused = torch.empty(0)  # a score depends on neither labels nor the grouping of GAUC
+        cells = {name: Bag(bag["values"], bag["offsets"]) for name, bag in bags.items()}
+        return torch.sigmoid(self.network(Batch(ids, cells, numbers, unused, unused)))
+
+
+def scoring_inputs(batch: Batch) -> tuple[dict[str, Tensor], BagInputs, dict[str, Tensor]]:
+    """A batch as the scoring function takes it."""
+    bags = {name: {"values": bag.values, "offsets": bag.offsets} for name, bag in batch.bags.items()}
+    return batch.ids, bags, batch.numbers
+
+
+def export_scoring(network: RankingNetwork, path: Path) -> None:
+    """Write the scoring function of a network, whole or not at all, and hold it against the network itself.
+
+    Args:
+        network: Trained.
+        path: A ``.pt2`` file.
+
+    Raises:
+        CheckpointError: What was written, read back, gives other probabilities than the network.
+    """
+    scoring = Scoring(copy.deepcopy(network).cpu().eval())
+    trial = scoring_inputs(trial_batch(network.schema, network.rows, TRIAL))
+    # The first dimension of every tensor may differ from call to call.
+    sizes = tree_map(lambda tensor: {0: Dim.DYNAMIC}, trial)
+    program = torch.export.export(scoring, trial, dynamic_shapes=sizes)
+    program.example_inputs = None  # they would be written as a pickle
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            torch.export.save(program, file)
+        check_scoring(network, temporary)
+
+
+def check_scoring(network: RankingNetwork, path: Path) -> None:
+    """Hold an exported scoring function against its network, on batches of other sizes than it was exported with.
+
+    Raises:
+        CheckpointError: A probability differs by more than ``TOLERANCE``.
+    """
+    scoring = Scoring(copy.deepcopy(network).cpu().eval())
+    with path.open("rb") as file, warnings.catch_warnings():
+        # The reader makes tensors of memory that it must not write to, and does not.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        exported = torch.export.load(file).module()
+    with torch.no_grad():
+        for examples in (1, 10 * TRIAL):
+            inputs = scoring_inputs(trial_batch(network.schema, network.rows, examples))
+            error = float((exported(*inputs) - scoring(*inputs)).abs().max())
+            if not error <= TOLERANCE:
+                raise CheckpointError(
+                    f"{path}: the exported scoring function is off by {error:.2g} from the network, expected at most "
+                    f"{TOLERANCE}; export it again"
+                )
+
+
+def trial_batch(schema: Schema, rows: Mapping[str, int], examples: int) -> Batch:
+    """Examples drawn at random, row 0 and empty cells among them."""
+    generator = torch.Generator().manual_seed(examples)
+    ids, bags, numbers = {}, {}, {}
+    for feature in schema.features:
+        if feature.kind == "number":
+            numbers[feature.name] = torch.randn(examples, generator=generator)
+        elif feature.kind in BAGS:
+            lengths = torch.randint(4, (examples,), generator=generator)
+            lengths[0] = 2  # not all are empty
+            values = torch.randint(rows[str(feature.table)], (int(lengths.sum()),), generator=generator)
+            bags[feature.name] = Bag(values, lengths.cumsum(0) - lengths)
+        else:
+            ids[feature.name] = torch.randint(rows[str(feature.table)], (examples,), generator=generator)
+    return Batch(ids, bags, numbers, torch.empty(examples, 0), torch.zeros(examples, dtype=torch.int64))
