@@ -19,6 +19,7 @@ from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.export import export
 from lhuc_asr.cli.info import info
+from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.run import run
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
@@ -36,6 +37,7 @@ app = typer.Typer(
 for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
+app.add_typer(ppnet, name="ppnet")
 
 # The exit status that typer makes of Ctrl-C, as shells do: 128 and the signal's number.
 INTERRUPTED = 130

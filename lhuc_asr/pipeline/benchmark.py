@@ -75,7 +75,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
         points = [point for split in splits for point in _points(layout, split, variants, config.seed)]
         folder = layout.folder / "benchmark" / name
         write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
-        write_json(folder / "run.json", run_record(extended))
+        write_json(folder / "run.json", run_record(extended.seed))
     return folder
 
 
@@ -107,7 +107,7 @@ def _look(config: ExperimentConfig, name: str, base: str) -> Path:
         if not rows:
             raise ExperimentError(f"{name}: nothing to look at in {', '.join(splits)}; the log says why")
         write_rows(folder, rows)
-        write_json(folder / "run.json", run_record(plain))
+        write_json(folder / "run.json", run_record(plain.seed))
     return folder
 
 

@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +142,20 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Layout]:
     Raises:
         ExperimentError: Another run is in the folder, or it cannot be written to.
     """
-    folder = config.folder
+    with locked(config.folder) as folder:
+        if record:
+            write_text(folder / CONFIG_FILE, dump_config(config))
+            write_json(folder / "run.json", run_record(config.seed))
+        yield Layout(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """Make a folder where it is not there, and keep other runs out of it.
+
+    Raises:
+        ExperimentError: Another run is in the folder, or it cannot be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -157,20 +170,17 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Layout]:
             raise ExperimentError(
                 f"{folder}: another run is using this folder; wait for it, or choose another with exp=DIR"
             ) from error
-        if record:
-            write_text(folder / CONFIG_FILE, dump_config(config))
-            write_json(folder / "run.json", run_record(config))
-        yield Layout(folder)
+        yield folder
 
 
-def run_record(config: ExperimentConfig) -> dict[str, Any]:
-    """What a figure needs beside it to be had again: versions, command, seed, machine, commit."""
+def run_record(seed: int | Sequence[int]) -> dict[str, Any]:
+    """What a figure needs beside it to be had again: versions, command, seed or seeds, machine, commit."""
     return {
         "lhuc_asr": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "seed": config.seed,
+        "seed": seed,
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
         "git": _git_state(),
     }

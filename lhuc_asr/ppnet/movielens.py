@@ -58,6 +58,7 @@ class MovieLensConfig(StrictModel):
     """What the examples are.
 
     Attributes:
+        kind: Tells this corpus from others in a recipe.
         dir: The folder of ratings.csv and movies.csv.
         valid: Share of each user's ratings for validation.
         test: Share of each user's ratings for the test.
@@ -68,6 +69,7 @@ class MovieLensConfig(StrictModel):
             stop, or leave them out and say how many they were.
     """
 
+    kind: Literal["movielens"] = "movielens"
     dir: Path
     valid: float = Field(0.1, gt=0.0, lt=0.5)
     test: float = Field(0.1, gt=0.0, lt=0.5)

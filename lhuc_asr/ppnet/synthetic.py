@@ -16,6 +16,7 @@ The corpus stands for none that exists; the form is this package's own.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ class SyntheticConfig(StrictModel):
     """How the corpus is drawn.
 
     Attributes:
+        kind: Tells this corpus from others in a recipe.
         users: Number of users, each as often as the others.
         examples: Examples a user in training.
         heldout: Examples a user in validation, and as many in the test.
@@ -45,6 +47,7 @@ class SyntheticConfig(StrictModel):
         seed: Of all that is drawn.
     """
 
+    kind: Literal["synthetic"] = "synthetic"
     users: int = Field(400, ge=2)
     examples: int = Field(250, ge=1)
     heldout: int = Field(50, ge=1)

@@ -1,0 +1,128 @@
+"""``lhuc-asr ppnet train|evaluate|predict|inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ppnet = typer.Typer(help="Rank with networks whose layers the user gates: PPNet and PEPNet.", no_args_is_help=True)
+
+Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained network: MODEL/SEED/ranker of a recipe.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Examples, .csv or .parquet.")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
+
+
+@ppnet.command("train")
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe's folder, with a config.yaml, or such a file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example trainer.epochs=3.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Train a recipe's networks with its seeds, and compare them on the test.
+
+    What was finished before is not done again; a run that was killed goes on.
+    """
+    import torch
+
+    from lhuc_asr.base.atomic import write_json, write_text
+    from lhuc_asr.base.config import dump_config, load_config
+    from lhuc_asr.pipeline.experiment import CONFIG_FILE, locked, run_record
+    from lhuc_asr.ppnet.comparison import results_table
+    from lhuc_asr.ppnet.recipe import RecommenderConfig, run_recommender
+    from lhuc_asr.score.tables import table_text
+
+    path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
+    config = load_config(RecommenderConfig, path, overrides or [])
+    with locked(config.folder) as folder:
+        write_text(folder / CONFIG_FILE, dump_config(config))
+        write_json(folder / "run.json", run_record(config.seeds))
+        results = run_recommender(config, folder, torch.device(device))
+        seeds = ", ".join(map(str, config.seeds))
+        tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
+        text = "\n".join(table_text(table, width=200) for table in tables)
+        write_text(folder / "results.txt", text)
+    typer.echo(text, nl=False)
+    typer.echo(f"Figures and networks: {config.folder}")
+
+
+@ppnet.command("evaluate")
+def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
+    """Measure a trained network on labelled examples."""
+    import torch
+
+    from lhuc_asr.ppnet.examples import Examples
+    from lhuc_asr.ppnet.model_folder import load_ranker
+    from lhuc_asr.ppnet.recipe import EVALUATION_BATCH
+    from lhuc_asr.ppnet.trainer import evaluate
+
+    found = load_ranker(ranker)
+    examples = Examples(files, found.schema, found.vocabularies)
+    place = torch.device(device)
+    metrics = evaluate(found.network.to(place), examples.batches(EVALUATION_BATCH), place)
+    for task, figures in metrics.items():
+        shown = {
+            "AUC": figures.auc,
+            "GAUC": figures.gauc,
+            "log loss": figures.log_loss,
+            "calibration": figures.calibration,
+            "calibration error": figures.calibration_error,
+        }
+        numbers = (f"{name} {'not defined' if value is None else f'{value:.4f}'}" for name, value in shown.items())
+        typer.echo(f"{task}: {', '.join(numbers)}; {figures.examples} examples")
+
+
+@ppnet.command("predict")
+def predict(
+    ranker: Ranker,
+    files: Files,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet file to write.")],
+    device: Device = "cpu",
+) -> None:
+    """Write each example's probabilities, a column a task, a row an example."""
+    import torch
+
+    from lhuc_asr.ppnet.model_folder import load_ranker
+    from lhuc_asr.ppnet.prediction import write_predictions
+
+    count = write_predictions(load_ranker(ranker), files, out, torch.device(device))
+    typer.echo(f"{out}: {count} examples")
+
+
+@ppnet.command("inspect")
+def inspect(
+    ranker: Ranker,
+    files: Files,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder to write gates.json and gates.png to.")],
+    by: Annotated[str | None, typer.Option(help="The feature to group by; the schema's user unless given.")] = None,
+    most: Annotated[int, typer.Option(min=2, help="Groups in the figure, from both ends of the order.")] = 40,
+    known: Annotated[
+        Path | None, typer.Option(help="JSON of each group's true scales, as a synthetic corpus has: scales.json.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Show the gates by group of users, as a heat map, and which groups deviate most."""
+    import torch
+
+    from lhuc_asr.ppnet.examples import Examples
+    from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
+    from lhuc_asr.ppnet.model_folder import load_ranker
+    from lhuc_asr.ppnet.recipe import EVALUATION_BATCH
+    from lhuc_asr.score.figures import save_figure
+    from lhuc_asr.score.gate_figures import gate_heat_map
+
+    found = load_ranker(ranker)
+    examples = Examples(files, found.schema, found.vocabularies, labelled=False)
+    report = inspect_gates(found, examples.batches(EVALUATION_BATCH), by or found.schema.user, torch.device(device))
+    report.save(out / "gates.json")
+    save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
+    deviations = report.deviations()
+    for place in deviations.argsort()[::-1][:10]:
+        typer.echo(f"{report.groups[place]:30} {int(report.examples[place]):8} examples  deviation {deviations[place]:.4f}")
+    if known is not None:
+        rho, p_value = rank_correlation(report, read_known(known))
+        typer.echo(f"rank correlation of the deviations with {known}: {rho:.3f} (p {p_value:.2g})")
+    typer.echo(f"{out / 'gates.png'}: {len(report.groups)} groups")

@@ -1,0 +1,127 @@
+"""Networks compared over seeds: mean and standard deviation, and the difference to the baseline seed by seed.
+
+A seed draws the start of a network and the order of its training data. With the same seed the networks that share
+layers share their start, so differences are taken seed by seed; their mean has Student's interval
+
+    mean +- t(0.975, S - 1) sd / sqrt(S)        S seeds
+
+which speaks of training again on the same data, not of another sample of users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+from scipy import stats
+
+from lhuc_asr.base.errors import ScoreError
+
+FIGURES = ("auc", "gauc", "log_loss", "calibration")
+COMPARED = ("auc", "gauc")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of a figure, paired by seed.
+
+    Attributes:
+        mean: Over the seeds.
+        interval: 95 %; None with one seed.
+        p_value: Two-sided, of Student's paired test; None with one seed, or where all differences are alike.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The figures of networks times seeds.
+
+    Attributes:
+        baseline: The network that the others are compared with.
+        runs: By model and seed: ``valid`` and ``test``, each by task and figure; ``parameters``; ``seconds``.
+    """
+
+    baseline: str
+    runs: Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+    @classmethod
+    def of(cls, baseline: str, runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Results:
+        """Checked: every model has the same seeds.
+
+        Raises:
+            ScoreError: It has not.
+        """
+        for name, found in runs.items():
+            if list(found) != list(runs[baseline]):
+                raise ScoreError(f"model {name!r} has seeds {list(found)}, {baseline!r} has {list(runs[baseline])}")
+        return cls(baseline, runs)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the labels."""
+        first = next(iter(self.runs[self.baseline].values()))
+        return list(first["test"])
+
+    def values(self, model: str, task: str, figure: str, split: str = "test") -> np.ndarray:
+        """A figure with each seed, shape (S,); not-a-number where it is not defined."""
+        found = [run[split][task][figure] for run in self.runs[model].values()]
+        return np.array([np.nan if value is None else value for value in found])
+
+    def difference(self, model: str, task: str, figure: str) -> Difference:
+        """Of a network to the baseline, on the test."""
+        return paired_difference(
+            self.values(model, task, figure), self.values(self.baseline, task, figure)
+        )
+
+
+def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> Difference:
+    """Mean of values - baseline, with Student's 95 % interval.
+
+    Args:
+        values: A figure with each seed, shape (S,).
+        baseline: The baseline's, with the same seeds, shape (S,).
+    """
+    differences = np.asarray(values, np.float64) - np.asarray(baseline, np.float64)
+    mean, count = float(differences.mean()), len(differences)
+    if count < 2:
+        return Difference(mean, None, None)
+    error = float(differences.std(ddof=1)) / np.sqrt(count)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error else None
+    return Difference(mean, (mean - half, mean + half), p_value)
+
+
+def results_table(results: Results, task: str, title: str) -> Table:
+    """One task: a line a network, for a terminal or, with ``table_text``, a file."""
+    table = Table(title=Text(title), title_justify="left")
+    for heading in ("model", "parameters", "AUC", "GAUC", "log loss", "calibration"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    for figure in COMPARED:
+        table.add_column(f"{figure.upper()} - {results.baseline}'s, 95 % interval", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
+    for name, runs in results.runs.items():
+        parameters = next(iter(runs.values()))["parameters"]
+        cells = [name, f"{parameters:,}", *(_mean_and_deviation(results.values(name, task, f)) for f in FIGURES)]
+        for figure in COMPARED:
+            cells += ["", ""] if name == results.baseline else _difference(results.difference(name, task, figure))
+        # A plain string would be read as markup.
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _mean_and_deviation(values: np.ndarray) -> str:
+    deviation = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{deviation}"
+
+
+def _difference(difference: Difference) -> list[str]:
+    low_high = "" if difference.interval is None else " [{:+.4f}, {:+.4f}]".format(*difference.interval)
+    return [f"{difference.mean:+.4f}{low_high}", "" if difference.p_value is None else f"{difference.p_value:.4f}"]

@@ -1,0 +1,54 @@
+"""Probabilities of examples, written as a table beside the files that hold the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import torch
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.ppnet.examples import Examples
+from lhuc_asr.ppnet.model_folder import Ranker
+from lhuc_asr.ppnet.trainer import predict
+
+BATCH = 8192
+
+
+def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: torch.device) -> int:
+    """Write a column of probabilities for each task, a row an example, in the examples' order.
+
+    Args:
+        ranker: A trained network.
+        paths: Files of examples; they need no labels.
+        out: A ``.csv`` or ``.parquet`` file, whole or not at all.
+        device: Where the network runs.
+
+    Returns:
+        The number of examples.
+
+    Raises:
+        ExamplesError: The examples do not fit the network's schema, or ``out`` is of another kind.
+    """
+    writers = {".csv": pacsv.CSVWriter, ".parquet": pq.ParquetWriter}
+    if out.suffix not in writers:
+        raise ExamplesError(f"{out}: predictions are written to .csv and .parquet files")
+    examples = Examples(paths, ranker.schema, ranker.vocabularies, labelled=False)
+    types = pa.schema({label: pa.float32() for label in ranker.schema.labels})
+    count = 0
+    with atomic_path(out) as temporary, writers[out.suffix](temporary, types) as writer:
+        for table in _tables(ranker, examples, types, device):
+            writer.write_table(table)
+            count += table.num_rows
+    return count
+
+
+def _tables(ranker: Ranker, examples: Examples, types: pa.Schema, device: torch.device) -> Iterator[pa.Table]:
+    network = ranker.network.to(device)
+    for batch in examples.batches(BATCH):
+        columns = predict(network, batch, device).T.contiguous().numpy()
+        yield pa.table(list(columns), schema=types)
