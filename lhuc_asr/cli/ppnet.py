@@ -121,7 +121,9 @@ def inspect(
     save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
     deviations = report.deviations()
     for place in deviations.argsort()[::-1][:10]:
-        typer.echo(f"{report.groups[place]:30} {int(report.examples[place]):8} examples  deviation {deviations[place]:.4f}")
+        typer.echo(
+            f"{report.groups[place]:30} {int(report.examples[place]):8} examples  deviation {deviations[place]:.4f}"
+        )
     if known is not None:
         rho, p_value = rank_correlation(report, read_known(known))
         typer.echo(f"rank correlation of the deviations with {known}: {rho:.3f} (p {p_value:.2g})")

@@ -77,9 +77,7 @@ class Results:
 
     def difference(self, model: str, task: str, figure: str) -> Difference:
         """Of a network to the baseline, on the test."""
-        return paired_difference(
-            self.values(model, task, figure), self.values(self.baseline, task, figure)
-        )
+        return paired_difference(self.values(model, task, figure), self.values(self.baseline, task, figure))
 
 
 def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> Difference:

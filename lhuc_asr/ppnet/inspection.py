@@ -47,7 +47,8 @@ class GateReport:
     def deviations(self) -> np.ndarray:
         """How far each group is from the mean of all, shape (G,)."""
         distances = np.concatenate([found - self.overall[name] for name, found in self.means.items()], axis=1)
-        return np.sqrt((distances**2).mean(axis=1))
+        result: np.ndarray = np.sqrt((distances**2).mean(axis=1))
+        return result
 
     def save(self, path: Path) -> None:
         """Write JSON, for the figure and for other programs, the group that deviates most first."""

@@ -181,7 +181,7 @@ def _train_one(
             device,
             lambda figures: metrics.write("epoch", **figures),
         )
-    result = {
+    result: dict[str, Any] = {
         split: {
             label: asdict(figures)
             for label, figures in evaluate(network, examples[split].batches(EVALUATION_BATCH), device).items()

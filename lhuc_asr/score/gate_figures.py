@@ -53,6 +53,8 @@ def gate_heat_map(path: Path, most: int = 40) -> Figure:
     axes.tick_params(length=0)
     axes.set_ylabel(f"{feature}, and how far its gates deviate", fontsize=8, parse_math=False)
     part = "" if len(shown) == len(groups) else f", the {len(shown)} at both ends of {len(groups)}"
-    axes.set_title(f"Mean amplitude less that of all examples, by {feature}{part}", fontsize=9, loc="left", parse_math=False)
+    axes.set_title(
+        f"Mean amplitude less that of all examples, by {feature}{part}", fontsize=9, loc="left", parse_math=False
+    )
     figure.colorbar(image, ax=axes, shrink=0.6)
     return figure
