@@ -178,7 +178,7 @@ def make_optimizers(model: nn.Module, config: TrainerConfig) -> dict[str, torch.
         {"params": [p for p in network if p.dim() <= 1], "weight_decay": 0.0},
     ]
     optimizers: dict[str, torch.optim.Optimizer] = {}
-    if config.embedding_optimizer == "row_adam":
+    if tables and config.embedding_optimizer == "row_adam":
         optimizers["rows"] = RowAdam(tables, rate, weight_decay=config.embedding_l2)
     else:
         groups.append({"params": tables, "lr": rate, "weight_decay": config.embedding_l2})
