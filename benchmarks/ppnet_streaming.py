@@ -1,0 +1,110 @@
+"""Ten million generated examples streamed from one Parquet file: memory, and examples a second. Aim: memory is flat.
+
+    python benchmarks/ppnet_streaming.py [FOLDER]        # a temporary folder where left out; the file takes a gigabyte
+
+Memory is the process' resident set, after each tenth of the stream; it is flat where the last tenths hold no more than
+the second did. The stream is read in shuffled blocks, as in training, first alone, then with a PPNet trained on it.
+The ratio is a training step of PPNet against one of the plain DNN on the same batches, in turns. Aim: 1.5.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from timing import Turns, show
+
+from lhuc_asr.base.config import load_config
+from lhuc_asr.ppnet.batch import Batch
+from lhuc_asr.ppnet.examples import BLOCK, Examples
+from lhuc_asr.ppnet.model import RankingNetwork, build
+from lhuc_asr.ppnet.reader import Reader
+from lhuc_asr.ppnet.recipe import RecommenderConfig
+from lhuc_asr.ppnet.synthetic import SyntheticConfig, SyntheticCorpus, write_draws
+from lhuc_asr.ppnet.trainer import make_optimizers, step
+from lhuc_asr.ppnet.vocabulary import Vocabularies
+
+EXAMPLES, TRAINED, BATCH = 10_000_000, 2_000_000, 1024
+USERS = 100_000
+RECIPE = Path(__file__).parents[1] / "recipes" / "ppnet_synthetic" / "config.yaml"
+
+console = Console()
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    config = load_config(RecommenderConfig, RECIPE)
+    path = folder / "examples.parquet"
+    if not path.exists():
+        corpus = SyntheticCorpus(SyntheticConfig(users=USERS))
+        report("written", EXAMPLES, partial(write_draws, path, corpus, EXAMPLES, np.random.default_rng(0)))
+    fitted: list[Vocabularies] = []
+    blocks = Reader([path], config.examples).blocks(BLOCK)
+    report("vocabularies", EXAMPLES, lambda: fitted.append(Vocabularies.fit(blocks, config.examples)))
+    examples = Examples([path], config.examples, fitted[0])
+    watch("read", EXAMPLES, examples, lambda batch: None)
+
+    def network(name: str) -> tuple[RankingNetwork, Callable[[Batch], object]]:
+        model = build(config.models[name], config.examples, fitted[0].rows, torch.Generator().manual_seed(1))
+        return model, partial(step, model, make_optimizers(model, config.trainer.model_copy(update=ROWS)))
+
+    _, train = network("ppnet")
+    watch("trained on", TRAINED, examples, train)
+    batches = list(islice(examples.batches(BATCH, 1), 20))
+    steps = {name: network(name)[1] for name in ("dnn", "concat", "ppnet")}
+    turns = Turns({name: partial(over, batches, function) for name, function in steps.items()})
+    rows = [[name, turns.of(name), turns.ratio(name, "dnn")] for name in steps]
+    show(f"{len(batches)} training steps of {BATCH}", ["network", "seconds", "against dnn"], rows)
+
+
+# Of a table of so many users only the rows that took part are moved.
+ROWS = {"embedding_optimizer": "row_adam", "embedding_l2": 0.0}
+
+
+def over(batches: list[Batch], function: Callable[[Batch], object]) -> None:
+    for batch in batches:
+        function(batch)
+
+
+def watch(what: str, count: int, examples: Examples, use: Callable[[Batch], object]) -> None:
+    """Stream so many examples; show the resident memory after each tenth."""
+    found: list[float] = []
+    start, done = time.perf_counter(), 0
+    for batch in islice(examples.batches(BATCH, 1), count // BATCH):
+        use(batch)
+        done += len(batch)
+        if done * 10 >= (len(found) + 1) * count or done >= count - BATCH:
+            found.append(resident())
+    seconds = time.perf_counter() - start
+    console.print(
+        f"{what}: {done / seconds:,.0f} examples/s; megabytes by tenths: {', '.join(f'{m:.0f}' for m in found)}"
+    )
+
+
+def report(what: str, count: int, action: Callable[[], object]) -> None:
+    start, before = time.perf_counter(), resident()
+    action()
+    seconds = time.perf_counter() - start
+    console.print(f"{what}: {count / seconds:,.0f} examples/s; {before:.0f} megabytes before, {resident():.0f} after")
+
+
+def resident() -> float:
+    """Megabytes of memory that the process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary))
