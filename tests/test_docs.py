@@ -21,7 +21,7 @@ from lhuc_asr.corpus.utterance import read_manifest
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/offline.md", "docs/toy.md")
+PAGES = ("README.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
 # Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
 ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download")
 
@@ -107,6 +107,18 @@ def test_the_offline_page_from_top_to_bottom(recordings: Path, type_in) -> None:
     for line in typed[first:]:
         type_in(line)
     assert {path.stem for path in (recordings / "speakers").iterdir()} == {"bob", "carol"}
+
+
+def test_the_ranking_page_from_top_to_bottom(type_in, tmp_path: Path) -> None:
+    """Its recipe with one model, one seed and few users."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    small = "seeds=[1] data.users=6 data.examples=30 data.heldout=10 trainer.epochs=1"
+    train, *others = commands("docs/ppnet.md")
+    type_in(f"{train} {small}")
+    for line in others:
+        type_in(line)
+    assert (tmp_path / "clicks.csv").read_text(encoding="utf-8").count("\n") == 1 + 6 * 10
+    assert (tmp_path / "gates" / "gates.png").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES)
