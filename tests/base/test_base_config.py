@@ -43,6 +43,7 @@ class Entry(StrictModel):
 
     inner: Inner = Inner()
     maybe: Side | None = None
+    several: tuple[Inner, ...] = ()
 
 
 class Outer(StrictModel):
@@ -98,6 +99,7 @@ MISTAKES = [
     ("zzz: 1", "unknown key 'zzz'; known keys: inner, name, side, table"),
     ("table: {mine: {inner: {rte: 1}}}", "unknown key 'table.mine.inner.rte'; did you mean 'rate'?"),
     ("table: {mine: {maybe: {kind: right, pth: a}}}", "unknown key 'table.mine.maybe.pth'; did you mean 'path'?"),
+    ("table: {mine: {several: [{}, {rte: 1}]}}", "unknown key 'table.mine.several.1.rte'; did you mean 'rate'?"),
     ("side: {kind: left, inner: {rte: 1}}", "unknown key 'side.inner.rte'; did you mean 'rate'?"),
     ("side: {kind: starboard, path: a, qqq: 1}", "unknown key 'side.qqq'; known keys: kind, path"),
     ("side: {kind: right}", "side.path: Field required"),
