@@ -91,7 +91,7 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
     mean, count = float(differences.mean()), len(differences)
     if count < 2:
         return Difference(mean, None, None)
-    error = float(differences.std(ddof=1)) / np.sqrt(count)
+    error = float(differences.std(ddof=1) / np.sqrt(count))
     half = float(stats.t.ppf(0.975, count - 1)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error else None
     return Difference(mean, (mean - half, mean + half), p_value)
@@ -122,4 +122,10 @@ def _mean_and_deviation(values: np.ndarray) -> str:
 
 def _difference(difference: Difference) -> list[str]:
     low_high = "" if difference.interval is None else " [{:+.4f}, {:+.4f}]".format(*difference.interval)
-    return [f"{difference.mean:+.4f}{low_high}", "" if difference.p_value is None else f"{difference.p_value:.4f}"]
+    return [f"{difference.mean:+.4f}{low_high}", _p_value(difference.p_value)]
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return f"{p_value:.4f}" if p_value >= 0.0001 else "<0.0001"

@@ -47,6 +47,12 @@ def test_the_table_says_what_the_figures_say() -> None:
     assert "+0.2812 [-0.1158, +0.6783]" in ppnet
 
 
+def test_a_small_p_value_is_not_shown_as_none() -> None:
+    close = {seed: run(0.5 + seed * 1e-6) for seed in range(5)}
+    results = Results.of("dnn", {"dnn": {seed: run(0.25) for seed in range(5)}, "ppnet": close})
+    assert "<0.0001" in table_text(results_table(results, "click", "t"), width=200)
+
+
 def test_a_figure_that_is_not_defined_is_shown_as_that() -> None:
     results = Results.of("dnn", {"dnn": {1: run(None)}})
     assert " nan " in table_text(results_table(results, "click", "t"), width=200)
