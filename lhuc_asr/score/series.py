@@ -136,5 +136,6 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) ->
     )  # fmt: skip
     figure.supxlabel(f"The paper: {paper}.", fontsize=8, x=0.01, ha="left", parse_math=False)
     if len(curves) > 1:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        # In the middle: above, the title may be wider than the axes.
+        figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure
