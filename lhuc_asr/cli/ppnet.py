@@ -30,6 +30,7 @@ def train(
 
     from lhuc_asr.base.atomic import write_json, write_text
     from lhuc_asr.base.config import dump_config, load_config
+    from lhuc_asr.base.errors import ExperimentError
     from lhuc_asr.pipeline.experiment import CONFIG_FILE, locked, run_record
     from lhuc_asr.ppnet.comparison import results_table
     from lhuc_asr.ppnet.recipe import RecommenderConfig, run_recommender
@@ -38,8 +39,13 @@ def train(
     path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
     config = load_config(RecommenderConfig, path, overrides or [])
     with locked(config.folder) as folder:
+        record = folder / "run.json"
+        if (folder / CONFIG_FILE).exists() and not record.exists():
+            raise ExperimentError(
+                f"{folder}: holds a {CONFIG_FILE} that no run made; choose another folder with exp=DIR"
+            )
+        write_json(record, run_record(config.seeds))
         write_text(folder / CONFIG_FILE, dump_config(config))
-        write_json(folder / "run.json", run_record(config.seeds))
         results = run_recommender(config, folder, torch.device(device))
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]

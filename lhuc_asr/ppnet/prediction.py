@@ -32,11 +32,13 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
         The number of examples.
 
     Raises:
-        ExamplesError: The examples do not fit the network's schema, or ``out`` is of another kind.
+        ExamplesError: The examples do not fit the network's schema, or ``out`` is of another kind or one of them.
     """
     writers = {".csv": pacsv.CSVWriter, ".parquet": pq.ParquetWriter}
     if out.suffix not in writers:
         raise ExamplesError(f"{out}: predictions are written to .csv and .parquet files")
+    if any(out.exists() and path.exists() and path.samefile(out) for path in paths):
+        raise ExamplesError(f"{out}: is one of the files of examples, which would be lost; choose another name")
     examples = Examples(paths, ranker.schema, ranker.vocabularies, labelled=False)
     types = pa.schema({label: pa.float32() for label in ranker.schema.labels})
     count = 0

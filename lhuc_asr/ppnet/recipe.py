@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,9 +20,9 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from lhuc_asr.base.atomic import DamagedFileError, atomic_folder, read_json, write_json
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.errors import ExamplesError, ExperimentError
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.ppnet.comparison import Results
 from lhuc_asr.ppnet.examples import BLOCK, Examples
@@ -72,14 +71,14 @@ class RecommenderConfig(StrictModel):
         seeds: Each draws a start and an order of the training data.
     """
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     exp: Path | None = None
     data: Annotated[FilesConfig | MovieLensConfig | SyntheticConfig, Field(discriminator="kind")]
     examples: Schema
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], RankingConfig] = Field(min_length=1)
     baseline: str
     trainer: TrainerConfig = TrainerConfig()
-    seeds: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((1, 2, 3, 4, 5), min_length=1)
 
     @property
     def folder(self) -> Path:
@@ -105,6 +104,7 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
 
     Raises:
         ExamplesError: The corpus is not what the schema says.
+        ExperimentError: ``folder`` has files of another origin where this run's would go.
     """
     files = prepare(config, folder / "data")
     # Checked before hours of training: every file has the schema's columns.
@@ -131,6 +131,9 @@ def prepare(config: RecommenderConfig, folder: Path) -> dict[str, tuple[Path, ..
     Args:
         config: Whose corpus it is.
         folder: Where a corpus is made.
+
+    Raises:
+        ExperimentError: There is something else.
     """
     data = config.data
     if isinstance(data, FilesConfig):
@@ -138,11 +141,13 @@ def prepare(config: RecommenderConfig, folder: Path) -> dict[str, tuple[Path, ..
     record, made_by = folder / "corpus.json", data.model_dump(mode="json")
     if not record.exists() or read_json(record) != made_by:
         logger.info("making the corpus %s", data.kind)
-        if isinstance(data, MovieLensConfig):
-            write_movielens(data, folder)
-        else:
-            write_synthetic(data, folder)
-        write_json(record, made_by)
+        _refuse_to_replace(folder, record)
+        with atomic_folder(folder) as temporary:
+            if isinstance(data, MovieLensConfig):
+                write_movielens(data, temporary)
+            else:
+                write_synthetic(data, temporary)
+            write_json(temporary / record.name, made_by)
     return {split: (folder / f"{split}.parquet",) for split in SPLITS}
 
 
@@ -200,9 +205,15 @@ def _clear_unless_begun(folder: Path, key: str) -> None:
     """Start afresh, unless what was begun here has the same options."""
     begun = folder / "begun.json"
     if not begun.exists() or read_json(begun) != key:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_json(begun, key)
+        _refuse_to_replace(folder, begun)
+        with atomic_folder(folder) as temporary:
+            write_json(temporary / begun.name, key)
+
+
+def _refuse_to_replace(folder: Path, record: Path) -> None:
+    """Files are not to be lost that no run made: its folders hold their record from the first."""
+    if folder.exists() and not record.exists() and any(folder.iterdir()):
+        raise ExperimentError(f"{folder}: holds files that no run made; choose another folder with exp=DIR")
 
 
 def _finished(path: Path, key: str) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ class SyntheticConfig(StrictModel):
     strength: float = Field(1.5, gt=0.0)
     spread: float = Field(0.9, ge=0.0)
     differing: float = Field(0.5, ge=0.0, le=1.0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class SyntheticCorpus:

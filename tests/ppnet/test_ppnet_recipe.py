@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from typer.testing import CliRunner
 
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import dump_config, load_config, parse_config
-from lhuc_asr.base.errors import ConfigError, ExamplesError, ScoreError
+from lhuc_asr.base.errors import ConfigError, ExamplesError, ExperimentError, ScoreError
 from lhuc_asr.cli.main import app
 from lhuc_asr.ppnet.comparison import Results
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
 from lhuc_asr.ppnet.model_folder import Ranker, load_ranker
+from lhuc_asr.ppnet.prediction import write_predictions
 from lhuc_asr.ppnet.recipe import RecommenderConfig, run_recommender
 
 CPU = torch.device("cpu")
@@ -156,6 +158,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(tmp_path: Path, monkeypatch
         ({"baseline": "dnnn"}, "baseline: 'dnnn' is no model; there are dnn, ppnet"),
         ({"seeds": [1, 1]}, "would count twice"),
         ({"data": {"kind": "movie"}}, "data"),
+        ({"name": "../../elsewhere"}, "name"),
+        ({"name": ".."}, "name"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [2**64]}, "seeds"),
+        ({"data": {"kind": "synthetic", "seed": -1}}, "data.seed"),
         ({"data": {"kind": "files", "train": [], "valid": ["a.csv"], "test": ["a.csv"]}}, "data.train"),
     ],
 )
@@ -209,6 +216,40 @@ def test_predictions_are_written_in_the_examples_order(
     with torch.no_grad():
         wanted = torch.sigmoid(ranker.network(whole))[:, 0]
     np.testing.assert_allclose(found["click"].to_numpy(), wanted.numpy(), atol=1e-6)
+
+
+def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path, Results], tmp_path: Path) -> None:
+    folder, _ = finished
+    examples = tmp_path / "a.parquet"
+    shutil.copy(folder / "data" / "test.parquet", examples)
+    before = examples.read_bytes()
+    (tmp_path / "link.parquet").symlink_to(examples)
+    for out in (examples, tmp_path / "link.parquet"):
+        with pytest.raises(ExamplesError, match=r"parquet: is one of the files of examples"):
+            write_predictions(load_ranker(folder / "ppnet" / "1" / "ranker"), [examples], out, CPU)
+    assert examples.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["data", "dnn/1"])
+def test_files_that_a_run_did_not_make_are_left_alone(place: str, tmp_path: Path) -> None:
+    """As with exp=. in a folder that has a folder of data already."""
+    mine = tmp_path / place / "ratings.csv"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("of years")
+    small = recipe(trainer={"epochs": 1}, models={"dnn": {"kind": "dnn", "hidden_units": [4]}})
+    with pytest.raises(ExperimentError, match="holds files that no run made; choose another folder with exp=DIR"):
+        run_recommender(small, tmp_path, CPU)
+    assert mine.read_text() == "of years"
+
+
+def test_a_recipe_is_not_overwritten_by_its_own_run(tmp_path: Path) -> None:
+    config = recipe(models={"dnn": {"kind": "dnn", "hidden_units": [4]}}, trainer={"epochs": 1})
+    path = tmp_path / "config.yaml"
+    path.write_text(f"# chosen with care\n{dump_config(config)}")
+    result = CliRunner().invoke(app, ["ppnet", "train", str(tmp_path), f"exp={tmp_path}"])
+    assert isinstance(result.exception, ExperimentError)
+    assert "choose another folder with exp=DIR" in str(result.exception)
+    assert path.read_text().startswith("# chosen with care")
 
 
 def test_inspect_draws_the_gates_and_says_who_differs(finished: tuple[Path, Results], tmp_path: Path) -> None:
