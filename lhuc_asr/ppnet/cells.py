@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.ppnet.schema import BAGS, FeatureConfig
 
+# The networks reckon with 32 bits, whose largest number is 3.4e38.
+LARGEST = 1e38
 TEXTS = pa.list_(pa.string())
 
 
@@ -65,8 +67,12 @@ def read_cells(place: Place, column: pa.Array, feature: FeatureConfig | None) ->
         Text for one category a cell, lists of text for several, float64 for numbers and labels.
 
     Raises:
-        ExamplesError: A cell is missing, no number, not finite; a label is neither 0 nor 1.
+        ExamplesError: A cell is missing, no number, not finite, too large, no UTF-8; a label is neither 0 nor 1.
     """
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:  # a Parquet file's text is checked by nobody else
+        raise ExamplesError(f"{place.path}: column {place.column!r}, after row {place.first_row}: {error}") from error
     _refuse(place, pc.is_null(column), "there is no value")
     if feature is None:
         labels = _numbers(place, column)
@@ -85,7 +91,8 @@ def _numbers(place: Place, column: pa.Array) -> pa.Array:
     if _is_text(column.type):
         column = pc.utf8_trim_whitespace(column)
     try:
-        numbers = column.cast(pa.float64())
+        # Integers beyond 2^53, as nanoseconds are, are rounded.
+        numbers = column.cast(pa.float64(), safe=not pa.types.is_integer(column.type))
     except pa.ArrowInvalid:
         for row, cell in enumerate(column):
             try:
@@ -94,6 +101,12 @@ def _numbers(place: Place, column: pa.Array) -> pa.Array:
                 raise place.wrong(row, f"{cell.as_py()!r} is no number") from error
         raise
     _refuse(place, pc.invert(pc.is_finite(numbers)), "{} is no finite number", numbers)
+    _refuse(
+        place,
+        pc.greater(pc.abs(numbers), LARGEST),
+        f"{{}} is larger than {LARGEST:.0e}, the most a number can be",
+        numbers,
+    )
     return numbers
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lhuc_asr.base.atomic import atomic_path
-from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.errors import ExamplesError, ScoreError
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.model_folder import Ranker
 from lhuc_asr.ppnet.trainer import predict
@@ -33,6 +33,7 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
 
     Raises:
         ExamplesError: The examples do not fit the network's schema, or ``out`` is of another kind or one of them.
+        ScoreError: A probability is not a number.
     """
     writers = {".csv": pacsv.CSVWriter, ".parquet": pq.ParquetWriter}
     if out.suffix not in writers:
@@ -51,6 +52,12 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
 
 def _tables(ranker: Ranker, examples: Examples, types: pa.Schema, device: torch.device) -> Iterator[pa.Table]:
     network = ranker.network.to(device)
-    for batch in examples.batches(BATCH):
-        columns = predict(network, batch, device).T.contiguous().numpy()
-        yield pa.table(list(columns), schema=types)
+    for number, batch in enumerate(examples.batches(BATCH)):
+        probabilities = predict(network, batch, device)
+        bad = (~probabilities.isfinite()).any(1).nonzero()[:, 0].tolist()
+        if bad:
+            raise ScoreError(
+                f"example {number * BATCH + bad[0] + 1}: the probability is not a number; what is in it is far from "
+                "training, or the network's weights are damaged"
+            )
+        yield pa.table(list(probabilities.T.contiguous().numpy()), schema=types)

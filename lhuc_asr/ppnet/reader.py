@@ -94,7 +94,7 @@ class Reader:
         if not path.is_file():
             raise ExamplesError(f"{path}: no such file")
         if path.suffix == ".csv":
-            self._check_names(path, _csv_stream(path).schema.names)
+            self._check_names(path, _names(path, _csv_stream(path).schema))
             return [_Piece(path)]
         if path.suffix != ".parquet":
             raise ExamplesError(f"{path}: examples are read from .csv and .parquet files")
@@ -103,7 +103,7 @@ class Reader:
                 metadata, types = file.metadata, file.schema_arrow
         except (pa.ArrowException, OSError) as error:
             raise ExamplesError(f"{path}: not a Parquet file: {error}") from error
-        self._check_names(path, types.names)
+        self._check_names(path, _names(path, types))
         if metadata.num_rows == 0:
             raise ExamplesError(f"{path}: there is no row in it")
         for _, source, feature in self._columns:
@@ -141,6 +141,13 @@ class Reader:
         with pq.ParquetFile(piece.path, metadata=self._metadata[piece.path]) as file:
             # One thread: the trainer's threads have the cores, and nothing is decoded ahead of its use.
             yield from file.iter_batches(SLICE, [piece.row_group], self._sources, use_threads=False)
+
+
+def _names(path: Path, schema: pa.Schema) -> list[str]:
+    try:
+        return list(schema.names)
+    except UnicodeDecodeError as error:
+        raise ExamplesError(f"{path}: the names of the columns are not UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _csv_stream(path: Path, columns: Sequence[str] = ()) -> pacsv.CSVStreamingReader:

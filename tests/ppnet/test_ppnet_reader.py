@@ -190,3 +190,32 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ExamplesError, match="cannot be read after row 0"):
         read(path)
+
+
+def test_integers_beyond_what_a_double_holds_are_rounded(tmp_path: Path) -> None:
+    """As a time in nanoseconds is."""
+    nanoseconds = 1_700_000_000_123_456_789
+    found = read(parquet(tmp_path / "a.parquet", age=pa.array([nanoseconds] * 3)))
+    assert found["age"] == [float(nanoseconds)] * 3
+
+
+@pytest.mark.parametrize("column", ["user", "genres"])
+def test_a_parquet_files_text_that_is_no_utf8_is_refused(column: str, tmp_path: Path) -> None:
+    latin = pa.array([b"7", b"\xe9t\xe9", b"7"], pa.binary()).view(pa.string())
+    path = parquet(tmp_path / "a.parquet", row_group_size=3, **{column: latin})
+    with pytest.raises(ExamplesError, match=rf"a\.parquet: column '{column}', after row 0: .*UTF8"):
+        read(path)
+
+
+@pytest.mark.parametrize("header", [b"\xe9ge,user,age,genres,click", b"user,\xe9ge,age,genres,click"])
+def test_names_of_columns_that_are_no_utf8_are_refused(header: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(header + b"\n7,1,1,War,1\n")
+    with pytest.raises(ExamplesError, match=r"a\.csv: the names of the columns are not UTF-8"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("cell", ["1e39", "-1e300"])
+def test_a_number_that_32_bits_cannot_hold_is_refused(cell: str, tmp_path: Path) -> None:
+    path = text(tmp_path / "a.csv", f"user,age,genres,click\n7,1,War,0\n7,{cell},War,0\n")
+    with pytest.raises(ExamplesError, match=r"a\.csv: row 2, column 'age': .* is larger than 1e\+38"):
+        read(path)

@@ -230,6 +230,16 @@ def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path
     assert examples.read_bytes() == before
 
 
+def test_a_prediction_that_is_no_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,x1,x2,x3\nuser1,1,1,1\nuser1,1e38,-1e38,1e38\n")
+    broken = load_ranker(finished[0] / "ppnet" / "1" / "ranker")
+    with torch.no_grad():
+        broken.network.get_parameter("tower.layers.0.weight").mul_(1e30)
+    with pytest.raises(ScoreError, match="example 2: the probability is not a number"):
+        write_predictions(broken, [tmp_path / "a.csv"], tmp_path / "out.csv", CPU)
+    assert not (tmp_path / "out.csv").exists()
+
+
 @pytest.mark.parametrize("place", ["data", "dnn/1"])
 def test_files_that_a_run_did_not_make_are_left_alone(place: str, tmp_path: Path) -> None:
     """As with exp=. in a folder that has a folder of data already."""
