@@ -108,7 +108,12 @@ def gauc(labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]) -> fl
 
 
 def calibration_error(labels: Numbers, probabilities: Numbers, bins: int = CALIBRATION_BINS) -> float:
-    """Mean distance between mean probability and share of ones, over bins of equally many examples in order."""
+    """Mean distance between mean probability and share of ones, over bins of equally many examples in order.
+
+    Examples of one probability each count with their share of ones: which bin one falls into is chance.
+    """
+    _, tie = np.unique(probabilities, return_inverse=True)
+    labels = (np.bincount(tie, labels) / np.bincount(tie))[tie]
     order = np.argsort(probabilities, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     distances = [abs(float(probabilities[part].mean() - labels[part].mean())) for part in parts]

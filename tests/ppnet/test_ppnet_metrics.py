@@ -51,6 +51,16 @@ def test_by_hand():
     assert found.examples == 4
 
 
+def test_calibration_error_does_not_know_the_order_of_examples():
+    """Half of them are ones and half is what is promised, even where the ones come first."""
+    labels = np.repeat([1.0, 0.0], 500)
+    assert calibration_error(labels, np.full(1000, 0.5)) == 0.0
+    probabilities = np.random.default_rng(0).integers(1, 8, 1000) / 8
+    shuffled = np.random.default_rng(1).permutation(1000)
+    expected = calibration_error(labels, probabilities)
+    assert calibration_error(labels[shuffled], probabilities[shuffled]) == pytest.approx(expected, abs=1e-12)
+
+
 def test_calibration_error_is_zero_for_the_true_probabilities_and_knows_a_bias():
     probabilities = np.repeat([0.1, 0.5, 0.9], 1000)
     labels = np.concatenate([np.arange(1000) < 1000 * p for p in (0.1, 0.5, 0.9)]).astype(float)
