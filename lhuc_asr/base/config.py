@@ -43,7 +43,7 @@ def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) 
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file; a recipe's folder holds a config.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
@@ -76,7 +76,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r}: an override has the form key=value, for example lhuc.sweeps=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{override!r}: the value is not valid YAML: {_one_line(error)}") from error
     *parents, leaf = key.split(".")
     node = tree
@@ -152,7 +152,7 @@ def _tags(member: Any, discriminator: str) -> tuple[Any, ...]:
     return get_args(member.model_fields[discriminator].annotation)
 
 
-def _one_line(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def _one_line(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         mark = error.problem_mark
         return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"

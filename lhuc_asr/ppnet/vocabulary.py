@@ -117,9 +117,10 @@ class Vocabularies:
         """
         try:
             content: dict[str, Any] = read_json(path)
+            _check(content)
             vocabularies = cls(
                 {
-                    name: {str(category): row for row, category in enumerate(found, start=1)}
+                    name: {category: row for row, category in enumerate(found, start=1)}
                     for name, found in content["categories"].items()
                 },
                 {name: int(buckets) for name, buckets in content["buckets"].items()},
@@ -137,6 +138,16 @@ class Vocabularies:
         if wanted != (set(vocabularies.categories), vocabularies.buckets, set(vocabularies.numbers)):
             raise CheckpointError(f"{path}: fitted to another schema; its features differ in name, kind or buckets")
         return vocabularies
+
+
+def _check(content: dict[str, Any]) -> None:
+    for name, found in content["categories"].items():
+        texts = isinstance(found, list) and all(isinstance(category, str) for category in found)
+        if not texts or len(set(found)) < len(found):
+            raise ValueError(f"the categories of {name!r} are no list of texts that each come once")
+    for name, (mean, deviation) in content["numbers"].items():
+        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0.0):
+            raise ValueError(f"{name!r} has mean {mean} and deviation {deviation}")
 
 
 def category_hash(category: str) -> int:

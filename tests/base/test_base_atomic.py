@@ -145,12 +145,15 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a": 1}) + "\n" + '{"a": 2')
     with pytest.raises(DamagedFileError, match=r"rows\.jsonl:2: not valid JSON .*; delete the file"):
         list(read_json_lines(path))
+    path.write_text("[" * 200_000)
+    with pytest.raises(DamagedFileError, match=r"rows\.jsonl:1: not valid JSON"):
+        list(read_json_lines(path))
     path.write_text("[1]\n")
     with pytest.raises(DamagedFileError, match=r"rows\.jsonl:1: expected a JSON object, found list"):
         list(read_json_lines(path))
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[" * 200_000])
 def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)

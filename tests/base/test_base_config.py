@@ -108,6 +108,7 @@ MISTAKES = [
     ("inner: {steps: [1, x]}", "inner.steps.1: Input should be a valid integer"),
     ("inner: 3", "inner: Input should be a valid dictionary"),
     ("- a", "expected a mapping of keys to values, found list"),
+    ("name: " + "[" * 5000, "not valid YAML: "),
     ("name: [x", "not valid YAML: expected ',' or ']'"),
     ("name: \x01", "not valid YAML: "),
 ]

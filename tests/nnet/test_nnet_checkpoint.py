@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.nnet.checkpoint import load_model, load_tensors, save_model, save_tensors
@@ -45,7 +46,6 @@ def test_a_damaged_file_is_told(tmp_path, model, damage):
     "description",
     [
         {},
-        [],
         {"dnn": {"hidden_layers": 0}, "feature_dimension": 3, "pdf_count": 4},
         {"dnn": {"unheard_of": 1}, "feature_dimension": 3, "pdf_count": 4},
         {"dnn": {"hidden_layers": 2, "hidden_units": 5}, "feature_dimension": 3, "pdf_count": 9},
@@ -60,8 +60,6 @@ def test_a_description_that_does_not_fit_is_told(tmp_path, model, description):
 
 
 def test_a_file_of_tensors_without_a_description_is_told(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_tensors(tmp_path / "a.safetensors")
@@ -71,3 +69,11 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     with pytest.raises(TypeError):
         save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {"not": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("description", ["[1]", "[" * 200_000])
+def test_a_description_that_is_no_mapping_is_refused(tmp_path, description):
+    path = tmp_path / "state.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"description": description})
+    with pytest.raises(CheckpointError, match=r"state\.safetensors: cannot be read"):
+        load_tensors(path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,4 +89,27 @@ def test_another_schemas_vocabularies_are_refused(tmp_path: Path) -> None:
             Vocabularies.load(path, schema)
     path.write_text("[]")
     with pytest.raises(CheckpointError, match="not the vocabularies"):
+        Vocabularies.load(path, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("categories", {"item": ["a", "b", "a"]}),
+        ("categories", {"item": [1, 2]}),
+        ("categories", {"item": "ab"}),
+        ("numbers", {"age": [float("nan"), 1.0]}),
+        ("numbers", {"age": [0.0, float("inf")]}),
+        ("numbers", {"age": [0.0, -1.0]}),
+    ],
+)
+def test_vocabularies_that_no_training_data_has_are_refused(part: str, changed: Any, tmp_path: Path) -> None:
+    """A category that comes twice would lead to a row that no table has."""
+    path = tmp_path / "vocabularies.json"
+    Vocabularies.fit(BLOCKS, SCHEMA).save(path)
+    content = json.loads(path.read_text())
+    assert set(changed) <= set(content[part])
+    content[part] |= changed
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"vocabularies\.json: not the vocabularies"):
         Vocabularies.load(path, SCHEMA)
