@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from lhuc_asr.base.errors import ConfigError, ExperimentError
+
+if TYPE_CHECKING:
+    import torch
 
 ppnet = typer.Typer(help="Rank with networks whose layers the user gates: PPNet and PEPNet.", no_args_is_help=True)
 
@@ -26,18 +31,15 @@ def train(
 
     What was finished before is not done again; a run that was killed goes on.
     """
-    import torch
-
     from lhuc_asr.base.atomic import write_json, write_text
     from lhuc_asr.base.config import dump_config, load_config
-    from lhuc_asr.base.errors import ExperimentError
     from lhuc_asr.pipeline.experiment import CONFIG_FILE, locked, run_record
     from lhuc_asr.ppnet.comparison import results_table
     from lhuc_asr.ppnet.recipe import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
     path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
-    config = load_config(RecommenderConfig, path, overrides or [])
+    config, place = load_config(RecommenderConfig, path, overrides or []), _place(device)
     with locked(config.folder) as folder:
         record = folder / "run.json"
         if (folder / CONFIG_FILE).exists() and not record.exists():
@@ -46,7 +48,7 @@ def train(
             )
         write_json(record, run_record(config.seeds))
         write_text(folder / CONFIG_FILE, dump_config(config))
-        results = run_recommender(config, folder, torch.device(device))
+        results = run_recommender(config, folder, place)
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
         text = "\n".join(table_text(table, width=200) for table in tables)
@@ -58,16 +60,13 @@ def train(
 @ppnet.command("evaluate")
 def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     """Measure a trained network on labelled examples."""
-    import torch
-
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.model_folder import load_ranker
     from lhuc_asr.ppnet.recipe import EVALUATION_BATCH
     from lhuc_asr.ppnet.trainer import evaluate
 
-    found = load_ranker(ranker)
+    place, found = _place(device), load_ranker(ranker)
     examples = Examples(files, found.schema, found.vocabularies)
-    place = torch.device(device)
     metrics = evaluate(found.network.to(place), examples.batches(EVALUATION_BATCH), place)
     for task, figures in metrics.items():
         shown = {
@@ -89,12 +88,10 @@ def predict(
     device: Device = "cpu",
 ) -> None:
     """Write each example's probabilities, a column a task, a row an example."""
-    import torch
-
     from lhuc_asr.ppnet.model_folder import load_ranker
     from lhuc_asr.ppnet.prediction import write_predictions
 
-    count = write_predictions(load_ranker(ranker), files, out, torch.device(device))
+    count = write_predictions(load_ranker(ranker), files, out, _place(device))
     typer.echo(f"{out}: {count} examples")
 
 
@@ -111,8 +108,6 @@ def inspect(
     device: Device = "cpu",
 ) -> None:
     """Show the gates by group of users, as a heat map, and which groups deviate most."""
-    import torch
-
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
     from lhuc_asr.ppnet.model_folder import load_ranker
@@ -122,7 +117,7 @@ def inspect(
 
     found = load_ranker(ranker)
     examples = Examples(files, found.schema, found.vocabularies, labelled=False)
-    report = inspect_gates(found, examples.batches(EVALUATION_BATCH), by or found.schema.user, torch.device(device))
+    report = inspect_gates(found, examples.batches(EVALUATION_BATCH), by or found.schema.user, _place(device))
     report.save(out / "gates.json")
     save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
     deviations = report.deviations()
@@ -134,3 +129,21 @@ def inspect(
         rho, p_value = rank_correlation(report, read_known(known))
         typer.echo(f"rank correlation of the deviations with {known}: {rho:.3f} (p {p_value:.2g})")
     typer.echo(f"{out / 'gates.png'}: {len(report.groups)} groups")
+
+
+def _place(device: str) -> torch.device:
+    """Where a network runs; asked before it is trained.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    import torch
+
+    try:
+        place = torch.device(device)
+        if place.type not in ("cpu", "cuda"):
+            raise ConfigError(f"--device {device}: give cpu, cuda, or one of several as cuda:1")
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device}: there is none ({str(error).splitlines()[0]}); give cpu") from error
+    return place

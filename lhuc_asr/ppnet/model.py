@@ -261,9 +261,13 @@ def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], genera
         generator: Of the start.
 
     Raises:
-        ConfigError: The schema has no features of a group that the network needs.
+        ConfigError: The schema has no features of a group that the network needs, or it is too large for the memory.
     """
-    return NETWORKS[config.kind](config, schema, rows, generator)
+    try:
+        return NETWORKS[config.kind](config, schema, rows, generator)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        sizes = f"hidden units {list(config.hidden_units)}, tables of up to {max(rows.values(), default=0)} rows"
+        raise ConfigError(f"a network with {sizes} cannot be made: {str(error).splitlines()[0]}") from error
 
 
 def _gate_maker(config: RankingConfig, inputs: int, generator: torch.Generator) -> Callable[[int], nn.Module]:

@@ -104,10 +104,18 @@ def load_ranker(folder: Path) -> Ranker:
             raise CheckpointError(f"{path}: not the file that was saved; copy the folder again")
     vocabularies = Vocabularies.load(folder / VOCABULARIES_FILE, description.examples)
     tensors, _ = load_tensors(folder / NETWORK_FILE)
-    # The start does not matter: every number is replaced.
-    network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+    # Names, shapes and types only: the numbers are the file's.
+    with torch.device("meta"):
+        network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype != types.get(name, tensor.dtype) or not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{folder / NETWORK_FILE}: {name} is {tensor.dtype}, expected finite {types.get(name)}; copy the "
+                "folder again"
+            )
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: the weights are not of this network and schema ({error})") from error
     return Ranker(network.eval(), vocabularies)

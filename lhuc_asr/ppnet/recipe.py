@@ -103,14 +103,18 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
         device: Where the networks run.
 
     Raises:
+        ConfigError: The schema lacks features that one of the networks needs.
         ExamplesError: The corpus is not what the schema says.
         ExperimentError: ``folder`` has files of another origin where this run's would go.
     """
     files = prepare(config, folder / "data")
-    # Checked before hours of training: every file has the schema's columns.
+    # Checked before hours of training: every file has the schema's columns, and the networks the features they need.
     readers = {split: Reader(paths, config.examples) for split, paths in files.items()}
     made_of = _hash([config.examples.model_dump(mode="json"), _fingerprint(files)])
     vocabularies = _vocabularies(folder, readers["train"], config.examples, made_of)
+    with torch.device("meta"):  # every network can be made; no numbers yet
+        for model in config.models.values():
+            build(model, config.examples, vocabularies.rows, torch.Generator())
     results: dict[str, dict[int, Any]] = {name: {} for name in config.models}
     for name, model in config.models.items():
         for seed in config.seeds:

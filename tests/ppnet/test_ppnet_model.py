@@ -209,3 +209,8 @@ def test_a_schema_without_what_a_network_needs_is_refused(schema):
     shared_user = [f.model_copy(update={"group": "shared"}) if f.name == "prior.user" else f for f in schema.features]
     with pytest.raises(ConfigError, match=r"kind 'ppnet' needs the user among the prior features: .* column 'user'"):
         make("ppnet", schema.model_copy(update={"features": tuple(shared_user)}))
+
+
+def test_a_network_that_no_memory_holds_is_refused(make_network):
+    with pytest.raises(ConfigError, match=r"a network with hidden units \[1000000000000\], .* cannot be made"):
+        make_network("dnn", hidden_units=[10**12])

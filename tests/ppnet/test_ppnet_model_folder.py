@@ -1,11 +1,14 @@
 """A ranker's folder: the same probabilities after reading, and a clear refusal of everything else."""
 
+import hashlib
 import json
+import math
 import shutil
 
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.ppnet.model import RankingConfig, build
@@ -101,4 +104,33 @@ def test_a_description_that_does_not_fit_is_told(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "schema")
     change(folder, examples=other.model_dump(mode="json"))
     with pytest.raises(CheckpointError, match=r"vocabularies.json: fitted to another schema"):
+        load_ranker(folder)
+
+
+def rewritten(folder, name, content):
+    """A folder whose file was replaced by somebody who wrote down the new file's hash."""
+    (folder / name).write_bytes(content)
+    description = json.loads((folder / "ranker.json").read_text())
+    description["sha256"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "ranker.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("change", [lambda t: t.double(), lambda t: t.bool(), lambda t: t * math.nan])
+def test_weights_of_another_type_or_none_are_refused(saved, tmp_path, change):
+    folder = tmp_path / "ranker"
+    shutil.copytree(saved, folder)
+    tensors = load_file(folder / "network.safetensors")
+    tensors["network.final.bias"] = change(tensors["network.final.bias"])
+    rewritten(folder, "network.safetensors", save(tensors, {"description": "{}"}))
+    with pytest.raises(CheckpointError, match=r"network\.safetensors: network\.final\.bias is .* expected finite"):
+        load_ranker(folder)
+
+
+def test_a_network_larger_than_any_memory_is_refused(saved, tmp_path):
+    folder = tmp_path / "ranker"
+    shutil.copytree(saved, folder)
+    description = json.loads((folder / "ranker.json").read_text())
+    description["network"]["hidden_units"] = [10**12]
+    (folder / "ranker.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="the weights are not of this network"):
         load_ranker(folder)

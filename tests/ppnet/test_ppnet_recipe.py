@@ -294,3 +294,19 @@ def test_train_shows_the_table_and_keeps_it(tmp_path: Path) -> None:
     assert table in said
     assert "small: click, test, seeds 1" in table
     assert read_json(exp / "run.json")["seed"] == [1]
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "mps", "cuda:99", "cuda:x"])
+def test_a_device_that_is_not_there_is_refused(device: str, finished: tuple[Path, Results]) -> None:
+    folder, _ = finished
+    files = [str(folder / "ppnet/1/ranker"), str(folder / "data/test.parquet")]
+    result = CliRunner().invoke(app, ["ppnet", "evaluate", *files, "--device", device])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith(f"--device {device}: ")
+
+
+def test_a_network_that_the_schema_does_not_fit_is_refused_before_another_is_trained(tmp_path: Path) -> None:
+    config = recipe(models={"dnn": {"kind": "dnn"}, "domains": {"kind": "pepnet"}})
+    with pytest.raises(ConfigError, match="needs features of group 'domain'"):
+        run_recommender(config, tmp_path / "out", CPU)
+    assert not (tmp_path / "out" / "dnn").exists()
