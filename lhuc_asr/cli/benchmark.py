@@ -41,7 +41,13 @@ def benchmark(
         for heading in rows[0]:
             table.add_column(heading, no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values()))
+            table.add_row(*map(Text, map(_cell, row.values())))
         typer.echo(table_text(table, width=240), nl=False)
         typer.echo(f"The paper: {KNOWN[name].paper}.\n")
     typer.echo(f"Tables and figures: {experiment_folder / 'benchmark'}")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "∞" if value is None else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,8 +38,9 @@ class Point:
         words: Of the references.
         speakers: Number of speakers behind the interval.
         seed: Of the recipe; one.
-        relative: Change against the first pass, a fraction.
-        low, high: Its 95 % interval, bootstrapped over speakers and their utterances.
+        relative: Change against the first pass, a fraction; infinite where only the later pass has errors.
+        low, high: Its 95 % interval, bootstrapped over speakers and their utterances; as ``relative``, since a sample
+            of a split with few errors may have none.
         p: Two-sided.
         better, worse, equal: Speakers with fewer, more, as many errors.
     """
@@ -75,17 +77,22 @@ class Point:
 
 
 def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequence[Point]) -> None:
-    """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split.
+    """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split; the tables have null for infinity.
 
     Raises:
         ValueError: There is no point.
     """
     if not points:
         raise ValueError(f"{folder}: a series without a point")
-    write_rows(folder, [asdict(point) for point in points])
+    write_rows(folder, [{name: _finite(value) for name, value in asdict(point).items()} for point in points])
     for split in dict.fromkeys(point.split for point in points):
         figure = series_figure([point for point in points if point.split == split], title, axis, paper)
         save_figure(figure, folder / f"{split}.png")
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no infinity.
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -112,14 +119,22 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) ->
     figure = Figure((max(5.0, 2.0 + 0.9 * len(labels)), 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0.0, color="#6A6A6A", linewidth=1.0, zorder=1)
+    ends = 100 * np.array([(point.relative, point.low, point.high) for point in points])
+    finite = ends[np.isfinite(ends)]
+    # A bar without an end leaves the figure.
+    beyond = finite.max(initial=0.0) + 0.5 * (1.0 + np.ptp(finite)) if len(finite) else 1.0
+    if not np.isfinite(ends).all():
+        axes.set_ylim(top=beyond)
     offsets = np.linspace(-SPREAD, SPREAD, len(curves)) if len(curves) > 1 else [0.0]
     for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
         own = [point for point in points if point.curve == curve]
         x = np.array([labels.index(point.label) for point in own]) + offset
-        y = 100 * np.array([point.relative for point in own])
+        y, low, high = (
+            np.minimum(100 * np.array(values), 2 * beyond)
+            for values in zip(*((point.relative, point.low, point.high) for point in own), strict=True)
+        )
         # An interval is of percentiles, and may lie to one side of the value.
-        below = np.maximum(y - 100 * np.array([point.low for point in own]), 0)
-        above = np.maximum(100 * np.array([point.high for point in own]) - y, 0)
+        below, above = np.maximum(y - low, 0), np.maximum(high - y, 0)
         axes.errorbar(
             x, y, (below, above), color=CURVE_COLOURS[number % len(CURVE_COLOURS)],
             marker="o", markersize=5, linewidth=1.2, elinewidth=1.0, capsize=3, label=curve, zorder=3,

@@ -74,6 +74,24 @@ def test_the_figure_shows_each_point_with_its_interval_and_what_the_paper_found(
     assert figure.get_supxlabel() == "The paper: ten seconds help."
 
 
+def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(tmp_path: Path) -> None:
+    """A sample in which the first pass has no error and the second has some is infinitely worse."""
+    before, after = report({"alice": 1, "bob": 0}), report({"alice": 0, "bob": 1})
+    comparison = compare(before, after, np.random.default_rng(1))
+    assert comparison.interval_relative[1] == np.inf
+    points = [POINTS[1], Point.of("test", "lhuc_1_s", "lhuc", "1 s", after, comparison, seed=7)]
+    write_series(tmp_path, "Seconds", "adapted on", "ten help", points)
+    known, endless = read_json_lines(tmp_path / "table.jsonl")
+    assert (endless["relative"], endless["high"]) == (0.0, None)
+    assert Point(**known) == points[0]
+    (axes,) = series_figure(points, "Seconds", "adapted on", "ten help").axes
+    (bars,) = (found for found in axes.containers if isinstance(found, ErrorbarContainer))
+    first, second = bars.lines[2][0].get_segments()
+    assert first[:, 1] == pytest.approx([100 * points[0].low, 100 * points[0].high])
+    assert np.isfinite(second).all()
+    assert second[1, 1] > axes.get_ylim()[1] > 100 * points[0].high
+
+
 def test_a_series_without_a_point_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a series without a point"):
         write_series(tmp_path, "Seconds", "adapted on", "", [])
