@@ -121,10 +121,11 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) ->
     axes.axhline(0.0, color="#6A6A6A", linewidth=1.0, zorder=1)
     ends = 100 * np.array([(point.relative, point.low, point.high) for point in points])
     finite = ends[np.isfinite(ends)]
+    lowest, highest = finite.min(initial=0.0), finite.max(initial=0.0)
     # A bar without an end leaves the figure.
-    beyond = finite.max(initial=0.0) + 0.5 * (1.0 + np.ptp(finite)) if len(finite) else 1.0
+    beyond = highest + 0.3 * (1.0 + highest - lowest)
     if not np.isfinite(ends).all():
-        axes.set_ylim(top=beyond)
+        axes.set_ylim(lowest - 0.05 * (1.0 + highest - lowest), beyond)
     offsets = np.linspace(-SPREAD, SPREAD, len(curves)) if len(curves) > 1 else [0.0]
     for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
         own = [point for point in points if point.curve == curve]

@@ -90,6 +90,7 @@ def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(
     assert first[:, 1] == pytest.approx([100 * points[0].low, 100 * points[0].high])
     assert np.isfinite(second).all()
     assert second[1, 1] > axes.get_ylim()[1] > 100 * points[0].high
+    assert axes.get_ylim()[0] < 100 * min(point.low for point in points)
 
 
 def test_a_series_without_a_point_is_refused(tmp_path: Path) -> None:
