@@ -205,6 +205,10 @@ def _read(path: Path, columns: dict[str, pa.DataType]) -> pa.Table:
         raise ExamplesError(
             f"{path}: not MovieLens' {path.name} ({error}); it has columns {', '.join(columns)}"
         ) from error
-    if table.num_rows == 0 or any(column.null_count for column in table.columns):
-        raise ExamplesError(f"{path}: there is nothing in it, or nothing in one of its cells")
+    if table.num_rows == 0:
+        raise ExamplesError(f"{path}: there is no row below the names of the columns")
+    for name in columns:
+        row = pc.index(pc.is_null(table[name], nan_is_null=True), True).as_py()
+        if row >= 0:
+            raise ExamplesError(f"{path}: row {row + 1}, column {name!r}: there is no value")
     return table

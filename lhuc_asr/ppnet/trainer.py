@@ -46,8 +46,9 @@ class TrainerConfig(StrictModel):
         weight_decay: Of AdamW, on the matrices of the network and its gates.
         embedding_optimizer: Of the tables of embeddings.
         embedding_learning_rate: Theirs; None: the network's.
-        embedding_l2: L2 penalty on embeddings. With ``row_adam`` its gradient is added on rows that took part; with
-            ``adamw`` it is AdamW's weight decay, on all rows.
+        embedding_l2: Pull on embeddings. With ``row_adam`` the gradient of an L2 penalty on the distance to row 0, on
+            rows that took part; row 0 is zero unless training met what it stands for, a rare category. With ``adamw``
+            it is AdamW's weight decay, on all rows, towards zero.
     """
 
     batch_size: int = Field(1024, ge=1)

@@ -86,8 +86,8 @@ def test_a_film_that_no_line_describes_is_an_error_unless_it_is_to_be_left_out(t
     [
         ("userId,movieId,timestamp\n1,1,1\n", "not MovieLens' ratings.csv.*'rating'"),
         ("userId,movieId,rating,timestamp\n1,1,4.0,1\n1,1,good,1\n", r"ratings\.csv: .*Row #3.*'good'"),
-        ("userId,movieId,rating,timestamp\n", r"ratings\.csv: there is nothing in it"),
-        ("userId,movieId,rating,timestamp\n1,1,,2\n", r"nothing in one of its cells"),
+        ("userId,movieId,rating,timestamp\n", r"ratings\.csv: there is no row below"),
+        ("userId,movieId,rating,timestamp\n1,1,,2\n", r"ratings\.csv: row 1, column 'rating': there is no value"),
     ],
 )
 def test_another_layout_is_refused(ratings: str, message: str, tmp_path: Path) -> None:
@@ -99,3 +99,9 @@ def test_another_layout_is_refused(ratings: str, message: str, tmp_path: Path) -
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExamplesError, match=r"movies\.csv"):
         write_movielens(MovieLensConfig(dir=tmp_path), tmp_path / "out")
+
+
+def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
+    ratings = RATINGS.replace("7,2,4.5,100", "7,2,nan,100")
+    with pytest.raises(ExamplesError, match=r"ratings\.csv: row 3, column 'rating': there is no value"):
+        write(tmp_path, ratings)
