@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.base.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +31,9 @@ def train(
 
     What was finished before is not done again; a run that was killed goes on.
     """
-    from lhuc_asr.base.atomic import write_json, write_text
-    from lhuc_asr.base.config import dump_config, load_config
-    from lhuc_asr.pipeline.experiment import CONFIG_FILE, locked, run_record
+    from lhuc_asr.base.atomic import write_text
+    from lhuc_asr.base.config import load_config
+    from lhuc_asr.pipeline.experiment import CONFIG_FILE, locked, record_run
     from lhuc_asr.ppnet.comparison import results_table
     from lhuc_asr.ppnet.recipe import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
@@ -41,13 +41,7 @@ def train(
     path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
     config, place = load_config(RecommenderConfig, path, overrides or []), _place(device)
     with locked(config.folder) as folder:
-        record = folder / "run.json"
-        if (folder / CONFIG_FILE).exists() and not record.exists():
-            raise ExperimentError(
-                f"{folder}: holds a {CONFIG_FILE} that no run made; choose another folder with exp=DIR"
-            )
-        write_json(record, run_record(config.seeds))
-        write_text(folder / CONFIG_FILE, dump_config(config))
+        record_run(folder, config, config.seeds)
         results = run_recommender(config, folder, place)
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]

@@ -17,7 +17,7 @@ from typing import Any
 
 from lhuc_asr import __version__
 from lhuc_asr.base.atomic import read_json, write_json, write_text
-from lhuc_asr.base.config import dump_config, load_config
+from lhuc_asr.base.config import StrictModel, dump_config, load_config
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.pipeline.recipe import ExperimentConfig
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # ``hmm/<name>`` of the Gaussians' alignment.
 MONOPHONES = "mono"
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, RUN_FILE = "config.yaml", "run.json"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
 
 
@@ -140,12 +140,11 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Layout]:
         record: Whether it becomes the experiment's own: its ``config.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: Another run is in the folder, or it cannot be written to.
+        ExperimentError: Another run is in the folder, it cannot be written to, or it is a recipe's.
     """
     with locked(config.folder) as folder:
         if record:
-            write_text(folder / CONFIG_FILE, dump_config(config))
-            write_json(folder / "run.json", run_record(config.seed))
+            record_run(folder, config, config.seed)
         yield Layout(folder)
 
 
@@ -171,6 +170,25 @@ def locked(folder: Path) -> Iterator[Path]:
                 f"{folder}: another run is using this folder; wait for it, or choose another with exp=DIR"
             ) from error
         yield folder
+
+
+def record_run(folder: Path, config: StrictModel, seed: int | Sequence[int]) -> None:
+    """Write ``run.json`` and ``config.yaml``.
+
+    Args:
+        folder: Of the experiment.
+        config: Its settings.
+        seed: Its seed, or seeds.
+
+    Raises:
+        ExperimentError: There is a ``config.yaml`` that no run made, as in a recipe's own folder.
+    """
+    record = folder / RUN_FILE
+    if (folder / CONFIG_FILE).exists() and not record.exists():
+        raise ExperimentError(f"{folder}: holds a {CONFIG_FILE} that no run made; choose another folder with exp=DIR")
+    # In this order: a run that is killed in between can go on.
+    write_json(record, run_record(seed))
+    write_text(folder / CONFIG_FILE, dump_config(config))
 
 
 def run_record(seed: int | Sequence[int]) -> dict[str, Any]:

@@ -235,7 +235,7 @@ class ExperimentConfig(StrictModel):
         passes: The passes that adapt, by name, in their order; the first passes go before them.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     exp: Path | None = None
     seed: int = Field(1, ge=0)
     workers: int = Field(2, ge=1)

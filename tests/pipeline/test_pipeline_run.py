@@ -372,6 +372,21 @@ def test_two_runs_in_one_folder_are_refused(copied: Path, run) -> None:
     assert run(copied) == []
 
 
+def test_a_recipes_own_folder_is_not_taken_for_an_experiment(tiny_recipe: Path, run) -> None:
+    settings = (tiny_recipe / "config.yaml").read_bytes()
+    with pytest.raises(
+        ExperimentError, match=r"holds a config\.yaml that no run made; choose another folder with exp="
+    ):
+        run(tiny_recipe)
+    assert (tiny_recipe / "config.yaml").read_bytes() == settings
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "../../x", ""])
+def test_a_name_does_not_lead_out_of_the_folder_of_experiments(name: str, tiny_recipe: Path) -> None:
+    with pytest.raises(ConfigError, match="name"):
+        load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"name='{name}'"])
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_an_unknown_device_is_refused_before_anything_is_written(device: str, tmp_path: Path, run) -> None:
     with pytest.raises(ConfigError, match=f"device={device}: .*device=cpu"):
