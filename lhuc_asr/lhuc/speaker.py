@@ -50,7 +50,7 @@ def read_described(path: Path | str, article: str, what: str, form: str) -> tupl
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such {what}") from error
-    except (SafetensorError, OSError, MemoryError, ValueError) as error:
+    except (SafetensorError, OSError, MemoryError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != form:

@@ -142,6 +142,7 @@ def header(tree, data=b"", length=None):
             {"r": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 16]}}, b"\0" * 16
         ),
         "not JSON": struct.pack("<Q", 4) + b"{{{{",
+        "description of endless depth": header({"__metadata__": {"description": "[" * 100_000}}),
     }.values(),
 )
 def test_hostile_files(content, tmp_path):
