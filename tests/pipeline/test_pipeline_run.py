@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
-from lhuc_asr.base.errors import CheckpointError, ConfigError, ExperimentError, LhucError
+from lhuc_asr.base.errors import CheckpointError, ConfigError, LhucError
 from lhuc_asr.corpus.utterance import read_manifest
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore
@@ -21,7 +21,6 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.experiment import opened
 from lhuc_asr.pipeline.recipe import ExperimentConfig
 from lhuc_asr.pipeline.stages import Stages
 
@@ -361,30 +360,6 @@ def test_a_damaged_training_state_is_named(copied: Path, monkeypatch: pytest.Mon
         run(copied, "trainer.momentum=0.5", "transition_scale=0.3")
     assert read_json(copied / "stages" / "network si.json")["key"]
     assert not list((copied / "am" / "si").glob("training-*"))
-
-
-def test_two_runs_in_one_folder_are_refused(copied: Path, run) -> None:
-    with (
-        opened(load_config(ExperimentConfig, copied / "config.yaml", [f"exp={copied}"])),
-        pytest.raises(ExperimentError, match=f"{copied}: another run is using this folder; wait for it, or choose"),
-    ):
-        run(copied)
-    assert run(copied) == []
-
-
-def test_a_recipes_own_folder_is_not_taken_for_an_experiment(tiny_recipe: Path, run) -> None:
-    settings = (tiny_recipe / "config.yaml").read_bytes()
-    with pytest.raises(
-        ExperimentError, match=r"holds a config\.yaml that no run made; choose another folder with exp="
-    ):
-        run(tiny_recipe)
-    assert (tiny_recipe / "config.yaml").read_bytes() == settings
-
-
-@pytest.mark.parametrize("name", ["..", ".", ".hidden", "../../x", ""])
-def test_a_name_does_not_lead_out_of_the_folder_of_experiments(name: str, tiny_recipe: Path) -> None:
-    with pytest.raises(ConfigError, match="name"):
-        load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"name='{name}'"])
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
