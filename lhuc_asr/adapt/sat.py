@@ -37,6 +37,7 @@ from lhuc_asr.lhuc.fold import fold
 from lhuc_asr.nnet.companion import Companion
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 
 SITES = "hidden.*.activation"
@@ -57,6 +58,8 @@ class SatConfig(StrictModel):
         amplitude: xi.
         optimizer: Of the rows: ``adam``, with averages of its own for each row, or ``sgd``.
         learning_rate: Of the rows in the first epochs; newbob halves it with the network's.
+        start: ``si``: the network is the speaker-independent one, trained on; None: it starts with random weights.
+        schedule: Of the network's rate; None the trainer's.
     """
 
     gamma: float = Field(0.5, gt=0.0, lt=1.0)
@@ -64,6 +67,8 @@ class SatConfig(StrictModel):
     amplitude: Literal["exp", "identity"] = "exp"
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = Field(0.001, gt=0.0)
+    start: Literal["si"] | None = None
+    schedule: NewbobConfig | None = None
 
 
 def train_speaker_adaptive(
@@ -80,10 +85,10 @@ def train_speaker_adaptive(
     """Train a network and its speakers' rows to the end of the schedule, going on from ``state_path``.
 
     Args:
-        model: Initialised; trained in place.
+        model: Initialised, or trained already; trained in place.
         training: Frames to train on. Speakers without a target have no row.
         heldout: Frames of other speakers, seen through row 0.
-        config: How the rows are trained.
+        config: How the rows are trained; its schedule, where it has one, is the network's.
         trainer: How the network is.
         state_path: Where the state of both is kept after every epoch.
         seed: Of the order of frames, of dropout and of the switching.
@@ -97,6 +102,8 @@ def train_speaker_adaptive(
         AlignmentError: No frame to train on, or none that is held out, has a target.
         CheckpointError: ``state_path`` belongs to another network, or training diverged.
     """
+    if config.schedule is not None:
+        trainer = trainer.model_copy(update={"schedule": config.schedule})
     model.to(device)
     bank = attach(model, SITES, list(_speakers(training)), amplitude=config.amplitude)
     try:

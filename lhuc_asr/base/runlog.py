@@ -1,13 +1,15 @@
 """Log lines, progress and metrics of a run.
 
-On a terminal progress is a bar; elsewhere it is a plain log line now and then. Figures go to
-``metrics.jsonl``, one JSON object a line, appended and flushed at once so that a killed run keeps them.
+On a terminal progress is a bar; elsewhere, and in worker processes, whose bars would fall over each other, it is a
+plain log line now and then. Figures go to ``metrics.jsonl``, one JSON object a line, appended and flushed at once so
+that a killed run keeps them.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -23,8 +25,13 @@ ItemT = TypeVar("ItemT")
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def setup_logging(level: int = logging.INFO) -> None:
-    """Send the package's log to standard error, with rich's handler on a terminal."""
+def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
+    """Send the package's log to standard error, with rich's handler on a terminal.
+
+    Args:
+        level: The least that is shown.
+        prefix: Before every message: whose they are, where several processes write.
+    """
     package = logging.getLogger("lhuc_asr")
     package.setLevel(level)
     package.handlers.clear()
@@ -33,11 +40,12 @@ def setup_logging(level: int = logging.INFO) -> None:
         from rich.console import Console
         from rich.logging import RichHandler
 
-        package.addHandler(RichHandler(console=Console(stderr=True), show_path=False, markup=False))
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        package.addHandler(handler)
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
+    package.addHandler(handler)
 
 
 def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> Iterator[ItemT]:
@@ -50,7 +58,7 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and multiprocessing.parent_process() is None:
         from rich.console import Console
         from rich.progress import track
 

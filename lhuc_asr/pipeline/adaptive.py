@@ -6,11 +6,11 @@ import torch
 
 from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.base.atomic import atomic_folder
-from lhuc_asr.nnet.checkpoint import save_model
+from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, untrained_network
 from lhuc_asr.pipeline.experiment import Layout
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
 
 # In a network's folder: a file a training speaker (at each speed one of his own), and speaker-independent.safetensors.
@@ -41,6 +41,8 @@ def train_sat(
         key: Of the stage; a training state with another key is not gone on from.
     """
     model, sources = untrained_network(config, layout, alignment)
+    if sat.start == SI:
+        model = load_model(layout.acoustic_model(SI) / MODEL_FILE)
     folder, metrics = layout.acoustic_model(name), layout.metrics
     bank = train_speaker_adaptive(
         model,

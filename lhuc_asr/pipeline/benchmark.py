@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.analyses import ANALYSES, Analysis, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
-from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass
+from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass, series
 from lhuc_asr.pipeline.passes import WER_FILE
 from lhuc_asr.pipeline.recipe import SI, ExperimentConfig, PassConfig
 from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
@@ -62,11 +63,17 @@ def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -
 
 
 def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
-    experiment = EXPERIMENTS[name]
-    variants = experiment.variants(config, base)
+    experiment, variants = EXPERIMENTS[name], series(config, name, base)
     logger.info("experiment %s: %d passes from %s", name, len(variants), base)
-    passes = _needed(config, base) | {variant.name: variant.plan for variant in variants}
-    own = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
+    passes: dict[str, PassConfig] = {}
+    own: dict[str, SatConfig] = {}
+    for known in (base, *(variant.name for variant in variants)):
+        passes |= _needed(config, known)
+    for variant in variants:
+        if variant.plan is not None:
+            passes[variant.name] = variant.plan
+            if variant.trained is not None:
+                own[variant.plan.network] = variant.trained
     extended = ExperimentConfig.model_validate(
         {**config.model_dump(), "networks": config.networks | own, "passes": passes}
     )

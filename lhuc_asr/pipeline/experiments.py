@@ -2,7 +2,7 @@
 
 The base is one of the recipe's passes that descend on the first pass' targets (``lhuc``). Every pass of a series is
 searched with the scale and penalty of its base, unless what differs changes how sharp the scores are: a fixed scale
-would mislead there, and each is tuned.
+would mislead there, and each is tuned. Networks that are trained for a series go on from the speaker-independent one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig
+from lhuc_asr.nnet.schedule import NewbobConfig
+from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig, first_pass
 
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)
@@ -25,6 +26,8 @@ RATES, SWEEPS = (0.2, 1.0, 5.0), (1, 3, 10)
 POWERS = (1.0, 2.0)
 CORRUPTED = (0.1, 0.2, 0.4)
 GAMMAS = (0.3, 0.5, 0.7)
+# Of the networks that series train: on from the speaker-independent one, or five of them would take hours.
+SAT_EPOCHS = 4
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ class Variant:
         name: Of the pass.
         curve: Which of the series' curves it belongs to.
         label: What is different about it, as the figure says it.
-        plan: What it does.
+        plan: What it does; None for one of the recipe's passes, and for the first pass of a network.
         trained: How its network is trained, where it is one of the series' own.
     """
 
     name: str
     curve: str
     label: str
-    plan: PassConfig
+    plan: PassConfig | None
     trained: SatConfig | None = None
 
 
@@ -87,6 +90,22 @@ def base_pass(config: ExperimentConfig, name: str | None) -> str:
     return name
 
 
+def series(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
+    """The passes of an experiment; what one of the recipe's passes does already, the base's above all, is that pass."""
+    known = {own: _done(config, own, plan) for own, plan in config.passes.items()}
+    found = []
+    for variant in EXPERIMENTS[name].variants(config, base):
+        done = None if variant.plan is None else _done(config, variant.name, variant.plan)
+        same = next((own for own, other in known.items() if other == done), None)
+        found.append(variant if same is None else replace(variant, name=same, plan=None))
+    return found
+
+
+def _done(config: ExperimentConfig, name: str, plan: PassConfig) -> PassConfig:
+    """What a pass does, with nothing left to be said elsewhere."""
+    return plan.model_copy(update={"method": config.method_of(plan), "search_as": plan.search_as or name})
+
+
 def _varied(
     config: ExperimentConfig, base: str, label: str, changes: Mapping[str, Any], tuned: bool = False
 ) -> Variant:
@@ -107,8 +126,10 @@ def _amplitudes(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _layers(config: ExperimentConfig, base: str) -> list[Variant]:
-    layers = range(1, config.dnn.hidden_layers + 1)
-    return [_varied(config, base, f"bottom {count}", {"layers": tuple(range(count))}) for count in layers]
+    below = [
+        _varied(config, base, f"bottom {n}", {"layers": tuple(range(n))}) for n in range(1, config.dnn.hidden_layers)
+    ]
+    return [*below, _varied(config, base, f"bottom {config.dnn.hidden_layers}", {"layers": None})]
 
 
 def _steps(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -119,7 +140,7 @@ def _steps(config: ExperimentConfig, base: str) -> list[Variant]:
         for sweeps in SWEEPS:
             changes = {"learning_rate": rate, "sweeps": sweeps}
             variant = _varied(config, base, f"rate {rate:g}, {sweeps} sweeps".replace(",", ""), changes)
-            found.append(Variant(variant.name, f"rate {rate:g}", f"{sweeps}", variant.plan))
+            found.append(replace(variant, curve=f"rate {rate:g}", label=f"{sweeps}"))
     return found
 
 
@@ -184,25 +205,43 @@ def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
     for curve, method in ((base, own.method), ("moments", MomentsConfig())):
         for mode in ("two_pass", "one_shot", "online"):
             data = own.data.model_copy(update={"mode": mode})
-            found.append(_variant(base, mode, own.model_copy(update={"method": method, "data": data}), curve=curve))
+            variant = _variant(base, mode, own.model_copy(update={"method": method, "data": data}), curve=curve)
+            # What is adapted on all that is decoded is the end of the curves over amounts, too.
+            found.append(replace(variant, name=f"{curve}_all") if mode == "two_pass" else variant)
     return found
 
 
-def _adaptive_training(config: ExperimentConfig, base: str, label: str, trained: SatConfig) -> Variant:
-    """The base on a network of its own, or the recipe's that is trained like that, on its first pass."""
-    found = _variant(base, label, config.passes[base])
-    own = f"sat_{label}".replace(" ", "_").replace(".", "-")
+def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:
+    """A network of its own, or the recipe's that is trained like that: its first pass, and the base on it.
+
+    Their names say how the network is trained, so that what is in two series is made once.
+    """
+    trained = SatConfig(start="si", schedule=_going_on(config), **settings)
+    own = f"sat_{trained.switching}_{trained.gamma:g}".replace(".", "-")
     network = next((name for name, known in config.networks.items() if known == trained), own)
-    return replace(found, plan=found.plan.model_copy(update={"network": network}), trained=trained)
+    adapted = config.passes[base].model_copy(update={"network": network, "search_as": base})
+    return [
+        Variant(first_pass(network), "row 0", label, None),
+        Variant(f"{base}_{network}", base, label, adapted, trained),
+    ]
+
+
+def _going_on(config: ExperimentConfig) -> NewbobConfig:
+    """Of a network that is trained on: half of the first rate, and half of it again after every epoch."""
+    return NewbobConfig(
+        learning_rate=config.trainer.schedule.learning_rate / 2, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
+    )
 
 
 def _gammas(config: ExperimentConfig, base: str) -> list[Variant]:
-    return [_adaptive_training(config, base, f"gamma {gamma:g}", SatConfig(gamma=gamma)) for gamma in GAMMAS]
+    each = [_adaptive_training(config, base, f"gamma {gamma:g}", gamma=gamma) for gamma in GAMMAS]
+    return [variant for variants in each for variant in variants]
 
 
 def _switching(config: ExperimentConfig, base: str) -> list[Variant]:
     kinds = get_args(SatConfig.model_fields["switching"].annotation)
-    return [_adaptive_training(config, base, f"by {kind}", SatConfig(switching=kind)) for kind in kinds]
+    each = [_adaptive_training(config, base, f"by {kind}", switching=kind) for kind in kinds]
+    return [variant for variants in each for variant in variants]
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -242,13 +281,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         _modes,
     ),
     "gamma": Experiment(
-        "SAT-LHUC: share of frames with row 0",
+        "SAT-LHUC, trained on from si: share of frames with row 0",
         "gamma",
         "0.5 to 0.6 is good whatever the task; below 0.3 the first pass suffers",
         _gammas,
     ),
     "switching": Experiment(
-        "SAT-LHUC: what takes row 0 as a whole",
+        "SAT-LHUC, trained on from si: what takes row 0 as a whole",
         "switching",
         "frames and segments are alike; speakers are worse, through a worse first pass (table III)",
         _switching,

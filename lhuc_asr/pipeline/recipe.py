@@ -214,7 +214,7 @@ class ExperimentConfig(StrictModel):
         name: Of the experiment's folder below ``exp/``.
         exp: The folder itself, where it should be elsewhere.
         seed: Of every random choice.
-        workers: Processes for features and search; threads of the network.
+        workers: Processes for features and search; threads of the network; folds side by side, which share them.
         device: Where the network runs: ``cpu``, ``cuda``.
         corpus: Recordings and transcripts.
         hours: Of training speech, chosen by the seed; None all.

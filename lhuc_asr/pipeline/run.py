@@ -11,6 +11,8 @@ import torch
 
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.base.workers import WorkerPool
 from lhuc_asr.corpus.audio import resolve_sample_rate
 from lhuc_asr.corpus.utterance import read_manifest
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
@@ -112,16 +114,45 @@ def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
     Returns:
         The test splits.
     """
-    torch.set_num_threads(config.workers)
-    folds = fold_layouts(config, layout)
     if config.folds == 1:
+        torch.set_num_threads(config.workers)
         _run_experiment(config, layout, fold=None)
         return test_names(config)
-    for fold, fold_layout in enumerate(folds, start=1):
-        logger.info("fold %d of %d", fold, config.folds)
-        _run_experiment(config, fold_layout, fold)
+    folds = fold_layouts(config, layout)
+    _run_folds(config, folds)
     pool_folds(layout, folds, POOLED, pass_names(config))
     return (POOLED,)
+
+
+def _run_folds(config: ExperimentConfig, folds: Sequence[Layout]) -> None:
+    """Folds side by side, as many as there are workers: two on a thread each take less than one after the other on two.
+
+    When one fails, those that have begun are finished before the error is told; no further one begins.
+    """
+    at_once = min(config.workers, config.folds)
+    shared = config.model_copy(update={"workers": config.workers // at_once})
+    numbered = list(enumerate(folds, start=1))
+    if at_once == 1:
+        for number, layout in numbered:
+            logger.info("fold %d of %d", number, config.folds)
+            _run_fold(shared, (number, layout))
+        return
+    level = logging.getLogger("lhuc_asr").getEffectiveLevel()
+    with WorkerPool(at_once) as pool:
+        for _ in pool.map(partial(_run_fold_logged, shared, level), numbered, in_flight=config.folds):
+            pass
+
+
+def _run_fold(config: ExperimentConfig, numbered: tuple[int, Layout]) -> None:
+    number, layout = numbered
+    torch.set_num_threads(config.workers)
+    _run_experiment(config, layout, number)
+
+
+def _run_fold_logged(config: ExperimentConfig, level: int, numbered: tuple[int, Layout]) -> None:
+    """In a process of its own, which knows nothing yet of the log."""
+    setup_logging(level, f"fold {numbered[0]}: ")
+    _run_fold(config, numbered)
 
 
 def fold_layouts(config: ExperimentConfig, layout: Layout) -> list[Layout]:
@@ -297,8 +328,8 @@ def _train_adaptively(
     stages.run(
         stage,
         lambda: train_sat(config, layout, name, alignment, config.trainer, sat, stages.key(stage)),
-        after=[after],
-        options=[config.dnn, config.trainer, sat],
+        after=[after] if sat.start is None else [after, f"network {sat.start}"],
+        options=[config.dnn, config.trainer, sat.model_dump(mode="json", exclude_none=True)],
         outputs=[layout.acoustic_model(name) / MODEL_FILE],
     )
 

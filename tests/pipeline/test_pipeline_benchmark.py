@@ -28,12 +28,18 @@ def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copie
     assert found == {name: copied / "benchmark" / name for name in ("layers", "one_shot")}
     made = executed(copied)[before:]
     layers = load_config(ExperimentConfig, copied / "config.yaml").dnn.hidden_layers
-    names = {f"lhuc_bottom_{count}" for count in range(1, layers + 1)}
-    assert names <= {stage.split(" over ")[0] for stage in made}
+    # All layers are what the base adapts: the last of the series is the base, which is not made again.
+    names = [*(f"lhuc_bottom_{count}" for count in range(1, layers)), "lhuc"]
+    assert {stage.split(" over ")[0] for stage in made} == {
+        *names[:-1],
+        *(f"lhuc_{mode}" for mode in ("one_shot", "online")),
+        *(f"moments_{mode}" for mode in ("all", "one_shot", "online")),
+        *(stage for stage in made if stage.startswith("prepare moments-")),
+    }
     assert not any("heldout" in stage for stage in made)  # searched as their base
     folder = copied / "benchmark" / "layers"
     rows = list(read_json_lines(folder / "table.jsonl"))
-    assert [row["name"] for row in rows if row["split"] == "test"] == sorted(names)
+    assert [row["name"] for row in rows if row["split"] == "test"] == names
     si = read_json(copied / "decode" / "test" / "si" / "wer.json")
     for row in rows:
         wer = read_json(copied / "decode" / row["split"] / row["name"] / "wer.json")
@@ -47,9 +53,6 @@ def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copie
     assert (copied / "config.yaml").read_bytes() == settings
     assert (copied / "decode" / "test" / "table.txt").read_bytes() == table
     assert {row["curve"] for row in read_json_lines(found["one_shot"] / "table.jsonl")} == {"lhuc", "moments"}
-    # All layers are what the base adapts, so the last of the series is the base again.
-    base = read_json(copied / "decode" / "test" / "lhuc" / "wer.json")
-    assert rows[layers - 1]["errors"] == base["errors"]
     before = len(executed(copied))
     run_benchmark(copied, ["layers", "one_shot"])
     assert executed(copied)[before:] == []
@@ -100,23 +103,34 @@ def test_a_base_that_adapts_on_another_pass_brings_it_along(copied: Path, run, e
     before = len(executed(copied))
     found = run_benchmark(copied, ["silence"], base="twice")
     rows = list(read_json_lines(found["silence"] / "table.jsonl"))
-    assert {row["name"] for row in rows} == {f"twice_silence_{weight}" for weight in ("0", "0-01", "0-1", "1")}
-    assert len(executed(copied)) - before == len(rows)
-    # The base's own weight gives what the base gives.
-    for row in rows:
-        if row["name"] == "twice_silence_0-01":
-            wer = read_json(copied / "decode" / row["split"] / "twice" / "wer.json")
-            assert row["errors"] == wer["errors"]
+    assert [row["label"] for row in rows[:4]] == ["silence 0", "silence 0.01", "silence 0.1", "silence 1"]
+    # The base's own weight is the base.
+    names = {"twice_silence_0", "twice", "twice_silence_0-1", "twice_silence_1"}
+    assert {row["name"] for row in rows} == names
+    assert {stage.split(" over ")[0] for stage in executed(copied)[before:]} == names - {"twice"}
+
+
+def test_a_series_takes_what_the_recipe_has_made_under_another_name(copied: Path, run, executed) -> None:
+    run(copied, "passes={lhuc: {}, weighted: {targets: {silence_weight: 0.1}, search_as: lhuc}}")
+    before = len(executed(copied))
+    found = run_benchmark(copied, ["silence"])
+    rows = [row for row in read_json_lines(found["silence"] / "table.jsonl") if row["split"] == "test"]
+    assert [row["name"] for row in rows] == ["lhuc_silence_0", "lhuc", "weighted", "lhuc_silence_1"]
+    assert {stage.split(" over ")[0] for stage in executed(copied)[before:]} == {"lhuc_silence_0", "lhuc_silence_1"}
+    wer = read_json(copied / "decode" / "test" / "weighted" / "wer.json")
+    assert rows[2]["errors"] == wer["errors"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(config: ExperimentConfig, name: str) -> None:
     variants = EXPERIMENTS[name].variants(config, "lhuc")
-    passes = {"lhuc": config.passes["lhuc"]} | {variant.name: variant.plan for variant in variants}
-    assert len(passes) == len(variants) + 1
-    networks = config.networks | {v.plan.network: v.trained for v in variants if v.trained is not None}
+    made = {variant.name: variant.plan for variant in variants if variant.plan is not None}
+    own = {plan.network: v.trained for v in variants if (plan := v.plan) is not None and v.trained is not None}
+    networks, passes = config.networks | own, {"lhuc": config.passes["lhuc"]} | made
     checked = ExperimentConfig.model_validate({**config.model_dump(), "networks": networks, "passes": passes})
-    plans = [(checked.passes[v.name], checked.method_of(checked.passes[v.name])) for v in variants]
+    # What is not made for the series is the first pass of a network of its.
+    assert {variant.name for variant in variants} == made.keys() | {f"{network}_si" for network in own}
+    plans = [(checked.passes[name], checked.method_of(checked.passes[name])) for name in made]
     assert all(one != other for n, one in enumerate(plans) for other in plans[:n])
     assert len({(variant.curve, variant.label) for variant in variants}) == len(variants)
 
