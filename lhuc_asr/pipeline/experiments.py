@@ -27,7 +27,7 @@ POWERS = (1.0, 2.0)
 CORRUPTED = (0.1, 0.2, 0.4)
 GAMMAS = (0.3, 0.5, 0.7)
 # Of the networks that series train: on from the speaker-independent one, or five of them would take hours.
-SAT_EPOCHS = 4
+SAT_EPOCHS = 3
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def pass_outputs(config: ExperimentConfig, layout: Layout, split: str, name: str
 def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str) -> None:
     """Make a pass over a split: adapt where it adapts, decode, score.
 
-    Over the held-out speakers the search is tuned, over others it is the one tuned there.
+    Over the held-out speakers the search is tuned, unless it is another pass'; over others it is the one tuned there.
 
     Args:
         config: The recipe.
@@ -105,7 +105,7 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
         with atomic_folder(layout.speakers(name, split)) as folder:
             speakers.save(folder)
     with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
-        if split == HELDOUT:
+        if split == HELDOUT and tuned_as(config, name) == name:
             scores = list(two_pass.likelihoods(speakers, who))
             chosen, record = _tuned(config, searchers, scores, utterances, name)
             hypotheses = list(searchers.search_all(scores, chosen))
@@ -175,8 +175,17 @@ def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str)
 
 
 def tuned_as(config: ExperimentConfig, name: str) -> str:
-    """The pass whose scale and penalty a pass decodes with: itself, unless the recipe says otherwise."""
-    return (config.passes[name].search_as if name in config.passes else None) or name
+    """The pass whose scale and penalty a pass decodes with: itself, unless the recipe says otherwise.
+
+    The first pass of a network that goes on from another has that network's: its scores are as sharp, and what is seen
+    is the networks' difference, without the luck of two choices.
+    """
+    if name in config.passes:
+        other = config.passes[name].search_as
+        return name if other is None else tuned_as(config, other)
+    network = network_of(config, name)
+    start = None if network == SI else config.networks[network].start
+    return name if start is None else first_pass(start)
 
 
 def tuned_search(config: ExperimentConfig, layout: Layout, name: str) -> SearchConfig:

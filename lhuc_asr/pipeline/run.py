@@ -238,7 +238,8 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
             )
     for split in (HELDOUT, *tests):
         for name in pass_names(config):
-            if split != HELDOUT or tuned_as(config, name) == name:
+            # First passes are what tuned passes adapt on there.
+            if split != HELDOUT or tuned_as(config, name) == name or name not in config.passes:
                 _pass_stage(stages, config, layout, split, name, alignment)
 
 
@@ -272,7 +273,8 @@ def _pass_stage(
 ) -> None:
     plan = config.passes.get(name)
     after = [f"network {network_of(config, name)}", "graph"]
-    options: list[object] = [config.search, config.tuning if split == HELDOUT else None]
+    tuned = split == HELDOUT and tuned_as(config, name) == name
+    options: list[object] = [config.search, config.tuning if tuned else None]
     if plan is not None:
         # Options that are not used leave no trace in the key: new ones cost nobody the passes that he has.
         options.append(plan.model_dump(mode="json", exclude_none=True))
@@ -287,7 +289,7 @@ def _pass_stage(
             options.append(config.lattice)
         if plan.targets.lm_order in other_orders(config):
             after.append(f"graph of order {plan.targets.lm_order}")
-    if split != HELDOUT:
+    if not tuned:
         after.append(f"{tuned_as(config, name)} over {HELDOUT}")
     stages.run(
         f"{name} over {split}",
