@@ -14,8 +14,9 @@ from lhuc_asr.adapt.method import AdaptationMethod
 from lhuc_asr.adapt.moments import Moments, MomentsConfig
 from lhuc_asr.adapt.predicted import Predicted, PredictedConfig
 from lhuc_asr.adapt.subspace import Subspace, SubspaceConfig
+from lhuc_asr.adapt.unadapted import Unadapted, UnadaptedConfig
 
-AnyMethod = LhucConfig | MomentsConfig | BayesConfig | SubspaceConfig | PredictedConfig
+AnyMethod = LhucConfig | MomentsConfig | BayesConfig | SubspaceConfig | PredictedConfig | UnadaptedConfig
 MethodConfig = Annotated[AnyMethod, Field(discriminator="kind")]
 
 _METHODS: dict[str, Callable[[Any, Path | None], AdaptationMethod]] = {
@@ -24,6 +25,7 @@ _METHODS: dict[str, Callable[[Any, Path | None], AdaptationMethod]] = {
     "bayes": Bayes,
     "subspace": Subspace,
     "predicted": Predicted,
+    "none": lambda config, _folder: Unadapted(config),
 }
 
 
@@ -40,4 +42,6 @@ def make_method(config: AnyMethod, folder: Path | None) -> AdaptationMethod:
 
 def layers_of(config: AnyMethod) -> tuple[int, ...] | None:
     """The hidden layers that get amplitudes; None all."""
+    if isinstance(config, UnadaptedConfig):
+        return None
     return config.layers if isinstance(config, LhucConfig | MomentsConfig) else config.lhuc.layers

@@ -6,7 +6,7 @@ A series' passes are stages like all others, in the same folders: what is there 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.analyses import ANALYSES, Analysis, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
-from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass, series
-from lhuc_asr.pipeline.passes import WER_FILE
+from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass, series, unadapted
+from lhuc_asr.pipeline.passes import WER_FILE, tuned_as
 from lhuc_asr.pipeline.recipe import SI, ExperimentConfig, PassConfig
 from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
@@ -69,7 +69,8 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
     own: dict[str, SatConfig] = {}
     for known in (base, *(variant.name for variant in variants)):
         passes |= _needed(config, known)
-    for variant in variants:
+    reference = unadapted(config, base)
+    for variant in (reference, *variants):
         if variant.plan is not None:
             passes[variant.name] = variant.plan
             if variant.trained is not None:
@@ -79,7 +80,8 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
     )
     with opened(extended, record=False) as layout:
         splits = make_passes(extended, layout)
-        points = [point for split in splits for point in _points(layout, split, variants, config.seed)]
+        against = {v.name: reference.name if tuned_as(extended, v.name) == base else SI for v in variants}
+        points = [point for split in splits for point in _points(layout, split, variants, against, config.seed)]
         folder = layout.folder / "benchmark" / name
         write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
         write_json(folder / "run.json", run_record(extended.seed))
@@ -118,11 +120,14 @@ def _look(config: ExperimentConfig, name: str, base: str) -> Path:
     return folder
 
 
-def _points(layout: Layout, split: str, variants: Sequence[Variant], seed: int) -> list[Point]:
-    before = read_wer(layout.decode(split, SI) / WER_FILE)
+def _points(
+    layout: Layout, split: str, variants: Sequence[Variant], against: Mapping[str, str], seed: int
+) -> list[Point]:
+    """Each pass beside the one without adaptation that was searched as it was."""
     found = []
     for variant in variants:
-        after = read_wer(layout.decode(split, variant.name) / WER_FILE)
+        names = against[variant.name], variant.name
+        before, after = (read_wer(layout.decode(split, name) / WER_FILE) for name in names)
         comparison = compare(before, after, np.random.default_rng(seed))
-        found.append(Point.of(split, variant.name, variant.curve, variant.label, after, comparison, seed))
+        found.append(Point.of(split, variant.name, variant.curve, variant.label, after, names[0], comparison, seed))
     return found

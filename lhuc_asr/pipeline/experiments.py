@@ -2,7 +2,8 @@
 
 The base is one of the recipe's passes that descend on the first pass' targets (``lhuc``). Every pass of a series is
 searched with the scale and penalty of its base, unless what differs changes how sharp the scores are: a fixed scale
-would mislead there, and each is tuned. Networks that are trained for a series go on from the speaker-independent one.
+would mislead there, and each is tuned. It is compared with the unadapted network searched alike. Networks that are
+trained for a series go on from the speaker-independent one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, get_args
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.sat import SatConfig
+from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig, first_pass
@@ -99,6 +101,15 @@ def series(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
         same = next((own for own, other in known.items() if other == done), None)
         found.append(variant if same is None else replace(variant, name=same, plan=None))
     return found
+
+
+def unadapted(config: ExperimentConfig, base: str) -> Variant:
+    """The network without amplitudes, searched as the base: what the passes of a series are compared with.
+
+    With ``si`` as it was tuned, what the choice of the base's scale and penalty brings would be seen as theirs.
+    """
+    plan = PassConfig(network=config.passes[base].network, method=UnadaptedConfig(), search_as=base)
+    return Variant(f"{base}_unadapted", base, "unadapted", plan)
 
 
 def _done(config: ExperimentConfig, name: str, plan: PassConfig) -> PassConfig:

@@ -26,7 +26,7 @@ SPREAD = 0.24
 
 @dataclass(frozen=True)
 class Point:
-    """A pass of a series over a split, against the split's first pass.
+    """A pass of a series over a split, against one without adaptation.
 
     Attributes:
         split: Name of the set of utterances.
@@ -38,7 +38,8 @@ class Point:
         words: Of the references.
         speakers: Number of speakers behind the interval.
         seed: Of the recipe; one.
-        relative: Change against the first pass, a fraction; infinite where only the later pass has errors.
+        against: Name of the pass that it is compared with.
+        relative: Change against that, a fraction; infinite where only the later pass has errors.
         low, high: Its 95 % interval, bootstrapped over speakers and their utterances; as ``relative``, since a sample
             of a split with few errors may have none.
         p: Two-sided.
@@ -54,6 +55,7 @@ class Point:
     words: int
     speakers: int
     seed: int
+    against: str
     relative: float
     low: float
     high: float
@@ -64,13 +66,14 @@ class Point:
 
     @classmethod
     def of(
-        cls, split: str, name: str, curve: str, label: str, report: WerReport, comparison: Comparison, seed: int
-    ) -> Point:
+        cls, split: str, name: str, curve: str, label: str,
+        report: WerReport, against: str, comparison: Comparison, seed: int,
+    ) -> Point:  # fmt: skip
         """The point of a pass."""
         low, high = comparison.interval_relative
         return cls(
             split, name, curve, label,
-            report.wer, report.errors, report.words, len(report.speakers), seed,
+            report.wer, report.errors, report.words, len(report.speakers), seed, against,
             comparison.relative, low, high, comparison.p_value,
             comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal,
         )  # fmt: skip
@@ -142,7 +145,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) ->
         )  # fmt: skip
     axes.set_xticks(range(len(labels)), labels, parse_math=False, rotation=30 if max(map(len, labels)) > 9 else 0)
     axes.set_xlabel(axis)
-    axes.set_ylabel("change of the word error rate, %")
+    axes.set_ylabel("change of WER against no adaptation, %")
     axes.grid(axis="y", color="#E2E2E2", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     first = points[0]

@@ -110,3 +110,15 @@ def test_amplitudes_of_another_model_are_refused(small, method, tmp_path: Path):
         other.output.bias += 1
     with pytest.raises(ModelMismatchError):
         method.load(other, tmp_path / "speakers")
+
+
+def test_no_adaptation_is_the_network_to_the_bit(small, tmp_path: Path):
+    method = make_method(TypeAdapter(MethodConfig).validate_python({"kind": "none"}), None)
+    frames = frames_of(small, 20, 30)
+    x = torch.from_numpy(frames.features)
+    before = small(x)
+    found = method.estimate(small, {"ann": frames}, seed=1)
+    found.save(tmp_path / "speakers")
+    for speakers in (found, method.load(small, tmp_path / "speakers")):
+        with speakers.applied(small, "ann"):
+            assert torch.equal(small(x), before)

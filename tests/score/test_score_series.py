@@ -25,7 +25,7 @@ def report(errors: dict[str, int]) -> WerReport:
 def point(curve: str, label: str, errors: dict[str, int], split: str = "test") -> Point:
     before, after = report({"alice": 8, "bob": 4, "carol": 6}), report(errors)
     comparison = compare(before, after, np.random.default_rng(1))
-    return Point.of(split, f"{curve}_{label}", curve, label, after, comparison, seed=7)
+    return Point.of(split, f"{curve}_{label}", curve, label, after, "si", comparison, seed=7)
 
 
 POINTS = [
@@ -79,7 +79,7 @@ def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(
     before, after = report({"alice": 1, "bob": 0}), report({"alice": 0, "bob": 1})
     comparison = compare(before, after, np.random.default_rng(1))
     assert comparison.interval_relative[1] == np.inf
-    points = [POINTS[1], Point.of("test", "lhuc_1_s", "lhuc", "1 s", after, comparison, seed=7)]
+    points = [POINTS[1], Point.of("test", "lhuc_1_s", "lhuc", "1 s", after, "si", comparison, seed=7)]
     write_series(tmp_path, "Seconds", "adapted on", "ten help", points)
     known, endless = read_json_lines(tmp_path / "table.jsonl")
     assert (endless["relative"], endless["high"]) == (0.0, None)
