@@ -13,6 +13,7 @@ from lhuc_asr.adapt.methods import MethodConfig, make_method
 from lhuc_asr.adapt.predicted import Predicted
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, no_targets
 from lhuc_asr.base.errors import AlignmentError, ModelMismatchError
+from lhuc_asr.features.context import splice
 
 TECHNIQUES = {
     "lhuc": {},
@@ -115,7 +116,7 @@ def test_amplitudes_of_another_model_are_refused(small, method, tmp_path: Path):
 def test_no_adaptation_is_the_network_to_the_bit(small, tmp_path: Path):
     method = make_method(TypeAdapter(MethodConfig).validate_python({"kind": "none"}), None)
     frames = frames_of(small, 20, 30)
-    x = torch.from_numpy(frames.features)
+    x = splice(torch.from_numpy(frames.features), small.config.context)
     before = small(x)
     found = method.estimate(small, {"ann": frames}, seed=1)
     found.save(tmp_path / "speakers")

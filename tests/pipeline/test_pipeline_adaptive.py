@@ -70,3 +70,24 @@ def test_the_network_and_its_training_speakers_lie_side_by_side(layout, tmp_path
     counts = np.bincount(np.fromfile(alignment_path(layout, "mono", "train"), np.int32), minlength=8)
     assert model.log_prior.exp().tolist() == pytest.approx((counts / counts.sum()).tolist(), abs=0.005)
     assert counts.max() - counts.min() > 5
+
+
+def test_a_network_that_goes_on_from_si_begins_as_si_and_is_searched_as_si(copied: Path, run) -> None:
+    """With steps of no length it ends as si too: other weights, another search or a lost prior would show."""
+    still = "networks={sat: {start: si, learning_rate: 1e-12, schedule: {learning_rate: 1e-12, max_epochs: 1}}}"
+    made = run(copied, still, "passes={lhuc: {}, sat_lhuc: {network: sat}}")
+    assert [stage for stage in made if "sat" in stage] == [
+        "network sat",
+        *(f"{name} over {split}" for split in ("heldout", "test", "control") for name in ("sat_si", "sat_lhuc")),
+    ]
+    si, sat = (load_model(copied / "am" / name / "model.safetensors").state_dict() for name in ("si", "sat"))
+    for name, weights in si.items():
+        torch.testing.assert_close(sat[name], weights, rtol=0, atol=1e-6)
+    for split in ("test", "control"):
+        decoded = copied / "decode" / split
+        for name in ("hypotheses.jsonl", "search.json"):
+            assert (decoded / "sat_si" / name).read_bytes() == (decoded / "si" / name).read_bytes()
+    # The same settings from random weights are another network.
+    run(copied, still.replace("start: si, ", ""), "passes={lhuc: {}, sat_lhuc: {network: sat}}")
+    random = load_model(copied / "am" / "sat" / "model.safetensors").state_dict()
+    assert not torch.allclose(random["output.weight"], si["output.weight"], atol=1e-2)
