@@ -81,6 +81,7 @@ def main() -> None:
         sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
-            way_on = "; the same command goes on from the last finished stage" if "run" in sys.argv else ""
+            stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
+            way_on = "; the same command goes on from the last finished stage" if stages else ""
             typer.echo(f"lhuc-asr: interrupted{way_on}", err=True)
         raise

@@ -19,7 +19,7 @@ from lhuc_asr.pipeline.analyses import ANALYSES, Analysis, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
 from lhuc_asr.pipeline.experiments import EXPERIMENTS, Experiment, Variant, base_pass, series, unadapted
 from lhuc_asr.pipeline.passes import WER_FILE, tuned_as
-from lhuc_asr.pipeline.recipe import SI, ExperimentConfig, PassConfig
+from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
@@ -80,7 +80,8 @@ def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
     )
     with opened(extended, record=False) as layout:
         splits = make_passes(extended, layout)
-        against = {v.name: reference.name if tuned_as(extended, v.name) == base else SI for v in variants}
+        first = first_pass(config.passes[base].network)
+        against = {v.name: reference.name if tuned_as(extended, v.name) == base else first for v in variants}
         points = [point for split in splits for point in _points(layout, split, variants, against, config.seed)]
         folder = layout.folder / "benchmark" / name
         write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
