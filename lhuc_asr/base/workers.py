@@ -1,7 +1,7 @@
 """Work in other processes: results in the order of the items, memory bounded, no orphans.
 
 Processes are spawned, not forked: a fork of a process whose libraries run threads can hang. The function must
-therefore be importable by name, from a module that is quick to import.
+therefore be importable by name, from a module that is quick to import where the work is short.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ ResultT = TypeVar("ResultT")
 # Items under way for each worker: enough to keep it busy, few enough to keep memory flat.
 IN_FLIGHT = 4
 PARENT_POLL_SECONDS = 1.0
+DIED = "a worker process died, most likely killed for its memory; try workers=1, or run again"
 
 
 class WorkerError(LhucError, RuntimeError):
@@ -79,12 +80,36 @@ class WorkerPool:
                 yield waiting[0].result()
                 waiting.popleft()
         except BrokenProcessPool as error:
-            raise WorkerError(
-                "a worker process died, most likely killed for its memory; try workers=1, or run again"
-            ) from error
+            raise WorkerError(DIED) from error
         finally:
             for future in waiting:
                 future.cancel()
+
+    def each(self, function: Callable[[ItemT], None], items: Iterable[ItemT]) -> None:
+        """Apply a function, in no order, to as many items at once as there are workers.
+
+        For long work: after a failure or Ctrl-C no further item is begun, and those in work are waited for.
+
+        Args:
+            function: Importable by name.
+            items: Read as they are needed.
+
+        Raises:
+            WorkerError: A process died (killed, out of memory); the others are ended with it.
+            Exception: Whatever the function raises.
+        """
+        waiting: set[Future[None]] = set()
+        try:
+            for item in items:
+                waiting.add(self._executor.submit(function, item))
+                if len(waiting) == self.workers:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+            for future in as_completed(waiting):
+                future.result()
+        except BrokenProcessPool as error:
+            raise WorkerError(DIED) from error
 
 
 def process_map(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int) -> Iterator[ResultT]:

@@ -13,7 +13,7 @@ def benchmark(
     experiment: Annotated[
         list[str] | None, typer.Option("--experiment", "-e", help="Which; may be given several times.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All experiments.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All experiments that the recipe has a pass for.")] = False,
     base: Annotated[
         str | None,
         typer.Option("--pass", help="The recipe's pass that experiments vary, or look at; else its first that fits."),
@@ -34,7 +34,7 @@ def benchmark(
         for name, known in KNOWN.items():
             typer.echo(f"{name:12} {known.title}")
         return
-    names = list(KNOWN) if every else list(dict.fromkeys(experiment or []))
+    names = None if every else list(dict.fromkeys(experiment or []))
     for name, folder in run_benchmark(experiment_folder, names, base).items():
         rows = list(read_json_lines(folder / "table.jsonl"))
         table = Table(title=Text(KNOWN[name].title), title_justify="left")

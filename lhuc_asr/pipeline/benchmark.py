@@ -13,7 +13,7 @@ import numpy as np
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import write_json
-from lhuc_asr.base.config import load_config
+from lhuc_asr.base.config import load_config, parse_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.analyses import ANALYSES, Analysis, Look
 from lhuc_asr.pipeline.experiment import CONFIG_FILE, Layout, opened, run_record
@@ -31,23 +31,23 @@ logger = logging.getLogger(__name__)
 KNOWN: dict[str, Experiment | Analysis] = {**EXPERIMENTS, **ANALYSES}
 
 
-def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -> dict[str, Path]:
+def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = None) -> dict[str, Path]:
     """Make experiments, or what is left of them.
 
     Args:
         folder: Of an experiment that ``lhuc-asr run`` has finished, or not: what is missing is made.
-        names: Of experiments.
+        names: Of experiments; None all, but for those that find no pass to start from, which a warning names.
         base: The pass that series start from, and that is looked at; None: for each the recipe's first that fits.
 
     Returns:
-        The folder of each, ``benchmark/<experiment>/``: ``table.jsonl``, ``table.csv``, a figure for each test split,
-        and ``run.json``.
+        The folder of each, ``benchmark/<experiment>/``, or ``benchmark/<experiment>-<base>/`` where that is named:
+        ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
 
     Raises:
         ExperimentError: There is no experiment in the folder, or none of that name.
-        ConfigError: The recipe has no pass to start from.
+        ConfigError: The recipe has no pass to start from, or a pass or network of a name that a series needs.
     """
-    unknown = [name for name in names if name not in KNOWN]
+    unknown = [name for name in names or () if name not in KNOWN]
     if unknown:
         raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(KNOWN)}")
     path = folder / CONFIG_FILE
@@ -58,35 +58,47 @@ def run_benchmark(folder: Path, names: Sequence[str], base: str | None = None) -
     config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
     check_device(config)
     # Told before the first of them runs.
-    starts = {name: (base_pass if name in EXPERIMENTS else looked_at)(config, base) for name in names}
-    return {name: (_run_series if name in EXPERIMENTS else _look)(config, name, starts[name]) for name in names}
+    starts = {}
+    for name in KNOWN if names is None else names:
+        try:
+            starts[name] = (base_pass if name in EXPERIMENTS else looked_at)(config, base)
+        except ConfigError as error:
+            if names is not None:
+                raise
+            logger.warning("experiment %s is left out: %s", name, error)
+    return {
+        name: (_run_series if name in EXPERIMENTS else _look)(
+            config, name, start, folder / "benchmark" / (name if base is None else f"{name}-{base}")
+        )
+        for name, start in starts.items()
+    }
 
 
-def _run_series(config: ExperimentConfig, name: str, base: str) -> Path:
-    experiment, variants = EXPERIMENTS[name], series(config, name, base)
+def _run_series(config: ExperimentConfig, name: str, base: str, folder: Path) -> Path:
+    experiment, reference = EXPERIMENTS[name], unadapted(config, base)
+    variants = series(config, name, base)
     logger.info("experiment %s: %d passes from %s", name, len(variants), base)
-    passes: dict[str, PassConfig] = {}
-    own: dict[str, SatConfig] = {}
-    for known in (base, *(variant.name for variant in variants)):
-        passes |= _needed(config, known)
-    reference = unadapted(config, base)
+    passes = _needed(config, base)
     for variant in (reference, *variants):
-        if variant.plan is not None:
-            passes[variant.name] = variant.plan
-            if variant.trained is not None:
-                own[variant.plan.network] = variant.trained
-    extended = ExperimentConfig.model_validate(
-        {**config.model_dump(), "networks": config.networks | own, "passes": passes}
-    )
+        passes |= _needed(config, variant.name) or {variant.name: variant.plan}
+    trained = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
+    extended = _with(config, config.networks | trained, passes)
     with opened(extended, record=False) as layout:
         splits = make_passes(extended, layout)
         first = first_pass(config.passes[base].network)
         against = {v.name: reference.name if tuned_as(extended, v.name) == base else first for v in variants}
         points = [point for split in splits for point in _points(layout, split, variants, against, config.seed)]
-        folder = layout.folder / "benchmark" / name
         write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
         write_json(folder / "run.json", run_record(extended.seed))
     return folder
+
+
+def _with(
+    config: ExperimentConfig, networks: Mapping[str, SatConfig], passes: Mapping[str, PassConfig]
+) -> ExperimentConfig:
+    """The recipe with other networks and passes."""
+    tree = {**config.model_dump(), "networks": networks, "passes": passes}
+    return parse_config(ExperimentConfig, tree, str(config.folder / CONFIG_FILE))
 
 
 def looked_at(config: ExperimentConfig, name: str | None) -> str:
@@ -101,17 +113,24 @@ def looked_at(config: ExperimentConfig, name: str | None) -> str:
 
 
 def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
-    """A pass and those that it adapts on; the recipe's others may not be there, and need not be made."""
+    """One of the recipe's passes and those that it depends on; others may not be there, and need not be made."""
     plan = config.passes.get(name)
-    return {} if plan is None else _needed(config, config.source_of(plan)) | {name: plan}
+    if plan is None:
+        return {}
+    before = [config.source_of(plan)] if plan.combine is None else list(plan.combine.parts)
+    if plan.search_as is not None:
+        before.append(plan.search_as)
+    found: dict[str, PassConfig] = {}
+    for other in before:
+        found |= _needed(config, other)
+    return found | {name: plan}
 
 
-def _look(config: ExperimentConfig, name: str, base: str) -> Path:
+def _look(config: ExperimentConfig, name: str, base: str, folder: Path) -> Path:
     """An experiment that makes no pass but the one that it looks at."""
-    plain = ExperimentConfig.model_validate({**config.model_dump(), "passes": _needed(config, base)})
+    plain = _with(config, config.networks, _needed(config, base))
     with opened(plain, record=False) as layout:
         splits = make_passes(plain, layout)
-        folder = layout.folder / "benchmark" / name
         looks = [Look(plain, layout, fold_layouts(plain, layout), s, base, folder / f"{s}.png") for s in splits]
         rows = [row for at in looks for row in ANALYSES[name].look(at)]
         if not rows:

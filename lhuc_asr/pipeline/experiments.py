@@ -1,13 +1,15 @@
 """The table of experiments: each is a series of passes that differ from a base pass in one thing.
 
-The base is one of the recipe's passes that descend on the first pass' targets (``lhuc``). Every pass of a series is
-searched with the scale and penalty of its base, unless what differs changes how sharp the scores are: a fixed scale
-would mislead there, and each is tuned. It is compared with the unadapted network searched alike. Networks that are
-trained for a series go on from the speaker-independent one.
+The base is one of the recipe's passes that descend on the words of an earlier pass (``lhuc``). Passes of a series are
+searched with its scale and penalty, and compared with the unadapted network searched like that. Where the targets
+flatten the scores, as posteriors of lattices do, that would mislead: such a pass is tuned for itself, compared with the
+first pass as tuned, and on a curve of its own. Networks that are trained for a series go on from the
+speaker-independent one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -18,7 +20,8 @@ from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.nnet.schedule import NewbobConfig
-from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig, first_pass
+from lhuc_asr.pipeline.recipe import ExperimentConfig, PassConfig, TargetsConfig, first_pass
+from lhuc_asr.pipeline.shares import DataConfig
 
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)
@@ -37,17 +40,17 @@ class Variant:
     """A pass of a series.
 
     Attributes:
-        name: Of the pass.
+        name: Of the pass; ``<base>__...``, or one of the recipe's that does the same.
         curve: Which of the series' curves it belongs to.
         label: What is different about it, as the figure says it.
-        plan: What it does; None for one of the recipe's passes, and for the first pass of a network.
-        trained: How its network is trained, where it is one of the series' own.
+        plan: What it does.
+        trained: How its network is trained, where it is not the base's.
     """
 
     name: str
     curve: str
     label: str
-    plan: PassConfig | None
+    plan: PassConfig
     trained: SatConfig | None = None
 
 
@@ -69,7 +72,7 @@ class Experiment:
 
 
 def base_pass(config: ExperimentConfig, name: str | None) -> str:
-    """The pass that series vary: the one that is named, or the recipe's first that descends on the first pass' targets.
+    """The pass that series vary: the one that is named, or the recipe's first that descends on an earlier pass' words.
 
     Raises:
         ConfigError: There is none, or the one that is named is none.
@@ -93,43 +96,60 @@ def base_pass(config: ExperimentConfig, name: str | None) -> str:
 
 
 def series(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
-    """The passes of an experiment; what one of the recipe's passes does already, the base's above all, is that pass."""
-    known = {own: _done(config, own, plan) for own, plan in config.passes.items()}
+    """The passes of an experiment; one that a pass of the recipe is already, as the base, has that one's name.
+
+    Raises:
+        ConfigError: The recipe has another pass or network of a name that is needed.
+    """
     found = []
     for variant in EXPERIMENTS[name].variants(config, base):
-        done = None if variant.plan is None else _done(config, variant.name, variant.plan)
-        same = next((own for own, other in known.items() if other == done), None)
-        found.append(variant if same is None else replace(variant, name=same, plan=None))
+        same = next((own for own, plan in config.passes.items() if _alike(config, own, plan, variant)), None)
+        network = variant.plan.network
+        if same is None and variant.name in config.passes:
+            raise ConfigError(f"passes: {variant.name!r} is a pass of the experiment {name} too; rename the recipe's")
+        if variant.trained is not None and config.networks.get(network, variant.trained) != variant.trained:
+            raise ConfigError(f"networks: {network!r} is a network of the experiment {name} too; rename the recipe's")
+        found.append(variant if same is None else replace(variant, name=same))
     return found
+
+
+def _alike(config: ExperimentConfig, own: str, plan: PassConfig, variant: Variant) -> bool:
+    """Whether one of the recipe's passes does what a variant does."""
+    searched = plan.search_as == variant.plan.search_as or (plan.search_as is None and own == variant.plan.search_as)
+    return searched and _resolved(config, plan) == _resolved(config, variant.plan)
+
+
+def _resolved(config: ExperimentConfig, plan: PassConfig) -> PassConfig:
+    """A plan with what it leaves to others filled in, but for the search."""
+    targets = plan.targets.model_copy(
+        update={"source": config.source_of(plan), "lm_order": plan.targets.lm_order or config.lm.order}
+    )
+    return plan.model_copy(update={"method": config.method_of(plan), "targets": targets, "search_as": None})
 
 
 def unadapted(config: ExperimentConfig, base: str) -> Variant:
     """The network without amplitudes, searched as the base: what the passes of a series are compared with.
 
-    With ``si`` as it was tuned, what the choice of the base's scale and penalty brings would be seen as theirs.
+    Compared with the first pass as it was tuned, what another choice of scale and penalty brings by luck would be seen
+    as a gain of adaptation. The comparison is not neutral either: what was chosen for adapted scores does not suit
+    unadapted ones best.
     """
     plan = PassConfig(network=config.passes[base].network, method=UnadaptedConfig(), search_as=base)
-    return Variant(f"{base}_unadapted", base, "unadapted", plan)
+    return _variant(base, "unadapted", plan)
 
 
-def _done(config: ExperimentConfig, name: str, plan: PassConfig) -> PassConfig:
-    """What a pass does, with nothing left to be said elsewhere."""
-    return plan.model_copy(update={"method": config.method_of(plan), "search_as": plan.search_as or name})
-
-
-def _varied(
-    config: ExperimentConfig, base: str, label: str, changes: Mapping[str, Any], tuned: bool = False
-) -> Variant:
+def _varied(config: ExperimentConfig, base: str, label: str, changes: Mapping[str, Any]) -> Variant:
     """The base with other settings of its method."""
     plan = config.passes[base]
     settings = config.method_of(plan)
     method = type(settings).model_validate({**settings.model_dump(), **changes})
-    return _variant(base, label, plan.model_copy(update={"method": method}), tuned)
+    return _variant(base, label, plan.model_copy(update={"method": method}))
 
 
-def _variant(base: str, label: str, plan: PassConfig, tuned: bool = False, curve: str = "") -> Variant:
-    name = f"{curve or base}_{label}".replace(" ", "_").replace(".", "-").replace("%", "")
-    return Variant(name, curve or base, label, plan.model_copy(update={"search_as": None if tuned else base}))
+def _variant(base: str, label: str, plan: PassConfig, curve: str = "") -> Variant:
+    """A pass that is searched as the base."""
+    what = re.sub(r"[^A-Za-z0-9-]+", "_", f"{curve} {label}".strip().replace(".", "-"))
+    return Variant(f"{base}__{what}", curve or base, label, plan.model_copy(update={"search_as": base}))
 
 
 def _amplitudes(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -159,12 +179,16 @@ def _amounts(config: ExperimentConfig, base: str, options: str, amounts: tuple[i
     """The base, and moments, with so much of each speaker's data, and with all."""
     own = config.passes[base]
     found = []
-    for curve, method in ((base, own.method), ("moments", MomentsConfig())):
-        for amount in amounts:
-            plan = own.model_copy(update={"method": method, "data": own.data.model_copy(update={options: amount})})
-            found.append(_variant(base, f"{amount} {unit}", plan, curve=curve))
-        found.append(_variant(base, "all", own.model_copy(update={"method": method}), curve=curve))
+    for curve, method in (("", own.method), ("moments", MomentsConfig())):
+        for amount in (*amounts, None):
+            limits = {"seconds": None, "utterances": None, options: amount}
+            plan = own.model_copy(update={"method": method, "data": _data(own, limits)})
+            found.append(_variant(base, "all" if amount is None else f"{amount} {unit}", plan, curve))
     return found
+
+
+def _data(plan: PassConfig, changes: Mapping[str, Any]) -> DataConfig:
+    return DataConfig.model_validate({**plan.data.model_dump(), **changes})
 
 
 def _seconds(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -177,10 +201,9 @@ def _utterances(config: ExperimentConfig, base: str) -> list[Variant]:
 
 def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
     own = config.passes[base]
+    kept = {"source": own.targets.source, "silence_weight": own.targets.silence_weight}
     kinds: dict[str, dict[str, Any]] = {
         "best path": {"kind": "best_path"},
-        "confidence": {"kind": "confidence"},
-        **{f"lattice power {power:g}": {"kind": "lattice", "power": power} for power in POWERS},
         **{
             f"{order}-gram": {"kind": "best_path", "lm_order": order}
             for order in range(1, 4)
@@ -188,13 +211,17 @@ def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
         },
         "reference": {"kind": "reference"},
         **{f"{100 * share:g} % wrong": {"kind": "reference", "corrupted": share} for share in CORRUPTED},
+        "confidence": {"kind": "confidence"},
+        **{f"lattice power {power:g}": {"kind": "lattice", "power": power} for power in POWERS},
     }
     found = []
     for label, changes in kinds.items():
-        targets = type(own.targets).model_validate({"silence_weight": own.targets.silence_weight, **changes})
-        # Posteriors flatten the network's outputs, references sharpen them.
-        tuned = targets.kind in ("confidence", "lattice") or label == "reference"
-        found.append(_variant(base, label, own.model_copy(update={"targets": targets}), tuned))
+        targets = TargetsConfig.model_validate({**kept, **changes})
+        variant = _variant(base, label, own.model_copy(update={"targets": targets}))
+        if targets.kind in ("confidence", "lattice") and targets.kind != own.targets.kind:
+            plan = variant.plan.model_copy(update={"search_as": None})
+            variant = replace(variant, curve=f"own search, against {first_pass(own.network)}", plan=plan)
+        found.append(variant)
     return found
 
 
@@ -213,27 +240,26 @@ def _silence(config: ExperimentConfig, base: str) -> list[Variant]:
 def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
     own = config.passes[base]
     found = []
-    for curve, method in ((base, own.method), ("moments", MomentsConfig())):
+    for curve, method in (("", own.method), ("moments", MomentsConfig())):
         for mode in ("two_pass", "one_shot", "online"):
-            data = own.data.model_copy(update={"mode": mode})
-            variant = _variant(base, mode, own.model_copy(update={"method": method, "data": data}), curve=curve)
-            # What is adapted on all that is decoded is the end of the curves over amounts, too.
-            found.append(replace(variant, name=f"{curve}_all") if mode == "two_pass" else variant)
+            plan = own.model_copy(update={"method": method, "data": _data(own, {"mode": mode})})
+            found.append(_variant(base, mode, plan, curve))
     return found
 
 
 def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:
-    """A network of its own, or the recipe's that is trained like that: its first pass, and the base on it.
+    """Row 0 of a network of its own, or of the recipe's that is trained like that, and the base on it.
 
     Their names say how the network is trained, so that what is in two series is made once.
     """
     trained = SatConfig(start="si", schedule=_going_on(config), **settings)
-    own = f"sat_{trained.switching}_{trained.gamma:g}".replace(".", "-")
+    own = f"sat__{trained.switching}_{trained.gamma:g}".replace(".", "-")
     network = next((name for name, known in config.networks.items() if known == trained), own)
+    row0 = PassConfig(network=network, method=UnadaptedConfig(), search_as=base)
     adapted = config.passes[base].model_copy(update={"network": network, "search_as": base})
     return [
-        Variant(first_pass(network), "row 0", label, None),
-        Variant(f"{base}_{network}", base, label, adapted, trained),
+        Variant(f"{base}__{network}_row_0", "row 0", label, row0, trained),
+        Variant(f"{base}__{network}", base, label, adapted, trained),
     ]
 
 

@@ -29,7 +29,7 @@ from lhuc_asr.pipeline.acoustics import (
 )
 from lhuc_asr.pipeline.adaptive import train_sat
 from lhuc_asr.pipeline.evaluate import compare_split, pool_folds
-from lhuc_asr.pipeline.experiment import MONOPHONES, Layout, at_corpus_rate, opened, realigned
+from lhuc_asr.pipeline.experiment import MONOPHONES, Layout, at_corpus_rate, locked, opened, realigned
 from lhuc_asr.pipeline.extraction import extract
 from lhuc_asr.pipeline.language import (
     ARPA_FILE,
@@ -127,7 +127,7 @@ def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
 def _run_folds(config: ExperimentConfig, folds: Sequence[Layout]) -> None:
     """Folds side by side, as many as there are workers: two on a thread each take less than one after the other on two.
 
-    When one fails, those that have begun are finished before the error is told; no further one begins.
+    When one fails no further one begins, and those that have begun are finished before the error is told.
     """
     at_once = min(config.workers, config.folds)
     shared = config.model_copy(update={"workers": config.workers // at_once})
@@ -139,14 +139,15 @@ def _run_folds(config: ExperimentConfig, folds: Sequence[Layout]) -> None:
         return
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
     with WorkerPool(at_once) as pool:
-        for _ in pool.map(partial(_run_fold_logged, shared, level), numbered, in_flight=config.folds):
-            pass
+        pool.each(partial(_run_fold_logged, shared, level), numbered)
 
 
 def _run_fold(config: ExperimentConfig, numbered: tuple[int, Layout]) -> None:
     number, layout = numbered
     torch.set_num_threads(config.workers)
-    _run_experiment(config, layout, number)
+    # A process outlives a parent that is killed by a second or so; the next run must not come between.
+    with locked(layout.folder):
+        _run_experiment(config, layout, number)
 
 
 def _run_fold_logged(config: ExperimentConfig, level: int, numbered: tuple[int, Layout]) -> None:
