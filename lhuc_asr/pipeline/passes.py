@@ -3,7 +3,7 @@
 The first pass of a network decodes without adaptation. Every other pass of the recipe's table adapts a network to
 each speaker of the split, on what an earlier pass found there or on the reference, or combines the amplitudes of two
 passes that did, and decodes again. Each pass has an acoustic scale and an insertion penalty of its own, tuned on the
-held-out speakers by running the same pass over them.
+held-out speakers by running the same pass over them, or those of another: see ``tuned_as``.
 """
 
 from __future__ import annotations
