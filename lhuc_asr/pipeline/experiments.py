@@ -32,7 +32,7 @@ POWERS = (1.0, 2.0)
 CORRUPTED = (0.1, 0.2, 0.4)
 GAMMAS = (0.3, 0.5, 0.7)
 # Of the networks that series train: on from the speaker-independent one, or five of them would take hours.
-SAT_EPOCHS = 3
+SAT_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,9 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
 
 
 def _going_on(config: ExperimentConfig) -> NewbobConfig:
-    """Of a network that is trained on: half of the first rate, and half of it again after every epoch."""
+    """Of a network that is trained on: rates among those that the speaker-independent one ended with, each epoch half."""
     return NewbobConfig(
-        learning_rate=config.trainer.schedule.learning_rate / 2, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
+        learning_rate=config.trainer.schedule.learning_rate / 8, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
     )
 
 
