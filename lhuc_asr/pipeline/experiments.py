@@ -264,7 +264,7 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
 
 
 def _going_on(config: ExperimentConfig) -> NewbobConfig:
-    """Of a network that is trained on: rates among those that the speaker-independent one ended with, each epoch half."""
+    """Of a network that is trained on: rates as the speaker-independent one ended with, halved after each epoch."""
     return NewbobConfig(
         learning_rate=config.trainer.schedule.learning_rate / 8, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
     )
