@@ -56,6 +56,32 @@ def test_a_worker_that_dies_is_told() -> None:
         list(process_map(os._exit, [9, 9, 9], 2))
 
 
+def test_each_item_is_worked_on_once_and_the_next_begins_when_one_is_done(tmp_path: Path) -> None:
+    with WorkerPool(2) as pool:
+        pool.each(os.mkdir, [tmp_path / str(number) for number in range(5)])
+    assert {path.name for path in tmp_path.iterdir()} == set("01234")
+
+
+def test_after_a_failure_no_further_item_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    read: list[int] = []
+
+    def items() -> Iterator[Path]:
+        for number in range(20):
+            read.append(number)
+            yield tmp_path / str(number)
+
+    with WorkerPool(1) as pool, pytest.raises(FileExistsError):
+        pool.each(os.mkdir, items())
+    assert read == [0, 1]
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+
+
+def test_a_worker_that_dies_among_long_items_is_told() -> None:
+    with WorkerPool(2) as pool, pytest.raises(WorkerError, match="a worker process died"):
+        pool.each(os._exit, [9, 9, 9])
+
+
 def test_a_pool_starts_its_processes_once_and_serves_again_after_an_error(tmp_path: Path) -> None:
     with WorkerPool(1, os.chdir, (tmp_path,)) as pool:
         with pytest.raises(TypeError, match="bad operand"):
