@@ -88,7 +88,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, folder: Path) ->
         first = first_pass(config.passes[base].network)
         against = {v.name: reference.name if tuned_as(extended, v.name) == base else first for v in variants}
         points = [point for split in splits for point in _points(layout, split, variants, against, config.seed)]
-        write_series(folder, experiment.title, experiment.axis, experiment.paper, points)
+        write_series(folder, experiment.title, experiment.axis, experiment.paper, points, experiment.joined)
         write_json(folder / "run.json", run_record(extended.seed))
     return folder
 

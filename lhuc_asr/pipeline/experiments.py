@@ -63,12 +63,14 @@ class Experiment:
         axis: What the labels are.
         paper: What the paper (Swietojanski, Li, Renals 2016) found.
         variants: The passes, given the recipe and the name of the base.
+        joined: Whether the labels are amounts, and not kinds.
     """
 
     title: str
     axis: str
     paper: str
     variants: Callable[[ExperimentConfig, str], list[Variant]]
+    joined: bool = True
 
 
 def base_pass(config: ExperimentConfig, name: str | None) -> str:
@@ -287,6 +289,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "xi",
         "no function is better than another by more than 0.1 points (table II)",
         _amplitudes,
+        joined=False,
     ),
     "layers": Experiment(
         "Hidden layers adapted, from the bottom",
@@ -309,6 +312,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "targets",
         "references give much more than a first pass; its language model hardly matters (figures 7, 8)",
         _targets,
+        joined=False,
     ),
     "silence": Experiment("Weight of silence", "weight", "not looked at", _silence),
     "one_shot": Experiment(
@@ -316,6 +320,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "mode",
         "what was learned on other recordings is as good, within 0.1 points (table IX)",
         _modes,
+        joined=False,
     ),
     "gamma": Experiment(
         "SAT-LHUC, trained on from si: share of frames with row 0",
@@ -328,5 +333,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         "switching",
         "frames and segments are alike; speakers are worse, through a worse first pass (table III)",
         _switching,
+        joined=False,
     ),
 }

@@ -79,7 +79,7 @@ class Point:
         )  # fmt: skip
 
 
-def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequence[Point]) -> None:
+def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequence[Point], joined: bool = True) -> None:
     """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split; the tables have null for infinity.
 
     Raises:
@@ -89,7 +89,7 @@ def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequen
         raise ValueError(f"{folder}: a series without a point")
     write_rows(folder, [{name: _finite(value) for name, value in asdict(point).items()} for point in points])
     for split in dict.fromkeys(point.split for point in points):
-        figure = series_figure([point for point in points if point.split == split], title, axis, paper)
+        figure = series_figure([point for point in points if point.split == split], title, axis, paper, joined)
         save_figure(figure, folder / f"{split}.png")
 
 
@@ -108,7 +108,7 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "table.csv", text.getvalue())
 
 
-def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) -> Figure:
+def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, joined: bool = True) -> Figure:
     """Relative change of the word error rate at each label, with its 95 % interval; a curve each in its colour.
 
     Args:
@@ -116,6 +116,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) ->
         title: What differs between them.
         axis: What the labels are.
         paper: What the paper found, which the figure says below.
+        joined: Whether a line joins a curve's points: the labels are amounts, and not kinds.
     """
     labels = list(dict.fromkeys(point.label for point in points))
     curves = list(dict.fromkeys(point.curve for point in points))
@@ -141,7 +142,8 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str) ->
         below, above = np.maximum(y - low, 0), np.maximum(high - y, 0)
         axes.errorbar(
             x, y, (below, above), color=CURVE_COLOURS[number % len(CURVE_COLOURS)],
-            marker="o", markersize=5, linewidth=1.2, elinewidth=1.0, capsize=3, label=curve, zorder=3,
+            marker="o", markersize=5, linewidth=1.2 if joined else 0.0, elinewidth=1.0, capsize=3, label=curve,
+            zorder=3,
         )  # fmt: skip
     axes.set_xticks(range(len(labels)), labels, parse_math=False, rotation=30 if max(map(len, labels)) > 9 else 0)
     axes.set_xlabel(axis)

@@ -74,6 +74,13 @@ def test_the_figure_shows_each_point_with_its_interval_and_what_the_paper_found(
     assert figure.get_supxlabel() == "The paper: ten seconds help."
 
 
+def test_points_of_kinds_are_not_joined() -> None:
+    for joined in (True, False):
+        (axes,) = series_figure(POINTS, "Targets", "targets", "", joined).axes
+        widths = {bars.lines[0].get_linewidth() for bars in axes.containers if isinstance(bars, ErrorbarContainer)}
+        assert (widths != {0.0}) == joined
+
+
 def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(tmp_path: Path) -> None:
     """A sample in which the first pass has no error and the second has some is infinitely worse."""
     before, after = report({"alice": 1, "bob": 0}), report({"alice": 0, "bob": 1})
