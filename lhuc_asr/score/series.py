@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from lhuc_asr.score.wer import WerReport
 CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Curves stand beside each other at a label.
 SPREAD = 0.24
+# Of the sentence below a figure.
+LETTERS_AN_INCH = 14
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
         f"{title}\n{first.split}: {first.speakers} speakers, {first.words} words, one seed; bars: 95 %",
         fontsize=10, loc="left", parse_math=False,
     )  # fmt: skip
-    figure.supxlabel(f"The paper: {paper}.", fontsize=8, x=0.01, ha="left", parse_math=False)
+    found = textwrap.fill(f"The paper: {paper}.", int(LETTERS_AN_INCH * figure.get_figwidth()))
+    figure.supxlabel(found, fontsize=8, x=0.01, ha="left", parse_math=False)
     if len(curves) > 1:
         # In the middle: above, the title may be wider than the axes.
         figure.legend(loc="outside right center", frameon=False, fontsize=9)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 
 from lhuc_asr.base.atomic import read_json_lines
@@ -72,6 +73,14 @@ def test_the_figure_shows_each_point_with_its_interval_and_what_the_paper_found(
     assert lhuc < moments
     assert "3 speakers, 300 words, one seed" in axes.get_title("left")
     assert figure.get_supxlabel() == "The paper: ten seconds help."
+
+
+def test_a_long_sentence_of_the_paper_stays_inside_the_figure() -> None:
+    figure = series_figure(POINTS, "Seconds of data", "adapted on", " ".join(["speakers are worse"] * 9))
+    FigureCanvasAgg(figure).draw()
+    (label,) = (text for text in figure.texts if text.get_text().startswith("The paper: "))
+    assert label.get_window_extent().x1 < figure.bbox.x1
+    assert label.get_text().split() == ["The", "paper:", *["speakers", "are", "worse"] * 8, "speakers", "are", "worse."]
 
 
 def test_points_of_kinds_are_not_joined() -> None:
