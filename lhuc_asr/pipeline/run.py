@@ -114,8 +114,8 @@ def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
     Returns:
         The test splits.
     """
+    torch.set_num_threads(config.workers)
     if config.folds == 1:
-        torch.set_num_threads(config.workers)
         _run_experiment(config, layout, fold=None)
         return test_names(config)
     folds = fold_layouts(config, layout)
