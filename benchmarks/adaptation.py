@@ -16,7 +16,7 @@ import torch
 from timing import Turns, show
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.fold import fold
@@ -74,12 +74,12 @@ def network(config: DnnConfig) -> Dnn:
     return model.eval()
 
 
-def speaker_data(speakers: int, utterances: int = UTTERANCES) -> dict[str, SpeakerFrames]:
+def speaker_data(speakers: int, utterances: int = UTTERANCES) -> dict[str, SpeakerData]:
     """Noise."""
     generator = np.random.default_rng(1)
     frames = utterances * UTTERANCE_FRAMES
     return {
-        str(speaker): SpeakerFrames(
+        str(speaker): SpeakerData(
             generator.standard_normal((frames, DIMENSION), dtype=np.float32),
             (UTTERANCE_FRAMES,) * utterances,
             FrameTargets.certain(generator.integers(0, PDFS, frames, dtype=np.int32), np.ones(frames, np.float32)),
@@ -88,13 +88,13 @@ def speaker_data(speakers: int, utterances: int = UTTERANCES) -> dict[str, Speak
     }
 
 
-def estimate(model: Dnn, data: dict[str, SpeakerFrames], bfloat16: bool = False) -> object:
+def estimate(model: Dnn, data: dict[str, SpeakerData], bfloat16: bool = False) -> object:
     """The package's way."""
     options = LhucConfig(sweeps=SWEEPS, batch_size=BATCH, kl_weight=0.0, bfloat16=bfloat16)
     return Lhuc(options).estimate(model, data, seed=1)
 
 
-def plain(model: Dnn, data: SpeakerFrames) -> None:
+def plain(model: Dnn, data: SpeakerData) -> None:
     """The same steps with hooks, autograd, and gradients of everything."""
     bank = attach(model, "hidden.*.activation", ["0"])
     optimizer = bank.optimizer("adam", lr=0.005)

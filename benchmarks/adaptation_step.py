@@ -15,7 +15,7 @@ import torch
 from timing import Turns, show
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 DIMENSION, PDFS, CONTEXT, BATCH = 40, 105, 7, 256
@@ -55,7 +55,7 @@ def estimation(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], ob
     generator = np.random.default_rng(1)
     frames = UTTERANCES * UTTERANCE_FRAMES
     data = {
-        str(speaker): SpeakerFrames(
+        str(speaker): SpeakerData(
             generator.standard_normal((frames, DIMENSION), dtype=np.float32),
             (UTTERANCE_FRAMES,) * UTTERANCES,
             FrameTargets.certain(generator.integers(0, PDFS, frames, dtype=np.int32), np.ones(frames, np.float32)),

@@ -16,10 +16,10 @@ import numpy as np
 import soundfile
 from timing import Turns, show
 
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.units import samples_of
-from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import SAMPLE_SCALE, FeatureConfig, _options, compute_features
-from lhuc_asr.pipeline.extraction import extract
 
 # As in AN4 and in LibriSpeech: 6 minutes in all.
 LENGTHS = (3.0,) * 40 + (14.0,) * 17

@@ -20,6 +20,7 @@ import numpy as np
 from timing import Turns, show
 
 from lhuc_asr.base.atomic import read_json
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.units import frames_of
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
@@ -27,9 +28,8 @@ from lhuc_asr.decode.search import SearchConfig, Searcher
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, score_utterance
-from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.config import SI
 from lhuc_asr.pipeline.passes import SEARCH_FILE
-from lhuc_asr.pipeline.recipe import SI
 from lhuc_asr.pipeline.splits import HELDOUT
 
 SPEECH_SECONDS, FLAT_SECONDS = 60.0, 10.0
@@ -40,7 +40,7 @@ Scores = dict[str, np.ndarray]
 
 def main(folder: Path) -> None:
     """Measure an experiment that has been run as far as its first pass over the held-out speakers."""
-    layout = Layout(folder)
+    layout = ExperimentFolder(folder)
     tuned = layout.decode(HELDOUT, SI) / SEARCH_FILE
     if not tuned.exists():
         sys.exit(
@@ -79,7 +79,7 @@ def main(folder: Path) -> None:
     show(f"{folder}: {graph.states} states, {config}", ["search", "of real time", "over plain [quartiles]"], rows)
 
 
-def some_speech(layout: Layout) -> Scores:
+def some_speech(layout: ExperimentFolder) -> Scores:
     """Log-likelihoods of held-out utterances, evenly chosen."""
     model, store = load_model(layout.acoustic_model(SI) / MODEL_FILE), FeatureStore(layout.features(HELDOUT))
     frames = sum(utterance.frames for utterance in store.utterances)

@@ -65,17 +65,17 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     """Seconds of speech, and what takes how long in a process that has torch imported."""
     import torch
 
+    from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
     from lhuc_asr.adapt.methods import make_method
+    from lhuc_asr.adapt.two_pass import TwoPass, targets_of
     from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.hmm.topology import MonophoneTopology
     from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.offline.from_experiment import find_model
-    from lhuc_asr.offline.recognizer import load
-    from lhuc_asr.offline.recordings import recordings
-    from lhuc_asr.offline.speech import read_speech
-    from lhuc_asr.pipeline.acoustics import score_utterance
-    from lhuc_asr.pipeline.shares import DataConfig, shares
-    from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
+    from lhuc_asr.nnet.scoring import score_utterance
+    from lhuc_asr.recognizer.from_experiment import find_model
+    from lhuc_asr.recognizer.recognizer import load
+    from lhuc_asr.recognizer.recordings import recordings
+    from lhuc_asr.recognizer.speech import read_speech
 
     torch.set_num_threads(CORES)
     description, files = find_model(model)
@@ -99,7 +99,7 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     best = part("first search", lambda: list(pool.search_all(scores, description.first_search)))
     targets = two_pass.alignment_targets(targets_of(best), description.targets.silence_weight)
     method = make_method(description.method, files.prepared)
-    who = shares(speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), description.seed)
+    who = adaptation_sets(speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), description.seed)
     part("adaptation", lambda: two_pass.adapt(method, targets, who, description.seed))
     part(
         "search with lattices", lambda: list(pool.lattices_all(scores, description.adapted_search, description.lattice))

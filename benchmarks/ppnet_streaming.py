@@ -27,7 +27,7 @@ from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.examples import BLOCK, Examples
 from lhuc_asr.ppnet.model import build
 from lhuc_asr.ppnet.reader import Reader
-from lhuc_asr.ppnet.recipe import RecommenderConfig
+from lhuc_asr.ppnet.recommender import RecommenderConfig
 from lhuc_asr.ppnet.synthetic import SyntheticConfig, SyntheticCorpus, write_draws
 from lhuc_asr.ppnet.trainer import make_optimizers, step
 from lhuc_asr.ppnet.vocabulary import Vocabularies

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from timing import show
 
+from lhuc_asr.audio.formats import resolve_sample_rate
+from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.runlog import stopwatch
-from lhuc_asr.corpus.audio import resolve_sample_rate
-from lhuc_asr.corpus.utterance import Utterance, read_manifest
 
 SPEECH_SECONDS = 360.0
 SWEEPS = 3
@@ -31,28 +31,28 @@ def main(folder: Path) -> None:
     # Here, not above: the worker processes import this file too, and have no use for torch.
     import torch
 
+    from lhuc_asr.adapt.adaptation_sets import adaptation_sets
     from lhuc_asr.adapt.lhuc import Lhuc
+    from lhuc_asr.adapt.two_pass import TwoPass, targets_of
     from lhuc_asr.base.config import load_config
+    from lhuc_asr.base.experiment_folder import ExperimentFolder
     from lhuc_asr.decode.pool import SearchPool
+    from lhuc_asr.features.extraction import extract
     from lhuc_asr.hmm.topology import MonophoneTopology
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
-    from lhuc_asr.pipeline.experiment import Layout
-    from lhuc_asr.pipeline.extraction import extract
+    from lhuc_asr.pipeline.config import SI, ExperimentConfig
     from lhuc_asr.pipeline.passes import SEARCH_FILE, tuned_search
-    from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
-    from lhuc_asr.pipeline.shares import shares
     from lhuc_asr.pipeline.splits import HELDOUT, test_names
-    from lhuc_asr.pipeline.two_pass import TwoPass, targets_of
 
-    if not (Layout(folder).decode(HELDOUT, SI) / SEARCH_FILE).exists():
+    if not (ExperimentFolder(folder).decode(HELDOUT, SI) / SEARCH_FILE).exists():
         sys.exit(
             f"{folder}: no experiment that was run as far as its tuning; make one first, for example:\n"
             "  .venv/bin/lhuc-asr run recipes/an4 corpus.dir=DIR    # makes exp/an4\n"
             "  .venv/bin/lhuc-asr run recipes/demo                  # makes exp/demo, without any download\n"
             "and name its folder: python benchmarks/two_pass.py exp/demo"
         )
-    layout, config = Layout(folder), load_config(ExperimentConfig, folder / "config.yaml")
+    layout, config = ExperimentFolder(folder), load_config(ExperimentConfig, folder / "config.yaml")
     torch.set_num_threads(CORES)
     split = test_names(config)[0]
     utterances = whole_speakers(read_manifest(layout.manifest(split)))
@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
             store = extract(Path(temporary) / "features", utterances, features, CORES)
         seconds["features"] = watch.seconds
         environments = {utterance.id: utterance.environment for utterance in utterances}
-        who = shares(store, environments, plan.data, config.seed)
+        who = adaptation_sets(store, environments, plan.data, config.seed)
         two_pass = TwoPass(model, store, topology.silence_pdfs)
         with stopwatch() as watch:
             first = two_pass.decode(pool, searches[SI])

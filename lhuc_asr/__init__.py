@@ -9,17 +9,18 @@ recognizer.transcribe("c.wav", speaker=alice)
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lhuc_asr.offline.recognizer import load
+from lhuc_asr.base.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from lhuc_asr.recognizer.recognizer import load
+
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
     """``load`` brings torch with it, seconds: not before it is asked for."""
     if name == "load":
-        from lhuc_asr.offline.recognizer import load
+        from lhuc_asr.recognizer.recognizer import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+Run = Callable[..., list[str]]
 
 TINY = """
 name: tiny
@@ -45,7 +47,7 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny recipe's finished experiment; tests read it, and change copies of it."""
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.pipeline.recipe import ExperimentConfig
+    from lhuc_asr.pipeline.config import ExperimentConfig
     from lhuc_asr.pipeline.run import run_recipe
 
     folder = tmp_path_factory.mktemp("finished") / "exp"
@@ -68,3 +70,34 @@ def package_log() -> Iterator[logging.Logger]:
     logger.setLevel(before[0])
     logger.propagate = before[1]
     logger.handlers[:] = before[2]
+
+
+def executed_stages(folder: Path) -> list[str]:
+    """The stages that ended in all runs so far, in order; epochs and other figures are left out."""
+    from lhuc_asr.base.atomic import read_json_lines
+
+    path = folder / "metrics.jsonl"
+    rows = list(read_json_lines(path)) if path.exists() else []
+    return [row["stage"] for row in rows if set(row) == {"stage", "time", "seconds"}]
+
+
+@pytest.fixture(scope="session")
+def run(tiny_recipe: Path) -> Run:
+    """Run the tiny recipe in a folder, ``run(folder, "lhuc.sweeps=3")``; returns the stages that were not skipped."""
+
+    from lhuc_asr.base.config import load_config
+    from lhuc_asr.pipeline.config import ExperimentConfig
+    from lhuc_asr.pipeline.run import run_recipe
+
+    def run_in(folder: Path, *overrides: str) -> list[str]:
+        before = len(executed_stages(folder))
+        run_recipe(load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", *overrides]))
+        return executed_stages(folder)[before:]
+
+    return run_in
+
+
+@pytest.fixture(scope="session")
+def executed() -> Callable[[Path], list[str]]:
+    """``executed_stages``, for tests that run something else than a recipe."""
+    return executed_stages

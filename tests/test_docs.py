@@ -15,10 +15,10 @@ import soundfile
 import torch
 from typer.main import get_command
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.cli import main as command_line
-from lhuc_asr.corpus.utterance import read_manifest
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lhuc_asr.adapt.scaled_dnn import ScaledDnn
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.nnet.dnn import Dnn
@@ -56,7 +56,7 @@ class SpeakerBatches:
     def __init__(
         self,
         name: str,
-        frames: SpeakerFrames,
+        frames: SpeakerData,
         model: Dnn,
         network: ScaledDnn,
         row0: list[Tensor] | None,
@@ -130,7 +130,7 @@ class SpeakerBatches:
             return psi, torch.softmax(self._network.logits(psi, self._row0), dim=1)
 
 
-def _check(name: str, frames: SpeakerFrames, model: Dnn) -> None:
+def _check(name: str, frames: SpeakerData, model: Dnn) -> None:
     dimension = frames.features.shape[1] if frames.features.ndim == 2 else 0
     if dimension != model.feature_dimension:
         raise AlignmentError(

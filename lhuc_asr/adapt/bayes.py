@@ -19,7 +19,7 @@ from pydantic import Field
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, Penalty, StepContext
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS
 from lhuc_asr.nnet.dnn import Dnn
@@ -64,7 +64,7 @@ class Bayes:
         self.config = config
         self._folder = folder
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Estimate the prior over the training speakers and write it.
 
         Raises:
@@ -79,7 +79,7 @@ class Bayes:
         tensors |= {f"variance.{site}": variance for site, variance in prior.variance.items()}
         write_prepared(path, bank, tensors)
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
         """Estimate the posterior of each speaker; what is used is its mean.
 
         A speaker without a frame that counts stays speaker-independent.

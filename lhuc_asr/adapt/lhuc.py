@@ -35,7 +35,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.batches import SpeakerBatches
 from lhuc_asr.adapt.scaled_dnn import ScaledDnn
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.lhuc.attach import attach
@@ -132,7 +132,7 @@ class Lhuc:
     def __init__(self, config: LhucConfig) -> None:
         self.config = config
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
         """Estimate the amplitudes of all speakers together.
 
         A speaker without a frame that counts, or whose numbers left the range of floats, has the amplitudes of
@@ -176,7 +176,7 @@ class Lhuc:
         self,
         bank: SpeakerBank,
         model: Dnn,
-        speakers: Mapping[str, SpeakerFrames],
+        speakers: Mapping[str, SpeakerData],
         seed: int,
         optimizer: torch.optim.Optimizer | None = None,
         penalty: Penalty | None = None,

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.nnet.dnn import Dnn
 
 
@@ -30,7 +30,7 @@ class AdaptedSpeakers(Protocol):
 class AdaptationMethod(Protocol):
     """A technique."""
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> AdaptedSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> AdaptedSpeakers:
         """Learn about all of these speakers together; each as if it were alone."""
         ...
 
@@ -43,6 +43,6 @@ class AdaptationMethod(Protocol):
 class PreparedMethod(AdaptationMethod, Protocol):
     """A technique that learns from the training speakers before it adapts to others."""
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Write what ``estimate`` will need, learned from the training speakers and their reference alignment."""
         ...

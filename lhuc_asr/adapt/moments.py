@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.attach import attach
@@ -94,7 +94,7 @@ class Moments:
         self.config = config
         self._path = folder / MOMENTS_FILE
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Write the mean activation of every hidden unit in each pdf, and overall.
 
         It does not depend on the configuration: one preparation serves all. Takes K H numbers of float64 a layer,
@@ -130,7 +130,7 @@ class Moments:
             raise AlignmentError("activations of the training speakers are not finite; look at their features")
         save_tensors(self._path, tensors, {"model": model_hash(model)})
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
         """Match the amplitudes of each speaker, and descend from there where the configuration says so.
 
         A speaker without a frame that counts stays neutral; one whose activations are not finite does too, with a
@@ -184,7 +184,7 @@ class Moments:
         return Lhuc(LhucConfig()).load(model, folder)
 
     def _match(
-        self, model: Dnn, speaker: str, frames: SpeakerFrames, prepared: Mapping[str, torch.Tensor], sites: list[str]
+        self, model: Dnn, speaker: str, frames: SpeakerData, prepared: Mapping[str, torch.Tensor], sites: list[str]
     ) -> list[torch.Tensor]:
         """The amplitudes of one speaker at each site, shapes (H,), float32."""
         highest = LARGEST_AMPLITUDE if self.config.amplitude != "2sigmoid" else 2.0 - 1.0 / LARGEST_AMPLITUDE
@@ -222,7 +222,7 @@ class Moments:
         return {name: tensor.to(model.log_prior.device) for name, tensor in tensors.items()}
 
 
-def _blocks(model: Dnn, speaker: str, frames: SpeakerFrames) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _blocks(model: Dnn, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The frames that count: spliced features (B, (2c+1) D), and weight times posterior of each pdf (B, K)."""
     targets, width, device = frames.targets, frames.features.shape[1], model.log_prior.device
     highest = int(targets.pdf.max(initial=0))

@@ -26,7 +26,7 @@ from torch import nn
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.subspace import principal_components
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
@@ -77,7 +77,7 @@ class Predicted:
         self.config = config
         self._folder = folder
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Train the gates on the training speakers and write them.
 
         Raises:
@@ -102,7 +102,7 @@ class Predicted:
             self._fit_jointly(gates, conditioning, model, bank, training, seed)
         write_prepared(path, bank, {"mean": mean, "projection": projection, **gates.state_dict()}, **self._shape)
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
         """Predict each speaker's amplitudes from his features; his targets are not looked at.
 
         Args:
@@ -151,7 +151,7 @@ class Predicted:
         conditioning: torch.Tensor,
         model: Dnn,
         bank: SpeakerBank,
-        training: Mapping[str, SpeakerFrames],
+        training: Mapping[str, SpeakerData],
         seed: int,
     ) -> None:
         """The cross-entropy of the training speakers' frames, through the gates of all layers."""
@@ -181,7 +181,7 @@ def _adam(gates: nn.ModuleList, learning_rate: float, weight_decay: float) -> to
     return torch.optim.AdamW(groups, lr=learning_rate)
 
 
-def _statistics(bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerFrames]) -> torch.Tensor:
+def _statistics(bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerData]) -> torch.Tensor:
     """Mean activations of the units that get amplitudes, unscaled, layer by layer side by side: shape (S, W)."""
     adapted = {site.name for site in bank.sites}
     means = []

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
 from lhuc_asr.nnet.dnn import Dnn
 
@@ -64,7 +64,7 @@ class Subspace:
         self.config = config
         self._folder = folder
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerFrames], seed: int) -> None:
+    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Find the bases over the training speakers and write them.
 
         Raises:
@@ -81,7 +81,7 @@ class Subspace:
             mean = rows[0]
         write_prepared(path, bank, {"mean": mean, "bases": bases}, dimensions=self.config.dimensions)
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
         """Estimate the code of each speaker; the bank has the amplitudes that it stands for.
 
         A speaker without a frame that counts stays speaker-independent.

@@ -4,11 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
+from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.decode.lattice import FramePosteriors
+
+
+class TargetsConfig(StrictModel):
+    """What a pass takes each frame of its adaptation data for.
+
+    Attributes:
+        kind: ``best_path`` of the search in an earlier pass; ``confidence``, the same with words weighted by how far
+            they are to be believed; ``lattice``, all that a frame may have been, by its posterior; or ``reference``,
+            the forced alignment of the reference transcripts: a bound on what targets can give, not a result.
+        source: The earlier pass; where left out the first pass of the same network.
+        silence_weight: Weight of frames of silence; speech has 1.
+        min_confidence: Below it, words (``confidence``) or frames (``lattice``) count for nothing.
+        power: That posteriors of a lattice are raised to; above 1 they are sharper.
+        lm_order: The earlier pass' search is made again with an n-gram of this order, for the targets alone: how much
+            they depend on the language model. None: its own.
+        corrupted: Of a reference, this share of the words is replaced by others of the lexicon, at random: how much
+            amplitudes depend on the targets' errors. A larger share corrupts the same words and more.
+    """
+
+    kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
+    min_confidence: float = Field(0.0, ge=0.0, lt=1.0)
+    power: float = Field(1.0, gt=0.0)
+    source: str | None = None
+    silence_weight: float = Field(0.01, ge=0.0, le=1.0)
+    lm_order: int | None = Field(None, ge=1, le=4)
+    corrupted: float | None = Field(None, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _used(self) -> TargetsConfig:
+        if self.min_confidence and self.kind not in ("confidence", "lattice"):
+            raise ValueError(f"min_confidence: {self.kind} targets know no confidence")
+        if self.power != 1.0 and self.kind != "lattice":
+            raise ValueError(f"power: {self.kind} targets have no posteriors")
+        if self.lm_order is not None and self.kind == "reference":
+            raise ValueError("lm_order: no search makes reference targets")
+        if self.corrupted is not None and self.kind != "reference":
+            raise ValueError(f"corrupted: {self.kind} targets have errors of their own; only a reference takes others")
+        return self
 
 
 @dataclass(frozen=True)
@@ -150,7 +191,7 @@ def joined(parts: Sequence[FrameTargets]) -> FrameTargets:
 
 
 @dataclass(frozen=True)
-class SpeakerFrames:
+class SpeakerData:
     """All of one speaker's adaptation data.
 
     Attributes:
@@ -171,7 +212,7 @@ class SpeakerFrames:
             )
 
     @classmethod
-    def of(cls, utterances: Sequence[tuple[np.ndarray, FrameTargets]]) -> SpeakerFrames:
+    def of(cls, utterances: Sequence[tuple[np.ndarray, FrameTargets]]) -> SpeakerData:
         """From the features (T, D) and targets (T,) of each utterance."""
         return cls(
             np.concatenate([features for features, _ in utterances]),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
-from lhuc_asr.adapt.targets import SpeakerFrames
+from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.nnet.dnn import Dnn
 
@@ -32,7 +32,7 @@ class Unadapted:
     def __init__(self, config: UnadaptedConfig) -> None:
         self.config = config
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerFrames], seed: int) -> LhucSpeakers:
+    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
         """Neutral amplitudes after every hidden layer; neither frames nor seed matter."""
         return LhucSpeakers(Lhuc(LhucConfig()).new_bank(model, speakers))
 

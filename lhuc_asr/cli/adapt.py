@@ -25,8 +25,8 @@ def adapt(
 ) -> None:
     """Adapt to a new speaker: learn amplitudes from recordings, on what a first pass finds in them."""
     from lhuc_asr.lhuc.speaker import check_speaker_name
-    from lhuc_asr.offline.recognizer import load
-    from lhuc_asr.offline.transcript import read_transcripts
+    from lhuc_asr.recognizer.recognizer import load
+    from lhuc_asr.recognizer.transcript import read_transcripts
 
     check_speaker_name(speaker)  # before seconds of work, and before it becomes a path
     known = None if transcripts is None else read_transcripts(transcripts)

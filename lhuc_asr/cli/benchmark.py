@@ -27,8 +27,8 @@ def benchmark(
     from rich.text import Text
 
     from lhuc_asr.base.atomic import read_json_lines
-    from lhuc_asr.pipeline.benchmark import KNOWN, run_benchmark
     from lhuc_asr.score.tables import table_text
+    from lhuc_asr.study.run import KNOWN, run_benchmark
 
     if not every and not experiment:
         for name, known in KNOWN.items():

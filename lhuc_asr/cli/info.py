@@ -14,7 +14,7 @@ def info(
     """Tell what is in a model's folder."""
     from lhuc_asr.decode.graph import DecodingGraph
     from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.offline.from_experiment import find_model
+    from lhuc_asr.recognizer.from_experiment import find_model
 
     description, files = find_model(model)
     network, graph = load_model(files.network), DecodingGraph.load(files.lang)

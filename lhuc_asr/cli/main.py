@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from lhuc_asr import __version__
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.base.version import __version__
 from lhuc_asr.cli.adapt import adapt
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download

@@ -33,9 +33,10 @@ def train(
     """
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.pipeline.experiment import CONFIG_FILE, locked, record_run
+    from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run
+    from lhuc_asr.base.locks import locked
     from lhuc_asr.ppnet.comparison import results_table
-    from lhuc_asr.ppnet.recipe import RecommenderConfig, run_recommender
+    from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
     path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
@@ -55,8 +56,8 @@ def train(
 def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     """Measure a trained network on labelled examples."""
     from lhuc_asr.ppnet.examples import Examples
-    from lhuc_asr.ppnet.model_folder import load_ranker
-    from lhuc_asr.ppnet.recipe import EVALUATION_BATCH
+    from lhuc_asr.ppnet.ranker_folder import load_ranker
+    from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
     from lhuc_asr.ppnet.trainer import evaluate
 
     place, found = _place(device), load_ranker(ranker)
@@ -82,8 +83,8 @@ def predict(
     device: Device = "cpu",
 ) -> None:
     """Write each example's probabilities, a column a task, a row an example."""
-    from lhuc_asr.ppnet.model_folder import load_ranker
     from lhuc_asr.ppnet.prediction import write_predictions
+    from lhuc_asr.ppnet.ranker_folder import load_ranker
 
     count = write_predictions(load_ranker(ranker), files, out, _place(device))
     typer.echo(f"{out}: {count} examples")
@@ -104,8 +105,8 @@ def inspect(
     """Show the gates by group of users, as a heat map, and which groups deviate most."""
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
-    from lhuc_asr.ppnet.model_folder import load_ranker
-    from lhuc_asr.ppnet.recipe import EVALUATION_BATCH
+    from lhuc_asr.ppnet.ranker_folder import load_ranker
+    from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
     from lhuc_asr.score.figures import save_figure
     from lhuc_asr.score.gate_figures import gate_heat_map
 

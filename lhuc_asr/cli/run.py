@@ -19,7 +19,7 @@ def run(
     What was finished before is not done again; a run that was killed goes on.
     """
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.pipeline.recipe import ExperimentConfig
+    from lhuc_asr.pipeline.config import ExperimentConfig
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import environment_table, table_text, wer_table
 

@@ -15,7 +15,7 @@ def list_speakers(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Speakers' files, or folders of them.")],
 ) -> None:
     """List speakers: name, hash of the network that they belong to, how far their amplitudes are from 1, file."""
-    from lhuc_asr.offline.speaker_files import speaker_files, spreads
+    from lhuc_asr.recognizer.speaker_files import speaker_files, spreads
 
     found = speaker_files(paths)
     width = max((len(state.speaker) for state in found.values()), default=0)
@@ -31,7 +31,7 @@ def show(
 ) -> None:
     """Show one speaker's amplitudes, layer by layer."""
     from lhuc_asr.lhuc.speaker import SpeakerState
-    from lhuc_asr.offline.speaker_files import spreads
+    from lhuc_asr.recognizer.speaker_files import spreads
 
     state = SpeakerState.load(path)
     typer.echo(f"speaker     {state.speaker or 'none, row 0'}")
@@ -52,7 +52,7 @@ def merge(
     sources: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Speakers' files, or folders of them.")],
 ) -> None:
     """Copy speakers' files into one folder, all of them or none."""
-    from lhuc_asr.offline import speaker_files
+    from lhuc_asr.recognizer import speaker_files
 
     typer.echo(f"{into}: {', '.join(speaker_files.merge(into, sources))}")
 
@@ -63,7 +63,7 @@ def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The speakers.")],
 ) -> None:
     """Delete speakers' files, all of them or none."""
-    from lhuc_asr.offline import speaker_files
+    from lhuc_asr.recognizer import speaker_files
 
     speaker_files.delete(folder, names)
     typer.echo(f"{folder}: deleted {', '.join(names)}")

@@ -16,9 +16,9 @@ def toy(
 
     After figures 1 to 3 of the paper: a network of four units follows a new function, with its amplitudes only.
     """
-    from lhuc_asr.pipeline.toy import run_toy
     from lhuc_asr.score.tables import table_text
     from lhuc_asr.score.toy import toy_table
+    from lhuc_asr.study.toy import run_toy
 
     report = run_toy(out, seed)
     typer.echo(table_text(toy_table(report)), nl=False)

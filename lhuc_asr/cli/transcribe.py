@@ -27,8 +27,8 @@ def transcribe(
 ) -> None:
     """Write down what is said in one person's recordings, adapted to the person or not."""
     from lhuc_asr.base.atomic import write_text
-    from lhuc_asr.offline.recognizer import load
-    from lhuc_asr.offline.transcript import write
+    from lhuc_asr.recognizer.recognizer import load
+    from lhuc_asr.recognizer.transcript import write
 
     found = load(model).transcribe(audio, speaker)
     if output is None:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
-from lhuc_asr.corpus.utterance import Utterance
 
 Split = Literal["train", "test"]
 

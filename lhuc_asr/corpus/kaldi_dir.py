@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lhuc_asr.audio.formats import TOLERANCE_SECONDS, probe
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.audio import TOLERANCE_SECONDS, probe
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
-from lhuc_asr.corpus.utterance import Utterance
 from lhuc_asr.corpus.validate import unsafe_name
 
 FILES = frozenset({"wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2env"})

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
-from lhuc_asr.corpus.utterance import Utterance
 
 AUDIO_ENDINGS = (".flac", ".wav", ".ogg")
 LAYOUT = "<root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt"

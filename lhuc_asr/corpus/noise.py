@@ -23,14 +23,14 @@ import numpy as np
 import soundfile
 from pydantic import Field, FiniteFloat, model_validator
 
+from lhuc_asr.audio.formats import probe, read_audio, read_native
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AudioError, CorpusError
+from lhuc_asr.base.executor import process_map
 from lhuc_asr.base.runlog import progress
-from lhuc_asr.base.workers import process_map
-from lhuc_asr.corpus.audio import probe, read_audio, read_native
 from lhuc_asr.corpus.reading import read_lines
-from lhuc_asr.corpus.utterance import Utterance
 from lhuc_asr.corpus.validate import unsafe_name
 
 # The environment without noise.
@@ -95,16 +95,6 @@ class _Mixture:
     clips: tuple[Path, ...]
     snr_decibels: tuple[float, float]
     file: str
-
-
-def spoken_id(utterance_id: str, environment: str) -> str:
-    """The id that all copies of an utterance share.
-
-    Example:
-        >>> spoken_id("an4.rain", "rain"), spoken_id("an4", "")
-        ('an4', 'an4')
-    """
-    return utterance_id.removesuffix(f".{environment}") if environment else utterance_id
 
 
 def put_into_environments(

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
-from lhuc_asr.corpus.audio import probe
-from lhuc_asr.corpus.utterance import Utterance
 
 
 @dataclass(frozen=True, slots=True)

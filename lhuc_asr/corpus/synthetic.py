@@ -30,9 +30,9 @@ from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
+from lhuc_asr.base.executor import process_map
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import samples_of
-from lhuc_asr.base.workers import process_map
 
 Samples = npt.NDArray[np.float32]
 Range = tuple[float, float]

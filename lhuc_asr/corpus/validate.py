@@ -13,12 +13,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from lhuc_asr.audio.formats import read_native
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, samples_of
-from lhuc_asr.corpus.audio import read_native
 from lhuc_asr.corpus.reading import Reading, Skip
-from lhuc_asr.corpus.utterance import Utterance
 
 logger = logging.getLogger(__name__)
 

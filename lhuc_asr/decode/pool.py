@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from lhuc_asr.base.errors import SearchError
-from lhuc_asr.base.workers import WorkerError, WorkerPool
+from lhuc_asr.base.executor import WorkerError, WorkerPool
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher, LatticeSummary

@@ -46,7 +46,7 @@ class Alignment:
 
     @property
     def aligned_share(self) -> float:
-        """Share of the frames that have a pdf."""
+        """AdaptationSet of the frames that have a pdf."""
         return float(np.mean(self.array != UNALIGNED)) if self.store.frames else 0.0
 
 

@@ -38,7 +38,7 @@ class MonophoneConfig(StrictModel):
         iterations: Estimations after the flat start.
         growing_iterations: Of these, how many add Gaussians first.
         gaussians: Gaussians of all pdfs together at the end.
-        max_unaligned: Share of utterances that may fail to align before the run stops.
+        max_unaligned: AdaptationSet of utterances that may fail to align before the run stops.
     """
 
     iterations: int = Field(30, ge=2)
@@ -158,7 +158,7 @@ def align_blocks(
         scores: Some utterances, and the log-likelihoods of their frames one after the other, (N, K).
         graphs: The graph of each utterance.
         threads: Cores for Viterbi.
-        max_unaligned: Share of the utterances that may fail.
+        max_unaligned: AdaptationSet of the utterances that may fail.
 
     Returns:
         The pdfs of each aligned utterance, and the average log-likelihood a frame.

@@ -95,7 +95,7 @@ class RowSGD(RowOptimizer):
     Args:
         params: ``bank.parameters()``.
         lr: Learning rate; the paper takes 0.8 whatever the amplitude.
-        momentum: Share of the last step that is kept.
+        momentum: AdaptationSet of the last step that is kept.
         weight_decay: Pull towards row 0.
     """
 

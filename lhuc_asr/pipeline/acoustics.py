@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from lhuc_asr.audio.utterance import Utterance, read_manifest
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
-from lhuc_asr.corpus.utterance import Utterance, read_manifest
-from lhuc_asr.features.context import splice
-from lhuc_asr.features.store import FeatureStore, StoredUtterance, blocks_of
+from lhuc_asr.features.extraction import spoken_at
+from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.monophone import (
@@ -28,21 +29,19 @@ from lhuc_asr.lang.text import UNKNOWN
 from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource, priors
+from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.nnet.trainer import TrainerConfig, train
-from lhuc_asr.pipeline.experiment import MONOPHONES, Layout
-from lhuc_asr.pipeline.extraction import spoken_at
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import MONOPHONES
 from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
-from lhuc_asr.pipeline.recipe import ExperimentConfig
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
 
 logger = logging.getLogger(__name__)
 
 TOPOLOGY_FILE, GMM_FILE, MODEL_FILE = "topology.json", "gmm.safetensors", "model.safetensors"
-# Frames that go through the network at once when utterances are scored.
-SCORING_FRAMES = 20_000
 
 
-def train_gaussians(config: ExperimentConfig, layout: Layout) -> None:
+def train_gaussians(config: ExperimentConfig, layout: ExperimentFolder) -> None:
     """Monophones of the training recordings; alignments of these, at every speed, and of the held-out speakers."""
     lexicon = read_experiment_lexicon(layout.lang)
     folder = layout.hmm(MONOPHONES)
@@ -65,7 +64,7 @@ def train_gaussians(config: ExperimentConfig, layout: Layout) -> None:
 
 
 def train_network(
-    config: ExperimentConfig, layout: Layout, name: str, alignment: str, trainer: TrainerConfig, key: str
+    config: ExperimentConfig, layout: ExperimentFolder, name: str, alignment: str, trainer: TrainerConfig, key: str
 ) -> None:
     """Train a network on an alignment, going on where a killed run stopped.
 
@@ -97,7 +96,9 @@ def train_network(
         state.unlink()
 
 
-def untrained_network(config: ExperimentConfig, layout: Layout, alignment: str) -> tuple[Dnn, dict[str, FrameSource]]:
+def untrained_network(
+    config: ExperimentConfig, layout: ExperimentFolder, alignment: str
+) -> tuple[Dnn, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     sources = {}
@@ -112,7 +113,7 @@ def untrained_network(config: ExperimentConfig, layout: Layout, alignment: str) 
 
 
 def reference_targets(
-    config: ExperimentConfig, layout: Layout, split: str, model: Dnn, alignment: str, corrupted: float = 0.0
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, model: Dnn, alignment: str, corrupted: float = 0.0
 ) -> dict[str, np.ndarray]:
     """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets.
 
@@ -168,7 +169,7 @@ def corrupt(
     return corrupted
 
 
-def realign(config: ExperimentConfig, layout: Layout, network: str, name: str, previous: str) -> None:
+def realign(config: ExperimentConfig, layout: ExperimentFolder, network: str, name: str, previous: str) -> None:
     """Align the training and held-out recordings with a network.
 
     Args:
@@ -201,38 +202,14 @@ def realign(config: ExperimentConfig, layout: Layout, network: str, name: str, p
             estimate_self_loops(topology, pdfs.values()).save(folder / TOPOLOGY_FILE)
 
 
-def score_blocks(
-    model: Dnn, store: FeatureStore, utterances: Sequence[StoredUtterance]
-) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
-    """Log-likelihoods of utterances, in blocks: the utterances, and their frames' scores (N, K)."""
-    for block in blocks_of(utterances, SCORING_FRAMES):
-        yield block, np.concatenate([score_utterance(model, store[utterance.id]) for utterance in block])
-
-
-def score_utterance(model: Dnn, features: np.ndarray) -> np.ndarray:
-    """Log p(x | pdf) up to a constant a frame.
-
-    Args:
-        model: The network, in evaluation mode.
-        features: Shape (T, D).
-
-    Returns:
-        Shape (T, K), float32.
-    """
-    device = model.log_prior.device
-    with torch.no_grad():
-        spliced = splice(torch.from_numpy(np.array(features)), model.config.context).to(device)
-        return model.log_likelihoods(spliced).cpu().numpy()
-
-
-def alignment_path(layout: Layout, name: str, split: str) -> Path:
+def alignment_path(layout: ExperimentFolder, name: str, split: str) -> Path:
     """The alignment of a split in ``hmm/<name>``."""
     return layout.hmm(name) / f"{split}.ali"
 
 
 def _align_with_gaussians(
     config: ExperimentConfig,
-    layout: Layout,
+    layout: ExperimentFolder,
     split: str,
     lexicon: Lexicon,
     topology: MonophoneTopology,
@@ -246,7 +223,7 @@ def _align_with_gaussians(
 
 
 def _transcripts(
-    layout: Layout, split: str, speeds: Sequence[float], lexicon: Lexicon
+    layout: ExperimentFolder, split: str, speeds: Sequence[float], lexicon: Lexicon
 ) -> Mapping[str, tuple[str, ...]]:
     def words(utterance: Utterance) -> tuple[str, ...]:
         return aligned_words(utterance.words, lexicon)

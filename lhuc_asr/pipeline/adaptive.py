@@ -6,11 +6,11 @@ import torch
 
 from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.base.atomic import atomic_folder
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, untrained_network
-from lhuc_asr.pipeline.experiment import Layout
-from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
+from lhuc_asr.pipeline.config import SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
 
 # In a network's folder: a file a training speaker (at each speed one of his own), and speaker-independent.safetensors.
@@ -19,7 +19,7 @@ SPEAKERS_FOLDER = "speakers"
 
 def train_sat(
     config: ExperimentConfig,
-    layout: Layout,
+    layout: ExperimentFolder,
     name: str,
     alignment: str,
     trainer: TrainerConfig,

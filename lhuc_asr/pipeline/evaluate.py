@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
-from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.pipeline.passes import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.score.figures import save_figure, speaker_wer_figure
 from lhuc_asr.score.significance import Comparison
@@ -18,7 +18,7 @@ COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "sp
 ENVIRONMENTS_FILE = "environments.txt"
 
 
-def compare_split(layout: Layout, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
+def compare_split(layout: ExperimentFolder, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
     """Tables, CSV and figures of a split's passes, from their wer.json files; the first is compared with.
 
     Figures are ``<pass>.png``: each speaker's word error rate in the first pass and in that one.
@@ -38,7 +38,7 @@ def compare_split(layout: Layout, split: str, names: Sequence[str], seed: int) -
     return passes
 
 
-def pool_folds(layout: Layout, folds: Sequence[Layout], split: str, names: Sequence[str]) -> None:
+def pool_folds(layout: ExperimentFolder, folds: Sequence[ExperimentFolder], split: str, names: Sequence[str]) -> None:
     """One report of each pass over the test speakers of all folds."""
     for name in names:
         folders = [fold.decode(split, name) for fold in folds]

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import LanguageModelError, LexiconError
 from lhuc_asr.corpus.an4 import an4_lexicon
 from lhuc_asr.corpus.librispeech import read_librispeech
-from lhuc_asr.corpus.noise import spoken_id
-from lhuc_asr.corpus.utterance import Utterance
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.kneser_ney import estimate
 from lhuc_asr.lang.lexicon import Lexicon, cover, read_lexicon, write_lexicon
@@ -21,7 +20,7 @@ from lhuc_asr.lang.phones import SILENCE, PhoneSet
 from lhuc_asr.lang.pronounce import pronounce, pronounce_native
 from lhuc_asr.lang.pruning import prune
 from lhuc_asr.lang.text import UNKNOWN, read_sentences, word_counts
-from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig, LexiconConfig, LibriSpeechSource
+from lhuc_asr.pipeline.config import An4Source, ExperimentConfig, LexiconConfig, LibriSpeechSource
 
 logger = logging.getLogger(__name__)
 

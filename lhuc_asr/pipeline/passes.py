@@ -16,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, crossed_sets
 from lhuc_asr.adapt.environment import combine
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import make_method
 from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import FrameTargets
+from lhuc_asr.adapt.two_pass import TwoPass, speaker_frames, targets_of, transcripts_of
+from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.runlog import progress
-from lhuc_asr.corpus.utterance import Utterance, read_manifest
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
@@ -36,12 +39,9 @@ from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path, reference_targets
-from lhuc_asr.pipeline.experiment import Layout
+from lhuc_asr.pipeline.config import SI, CombineConfig, ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.language import order_folder, tuning_folder
-from lhuc_asr.pipeline.recipe import SI, CombineConfig, ExperimentConfig, PassConfig, first_pass
-from lhuc_asr.pipeline.shares import Share, combined_shares, shares
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
-from lhuc_asr.pipeline.two_pass import TwoPass, speaker_frames, targets_of, transcripts_of
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
 logger = logging.getLogger(__name__)
@@ -72,13 +72,13 @@ def pass_names(config: ExperimentConfig) -> list[str]:
     return [*first_passes(config), *config.passes]
 
 
-def pass_outputs(config: ExperimentConfig, layout: Layout, split: str, name: str) -> list[Path]:
+def pass_outputs(config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str) -> list[Path]:
     """What a pass over a split leaves: its files, and the speakers where it adapts."""
     files = [layout.decode(split, name) / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
     return [*files, layout.speakers(name, split)] if name in config.passes else files
 
 
-def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str) -> None:
+def run_pass(config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, alignment: str) -> None:
     """Make a pass over a split: adapt where it adapts, decode, score.
 
     Over the held-out speakers the search is tuned, unless it is another pass'; over others it is the one tuned there.
@@ -94,7 +94,7 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
     two_pass = _two_pass(config, layout, split, network_of(config, name), alignment)
     utterances = read_manifest(layout.manifest(split))
     speakers: AdaptedSpeakers | None = None
-    who: list[Share] = []
+    who: list[AdaptationSet] = []
     if plan is not None:
         who = pass_shares(config, layout, split, name, two_pass.store)
         if plan.combine is not None:
@@ -123,7 +123,7 @@ def run_pass(config: ExperimentConfig, layout: Layout, split: str, name: str, al
     logger.info("%s, %s: WER %.2f %% (%d / %d)", split, name, 100 * report.wer, report.errors, report.words)
 
 
-def method_of(config: ExperimentConfig, layout: Layout, name: str) -> AdaptationMethod:
+def method_of(config: ExperimentConfig, layout: ExperimentFolder, name: str) -> AdaptationMethod:
     """How a pass adapts; what it learned from the training speakers lies in ``speakers/prepared/``."""
     return make_method(config.method_of(config.passes[name]), layout.prepared(preparation_of(config, name) or ""))
 
@@ -143,7 +143,7 @@ def preparation_of(config: ExperimentConfig, name: str) -> str | None:
     return f"{settings.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
 
 
-def prepare(config: ExperimentConfig, layout: Layout, name: str, alignment: str) -> None:
+def prepare(config: ExperimentConfig, layout: ExperimentFolder, name: str, alignment: str) -> None:
     """Have a pass' technique learn from the training speakers, at the recordings' own speed.
 
     Where a pass adapts in some environments alone, the technique learns in these: what a speaker's clean recordings
@@ -188,36 +188,38 @@ def tuned_as(config: ExperimentConfig, name: str) -> str:
     return name if start is None else first_pass(start)
 
 
-def tuned_search(config: ExperimentConfig, layout: Layout, name: str) -> SearchConfig:
+def tuned_search(config: ExperimentConfig, layout: ExperimentFolder, name: str) -> SearchConfig:
     """The search of a pass, as tuned on the held-out speakers."""
     chosen = read_json(layout.decode(HELDOUT, tuned_as(config, name)) / SEARCH_FILE)["chosen"]
     return config.search.model_copy(update=chosen)
 
 
-def _two_pass(config: ExperimentConfig, layout: Layout, split: str, network: str, alignment: str) -> TwoPass:
+def _two_pass(config: ExperimentConfig, layout: ExperimentFolder, split: str, network: str, alignment: str) -> TwoPass:
     model = load_model(layout.acoustic_model(network) / MODEL_FILE).to(config.device)
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
 
 
-def pass_shares(config: ExperimentConfig, layout: Layout, split: str, name: str, store: FeatureTable) -> list[Share]:
+def pass_shares(
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, store: FeatureTable
+) -> list[AdaptationSet]:
     """What a pass estimates on which utterances of a split, and uses for which."""
     combined = config.passes[name].combine
     if combined is not None:
         return list(_crossed(config, layout, split, combined, store))
     environments = {utterance.id: utterance.environment for utterance in read_manifest(layout.manifest(split))}
-    return shares(store, environments, config.passes[name].data, config.seed)
+    return adaptation_sets(store, environments, config.passes[name].data, config.seed)
 
 
 def _crossed(
-    config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, store: FeatureTable
-) -> dict[Share, tuple[str, str]]:
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, combined: CombineConfig, store: FeatureTable
+) -> dict[AdaptationSet, tuple[str, str]]:
     """The shares of a pass that combines two others, and the rows of the two that each is made of."""
-    return combined_shares(*(pass_shares(config, layout, split, part, store) for part in combined.parts))
+    return crossed_sets(*(pass_shares(config, layout, split, part, store) for part in combined.parts))
 
 
 def _combine(
-    config: ExperimentConfig, layout: Layout, split: str, combined: CombineConfig, two_pass: TwoPass
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, combined: CombineConfig, two_pass: TwoPass
 ) -> LhucSpeakers:
     """The amplitudes of two earlier passes over a split, combined."""
     speakers, environments = (load_speakers(layout, split, part, two_pass.model).bank for part in combined.parts)
@@ -226,13 +228,13 @@ def _combine(
     return LhucSpeakers(combine(speakers, environments, rows, combined.alpha))
 
 
-def load_speakers(layout: Layout, split: str, name: str, model: Dnn) -> LhucSpeakers:
+def load_speakers(layout: ExperimentFolder, split: str, name: str, model: Dnn) -> LhucSpeakers:
     """The amplitudes of a pass over a split: what every technique saves."""
     return Lhuc(LhucConfig()).load(model, layout.speakers(name, split))
 
 
 def _targets(
-    config: ExperimentConfig, layout: Layout, split: str, plan: PassConfig, two_pass: TwoPass, alignment: str
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, plan: PassConfig, two_pass: TwoPass, alignment: str
 ) -> dict[str, FrameTargets]:
     """What each frame of a split is taken for when a pass adapts."""
     options = plan.targets
@@ -251,7 +253,7 @@ def _targets(
 
 
 def _lattices(
-    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str, order: int | None
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, alignment: str, order: int | None
 ) -> Iterator[LatticeSummary]:
     """What the lattices of an earlier pass over a split say, at the search that was tuned for it."""
     two_pass, speakers, who = _earlier(config, layout, split, name, alignment)
@@ -263,7 +265,7 @@ def _lattices(
 
 
 def _searched_again(
-    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str, order: int | None
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, alignment: str, order: int | None
 ) -> list[Hypothesis]:
     """What an earlier pass over a split finds with a language model of another order."""
     two_pass, speakers, who = _earlier(config, layout, split, name, alignment)
@@ -273,8 +275,8 @@ def _searched_again(
 
 
 def _earlier(
-    config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
-) -> tuple[TwoPass, AdaptedSpeakers | None, list[Share]]:
+    config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, alignment: str
+) -> tuple[TwoPass, AdaptedSpeakers | None, list[AdaptationSet]]:
     """The network of an earlier pass over a split, and its speakers where it has some."""
     two_pass = _two_pass(config, layout, split, network_of(config, name), alignment)
     if name not in config.passes:
@@ -286,7 +288,7 @@ def _earlier(
     )
 
 
-def _graph_folder(config: ExperimentConfig, layout: Layout, split: str, order: int | None = None) -> Path:
+def _graph_folder(config: ExperimentConfig, layout: ExperimentFolder, split: str, order: int | None = None) -> Path:
     folder = order_folder(config, layout.lang, order)
     return tuning_folder(config, folder) if split == HELDOUT else folder
 

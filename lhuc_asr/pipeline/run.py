@@ -9,13 +9,17 @@ from pathlib import Path
 
 import torch
 
+from lhuc_asr.audio.formats import resolve_sample_rate
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.executor import WorkerPool
+from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
-from lhuc_asr.base.workers import WorkerPool
-from lhuc_asr.corpus.audio import resolve_sample_rate
-from lhuc_asr.corpus.utterance import read_manifest
+from lhuc_asr.base.stages import Stages, fingerprint
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
+from lhuc_asr.features.extraction import extract
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.acoustics import (
@@ -28,9 +32,9 @@ from lhuc_asr.pipeline.acoustics import (
     train_network,
 )
 from lhuc_asr.pipeline.adaptive import train_sat
+from lhuc_asr.pipeline.config import SI, ExperimentConfig
 from lhuc_asr.pipeline.evaluate import compare_split, pool_folds
-from lhuc_asr.pipeline.experiment import MONOPHONES, Layout, at_corpus_rate, locked, opened, realigned
-from lhuc_asr.pipeline.extraction import extract
+from lhuc_asr.pipeline.experiment import MONOPHONES, at_corpus_rate, opened, realigned
 from lhuc_asr.pipeline.language import (
     ARPA_FILE,
     LEXICON_FILE,
@@ -53,7 +57,6 @@ from lhuc_asr.pipeline.passes import (
     run_pass,
     tuned_as,
 )
-from lhuc_asr.pipeline.recipe import SI, ExperimentConfig
 from lhuc_asr.pipeline.splits import (
     HELDOUT,
     TRAIN,
@@ -64,7 +67,6 @@ from lhuc_asr.pipeline.splits import (
     test_names,
     write_splits,
 )
-from lhuc_asr.pipeline.stages import Stages, fingerprint
 from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
@@ -104,7 +106,7 @@ def check_device(config: ExperimentConfig) -> None:
         raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
 
 
-def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
+def make_passes(config: ExperimentConfig, layout: ExperimentFolder) -> Sequence[str]:
     """Do every stage of a recipe that is not done yet, up to the scores of its passes; those of folds are pooled.
 
     Args:
@@ -124,7 +126,7 @@ def make_passes(config: ExperimentConfig, layout: Layout) -> Sequence[str]:
     return (POOLED,)
 
 
-def _run_folds(config: ExperimentConfig, folds: Sequence[Layout]) -> None:
+def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder]) -> None:
     """Folds side by side, as many as there are workers: two on a thread each take less than one after the other on two.
 
     When one fails no further one begins, and those that have begun are finished before the error is told.
@@ -142,7 +144,7 @@ def _run_folds(config: ExperimentConfig, folds: Sequence[Layout]) -> None:
         pool.each(partial(_run_fold_logged, shared, level), numbered)
 
 
-def _run_fold(config: ExperimentConfig, numbered: tuple[int, Layout]) -> None:
+def _run_fold(config: ExperimentConfig, numbered: tuple[int, ExperimentFolder]) -> None:
     number, layout = numbered
     torch.set_num_threads(config.workers)
     # A process outlives a parent that is killed by a second or so; the next run must not come between.
@@ -150,20 +152,20 @@ def _run_fold(config: ExperimentConfig, numbered: tuple[int, Layout]) -> None:
         _run_experiment(config, layout, number)
 
 
-def _run_fold_logged(config: ExperimentConfig, level: int, numbered: tuple[int, Layout]) -> None:
+def _run_fold_logged(config: ExperimentConfig, level: int, numbered: tuple[int, ExperimentFolder]) -> None:
     """In a process of its own, which knows nothing yet of the log."""
     setup_logging(level, f"fold {numbered[0]}: ")
     _run_fold(config, numbered)
 
 
-def fold_layouts(config: ExperimentConfig, layout: Layout) -> list[Layout]:
+def fold_layouts(config: ExperimentConfig, layout: ExperimentFolder) -> list[ExperimentFolder]:
     """The folders of a cross-validation's folds; the experiment's own where it is none."""
     if config.folds == 1:
         return [layout]
-    return [Layout(layout.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
+    return [ExperimentFolder(layout.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
 
 
-def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) -> None:
+def _run_experiment(config: ExperimentConfig, layout: ExperimentFolder, fold: int | None) -> None:
     """All stages of one experiment, or of one fold of a cross-validation."""
     tests = test_names(config)
     splits = (TRAIN, HELDOUT, *tests)
@@ -244,7 +246,7 @@ def _run_experiment(config: ExperimentConfig, layout: Layout, fold: int | None) 
                 _pass_stage(stages, config, layout, split, name, alignment)
 
 
-def _train_networks(stages: Stages, config: ExperimentConfig, layout: Layout) -> tuple[str, str]:
+def _train_networks(stages: Stages, config: ExperimentConfig, layout: ExperimentFolder) -> tuple[str, str]:
     """From Gaussians to the speaker-independent network; the stage that aligned for it, and ``hmm/<name>`` of that."""
     stages.run(
         "monophones",
@@ -270,7 +272,7 @@ def _train_networks(stages: Stages, config: ExperimentConfig, layout: Layout) ->
 
 
 def _pass_stage(
-    stages: Stages, config: ExperimentConfig, layout: Layout, split: str, name: str, alignment: str
+    stages: Stages, config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, alignment: str
 ) -> None:
     plan = config.passes.get(name)
     after = [f"network {network_of(config, name)}", "graph"]
@@ -301,14 +303,14 @@ def _pass_stage(
     )
 
 
-def _alignment_outputs(layout: Layout, name: str) -> list[Path]:
+def _alignment_outputs(layout: ExperimentFolder, name: str) -> list[Path]:
     return [layout.hmm(name) / TOPOLOGY_FILE, *(alignment_path(layout, name, split) for split in (TRAIN, HELDOUT))]
 
 
 def _train_stage(
     stages: Stages,
     config: ExperimentConfig,
-    layout: Layout,
+    layout: ExperimentFolder,
     name: str,
     alignment: str,
     after: str,
@@ -325,7 +327,7 @@ def _train_stage(
 
 
 def _train_adaptively(
-    stages: Stages, config: ExperimentConfig, layout: Layout, name: str, alignment: str, after: str
+    stages: Stages, config: ExperimentConfig, layout: ExperimentFolder, name: str, alignment: str, after: str
 ) -> None:
     stage, sat = f"network {name}", config.networks[name]
     stages.run(
@@ -337,7 +339,7 @@ def _train_adaptively(
     )
 
 
-def _prepare_corpus(config: ExperimentConfig, layout: Layout, fold: int | None) -> None:
+def _prepare_corpus(config: ExperimentConfig, layout: ExperimentFolder, fold: int | None) -> None:
     found = read_splits(config, layout.folder)
     if fold is not None:
         found = fold_splits(found, config.folds, fold, config.seed)
@@ -346,7 +348,7 @@ def _prepare_corpus(config: ExperimentConfig, layout: Layout, fold: int | None) 
     write_json(layout.sample_rate, resolve_sample_rate(utterances))
 
 
-def _extract_features(config: ExperimentConfig, layout: Layout, tests: Sequence[str]) -> None:
+def _extract_features(config: ExperimentConfig, layout: ExperimentFolder, tests: Sequence[str]) -> None:
     for split in (TRAIN, HELDOUT, *tests):
         utterances = read_manifest(layout.manifest(split))
         speeds = config.speeds if split == TRAIN else (1.0,)
@@ -355,14 +357,14 @@ def _extract_features(config: ExperimentConfig, layout: Layout, tests: Sequence[
             extract(layout.alignment_features(split), utterances, config.alignment_features, config.workers, speeds)
 
 
-def _build_graphs(config: ExperimentConfig, layout: Layout, folder: Path, alignment: str) -> None:
+def _build_graphs(config: ExperimentConfig, layout: ExperimentFolder, folder: Path, alignment: str) -> None:
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     lexicon = read_experiment_lexicon(layout.lang)
     for place in {folder, tuning_folder(config, folder)}:
         build_graph(lexicon, place / ARPA_FILE, topology, place, config.transition_scale)
 
 
-def _build_other_graphs(config: ExperimentConfig, layout: Layout, order: int, alignment: str) -> None:
+def _build_other_graphs(config: ExperimentConfig, layout: ExperimentFolder, order: int, alignment: str) -> None:
     """Language models and graphs of an order that is not the recipe's."""
     train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
     folder = order_folder(config, layout.lang, order)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lhuc_asr.audio.utterance import Utterance, write_manifest
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.an4 import read_an4
 from lhuc_asr.corpus.kaldi_dir import read_kaldi_dir
@@ -17,9 +18,8 @@ from lhuc_asr.corpus.librispeech import read_librispeech
 from lhuc_asr.corpus.noise import Part, put_into_environments
 from lhuc_asr.corpus.reading import Reading
 from lhuc_asr.corpus.synthetic import SyntheticConfig, generate
-from lhuc_asr.corpus.utterance import Utterance, write_manifest
 from lhuc_asr.corpus.validate import validate
-from lhuc_asr.pipeline.recipe import (
+from lhuc_asr.pipeline.config import (
     An4Source,
     ExperimentConfig,
     KaldiSource,

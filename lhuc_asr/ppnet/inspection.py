@@ -21,7 +21,7 @@ from scipy import stats
 from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
 from lhuc_asr.base.errors import ScoreError
 from lhuc_asr.ppnet.batch import Batch
-from lhuc_asr.ppnet.model_folder import Ranker
+from lhuc_asr.ppnet.ranker_folder import Ranker
 from lhuc_asr.ppnet.schema import SINGLE
 from lhuc_asr.ppnet.vocabulary import UNSEEN
 

@@ -60,8 +60,8 @@ class MovieLensConfig(StrictModel):
     Attributes:
         kind: Tells this corpus from others in a recipe.
         dir: The folder of ratings.csv and movies.csv.
-        valid: Share of each user's ratings for validation.
-        test: Share of each user's ratings for the test.
+        valid: AdaptationSet of each user's ratings for validation.
+        test: AdaptationSet of each user's ratings for the test.
         liked: A rating of so much is a click.
         full: A rating of so much is the second task.
         history: Length of the history: the films that the user liked last.

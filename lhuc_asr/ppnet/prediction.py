@@ -13,7 +13,7 @@ import torch
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import ExamplesError, ScoreError
 from lhuc_asr.ppnet.examples import Examples
-from lhuc_asr.ppnet.model_folder import Ranker
+from lhuc_asr.ppnet.ranker_folder import Ranker
 from lhuc_asr.ppnet.trainer import predict
 
 BATCH = 8192

@@ -37,7 +37,7 @@ class Comparison:
         relative: (after - before) / before; infinite where the first pass made no error and the second did.
         interval_relative: 95 % interval of ``relative``.
         p_value: Two-sided: probability of a difference at least as far from the one seen as zero is.
-        share_improved: Share of the samples in which the second pass made fewer errors (Bisani and Ney's
+        share_improved: AdaptationSet of the samples in which the second pass made fewer errors (Bisani and Ney's
             probability of improvement).
         speakers_better: Speakers with fewer errors in the second pass.
         speakers_worse: Speakers with more.

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
@@ -34,10 +34,10 @@ def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: f
                 hidden = hidden * log_amplitudes[number].exp()
         pdfs = torch.multinomial(torch.softmax(model.output(hidden), 1), 1, generator=generator).squeeze(1)
     targets = FrameTargets.certain(pdfs.numpy().astype(np.int32), np.full(frames, weight, np.float32))
-    return SpeakerFrames(features.numpy(), (frames,), targets)
+    return SpeakerData(features.numpy(), (frames,), targets)
 
 
-def cross_entropy_of(model: Dnn, found, name: str, frames: SpeakerFrames) -> float:
+def cross_entropy_of(model: Dnn, found, name: str, frames: SpeakerData) -> float:
     """Mean cross-entropy of a speaker's frames with the amplitudes that were found for him."""
     spliced = splice(torch.from_numpy(frames.features), 1)
     pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()

@@ -6,7 +6,7 @@ import torch
 
 from lhuc_asr.adapt.batches import SpeakerBatches
 from lhuc_asr.adapt.scaled_dnn import ScaledDnn
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -23,16 +23,16 @@ def model() -> Dnn:
     return made.eval()
 
 
-def _frames(lengths: tuple[int, ...], highest: int = PDFS - 1) -> SpeakerFrames:
+def _frames(lengths: tuple[int, ...], highest: int = PDFS - 1) -> SpeakerData:
     generator = np.random.default_rng(0)
     count = sum(lengths)
     weights = generator.choice([0.0, 0.01, 1.0], count).astype(np.float32)
     pdfs = np.minimum(np.arange(count), highest).astype(np.int32)
     features = generator.standard_normal((count, WIDTH)).astype(np.float32)
-    return SpeakerFrames(features, lengths, FrameTargets.certain(pdfs, weights))
+    return SpeakerData(features, lengths, FrameTargets.certain(pdfs, weights))
 
 
-def _batches(model: Dnn, frames: SpeakerFrames, layers: tuple[int, ...] = (0, 1)) -> SpeakerBatches:
+def _batches(model: Dnn, frames: SpeakerData, layers: tuple[int, ...] = (0, 1)) -> SpeakerBatches:
     row0 = [torch.full((1, UNITS), 1.5) for _ in layers]
     return SpeakerBatches("ann", frames, model, ScaledDnn(model, layers), row0, seed=3)
 
@@ -86,6 +86,6 @@ def test_targets_of_another_tree_are_told(model):
 
 
 def test_features_of_another_dimension_are_told(model):
-    frames = SpeakerFrames(np.zeros((2, 5), np.float32), (2,), FrameTargets.certain(np.zeros(2, np.int32), np.ones(2)))
+    frames = SpeakerData(np.zeros((2, 5), np.float32), (2,), FrameTargets.certain(np.zeros(2, np.int32), np.ones(2)))
     with pytest.raises(AlignmentError, match=r"speaker 'ann': features of shape \(2, 5\), but the network takes 3"):
         _batches(model, frames)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.features.context import splice
@@ -31,7 +31,7 @@ def model() -> Dnn:
 
 def _frames(
     seed: int, lengths: tuple[int, ...] = (30, 1, 19), weight: float | None = None, repeated: bool = False
-) -> SpeakerFrames:
+) -> SpeakerData:
     """Random frames, targets and weights, unless all are to be the same."""
     generator = np.random.default_rng(seed)
     count = sum(lengths)
@@ -40,7 +40,7 @@ def _frames(
     if repeated:
         features[:], pdfs[:] = features[0], pdfs[0]
     weights = generator.choice([0.0, 0.01, 1.0], count) if weight is None else np.full(count, weight)
-    return SpeakerFrames(features, lengths, FrameTargets.certain(pdfs, weights.astype(np.float32)))
+    return SpeakerData(features, lengths, FrameTargets.certain(pdfs, weights.astype(np.float32)))
 
 
 def _r(speakers, name: str) -> list[torch.Tensor]:
@@ -67,7 +67,7 @@ XI = {
 
 def _descend(
     model: Dnn,
-    frames: SpeakerFrames,
+    frames: SpeakerData,
     xi: str,
     steps: list[float],
     rate: float,
@@ -156,13 +156,13 @@ def test_targets_drawn_to_the_unadapted_outputs_and_a_prior_by_hand(model, xi, b
 def test_with_a_prior_little_data_stays_nearer_to_neutral(model):
     """The same frames once and forty times: the likelihood grows, the prior does not."""
     once = _frames(3, (20,), weight=1.0)
-    often = SpeakerFrames(
+    often = SpeakerData(
         np.tile(once.features, (40, 1)),
         (20,) * 40,
         FrameTargets.certain(np.tile(once.targets.pdf[:, 0], 40), np.ones(800, np.float32)),
     )
 
-    def size(frames: SpeakerFrames, deviation: float | None) -> float:
+    def size(frames: SpeakerData, deviation: float | None) -> float:
         count = len(frames.features)  # full batches: the steps differ in the prior's share alone
         config = LhucConfig(optimizer="sgd", batch_size=count, sweeps=300, learning_rate=0.3, prior_deviation=deviation)
         return float(torch.cat(_r(Lhuc(config).estimate(model, {"ann": frames}, seed=0), "ann")).norm())
@@ -278,9 +278,7 @@ def test_frames_of_weight_zero_are_as_if_left_out(model, weight):
     other_pdfs[:15] = (other_pdfs[:15] + 1) % PDFS
     method = Lhuc(LhucConfig(optimizer="sgd", batch_size=8))
     one, other = (
-        method.estimate(
-            model, {"ann": SpeakerFrames(frames.features, (40,), FrameTargets.certain(pdfs, masked))}, seed=0
-        )
+        method.estimate(model, {"ann": SpeakerData(frames.features, (40,), FrameTargets.certain(pdfs, masked))}, seed=0)
         for pdfs in (frames.targets.pdf[:, 0], other_pdfs)
     )
     same = all(torch.equal(a, b) for a, b in zip(_r(one, "ann"), _r(other, "ann"), strict=True))
@@ -299,9 +297,7 @@ def test_a_speaker_without_a_useful_frame_stays_neutral(model, caplog):
 
 
 def test_speakers_with_one_frame_or_none(model):
-    empty = SpeakerFrames(
-        np.zeros((0, WIDTH), np.float32), (), FrameTargets.certain(np.zeros(0, np.int32), np.zeros(0))
-    )
+    empty = SpeakerData(np.zeros((0, WIDTH), np.float32), (), FrameTargets.certain(np.zeros(0, np.int32), np.zeros(0)))
     speakers = {"none": empty, "one": _frames(0, (1,), weight=1.0), "ann": _frames(1)}
     found = Lhuc(LhucConfig(optimizer="sgd", sweeps=2)).estimate(model, speakers, seed=0)
     assert not any(r.any() for r in _r(found, "none"))
@@ -415,7 +411,7 @@ def test_speakers_whose_units_are_scaled_are_recovered_and_controls_do_not_suffe
         truth = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze(1)
         ceiling[name] = float((logits.argmax(1) == truth)[1200:].float().mean())
         targets = FrameTargets.certain(truth[:1200].numpy().astype(np.int32), np.ones(1200, np.float32))
-        speakers[name] = SpeakerFrames(features[:1200].numpy(), (1200,), targets)
+        speakers[name] = SpeakerData(features[:1200].numpy(), (1200,), targets)
         held[name] = features[1200:], truth[1200:]
     before = {name: _accuracy(model, *held[name]) for name in speakers}
     config = LhucConfig(optimizer="sgd", amplitude=xi, batch_size=64, sweeps=10, learning_rate=0.1)

@@ -11,7 +11,7 @@ from scaled_speakers import PDFS, WIDTH, frames_of, small_dnn
 from lhuc_asr.adapt.method import PreparedMethod
 from lhuc_asr.adapt.methods import MethodConfig, make_method
 from lhuc_asr.adapt.predicted import Predicted
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames, no_targets
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData, no_targets
 from lhuc_asr.base.errors import AlignmentError, ModelMismatchError
 from lhuc_asr.features.context import splice
 
@@ -39,13 +39,13 @@ def method(request, small, tmp_path: Path):
     return made
 
 
-def empty() -> SpeakerFrames:
-    return SpeakerFrames.of([(np.zeros((0, WIDTH), np.float32), no_targets(0))])
+def empty() -> SpeakerData:
+    return SpeakerData.of([(np.zeros((0, WIDTH), np.float32), no_targets(0))])
 
 
-def without_targets(frames: SpeakerFrames) -> SpeakerFrames:
+def without_targets(frames: SpeakerData) -> SpeakerData:
     """What a first pass leaves that found nothing."""
-    return SpeakerFrames(frames.features, frames.lengths, no_targets(len(frames.features)))
+    return SpeakerData(frames.features, frames.lengths, no_targets(len(frames.features)))
 
 
 def amplitudes(found, name: str) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_targets_of_another_tree_are_refused(small, method):
     pdf = frames.targets.pdf.copy()
     pdf[4] = PDFS
     targets = FrameTargets(pdf, frames.targets.posterior, frames.targets.weight)
-    other = SpeakerFrames(frames.features, frames.lengths, targets)
+    other = SpeakerData(frames.features, frames.lengths, targets)
     if isinstance(method, Predicted):  # it looks at no target
         told, expected = (method.estimate(small, {"ann": data}, seed=1) for data in (other, frames))
         torch.testing.assert_close(amplitudes(told, "ann"), amplitudes(expected, "ann"), rtol=0, atol=0)

@@ -8,7 +8,7 @@ import torch
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.moments import LARGEST_AMPLITUDE, MOMENTS_FILE, PDF_PRIOR_FRAMES, Moments, MomentsConfig
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError, SiteError
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
@@ -31,7 +31,7 @@ def model() -> Dnn:
     return _model()
 
 
-def _speaker(seed: int, lengths: tuple[int, ...] = (31, 1, 18), candidates: int = 1) -> SpeakerFrames:
+def _speaker(seed: int, lengths: tuple[int, ...] = (31, 1, 18), candidates: int = 1) -> SpeakerData:
     """Features that depend on the pdf; candidates with random posteriors, weights of 0, 0.01 and 1."""
     generator = np.random.default_rng(seed)
     count = sum(lengths)
@@ -40,10 +40,10 @@ def _speaker(seed: int, lengths: tuple[int, ...] = (31, 1, 18), candidates: int 
     features = (centres[pdf[:, 0]] + generator.standard_normal((count, WIDTH))).astype(np.float32)
     posterior = generator.dirichlet(np.ones(candidates), count).astype(np.float32)
     weight = generator.choice([0.0, 0.01, 1.0], count).astype(np.float32)
-    return SpeakerFrames(features, lengths, FrameTargets(pdf, posterior, weight))
+    return SpeakerData(features, lengths, FrameTargets(pdf, posterior, weight))
 
 
-def _activations(model: Dnn, frames: SpeakerFrames, xi: list[np.ndarray]) -> list[np.ndarray]:
+def _activations(model: Dnn, frames: SpeakerData, xi: list[np.ndarray]) -> list[np.ndarray]:
     """h of every layer before its own amplitude, float64, frame after frame and unit after unit of each utterance."""
     parts = torch.from_numpy(frames.features).split(frames.lengths)
     hidden = torch.cat([splice(part, CONTEXT) for part in parts]).numpy().astype(np.float64)
@@ -58,7 +58,7 @@ def _activations(model: Dnn, frames: SpeakerFrames, xi: list[np.ndarray]) -> lis
 
 
 def _by_hand(
-    model: Dnn, training: list[SpeakerFrames], frames: SpeakerFrames, tau: float, layers: tuple[int, ...] = (0, 1, 2)
+    model: Dnn, training: list[SpeakerData], frames: SpeakerData, tau: float, layers: tuple[int, ...] = (0, 1, 2)
 ) -> list[np.ndarray]:
     """The equation, a frame and a candidate at a time."""
     ones = [np.ones(UNITS)] * len(model.hidden)
@@ -93,7 +93,7 @@ def _xi(speakers, name: str) -> list[np.ndarray]:
     return [bank.xi(site.name, bank.rows_of([name])).detach()[0].numpy() for site in bank.sites]
 
 
-def _prepared(model: Dnn, folder: Path, training: list[SpeakerFrames], **options) -> Moments:
+def _prepared(model: Dnn, folder: Path, training: list[SpeakerData], **options) -> Moments:
     method = Moments(MomentsConfig(**options), folder)
     method.prepare(model, {f"t{n}": frames for n, frames in enumerate(training)}, seed=0)
     return method
@@ -160,7 +160,7 @@ def test_less_data_stays_nearer_to_neutral_and_none_is_neutral(model, tmp_path):
     long = _speaker(3, (2_000,))
     parts = {"none": 0, "short": 50, "long": 2_000}
     speakers = {
-        name: SpeakerFrames(
+        name: SpeakerData(
             long.features[:n] if n else long.features[:1],
             (n or 1,),
             FrameTargets(*(array[: n or 1] for array in (long.targets.pdf, long.targets.posterior)), weight),
@@ -168,7 +168,7 @@ def test_less_data_stays_nearer_to_neutral_and_none_is_neutral(model, tmp_path):
         for name, n in parts.items()
         for weight in [np.full(n or 1, float(n > 0), np.float32)]
     }
-    found = method.estimate(model, speakers | {"empty": SpeakerFrames.of([(long.features[:0], _nothing())])}, seed=0)
+    found = method.estimate(model, speakers | {"empty": SpeakerData.of([(long.features[:0], _nothing())])}, seed=0)
     distance = {name: np.abs(np.log(np.concatenate(_xi(found, name)))).mean() for name in found.bank.speakers}
     assert distance["none"] == distance["empty"] == 0.0
     assert 0.0 < distance["short"] < 0.5 * distance["long"]

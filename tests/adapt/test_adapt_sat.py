@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.sat import SatConfig, assign_rows, fold_row_zero, train_speaker_adaptive
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerFrames
+from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.errors import CheckpointError, FoldError, ModelMismatchError
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import StoredUtterance
@@ -320,7 +320,7 @@ def test_a_new_speaker_on_the_folded_network_starts_at_row_zero(tmp_path):
     model, _ = fold_row_zero(bank)
     source = _source(4, {"new": (3.0, 0.5)}, 60)
     pdfs = np.maximum(source.targets, 0)
-    frames = SpeakerFrames(source.features, (60,), FrameTargets.certain(pdfs, np.ones(60, np.float32)))
+    frames = SpeakerData(source.features, (60,), FrameTargets.certain(pdfs, np.ones(60, np.float32)))
     adapted = (
         Lhuc(LhucConfig(optimizer="sgd", learning_rate=0.8, batch_size=60, sweeps=3))
         .estimate(model, {"new": frames}, 1)

@@ -7,7 +7,7 @@ import pytest
 
 from lhuc_asr.adapt.targets import (
     FrameTargets,
-    SpeakerFrames,
+    SpeakerData,
     joined,
     targets_from_alignment,
     targets_from_confidence,
@@ -52,7 +52,7 @@ def test_a_speakers_utterances_one_after_the_other():
         (np.full((n, 2), n, np.float32), FrameTargets.certain(np.full(n, n, np.int32), np.full(n, 0.5, np.float32)))
         for n in (3, 1, 2)
     ]
-    found = SpeakerFrames.of(parts)
+    found = SpeakerData.of(parts)
     assert found.lengths == (3, 1, 2)
     assert found.features[:, 0].tolist() == found.targets.pdf[:, 0].tolist() == [3, 3, 3, 1, 2, 2]
 
@@ -63,7 +63,7 @@ def test_frames_that_do_not_fit_are_refused(lengths, targets):
     with pytest.raises(
         AlignmentError, match=rf"5 frames, {sum(lengths)} in the utterances' lengths, {targets} targets"
     ):
-        SpeakerFrames(np.zeros((5, 2), np.float32), lengths, found)
+        SpeakerData(np.zeros((5, 2), np.float32), lengths, found)
 
 
 @pytest.mark.parametrize("posterior", [[[0.5, 0.4]], [[1.2, -0.2]], [[np.nan, 1.0]], [[0.0, 0.0]]])

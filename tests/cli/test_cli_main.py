@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lhuc_asr import __version__
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
 VERBS = ("run", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")

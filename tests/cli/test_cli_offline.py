@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.cli import main as command_line
-from lhuc_asr.corpus.utterance import read_manifest
 
 # A process in which the network is cut: whatever asks for it dies with a traceback.
 WITHOUT_NETWORK = (
@@ -173,6 +173,6 @@ def test_an_interrupted_transcription_promises_nothing(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lhuc_asr.offline.recognizer.load", interrupted)
+    monkeypatch.setattr("lhuc_asr.recognizer.recognizer.load", interrupted)
     assert command("transcribe", finished, spoken) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "lhuc-asr: interrupted"

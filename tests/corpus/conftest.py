@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lhuc_asr.corpus.utterance import Utterance
+from lhuc_asr.audio.utterance import Utterance
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.kaldi_dir import read_kaldi_dir, write_kaldi_dir
-from lhuc_asr.corpus.utterance import Utterance
 from lhuc_asr.corpus.validate import validate
 
 

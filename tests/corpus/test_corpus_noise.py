@@ -13,9 +13,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lhuc_asr.audio.formats import read_native
+from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import AudioError, ConfigError, CorpusError
-from lhuc_asr.corpus.audio import read_native
 from lhuc_asr.corpus.noise import (
     CLEAN,
     NoiseConfig,
@@ -23,10 +24,8 @@ from lhuc_asr.corpus.noise import (
     part_clips,
     put_into_environments,
     read_clips,
-    spoken_id,
     stretch,
 )
-from lhuc_asr.corpus.utterance import Utterance
 
 RATE = 8000
 CLASSES = ("rain", "street")

@@ -8,6 +8,7 @@ import torch
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.store import FeatureStore, write_store
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
@@ -20,16 +21,15 @@ from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate
 from lhuc_asr.pipeline.acoustics import TOPOLOGY_FILE, alignment_path
 from lhuc_asr.pipeline.adaptive import train_sat
-from lhuc_asr.pipeline.experiment import Layout
-from lhuc_asr.pipeline.recipe import An4Source, ExperimentConfig
+from lhuc_asr.pipeline.config import An4Source, ExperimentConfig
 
 TRAINER = TrainerConfig(batch_size=32, schedule=NewbobConfig(max_epochs=2))
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> ExperimentFolder:
     """Features and alignments of three training speakers, one of them at two speeds, and of a held-out one."""
-    layout = Layout(tmp_path)
+    layout = ExperimentFolder(tmp_path)
     topology = MonophoneTopology.initial(PhoneSet(("SIL",), ("A",)))
     generator = np.random.default_rng(0)
     for split, speakers in (("train", ["ann", "bob", "sp0.9-ann"]), ("heldout", ["cat"])):

@@ -12,18 +12,18 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.corpus.utterance import read_manifest
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.experiment import Layout
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 
 Run = Callable[..., list[str]]
 
@@ -130,7 +130,7 @@ def amplitudes(folder: Path, name: str, row: str) -> torch.Tensor:
 def test_what_clean_recordings_are_compared_with_is_clean_speech(noisy) -> None:
     """The mean activations of the clean training recordings, summed here frame by frame."""
     folder, _ = noisy
-    layout = Layout(folder)
+    layout = ExperimentFolder(folder)
     model, store = load_model(layout.acoustic_model("si") / "model.safetensors"), FeatureStore(layout.features("train"))
     pdfs = Alignment(layout.hmm("mono") / "train.ali", store)
     silence = MonophoneTopology.load(layout.hmm("mono") / "topology.json").silence_pdfs

@@ -8,8 +8,8 @@ import pytest
 
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import opened
-from lhuc_asr.pipeline.recipe import ExperimentConfig
 
 
 def test_two_runs_in_one_folder_are_refused(copied: Path, run) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import CorpusError, LexiconError, LhucError
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.librispeech import read_librispeech
-from lhuc_asr.corpus.utterance import read_manifest
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.run import run_recipe
-from lhuc_asr.pipeline.stages import Stages
 
 SAMPLE_RATE = 16000
 

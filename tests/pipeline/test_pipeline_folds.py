@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.utterance import read_manifest
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.run import run_recipe
 
 RunFolds = Callable[..., Path]

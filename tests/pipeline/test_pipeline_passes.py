@@ -11,7 +11,7 @@ from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.pipeline.acoustics import corrupt
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 
 PASSES = """{
   lhuc: {},

@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError, LhucError
-from lhuc_asr.corpus.utterance import read_manifest
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.recipe import ExperimentConfig
-from lhuc_asr.pipeline.stages import Stages
+from lhuc_asr.pipeline.config import ExperimentConfig
 
 SPLITS = ("train", "heldout", "test", "control")
 STAGES = [

@@ -10,10 +10,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.corpus.utterance import Utterance, read_manifest
-from lhuc_asr.pipeline.recipe import ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.splits import Splits, fold_splits, made_paths, source_paths, write_splits
 from lhuc_asr.pipeline.splits import test_names as names_of_tests
 

@@ -1,0 +1,1 @@
+"""Recordings: the utterances that name them, reading and resampling, levels."""

@@ -1,0 +1,122 @@
+"""An experiment's folder: where everything in it lies, and the record of the run that made it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhuc_asr.base.atomic import write_json, write_text
+from lhuc_asr.base.config import StrictModel, dump_config
+from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.runlog import Metrics
+from lhuc_asr.base.version import __version__
+
+CONFIG_FILE, RUN_FILE = "config.yaml", "run.json"
+RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """Where things lie in an experiment's folder; other programs read them."""
+
+    folder: Path
+
+    @property
+    def lang(self) -> Path:
+        """Lexicon, words, language model, decoding graph."""
+        return self.folder / "lang"
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures of every stage."""
+        return Metrics(self.folder / "metrics.jsonl")
+
+    def manifest(self, split: str) -> Path:
+        """The utterances of a split."""
+        return self.folder / "corpus" / f"{split}.jsonl"
+
+    @property
+    def sample_rate(self) -> Path:
+        """The lowest sample rate among the recordings, hertz."""
+        return self.folder / "corpus" / "sample_rate.json"
+
+    def features(self, split: str) -> Path:
+        """The network's features of a split."""
+        return self.folder / "features" / split
+
+    def alignment_features(self, split: str) -> Path:
+        """The Gaussians' features of a split."""
+        return self.folder / "features" / f"{split}_mfcc"
+
+    def hmm(self, name: str) -> Path:
+        """Topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""
+        return self.folder / "hmm" / name
+
+    def acoustic_model(self, name: str) -> Path:
+        """A network."""
+        return self.folder / "am" / name
+
+    def speakers(self, method: str, split: str) -> Path:
+        """The speakers' files of a method."""
+        return self.folder / "speakers" / method / split
+
+    def prepared(self, preparation: str) -> Path:
+        """What a technique learned from the training speakers; passes that can share it do."""
+        return self.folder / "speakers" / "prepared" / preparation
+
+    def decode(self, split: str, name: str = "") -> Path:
+        """Hypotheses and scores of a pass over a split."""
+        return self.folder / "decode" / split / name
+
+
+def record_run(folder: Path, config: StrictModel, seed: int | Sequence[int]) -> None:
+    """Write ``run.json`` and ``config.yaml``.
+
+    Args:
+        folder: Of the experiment.
+        config: Its settings.
+        seed: Its seed, or seeds.
+
+    Raises:
+        ExperimentError: There is a ``config.yaml`` that no run made, as in a recipe's own folder.
+    """
+    record = folder / RUN_FILE
+    if (folder / CONFIG_FILE).exists() and not record.exists():
+        raise ExperimentError(f"{folder}: holds a {CONFIG_FILE} that no run made; choose another folder with exp=DIR")
+    # In this order: a run that is killed in between can go on.
+    write_json(record, run_record(seed))
+    write_text(folder / CONFIG_FILE, dump_config(config))
+
+
+def run_record(seed: int | Sequence[int]) -> dict[str, Any]:
+    """What a figure needs beside it to be had again: versions, command, seed or seeds, machine, commit."""
+    return {
+        "lhuc_asr": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": seed,
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

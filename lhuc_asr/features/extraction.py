@@ -1,0 +1,72 @@
+"""Recordings to feature stores, in worker processes.
+
+Light to import: workers load neither torch nor, unless a recording has another rate, librosa.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.audio.formats import change_speed, read_audio
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.executor import process_map
+from lhuc_asr.base.runlog import progress
+from lhuc_asr.features.filterbank import FeatureConfig, compute_features
+from lhuc_asr.features.store import FeatureStore, write_store
+
+
+@dataclass(frozen=True)
+class _Task:
+    utterance: Utterance
+    config: FeatureConfig
+    speed: float
+
+
+def extract(
+    folder: Path,
+    utterances: Sequence[Utterance],
+    config: FeatureConfig,
+    workers: int,
+    speeds: Sequence[float] = (1.0,),
+) -> FeatureStore:
+    """Compute a split's features, normalised a speaker.
+
+    Args:
+        folder: Where the store goes.
+        utterances: What to compute.
+        config: Kind of features.
+        workers: Processes.
+        speeds: Each utterance is used at each of these speeds; at another than 1 it is
+            ``sp<speed>-<id>`` of a speaker ``sp<speed>-<speaker>`` (Ko et al. 2015).
+
+    Raises:
+        AudioError: A recording cannot be read.
+        FeatureError: A recording has fewer samples than a window.
+    """
+    tasks = [_Task(utterance, config, speed) for speed in speeds for utterance in utterances]
+    return write_store(folder, _named(tasks, workers), config.dimension)
+
+
+def spoken_at(speed: float, name: str) -> str:
+    """The name of an utterance or speaker at another speed.
+
+    Example:
+        >>> spoken_at(0.9, "alice"), spoken_at(1.0, "alice")
+        ('sp0.9-alice', 'alice')
+    """
+    return name if speed == 1.0 else f"sp{speed:g}-{name}"
+
+
+def _named(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    features: Iterable[np.ndarray] = process_map(_compute, tasks, workers)
+    for task, values in zip(tasks, progress(features, "features", len(tasks)), strict=True):
+        yield spoken_at(task.speed, task.utterance.id), spoken_at(task.speed, task.utterance.speaker), values
+
+
+def _compute(task: _Task) -> np.ndarray:
+    samples = read_audio(task.utterance, task.config.sample_rate)
+    return compute_features(change_speed(samples, task.speed), task.config)

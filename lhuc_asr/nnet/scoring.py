@@ -1,0 +1,39 @@
+"""Scores of whole utterances by a network, for search and alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from lhuc_asr.features.context import splice
+from lhuc_asr.features.store import FeatureTable, StoredUtterance, blocks_of
+from lhuc_asr.nnet.dnn import Dnn
+
+# Number of frames that go through the network before their scores are handed on.
+SCORING_FRAMES = 20_000
+
+
+def score_blocks(
+    model: Dnn, store: FeatureTable, utterances: Sequence[StoredUtterance]
+) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
+    """Log-likelihoods of utterances, in blocks: the utterances, and their frames' scores (N, K)."""
+    for block in blocks_of(utterances, SCORING_FRAMES):
+        yield block, np.concatenate([score_utterance(model, store[utterance.id]) for utterance in block])
+
+
+def score_utterance(model: Dnn, features: np.ndarray) -> np.ndarray:
+    """Log p(x | pdf) up to a constant a frame.
+
+    Args:
+        model: The network, in evaluation mode.
+        features: Shape (T, D).
+
+    Returns:
+        Shape (T, K), float32.
+    """
+    device = model.log_prior.device
+    with torch.no_grad():
+        spliced = splice(torch.from_numpy(np.array(features)), model.config.context).to(device)
+        return model.log_likelihoods(spliced).cpu().numpy()

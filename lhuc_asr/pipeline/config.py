@@ -1,0 +1,320 @@
+"""The configuration of an experiment: a recipe's config.yaml, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from lhuc_asr.adapt.adaptation_sets import DataConfig
+from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.methods import MethodConfig, layers_of
+from lhuc_asr.adapt.sat import SatConfig
+from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.corpus.noise import NoiseConfig
+from lhuc_asr.corpus.synthetic import SyntheticConfig
+from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.hmm.monophone import MonophoneConfig
+from lhuc_asr.nnet.dnn import DnnConfig
+from lhuc_asr.nnet.trainer import TrainerConfig
+
+
+class An4Source(StrictModel):
+    """AN4, in CMU's layout or the packed one; its own dictionary."""
+
+    kind: Literal["an4"]
+    dir: Path
+
+
+class LibriSpeechSource(StrictModel):
+    """LibriSpeech in the official layout; ``hours`` of the training subsets, all where left out."""
+
+    kind: Literal["librispeech"]
+    dir: Path
+    train: tuple[str, ...] = ("train-clean-5",)
+    test: tuple[str, ...] = ("adapt-clean", "adapt-other")
+
+
+class KaldiSource(StrictModel):
+    """A Kaldi data directory to train on, another to test on."""
+
+    kind: Literal["kaldi"]
+    train: Path
+    test: Path
+
+
+class SyntheticSource(StrictModel):
+    """Voices made by espeak-ng."""
+
+    kind: Literal["synthetic"]
+    voices: SyntheticConfig = SyntheticConfig()
+
+
+# As in SearchConfig, whose fields these are tried in.
+Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+Source = Annotated[An4Source | LibriSpeechSource | KaldiSource | SyntheticSource, Field(discriminator="kind")]
+
+
+class LexiconConfig(StrictModel):
+    """Where pronunciations come from.
+
+    Attributes:
+        path: A file of ``word phones`` lines; None: AN4's own for AN4, else espeak-ng's for every word.
+        language: Of espeak-ng, for words that the file lacks or for all.
+        unknown_words: What becomes of words that the file lacks: ``pronounce``, ``unk`` or ``error``.
+        word_positions: Whether phones at the beginning, inside and at the end of a word are different phones.
+        silence_probability: Of a pause between two words.
+    """
+
+    path: Path | None = None
+    language: str = "en-us"
+    unknown_words: Literal["pronounce", "unk", "error"] = "pronounce"
+    word_positions: bool = False
+    silence_probability: float = Field(0.5, gt=0.0, lt=1.0)
+
+
+class LanguageModelConfig(StrictModel):
+    """The n-gram model.
+
+    Attributes:
+        order: n.
+        text: Files of sentences; empty: the transcripts of the training recordings.
+        vocabulary: At most so many words, the most frequent; the words of the training transcripts come first.
+        prune: Relative entropy below which an n-gram is dropped (Stolcke 1998); 0 keeps all.
+    """
+
+    order: int = Field(2, ge=1, le=4)
+    text: tuple[Path, ...] = ()
+    vocabulary: int = Field(20_000, ge=1)
+    prune: float = Field(0.0, ge=0.0)
+
+
+class TuningConfig(StrictModel):
+    """What is tried on the held-out speakers, for each pass by itself.
+
+    Attributes:
+        acoustic_scales: Factors on log-likelihoods.
+        insertion_penalties: Costs added to each word.
+    """
+
+    acoustic_scales: tuple[Scale, ...] = Field((0.1,), min_length=1)
+    insertion_penalties: tuple[FiniteFloat, ...] = Field((0.0,), min_length=1)
+
+
+class CombineConfig(StrictModel):
+    """Two passes whose amplitudes are combined, for speaker and environment.
+
+    Attributes:
+        speaker: The pass with r_S.
+        environment: The pass with r_E.
+        alpha: alpha xi(r_S) + (1 - alpha) xi(r_E) (equation 10); None: the product, both are used together.
+    """
+
+    speaker: PassName
+    environment: PassName
+    alpha: float | None = Field(None, ge=0.0, le=1.0)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The two passes."""
+        return self.speaker, self.environment
+
+
+class PassConfig(StrictModel):
+    """A pass that adapts a network and decodes.
+
+    Attributes:
+        network: ``si``, or one of the recipe's ``networks``; the first pass of the network ``sat`` is ``sat_si``.
+        data: The recordings that it adapts on.
+        targets: What it takes their frames for.
+        method: How; where left out as the recipe's ``lhuc`` says.
+        search_as: An earlier pass with whose scale and penalty this one decodes; where left out they are tuned for it,
+            by making it over the held-out speakers too. For series that differ in one thing alone, as a curve does.
+        combine: Instead of adapting, two earlier passes of the same network.
+    """
+
+    network: PassName = "si"
+    data: DataConfig = DataConfig()
+    targets: TargetsConfig = TargetsConfig()
+    method: MethodConfig | None = None
+    search_as: str | None = None
+    combine: CombineConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> PassConfig:
+        adapts = (self.data, self.targets, self.method) != (DataConfig(), TargetsConfig(), None)
+        if self.combine is not None and adapts:
+            raise ValueError("combine: nothing is adapted; leave out data, targets and method")
+        return self
+
+
+# The speaker-independent network, and the pass that decodes with it.
+SI = "si"
+
+
+def first_pass(network: str) -> str:
+    """The pass that decodes with a network, without adaptation.
+
+    Example:
+        >>> first_pass("si"), first_pass("sat")
+        ('si', 'sat_si')
+    """
+    return SI if network == SI else f"{network}_{SI}"
+
+
+class ExperimentConfig(StrictModel):
+    """Everything that an experiment depends on.
+
+    Attributes:
+        name: Of the experiment's folder below ``exp/``.
+        exp: The folder itself, where it should be elsewhere.
+        seed: Of every random choice.
+        workers: Processes for features and search; threads of the network; folds side by side, which share them.
+        device: Where the network runs: ``cpu``, ``cuda``.
+        corpus: Recordings and transcripts.
+        hours: Of training speech, chosen by the seed; None all.
+        folds: Above 1, cross-validation over all speakers: each fold's speakers are unseen by its model.
+        heldout_speakers: Training speakers kept back for newbob and for tuning.
+        max_skipped: AdaptationSet of bad recordings that is skipped with a warning; above it the run stops.
+        noise: Environments that every recording is put into; None leaves them as they are.
+        speeds: Speeds at which training recordings are used.
+        lexicon, lm: The words.
+        alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
+        monophone, dnn, trainer: The models.
+        realignments: Times that a network aligns the training data anew for the next one.
+        realignment_epochs: Epochs of a network that only aligns.
+        transition_scale: Factor on the transition costs in the decoding graph.
+        search, tuning, lattice: Decoding.
+        networks: Speaker-adaptively trained ones, by name; those that a pass has are trained.
+        lhuc: Adaptation, where a pass does not say otherwise.
+        passes: The passes that adapt, by name, in their order; the first passes go before them.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    exp: Path | None = None
+    seed: int = Field(1, ge=0)
+    workers: int = Field(2, ge=1)
+    device: str = "cpu"
+    corpus: Source
+    hours: float | None = Field(None, gt=0.0)
+    folds: int = Field(1, ge=1)
+    heldout_speakers: int = Field(8, ge=1)
+    max_skipped: float = Field(0.05, ge=0.0, le=1.0)
+    noise: NoiseConfig | None = None
+    speeds: tuple[float, ...] = Field((1.0,), min_length=1)
+    lexicon: LexiconConfig = LexiconConfig()
+    lm: LanguageModelConfig = LanguageModelConfig()
+    alignment_features: FeatureConfig = FeatureConfig(kind="mfcc", delta_order=2)
+    features: FeatureConfig = FeatureConfig()
+    monophone: MonophoneConfig = MonophoneConfig()
+    dnn: DnnConfig = DnnConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    realignments: int = Field(1, ge=0)
+    realignment_epochs: int = Field(5, ge=1)
+    transition_scale: float = Field(0.1, ge=0.0)
+    search: SearchConfig = SearchConfig()
+    tuning: TuningConfig = TuningConfig()
+    lattice: LatticeConfig = LatticeConfig()
+    networks: dict[PassName, SatConfig] = Field({"sat": SatConfig()})
+    lhuc: LhucConfig = LhucConfig()
+    passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExperimentConfig:
+        if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds) or min(self.speeds) <= 0:
+            raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
+        if self.folds > 1 and self.corpus.kind == "synthetic":
+            raise ValueError("folds: the synthetic corpus has unseen test voices of its own")
+        for name in self.networks:
+            if re.fullmatch(rf"{SI}|first\d+", name):  # am/first1 is the network that aligns
+                raise ValueError(f"networks: {name!r} is an experiment's own network; choose another name")
+        firsts = {first_pass(network) for network in (SI, *self.networks)}
+        known = set(firsts)
+        for name, plan in self.passes.items():
+            if name in firsts:
+                raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
+            if plan.network != SI and plan.network not in self.networks:
+                raise ValueError(
+                    f"passes: {name!r} has the network {plan.network!r}; networks: {SI}, {', '.join(self.networks)}"
+                )
+            if plan.combine is not None:
+                self._check_combined(name, plan, plan.combine, known)
+            elif self.source_of(plan) not in known:
+                raise ValueError(
+                    f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
+                )
+            self._check_search(name, plan, known)
+            self._check_environments(name, plan.data)
+            known.add(name)
+        return self
+
+    def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
+        """A pass that is tuned is made over the held-out speakers, and so must be what it depends on."""
+        tuned = {other for other in known if other not in self.passes or self.passes[other].search_as is None}
+        if plan.search_as is not None and plan.search_as not in tuned:
+            before = ", ".join(sorted(tuned))
+            raise ValueError(f"passes: {name!r} is searched as {plan.search_as!r}; tuned passes before it: {before}")
+        needed = plan.combine.parts if plan.combine is not None else (self.source_of(plan),)
+        untuned = [other for other in needed if other not in tuned]
+        if plan.search_as is None and untuned:
+            raise ValueError(
+                f"passes: {name!r} is tuned over the held-out speakers, but {untuned[0]!r}, which it needs, is not "
+                "made there; give both search_as, or neither"
+            )
+
+    def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:
+        for part in combine.parts:
+            if part not in known or part not in self.passes:
+                adapted = ", ".join(sorted(known & self.passes.keys())) or "none"
+                raise ValueError(f"passes: {name!r} combines {part!r}; passes that adapt before it: {adapted}")
+            if self.passes[part].network != plan.network:
+                raise ValueError(f"passes: {name!r} is of the network {plan.network}, but combines {part!r} of another")
+        if self._layers(combine.speaker) != self._layers(combine.environment):
+            raise ValueError(
+                f"passes: {name!r} combines {combine.speaker!r} and {combine.environment!r}, which have amplitudes at "
+                "different layers; give their methods the same"
+            )
+
+    def _layers(self, name: str) -> set[int]:
+        """The hidden layers at which a pass has amplitudes."""
+        plan = self.passes[name]
+        if plan.combine is not None:
+            return self._layers(plan.combine.speaker)
+        layers = layers_of(self.method_of(plan))
+        return set(range(self.dnn.hidden_layers) if layers is None else layers)
+
+    def _check_environments(self, name: str, data: DataConfig) -> None:
+        """What a Kaldi directory's utt2env says is known only when it is read."""
+        if self.corpus.kind == "kaldi" and self.noise is None:
+            return
+        known = self.noise.environments if self.noise is not None else ()
+        unknown = sorted(set(data.environments or ()) - set(known))
+        if unknown or (data.unit is not None and not known):
+            raise ValueError(
+                f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
+                f"noise: makes these: {', '.join(known) or 'none'}"
+            )
+
+    def source_of(self, plan: PassConfig) -> str:
+        """The pass whose words another adapts on."""
+        return plan.targets.source or first_pass(plan.network)
+
+    def method_of(self, plan: PassConfig) -> MethodConfig:
+        """How a pass adapts."""
+        return plan.method or self.lhuc
+
+    @property
+    def folder(self) -> Path:
+        """The experiment's folder: ``exp``, or ``exp/<name>`` with the hours and folds in its name."""
+        if self.exp is not None:
+            return self.exp
+        suffix = (f"_{self.hours:g}h" if self.hours else "") + (f"_folds{self.folds}" if self.folds > 1 else "")
+        return Path("exp") / f"{self.name}{suffix}"

@@ -1,0 +1,154 @@
+"""Experiments on a finished recipe: series of passes beside its own, each with a table and a figure.
+
+A series' passes are stages like all others, in the same folders: what is there is not made again, whoever made it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.adapt.sat import SatConfig
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.config import load_config, parse_config
+from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
+from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
+from lhuc_asr.pipeline.experiment import opened
+from lhuc_asr.pipeline.passes import WER_FILE, tuned_as
+from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
+from lhuc_asr.score.series import Point, write_rows, write_series
+from lhuc_asr.score.significance import compare
+from lhuc_asr.score.wer import read_wer
+from lhuc_asr.study.looks import ANALYSES, Analysis, Look
+from lhuc_asr.study.series import EXPERIMENTS, Experiment, Variant, base_pass, series, unadapted
+
+logger = logging.getLogger(__name__)
+
+# All experiments, by name.
+KNOWN: dict[str, Experiment | Analysis] = {**EXPERIMENTS, **ANALYSES}
+
+
+def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = None) -> dict[str, Path]:
+    """Make experiments, or what is left of them.
+
+    Args:
+        folder: Of an experiment that ``lhuc-asr run`` has finished, or not: what is missing is made.
+        names: Of experiments; None all, but for those that find no pass to start from, which a warning names.
+        base: The pass that series start from, and that is looked at; None: for each the recipe's first that fits.
+
+    Returns:
+        The folder of each, ``benchmark/<experiment>/``, or ``benchmark/<experiment>-<base>/`` where that is named:
+        ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
+
+    Raises:
+        ExperimentError: There is no experiment in the folder, or none of that name.
+        ConfigError: The recipe has no pass to start from, or a pass or network of a name that a series needs.
+    """
+    unknown = [name for name in names or () if name not in KNOWN]
+    if unknown:
+        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(KNOWN)}")
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise ExperimentError(
+            f"{path}: no such file; expected the folder of an experiment: lhuc-asr run RECIPE makes one"
+        )
+    config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
+    check_device(config)
+    # Told before the first of them runs.
+    starts = {}
+    for name in KNOWN if names is None else names:
+        try:
+            starts[name] = (base_pass if name in EXPERIMENTS else looked_at)(config, base)
+        except ConfigError as error:
+            if names is not None:
+                raise
+            logger.warning("experiment %s is left out: %s", name, error)
+    return {
+        name: (_run_series if name in EXPERIMENTS else _look)(
+            config, name, start, folder / "benchmark" / (name if base is None else f"{name}-{base}")
+        )
+        for name, start in starts.items()
+    }
+
+
+def _run_series(config: ExperimentConfig, name: str, base: str, folder: Path) -> Path:
+    experiment, reference = EXPERIMENTS[name], unadapted(config, base)
+    variants = series(config, name, base)
+    logger.info("experiment %s: %d passes from %s", name, len(variants), base)
+    passes = _needed(config, base)
+    for variant in (reference, *variants):
+        passes |= _needed(config, variant.name) or {variant.name: variant.plan}
+    trained = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
+    extended = _with(config, config.networks | trained, passes)
+    with opened(extended, record=False) as layout:
+        splits = make_passes(extended, layout)
+        first = first_pass(config.passes[base].network)
+        against = {v.name: reference.name if tuned_as(extended, v.name) == base else first for v in variants}
+        points = [point for split in splits for point in _points(layout, split, variants, against, config.seed)]
+        write_series(folder, experiment.title, experiment.axis, experiment.paper, points, experiment.joined)
+        write_json(folder / "run.json", run_record(extended.seed))
+    return folder
+
+
+def _with(
+    config: ExperimentConfig, networks: Mapping[str, SatConfig], passes: Mapping[str, PassConfig]
+) -> ExperimentConfig:
+    """The recipe with other networks and passes."""
+    tree = {**config.model_dump(), "networks": networks, "passes": passes}
+    return parse_config(ExperimentConfig, tree, str(config.folder / CONFIG_FILE))
+
+
+def looked_at(config: ExperimentConfig, name: str | None) -> str:
+    """The pass that is looked at: the one that is named, or the recipe's first.
+
+    Raises:
+        ConfigError: It is none of the recipe's passes that adapt.
+    """
+    if name is not None and name not in config.passes:
+        raise ConfigError(f"{name!r} is no pass of the recipe that adapts; there are {', '.join(config.passes)}")
+    return name or next(iter(config.passes))
+
+
+def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
+    """One of the recipe's passes and those that it depends on; others may not be there, and need not be made."""
+    plan = config.passes.get(name)
+    if plan is None:
+        return {}
+    before = [config.source_of(plan)] if plan.combine is None else list(plan.combine.parts)
+    if plan.search_as is not None:
+        before.append(plan.search_as)
+    found: dict[str, PassConfig] = {}
+    for other in before:
+        found |= _needed(config, other)
+    return found | {name: plan}
+
+
+def _look(config: ExperimentConfig, name: str, base: str, folder: Path) -> Path:
+    """An experiment that makes no pass but the one that it looks at."""
+    plain = _with(config, config.networks, _needed(config, base))
+    with opened(plain, record=False) as layout:
+        splits = make_passes(plain, layout)
+        looks = [Look(plain, layout, fold_layouts(plain, layout), s, base, folder / f"{s}.png") for s in splits]
+        rows = [row for at in looks for row in ANALYSES[name].look(at)]
+        if not rows:
+            raise ExperimentError(f"{name}: nothing to look at in {', '.join(splits)}; the log says why")
+        write_rows(folder, rows)
+        write_json(folder / "run.json", run_record(plain.seed))
+    return folder
+
+
+def _points(
+    layout: ExperimentFolder, split: str, variants: Sequence[Variant], against: Mapping[str, str], seed: int
+) -> list[Point]:
+    """Each pass beside the one without adaptation that was searched as it was."""
+    found = []
+    for variant in variants:
+        names = against[variant.name], variant.name
+        before, after = (read_wer(layout.decode(split, name) / WER_FILE) for name in names)
+        comparison = compare(before, after, np.random.default_rng(seed))
+        found.append(Point.of(split, variant.name, variant.curve, variant.label, after, names[0], comparison, seed))
+    return found

@@ -1,0 +1,235 @@
+"""Which recordings are adapted on, and which are decoded with what was learned there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets, crossed_sets
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError, CorpusError
+from lhuc_asr.features.store import FeatureStore, write_store
+
+FRAMES = {"a": (100, 50, 30, 70), "b": (40,)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    rows = (
+        (f"{speaker}-{number}", speaker, np.zeros((frames, 2), np.float32))
+        for speaker, lengths in FRAMES.items()
+        for number, frames in enumerate(lengths)
+    )
+    return write_store(tmp_path / "store", rows, 2)
+
+
+ENVIRONMENTS = ("clean", "rain", "street")
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> FeatureStore:
+    """Everybody's recordings in three environments, with lengths that tell speaker, recording and environment."""
+    rows = (
+        (f"{speaker}-{number}.{environment}", speaker, np.zeros((frames + place, 2), np.float32))
+        for speaker, lengths in {**FRAMES, "c": (45, 55, 65)}.items()
+        for number, frames in enumerate(lengths)
+        for place, environment in enumerate(ENVIRONMENTS)
+    )
+    return write_store(tmp_path / "noisy", rows, 2)
+
+
+def environments_of(store: FeatureStore) -> dict[str, str]:
+    return {name: name.partition(".")[2] for name in store.by_id}
+
+
+def taught_by(share) -> set[str]:
+    return {utterance.id for utterance, _ in share.estimated_on}
+
+
+def used(share) -> list[str]:
+    return sorted(utterance.id for utterance in share.used_for)
+
+
+def test_all_of_a_speakers_recordings_for_all_of_them(store):
+    found = adaptation_sets(store, environments_of(store), DataConfig(), seed=1)
+    assert [share.name for share in found] == ["a", "b"]
+    for share in found:
+        assert used(share) == sorted(u.id for u, _ in share.estimated_on)
+        assert sorted(frames for _, frames in share.estimated_on) == sorted(FRAMES[share.name])
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.3, 100.0])
+def test_no_more_seconds_than_allowed_and_as_many_as_there_are(store, seconds):
+    for share in adaptation_sets(store, environments_of(store), DataConfig(seconds=seconds), seed=3):
+        there = sum(FRAMES[share.name])
+        assert sum(frames for _, frames in share.estimated_on) == min(there, round(100 * seconds))
+        assert len(share.used_for) == len(FRAMES[share.name])
+
+
+@pytest.mark.parametrize("utterances", [1, 3, 9])
+def test_no_more_utterances_than_allowed(store, utterances):
+    for share in adaptation_sets(store, environments_of(store), DataConfig(utterances=utterances), seed=3):
+        assert len(share.estimated_on) == min(utterances, len(FRAMES[share.name]))
+
+
+def test_one_shot_decodes_nothing_that_it_was_estimated_on(store):
+    found = adaptation_sets(store, environments_of(store), DataConfig(mode="one_shot"), seed=1)
+    assert [share.name for share in found] == ["a.1", "a.2", "b.1"]
+    for share in found:
+        assert not set(used(share)) & {utterance.id for utterance, _ in share.estimated_on}
+    assert sorted(name for share in found for name in used(share)) == sorted(store.by_id)
+
+
+def test_the_choice_depends_on_the_seed_and_on_nobody_else(store, tmp_path):
+    def chosen(of: FeatureStore, seed: int) -> list[str]:
+        (share,) = (
+            share
+            for share in adaptation_sets(of, environments_of(of), DataConfig(utterances=2), seed)
+            if share.name == "a"
+        )
+        return [utterance.id for utterance, _ in share.estimated_on]
+
+    rows = ((f"a-{n}", "a", np.zeros((frames, 2), np.float32)) for n, frames in enumerate(FRAMES["a"]))
+    alone = write_store(tmp_path / "alone", rows, 2)
+    assert chosen(alone, 5) == chosen(store, 5)
+    assert len({tuple(chosen(store, seed)) for seed in range(20)}) > 1
+
+
+def test_more_parts_leave_each_more_to_learn_from(store):
+    found = adaptation_sets(store, environments_of(store), DataConfig(mode="one_shot", parts=3), seed=1)
+    found = [share for share in found if share.name.startswith("a.")]
+    everything = sorted(utterance.id for utterance in store.speakers["a"])
+    for share in found:
+        learned = [utterance.id for utterance, _ in share.estimated_on]
+        assert sorted(learned + used(share)) == everything
+    sizes = [len(used(share)) for share in found]
+    assert sum(sizes) == len(everything)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_parts_belong_to_one_shot():
+    with pytest.raises(ValueError, match="mode online has none"):
+        DataConfig(mode="online", parts=3)
+
+
+def test_online_decodes_each_recording_with_what_was_before_it(store):
+    found = [
+        share
+        for share in adaptation_sets(store, environments_of(store), DataConfig(mode="online"), seed=1)
+        if share.name.startswith("a.")
+    ]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    assert [used(share) for share in found] == [[id] for id in order]
+    for number, share in enumerate(found):
+        assert sorted(utterance.id for utterance, _ in share.estimated_on) == sorted(order[:number])
+
+
+def test_online_forgets_the_oldest_where_only_so_much_is_allowed(store):
+    found = [
+        share
+        for share in adaptation_sets(store, environments_of(store), DataConfig(mode="online", utterances=1), 1)
+        if share.name[0] == "a"
+    ]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    latest = [[], *([id] for id in order[:-1])]
+    assert [[utterance.id for utterance, _ in share.estimated_on] for share in found] == latest
+
+
+# Environments: who teaches what.
+
+
+def test_a_speaker_learned_where_it_is_clean_is_used_everywhere(noisy):
+    found = adaptation_sets(noisy, environments_of(noisy), DataConfig(environments=("clean",)), seed=1)
+    assert [share.name for share in found] == ["a", "b", "c"]
+    for share in found:
+        assert taught_by(share) == {name for name in noisy.by_id if name[0] == share.name and name.endswith(".clean")}
+        assert used(share) == sorted(name for name in noisy.by_id if name[0] == share.name)
+
+
+def test_speaker_and_environment_jointly(noisy):
+    found = adaptation_sets(noisy, environments_of(noisy), DataConfig(unit="joint"), seed=1)
+    assert sorted(share.name for share in found) == sorted(f"{s}.{e}" for s in "abc" for e in ENVIRONMENTS)
+    for share in found:
+        speaker, environment = share.name.split(".")
+        own = {name for name in noisy.by_id if name[0] == speaker and name.endswith(f".{environment}")}
+        assert taught_by(share) == own == set(used(share))
+
+
+def test_an_environment_is_learned_from_everybody_else_there(noisy):
+    data = DataConfig(unit="environment")
+    found = adaptation_sets(noisy, environments_of(noisy), data, seed=1)
+    assert sorted(name for share in found for name in used(share)) == sorted(noisy.by_id)
+    for share in found:
+        speaker, environment = share.name.split(".")
+        there = {name for name in noisy.by_id if name.endswith(f".{environment}")}
+        assert set(used(share)) == {name for name in there if name[0] == speaker}
+        assert taught_by(share) == {name for name in there if name[0] != speaker}
+        assert {utterance.speaker for utterance, _ in share.estimated_on} == set("abc") - {speaker}
+
+
+@pytest.mark.parametrize("utterances", [2, 4])
+def test_a_limit_takes_as_much_of_each_of_the_others(noisy, utterances):
+    data = DataConfig(unit="environment", utterances=utterances)
+    (share,) = (s for s in adaptation_sets(noisy, environments_of(noisy), data, seed=1) if s.name == "b.rain")
+    speakers = [utterance.speaker for utterance, _ in share.estimated_on]
+    assert speakers.count("a") == speakers.count("c") == utterances // 2
+
+
+def test_seconds_of_the_others_are_seconds_in_all(noisy):
+    data = DataConfig(unit="environment", seconds=0.7)
+    for share in adaptation_sets(noisy, environments_of(noisy), data, seed=1):
+        assert sum(frames for _, frames in share.estimated_on) == 70
+
+
+def test_one_shot_never_decodes_the_words_that_it_was_estimated_on_in_whatever_environment(noisy):
+    for data in (DataConfig(mode="one_shot"), DataConfig(mode="one_shot", unit="joint")):
+        found = adaptation_sets(noisy, environments_of(noisy), data, seed=1)
+        assert sorted(name for share in found for name in used(share)) == sorted(noisy.by_id)
+        for share in found:
+            said = {name.partition(".")[0] for name in used(share)}
+            assert not said & {name.partition(".")[0] for name in taught_by(share)}
+    assert {share.name for share in found if share.name[0] == "b"} == {f"b.{e}.1" for e in ENVIRONMENTS}
+
+
+def test_online_learns_nothing_from_copies_of_what_it_decodes(noisy):
+    found = adaptation_sets(noisy, environments_of(noisy), DataConfig(mode="online"), seed=1)
+    assert sorted(name for share in found for name in used(share)) == sorted(noisy.by_id)
+    for share in found:
+        (decoded,) = share.used_for
+        earlier = {u.id for u in noisy.speakers[decoded.speaker] if u.first < decoded.first}
+        assert taught_by(share) == {name for name in earlier if name[:3] != decoded.id[:3]}
+
+
+def test_shares_of_speaker_and_environment_are_crossed(noisy):
+    environments = environments_of(noisy)
+    speakers = adaptation_sets(noisy, environments, DataConfig(environments=("clean",)), seed=1)
+    there = adaptation_sets(noisy, environments, DataConfig(unit="environment"), seed=1)
+    crossed = crossed_sets(speakers, there)
+    assert {share.name: names for share, names in crossed.items()} == {
+        f"{s}+{s}.{e}": (s, f"{s}.{e}") for s in "abc" for e in ENVIRONMENTS
+    }
+    for share, (speaker, row) in crossed.items():
+        assert used(share) == sorted(n for n in noisy.by_id if n[0] == speaker and n.endswith(row[1:]))
+        assert not share.estimated_on
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"environments": ["clean", "snow"]}, r"no utterance in the environments snow; there are: clean, rain, street"),
+        ({"unit": "joint", "environments": ["clean"]}, "unit joint learns in each by itself; leave one of the two out"),
+        ({"unit": "environment", "mode": "online"}, "mode online: an environment is learned from others"),
+        ({"environments": []}, "environments"),
+    ],
+)
+def test_data_that_cannot_be_had(noisy, data, message):
+    with pytest.raises((ConfigError, CorpusError), match=message):
+        adaptation_sets(noisy, environments_of(noisy), parse_config(DataConfig, data, "test"), seed=1)
+
+
+def test_recordings_without_environment_and_a_speaker_alone(store, tmp_path):
+    with pytest.raises(CorpusError, match=r"without an environment \(known: none\); name each"):
+        adaptation_sets(store, environments_of(store), DataConfig(unit="joint"), seed=1)
+    alone = write_store(tmp_path / "alone", [("a-1", "a", np.zeros((5, 2), np.float32))], 2)
+    with pytest.raises(CorpusError, match="there is one speaker only"):
+        adaptation_sets(alone, {"a-1": "rain"}, DataConfig(unit="environment"), seed=1)

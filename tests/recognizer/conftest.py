@@ -1,0 +1,36 @@
+"""The tiny experiment, exported to a folder elsewhere, and recordings of a new speaker in a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.audio.utterance import Utterance, read_manifest
+
+
+@pytest.fixture(scope="session")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment's model; tests read it, and change copies of it."""
+    from lhuc_asr.recognizer.from_experiment import of_experiment
+    from lhuc_asr.recognizer.model_folder import export
+
+    folder = tmp_path_factory.mktemp("elsewhere") / "model"
+    export(*of_experiment(finished), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def said(finished: Path) -> list[Utterance]:
+    """The test utterances of one speaker."""
+    return [u for u in read_manifest(finished / "corpus" / "test.jsonl") if u.speaker == "2001"]
+
+
+@pytest.fixture(scope="session")
+def audio(said: list[Utterance], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of that speaker's recordings."""
+    folder = tmp_path_factory.mktemp("audio")
+    for utterance in said:
+        shutil.copy(utterance.audio, folder)
+    return folder

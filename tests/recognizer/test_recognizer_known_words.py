@@ -1,0 +1,36 @@
+"""Words placed in time, on scores that leave one path only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.lang.phones import PhoneSet
+from lhuc_asr.recognizer.known_words import place
+
+LEXICON = Lexicon({"a": (("A",),), "or": (("A", "B"), ("B",))}, PhoneSet(("SIL",), ("A", "B")))
+TOPOLOGY = MonophoneTopology.initial(LEXICON.phones)
+
+
+def certain(*phones: tuple[str, int]) -> np.ndarray:
+    """Scores of phones that last so many frames each, the last state of a phone the longest."""
+    pdfs: list[int] = []
+    for phone, frames in phones:
+        states = [state.pdf for state in TOPOLOGY.states((phone,))]
+        pdfs += states[:-1] + states[-1:] * (frames - len(states) + 1)
+    scores = np.full((len(pdfs), TOPOLOGY.pdf_count), -100.0, np.float32)
+    scores[np.arange(len(pdfs)), pdfs] = 0.0
+    return scores
+
+
+def test_words_lie_where_their_phones_do() -> None:
+    scores = certain(("SIL", 9), ("A", 5), ("SIL", 6), ("A", 4), ("B", 7), ("B", 3), ("SIL", 5))
+    placed = place(["a", "or", "or"], scores, LEXICON, TOPOLOGY)
+    assert placed is not None
+    assert placed.spans == ((9, 14), (20, 31), (31, 34))
+    np.testing.assert_array_equal(placed.pdfs, scores.argmax(1))
+
+
+def test_too_few_frames_for_the_words_are_told() -> None:
+    assert place(["a", "a"], certain(("A", 5)), LEXICON, TOPOLOGY) is None

@@ -1,0 +1,90 @@
+"""Where recordings are cut, on levels that are known by construction."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lhuc_asr.recognizer.pauses import SHORTEST_PIECE_SECONDS, cut, has_speech
+
+SPEECH, ROOM = 1e-2, 1e-7
+
+
+def spoken(*seconds: float) -> np.ndarray:
+    """Levels of speech and pauses by turns, beginning with speech."""
+    return np.concatenate(
+        [np.full(round(100 * length), ROOM if number % 2 else SPEECH) for number, length in enumerate(seconds)]
+    )
+
+
+def test_a_recording_that_is_short_enough_stays_whole() -> None:
+    assert cut(spoken(2.0, 0.5, 2.0), 5.0) == [(0, 450)]
+
+
+def test_the_longest_pauses_come_first() -> None:
+    """9.4 s with pauses of 0.3, 0.8 and 0.3 s: one cut, in the middle of the long one, makes it short enough."""
+    assert cut(spoken(2.0, 0.3, 2.0, 0.8, 2.0, 0.3, 2.0), 5.0) == [(0, 470), (470, 940)]
+
+
+def test_pieces_that_are_short_enough_are_not_cut_further() -> None:
+    level = spoken(1.0, 0.4, 1.0, 0.9, 3.0, 0.5, 3.0)  # 9.8 s; what is behind the longest pause is 6.95 s
+    assert cut(level, 5.0) == [(0, 285), (285, 655), (655, 980)]
+
+
+def test_without_a_pause_the_quietest_moment_is_cut_at() -> None:
+    level = np.full(900, SPEECH)
+    level[398:405] = 0.6 * SPEECH
+    (first, _), *_ = pieces = cut(level, 5.0)
+    assert first == 0
+    assert pieces[0][1] in range(398, 405)
+
+
+@given(
+    st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=60),
+    st.integers(1, 40),
+    st.floats(1.5, 20.0),
+)
+def test_pieces_are_the_whole_recording_and_none_is_too_long(
+    values: list[float], repeated: int, longest_seconds: float
+) -> None:
+    level = np.repeat(values, repeated * 3)
+    pieces = cut(level, longest_seconds)
+    assert pieces[0][0] == 0
+    assert pieces[-1][1] == len(level)
+    assert all(end == start for (_, end), (start, _) in pairwise(pieces))
+    assert all(end - first <= round(100 * longest_seconds) for first, end in pieces)
+    if len(pieces) > 1:
+        assert min(end - first for first, end in pieces) >= 100 * SHORTEST_PIECE_SECONDS / 2
+
+
+def test_an_hour_is_cut_in_no_time_and_deep_recursion() -> None:
+    level = np.random.default_rng(0).uniform(ROOM, SPEECH, 360_000)
+    assert all(end - first <= 500 for first, end in cut(level, 5.0))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-8])
+def test_silence_is_no_speech(level: float) -> None:
+    assert has_speech(np.full(200, level), [(0, 200)]) == [False]
+    assert has_speech(np.full(2000, level), [(0, 1000), (1000, 2000)]) == [False, False]
+
+
+def test_steady_noise_is_no_speech_in_a_long_recording() -> None:
+    noise = np.random.default_rng(0).standard_normal((3000, 160)) * 0.01
+    level = np.square(noise).mean(1)
+    level[1500:1600] = SPEECH
+    assert has_speech(level, [(0, 1000), (1000, 2000), (2000, 3000)]) == [False, True, False]
+
+
+def test_a_short_recording_may_be_one_vowel() -> None:
+    assert has_speech(np.full(30, SPEECH), [(0, 30)]) == [True]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
+def test_a_few_frames_are_no_trouble(frames: int) -> None:
+    level = np.full(frames, SPEECH)
+    assert cut(level, 5.0) == [(0, frames)]
+    assert has_speech(level, [(0, frames)]) == [True]

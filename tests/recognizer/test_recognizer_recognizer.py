@@ -1,0 +1,274 @@
+"""A new speaker on an exported model: what the experiment found, and nothing but the recordings is needed."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import lhuc_asr
+from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
+from lhuc_asr.adapt.lhuc import LhucSpeakers
+from lhuc_asr.adapt.methods import make_method
+from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.audio.utterance import Utterance, read_manifest, write_manifest
+from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.config import load_config
+from lhuc_asr.base.errors import (
+    AudioError,
+    CheckpointError,
+    CorpusError,
+    ModelMismatchError,
+    SpeakerError,
+)
+from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lhuc.speaker import SpeakerState
+from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.acoustics import reference_targets
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.language import read_experiment_lexicon
+from lhuc_asr.recognizer.recognizer import CMVN_DEVIATION, CMVN_MEAN, Recognizer, load
+
+Words = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def recognizer(exported: Path) -> Recognizer:
+    return load(exported)
+
+
+@pytest.fixture(scope="module")
+def alice(recognizer: Recognizer, audio: Path) -> SpeakerState:
+    """The speaker, by the name that the experiment has: the order of her data depends on it."""
+    return recognizer.adapt(audio, speaker="2001")
+
+
+@pytest.fixture(scope="module")
+def known(finished: Path, said: list[Utterance]) -> dict[str, tuple[str, ...]]:
+    """The words of each recording that the lexicon of so few voices has."""
+    lexicon = read_experiment_lexicon(finished / "lang")
+    return {u.id: tuple(word for word in u.words if word in lexicon.pronunciations) for u in said}
+
+
+def words_of(recognizer: Recognizer, *arguments: object) -> Words:
+    return {transcript.recording: transcript.text for transcript in recognizer.transcribe(*arguments)}  # type: ignore[arg-type]
+
+
+def decoded(folder: Path, name: str, said: list[Utterance]) -> Words:
+    rows = read_json_lines(folder / "decode" / "test" / name / "hypotheses.jsonl")
+    return {row["utterance"]: row["words"] for row in rows if row["utterance"] in {u.id for u in said}}
+
+
+# As the experiment.
+
+
+def test_the_words_are_those_of_the_experiments_passes(
+    finished: Path, recognizer: Recognizer, alice: SpeakerState, audio: Path, said: list[Utterance]
+) -> None:
+    assert words_of(recognizer, audio) == decoded(finished, "si", said)
+    assert words_of(recognizer, audio, alice) == decoded(finished, "lhuc", said)
+
+
+def test_the_amplitudes_are_those_of_the_experiment(finished: Path, alice: SpeakerState) -> None:
+    """There she adapted together with another speaker."""
+    expected = SpeakerState.load(finished / "speakers" / "lhuc" / "test" / "2001.safetensors")
+    assert (alice.model, alice.sites, alice.amplitude) == (expected.model, expected.sites, expected.amplitude)
+    for site, r in expected.r.items():
+        assert r.abs().max() > 0.01
+        torch.testing.assert_close(alice.r[site], r, rtol=0, atol=1e-6)
+
+
+def test_an_experiments_own_folder_does_as_well(
+    finished: Path, alice: SpeakerState, audio: Path, said: list[Utterance]
+) -> None:
+    recognizer = lhuc_asr.load(finished)
+    assert words_of(recognizer, audio, alice) == decoded(finished, "lhuc", said)
+    # Its speakers' files have no statistics: all of a speaker's recordings are normalised together, as they were.
+    file = finished / "speakers" / "lhuc" / "test" / "2001.safetensors"
+    assert words_of(recognizer, audio, file) == decoded(finished, "lhuc", said)
+
+
+def test_known_words_are_adapted_to_as_the_oracle_does(
+    copied: Path, recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]]
+) -> None:
+    config, layout = load_config(ExperimentConfig, copied / "config.yaml"), ExperimentFolder(copied)
+    utterances = [replace(u, text=" ".join(known.get(u.id, u.words))) for u in read_manifest(layout.manifest("test"))]
+    write_manifest(layout.manifest("test"), utterances)
+    model = load_model(layout.acoustic_model("si") / "model.safetensors")
+    store = FeatureStore(layout.features("test"))
+    two_pass = TwoPass(model, store, MonophoneTopology.load(layout.hmm("mono") / "topology.json").silence_pdfs)
+    targets = two_pass.alignment_targets(reference_targets(config, layout, "test", model, "mono"), 0.01)
+    (own,) = (
+        share
+        for share in adaptation_sets(store, {u.id: "" for u in store.utterances}, DataConfig(), config.seed)
+        if share.name == "2001"
+    )
+    expected = two_pass.adapt(make_method(config.lhuc, None), targets, [own], config.seed)
+    assert isinstance(expected, LhucSpeakers)
+    found = recognizer.adapt(audio, "2001", known)
+    for site, table in zip(expected.bank.sites, expected.bank.tables, strict=True):
+        assert table.detach()[1].abs().max() > 0.01
+        torch.testing.assert_close(found.r[site.name], table.detach()[1], rtol=0, atol=1e-6)
+
+
+# What a speaker's file is for.
+
+
+def test_a_recording_does_not_depend_on_the_others(
+    recognizer: Recognizer, alice: SpeakerState, audio: Path, tmp_path: Path
+) -> None:
+    alice.save(tmp_path / "alice.safetensors")
+    together = {each.recording: each for each in recognizer.transcribe(audio, alice)}
+    for path in audio.iterdir():
+        (alone,) = recognizer.transcribe(path, tmp_path / "alice.safetensors")
+        assert alone == replace(together[path.stem], path=path)
+
+
+def test_the_file_keeps_the_statistics_of_the_features(
+    recognizer: Recognizer, alice: SpeakerState, tmp_path: Path
+) -> None:
+    alice.save(tmp_path / "alice.safetensors")
+    read = SpeakerState.load(tmp_path / "alice.safetensors")
+    for name in (CMVN_MEAN, CMVN_DEVIATION):
+        assert read.extras[name].dtype == torch.float64
+        assert torch.equal(read.extras[name], alice.extras[name])
+
+
+def test_words_have_times_and_confidences(recognizer: Recognizer, alice: SpeakerState, audio: Path) -> None:
+    for transcript in recognizer.transcribe(audio, alice):
+        assert transcript.words
+        last = 0.0
+        for word in transcript.words:
+            assert last - 1e-9 <= word.start < word.end <= transcript.seconds
+            assert 0.0 <= word.confidence <= 1.0
+            last = word.end
+
+
+def test_a_long_recording_is_cut_and_times_are_its_own(
+    recognizer: Recognizer, alice: SpeakerState, audio: Path, tmp_path: Path
+) -> None:
+    """Recordings one after the other, a second of silence between: the words of each, at its time."""
+    silence, parts, starts, at = np.zeros(16000, np.float32), [], {}, 0.0
+    for path in sorted(audio.iterdir()):
+        samples, rate = soundfile.read(path, dtype="float32")
+        assert rate == 16000
+        starts[path.stem] = at
+        parts += [samples, silence]
+        at += len(samples) / 16000 + 1.0
+    soundfile.write(tmp_path / "long.flac", np.concatenate(parts), 16000)
+    (found,) = recognizer.transcribe(tmp_path / "long.flac", alice)
+    assert found.seconds > recognizer.description.whole_seconds
+    for each in recognizer.transcribe(audio, alice):
+        begin, end = starts[each.recording], starts[each.recording] + each.seconds
+        # Silence around the pieces may change a word of a weak model, and where it is placed; most stay.
+        inside = [word.word for word in found.words if begin - 0.5 <= word.start < end + 0.5]
+        assert len(set(inside) & {word.word for word in each.words}) >= len({word.word for word in each.words}) / 2
+
+
+# Nothing but the folder and the recordings.
+
+
+def test_no_network_and_no_file_outside_the_output(
+    exported: Path, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "__init__", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for place in (exported, audio) for path in place.rglob("*")}
+    recognizer = load(exported)
+    recognizer.adapt(audio).save("out.safetensors")
+    assert recognizer.transcribe(audio, "out.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
+    assert {path: path.stat().st_mtime_ns for place in (exported, audio) for path in place.rglob("*")} == before
+
+
+# What is wrong with what is given.
+
+
+def test_silence_has_no_words_and_nobody_to_adapt_to(
+    recognizer: Recognizer, alice: SpeakerState, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16000 * 30), 16000)
+    for speaker in (None, alice):
+        (found,) = recognizer.transcribe(tmp_path / "silence.wav", speaker)
+        assert (found.text, found.seconds) == ("", 30.0)
+    assert "silence.wav: nothing is said in it" in caplog.text
+    with pytest.raises(AudioError, match="speaker 'bob': nothing is said in the recordings"):
+        recognizer.adapt(tmp_path, "bob")
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (48000, 2)])
+def test_other_rates_and_channels_are_brought_to_the_models(
+    recognizer: Recognizer, audio: Path, tmp_path: Path, rate: int, channels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    import librosa
+
+    samples, _ = soundfile.read(next(iter(sorted(audio.iterdir()))), dtype="float32")
+    other = librosa.resample(samples, orig_sr=16000, target_sr=rate)
+    soundfile.write(tmp_path / "other.wav", np.stack([other] * channels, axis=1), rate)
+    (found,) = recognizer.transcribe(tmp_path / "other.wav")
+    assert found.words
+    assert ("other.wav: 8000 Hz, but the model has learned from 16000 Hz" in caplog.text) == (rate == 8000)
+
+
+def test_a_speaker_of_another_model_is_refused(recognizer: Recognizer, alice: SpeakerState, audio: Path) -> None:
+    with pytest.raises(ModelMismatchError, match="speaker '2001' was adapted on the model 000000000000"):
+        recognizer.transcribe(audio, replace(alice, model="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"amplitude": "tanh"}, "not a speaker of this model .*no amplitude is called 'tanh'"),
+        ({"extras": {CMVN_MEAN: torch.zeros(40)}}, "mean and deviation of the features are damaged"),
+        ({"extras": {CMVN_MEAN: torch.zeros(40), CMVN_DEVIATION: torch.zeros(40)}}, "deviation of the features are"),
+        ({"extras": {CMVN_MEAN: torch.zeros(3), CMVN_DEVIATION: torch.ones(3)}}, "deviation of the features are"),
+    ],
+)
+def test_a_speaker_that_does_not_fit_is_refused(
+    recognizer: Recognizer, alice: SpeakerState, audio: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        recognizer.transcribe(audio, replace(alice, **change))  # type: ignore[arg-type]
+
+
+def test_a_name_that_leads_elsewhere_is_refused(recognizer: Recognizer, audio: Path) -> None:
+    with pytest.raises(SpeakerError, match=r"speaker name '\.\./\.\./x'"):
+        recognizer.adapt(audio, "../../x")
+
+
+def test_transcripts_must_belong_to_the_recordings(
+    recognizer: Recognizer,
+    audio: Path,
+    known: dict[str, tuple[str, ...]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    missing = min(known)
+    with pytest.raises(CorpusError, match=f"no transcript for '{missing}'; add a line"):
+        recognizer.adapt(audio, "x", {name: words for name, words in known.items() if name != missing})
+    with pytest.raises(CorpusError, match="no recording fits its transcript"):
+        recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
+    assert "the lexicon lacks XYZZY" in caplog.text
+    soundfile.write(tmp_path / "long.wav", np.zeros(61 * 16000), 16000)
+    with pytest.raises(AudioError, match=r"long.wav: 61 s are too long for a transcript"):
+        recognizer.adapt(tmp_path, "x", {"long": ("GO",)})
+
+
+def test_a_recording_that_fits_its_transcript_is_enough(
+    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = known
+    partly = {first: known[first]} | dict.fromkeys(others, ("XYZZY",))
+    assert any(bool(r.any()) for r in recognizer.adapt(audio, "x", partly).r.values())
+    assert caplog.text.count("the lexicon lacks XYZZY") == len(others)

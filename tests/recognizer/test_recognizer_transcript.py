@@ -1,0 +1,124 @@
+"""What transcripts are written as, read back by readers that forgive nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.recognizer.transcript import Transcript, Word, read_transcripts, write
+
+TALK = Transcript(
+    "talk",
+    Path("a/talk.wav"),
+    9.0,
+    (Word("GO", 0.5, 0.8004, 0.25), Word("ON", 0.8004, 1.1, 1.0), Word("NOW", 3.0, 3.5, 0.5)),
+)
+NOTHING = Transcript("nothing", Path("nothing.wav"), 2.0, ())
+
+
+@st.composite
+def transcripts(draw: st.DrawFn) -> Transcript:
+    """Words one after the other, in 10 ms from an odd start, some pieces of the recording being cut anywhere."""
+    start, words = draw(st.floats(0.0, 5000.0)), []
+    for length, pause in draw(st.lists(st.tuples(st.integers(3, 900), st.integers(0, 300)), max_size=40)):
+        words.append(Word(draw(st.sampled_from(["A", "DON'T", "É", "X" * 90])), start, start + length / 100, 0.5))
+        start += (length + pause) / 100
+    return Transcript("r", Path("r.wav"), start + 1.0, tuple(words))
+
+
+def read_ctm(text: str) -> list[tuple[str, float, float, str, float]]:
+    """NIST's: six fields by single spaces, ascending, no overlap."""
+    rows = []
+    for line in text.splitlines():
+        found = re.fullmatch(r"(\S+) 1 (\d+\.\d{3}) (\d+\.\d{3}) (\S+) ([01]\.\d{3})", line)
+        assert found, line
+        name, start, length, word, confidence = found.groups()
+        rows.append((name, float(start), float(start) + float(length), word, float(confidence)))
+    for before, after in pairwise(rows):
+        assert before[0] != after[0] or after[1] >= before[2] - 1e-9
+    return rows
+
+
+def read_srt(text: str) -> list[tuple[float, float, str]]:
+    """SubRip: numbers from 1, comma before milliseconds, blank lines between, no overlap, nothing of no length."""
+    if not text:
+        return []
+    captions, last = [], 0.0
+    for number, block in enumerate(text.removesuffix("\n").split("\n\n"), start=1):
+        first, times, *lines = block.split("\n")
+        assert first == str(number)
+        found = re.fullmatch(r"(\d\d):([0-5]\d):([0-5]\d),(\d{3}) --> (\d\d):([0-5]\d):([0-5]\d),(\d{3})", times)
+        assert found, times
+        fields = list(map(int, found.groups()))
+        start, end = (3600 * h + 60 * m + s + ms / 1000 for h, m, s, ms in (fields[:4], fields[4:]))
+        assert last <= start < end
+        assert len(lines) == 1
+        assert lines[0].strip()
+        last = end
+        captions.append((start, end, lines[0]))
+    return captions
+
+
+def test_txt_is_a_line_a_recording_and_is_read_back(tmp_path: Path) -> None:
+    text = write([NOTHING, TALK], "txt")
+    assert text == "nothing\ntalk GO ON NOW\n"
+    (tmp_path / "text").write_text(text)
+    assert read_transcripts(tmp_path / "text") == {"nothing": (), "talk": ("GO", "ON", "NOW")}
+
+
+def test_transcripts_are_normalised_and_name_a_recording_once(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("a  don\N{RIGHT SINGLE QUOTATION MARK}t go\n\nb yes\n")
+    assert read_transcripts(path) == {"a": ("DON'T", "GO"), "b": ("YES",)}
+    path.write_text("a yes\na no\n")
+    with pytest.raises(CorpusError, match=r"text:2: 'a' has a line before"):
+        read_transcripts(path)
+
+
+def test_json_has_everything() -> None:
+    tree = json.loads(write([TALK, NOTHING], "json"))
+    assert [row["text"] for row in tree] == ["GO ON NOW", ""]
+    assert tree[0]["words"][0] == {"word": "GO", "start": 0.5, "end": 0.8, "confidence": 0.25}
+    assert tree[0] | {"words": []} == {
+        "recording": "talk", "path": "a/talk.wav", "seconds": 9.0, "text": "GO ON NOW", "words": [],
+    }  # fmt: skip
+
+
+def test_ctm_is_nists() -> None:
+    assert write([TALK, NOTHING], "ctm") == (
+        "talk 1 0.500 0.300 GO 0.250\ntalk 1 0.800 0.300 ON 1.000\ntalk 1 3.000 0.500 NOW 0.500\n"
+    )
+
+
+@given(transcripts())
+def test_ctm_passes_a_strict_reader(transcript: Transcript) -> None:
+    rows = read_ctm(write([transcript], "ctm"))
+    assert [row[3] for row in rows] == [word.word for word in transcript.words]
+    for row, word in zip(rows, transcript.words, strict=True):
+        assert row[1:3] == pytest.approx((word.start, word.end), abs=6e-4)
+
+
+@given(transcripts())
+def test_srt_passes_a_strict_reader(transcript: Transcript) -> None:
+    captions = read_srt(write([transcript], "srt"))
+    assert " ".join(line for _, _, line in captions) == transcript.text
+    for start, end, line in captions:
+        assert len(line) <= 80 or " " not in line
+        assert end - start <= 6.001 or " " not in line
+
+
+def test_a_pause_ends_a_caption() -> None:
+    assert read_srt(write([TALK], "srt")) == [(0.5, 1.1, "GO ON"), (3.0, 3.5, "NOW")]
+    assert write([NOTHING], "srt") == ""
+
+
+def test_srt_holds_one_recording() -> None:
+    with pytest.raises(CorpusError, match="SRT holds one recording, here are 2"):
+        write([TALK, NOTHING], "srt")
