@@ -54,13 +54,14 @@ COMPARED_AS_TENSORS = (
 LEFT_OUT = ("training-",)
 
 
-def commands(an4: Path, out: Path) -> list[list[str]]:
+def commands(an4: Path, out: Path, seeds: str | None) -> list[list[str]]:
     """What both sides run, in this order: arguments of ``lhuc-asr``, all files below ``out``."""
+    ppnet = [] if seeds is None else [f"seeds=[{seeds}]"]
     exp = {name: str(out / "exp" / name) for name in ("demo", "an4", "ppnet")}
     runs = [
         ["run", "recipes/demo", f"exp={exp['demo']}"],
         ["run", "recipes/an4", f"corpus.dir={an4}", f"exp={exp['an4']}"],
-        ["ppnet", "train", "recipes/ppnet_synthetic", f"exp={exp['ppnet']}"],
+        ["ppnet", "train", "recipes/ppnet_synthetic", f"exp={exp['ppnet']}", *ppnet],
     ]
     for name in ("demo", "an4"):
         model, speaker, person = str(out / f"{name}_model"), f"{name}_speaker", out / f"{name}_recordings"
@@ -85,12 +86,12 @@ def commands(an4: Path, out: Path) -> list[list[str]]:
     return runs
 
 
-def run_side(tree: Path, an4: Path, out: Path) -> None:
+def run_side(tree: Path, an4: Path, out: Path, seeds: str | None) -> None:
     """Run every command with one tree's code; those that this side has finished are skipped."""
     (out / "offline").mkdir(parents=True, exist_ok=True)
     done_file = out / "done.json"
     done = json.loads(done_file.read_text()) if done_file.exists() else []
-    for command in commands(an4, out):
+    for command in commands(an4, out, seeds):
         if command in done:
             continue
         if command[0] == "adapt":
@@ -171,6 +172,7 @@ def main() -> int:
     parser.add_argument("--commit", required=True, help="the commit before the change")
     parser.add_argument("--an4", required=True, type=Path, help="the folder of AN4")
     parser.add_argument("--work", type=Path, default=ROOT / "exp" / "same_bits", help="where both sides run")
+    parser.add_argument("--ppnet-seeds", help="seeds of PPNet's recipe, such as 1,2; the recipe's five unless given")
     parser.add_argument("--only", choices=("before", "after"), help="run this side only, and compare nothing")
     arguments = parser.parse_args()
     work, an4 = arguments.work.resolve(), arguments.an4.resolve()
@@ -180,7 +182,7 @@ def main() -> int:
     sides = {"before": tree, "after": ROOT}
     for side, code in sides.items():
         if arguments.only in (None, side):
-            run_side(code, an4, work / side)
+            run_side(code, an4, work / side, arguments.ppnet_seeds)
     if arguments.only is not None:
         return 0
     lines, count = differences(work / "before", work / "after")

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lhuc_asr.adapt.scaled_dnn import ScaledDnn
-from lhuc_asr.adapt.targets import SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice_index
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
 # Frames that go through the network at once while nothing is differentiated.
 FRAMES_KEPT_AT_ONCE = 4_096
@@ -57,15 +56,15 @@ class SpeakerBatches:
         self,
         name: str,
         frames: SpeakerData,
-        model: Dnn,
-        network: ScaledDnn,
+        model: AcousticModel,
+        network: ScaledNetwork,
         row0: list[Tensor] | None,
         seed: int,
     ) -> None:
         _check(name, frames, model)
         self.name = name
         self._seed, self._network, self._row0 = seed, network, row0
-        self._context, self._device = model.config.context, network.device
+        self._context, self._device = model.context, network.device
         self._features = torch.from_numpy(np.ascontiguousarray(frames.features))
         self._pdfs = torch.from_numpy(frames.targets.pdf).long()
         self._posteriors = torch.from_numpy(frames.targets.posterior)
@@ -80,7 +79,7 @@ class SpeakerBatches:
         self._kept: tuple[Tensor, Tensor] | None = None
         self.weight = float(self._weights.sum(dtype=torch.float64))
         values = network.width + (model.pdf_count if row0 is not None else 0)
-        self.bytes_to_keep = len(self._useful) * values * model.output.weight.element_size()
+        self.bytes_to_keep = len(self._useful) * values * model.log_prior.element_size()
 
     def batches(self, size: int) -> int:
         """Mini-batches a sweep; the last may not be full."""
@@ -130,7 +129,7 @@ class SpeakerBatches:
             return psi, torch.softmax(self._network.logits(psi, self._row0), dim=1)
 
 
-def _check(name: str, frames: SpeakerData, model: Dnn) -> None:
+def _check(name: str, frames: SpeakerData, model: AcousticModel) -> None:
     dimension = frames.features.shape[1] if frames.features.ndim == 2 else 0
     if dimension != model.feature_dimension:
         raise AlignmentError(

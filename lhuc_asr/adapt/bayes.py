@@ -17,12 +17,15 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, Penalty, StepContext
+from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.descent import Descent, Penalty, StepContext
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
-from lhuc_asr.adapt.targets import SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 PRIOR_FILE = "prior.safetensors"
 
@@ -44,12 +47,23 @@ class BayesConfig(PreparedConfig):
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"estimate", "prior_weight"})
 
+    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+
     kind: Literal["bayes"] = "bayes"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
     estimate: Literal["posterior", "map"] = "posterior"
-    around: Literal["speakers", "row 0"] = "row 0"
+    around: Literal["speakers", "unadapted"] = "unadapted"
     prior_weight: float = Field(1.0, ge=0.0)
     variance_floor: float = Field(1e-4, gt=0.0)
+
+    def make(self, folder: Path | None) -> Bayes:
+        """The method with these options."""
+        return Bayes(self, folder)
+
+    @property
+    def amplitude_layers(self) -> tuple[int, ...] | None:
+        """Hidden layers that get amplitudes; None for all."""
+        return self.lhuc.layers
 
 
 class Bayes:
@@ -64,7 +78,7 @@ class Bayes:
         self.config = config
         self._folder = folder
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
+    def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Estimate the prior over the training speakers and write it.
 
         Raises:
@@ -74,12 +88,14 @@ class Bayes:
         path = prepared_file(self._folder, PRIOR_FILE)
         check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
-        prior = GaussianPrior.of(bank, self.config.variance_floor, self.config.around)
+        prior = GaussianPrior.of(
+            bank, self.config.variance_floor, "row 0" if self.config.around == "unadapted" else "speakers"
+        )
         tensors = {f"mean.{site}": mean for site, mean in prior.mean.items()}
         tensors |= {f"variance.{site}": variance for site, variance in prior.variance.items()}
         write_prepared(path, bank, tensors)
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate the posterior of each speaker; what is used is its mean.
 
         A speaker without a frame that counts stays speaker-independent.
@@ -93,8 +109,8 @@ class Bayes:
             CheckpointError: The prior has not been prepared, or is damaged.
             ModelMismatchError: It belongs to another network, or to other options.
         """
-        descent = Lhuc(self.config.lhuc)
-        bank = descent.new_bank(model, speakers)
+        descent = Descent(self.config.lhuc)
+        bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
         tensors = read_prepared(prepared_file(self._folder, PRIOR_FILE), bank)
         prior = GaussianPrior(
             {site.name: tensors[f"mean.{site.name}"] for site in bank.sites},
@@ -121,11 +137,7 @@ class Bayes:
             each_step=each_step,
         )  # fmt: skip
         bank.reset(name for name, frames in speakers.items() if not frames.targets.weight.any())
-        return LhucSpeakers(bank)
-
-    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
-        """Read the speakers that ``LhucSpeakers.save`` wrote."""
-        return Lhuc(self.config.lhuc).load(model, folder)
+        return Amplitudes(bank)
 
 
 def sample_generator(seed: int, sweep: int, step: int) -> torch.Generator:

@@ -16,13 +16,15 @@ from collections.abc import Mapping
 
 import torch
 
+from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.base.errors import ConfigError, ModelMismatchError
 from lhuc_asr.lhuc.bank import SpeakerBank
 
 
 def combine(
-    speakers: SpeakerBank, environments: SpeakerBank, rows: Mapping[str, tuple[str, str]], alpha: float | None
-) -> SpeakerBank:
+    speakers: AdaptedSpeakers, environments: AdaptedSpeakers, rows: Mapping[str, tuple[str, str]], alpha: float | None
+) -> Amplitudes:
     """Combine rows of two banks.
 
     With alpha 1 the amplitudes are those of the speakers, with 0 those of the environments, but for the last bit of xi,
@@ -36,13 +38,21 @@ def combine(
         alpha: Weight of the speaker's, 0 to 1; None for the product.
 
     Returns:
-        A detached bank with these names.
+        The combined amplitudes, under these names.
 
     Raises:
-        ConfigError: alpha is out of its range.
+        ConfigError: alpha is out of its range, or one of the two is not amplitudes.
         ModelMismatchError: The banks belong to different models, or have amplitudes at different sites.
         SpeakerError: A name is unknown, or its row is not finite.
     """
+    if not isinstance(speakers, Amplitudes) or not isinstance(environments, Amplitudes):
+        raise ConfigError("combine: only amplitudes can be combined; give both passes a method that estimates them")
+    return Amplitudes(_combined(speakers.bank, environments.bank, rows, alpha))
+
+
+def _combined(
+    speakers: SpeakerBank, environments: SpeakerBank, rows: Mapping[str, tuple[str, str]], alpha: float | None
+) -> SpeakerBank:
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise ConfigError(f"alpha {alpha:g}: expected 0 (the environment's alone) to 1 (the speaker's alone)")
     if speakers.model is not environments.model:

@@ -1,309 +1,69 @@
-"""Test-only LHUC: amplitudes of a frozen speaker-independent network (Swietojanski et al. 2016, sec. III).
-
-For each speaker the cross-entropy of his own frames is minimised over r alone (equations 7 to 9). Speakers adapt in
-the same mini-batches, each a block of its own; as rows do not touch each other, the result is what a run for each
-speaker alone gives. A speaker's gradient is the sum over his frames of a mini-batch, divided by the batch's nominal
-size: each frame counts the same, also in a last batch that is not full (under SGD; see below).
-
-What a sweep over a speaker's frames descends, with weights w_t, targets q_t, network outputs p_t(r), and the network's
-own outputs p_t(r_0) with row 0:
-
-    F(r) = sum_t w_t H((1 - rho) q_t + rho p_t(r_0), p_t(r))  +  |r - r_0|^2 / (2 sigma^2)
-
-rho is ``kl_weight``: targets are drawn towards what the network believes unadapted (Yu et al. 2013). sigma is
-``prior_deviation``: a Gaussian prior around row 0; being one term beside a sum over frames, it counts for much where
-frames are few (maximum a posteriori).
-
-What keeps one utterance from doing harm: SGD's step is proportional to the frames in it. A step of Adam is about
-``learning_rate`` long in every unit however few they are, but their number is sweeps x frames / batch size, and r goes
-hardly farther than that times the rate: with the defaults 2 s of speech, one mini-batch, end some 0.025 from neutral.
-Where there is much data the targets' errors are learned too; against that stands rho.
-"""
+"""Test-only LHUC: amplitudes of a frozen network by gradient descent (Swietojanski et al. 2016, sec. III)."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-import torch
-from pydantic import Field, model_validator
-
-from lhuc_asr.adapt.batches import SpeakerBatches
-from lhuc_asr.adapt.scaled_dnn import ScaledDnn
-from lhuc_asr.adapt.targets import SpeakerData
-from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import SiteError
-from lhuc_asr.lhuc.attach import attach
-from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.nnet.losses import candidate_cross_entropy, cross_entropy
-
-logger = logging.getLogger(__name__)
-
-# Frames that go through the network at once. 1,024 x 512 units x 4 bytes = 2 MB a layer; on a CPU ten speakers' 2,560
-# took a sixth longer: the activations leave the caches, and their memory is given back and faulted in again. A GPU is
-# idle with so few.
-CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
-# What is kept of frames between sweeps: a minute of 2,048 units is 49 MB. Speakers adapt in groups that fit.
-KEPT_BYTES = 1 << 29
-
-# Rows (N,) -> (N,); sweep, mini-batch -> a context.
-Penalty = Callable[[torch.Tensor], torch.Tensor]
-StepContext = Callable[[int, int], AbstractContextManager[object]]
+from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.descent import Descent, DescentConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.lhuc.amplitude import AmplitudeName
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
-# What ``optimizer: sgd`` stands for where nothing else is said: sec. V of the paper.
-PAPER = {"learning_rate": 0.8, "sweeps": 1, "kl_weight": 0.0}
-
-
-class LhucConfig(StrictModel):
-    """How amplitudes are estimated.
-
-    The defaults are chosen by the frame cross-entropy of held-out speakers' recordings that they did not adapt on, best
-    path targets: a smaller rho does a little better where there are minutes and the network is weak (LibriSpeech, one
-    hour of training), but less well for short recordings of a better network (AN4), and a larger rate without rho harms
-    those. ``optimizer: sgd`` alone is the paper's setting: rate 0.8, one sweep, hard targets.
+class LhucConfig(DescentConfig, MethodConfig):
+    """How amplitudes are estimated: the descent's options, and where the amplitudes are.
 
     Attributes:
-        kind: Of technique.
-        amplitude: xi.
-        layers: Hidden layers that get amplitudes, from 0 at the bottom; None all.
-        optimizer: ``sgd``, or ``adam`` with moments of its own for each speaker.
-        learning_rate: Its step size; 0.8 for sgd.
-        sweeps: Times that the data is gone through; 1 for sgd.
-        batch_size: Frames of one speaker in a mini-batch.
-        kl_weight: rho, the share of the unadapted network's outputs in the targets; 0 for sgd.
-        prior_deviation: sigma of the prior on r around row 0; None for no prior.
-        bfloat16: Matrix products in bfloat16: twice as fast where the processor multiplies it, slower where not.
+        kind: Name of the method.
+        amplitude: Name of the amplitude function xi.
+        layers: Hidden layers that get amplitudes, from 0 at the bottom; None for all.
     """
 
+    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+
     kind: Literal["lhuc"] = "lhuc"
-    amplitude: Literal["exp", "2sigmoid", "identity", "relu"] = "exp"
+    amplitude: AmplitudeName = "exp"
     layers: tuple[int, ...] | None = None
-    optimizer: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = Field(0.005, gt=0.0)
-    sweeps: int = Field(5, ge=1)
-    batch_size: int = Field(256, ge=1)
-    kl_weight: float = Field(0.7, ge=0.0, lt=1.0)
-    prior_deviation: float | None = Field(None, gt=0.0)
-    bfloat16: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _paper(cls, values: Any) -> Any:
-        return {**PAPER, **values} if isinstance(values, dict) and values.get("optimizer") == "sgd" else values
+    def make(self, folder: Path | None) -> Lhuc:
+        """The method with these options."""
+        return Lhuc(self)
 
-
-@dataclass(frozen=True)
-class LhucSpeakers:
-    """The amplitudes of some speakers."""
-
-    bank: SpeakerBank
-
-    @contextmanager
-    def applied(self, model: Dnn, speaker: str) -> Iterator[None]:
-        """A context in which ``model`` has the amplitudes of ``speaker``.
-
-        Raises:
-            SiteError: The amplitudes belong to another model.
-        """
-        if self.bank.model is not model:
-            raise SiteError("these amplitudes belong to another model")
-        self.bank.attach()
-        try:
-            with self.bank.speaker(speaker):
-                yield
-        finally:
-            self.bank.detach()
-
-    def save(self, folder: Path) -> None:
-        """Write ``<speaker>.safetensors`` for each speaker."""
-        self.bank.save(folder)
+    @property
+    def amplitude_layers(self) -> tuple[int, ...] | None:
+        """Hidden layers that get amplitudes; None for all."""
+        return self.layers
 
 
 class Lhuc:
-    """Test-only LHUC as an adaptation method."""
+    """Test-only LHUC as an adaptation method.
+
+    Args:
+        config: How amplitudes are estimated.
+    """
 
     def __init__(self, config: LhucConfig) -> None:
         self.config = config
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate the amplitudes of all speakers together.
 
         A speaker without a frame that counts, or whose numbers left the range of floats, has the amplitudes of
         row 0, and a warning says so.
 
         Args:
-            model: The speaker-independent network; it is not touched.
+            model: The network; it is not touched.
             speakers: Each speaker's data.
-            seed: Of the order of each speaker's frames; it does not depend on who else adapts.
+            seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
 
         Raises:
-            SiteError: A layer that the network does not have.
+            SiteError: The network does not have a layer.
             AlignmentError: A speaker's targets or features are not this network's.
         """
-        bank = self.new_bank(model, speakers)
-        self.adapt(bank, model, speakers, seed)
-        return LhucSpeakers(bank)
-
-    def new_bank(self, model: Dnn, speakers: Iterable[str]) -> SpeakerBank:
-        """A neutral bank for the layers that the configuration names, detached.
-
-        Raises:
-            SiteError: A layer that the network does not have.
-        """
-        bank = attach(model, self._sites(model), list(speakers), amplitude=self.config.amplitude)
-        bank.detach()
-        return bank
-
-    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
-        """Read the speakers that ``LhucSpeakers.save`` wrote.
-
-        Raises:
-            CheckpointError: There is no speaker's file, or one is damaged.
-            ModelMismatchError: A speaker belongs to another model.
-        """
-        bank = SpeakerBank.load(folder, model)
-        bank.detach()
-        return LhucSpeakers(bank)
-
-    def adapt(
-        self,
-        bank: SpeakerBank,
-        model: Dnn,
-        speakers: Mapping[str, SpeakerData],
-        seed: int,
-        optimizer: torch.optim.Optimizer | None = None,
-        penalty: Penalty | None = None,
-        each_step: StepContext | None = None,
-    ) -> None:
-        """Move rows of a bank from where they are: to adapt again, or from amplitudes that were found otherwise.
-
-        Inside ``bank.computed(...)`` what moves is not the rows but what r is computed from.
-
-        Args:
-            bank: Detached, with amplitudes after hidden layers of the model, and with these speakers.
-            model: Its model.
-            speakers: Each speaker's data.
-            seed: As in ``estimate``.
-            optimizer: Of what r is computed from; the configuration's, of the bank's rows, unless given.
-            penalty: In the place of the prior that the configuration names: rows (N,) -> what counts once beside the
-                sum over all of a speaker's frames, shape (N,).
-            each_step: Sweep, and number of the mini-batch in it -> a context for its gradient.
-        """
-        config = self.config
-        if penalty is None and config.prior_deviation is not None:
-            penalty = partial(_distance_from_row0, bank, config.prior_deviation)
-        layers = [int(site.name.split(".")[1]) for site in bank.sites]
-        network = ScaledDnn(model, layers, torch.bfloat16 if config.bfloat16 else None)
-        row0 = [bank.amplitude(table.detach()[:1]) for table in bank.tables]
-        data = [
-            SpeakerBatches(name, frames, model, network, row0 if config.kl_weight else None, seed)
-            for name, frames in speakers.items()
-        ]
-        optimizer = optimizer or bank.optimizer(config.optimizer, lr=config.learning_rate)
-        for group, keep in _groups(data, keep=config.sweeps > 1):
-            for speaker in group if keep else ():
-                speaker.keep()
-            for sweep in range(config.sweeps):
-                for speaker in group:
-                    speaker.shuffle(sweep)
-                for step in range(max(speaker.batches(config.batch_size) for speaker in group)):
-                    with nullcontext() if each_step is None else each_step(sweep, step):
-                        self._step(network, bank, optimizer, group, step, penalty)
-            for speaker in group:
-                speaker.forget()
-        _warn("have no frame that counts", [speaker.name for speaker in data if not speaker.batches(1)], len(data))
-        put_back_diverged(bank, list(speakers))
-
-    def _sites(self, model: Dnn) -> list[str]:
-        layers = range(len(model.hidden)) if self.config.layers is None else self.config.layers
-        wrong = [layer for layer in layers if not 0 <= layer < len(model.hidden)]
-        if wrong or not layers:
-            raise SiteError(f"layers {wrong or 'none'}: the network has hidden layers 0 to {len(model.hidden) - 1}")
-        return [f"hidden.{layer}.activation" for layer in layers]
-
-    def _step(
-        self,
-        network: ScaledDnn,
-        bank: SpeakerBank,
-        optimizer: torch.optim.Optimizer,
-        speakers: Sequence[SpeakerBatches],
-        step: int,
-        penalty: Penalty | None,
-    ) -> None:
-        """One mini-batch of every speaker who has that many."""
-        size = self.config.batch_size
-        active = [speaker for speaker in speakers if speaker.frames_in(step, size)]
-        optimizer.zero_grad(set_to_none=True)
-        frames = CPU_FRAMES_AT_ONCE if network.device.type == "cpu" else GPU_FRAMES_AT_ONCE
-        at_once = max(1, frames // size)
-        for first in range(0, len(active), at_once):
-            self._backward(network, bank, active[first : first + at_once], step, penalty)
-        optimizer.step()
-
-    def _backward(
-        self,
-        network: ScaledDnn,
-        bank: SpeakerBank,
-        speakers: Sequence[SpeakerBatches],
-        step: int,
-        penalty: Penalty | None,
-    ) -> None:
-        """Add the gradient of some speakers' mini-batches."""
-        size, rho = self.config.batch_size, self.config.kl_weight
-        longest = max(speaker.frames_in(step, size) for speaker in speakers)
-        batches = [speaker.batch(step, size, longest) for speaker in speakers]
-        psi, unadapted, pdfs, posteriors, weights = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        rows = bank.rows_of(speaker.name for speaker in speakers)
-        logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
-        loss = (1 - rho) * candidate_cross_entropy(logits, pdfs, posteriors, weights)
-        if rho:
-            loss = loss + rho * cross_entropy(logits, unadapted, weights)
-        if penalty is not None:
-            # Each mini-batch bears its part of the penalty, so that a sweep bears the whole of it.
-            parts = zip(batches, speakers, strict=True)
-            share = torch.stack([batch.weights.sum() / speaker.weight for batch, speaker in parts])
-            loss = loss + (share * penalty(rows)).sum()
-        (loss / size).backward()
-
-
-def _distance_from_row0(bank: SpeakerBank, deviation: float, rows: torch.Tensor) -> torch.Tensor:
-    """|r - r_0|^2 / (2 sigma^2), shape (N,)."""
-    pairs = zip(bank.sites, bank.tables, strict=True)
-    parts = [(bank.r(site.name, rows) - table[0].detach()).square().sum(1) for site, table in pairs]
-    return torch.stack(parts).sum(0) / (2 * deviation**2)
-
-
-def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[list[SpeakerBatches], bool]]:
-    """Speakers who adapt together, and whether what they keep between sweeps fits; a long recording's may not."""
-    group: list[SpeakerBatches] = []
-    for speaker in speakers:
-        if not speaker.batches(1):
-            continue
-        if keep and group and sum(member.bytes_to_keep for member in [*group, speaker]) > KEPT_BYTES:
-            yield group, sum(member.bytes_to_keep for member in group) <= KEPT_BYTES
-            group = []
-        group.append(speaker)
-    if group:
-        yield group, keep and sum(member.bytes_to_keep for member in group) <= KEPT_BYTES
-
-
-def put_back_diverged(bank: SpeakerBank, speakers: Sequence[str]) -> None:
-    """Set speakers whose rows hold what is no number back to row 0, with a warning."""
-    rows = bank.rows_of(speakers)
-    finite = torch.stack([table.detach()[rows].isfinite().all(1) for table in bank.tables]).all(0)
-    diverged = [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
-    _warn("diverged: features that are not finite, or too large a learning rate", diverged, len(speakers))
-    bank.reset(diverged)
-
-
-def _warn(what: str, names: Sequence[str], speakers: int) -> None:
-    if names:
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        logger.warning("%d of %d speakers stay unadapted, they %s: %s", len(names), speakers, what, shown)
+        bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)
+        Descent(self.config).adapt(bank, model, speakers, seed)
+        return Amplitudes(bank)

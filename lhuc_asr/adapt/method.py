@@ -1,48 +1,143 @@
-"""The protocol of every adaptation technique.
+"""The protocol of adaptation methods: what the two-pass loop asks of one, and nothing else.
 
-``estimate`` looks at speakers' data and returns a state; ``applied`` is a context in which the model is that
-speaker's; ``save`` and ``load`` keep the state, a file a speaker. The model's own weights never change.
+A method estimates something about speakers from their data; what, is its own affair: it may transform features, add
+inputs, scale hidden units, or move weights. The network that it is given never changes. Methods and what they estimate
+are found by the tables in ``methods``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
-from lhuc_asr.adapt.targets import SpeakerData
-from lhuc_asr.nnet.dnn import Dnn
+import numpy as np
+import torch
+
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
 class AdaptedSpeakers(Protocol):
-    """What a technique has learned about some speakers."""
+    """What a method has estimated about some speakers, and the network adapted to them.
 
-    def applied(self, model: Dnn, speaker: str) -> AbstractContextManager[None]:
-        """A context in which ``model`` is adapted to ``speaker``."""
+    Attributes:
+        format: Format of the speakers' files, named in their headers: how ``load_speakers`` finds the class.
+    """
+
+    format: ClassVar[str]
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the speakers."""
+        ...
+
+    def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
+        """Log p(x | pdf) up to a constant a frame, by the network adapted to each utterance's speaker.
+
+        Depends on the arguments alone: threads may call it at the same time.
+
+        Args:
+            speakers: One speaker of all utterances, or one for each.
+            utterances: Features of each utterance, shapes (T_i, D).
+
+        Returns:
+            Shape (T, K), float32: the utterances' frames one after the other.
+
+        Raises:
+            SpeakerError: A speaker is unknown.
+        """
+        ...
+
+    def pooled(self, without: Collection[str]) -> AdaptedSpeakers:
+        """The control: the mean of the other speakers' parameters, nothing of the speakers' own.
+
+        A method whose parameters have no mean makes one estimate from the others' data instead.
+
+        Args:
+            without: Speakers that are left out; the result has these, all with the same parameters.
+
+        Raises:
+            SpeakerError: A speaker is unknown, or no other is left.
+        """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write one file a speaker."""
+        """Write one file a speaker, ``<speaker>.safetensors``."""
+        ...
+
+    def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
+        """Write one speaker's file.
+
+        Args:
+            speaker: The speaker's name.
+            path: The file.
+            extras: Tensors that travel in the file under their names, such as statistics of the speaker's features.
+        """
+        ...
+
+    @classmethod
+    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> AdaptedSpeakers:
+        """Read speakers' files.
+
+        Args:
+            model: The network that the speakers belong to.
+            paths: Files of this class's format; at least one.
+
+        Raises:
+            CheckpointError: A file is missing or damaged.
+            ModelMismatchError: A speaker belongs to another network.
+        """
         ...
 
 
 class AdaptationMethod(Protocol):
-    """A technique."""
+    """A way to adapt a network to speakers."""
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> AdaptedSpeakers:
-        """Learn about all of these speakers together; each as if it were alone."""
-        ...
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> AdaptedSpeakers:
+        """Estimate all of these speakers together, each as if it were alone.
 
-    def load(self, model: Dnn, folder: Path) -> AdaptedSpeakers:
-        """Read what ``AdaptedSpeakers.save`` wrote."""
+        Args:
+            model: The network; it comes back unchanged.
+            speakers: Each speaker's data.
+            seed: Seed of whatever is random; what it gives a speaker does not depend on who else adapts.
+        """
         ...
 
 
 @runtime_checkable
 class PreparedMethod(AdaptationMethod, Protocol):
-    """A technique that learns from the training speakers before it adapts to others."""
+    """A method that learns from the training speakers before it adapts to others."""
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
+    def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Write what ``estimate`` will need, learned from the training speakers and their reference alignment."""
         ...
+
+
+class MethodConfig(StrictModel):
+    """Base of the options of adaptation methods; a method is chosen by its ``kind``.
+
+    Attributes:
+        kind: Name of the method.
+        speakers: Class of what the method estimates.
+    """
+
+    kind: str
+
+    speakers: ClassVar[type[AdaptedSpeakers]]
+
+    @abstractmethod
+    def make(self, folder: Path | None) -> AdaptationMethod:
+        """The method with these options.
+
+        Args:
+            folder: Folder of what the method learned from the training speakers; None for a method that learns nothing
+                from them.
+        """
+
+    @property
+    def amplitude_layers(self) -> tuple[int, ...] | None:
+        """Hidden layers that get amplitudes, from 0 at the bottom; None for all."""
+        return None

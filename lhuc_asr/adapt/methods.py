@@ -1,47 +1,55 @@
-"""The table of adaptation techniques: a new one is a file in this room, and a line in each list here."""
+"""The table of adaptation methods: a new one is a file in this room, and a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from lhuc_asr.adapt.bayes import BayesConfig
+from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.moments import MomentsConfig
+from lhuc_asr.adapt.predicted import PredictedConfig
+from lhuc_asr.adapt.subspace import SubspaceConfig
+from lhuc_asr.adapt.unadapted import UnadaptedConfig
+from lhuc_asr.base.config import ChosenByKind
+from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.lhuc.speaker import format_of
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
-from lhuc_asr.adapt.bayes import Bayes, BayesConfig
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.method import AdaptationMethod
-from lhuc_asr.adapt.moments import Moments, MomentsConfig
-from lhuc_asr.adapt.predicted import Predicted, PredictedConfig
-from lhuc_asr.adapt.subspace import Subspace, SubspaceConfig
-from lhuc_asr.adapt.unadapted import Unadapted, UnadaptedConfig
-
-AnyMethod = LhucConfig | MomentsConfig | BayesConfig | SubspaceConfig | PredictedConfig | UnadaptedConfig
-MethodConfig = Annotated[AnyMethod, Field(discriminator="kind")]
-
-_METHODS: dict[str, Callable[[Any, Path | None], AdaptationMethod]] = {
-    "lhuc": lambda config, _folder: Lhuc(config),
-    "moments": Moments,
-    "bayes": Bayes,
-    "subspace": Subspace,
-    "predicted": Predicted,
-    "none": lambda config, _folder: Unadapted(config),
+# The options of each method by its kind; they make the method, and name the class of what it estimates.
+METHODS: dict[str, type[MethodConfig]] = {
+    "lhuc": LhucConfig,
+    "moments": MomentsConfig,
+    "bayes": BayesConfig,
+    "subspace": SubspaceConfig,
+    "predicted": PredictedConfig,
+    "none": UnadaptedConfig,
 }
 
+# A field of a configuration that chooses a method: ``method: {kind: moments}``.
+AnyMethod = Annotated[MethodConfig, ChosenByKind(METHODS)]
 
-def make_method(config: AnyMethod, folder: Path | None) -> AdaptationMethod:
-    """The technique of a configuration.
+
+def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
+    """Read a speaker's file, or all speakers' files of a folder, whatever method wrote them.
 
     Args:
-        config: Its settings; their ``kind`` tells which it is.
-        folder: Where techniques that learn from the training speakers keep what they learned;
-            the others need none.
+        model: The network that the speakers belong to.
+        place: A file, or a folder of ``*.safetensors``.
+
+    Raises:
+        CheckpointError: There is no speaker's file, one is damaged, or it is of an unknown format.
+        ModelMismatchError: A speaker belongs to another network, or to another method than the others.
     """
-    return _METHODS[config.kind](config, folder)
-
-
-def layers_of(config: AnyMethod) -> tuple[int, ...] | None:
-    """The hidden layers that get amplitudes; None all."""
-    if isinstance(config, UnadaptedConfig):
-        return None
-    return config.layers if isinstance(config, LhucConfig | MomentsConfig) else config.lhuc.layers
+    paths = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+    if not paths:
+        raise CheckpointError(f"{place}: no speaker's file (*.safetensors) in this folder; adapt to speakers first")
+    form = format_of(paths[0])
+    classes = {config.speakers.format: config.speakers for config in METHODS.values()}
+    if form not in classes:
+        raise CheckpointError(
+            f"{paths[0]}: format {form!r} is not a speaker's; expected {', '.join(classes)}; adapt the speaker again "
+            "with this version"
+        )
+    return classes[form].load(model, paths)

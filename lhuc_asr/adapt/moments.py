@@ -26,16 +26,19 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
+from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.descent import Descent
+from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig
-from lhuc_asr.adapt.targets import SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
 from lhuc_asr.features.context import splice_index
-from lhuc_asr.lhuc.attach import attach
+from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
-from lhuc_asr.nnet.dnn import Dnn
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +67,22 @@ class MomentsConfig(PreparedConfig):
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"amplitude", "layers", "prior_frames", "descent"})
 
+    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+
     kind: Literal["moments"] = "moments"
     amplitude: Literal["exp", "2sigmoid", "identity", "relu"] = "exp"
     layers: tuple[int, ...] | None = None
     prior_frames: float = Field(4000.0, gt=0.0)
     descent: LhucConfig | None = None
+
+    def make(self, folder: Path | None) -> Moments:
+        """The method with these options."""
+        return Moments(self, folder)
+
+    @property
+    def amplitude_layers(self) -> tuple[int, ...] | None:
+        """Hidden layers that get amplitudes; None for all."""
+        return self.layers
 
     @model_validator(mode="after")
     def _one_bank(self) -> MomentsConfig:
@@ -94,7 +108,7 @@ class Moments:
         self.config = config
         self._path = folder / MOMENTS_FILE
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
+    def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Write the mean activation of every hidden unit in each pdf, and overall.
 
         It does not depend on the configuration: one preparation serves all. Takes K H numbers of float64 a layer,
@@ -109,14 +123,15 @@ class Moments:
             AlignmentError: Targets or features are not this network's, or no frame counts.
         """
         pdfs, device = model.pdf_count, model.log_prior.device
-        sums = [torch.zeros(pdfs, model.config.hidden_units, dtype=torch.float64, device=device) for _ in model.hidden]
+        widths = [site.width for site in find_sites(model, model.sites())]
+        sums = [torch.zeros(pdfs, width, dtype=torch.float64, device=device) for width in widths]
         counts = torch.zeros(pdfs, dtype=torch.float64, device=device)
         with frozen(model), torch.no_grad():
             for name, frames in training.items():
                 for spliced, occupancy in _blocks(model, name, frames):
                     counts += occupancy.sum(0, dtype=torch.float64)
                     hidden = spliced
-                    for layer, total in zip(model.hidden, sums, strict=True):
+                    for layer, total in zip(model.hidden_layers().values(), sums, strict=True):
                         hidden = layer(hidden)
                         total += occupancy.T @ hidden
         if not bool(counts.any()):
@@ -130,7 +145,7 @@ class Moments:
             raise AlignmentError("activations of the training speakers are not finite; look at their features")
         save_tensors(self._path, tensors, {"model": model_hash(model)})
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Match the amplitudes of each speaker, and descend from there where the configuration says so.
 
         A speaker without a frame that counts stays neutral; one whose activations are not finite does too, with a
@@ -148,10 +163,7 @@ class Moments:
             ModelMismatchError: It was run with another network.
         """
         prepared = self._read(model)
-        layers = self.config.layers
-        sites = "hidden.*.activation" if layers is None else [f"hidden.{layer}.activation" for layer in layers]
-        bank = attach(model, sites, list(speakers), amplitude=self.config.amplitude)
-        bank.detach()
+        bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)
         names = [site.name for site in bank.sites]
         failed = []
         with frozen(model), torch.no_grad():
@@ -171,20 +183,16 @@ class Moments:
             )
         if self.config.descent is not None:
             well = {speaker: frames for speaker, frames in speakers.items() if speaker not in failed}
-            Lhuc(self.config.descent).adapt(bank, model, well, seed)
-        return LhucSpeakers(bank)
-
-    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
-        """Read the speakers that ``LhucSpeakers.save`` wrote.
-
-        Raises:
-            CheckpointError: There is no speaker's file, or one is damaged.
-            ModelMismatchError: A speaker belongs to another model.
-        """
-        return Lhuc(LhucConfig()).load(model, folder)
+            Descent(self.config.descent).adapt(bank, model, well, seed)
+        return Amplitudes(bank)
 
     def _match(
-        self, model: Dnn, speaker: str, frames: SpeakerData, prepared: Mapping[str, torch.Tensor], sites: list[str]
+        self,
+        model: AcousticModel,
+        speaker: str,
+        frames: SpeakerData,
+        prepared: Mapping[str, torch.Tensor],
+        sites: list[str],
     ) -> list[torch.Tensor]:
         """The amplitudes of one speaker at each site, shapes (H,), float32."""
         highest = LARGEST_AMPLITUDE if self.config.amplitude != "2sigmoid" else 2.0 - 1.0 / LARGEST_AMPLITUDE
@@ -195,10 +203,10 @@ class Moments:
             hidden.append(spliced)
             weights.append(occupancy.sum(1))
         amplitudes = []
-        for number, layer in enumerate(model.hidden):
+        for number, (site, layer) in enumerate(model.hidden_layers().items()):
             for place, block in enumerate(hidden):
                 hidden[place] = layer(block)
-            if f"hidden.{number}.activation" not in sites:
+            if site not in sites:
                 continue
             prior = self.config.prior_frames * prepared[f"mean.{number}"].double()
             expected = counts @ prepared[f"expected.{number}"].double() + prior
@@ -212,7 +220,7 @@ class Moments:
             amplitudes.append(xi)
         return amplitudes
 
-    def _read(self, model: Dnn) -> dict[str, torch.Tensor]:
+    def _read(self, model: AcousticModel) -> dict[str, torch.Tensor]:
         """What ``prepare`` wrote: ``mean.<layer>`` (H,) and ``expected.<layer>`` (K, H), float32."""
         if not self._path.exists():
             raise CheckpointError(f"{self._path}: no such file; prepare the technique on the training speakers first")
@@ -222,7 +230,7 @@ class Moments:
         return {name: tensor.to(model.log_prior.device) for name, tensor in tensors.items()}
 
 
-def _blocks(model: Dnn, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The frames that count: spliced features (B, (2c+1) D), and weight times posterior of each pdf (B, K)."""
     targets, width, device = frames.targets, frames.features.shape[1], model.log_prior.device
     highest = int(targets.pdf.max(initial=0))
@@ -238,6 +246,6 @@ def _blocks(model: Dnn, speaker: str, frames: SpeakerData) -> Iterator[tuple[tor
     ends = torch.cumsum(lengths, 0)
     first, last = (torch.repeat_interleave(rows, lengths) for rows in (ends - lengths, ends - 1))
     for rows in torch.from_numpy(np.flatnonzero(targets.weight)).split(FRAMES_AT_ONCE):
-        index = splice_index(rows, first[rows], last[rows], model.config.context)
+        index = splice_index(rows, first[rows], last[rows], model.context)
         occupancy = torch.zeros(len(rows), model.pdf_count).scatter_add_(1, pdfs[rows], shares[rows])
         yield features[index].flatten(1).to(device), occupancy.to(device)

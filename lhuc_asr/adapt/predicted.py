@@ -17,21 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
+from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.descent import Descent, put_back_diverged
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.subspace import principal_components
-from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.gate import Gate
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 GATES_FILE = "gates.safetensors"
 
@@ -53,16 +56,27 @@ class PredictedConfig(PreparedConfig):
         joint_learning_rate: Of Adam in these.
     """
 
+    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+
     kind: Literal["predicted"] = "predicted"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
     dimensions: int = Field(16, ge=1)
     hidden_units: int | None = Field(None, ge=1)
-    around: Literal["speakers", "row 0"] = "row 0"
+    around: Literal["speakers", "unadapted"] = "unadapted"
     steps: int = Field(500, ge=1)
     learning_rate: float = Field(0.01, gt=0.0)
     weight_decay: float = Field(0.1, ge=0.0)
     joint_sweeps: int = Field(0, ge=0)
     joint_learning_rate: float = Field(1e-3, gt=0.0)
+
+    def make(self, folder: Path | None) -> Predicted:
+        """The method with these options."""
+        return Predicted(self, folder)
+
+    @property
+    def amplitude_layers(self) -> tuple[int, ...] | None:
+        """Hidden layers that get amplitudes; None for all."""
+        return self.lhuc.layers
 
 
 class Predicted:
@@ -77,7 +91,7 @@ class Predicted:
         self.config = config
         self._folder = folder
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
+    def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Train the gates on the training speakers and write them.
 
         Raises:
@@ -95,14 +109,14 @@ class Predicted:
         conditioning = (statistics - mean) @ projection.T  # (S, P)
         gates = _gates(bank, conditioning.shape[1], self.config.hidden_units, seed)
         rows = [(table.detach()[0], table.detach()[1:]) for table in bank.tables]  # (H,), (S, H)
-        if self.config.around == "row 0":
+        if self.config.around == "unadapted":
             rows = [(zero, speakers - speakers.mean(0) + zero) for zero, speakers in rows]
         self._fit(gates, conditioning, [speakers for _, speakers in rows])
         if self.config.joint_sweeps:
             self._fit_jointly(gates, conditioning, model, bank, training, seed)
         write_prepared(path, bank, {"mean": mean, "projection": projection, **gates.state_dict()}, **self._shape)
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Predict each speaker's amplitudes from his features; his targets are not looked at.
 
         Args:
@@ -114,7 +128,7 @@ class Predicted:
             CheckpointError: The gates have not been prepared, or are damaged.
             ModelMismatchError: They belong to another network, or to other options.
         """
-        bank = Lhuc(self.config.lhuc).new_bank(model, speakers)
+        bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
         prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
         mean, projection = prepared.pop("mean"), prepared.pop("projection")
         gates = _gates(bank, len(projection), self.config.hidden_units, seed)
@@ -125,11 +139,7 @@ class Predicted:
                 predicted = [gate.r(conditioning) for gate in _each(gates)]
             bank.fill({site.name: r for site, r in zip(bank.sites, predicted, strict=True)})
             put_back_diverged(bank, list(speakers))
-        return LhucSpeakers(bank)
-
-    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
-        """Read the speakers that ``LhucSpeakers.save`` wrote."""
-        return Lhuc(self.config.lhuc).load(model, folder)
+        return Amplitudes(bank)
 
     @property
     def _shape(self) -> dict[str, int | None]:
@@ -149,7 +159,7 @@ class Predicted:
         self,
         gates: nn.ModuleList,
         conditioning: torch.Tensor,
-        model: Dnn,
+        model: AcousticModel,
         bank: SpeakerBank,
         training: Mapping[str, SpeakerData],
         seed: int,
@@ -158,7 +168,7 @@ class Predicted:
         gate_of = {site.name: gate for site, gate in zip(bank.sites, _each(gates), strict=True)}
         optimizer = _adam(gates, self.config.joint_learning_rate, self.config.weight_decay)
         # A sweep a time: a descent of several may go over some speakers' sweeps before it comes to others.
-        descent = Lhuc(self.config.lhuc.model_copy(update={"sweeps": 1, "prior_deviation": None}))
+        descent = Descent(self.config.lhuc.model_copy(update={"sweeps": 1, "prior_deviation": None}))
         with bank.computed(lambda site, rows: gate_of[site].r(conditioning[rows - 1])):
             for sweep in range(self.config.joint_sweeps):
                 descent.adapt(bank, model, training, seed + sweep, optimizer)
@@ -181,7 +191,7 @@ def _adam(gates: nn.ModuleList, learning_rate: float, weight_decay: float) -> to
     return torch.optim.AdamW(groups, lr=learning_rate)
 
 
-def _statistics(bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerData]) -> torch.Tensor:
+def _statistics(bank: SpeakerBank, model: AcousticModel, speakers: Mapping[str, SpeakerData]) -> torch.Tensor:
     """Mean activations of the units that get amplitudes, unscaled, layer by layer side by side: shape (S, W)."""
     adapted = {site.name for site in bank.sites}
     means = []
@@ -189,10 +199,10 @@ def _statistics(bank: SpeakerBank, model: Dnn, speakers: Mapping[str, SpeakerDat
         for frames in speakers.values():
             total = torch.zeros(sum(site.width for site in bank.sites), dtype=torch.float64)
             for utterance in torch.from_numpy(frames.features).split(frames.lengths):
-                hidden, activations = splice(utterance, model.config.context).to(model.log_prior.device), []
-                for number, layer in enumerate(model.hidden):
+                hidden, activations = splice(utterance, model.context).to(model.log_prior.device), []
+                for site, layer in model.hidden_layers().items():
                     hidden = layer(hidden)
-                    if f"hidden.{number}.activation" in adapted:
+                    if site in adapted:
                         activations.append(hidden.double().sum(0).cpu())
                 total += torch.cat(activations)
             means.append(total / len(frames.features))

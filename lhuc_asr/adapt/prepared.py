@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import torch
 
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 
 
-class PreparedConfig(StrictModel):
+class PreparedConfig(MethodConfig):
     """Settings of a technique that learns from the training speakers.
 
     Attributes:

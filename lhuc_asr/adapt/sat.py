@@ -34,13 +34,11 @@ from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.companion import Companion
-from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, train
-
-SITES = "hidden.*.activation"
 
 # xi(r) / xi(r0) = xi(quotient(r, r0)), for all r and r0 (but r0 = 0 of identity).
 QUOTIENTS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -72,7 +70,7 @@ class SatConfig(StrictModel):
 
 
 def train_speaker_adaptive(
-    model: Dnn,
+    model: AcousticModel,
     training: FrameSource,
     heldout: FrameSource,
     config: SatConfig,
@@ -105,7 +103,7 @@ def train_speaker_adaptive(
     if config.schedule is not None:
         trainer = trainer.model_copy(update={"schedule": config.schedule})
     model.to(device)
-    bank = attach(model, SITES, list(_speakers(training)), amplitude=config.amplitude)
+    bank = attach(model, model.sites(), list(_speakers(training)), amplitude=config.amplitude)
     try:
         rows = _Rows(bank, training, config)
         train(model, training, heldout, trainer, state_path, seed, device, on_epoch, rows)
@@ -116,13 +114,13 @@ def train_speaker_adaptive(
     return bank
 
 
-def fold_row_zero(bank: SpeakerBank) -> tuple[Dnn, SpeakerBank]:
+def fold_row_zero(bank: SpeakerBank) -> tuple[AcousticModel, SpeakerBank]:
     """The network with row 0 in its weights, and every speaker's amplitudes over those of row 0.
 
     The folded network alone computes what row 0 gave, and with a speaker's row what his row gave, but for rounding.
 
     Args:
-        bank: Rows of a Dnn, their amplitude one of ``QUOTIENTS``.
+        bank: Rows of an acoustic model, their amplitude one of ``QUOTIENTS``.
 
     Returns:
         The network, in evaluation mode, and its bank, detached; row 0 is neutral.
@@ -134,8 +132,8 @@ def fold_row_zero(bank: SpeakerBank) -> tuple[Dnn, SpeakerBank]:
     if name not in QUOTIENTS:
         raise FoldError(f"amplitudes {name!r} cannot be divided by row 0's; train with {' or '.join(QUOTIENTS)}")
     model = fold(bank, "")
-    if not isinstance(model, Dnn):
-        raise FoldError(f"the bank belongs to a {type(model).__name__}, expected a Dnn")
+    if not isinstance(model, AcousticModel):
+        raise FoldError(f"the bank belongs to a {type(model).__name__}, expected an acoustic model")
     folded = SpeakerBank(model, bank.sites, bank.speakers, bank.amplitude)
     with torch.no_grad():
         for site, ours, theirs in zip(bank.sites, folded.tables, bank.tables, strict=True):

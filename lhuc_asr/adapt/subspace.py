@@ -20,11 +20,14 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers, put_back_diverged
+from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.descent import Descent, put_back_diverged
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
-from lhuc_asr.adapt.targets import SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 SUBSPACE_FILE = "subspace.safetensors"
 
@@ -44,12 +47,23 @@ class SubspaceConfig(PreparedConfig):
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"learning_rate", "prior_weight"})
 
+    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+
     kind: Literal["subspace"] = "subspace"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
     dimensions: int = Field(16, ge=1)
     learning_rate: float = Field(0.1, gt=0.0)
-    around: Literal["speakers", "row 0"] = "row 0"
+    around: Literal["speakers", "unadapted"] = "unadapted"
     prior_weight: float = Field(1.0, ge=0.0)
+
+    def make(self, folder: Path | None) -> Subspace:
+        """The method with these options."""
+        return Subspace(self, folder)
+
+    @property
+    def amplitude_layers(self) -> tuple[int, ...] | None:
+        """Hidden layers that get amplitudes; None for all."""
+        return self.lhuc.layers
 
 
 class Subspace:
@@ -64,7 +78,7 @@ class Subspace:
         self.config = config
         self._folder = folder
 
-    def prepare(self, model: Dnn, training: Mapping[str, SpeakerData], seed: int) -> None:
+    def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Find the bases over the training speakers and write them.
 
         Raises:
@@ -77,11 +91,11 @@ class Subspace:
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
         rows = bank.side_by_side()  # (S + 1, W)
         mean, bases = principal_components(rows[1:], self.config.dimensions)
-        if self.config.around == "row 0":
+        if self.config.around == "unadapted":
             mean = rows[0]
         write_prepared(path, bank, {"mean": mean, "bases": bases}, dimensions=self.config.dimensions)
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate the code of each speaker; the bank has the amplitudes that it stands for.
 
         A speaker without a frame that counts stays speaker-independent.
@@ -95,8 +109,8 @@ class Subspace:
             CheckpointError: The bases have not been prepared, or are damaged.
             ModelMismatchError: They belong to another network, or to other options.
         """
-        descent = Lhuc(self.config.lhuc)
-        bank = descent.new_bank(model, speakers)
+        descent = Descent(self.config.lhuc)
+        bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
         path = prepared_file(self._folder, SUBSPACE_FILE)
         prepared = read_prepared(path, bank, dimensions=self.config.dimensions)
         widths = [site.width for site in bank.sites]
@@ -124,11 +138,7 @@ class Subspace:
             bank.fill({name: r(name, everybody) for name in names})
         put_back_diverged(bank, list(speakers))
         bank.reset(name for name, frames in speakers.items() if not frames.targets.weight.any())
-        return LhucSpeakers(bank)
-
-    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
-        """Read the speakers that ``LhucSpeakers.save`` wrote."""
-        return Lhuc(self.config.lhuc).load(model, folder)
+        return Amplitudes(bank)
 
 
 def principal_components(rows: torch.Tensor, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,10 +1,13 @@
-"""What a speaker's frames are believed to be, and how far: the one type of every adaptation technique."""
+"""Adaptation targets: candidate pdfs of each frame, their posteriors, and the weight of the frame.
+
+One type for every adaptation method, from four makers: best path, confidences, lattices, reference transcripts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,23 +15,24 @@ from pydantic import Field, model_validator
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.decode.lattice import FramePosteriors
+from lhuc_asr.decode.lattice_search import LatticeSummary
 
 
 class TargetsConfig(StrictModel):
-    """What a pass takes each frame of its adaptation data for.
+    """The adaptation targets of a pass.
 
     Attributes:
-        kind: ``best_path`` of the search in an earlier pass; ``confidence``, the same with words weighted by how far
-            they are to be believed; ``lattice``, all that a frame may have been, by its posterior; or ``reference``,
-            the forced alignment of the reference transcripts: a bound on what targets can give, not a result.
-        source: The earlier pass; where left out the first pass of the same network.
-        silence_weight: Weight of frames of silence; speech has 1.
-        min_confidence: Below it, words (``confidence``) or frames (``lattice``) count for nothing.
-        power: That posteriors of a lattice are raised to; above 1 they are sharper.
-        lm_order: The earlier pass' search is made again with an n-gram of this order, for the targets alone: how much
-            they depend on the language model. None: its own.
-        corrupted: Of a reference, this share of the words is replaced by others of the lexicon, at random: how much
-            amplitudes depend on the targets' errors. A larger share corrupts the same words and more.
+        kind: ``best_path`` of the search in an earlier pass; ``confidence``, the same with each word weighted by its
+            confidence; ``lattice``, the posteriors of every pdf of a frame; or ``reference``, the forced alignment of
+            the reference transcripts: a bound on what targets can give, not a result.
+        source: The earlier pass; None for the first pass of the same network.
+        silence_weight: Weight of frames of silence; frames of speech have 1.
+        min_confidence: Words (``confidence``) or frames (``lattice``) below it have weight 0.
+        power: Exponent of a lattice's posteriors; above 1 they are sharper.
+        lm_order: Order of the n-gram model with which the earlier pass is searched again, for the targets alone: how
+            much they depend on the language model. None for the recipe's own.
+        corrupted: Fraction of a reference's words that are replaced by other words of the lexicon, chosen by the seed:
+            how much amplitudes depend on the targets' errors. A larger fraction corrupts the same words and more.
     """
 
     kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
@@ -39,16 +43,26 @@ class TargetsConfig(StrictModel):
     lm_order: int | None = Field(None, ge=1, le=4)
     corrupted: float | None = Field(None, gt=0.0, le=1.0)
 
+    @property
+    def unsupervised(self) -> bool:
+        """Whether the targets come from a search, and not from reference transcripts."""
+        return self.kind != "reference"
+
+    @property
+    def from_lattices(self) -> bool:
+        """Whether the targets are made from lattices."""
+        return self.kind in ("confidence", "lattice")
+
     @model_validator(mode="after")
     def _used(self) -> TargetsConfig:
-        if self.min_confidence and self.kind not in ("confidence", "lattice"):
-            raise ValueError(f"min_confidence: {self.kind} targets know no confidence")
+        if self.min_confidence and not self.from_lattices:
+            raise ValueError(f"min_confidence: {self.kind} targets have no confidences; leave it out")
         if self.power != 1.0 and self.kind != "lattice":
-            raise ValueError(f"power: {self.kind} targets have no posteriors")
-        if self.lm_order is not None and self.kind == "reference":
-            raise ValueError("lm_order: no search makes reference targets")
-        if self.corrupted is not None and self.kind != "reference":
-            raise ValueError(f"corrupted: {self.kind} targets have errors of their own; only a reference takes others")
+            raise ValueError(f"power: {self.kind} targets have no posteriors; leave it out")
+        if self.lm_order is not None and not self.unsupervised:
+            raise ValueError("lm_order: reference targets do not come from a search; leave it out")
+        if self.corrupted is not None and self.unsupervised:
+            raise ValueError(f"corrupted: {self.kind} targets have errors of their own; it needs kind reference")
         return self
 
 
@@ -92,6 +106,68 @@ class FrameTargets:
     def first(self, frames: int) -> FrameTargets:
         """The targets of the first frames."""
         return FrameTargets(self.pdf[:frames], self.posterior[:frames], self.weight[:frames])
+
+
+class FirstPass(Protocol):
+    """What a first pass, or any earlier one, says about the utterances that are adapted on.
+
+    Nothing is computed before it is asked for.
+    """
+
+    def best_paths(self) -> Mapping[str, np.ndarray]:
+        """The pdf of each frame of each utterance on the best path, shapes (T,), int32."""
+        ...
+
+    def lattices(self) -> Iterable[LatticeSummary]:
+        """Confidences and posteriors of each utterance."""
+        ...
+
+    def references(self) -> Mapping[str, np.ndarray]:
+        """The pdf of each frame along the reference transcripts, shapes (T,); utterances without one are left out."""
+        ...
+
+
+def make_targets(first_pass: FirstPass, config: TargetsConfig, silence_pdfs: np.ndarray) -> dict[str, FrameTargets]:
+    """The targets of each utterance, as the configuration says.
+
+    Args:
+        first_pass: What is known about the utterances.
+        config: Kind of targets, and their weights.
+        silence_pdfs: Pdfs of silence.
+    """
+    silence_weight = config.silence_weight
+    match config.kind:
+        case "best_path":
+            return alignment_targets(first_pass.best_paths(), silence_pdfs, silence_weight)
+        case "reference":
+            return alignment_targets(first_pass.references(), silence_pdfs, silence_weight)
+        case "lattice":
+            return {
+                summary.hypothesis.utterance: targets_from_lattice(
+                    summary.frames, silence_pdfs, silence_weight, config.power, config.min_confidence
+                )
+                for summary in first_pass.lattices()
+            }
+        case "confidence":
+            hypotheses = (summary.hypothesis for summary in first_pass.lattices())
+            return {
+                best.utterance: targets_from_confidence(
+                    best.pdfs,
+                    best.frame_confidences(),
+                    silence_pdfs,
+                    silence_weight,
+                    config.min_confidence,
+                    weighted=True,
+                )
+                for best in hypotheses
+            }
+
+
+def alignment_targets(
+    paths: Mapping[str, np.ndarray], silence_pdfs: np.ndarray, silence_weight: float
+) -> dict[str, FrameTargets]:
+    """Targets of utterances from the pdfs of their frames, shapes (T,); see ``targets_from_alignment``."""
+    return {utterance: targets_from_alignment(pdfs, silence_pdfs, silence_weight) for utterance, pdfs in paths.items()}
 
 
 def no_targets(frames: int) -> FrameTargets:
@@ -188,34 +264,3 @@ def joined(parts: Sequence[FrameTargets]) -> FrameTargets:
         np.concatenate([filled(part.posterior) for part in parts]),
         np.concatenate([part.weight for part in parts]),
     )
-
-
-@dataclass(frozen=True)
-class SpeakerData:
-    """All of one speaker's adaptation data.
-
-    Attributes:
-        features: Normalised features of the utterances, one after the other, shape (T, D), float32.
-        lengths: Frames of each utterance; context is not taken across their borders.
-        targets: Of all frames, shape (T,).
-    """
-
-    features: np.ndarray
-    lengths: tuple[int, ...]
-    targets: FrameTargets
-
-    def __post_init__(self) -> None:
-        frames = len(self.features)
-        if sum(self.lengths) != frames or len(self.targets.pdf) != frames:
-            raise AlignmentError(
-                f"{frames} frames, {sum(self.lengths)} in the utterances' lengths, {len(self.targets.pdf)} targets"
-            )
-
-    @classmethod
-    def of(cls, utterances: Sequence[tuple[np.ndarray, FrameTargets]]) -> SpeakerData:
-        """From the features (T, D) and targets (T,) of each utterance."""
-        return cls(
-            np.concatenate([features for features, _ in utterances]),
-            tuple(len(features) for features, _ in utterances),
-            joined([targets for _, targets in utterances]),
-        )

@@ -1,141 +1,114 @@
-"""The two-pass loop: first pass, targets, adaptation, second pass (Swietojanski et al. 2016, sec. III).
+"""The two-pass loop (Swietojanski et al. 2016, sec. III; its steps are those of Kaldi's steps/decode_fmllr.sh).
 
-1. decode with the speaker-independent network              -> words, pdf of each frame
-2. the first pass' pdfs are the targets, silence weighted down
-3. estimate each speaker's amplitudes, the network frozen
-4. decode again, each speaker with his amplitudes
+    1. first pass     decode with the unadapted network             -> words, pdf of each frame
+    2. targets        what the first pass says of each frame, silence weighted down
+    3. adaptation     estimate each speaker's parameters, the network frozen
+    4. second pass    decode again, each speaker with their parameters
+
+Recipes and the recognizer both go through here. A recipe's first pass may be any earlier pass, by another network too:
+``FirstPass`` is what is asked of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
-from lhuc_asr.adapt.targets import (
-    FrameTargets,
-    SpeakerData,
-    TargetsConfig,
-    no_targets,
-    targets_from_alignment,
-    targets_from_confidence,
-    targets_from_lattice,
-)
-from lhuc_asr.base.runlog import progress
-from lhuc_asr.decode.hypothesis import Hypothesis
-from lhuc_asr.decode.lattice_search import LatticeSummary
-from lhuc_asr.decode.pool import SearchPool
-from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
+from lhuc_asr.adapt.targets import FirstPass, FrameTargets, TargetsConfig, make_targets, no_targets
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
+
+# An utterance's id and its log-likelihoods (T, K).
+Scores = tuple[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class TwoPass:
-    """What both passes over a split share.
+    """The models and the utterances of both passes.
 
     Attributes:
-        model: The speaker-independent network; it is never changed.
-        store: Features of the split.
-        silence_pdfs: Pdfs that are weighted down in adaptation.
+        model: The network that is adapted; it is never changed.
+        features: Features of the utterances.
+        silence_pdfs: Pdfs of silence.
+        recordings: The utterances' recordings, by their ids, for methods that need more than features.
+        alignment_model: The model that aligned the training data, for methods that need it.
+
+    Raises:
+        AlignmentError: The features are not those that the network takes.
     """
 
-    model: Dnn
-    store: FeatureTable
+    model: AcousticModel
+    features: FeatureTable
     silence_pdfs: np.ndarray
+    recordings: Mapping[str, Utterance] = field(default_factory=dict)
+    alignment_model: AlignmentModel | None = None
 
-    def decode(
-        self,
-        pool: SearchPool,
-        search: SearchConfig,
-        speakers: AdaptedSpeakers | None = None,
-        shares: Sequence[AdaptationSet] = (),
-        title: str = "search",
-    ) -> list[Hypothesis]:
-        """Decode with the speaker-independent network, or each utterance with what was learned about its speaker."""
-        found = pool.search_all(self.likelihoods(speakers, shares), search)
-        return list(progress(found, title, len(self.store.utterances)))
+    def __post_init__(self) -> None:
+        if self.features.dimension != self.model.feature_dimension:
+            raise AlignmentError(
+                f"{self.features.title}: {self.features.dimension} features a frame, but the network takes "
+                f"{self.model.feature_dimension}; compute them with the options that it was trained with"
+            )
 
-    def alignment_targets(self, pdfs: Mapping[str, np.ndarray], silence_weight: float) -> dict[str, FrameTargets]:
-        """One pdf a frame (T,), of a best path or of the reference."""
-        return {
-            utterance: targets_from_alignment(found, self.silence_pdfs, silence_weight)
-            for utterance, found in pdfs.items()
-        }
+    # 1. First pass.
 
-    def lattice_targets(self, summaries: Iterable[LatticeSummary], options: TargetsConfig) -> dict[str, FrameTargets]:
-        """What lattices make of each frame: all that it may have been, or a best path with confidences."""
-        targets = {}
-        for summary in summaries:
-            best = summary.hypothesis
-            if options.kind == "lattice":
-                targets[best.utterance] = targets_from_lattice(
-                    summary.frames, self.silence_pdfs, options.silence_weight, options.power, options.min_confidence
-                )
-            else:
-                targets[best.utterance] = targets_from_confidence(
-                    best.pdfs,
-                    best.frame_confidences(),
-                    self.silence_pdfs,
-                    options.silence_weight,
-                    options.min_confidence,
-                    weighted=True,
-                )
-        return targets
+    def first_pass(self) -> Iterator[Scores]:
+        """The unadapted network's scores of all utterances, in their order."""
+        for utterance in self.features.utterances:
+            yield utterance.id, score_utterance(self.model, self.features[utterance.id])
+
+    # 2. Targets, and 3. adaptation.
 
     def adapt(
-        self, method: AdaptationMethod, targets: Mapping[str, FrameTargets], shares: Sequence[AdaptationSet], seed: int
+        self,
+        method: AdaptationMethod,
+        first_pass: FirstPass,
+        targets: TargetsConfig,
+        sets: Sequence[AdaptationSet],
+        seed: int,
     ) -> AdaptedSpeakers:
-        """Estimate what belongs to every share, all together.
+        """Estimate the parameters of every adaptation set, all together.
 
         Args:
-            method: How.
-            targets: Of the frames of each utterance. Utterances that are not among them teach nothing.
-            shares: Which utterances are whose.
-            seed: Of the order of frames.
+            method: The adaptation method.
+            first_pass: What an earlier pass says about the utterances.
+            targets: Kind of targets that are made of it.
+            sets: Which utterances each set of parameters is estimated on.
+            seed: Seed of the method.
         """
-        frames = {share.name: speaker_frames(self.store, targets, share.estimated_on) for share in shares}
-        return method.estimate(self.model, frames, seed)
+        targets_of = make_targets(first_pass, targets, self.silence_pdfs)
+        data = {each.name: self.speaker_data(targets_of, each.estimated_on) for each in sets}
+        return method.estimate(self.model, data, seed)
 
-    def likelihoods(
-        self, speakers: AdaptedSpeakers | None = None, shares: Sequence[AdaptationSet] = ()
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """Each utterance and its log-likelihoods (T, K): of the network as it is, or adapted, share after share."""
-        if speakers is None:
-            yield from ((u.id, score_utterance(self.model, self.store[u.id])) for u in self.store.utterances)
-            return
-        for share in shares:
-            with speakers.applied(self.model, share.name):
-                scores = [(u.id, score_utterance(self.model, self.store[u.id])) for u in share.used_for]
-            yield from scores
+    # 4. Second pass.
 
+    def second_pass(self, speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet]) -> Iterator[Scores]:
+        """The adapted network's scores of all utterances, set after set, each with its set's parameters."""
+        for each in sets:
+            for utterance in each.used_for:
+                yield utterance.id, speakers.log_likelihoods(each.name, [self.features[utterance.id]])
 
-def speaker_frames(
-    store: FeatureTable, targets: Mapping[str, FrameTargets], utterances: Sequence[tuple[StoredUtterance, int]]
-) -> SpeakerData:
-    """The data of one speaker.
+    def speaker_data(
+        self, targets: Mapping[str, FrameTargets], utterances: Sequence[tuple[StoredUtterance, int]]
+    ) -> SpeakerData:
+        """One speaker's adaptation data.
 
-    Args:
-        store: Features.
-        targets: Of the frames of each utterance; those of an utterance without targets count for nothing.
-        utterances: The speaker's, each with the number of its first frames that are used.
-    """
-    parts = [(np.zeros((0, store.dimension), np.float32), no_targets(0))]  # a speaker may have no data at all
-    for utterance, frames in utterances:
-        found = targets.get(utterance.id) or no_targets(utterance.frames)
-        parts.append((store[utterance.id][:frames], found.first(frames)))
-    return SpeakerData.of(parts)
-
-
-def transcripts_of(hypotheses: Sequence[Hypothesis]) -> dict[str, str]:
-    """The words of each utterance, as one string."""
-    return {hypothesis.utterance: hypothesis.text for hypothesis in hypotheses}
-
-
-def targets_of(hypotheses: Sequence[Hypothesis]) -> dict[str, np.ndarray]:
-    """The pdf of each frame of each utterance."""
-    return {hypothesis.utterance: hypothesis.pdfs for hypothesis in hypotheses}
+        Args:
+            targets: Targets of each utterance's frames; an utterance without any counts for nothing.
+            utterances: The speaker's utterances, each with the number of its first frames that are used.
+        """
+        parts = [
+            (self.features[u.id][:frames], targets.get(u.id, no_targets(u.frames)).first(frames))
+            for u, frames in utterances
+        ]
+        nothing = [(np.zeros((0, self.features.dimension), np.float32), no_targets(0))]
+        recordings = [self.recordings[u.id] for u, _ in utterances] if self.recordings else []
+        return SpeakerData.of(parts or nothing, recordings, self.alignment_model)

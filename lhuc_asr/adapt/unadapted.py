@@ -1,46 +1,47 @@
-"""No adaptation, as a technique: every speaker has neutral amplitudes.
+"""No adaptation, as a method: every speaker has neutral amplitudes.
 
-A pass with it is the network itself under another pass' scale and penalty: what gains are to be measured against where
-the choice of these must not count.
+A pass with it is the unadapted network with another pass's scale and penalty: what gains are measured against where the
+choice of these must not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
-from lhuc_asr.adapt.targets import SpeakerData
-from lhuc_asr.base.config import StrictModel
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
-class UnadaptedConfig(StrictModel):
-    """Nothing to be set.
+class UnadaptedConfig(MethodConfig):
+    """No options.
 
     Attributes:
-        kind: Of technique.
+        kind: Name of the method.
     """
+
+    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
 
     kind: Literal["none"] = "none"
 
+    def make(self, folder: Path | None) -> Unadapted:
+        """The method with these options."""
+        return Unadapted(self)
+
 
 class Unadapted:
-    """Neutral amplitudes for everybody."""
+    """Neutral amplitudes for everybody.
+
+    Args:
+        config: No options.
+    """
 
     def __init__(self, config: UnadaptedConfig) -> None:
         self.config = config
 
-    def estimate(self, model: Dnn, speakers: Mapping[str, SpeakerData], seed: int) -> LhucSpeakers:
-        """Neutral amplitudes after every hidden layer; neither frames nor seed matter."""
-        return LhucSpeakers(Lhuc(LhucConfig()).new_bank(model, speakers))
-
-    def load(self, model: Dnn, folder: Path) -> LhucSpeakers:
-        """Read what was saved.
-
-        Raises:
-            CheckpointError: There is no speaker's file, or one is damaged.
-            ModelMismatchError: A speaker belongs to another model.
-        """
-        return Lhuc(LhucConfig()).load(model, folder)
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
+        """Neutral amplitudes after every hidden layer; neither the data nor the seed matters."""
+        return Amplitudes(new_bank(model, speakers))

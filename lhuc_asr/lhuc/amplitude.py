@@ -26,11 +26,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lhuc_asr.base.errors import ConfigError
+
+# Names of the paper's amplitude functions, for configurations.
+AmplitudeName = Literal["exp", "2sigmoid", "identity", "relu"]
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,29 @@ def attach(
         torch.Size([3, 3])
         >>> bank.detach()
     """
+    found = find_sites(model, sites, example=example, dim=dim, batch_dim=batch_dim)
+    bank = SpeakerBank(model, found, speakers, amplitude)
+    bank.attach()
+    return bank
+
+
+def find_sites(
+    model: nn.Module,
+    sites: Pattern | Sequence[Pattern],
+    *,
+    example: Tensor | tuple[object, ...] | None = None,
+    dim: int | None = None,
+    batch_dim: int | None = None,
+) -> list[Site]:
+    """The sites that patterns match, with their widths and axes; the model is not touched.
+
+    Args:
+        model: Any torch module.
+        sites, example, dim, batch_dim: As in ``attach``.
+
+    Raises:
+        SiteError: As in ``attach``.
+    """
     patterns = [sites] if isinstance(sites, str | type) else list(sites)
     names = match_sites(model, patterns)
     sources = {name: _source(model, name) for name in names}
@@ -88,9 +111,7 @@ def attach(
             )
         time_first = isinstance(source, nn.RNNBase) and not source.batch_first
         found.append(Site(name, width, axis, batch_dim if batch_dim is not None else int(time_first)))
-    bank = SpeakerBank(model, found, speakers, amplitude)
-    bank.attach()
-    return bank
+    return found
 
 
 def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:

@@ -58,6 +58,22 @@ def read_described(path: Path | str, article: str, what: str, form: str) -> tupl
     return description, tensors
 
 
+def format_of(path: Path | str) -> str | None:
+    """The format that a safetensors file's description names; None where it names none.
+
+    Raises:
+        CheckpointError: There is no such file, or it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get("description", "{}"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such speaker's file") from error
+    except (SafetensorError, OSError, MemoryError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
+    return description.get("format") if isinstance(description, dict) else None
+
+
 @dataclass(frozen=True)
 class SpeakerState:
     """What was learned of one speaker.

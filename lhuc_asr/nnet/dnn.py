@@ -1,12 +1,12 @@
 """A feed-forward network from spliced features to pdf posteriors (Swietojanski et al. 2016, sec. V).
 
-Hidden layers are affine map, non-linearity, dropout; the output is a softmax over pdfs. For decoding,
-posteriors over priors are likelihoods up to a constant: log p(x | k) = log p(k | x) - log p(k) + const
-(Bourlard and Morgan 1994).
+Hidden layers are affine map, non-linearity, dropout; the output is a softmax over pdfs. Amplitudes attach after the
+non-linearity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -15,7 +15,10 @@ from pydantic import Field
 from torch import nn
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import SiteError
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.dropout import Dropout
+from lhuc_asr.nnet.scaled_dnn import ScaledDnn
 
 
 class DnnConfig(StrictModel):
@@ -51,25 +54,24 @@ class HiddenLayer(nn.Module):
         return hidden
 
 
-class Dnn(nn.Module):
+class Dnn(AcousticModel):
     """The acoustic model.
 
     Args:
         config: Its shape.
-        feature_dimension: Features a frame, D.
+        feature_dimension: Number of features in a frame, D.
         pdf_count: Number of pdfs, K.
 
     Attributes:
-        log_prior: Log prior of each pdf, shape (K,); a buffer, set by training.
+        config: Its shape.
     """
-
-    log_prior: torch.Tensor
 
     def __init__(self, config: DnnConfig, feature_dimension: int, pdf_count: int) -> None:
         super().__init__()
         self.config = config
         self.feature_dimension = feature_dimension
         self.pdf_count = pdf_count
+        self.context = config.context
         inputs = (2 * config.context + 1) * feature_dimension
         widths = [inputs] + [config.hidden_units] * config.hidden_layers
         self.hidden = nn.ModuleList(
@@ -114,13 +116,16 @@ class Dnn(nn.Module):
         logits: torch.Tensor = self.output(hidden)
         return logits
 
-    def log_likelihoods(self, spliced: torch.Tensor) -> torch.Tensor:
-        """Log p(x | pdf) up to a constant a frame.
+    def hidden_layers(self) -> Mapping[str, nn.Module]:
+        """The hidden layers from the bottom, by the names of their sites: ``hidden.<layer>.activation``."""
+        return {f"hidden.{number}.activation": layer for number, layer in enumerate(self.hidden)}
 
-        Args:
-            spliced: Shape (B, (2c + 1) D).
-
-        Returns:
-            Shape (B, K), float32.
-        """
-        return torch.log_softmax(self(spliced).float(), dim=1) - self.log_prior
+    def scaled(self, sites: Sequence[str], precision: torch.dtype | None = None) -> ScaledDnn:
+        """The network with scaled sites; see ``AcousticModel.scaled``."""
+        names = self.sites()
+        unknown = [site for site in sites if site not in names]
+        if unknown or not sites:
+            raise SiteError(f"no site {', '.join(unknown) or 'was named'}; the network has {', '.join(names)}")
+        hidden = [layer for layer in self.hidden if isinstance(layer, HiddenLayer)]
+        affine = [(part.weight, part.bias) for part in (*(layer.linear for layer in hidden), self.output)]
+        return ScaledDnn(affine, hidden[0].activation, [names.index(site) for site in sites], precision)

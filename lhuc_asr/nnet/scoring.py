@@ -9,21 +9,21 @@ import torch
 
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable, StoredUtterance, blocks_of
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork, over_priors
 
 # Number of frames that go through the network before their scores are handed on.
 SCORING_FRAMES = 20_000
 
 
 def score_blocks(
-    model: Dnn, store: FeatureTable, utterances: Sequence[StoredUtterance]
+    model: AcousticModel, store: FeatureTable, utterances: Sequence[StoredUtterance]
 ) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
     """Log-likelihoods of utterances, in blocks: the utterances, and their frames' scores (N, K)."""
     for block in blocks_of(utterances, SCORING_FRAMES):
         yield block, np.concatenate([score_utterance(model, store[utterance.id]) for utterance in block])
 
 
-def score_utterance(model: Dnn, features: np.ndarray) -> np.ndarray:
+def score_utterance(model: AcousticModel, features: np.ndarray) -> np.ndarray:
     """Log p(x | pdf) up to a constant a frame.
 
     Args:
@@ -35,5 +35,24 @@ def score_utterance(model: Dnn, features: np.ndarray) -> np.ndarray:
     """
     device = model.log_prior.device
     with torch.no_grad():
-        spliced = splice(torch.from_numpy(np.array(features)), model.config.context).to(device)
+        spliced = splice(torch.from_numpy(np.array(features)), model.context).to(device)
         return model.log_likelihoods(spliced).cpu().numpy()
+
+
+def score_scaled(
+    model: AcousticModel, network: ScaledNetwork, scales: Sequence[torch.Tensor], features: np.ndarray
+) -> np.ndarray:
+    """``score_utterance`` by a network with scaled sites.
+
+    Args:
+        model: The network whose priors and context count.
+        network: The same with scaled sites: ``model.scaled(...)``.
+        scales: The scale of each site, shapes (1, H).
+        features: Shape (T, D).
+
+    Returns:
+        Shape (T, K), float32.
+    """
+    with torch.no_grad():
+        spliced = splice(torch.from_numpy(np.array(features)), model.context).to(network.device)
+        return over_priors(network.logits(network.psi(spliced), scales), model.log_prior).cpu().numpy()

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -18,16 +18,18 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.companion import ALONE, Companion
-from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.dropout import Dropout
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.losses import cross_entropy
 from lhuc_asr.nnet.schedule import Newbob, NewbobConfig
 
 logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=AcousticModel)
 
 EVALUATION_BATCH = 4096
 
@@ -63,7 +65,7 @@ class Evaluation:
 
 
 def train(
-    model: Dnn,
+    model: ModelT,
     training: FrameSource,
     heldout: FrameSource,
     config: TrainerConfig,
@@ -72,7 +74,7 @@ def train(
     device: torch.device,
     on_epoch: Callable[[dict[str, Any]], None],
     companion: Companion = ALONE,
-) -> Dnn:
+) -> ModelT:
     """Train to the end of the schedule, going on from ``state_path`` where it exists.
 
     Args:
@@ -137,7 +139,7 @@ def train(
     return model.eval()
 
 
-def evaluate(model: Dnn, source: FrameSource, device: torch.device) -> Evaluation:
+def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) -> Evaluation:
     """Loss and frame accuracy of a model.
 
     Raises:
@@ -156,7 +158,7 @@ def evaluate(model: Dnn, source: FrameSource, device: torch.device) -> Evaluatio
 
 
 def _epoch(
-    model: Dnn,
+    model: AcousticModel,
     optimizer: torch.optim.SGD,
     source: FrameSource,
     config: TrainerConfig,
@@ -206,7 +208,7 @@ def _check_frames(frames: int, source: FrameSource, purpose: str) -> None:
         )
 
 
-def _save(path: Path, model: Dnn, optimizer: torch.optim.SGD, newbob: Newbob, companion: Companion) -> None:
+def _save(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, newbob: Newbob, companion: Companion) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         buffer = optimizer.state[parameter].get("momentum_buffer")
@@ -216,7 +218,7 @@ def _save(path: Path, model: Dnn, optimizer: torch.optim.SGD, newbob: Newbob, co
     save_tensors(path, tensors, {"newbob": asdict(newbob)})
 
 
-def _restore(path: Path, model: Dnn, optimizer: torch.optim.SGD, companion: Companion) -> Newbob:
+def _restore(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, companion: Companion) -> Newbob:
     tensors, description = load_tensors(path)
     try:
         model.load_state_dict(_named(tensors, "model."))

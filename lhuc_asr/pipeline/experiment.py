@@ -1,23 +1,139 @@
-"""An experiment's folder: its lock, its record, and where everything in it lies."""
+"""An experiment as its stages and its readers see it: what is in its folder, opened by name.
+
+It does not hold the configuration. The work of a stage is given an experiment and the options that its key is made of,
+so that an option that is missing in the key cannot be read.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from lhuc_asr.adapt.speaker_data import AlignmentModel
+from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.hmm import topology
+from lhuc_asr.hmm.alignment import Alignment
+from lhuc_asr.hmm.topology import ContextDependency
+from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
+from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.config import ExperimentConfig
 
 logger = logging.getLogger(__name__)
 
-# ``hmm/<name>`` of the Gaussians' alignment.
+# The splits of the training speakers: those that networks are trained on, and those that are held out for tuning.
+TRAIN, HELDOUT = "train", "heldout"
+# ``hmm/<name>`` of the first aligner, which starts from nothing.
 MONOPHONES = "mono"
+# In ``lang/``: the language model that has not seen the held-out speakers' transcripts, and its graph.
+TUNING_FOLDER = "tuning"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The folder of an experiment or of one fold, and how its work is spread.
+
+    Attributes:
+        folder: Where everything lies.
+        tests: Names of the test sets.
+        alignment: ``hmm/<alignment>`` of the last aligner: the networks of the passes are trained on it, and the
+            graphs have its topology.
+        alignment_features: Kind of features of the Gaussian mixtures.
+        separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
+        processes: Number of processes for features and search, and of threads for alignment.
+        device: Where networks run: ``cpu``, ``cuda``.
+    """
+
+    folder: ExperimentFolder
+    tests: tuple[str, ...]
+    alignment: str
+    alignment_features: FeatureConfig
+    separate_tuning_lm: bool
+    processes: int
+    device: str
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, folder: ExperimentFolder) -> Experiment:
+        """The experiment of a recipe in a folder."""
+        return cls(
+            folder=folder,
+            tests=config.corpus.test_sets,
+            alignment=last_alignment(config),
+            alignment_features=config.alignment_features,
+            separate_tuning_lm=not config.lm.text,
+            processes=config.workers,
+            device=config.device,
+        )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of all splits."""
+        return (TRAIN, HELDOUT, *self.tests)
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The words that can be recognised."""
+        return read_lexicon_folder(self.folder.lang)
+
+    @cached_property
+    def topology(self) -> ContextDependency:
+        """The states of the phones, of the last aligner."""
+        return self.topology_of(self.alignment)
+
+    def topology_of(self, alignment: str) -> ContextDependency:
+        """The states of the phones that an aligner left."""
+        return topology.load(self.folder.topology(alignment))
+
+    @property
+    def alignment_model(self) -> AlignmentModel:
+        """The Gaussian mixtures that aligned first."""
+        return AlignmentModel(self.folder.gmm(MONOPHONES), self.topology.pdf_count, self.alignment_features)
+
+    def utterances(self, split: str) -> list[Utterance]:
+        """The utterances of a split."""
+        return read_manifest(self.folder.manifest(split))
+
+    def features(self, split: str) -> FeatureStore:
+        """The networks' features of a split."""
+        return FeatureStore(self.folder.features(split))
+
+    def aligned(self, alignment: str, split: str) -> Alignment:
+        """What an aligner made of a split."""
+        return Alignment(self.folder.alignment(alignment, split), self.features(split))
+
+    def network(self, name: str) -> Dnn:
+        """A trained network, in evaluation mode, on the experiment's device."""
+        return load_model(self.folder.network(name)).to(self.device)
+
+    def graph(self, split: str, lm_order: int | None = None) -> Path:
+        """The folder of the decoding graph for a split.
+
+        Args:
+            split: The held-out speakers may have one of their own.
+            lm_order: Order of the language model; None for the recipe's own.
+        """
+        folder = self.lang(lm_order)
+        return self.tuning_lang(lm_order) if split == HELDOUT else folder
+
+    def lang(self, lm_order: int | None = None) -> Path:
+        """The folder of a language model and its graph; that of the recipe's order has the lexicon too."""
+        return self.folder.lang if lm_order is None else self.folder.lang / f"order{lm_order}"
+
+    def tuning_lang(self, lm_order: int | None = None) -> Path:
+        """The folder of the language model, and its graph, that scales are tuned with."""
+        return self.lang(lm_order) / TUNING_FOLDER if self.separate_tuning_lm else self.lang(lm_order)
 
 
 def realigned(number: int) -> str:
@@ -26,13 +142,13 @@ def realigned(number: int) -> str:
 
 
 def last_alignment(config: ExperimentConfig) -> str:
-    """``hmm/<name>`` of the alignment that the networks of the passes are trained on; the graph has its topology."""
+    """``hmm/<name>`` of the last aligner."""
     return realigned(config.realignments) if config.realignments else MONOPHONES
 
 
-def at_corpus_rate(config: ExperimentConfig, layout: ExperimentFolder) -> ExperimentConfig:
+def at_corpus_rate(config: ExperimentConfig, folder: ExperimentFolder) -> ExperimentConfig:
     """The configuration with features at the recordings' sample rate, where that is lower."""
-    rate = int(read_json(layout.sample_rate))
+    rate = int(read_json(folder.sample_rate))
     if rate >= config.features.sample_rate:
         return config
     logger.info("recordings at %d Hz: features at that rate", rate)
@@ -44,27 +160,34 @@ def at_corpus_rate(config: ExperimentConfig, layout: ExperimentFolder) -> Experi
     )
 
 
-def read_experiment(folder: Path) -> tuple[ExperimentConfig, ExperimentFolder]:
-    """The configuration and the folder of a finished experiment, or of one fold of a cross-validation.
+def read_experiment(path: Path) -> tuple[ExperimentConfig, Experiment]:
+    """A finished experiment, or one fold of a cross-validation, and its configuration.
 
     Raises:
-        ExperimentError: It is no experiment's folder, a cross-validation's that has one for each fold, or unfinished.
+        ExperimentError: It is not an experiment's folder, is a cross-validation's that has one for each fold, or is
+            unfinished.
         ConfigError: It was made by another version, with settings that this one does not know.
     """
-    layout = ExperimentFolder(folder)
-    found = [path for path in (folder / CONFIG_FILE, folder.parent / CONFIG_FILE) if path.is_file()]
-    if not found or (found[0].parent != folder and not layout.manifest("train").is_file()):
+    folder = ExperimentFolder(path)
+    configs = [file for file in (path / CONFIG_FILE, path.parent / CONFIG_FILE) if file.is_file()]
+    if not configs or (configs[0].parent != path and not folder.manifest(TRAIN).is_file()):
+        raise ExperimentError(f"{path}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4")
+    config = load_config(ExperimentConfig, configs[0])
+    if config.folds > 1 and configs[0].parent == path:
         raise ExperimentError(
-            f"{folder}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4"
+            f"{path}: a cross-validation has a network for each fold; give one of them, such as {path / 'fold1'}"
         )
-    config = load_config(ExperimentConfig, found[0])
-    if config.folds > 1 and found[0].parent == folder:
-        raise ExperimentError(
-            f"{folder}: a cross-validation has a network for each fold; give one of them, such as {folder / 'fold1'}"
-        )
-    if not layout.sample_rate.is_file():
-        raise ExperimentError(f"{folder}: the experiment is not finished; lhuc-asr run goes on with it")
-    return at_corpus_rate(config, layout), layout
+    if not folder.sample_rate.is_file():
+        raise ExperimentError(f"{path}: the experiment is not finished; lhuc-asr run goes on with it")
+    config = at_corpus_rate(config, folder)
+    return config, Experiment.of(config, folder)
+
+
+def fold_folders(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[ExperimentFolder]:
+    """The folders of a cross-validation's folds; the experiment's own where there is only one."""
+    if config.folds == 1:
+        return [folder]
+    return [ExperimentFolder(folder.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
 
 
 @contextmanager

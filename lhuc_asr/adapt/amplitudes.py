@@ -1,0 +1,155 @@
+"""Speakers as amplitudes of hidden units: what every LHUC method estimates, and the network adapted with them.
+
+h_j^{l,s} = xi(r_j^{l,s}) psi_j(w_j^T x + b_j)          (equation 3 of Swietojanski et al. 2016)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
+from lhuc_asr.lhuc.attach import find_sites
+from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.speaker import FORMAT, SpeakerState, model_hash
+from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
+from lhuc_asr.nnet.scoring import score_scaled
+
+
+@dataclass(frozen=True)
+class Amplitudes:
+    """The amplitudes of some speakers; an ``AdaptedSpeakers``.
+
+    Attributes:
+        bank: A detached bank of an acoustic model.
+    """
+
+    bank: SpeakerBank
+
+    format: ClassVar[str] = FORMAT
+
+    @property
+    def model(self) -> AcousticModel:
+        """The network that the amplitudes belong to."""
+        model = self.bank.model
+        if not isinstance(model, AcousticModel):
+            raise ModelMismatchError(f"the amplitudes belong to a {type(model).__name__}, expected an acoustic model")
+        return model
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the speakers, row 0 left out."""
+        return self.bank.speakers
+
+    @cached_property
+    def _network(self) -> ScaledNetwork:
+        return self.model.scaled([site.name for site in self.bank.sites])
+
+    def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
+        """Log p(x | pdf) of utterances, each with the amplitudes of its speaker; see ``AdaptedSpeakers``.
+
+        Raises:
+            SpeakerError: A speaker is unknown, or their row is not finite.
+        """
+        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        scores = [np.zeros((0, self.model.pdf_count), np.float32)]
+        scales: dict[str, list[torch.Tensor]] = {}
+        for name, features in zip(names, utterances, strict=True):
+            if name not in scales:
+                # A row at a time: the last bit of xi may depend on how many are computed at once.
+                scales[name] = self._scales(name)
+            scores.append(score_scaled(self.model, self._network, scales[name], features))
+        return np.concatenate(scores)
+
+    @contextmanager
+    def applied(self, speaker: str) -> Iterator[AcousticModel]:
+        """A context in which the network itself has the amplitudes of ``speaker``, to look at its hidden units.
+
+        It hooks the network: only one thread may use it, and nothing that decodes does.
+        """
+        self.bank.attach()
+        try:
+            with self.bank.speaker(speaker):
+                yield self.model
+        finally:
+            self.bank.detach()
+
+    def pooled(self, without: Collection[str]) -> Amplitudes:
+        """The mean r of the other speakers, for those in ``without``; see ``AdaptedSpeakers``.
+
+        Raises:
+            SpeakerError: A speaker is unknown, or no other is left.
+        """
+        left_out = set(self.bank.rows_of(without).tolist())
+        others = [row for row in range(1, len(self.speakers) + 1) if row not in left_out]
+        if not others:
+            raise SpeakerError(f"no speaker is left without {', '.join(without)}; the control needs others")
+        control = SpeakerBank(self.model, self.bank.sites, without, self.bank.amplitude)
+        with torch.no_grad():
+            rows = torch.tensor(others, device=self.bank.tables[0].device)
+            for ours, theirs in zip(control.tables, self.bank.tables, strict=True):
+                ours[0] = theirs[0]
+                ours[1:] = theirs[rows].mean(0)
+                ours.edition += 1
+        return Amplitudes(control)
+
+    def save(self, folder: Path) -> None:
+        """Write ``<speaker>.safetensors`` for each speaker, and row 0."""
+        self.bank.save(folder)
+
+    def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
+        """Write one speaker's file, with tensors that travel in it."""
+        replace(self.bank.state(speaker), extras=dict(extras)).save(path)
+
+    @classmethod
+    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> Amplitudes:
+        """Read speakers' files; see ``AdaptedSpeakers``.
+
+        Raises:
+            CheckpointError: A file is missing or damaged, or has a site that no hidden layer of the network is.
+            ModelMismatchError: A speaker belongs to another network, or not to the bank of the others.
+        """
+        states = {path: SpeakerState.load(path) for path in paths}
+        first_path, first = next(iter(states.items()))
+        network = model_hash(model)
+        # The network first: the sites of another may not be here.
+        first.check_fits(first.sites, first.amplitude, network, first_path)
+        try:
+            sites = find_sites(model, [site.name for site in first.sites])
+            bank = SpeakerBank(model, sites, xi=first.amplitude)
+        except (ConfigError, SiteError) as error:
+            raise CheckpointError(f"{first_path}: not a speaker of this network ({error})") from error
+        for path, state in states.items():
+            state.check_fits(bank.sites, bank.amplitude.name, network, path)
+        bank.put(*states.values())
+        return cls(bank)
+
+    def _scales(self, speaker: str) -> list[torch.Tensor]:
+        """The speaker's amplitudes at each site, shapes (1, H)."""
+        rows = self.bank.rows_of([speaker])
+        self.bank.check_finite(rows)
+        return [self.bank.xi(site.name, rows).detach() for site in self.bank.sites]
+
+
+def new_bank(
+    model: AcousticModel, speakers: Iterable[str], amplitude: str = "exp", layers: Sequence[int] | None = None
+) -> SpeakerBank:
+    """A neutral, detached bank.
+
+    Args:
+        model: The network.
+        speakers: Names of rows 1 to S.
+        amplitude: Name of the amplitude function xi.
+        layers: Hidden layers that get amplitudes, from 0 at the bottom; None for all.
+
+    Raises:
+        SiteError: The network does not have a layer.
+    """
+    return SpeakerBank(model, find_sites(model, model.sites(layers)), speakers, amplitude)

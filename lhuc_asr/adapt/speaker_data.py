@@ -1,0 +1,123 @@
+"""One speaker's adaptation data: everything that an adaptation method may learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.adapt.targets import FrameTargets, joined
+from lhuc_asr.audio.formats import read_audio
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.errors import AlignmentError, CorpusError
+from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, samples_of
+from lhuc_asr.features.cmvn import CmvnAccumulator
+from lhuc_asr.features.filterbank import FeatureConfig, compute_features
+from lhuc_asr.hmm.gmm import DiagonalGmm
+
+
+@dataclass(frozen=True)
+class AlignmentModel:
+    """The Gaussian mixtures that first aligned the training data: fMLLR's statistics are taken with them.
+
+    Their pdfs are those of the network's targets.
+
+    Attributes:
+        path: File of the mixtures.
+        pdf_count: Number of pdfs, K.
+        features: Kind of features that they model.
+    """
+
+    path: Path
+    pdf_count: int
+    features: FeatureConfig
+
+    @cached_property
+    def gmm(self) -> DiagonalGmm:
+        """The mixtures, read when they are first asked for.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+        """
+        return DiagonalGmm.load(self.path, self.pdf_count)
+
+
+@dataclass(frozen=True)
+class SpeakerData:
+    """All of one speaker's adaptation data.
+
+    Attributes:
+        features: Normalised features of the utterances, one after the other, shape (T, D), float32.
+        lengths: Number of frames of each utterance; context is not taken across their borders.
+        targets: Targets of all frames, shape (T,).
+        recordings: The utterances that the features were computed from, in their order; empty where the features are
+            all that is known. An utterance may be longer than its frames here: adaptation data can be limited.
+        alignment_model: The model that aligned the training data; None where it did not come with the network.
+    """
+
+    features: np.ndarray
+    lengths: tuple[int, ...]
+    targets: FrameTargets
+    recordings: tuple[Utterance, ...] = ()
+    alignment_model: AlignmentModel | None = None
+
+    def __post_init__(self) -> None:
+        frames = len(self.features)
+        if sum(self.lengths) != frames or len(self.targets.pdf) != frames:
+            raise AlignmentError(
+                f"{frames} frames, {sum(self.lengths)} in the utterances' lengths, {len(self.targets.pdf)} targets"
+            )
+        if self.recordings and len(self.recordings) != len(self.lengths):
+            raise AlignmentError(f"{len(self.lengths)} utterances with {len(self.recordings)} recordings")
+
+    @classmethod
+    def of(
+        cls,
+        utterances: Sequence[tuple[np.ndarray, FrameTargets]],
+        recordings: Sequence[Utterance] = (),
+        alignment_model: AlignmentModel | None = None,
+    ) -> SpeakerData:
+        """From the features (T, D) and targets (T,) of each utterance."""
+        return cls(
+            np.concatenate([features for features, _ in utterances]),
+            tuple(len(features) for features, _ in utterances),
+            joined([targets for _, targets in utterances]),
+            tuple(recordings),
+            alignment_model,
+        )
+
+    def waveforms(self, sample_rate: int) -> Iterator[np.ndarray]:
+        """The samples of each utterance, cut to the frames that count, shapes (N,), float32.
+
+        Args:
+            sample_rate: Sample rate to resample to, hertz.
+
+        Raises:
+            CorpusError: The recordings are not known.
+            AudioError: A recording cannot be read.
+        """
+        if not self.recordings and self.lengths:
+            raise CorpusError("the adaptation data has features only; this method needs the recordings too")
+        window, shift = (samples_of(s, sample_rate) for s in (FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS))
+        for utterance, frames in zip(self.recordings, self.lengths, strict=True):
+            yield read_audio(utterance, sample_rate)[: window + (frames - 1) * shift]
+
+    def alignment_features(self) -> np.ndarray:
+        """Features of the alignment model, normalised over this data, a row for each frame: shape (T, D').
+
+        Raises:
+            CorpusError: The recordings or the alignment model are not known.
+            AudioError: A recording cannot be read.
+        """
+        if self.alignment_model is None:
+            raise CorpusError("the adaptation data has no alignment model; this method needs one")
+        config = self.alignment_model.features
+        values = [compute_features(samples, config) for samples in self.waveforms(config.sample_rate)]
+        statistics = CmvnAccumulator(config.dimension)
+        for features in values:
+            statistics.add(features)
+        cmvn = statistics.estimate()
+        return np.concatenate([np.zeros((0, config.dimension), np.float32), *(cmvn.apply(f) for f in values)])

@@ -1,0 +1,112 @@
+"""What alignment, search and adaptation ask of an acoustic model, whatever its layers are.
+
+A *site* is a place whose outputs an adaptation method may scale: the output of a hidden layer's non-linearity. A model
+names its sites as modules are named, so that hooks find them, and can be cut into a ``ScaledNetwork``, which takes the
+scales as an argument: no hook is set, and threads with different speakers do not meet.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lhuc_asr.base.errors import SiteError
+
+
+class AcousticModel(nn.Module, ABC):
+    """A network from spliced features to pdf posteriors.
+
+    Attributes:
+        feature_dimension: Number of features in a frame, D.
+        pdf_count: Number of pdfs, K.
+        context: Number of frames that are spliced on either side, c.
+        log_prior: Log prior of each pdf, shape (K,); a buffer.
+    """
+
+    feature_dimension: int
+    pdf_count: int
+    context: int
+    log_prior: Tensor
+
+    @abstractmethod
+    def hidden_layers(self) -> Mapping[str, nn.Module]:
+        """The hidden layers from the bottom: the name of each layer's site, and the module that computes its output.
+
+        Each module takes the output of the one before it, the lowest the spliced features.
+        """
+
+    @abstractmethod
+    def scaled(self, sites: Sequence[str], precision: torch.dtype | None = None) -> ScaledNetwork:
+        """The network with scaled sites, sharing its weights.
+
+        Args:
+            sites: Names of the sites that are scaled, from the bottom.
+            precision: Type of the matrix products above the lowest of these sites; None keeps the network's.
+
+        Raises:
+            SiteError: The network does not have a site.
+        """
+
+    def sites(self, layers: Sequence[int] | None = None) -> list[str]:
+        """Names of the sites of some hidden layers.
+
+        Args:
+            layers: Numbers of the layers, from 0 at the bottom; None for all.
+
+        Raises:
+            SiteError: There is no such layer, or none was named.
+        """
+        names = list(self.hidden_layers())
+        if layers is None:
+            return names
+        wrong = [layer for layer in layers if not 0 <= layer < len(names)]
+        if wrong or not layers:
+            raise SiteError(f"layers {wrong or 'none'}: the network has hidden layers 0 to {len(names) - 1}")
+        return [names[layer] for layer in layers]
+
+    def log_likelihoods(self, spliced: Tensor) -> Tensor:
+        """Log p(x | pdf) up to a constant a frame (Bourlard and Morgan 1994).
+
+        Args:
+            spliced: Shape (B, (2c + 1) D).
+
+        Returns:
+            Shape (B, K), float32.
+        """
+        return over_priors(self(spliced), self.log_prior)
+
+
+class ScaledNetwork(ABC):
+    """A network in evaluation mode whose sites are scaled by what it is called with; its weights never change.
+
+    Attributes:
+        width: Number of units at the lowest scaled site, H.
+        device: Device of the weights.
+    """
+
+    width: int
+    device: torch.device
+
+    @abstractmethod
+    def psi(self, spliced: Tensor) -> Tensor:
+        """Outputs (B, H) of the lowest scaled site before its scale, of inputs (B, (2c + 1) D); without gradient."""
+
+    @abstractmethod
+    def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:
+        """Logits of the pdfs.
+
+        Args:
+            psi: Shape (B, H); N contiguous blocks of equal size, each with scales of its own.
+            scales: Scales at each site, shapes (N, H).
+
+        Returns:
+            Shape (B, K).
+        """
+
+
+def over_priors(logits: Tensor, log_prior: Tensor) -> Tensor:
+    """Log posteriors less log priors: log p(x | pdf) up to a constant a frame, shape (B, K), float32."""
+    return torch.log_softmax(logits.float(), dim=1) - log_prior

@@ -1,0 +1,71 @@
+"""A frozen network with scaled sites, cut where they begin: what adaptation and decoding run instead of hooks.
+
+Below the lowest scaled site nothing depends on the scales, so adaptation computes it once for all sweeps: ``psi``, the
+output of that site's non-linearity (in the bottom layer psi(W x + b) of every frame). Above, the weights are plain
+tensors that take no gradient: each mini-batch costs one product forward a layer, one backward a layer with a scaled
+site below it, and none for weights.
+
+The mathematics is equation 3 of Swietojanski et al. (2016), as hooks on the network itself give it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lhuc_asr.nnet.acoustic_model import ScaledNetwork
+
+# Weight (H', H) and bias (H',) of a layer.
+Affine = tuple[Tensor, Tensor]
+
+
+class ScaledDnn(ScaledNetwork):
+    """A feed-forward network with scaled sites.
+
+    Args:
+        affine: Weights and biases of the hidden layers from the bottom, then of the output layer.
+        activation: The hidden layers' non-linearity.
+        layers: Numbers of the hidden layers whose outputs are scaled, ascending.
+        precision: Type of the matrix products above the lowest scaled site; everything else keeps the weights' type.
+    """
+
+    def __init__(
+        self,
+        affine: Sequence[Affine],
+        activation: Callable[[Tensor], Tensor],
+        layers: Sequence[int],
+        precision: torch.dtype | None = None,
+    ) -> None:
+        self._layers, self._activation = tuple(layers), activation
+        output_weight = affine[-1][0]
+        self._type, self.device = output_weight.dtype, output_weight.device
+        detached = [(weight.detach(), bias.detach()) for weight, bias in affine]
+        cut = self._layers[0] + 1
+        self._below, self._above = detached[:cut], detached[cut:]
+        self.width = len(self._below[-1][1])
+        if precision is not None:
+            self._above = [(weight.to(precision), bias.to(precision)) for weight, bias in self._above]
+
+    def psi(self, spliced: Tensor) -> Tensor:
+        """Activations (B, H) of the lowest scaled layer before its scale, of inputs (B, (2c + 1) D)."""
+        with torch.no_grad():
+            hidden = spliced.to(self._type)
+            for weight, bias in self._below:
+                hidden = self._activation(functional.linear(hidden, weight, bias))
+        return hidden
+
+    def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:
+        """Logits (B, K) of psi (B, H), which is N blocks of equal size, each with its scales: shapes (N, H)."""
+        scale_of = dict(zip(self._layers, scales, strict=True))
+        hidden = psi
+        for layer, (weight, bias) in enumerate(self._above, start=self._layers[0]):
+            if layer in scale_of:
+                blocks = hidden.unflatten(0, (len(scale_of[layer]), -1))  # (N, B / N, H)
+                hidden = (blocks * scale_of[layer].unsqueeze(1)).flatten(0, 1)
+            hidden = functional.linear(hidden.to(weight.dtype), weight, bias).to(self._type)
+            if layer < self._layers[0] + len(self._above) - 1:
+                hidden = self._activation(hidden)
+        return hidden

@@ -1,0 +1,135 @@
+"""A pass over a split that has been made: its models, speakers and search, and what it says about the utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, crossed_sets
+from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.methods import load_speakers
+from lhuc_asr.adapt.two_pass import Scores, TwoPass
+from lhuc_asr.base.atomic import read_json
+from lhuc_asr.base.runlog import progress
+from lhuc_asr.decode.lattice_search import LatticeSummary
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.features.store import FeatureTable
+from lhuc_asr.hmm.alignment import Alignment
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.pipeline.experiment import HELDOUT, Experiment
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
+from lhuc_asr.pipeline.transcripts import reference_pdfs
+
+WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
+
+
+def two_pass(experiment: Experiment, split: str, plan: Pass) -> TwoPass:
+    """The models and utterances of a pass over a split."""
+    recordings = {utterance.id: utterance for utterance in experiment.utterances(split)}
+    return TwoPass(
+        experiment.network(plan.network),
+        experiment.features(split),
+        experiment.topology.silence_pdfs,
+        recordings,
+        experiment.alignment_model,
+    )
+
+
+def sets_of(experiment: Experiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
+    """Which utterances of a split a pass estimates each set of parameters on, and which it decodes with them."""
+    match plan.adaptation:
+        case Adaptation(data=data):
+            environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
+            return adaptation_sets(features, environments, data, plan.seed)
+        case Combination(speaker=speaker, environment=environment):
+            return list(crossed_of(experiment, split, speaker, environment, features))
+        case None:
+            return []
+
+
+def tuned_search(experiment: Experiment, plan: Pass) -> SearchConfig:
+    """The search of a pass, as tuned on the held-out speakers."""
+    chosen = read_json(experiment.folder.decode(HELDOUT, plan.searched_as) / SEARCH_FILE)["chosen"]
+    return plan.search.model_copy(update=chosen)
+
+
+def speakers_of(experiment: Experiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
+    """What a pass over a split estimated, on its network."""
+    return load_speakers(model, experiment.folder.speakers(split, plan.name))
+
+
+def crossed_of(
+    experiment: Experiment, split: str, speaker: Pass, environment: Pass, features: FeatureTable
+) -> Mapping[AdaptationSet, tuple[str, str]]:
+    """The sets of a pass that combines two others, and the sets of the two that each is made of."""
+    return crossed_sets(*(sets_of(experiment, split, part, features) for part in (speaker, environment)))
+
+
+@dataclass(frozen=True)
+class EarlierPass:
+    """A ``FirstPass``: what an earlier pass says about a split, for a pass that adapts on it.
+
+    Attributes:
+        experiment: The experiment.
+        split: The split.
+        plan: The earlier pass.
+        adaptation: What the later pass asks of it.
+        model: The network of the later pass, which aligns references.
+        seed: Seed of the words that are corrupted in references.
+    """
+
+    experiment: Experiment
+    split: str
+    plan: Pass
+    adaptation: Adaptation
+    model: AcousticModel
+    seed: int
+
+    def best_paths(self) -> Mapping[str, np.ndarray]:
+        """The pdf of each frame on the best path: as it was found, or by a search with another language model."""
+        order = self.adaptation.targets.lm_order
+        if order is None:
+            features = self.experiment.features(self.split)
+            path = self.experiment.folder.decode(self.split, self.plan.name) / ALIGNMENT_FILE
+            aligned = Alignment(path, features)
+            return {utterance.id: aligned[utterance.id] for utterance in features.utterances}
+        scores, count = self._scores()
+        title = f"{self.plan.name} over {self.split} with an order of {order}"
+        with self._searches() as searches:
+            hypotheses = searches.search_all(scores, tuned_search(self.experiment, self.plan))
+            return {best.utterance: best.pdfs for best in progress(hypotheses, title, count)}
+
+    def lattices(self) -> Iterator[LatticeSummary]:
+        """Lattices of the earlier pass, with the search that was tuned for it.
+
+        Raises:
+            ValueError: The later pass does not say how lattices are made.
+        """
+        lattice = self.adaptation.lattice
+        if lattice is None:
+            raise ValueError(f"{self.plan.name}: targets of kind {self.adaptation.targets.kind} need no lattices")
+        scores, count = self._scores()
+        with self._searches() as searches:
+            summaries = searches.lattices_all(scores, tuned_search(self.experiment, self.plan), lattice)
+            yield from progress(summaries, f"lattices of {self.plan.name} over {self.split}", count)
+
+    def references(self) -> Mapping[str, np.ndarray]:
+        """The pdf of each frame along the reference transcripts, some of their words replaced where that is asked."""
+        limit, corrupted = self.adaptation.max_unaligned or 0.0, self.adaptation.targets.corrupted or 0.0
+        return reference_pdfs(self.experiment, self.split, self.model, limit, corrupted, self.seed)
+
+    def _searches(self) -> SearchPool:
+        folder = self.experiment.graph(self.split, self.adaptation.targets.lm_order)
+        return SearchPool(folder, self.experiment.processes)
+
+    def _scores(self) -> tuple[Iterator[Scores], int]:
+        """The earlier pass's scores of all utterances, and their number."""
+        loop = two_pass(self.experiment, self.split, self.plan)
+        count = len(loop.features.utterances)
+        if self.plan.adaptation is None:
+            return loop.first_pass(), count
+        speakers = speakers_of(self.experiment, self.split, self.plan, loop.model)
+        return loop.second_pass(speakers, sets_of(self.experiment, self.split, self.plan, loop.features)), count

@@ -1,0 +1,125 @@
+"""The stages that train networks: speaker-independent ones, and speaker-adaptive ones with their speakers' amplitudes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
+from lhuc_asr.base.atomic import atomic_folder
+from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
+from lhuc_asr.base.stages import Stages
+from lhuc_asr.nnet.checkpoint import save_model
+from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.frames import FrameSource, priors
+from lhuc_asr.nnet.trainer import TrainerConfig, train
+from lhuc_asr.pipeline.config import SI
+from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
+
+# In a network's folder: a file a training speaker (at each speed one of their own), and speaker-independent.safetensors.
+SPEAKERS_FOLDER = "speakers"
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Everything that a network depends on.
+
+    Attributes:
+        dnn: Shape of the network.
+        trainer: How it is trained.
+        feature_dimension: Number of features in a frame, D.
+        seed: Seed of the weights, of the order of frames, and of dropout.
+    """
+
+    dnn: DnnConfig
+    trainer: TrainerConfig
+    feature_dimension: int
+    seed: int
+
+
+def network_stage(
+    stages: Stages,
+    experiment: Experiment,
+    name: str,
+    options: NetworkOptions,
+    alignment: str,
+    aligner: str,
+    sat: SatConfig | None = None,
+) -> None:
+    """Add the stage that trains ``am/<name>``, which goes on where a killed run stopped.
+
+    Args:
+        stages: The experiment's stages.
+        experiment: The experiment.
+        name: Name of the network.
+        options: What it depends on.
+        alignment: ``hmm/<alignment>`` has the targets.
+        aligner: Name of the stage that wrote them.
+        sat: How the training speakers' rows are trained with it; None without rows.
+    """
+    stage = f"network {name}"
+    start = [] if sat is None or sat.start is None else [f"network {sat.start}"]
+    shown = [options] if sat is None else [options, sat.model_dump(mode="json", exclude_none=True)]
+    stages.run(
+        stage,
+        lambda: _train(experiment, name, options, alignment, sat, stages.key(stage)),
+        after=[aligner, *start],
+        options=shown,
+        outputs=[experiment.folder.network(name)],
+    )
+
+
+def _train(
+    experiment: Experiment, name: str, options: NetworkOptions, alignment: str, sat: SatConfig | None, key: str
+) -> None:
+    """Train a network; a saved state is resumed only if its name has the stage's key.
+
+    With ``sat``, ``am/<name>/model.safetensors`` is an ordinary network, row 0 in its weights: decoding with it is the
+    first pass with row 0, and speakers adapted on it start at row 0. ``am/<name>/speakers/`` has the training speakers.
+    """
+    model, sources = untrained_network(experiment, alignment, options)
+    path = experiment.folder.network(name)
+    arguments = (
+        path.parent / f"training-{key[:16]}.safetensors",
+        options.seed,
+        torch.device(experiment.device),
+        partial(_write_epoch, experiment, name),
+    )
+    if sat is None:
+        model = train(model, sources[TRAIN], sources[HELDOUT], options.trainer, *arguments)
+    else:
+        if sat.start == SI:
+            model = experiment.network(SI)
+        bank = train_speaker_adaptive(model, sources[TRAIN], sources[HELDOUT], sat, options.trainer, *arguments)
+        folded, speakers = fold_row_zero(bank)
+        # Whole, and before the model that says that the stage is done: other speakers of an earlier run are gone.
+        with atomic_folder(path.parent / SPEAKERS_FOLDER) as temporary:
+            speakers.save(temporary)
+        model = folded
+    save_model(path, model)
+    # Kept until now for a run that is killed between the last epoch and here.
+    for state in path.parent.glob("training-*.safetensors"):
+        state.unlink()
+
+
+def untrained_network(
+    experiment: Experiment, alignment: str, options: NetworkOptions
+) -> tuple[Dnn, dict[str, FrameSource]]:
+    """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
+    pdf_count = experiment.topology_of(alignment).pdf_count
+    sources = {}
+    for split in (TRAIN, HELDOUT):
+        targets = experiment.aligned(alignment, split)
+        store = experiment.features(split)
+        sources[split] = FrameSource(store.array, targets.array, store.utterances, options.dnn.context)
+    model = Dnn(options.dnn, options.feature_dimension, pdf_count)
+    model.initialise(torch.Generator().manual_seed(options.seed))
+    model.log_prior.copy_(priors(sources[TRAIN].targets, pdf_count, PRIOR_PSEUDO_FRAMES))
+    return model, sources
+
+
+def _write_epoch(experiment: Experiment, name: str, figures: dict[str, object]) -> None:
+    experiment.folder.metrics.write(f"am/{name}", **figures)

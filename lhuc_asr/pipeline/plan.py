@@ -1,0 +1,165 @@
+"""The plan of a recipe's passes: each resolved, with everything that it depends on.
+
+A ``Pass`` holds all options that its result depends on, those of the passes that it builds on too. The work of a pass
+is given nothing else, and its stage's key is made of it: what makes a pass stale is what is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lhuc_asr.adapt.adaptation_sets import DataConfig
+from lhuc_asr.adapt.method import MethodConfig
+from lhuc_asr.adapt.prepared import PreparedConfig
+from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningConfig, first_pass
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a pass adapts its network.
+
+    Attributes:
+        source: The earlier pass whose words are adapted on.
+        data: Which recordings are adapted on, and which are decoded with that.
+        targets: Kind of targets; ``lm_order`` is None where it is the recipe's own.
+        method: Options of the method.
+        preparation: Name of what the method learned from the training speakers; None for a method that learns nothing.
+        lattice: Options of the lattices that targets are made from; None where they are not.
+        max_unaligned: Fraction of the references that may fail to align.
+    """
+
+    source: Pass
+    data: DataConfig
+    targets: TargetsConfig
+    method: MethodConfig
+    preparation: str | None
+    lattice: LatticeConfig | None
+    max_unaligned: float | None
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Two earlier passes whose amplitudes a pass combines; see ``adapt/environment.py``.
+
+    Attributes:
+        speaker: The pass with r_S.
+        environment: The pass with r_E.
+        alpha: Weight of the speaker's amplitudes; None for the product.
+    """
+
+    speaker: Pass
+    environment: Pass
+    alpha: float | None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass over a split, resolved.
+
+    Attributes:
+        name: Name of the pass, and of its folders.
+        network: Name of the network that decodes.
+        adaptation: How the network is adapted; None for a first pass.
+        search: Options of the search, before tuning.
+        searched_as: The pass with whose tuned scale and penalty this one is searched; itself where it is tuned.
+        tuning: What is tried in tuning.
+        seed: Seed of the adaptation.
+    """
+
+    name: str
+    network: str
+    adaptation: Adaptation | Combination | None
+    search: SearchConfig
+    searched_as: str
+    tuning: TuningConfig
+    seed: int
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the pass has a scale and a penalty of its own, tuned over the held-out speakers."""
+        return self.searched_as == self.name
+
+    @property
+    def needed(self) -> tuple[Pass, ...]:
+        """The earlier passes that this one reads."""
+        match self.adaptation:
+            case Adaptation(source=source):
+                return (source,)
+            case Combination(speaker=speaker, environment=environment):
+                return speaker, environment
+            case None:
+                return ()
+
+    @property
+    def lm_order(self) -> int | None:
+        """Order of the language model that targets are searched with, where it is not the recipe's."""
+        return self.adaptation.targets.lm_order if isinstance(self.adaptation, Adaptation) else None
+
+    @property
+    def preparation(self) -> str | None:
+        """Name of what the method learned from the training speakers."""
+        return self.adaptation.preparation if isinstance(self.adaptation, Adaptation) else None
+
+
+def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
+    """All passes of a recipe by name, in the order in which they are made: the first passes, then the recipe's table."""
+    plan: dict[str, Pass] = {}
+    for network in networks_of(config):
+        name = first_pass(network)
+        plan[name] = Pass(name, network, None, config.search, name, config.tuning, config.seed)
+    for name, options in config.passes.items():
+        plan[name] = Pass(
+            name=name,
+            network=options.network,
+            adaptation=_adaptation(config, options, plan),
+            search=config.search,
+            searched_as=options.search_as or name,
+            tuning=config.tuning,
+            seed=config.seed,
+        )
+    return plan
+
+
+def networks_of(config: ExperimentConfig) -> list[str]:
+    """Names of the networks that the recipe's passes need, the speaker-independent one first."""
+    needed = {options.network for options in config.passes.values()}
+    return [SI, *(network for network in config.networks if network in needed)]
+
+
+def needed_by(plan: Pass, passes: dict[str, Pass]) -> Iterator[Pass]:
+    """A pass and all those that it reads or is searched as, each after those that it needs; some may come twice."""
+    for other in (*plan.needed, *(() if plan.tuned else (passes[plan.searched_as],))):
+        yield from needed_by(other, passes)
+    yield plan
+
+
+def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, Pass]) -> Adaptation | Combination:
+    if options.combine is not None:
+        speaker, environment = (plan[part] for part in options.combine.parts)
+        return Combination(speaker, environment, options.combine.alpha)
+    targets, source = options.targets, config.source_of(options)
+    own_order = targets.lm_order in (None, config.lm.order)
+    return Adaptation(
+        source=plan[source],
+        data=options.data,
+        targets=targets.model_copy(update={"source": source, "lm_order": None if own_order else targets.lm_order}),
+        method=config.method_of(options),
+        preparation=_preparation(options, config.method_of(options)),
+        lattice=config.lattice if targets.from_lattices else None,
+        max_unaligned=None if targets.unsupervised else config.monophone.max_unaligned,
+    )
+
+
+def _preparation(options: PassConfig, method: MethodConfig) -> str | None:
+    """A name for what a method learns from the training speakers; passes whose methods learn the same share it."""
+    if not isinstance(method, PreparedConfig):
+        return None
+    depends = [options.network, options.targets.silence_weight, method.model_dump_json(exclude=set(method.not_prepared))]
+    if options.data.environments is not None:
+        depends.append(options.data.environments)
+    return f"{method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"

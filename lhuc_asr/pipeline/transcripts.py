@@ -1,0 +1,95 @@
+"""The words of utterances as the lexicon has them, and forced alignments along them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lhuc_asr.features.extraction import spoken_at
+from lhuc_asr.hmm.aligner import align_blocks, transcript_graphs
+from lhuc_asr.lang.coverage import aligned_words
+from lhuc_asr.lang.text import UNKNOWN
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.scoring import score_blocks
+from lhuc_asr.pipeline.experiment import Experiment
+
+logger = logging.getLogger(__name__)
+
+
+def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1.0,)) -> dict[str, tuple[str, ...]]:
+    """The words of each utterance of a split, at each speed, as the lexicon has them."""
+    utterances = experiment.utterances(split)
+    words = {utterance.id: aligned_words(utterance.words, experiment.lexicon) for utterance in utterances}
+    return {spoken_at(speed, name): spoken for speed in speeds for name, spoken in words.items()}
+
+
+def reference_pdfs(
+    experiment: Experiment,
+    split: str,
+    model: AcousticModel,
+    max_unaligned: float,
+    corrupted: float = 0.0,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets.
+
+    Utterances with a word that the lexicon lacks, which no first pass can find either, are left out.
+
+    Args:
+        experiment: The experiment.
+        split: The split.
+        model: The network that aligns.
+        max_unaligned: Fraction of the utterances that may fail to align.
+        corrupted: Fraction of the words that are replaced by other words of the lexicon.
+        seed: Seed of which words are replaced, and by which.
+
+    Raises:
+        AlignmentError: More utterances than that fail.
+    """
+    lexicon, store = experiment.lexicon, experiment.features(split)
+    words = transcripts(experiment, split)
+    known = [utterance for utterance in store.utterances if not lexicon.missing(words[utterance.id])]
+    if len(known) < len(store.utterances):
+        left_out = len(store.utterances) - len(known)
+        logger.info("%s: %d utterances have words that the lexicon lacks; no reference targets", split, left_out)
+    if not known:
+        return {}
+    if corrupted:
+        spoken = {utterance.id: words[utterance.id] for utterance in known}
+        words = corrupt(spoken, sorted(lexicon.pronunciations.keys() - {UNKNOWN}), corrupted, seed)
+    graphs = transcript_graphs(known, words, lexicon, experiment.topology)
+    return align_blocks(score_blocks(model, store, known), graphs, experiment.processes, max_unaligned)[0]
+
+
+def corrupt(
+    transcripts: Mapping[str, tuple[str, ...]], words: Sequence[str], fraction: float, seed: int
+) -> dict[str, tuple[str, ...]]:
+    """Transcripts in which words are replaced by others, each with probability ``fraction``.
+
+    Args:
+        transcripts: The words of each utterance.
+        words: Words that may stand in their place, each once; at least two.
+        fraction: Fraction of all words. A larger one replaces the same words, by the same, and more.
+        seed: Seed of which words are replaced, and by which.
+
+    Example:
+        >>> corrupt({"a": ("ONE", "TWO")}, ["ONE", "TWO"], 1.0, seed=1)
+        {'a': ('TWO', 'ONE')}
+    """
+    generator = np.random.default_rng(seed)
+    number_of = {word: number for number, word in enumerate(words)}
+
+    def other(word: str, steps: int) -> str:
+        # Steps from the word itself, cyclic: never back to it. One that is not in the list stands before its start.
+        return words[(number_of.get(word, -1) + 1 + steps) % len(words)]
+
+    corrupted = {}
+    for utterance, spoken in sorted(transcripts.items()):
+        draws, steps = generator.random(len(spoken)), generator.integers(len(words) - 1, size=len(spoken))
+        corrupted[utterance] = tuple(
+            other(word, int(by)) if draw < fraction else word
+            for word, draw, by in zip(spoken, draws, steps, strict=True)
+        )
+    return corrupted

@@ -1,0 +1,124 @@
+"""What is known about a new speaker's recordings before adaptation: a first pass, or transcripts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.runlog import progress
+from lhuc_asr.decode.hypothesis import Hypothesis
+from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSummary
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.pipeline.language import aligned_words
+from lhuc_asr.recognizer.known_words import place
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class SearchedFirstPass:
+    """A ``FirstPass`` that searches the recordings with the unadapted network.
+
+    Attributes:
+        loop: The network and the recordings.
+        pool: Searches.
+        search: Options of the search.
+        lattice: Options of its lattices.
+    """
+
+    loop: TwoPass
+    pool: SearchPool
+    search: SearchConfig
+    lattice: LatticeConfig
+
+    def best_paths(self) -> Mapping[str, np.ndarray]:
+        """The pdf of each frame on the best path."""
+        hypotheses = list(self._watched(self.pool.search_all(self.loop.first_pass(), self.search)))
+        _warn_of_silence(hypotheses)
+        return {best.utterance: best.pdfs for best in hypotheses}
+
+    def lattices(self) -> Iterable[LatticeSummary]:
+        """Confidences and posteriors of each piece."""
+        summaries = list(self._watched(self.pool.lattices_all(self.loop.first_pass(), self.search, self.lattice)))
+        _warn_of_silence([summary.hypothesis for summary in summaries])
+        return summaries
+
+    def references(self) -> Mapping[str, np.ndarray]:
+        """Not known: a model is not exported with a pass that adapts on reference transcripts.
+
+        Raises:
+            CorpusError: Always.
+        """
+        raise CorpusError("the recordings have no transcripts; give them: --transcripts FILE")
+
+    def _watched(self, results: Iterable[ResultT]) -> Iterator[ResultT]:
+        return progress(results, "first pass", len(self.loop.features.utterances))
+
+
+@dataclass(frozen=True)
+class KnownTranscripts:
+    """A ``FirstPass`` of recordings whose words are known: they are aligned, not searched.
+
+    Attributes:
+        loop: The network and the recordings.
+        recording_of: Name of the recording of each utterance.
+        transcripts: Words of each recording.
+        lexicon: Pronunciations.
+        topology: States of the phones.
+    """
+
+    loop: TwoPass
+    recording_of: Mapping[str, str]
+    transcripts: Mapping[str, Sequence[str]]
+    lexicon: Lexicon
+    topology: MonophoneTopology
+
+    def best_paths(self) -> Mapping[str, np.ndarray]:
+        """The same as ``references``: nothing is searched."""
+        return self.references()
+
+    def lattices(self) -> Iterable[LatticeSummary]:
+        """Not known: nothing is searched.
+
+        Raises:
+            CorpusError: Always.
+        """
+        raise CorpusError("the recordings have transcripts and are not searched; leave the transcripts out")
+
+    def references(self) -> Mapping[str, np.ndarray]:
+        """The pdf of each frame along the transcripts; recordings that do not fit theirs are left out.
+
+        Raises:
+            CorpusError: None fits.
+        """
+        pdfs = {}
+        for utterance, scores in self.loop.first_pass():
+            recording = self.recording_of[utterance]
+            words = aligned_words(self.transcripts[recording], self.lexicon)
+            if missing := self.lexicon.missing(words):
+                logger.warning("%s: left out, the lexicon lacks %s", recording, ", ".join(missing))
+            elif not words:
+                logger.warning("%s: left out, its transcript has no words", recording)
+            elif (placed := place(words, scores, self.lexicon, self.topology)) is None:
+                logger.warning("%s: left out, it is too short for its transcript", recording)
+            else:
+                pdfs[utterance] = placed.pdfs
+        if not pdfs:
+            raise CorpusError("no recording fits its transcript; are they of one another?")
+        return pdfs
+
+
+def _warn_of_silence(hypotheses: Sequence[Hypothesis]) -> None:
+    if not any(hypothesis.words for hypothesis in hypotheses):
+        logger.warning("the first pass finds no word in the recordings; what is adapted to is hardly the speaker")

@@ -1,0 +1,73 @@
+"""One person on a recognizer's network: what was estimated about them, and the statistics of their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.methods import load_speakers
+from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.features.cmvn import Cmvn
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.checkpoint import load_tensors
+
+# In a speaker's file: mean and deviation of their features, shape (D,) each, float64.
+CMVN_MEAN, CMVN_DEVIATION = "cmvn.mean", "cmvn.deviation"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A person who was adapted to.
+
+    Attributes:
+        name: The person's name; "" for the speaker-independent row of an adaptively trained network.
+        adapted: Parameters of the person.
+        cmvn: Statistics of the features that the parameters were estimated on; None where the file has none, as those
+            of an experiment's folder.
+    """
+
+    name: str
+    adapted: AdaptedSpeakers
+    cmvn: Cmvn | None
+
+    def save(self, path: str | Path) -> None:
+        """Write the person's file, whole or not at all."""
+        extras = {}
+        if self.cmvn is not None:
+            extras = {CMVN_MEAN: self.cmvn.mean, CMVN_DEVIATION: self.cmvn.deviation}
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in extras.items()}
+        self.adapted.save_speaker(self.name, Path(path), tensors)
+
+
+def load_speaker(model: AcousticModel, path: Path, dimension: int) -> Speaker:
+    """Read a person's file.
+
+    Args:
+        model: The network that the person belongs to.
+        path: The file.
+        dimension: Number of features in a frame, D.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+        ModelMismatchError: The person was adapted to with another network.
+    """
+    adapted = load_speakers(model, path)
+    tensors, _ = load_tensors(path)
+    name = next(iter(adapted.speakers), "")
+    return Speaker(name, adapted, _cmvn_of(path, tensors, dimension))
+
+
+def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:
+    if CMVN_MEAN not in tensors and CMVN_DEVIATION not in tensors:
+        return None
+    mean, deviation = (tensors.get(name, torch.empty(0)).double().numpy() for name in (CMVN_MEAN, CMVN_DEVIATION))
+    whole = all(value.shape == (dimension,) and np.isfinite(value).all() for value in (mean, deviation))
+    if not whole or not (deviation > 0).all():
+        raise CheckpointError(
+            f"{path}: mean and deviation of the features are damaged; copy the file again, or adapt the speaker again"
+        )
+    return Cmvn(mean, deviation)
