@@ -30,11 +30,11 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig, LhucSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.speaker import model_hash
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from torch.nn import functional
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, ScoreError
 from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.lhuc.row_optim import RowAdam
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
 from lhuc_asr.ppnet.metrics import TaskMetrics, task_metrics
