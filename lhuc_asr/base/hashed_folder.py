@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import DamagedFileError, atomic_folder, read_json, sha256_of, write_json
 from lhuc_asr.base.config import StrictModel, parse_config
@@ -35,7 +35,7 @@ class FolderDescription(StrictModel):
 
     format: str
     made_by: str
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default_factory=dict)
     sha256: dict[str, str]
 
     def path(self, folder: Path, name: str) -> Path:

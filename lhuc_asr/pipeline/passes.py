@@ -75,7 +75,7 @@ def pass_names(config: ExperimentConfig) -> list[str]:
 def pass_outputs(config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str) -> list[Path]:
     """What a pass over a split leaves: its files, and the speakers where it adapts."""
     files = [layout.decode(split, name) / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
-    return [*files, layout.speakers(name, split)] if name in config.passes else files
+    return [*files, layout.speakers(split, name)] if name in config.passes else files
 
 
 def run_pass(config: ExperimentConfig, layout: ExperimentFolder, split: str, name: str, alignment: str) -> None:
@@ -102,7 +102,7 @@ def run_pass(config: ExperimentConfig, layout: ExperimentFolder, split: str, nam
         else:
             targets = _targets(config, layout, split, plan, two_pass, alignment)
             speakers = two_pass.adapt(method_of(config, layout, name), targets, who, config.seed)
-        with atomic_folder(layout.speakers(name, split)) as folder:
+        with atomic_folder(layout.speakers(split, name)) as folder:
             speakers.save(folder)
     with SearchPool(_graph_folder(config, layout, split), config.workers) as searchers:
         if split == HELDOUT and tuned_as(config, name) == name:
@@ -230,7 +230,7 @@ def _combine(
 
 def load_speakers(layout: ExperimentFolder, split: str, name: str, model: Dnn) -> LhucSpeakers:
     """The amplitudes of a pass over a split: what every technique saves."""
-    return Lhuc(LhucConfig()).load(model, layout.speakers(name, split))
+    return Lhuc(LhucConfig()).load(model, layout.speakers(split, name))
 
 
 def _targets(

@@ -103,8 +103,7 @@ def load_ranker(folder: Path) -> Ranker:
     for name, tensor in tensors.items():
         if tensor.dtype != types.get(name, tensor.dtype) or not bool(tensor.isfinite().all()):
             raise CheckpointError(
-                f"{path}: {name} is {tensor.dtype}, expected finite {types.get(name)}; copy the "
-                "folder again"
+                f"{path}: {name} is {tensor.dtype}, expected finite {types.get(name)}; copy the folder again"
             )
     try:
         network.load_state_dict(tensors, assign=True)

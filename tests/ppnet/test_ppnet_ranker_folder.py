@@ -62,7 +62,7 @@ def test_a_ranker_is_replaced_and_nothing_else_is(saved, tmp_path):
     save_ranker(folder, ranker(1))
     assert not torch.equal(load_ranker(folder).network.network.final.weight, ranker(0).network.network.final.weight)
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(CheckpointError, match="thesis: is there already, and no ranker; choose another folder"):
+    with pytest.raises(CheckpointError, match="thesis: exists and is not a trained ranker; choose another folder"):
         save_ranker(tmp_path / "thesis", ranker())
 
 
