@@ -218,7 +218,7 @@ class DiagonalGmm:
         """
         names = ("pdf", "weight", "mean", "variance")
         tensors = load_bare_tensors(path, names, "a Gaussian mixture model", "delete it and run again")
-        model = cls(*(tensors[name] for name in names), pdf_count)
+        model = cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
         # Every pdf has a Gaussian, and they are sorted.
         found = int(model.pdf[-1]) + 1
         if found != pdf_count:

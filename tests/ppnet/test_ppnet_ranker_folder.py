@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.ppnet.model import RankingConfig, build
 from lhuc_asr.ppnet.ranker_folder import Ranker, load_ranker, save_ranker
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 from lhuc_asr.ppnet.scoring import trial_batch
 from lhuc_asr.ppnet.vocabulary import Standard, Vocabularies
 
 SCHEMA = Schema(
     features=(
-        FeatureConfig(name="item", kind="id", embedding=4),
-        FeatureConfig(name="age", kind="number", embedding=2),
-        FeatureConfig(name="user", kind="id", group="prior", embedding=3),
+        FieldConfig(name="item", kind="id", embedding=4),
+        FieldConfig(name="age", kind="number", embedding=2),
+        FieldConfig(name="user", kind="id", group="prior", embedding=3),
     ),
     labels=("click",),
     user="user",
