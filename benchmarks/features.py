@@ -41,11 +41,11 @@ def main() -> None:
             {
                 "kaldi-native-fbank, bare": lambda: [bare(samples) for samples in scaled],
                 "compute_features": lambda: [compute_features(samples, CONFIG) for samples in recordings],
-                "extract, 1 worker": lambda: extract(folder / "one", utterances, CONFIG, workers=1),
-                "extract, 2 workers": lambda: extract(folder / "two", utterances, CONFIG, workers=2),
+                "extract, 1 process": lambda: extract(folder / "one", utterances, CONFIG, processes=1),
+                "extract, 2 processes": lambda: extract(folder / "two", utterances, CONFIG, processes=2),
             },
             seconds=30,
-            clock=time.perf_counter,  # the workers are other processes
+            clock=time.perf_counter,  # the work is done in other processes
         )
     base = "kaldi-native-fbank, bare"
     rows = [[part, f"{sum(LENGTHS) / turns.of(part).median:.0f}", turns.ratio(part, base)] for part in turns.seconds]

@@ -88,7 +88,7 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
         return result[0]
 
     part("loading the model", lambda: load(model))
-    network, pool = load_model(files.network), SearchPool(files.lang, workers=0)
+    network, pool = load_model(files.network), SearchPool(files.lang, processes=0)
     with recordings(audio) as found:
         speech = part("features", lambda: read_speech(found, description, "speaker"))
         seconds = sum(recording.info.seconds for recording in found)

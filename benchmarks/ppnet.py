@@ -15,8 +15,8 @@ from timing import Turns, show
 
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.model import RankingConfig, build
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
-from lhuc_asr.ppnet.trainer import TrainerConfig, make_optimizers, step
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
+from lhuc_asr.ppnet.trainer import RankerTrainerConfig, make_optimizers, step
 
 ROWS, BATCH, STEPS = 100_000, 1024, 4
 KINDS = ("concat", "film", "simple", "ppnet", "pepnet")
@@ -26,7 +26,7 @@ AIM = 1.5
 def main() -> None:
     """Measure three shapes."""
     torch.set_num_threads(1)
-    config = TrainerConfig(batch_size=BATCH)
+    config = RankerTrainerConfig(batch_size=BATCH)
     for features, units in ((20, (128, 64)), (20, (512, 256, 128)), (6, (128, 64))):
         schema = ids(features)
         turns = Turns({kind: steps(kind, units, schema, config) for kind in ("dnn", *KINDS)}, 30)
@@ -45,16 +45,16 @@ def ids(features: int) -> Schema:
     """So many shared ids, a prior user and item, and a domain."""
     return Schema(
         features=(
-            *(FeatureConfig(name=f"feature {number}", kind="id") for number in range(features)),
-            *(FeatureConfig(name=f"prior {name}", kind="id", group="prior") for name in ("user", "item")),
-            FeatureConfig(name="domain", kind="id", group="domain"),
+            *(FieldConfig(name=f"feature {number}", kind="id") for number in range(features)),
+            *(FieldConfig(name=f"prior {name}", kind="id", group="prior") for name in ("user", "item")),
+            FieldConfig(name="domain", kind="id", group="domain"),
         ),
         labels=("click",),
         user="prior user",
     )
 
 
-def steps(kind: str, units: tuple[int, ...], schema: Schema, config: TrainerConfig) -> Callable[[], object]:
+def steps(kind: str, units: tuple[int, ...], schema: Schema, config: RankerTrainerConfig) -> Callable[[], object]:
     """Some updates, each on another batch."""
     network_config = RankingConfig.model_validate({"kind": kind, "hidden_units": units})
     generator = torch.Generator().manual_seed(1)

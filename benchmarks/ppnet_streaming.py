@@ -28,7 +28,7 @@ from lhuc_asr.ppnet.examples import BLOCK, Examples
 from lhuc_asr.ppnet.model import build
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.recommender import RecommenderConfig
-from lhuc_asr.ppnet.synthetic import SyntheticConfig, SyntheticCorpus, write_draws
+from lhuc_asr.ppnet.synthetic import SyntheticCorpus, SyntheticUsersConfig, write_draws
 from lhuc_asr.ppnet.trainer import make_optimizers, step
 from lhuc_asr.ppnet.vocabulary import Vocabularies
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     config = load_config(RecommenderConfig, RECIPE)
     path = folder / "examples.parquet"
     if not path.exists():
-        corpus = SyntheticCorpus(SyntheticConfig(users=USERS))
+        corpus = SyntheticCorpus(SyntheticUsersConfig(users=USERS))
         report("written", EXAMPLES, partial(write_draws, path, corpus, EXAMPLES, np.random.default_rng(0)))
     blocks = Reader([path], config.examples).blocks(BLOCK)
     vocabularies = report("vocabularies", EXAMPLES, partial(Vocabularies.fit, blocks, config.examples))

@@ -14,7 +14,7 @@ from lhuc_asr.adapt.subspace import SubspaceConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.base.config import ChosenByKind
 from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.lhuc.speaker import format_of
+from lhuc_asr.base.tensors import read_format
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # The options of each method by its kind; they make the method, and name the class of what it estimates.
@@ -45,7 +45,7 @@ def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
     paths = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
     if not paths:
         raise CheckpointError(f"{place}: no speaker's file (*.safetensors) in this folder; adapt to speakers first")
-    form = format_of(paths[0])
+    form = read_format(paths[0], "a speaker's file")
     classes = {config.speakers.format: config.speakers for config in METHODS.values()}
     if form not in classes:
         raise CheckpointError(

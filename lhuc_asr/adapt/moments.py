@@ -33,12 +33,12 @@ from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import torch
 
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.speaker import model_hash
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 
 
 class PreparedConfig(MethodConfig):

@@ -1,7 +1,9 @@
-"""Work in other processes: results in the order of the items, memory bounded, no orphans.
+"""Work spread over processes: results in the order of the items, memory bounded, no orphans.
 
-Processes are spawned, not forked: a fork of a process whose libraries run threads can hang. The function must
-therefore be importable by name, from a module that is quick to import where the work is short.
+Processes are spawned, not forked: a fork of a process whose libraries run threads can hang. A task is therefore a
+function that is importable by name, with arguments that can be pickled, from a module that is quick to import where
+the work is short; a script that spreads work needs the usual ``if __name__ == "__main__"``. Other machines may stand
+behind the same class one day: a task must leave the same result when it is done twice.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from lhuc_asr.base.errors import LhucError
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-# Items under way for each worker: enough to keep it busy, few enough to keep memory flat.
+# Items under way for each process: enough to keep it busy, few enough to keep memory flat.
 IN_FLIGHT = 4
 PARENT_POLL_SECONDS = 1.0
 DIED = "a worker process died, most likely killed for its memory; try workers=1, or run again"
@@ -32,48 +34,79 @@ class WorkerError(LhucError, RuntimeError):
     """A worker process died."""
 
 
-class WorkerPool:
+class Executor:
     """Processes that may share a costly start, as a context manager.
 
+    With 0 or 1 processes everything runs in the calling process, item by item, also without ``with``.
+
+    Example:
+        >>> with Executor(1) as executor:
+        ...     list(executor.map(abs, [-1, 2]))
+        [1, 2]
+
     Args:
-        workers: Processes.
-        start: Called in each process before its first item; importable by name.
-        arguments: Of ``start``.
+        processes: Number of processes.
+        start: Makes what all tasks of a process share, such as a graph. It is called once in each process, here at once
+            where the tasks run here; every task is then called as ``function(shared, item)``.
+        arguments: Arguments of ``start``.
     """
 
-    def __init__(self, workers: int, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()) -> None:
-        self.workers = workers
-        self._executor = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), start, arguments)
-        )
+    def __init__(
+        self, processes: int, start: Callable[..., Any] | None = None, arguments: tuple[Any, ...] = ()
+    ) -> None:
+        self.processes = max(1, processes)
+        self._start, self._arguments = start, arguments
+        self._pool: ProcessPoolExecutor | None = None
+        # Not a global variable, as in the other processes: two executors in this one do not share.
+        self._shared = start(*arguments) if start is not None and self.is_local else None
 
-    def __enter__(self) -> WorkerPool:
+    @property
+    def is_local(self) -> bool:
+        """Whether everything runs in the calling process."""
+        return self.processes == 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether items can be worked on: the executor is local, or inside its ``with``."""
+        return self.is_local or self._pool is not None
+
+    def __enter__(self) -> Executor:
+        if not self.is_local:
+            context = multiprocessing.get_context("spawn")
+            initial = (os.getpid(), self._start, self._arguments)
+            self._pool = ProcessPoolExecutor(self.processes, context, _start_process, initial)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
     def map(
-        self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], in_flight: int = IN_FLIGHT
+        self, function: Callable[..., ResultT], items: Iterable[ItemT], in_flight: int = IN_FLIGHT
     ) -> Iterator[ResultT]:
         """Apply a function; results come in the order of the items.
 
         Args:
-            function: Importable by name.
-            items: Read as they are needed.
-            in_flight: Items handed out and not yet answered, for each worker.
+            function: The task: of an item, or of what ``start`` made and an item.
+            items: Arguments of the tasks, read as they are needed.
+            in_flight: Number of items handed out and not yet answered, for each process.
 
         Raises:
             WorkerError: A process died (killed, out of memory).
             Exception: Whatever the function raises.
         """
+        if self.is_local:
+            for item in items:
+                yield self._here(function, item)
+            return
         waiting: deque[Future[ResultT]] = deque()
         try:
             for item in items:
-                waiting.append(self._executor.submit(function, item))
-                if len(waiting) >= in_flight * self.workers:
+                waiting.append(self._submit(function, item))
+                if len(waiting) >= in_flight * self.processes:
                     yield waiting[0].result()
                     waiting.popleft()
             while waiting:
@@ -85,24 +118,28 @@ class WorkerPool:
             for future in waiting:
                 future.cancel()
 
-    def each(self, function: Callable[[ItemT], None], items: Iterable[ItemT]) -> None:
-        """Apply a function, in no order, to as many items at once as there are workers.
+    def each(self, function: Callable[..., None], items: Iterable[ItemT]) -> None:
+        """Apply a function, in no order, to as many items at once as there are processes.
 
         For long work: after a failure or Ctrl-C no further item is begun, and those in work are waited for.
 
         Args:
-            function: Importable by name.
-            items: Read as they are needed.
+            function: The task, as of ``map``.
+            items: Arguments of the tasks, read as they are needed.
 
         Raises:
             WorkerError: A process died (killed, out of memory); the others are ended with it.
             Exception: Whatever the function raises.
         """
+        if self.is_local:
+            for item in items:
+                self._here(function, item)
+            return
         waiting: set[Future[None]] = set()
         try:
             for item in items:
-                waiting.add(self._executor.submit(function, item))
-                if len(waiting) == self.workers:
+                waiting.add(self._submit(function, item))
+                if len(waiting) == self.processes:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
                         future.result()
@@ -111,20 +148,30 @@ class WorkerPool:
         except BrokenProcessPool as error:
             raise WorkerError(DIED) from error
 
+    def _here(self, function: Callable[..., ResultT], item: ItemT) -> ResultT:
+        return function(item) if self._start is None else function(self._shared, item)
 
-def process_map(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int) -> Iterator[ResultT]:
-    """``WorkerPool.map`` with processes of its own; with 1 worker in this one."""
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    with WorkerPool(workers) as pool:
-        yield from pool.map(function, items)
+    def _submit(self, function: Callable[..., ResultT], item: ItemT) -> Future[ResultT]:
+        if self._pool is None:
+            raise WorkerError("the executor is not open; use it as: with Executor(processes) as executor")
+        if self._start is None:
+            return self._pool.submit(function, item)
+        return self._pool.submit(_with_shared, function, item)
 
 
-def _start_worker(parent: int, start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+# In a process of an executor: what its ``start`` made.
+_shared: Any = None
+
+
+def _start_process(parent: int, start: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+    global _shared
     _exit_with_parent(parent)
     if start is not None:
-        start(*arguments)
+        _shared = start(*arguments)
+
+
+def _with_shared(function: Callable[..., ResultT], item: ItemT) -> ResultT:
+    return function(_shared, item)
 
 
 def _exit_with_parent(parent: int) -> None:

@@ -63,9 +63,9 @@ class ExperimentFolder:
         """A network."""
         return self.folder / "am" / name
 
-    def speakers(self, method: str, split: str) -> Path:
-        """The speakers' files of a method."""
-        return self.folder / "speakers" / method / split
+    def speakers(self, split: str, name: str) -> Path:
+        """The speakers' files of a pass over a split."""
+        return self.folder / "speakers" / name / split
 
     def prepared(self, preparation: str) -> Path:
         """What a technique learned from the training speakers; passes that can share it do."""

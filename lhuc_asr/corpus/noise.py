@@ -28,7 +28,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AudioError, CorpusError
-from lhuc_asr.base.executor import process_map
+from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.reading import read_lines
 from lhuc_asr.corpus.validate import unsafe_name
@@ -98,7 +98,7 @@ class _Mixture:
 
 
 def put_into_environments(
-    splits: Mapping[str, tuple[Part, Sequence[Utterance]]], config: NoiseConfig, folder: Path, seed: int, workers: int
+    splits: Mapping[str, tuple[Part, Sequence[Utterance]]], config: NoiseConfig, folder: Path, seed: int, processes: int
 ) -> dict[str, list[Utterance]]:
     """Copies of utterances in their environments; the noisy ones are written as FLAC, whole or not at all.
 
@@ -110,7 +110,7 @@ def put_into_environments(
         config: The environments.
         folder: Where the recordings go; a folder that is there is replaced.
         seed: Of the training utterances' choice of environments.
-        workers: Processes; the copies do not depend on their number.
+        processes: Number of processes; the copies do not depend on their number.
 
     Raises:
         CorpusError: The noise is not what ``noise.tsv`` or the recipe says, a class has too few clips, an utterance
@@ -131,8 +131,8 @@ def put_into_environments(
                     mixtures.append(_Mixture(utterance, environment, own, config.snr_decibels, file))
                     copy = replace(copy, audio=folder / file, start=0.0)
                 copies[split].append(copy)
-    with atomic_folder(folder) as temporary:
-        written = process_map(partial(_record, temporary), mixtures, workers)
+    with atomic_folder(folder) as temporary, Executor(processes) as executor:
+        written = executor.map(partial(_record, temporary), mixtures)
         for _ in progress(written, "adding noise", len(mixtures)):
             pass
     return copies

@@ -30,7 +30,7 @@ from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
-from lhuc_asr.base.executor import process_map
+from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import samples_of
 
@@ -269,13 +269,13 @@ def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: n
     return np.clip(padded * 10 ** (speaker.level_decibels / 20), -1, 1).astype(np.float32)
 
 
-def generate(config: SyntheticConfig, folder: Path, workers: int = 2) -> None:
+def generate(config: SyntheticConfig, folder: Path, processes: int = 2) -> None:
     """Write the corpus, whole or not at all.
 
     Args:
         config: What to make.
         folder: Where; a corpus that is there is replaced.
-        workers: Processes; the corpus does not depend on their number.
+        processes: Number of processes; the corpus does not depend on their number.
 
     Raises:
         ConfigError: espeak-ng does not know an accent.
@@ -283,9 +283,8 @@ def generate(config: SyntheticConfig, folder: Path, workers: int = 2) -> None:
         WorkerError: A worker process died.
     """
     everybody = speakers(config)
-    with atomic_folder(folder) as temporary:
-        record = partial(_record_speaker, config, temporary)
-        recorded = process_map(record, everybody, workers)
+    with atomic_folder(folder) as temporary, Executor(processes) as executor:
+        recorded = executor.map(partial(_record_speaker, config, temporary), everybody)
         seconds = list(progress(recorded, "synthetic voices", len(everybody)))
         rows = [_speakers_row(*pair) for pair in zip(everybody, seconds, strict=True)]
         header = "; Synthetic voices of espeak-ng; SEX is not known.\n;ID  |SEX| SUBSET           |MINUTES| NAME\n"

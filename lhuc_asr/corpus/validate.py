@@ -42,7 +42,7 @@ class Validated:
 
 
 def validate(
-    reading: Reading, *, require_text: bool = True, max_skipped: float = 0.05, workers: int | None = None
+    reading: Reading, *, require_text: bool = True, max_skipped: float = 0.05, threads: int | None = None
 ) -> Validated:
     """Check names, transcripts and every sample of a corpus.
 
@@ -50,7 +50,7 @@ def validate(
         reading: What a reader of a corpus returned.
         require_text: Whether an utterance without transcript is skipped.
         max_skipped: Largest share of the corpus, 0 to 1, that may be skipped.
-        workers: Threads that decode, by default one a processor; decoding runs outside Python's lock, and
+        threads: Number of threads that decode, by default one a processor. Decoding runs outside Python's lock, and
             threads ask nothing of the caller's main module, as processes would.
 
     Raises:
@@ -66,7 +66,7 @@ def validate(
     def fault(utterance: Utterance) -> str | None:
         return _fault(utterance, require_text)
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         faults = list(progress(pool.map(fault, utterances), "checking recordings", total=len(utterances)))
     kept = [utterance for utterance, reason in zip(utterances, faults, strict=True) if reason is None]
     found = [Skip(u.id, reason) for u, reason in zip(utterances, faults, strict=True) if reason is not None]

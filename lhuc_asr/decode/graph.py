@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 
 import kaldifst
 import numpy as np
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE = "HCLG.fst", "words.txt", "graph.json"
 # Insertion penalties whose transducers stay in memory: a sweep goes over scales for each penalty in turn.
 PENALTIES_KEPT = 2
+# Threads that need the same transducer at once would each read it: one of them does, the others wait.
+_READING = Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +95,22 @@ class DecodingGraph:
             path = folder / DESCRIPTION_FILE
             raise GraphError(f"{path}: not a description of a graph ({error!r}); {remedy}") from error
 
-    @cached_property
-    def fst(self) -> Callable[[float], kaldifst.StdConstFst]:
+    def fst(self, insertion_penalty: float) -> kaldifst.StdConstFst:
         """The transducer with an insertion penalty (a cost added to each word); the last few are kept."""
+        with _READING:
+            return self._kept_fst(insertion_penalty)
+
+    def packed(self, insertion_penalty: float) -> PackedGraph:
+        """The same as arrays, for lattice search."""
+        with _READING:
+            return self._kept_packed(insertion_penalty)
+
+    @cached_property
+    def _kept_fst(self) -> Callable[[float], kaldifst.StdConstFst]:
         return lru_cache(maxsize=PENALTIES_KEPT)(self._read_fst)
 
     @cached_property
-    def packed(self) -> Callable[[float], PackedGraph]:
-        """The same as arrays, for lattice search."""
+    def _kept_packed(self) -> Callable[[float], PackedGraph]:
         return lru_cache(maxsize=PENALTIES_KEPT)(self._pack)
 
     def _read_fst(self, insertion_penalty: float) -> kaldifst.StdConstFst:

@@ -1,4 +1,4 @@
-"""Searches of many utterances in worker processes; these load numpy and the graph, never torch."""
+"""Searches of many utterances, spread over processes; these load numpy and the graph, never torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from lhuc_asr.base.errors import SearchError
-from lhuc_asr.base.executor import WorkerError, WorkerPool
+from lhuc_asr.base.executor import Executor, WorkerError
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher, LatticeSummary
@@ -21,8 +21,8 @@ from lhuc_asr.decode.search import SearchConfig, Searcher
 
 logger = logging.getLogger(__name__)
 
-# Matrices handed out and not yet answered, a worker: one in work, one in wait.
-MATRICES_A_WORKER = 2
+# Matrices handed out and not yet answered, for each process: one in work, one in wait.
+MATRICES_A_PROCESS = 2
 # Utterances named in a warning.
 NAMED = 5
 
@@ -30,48 +30,48 @@ ResultT = TypeVar("ResultT")
 
 
 class SearchPool:
-    """Worker processes that have one graph loaded, as a context manager.
+    """Processes that have one graph loaded, as a context manager.
+
+    With 0 or 1 processes the calling process searches, also without ``with``. Several threads may then search at
+    once: a graph is only read, and each search has a searcher of its own.
 
     Example::
 
-        with SearchPool(folder, workers=2) as pool:
+        with SearchPool(folder, processes=2) as pool:
             for hypothesis in pool.search_all(scores, SearchConfig(acoustic_scale=0.1)):
                 ...
 
     Args:
-        folder: The graph's.
-        workers: Number of processes; with 0 the calling process searches. Processes are spawned: a script
-            that makes a pool needs the usual ``if __name__ == "__main__"``.
+        folder: Folder of the graph.
+        processes: Number of processes. They are spawned: a script that makes a pool needs the usual
+            ``if __name__ == "__main__"``.
 
     Raises:
         GraphError: The graph is missing or damaged.
     """
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        if workers < 0:
-            raise SearchError(f"{workers} workers: give the number of processes, or 0 to search in this one")
-        self._graph = DecodingGraph.load(folder)
-        self._workers = workers
-        self._pool: WorkerPool | None = None
+    def __init__(self, folder: Path, processes: int) -> None:
+        if processes < 0:
+            raise SearchError(f"{processes} processes: give the number of processes, or 0 to search in this one")
+        self._executor = Executor(processes, DecodingGraph.load, (folder,))
+        if not self._executor.is_local:
+            DecodingGraph.load(folder)  # a graph that is damaged is an error here, not in each process
 
     def __enter__(self) -> SearchPool:
-        if self._workers:
-            self._pool = WorkerPool(self._workers, _start_worker, (self._graph.folder,))
+        self._executor.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.__exit__(kind, error, trace)
-            self._pool = None
+        self._executor.__exit__(kind, error, trace)
 
     def search_all(self, scores: Iterable[tuple[str, np.ndarray]], config: SearchConfig) -> Iterator[Hypothesis]:
         """Best paths of utterances, in their order; only a few matrices are in memory at a time.
 
         Args:
             scores: Ids and log-likelihoods (T, K), as ``Searcher.search`` takes them.
-            config: Of all these utterances; the next call may bring another.
+            config: Options of the search of these utterances; the next call may bring others.
 
         Raises:
             SearchError: As from ``Searcher.search``, or a worker died.
@@ -81,12 +81,12 @@ class SearchPool:
     def lattices_all(
         self, scores: Iterable[tuple[str, np.ndarray]], config: SearchConfig, lattice: LatticeConfig
     ) -> Iterator[LatticeSummary]:
-        """What the lattices of utterances say, in their order; a warning at the end counts those that were narrowed.
+        """Summaries of the lattices of utterances, in their order; a warning at the end counts the narrowed lattices.
 
         Args:
             scores: Ids and log-likelihoods (T, K), as ``LatticeSearcher.summarise`` takes them.
-            config: Of the search.
-            lattice: Of the lattices.
+            config: Options of the search.
+            lattice: Options of the lattices.
 
         Raises:
             SearchError: As from ``LatticeSearcher.summarise``, or a worker died.
@@ -102,14 +102,12 @@ class SearchPool:
             logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, shown)
 
     def _map(
-        self, search: Callable[[DecodingGraph, str, np.ndarray], ResultT], scores: Iterable[tuple[str, np.ndarray]]
+        self,
+        search: Callable[[DecodingGraph, tuple[str, np.ndarray]], ResultT],
+        scores: Iterable[tuple[str, np.ndarray]],
     ) -> Iterator[ResultT]:
-        if not self._workers:
-            for utterance, log_likelihoods in scores:
-                yield search(self._graph, utterance, log_likelihoods)
-            return
-        if self._pool is None:
-            raise SearchError("the pool is not open; use it as: with SearchPool(folder, workers) as pool")
+        if not self._executor.is_open:
+            raise SearchError("the pool is not open; use it as: with SearchPool(folder, processes) as pool")
         unfinished: deque[str] = deque()
 
         def noted() -> Iterator[tuple[str, np.ndarray]]:
@@ -118,7 +116,7 @@ class SearchPool:
                 yield item
 
         try:
-            for result in self._pool.map(partial(_in_worker, search), noted(), MATRICES_A_WORKER):
+            for result in self._executor.map(search, noted(), MATRICES_A_PROCESS):
                 unfinished.popleft()
                 yield result
         except WorkerError as error:
@@ -128,24 +126,11 @@ class SearchPool:
             ) from error
 
 
-def _best_path(config: SearchConfig, graph: DecodingGraph, utterance: str, log_likelihoods: np.ndarray) -> Hypothesis:
-    return Searcher(graph, config).search(utterance, log_likelihoods)
+def _best_path(config: SearchConfig, graph: DecodingGraph, item: tuple[str, np.ndarray]) -> Hypothesis:
+    return Searcher(graph, config).search(*item)
 
 
 def _lattice(
-    config: SearchConfig, lattice: LatticeConfig, graph: DecodingGraph, utterance: str, log_likelihoods: np.ndarray
+    config: SearchConfig, lattice: LatticeConfig, graph: DecodingGraph, item: tuple[str, np.ndarray]
 ) -> LatticeSummary:
-    return LatticeSearcher(graph, config, lattice).summarise(utterance, log_likelihoods)
-
-
-# A worker process's graph, set once when it starts.
-_graph: DecodingGraph
-
-
-def _start_worker(folder: Path) -> None:
-    global _graph
-    _graph = DecodingGraph.load(folder)
-
-
-def _in_worker(search: Callable[[DecodingGraph, str, np.ndarray], ResultT], item: tuple[str, np.ndarray]) -> ResultT:
-    return search(_graph, *item)
+    return LatticeSearcher(graph, config, lattice).summarise(*item)

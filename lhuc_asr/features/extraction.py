@@ -1,6 +1,6 @@
-"""Recordings to feature stores, in worker processes.
+"""Recordings to feature stores, spread over processes.
 
-Light to import: workers load neither torch nor, unless a recording has another rate, librosa.
+Light to import: the processes load neither torch nor, unless a recording has another rate, librosa.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from lhuc_asr.audio.formats import change_speed, read_audio
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.executor import process_map
+from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.features.store import FeatureStore, write_store
@@ -30,7 +30,7 @@ def extract(
     folder: Path,
     utterances: Sequence[Utterance],
     config: FeatureConfig,
-    workers: int,
+    processes: int,
     speeds: Sequence[float] = (1.0,),
 ) -> FeatureStore:
     """Compute a split's features, normalised a speaker.
@@ -39,7 +39,7 @@ def extract(
         folder: Where the store goes.
         utterances: What to compute.
         config: Kind of features.
-        workers: Processes.
+        processes: Number of processes.
         speeds: Each utterance is used at each of these speeds; at another than 1 it is
             ``sp<speed>-<id>`` of a speaker ``sp<speed>-<speaker>`` (Ko et al. 2015).
 
@@ -48,7 +48,7 @@ def extract(
         FeatureError: A recording has fewer samples than a window.
     """
     tasks = [_Task(utterance, config, speed) for speed in speeds for utterance in utterances]
-    return write_store(folder, _named(tasks, workers), config.dimension)
+    return write_store(folder, _named(tasks, processes), config.dimension)
 
 
 def spoken_at(speed: float, name: str) -> str:
@@ -61,10 +61,11 @@ def spoken_at(speed: float, name: str) -> str:
     return name if speed == 1.0 else f"sp{speed:g}-{name}"
 
 
-def _named(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[str, str, np.ndarray]]:
-    features: Iterable[np.ndarray] = process_map(_compute, tasks, workers)
-    for task, values in zip(tasks, progress(features, "features", len(tasks)), strict=True):
-        yield spoken_at(task.speed, task.utterance.id), spoken_at(task.speed, task.utterance.speaker), values
+def _named(tasks: Sequence[_Task], processes: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    with Executor(processes) as executor:
+        features: Iterable[np.ndarray] = executor.map(_compute, tasks)
+        for task, values in zip(tasks, progress(features, "features", len(tasks)), strict=True):
+            yield spoken_at(task.speed, task.utterance.id), spoken_at(task.speed, task.utterance.speaker), values
 
 
 def _compute(task: _Task) -> np.ndarray:

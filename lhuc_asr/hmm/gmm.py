@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import LOG_2PI, LOG_ZERO, VARIANCE_FLOOR
+from lhuc_asr.base.tensors import load_bare_tensors, save_tensors
 
 # Kaldi's: mixture sizes grow with occupancy to this power, so that frequent pdfs get more, not all.
 OCCUPANCY_POWER = 0.25
@@ -209,8 +207,7 @@ class DiagonalGmm:
 
     def save(self, path: Path) -> None:
         """Write the model as safetensors."""
-        tensors = {"pdf": self.pdf, "weight": self.weight, "mean": self.mean, "variance": self.variance}
-        write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        save_tensors(path, {"pdf": self.pdf, "weight": self.weight, "mean": self.mean, "variance": self.variance})
 
     @classmethod
     def load(cls, path: Path, pdf_count: int) -> DiagonalGmm:
@@ -219,11 +216,9 @@ class DiagonalGmm:
         Raises:
             CheckpointError: The file is damaged, or the model has another number of pdfs.
         """
-        try:
-            tensors = load_file(path)
-            model = cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
-        except (SafetensorError, KeyError, OSError) as error:
-            raise CheckpointError(f"{path}: not a Gaussian mixture model ({error}); delete it and run again") from error
+        names = ("pdf", "weight", "mean", "variance")
+        tensors = load_bare_tensors(path, names, "a Gaussian mixture model", "delete it and run again")
+        model = cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
         # Every pdf has a Gaussian, and they are sorted.
         found = int(model.pdf[-1]) + 1
         if found != pdf_count:

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
+from lhuc_asr.base.tensors import load_format
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, read_described
+from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name
 
 FORMAT = "lhuc-archive-1"
 _TYPES = {torch.float32: "F32", torch.float64: "F64"}
@@ -95,7 +96,7 @@ class SpeakerArchive:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         # Views of the memory map: nothing is read here.
-        description, tensors = read_described(path, "an", "archive", FORMAT)
+        tensors, description = load_format(path, "an archive", FORMAT)
         try:
             self.sites = tuple(Site(str(n), int(w), int(d), int(b)) for n, w, d, b in description["sites"])
             self.amplitude, self.model = (str(description[key]) for key in ("amplitude", "model"))

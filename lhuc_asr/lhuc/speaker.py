@@ -8,19 +8,15 @@ loading them there is an error.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
+from lhuc_asr.base.tensors import load_format, save_tensors
 from lhuc_asr.lhuc.site import Site
 
 # The name of row 0, the speaker-independent transform, and of its file.
@@ -30,48 +26,6 @@ SPEAKER_INDEPENDENT_FILE = "speaker-independent"
 FORMAT = "lhuc-speaker-1"
 # File systems allow 255 bytes a name; the suffix and a temporary file's marks need some of them.
 MAX_NAME_BYTES = 200
-
-
-def read_described(path: Path | str, article: str, what: str, form: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors, memory-mapped, of a safetensors file.
-
-    Args:
-        path: The file.
-        article: Of ``what``.
-        what: What it is to be, for the messages.
-        form: The format that its description names.
-
-    Raises:
-        CheckpointError: There is no such file, it is damaged, or of another format.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get("description", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such {what}") from error
-    except (SafetensorError, OSError, MemoryError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-    found = description.get("format") if isinstance(description, dict) else None
-    if found != form:
-        raise CheckpointError(f"{path}: expected {article} {what} of format {form!r}, found {found!r}")
-    return description, tensors
-
-
-def format_of(path: Path | str) -> str | None:
-    """The format that a safetensors file's description names; None where it names none.
-
-    Raises:
-        CheckpointError: There is no such file, or it is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get("description", "{}"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such speaker's file") from error
-    except (SafetensorError, OSError, MemoryError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-    return description.get("format") if isinstance(description, dict) else None
 
 
 @dataclass(frozen=True)
@@ -115,9 +69,7 @@ class SpeakerState:
         }
         if both := sorted(self.r.keys() & self.extras.keys()):
             raise SpeakerError(f"{_whose(self.speaker)}: extras {both} are called like sites; choose other names")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**self.r, **self.extras}.items()}
-        # One key: safetensors orders several at random, and the same speaker would not be the same bytes.
-        write_bytes(Path(path), save(tensors, {"description": json.dumps(description)}))
+        save_tensors(Path(path), {**self.r, **self.extras}, description)
 
     @classmethod
     def load(cls, path: Path | str) -> SpeakerState:
@@ -127,7 +79,7 @@ class SpeakerState:
             CheckpointError: There is no such file, it is damaged, or no speaker's file.
             SpeakerError: The name in it is none that a speaker can have.
         """
-        description, tensors = read_described(path, "a", "speaker's file", FORMAT)
+        tensors, description = load_format(path, "a speaker's file", FORMAT)
         try:
             layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in description["sites"]]
             r = {name: tensors.pop(name) for name, _, _ in layout}

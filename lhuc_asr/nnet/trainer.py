@@ -18,9 +18,9 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.companion import ALONE, Companion
 from lhuc_asr.nnet.dropout import Dropout
 from lhuc_asr.nnet.frames import FrameSource

@@ -13,7 +13,7 @@ from lhuc_asr.audio.formats import resolve_sample_rate
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.base.executor import WorkerPool
+from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
@@ -140,8 +140,8 @@ def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder]) -> N
             _run_fold(shared, (number, layout))
         return
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
-    with WorkerPool(at_once) as pool:
-        pool.each(partial(_run_fold_logged, shared, level), numbered)
+    with Executor(at_once) as executor:
+        executor.each(partial(_run_fold_logged, shared, level), numbered)
 
 
 def _run_fold(config: ExperimentConfig, numbered: tuple[int, ExperimentFolder]) -> None:

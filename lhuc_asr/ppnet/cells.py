@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lhuc_asr.base.errors import ExamplesError
-from lhuc_asr.ppnet.schema import BAGS, FeatureConfig
+from lhuc_asr.ppnet.schema import BAGS, FieldConfig
 
 # The networks reckon with 32 bits, whose largest number is 3.4e38.
 LARGEST = 1e38
@@ -34,7 +34,7 @@ class Place:
         return ExamplesError(f"{self.path}: row {self.first_row + row + 1}, column {self.column!r}: {what}")
 
 
-def check_type(place: Place, found: pa.DataType, feature: FeatureConfig | None) -> None:
+def check_type(place: Place, found: pa.DataType, feature: FieldConfig | None) -> None:
     """Whether a Parquet column can hold a feature, or, where it is None, a label.
 
     Raises:
@@ -55,7 +55,7 @@ def check_type(place: Place, found: pa.DataType, feature: FeatureConfig | None) 
         raise ExamplesError(f"{place.path}: column {place.column!r} holds {found}; {name} needs {wanted}")
 
 
-def read_cells(place: Place, column: pa.Array, feature: FeatureConfig | None) -> pa.Array:
+def read_cells(place: Place, column: pa.Array, feature: FieldConfig | None) -> pa.Array:
     """A column's cells, checked.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lhuc_asr.ppnet.batch import Batch
-from lhuc_asr.ppnet.schema import FeatureConfig
+from lhuc_asr.ppnet.schema import FieldConfig
 
 # Standard deviation of a table's start: small beside what is learned, so that a rare category stays near none.
 DEVIATION = 0.05
@@ -35,7 +35,7 @@ class Embeddings(nn.Module):
         sparse: Whether a table's gradient names the rows that took part, as row-wise optimizers need it.
     """
 
-    def __init__(self, features: Sequence[FeatureConfig], rows: Mapping[str, int], generator: torch.Generator) -> None:
+    def __init__(self, features: Sequence[FieldConfig], rows: Mapping[str, int], generator: torch.Generator) -> None:
         super().__init__()
         self.features = tuple(features)
         self.width = sum(feature.embedding for feature in features)
@@ -54,12 +54,12 @@ class Embeddings(nn.Module):
         """The embeddings of all features, shape (B, E)."""
         return torch.cat([self._embed(feature, batch) for feature in self.features], 1)
 
-    def table(self, feature: FeatureConfig) -> Tensor:
+    def table(self, feature: FieldConfig) -> Tensor:
         """The table that a feature uses, its own or another's."""
         table: Tensor = self.tables[self._number_of[str(feature.table)]]
         return table
 
-    def _embed(self, feature: FeatureConfig, batch: Batch) -> Tensor:
+    def _embed(self, feature: FieldConfig, batch: Batch) -> Tensor:
         """One feature's embeddings, shape (B, embedding)."""
         if feature.kind == "number":
             vector: Tensor = self.vectors[self._vector_of[feature.name]]

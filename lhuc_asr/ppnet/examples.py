@@ -11,7 +11,7 @@ import torch
 
 from lhuc_asr.ppnet.batch import Bag, Batch
 from lhuc_asr.ppnet.reader import Reader
-from lhuc_asr.ppnet.schema import BAGS, FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import BAGS, FieldConfig, Schema
 from lhuc_asr.ppnet.vocabulary import Vocabularies, flat, hashes
 
 # Rows that are mixed with each other; with ten features some 30 MB.
@@ -78,7 +78,7 @@ class Examples:
             torch.from_numpy(hashes(table.column(self._schema.user).combine_chunks())),
         )
 
-    def _bag(self, feature: FeatureConfig, lists: pa.ListArray) -> Bag:
+    def _bag(self, feature: FieldConfig, lists: pa.ListArray) -> Bag:
         rows = torch.from_numpy(self._vocabularies.encode(str(feature.table), flat(lists)))
         lengths = torch.from_numpy(lists.value_lengths().to_numpy().astype(np.int64))
         kept = lengths.clamp(max=feature.max_length)

@@ -32,7 +32,7 @@ from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
 from lhuc_asr.ppnet.layer import BiasLayer, LHUCLayer
-from lhuc_asr.ppnet.schema import SINGLE, FeatureConfig, Group, Schema
+from lhuc_asr.ppnet.schema import SINGLE, FieldConfig, Group, Schema
 from lhuc_asr.ppnet.simple import SimplePPNet
 from lhuc_asr.ppnet.tower import GateConfig, Tower, TowerConfig
 
@@ -124,7 +124,7 @@ class RankingNetwork(nn.Module):
     def _width(self, group: Group) -> int:
         return sum(feature.embedding for feature in self.schema.group(group))
 
-    def _user(self) -> FeatureConfig:
+    def _user(self) -> FieldConfig:
         """The prior feature that tells users apart."""
         column = self.schema.feature(self.schema.user).source
         for feature in self.schema.group("prior"):

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.ppnet.cells import Place, check_type, read_cells
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 
 # Rows that are decoded at once: some megabytes.
 SLICE = 16_384
@@ -54,7 +54,7 @@ class Reader:
             raise ExamplesError("no file of examples is given")
         self.schema = schema
         # Name in the tables, column of the file, and what it is: None for a label.
-        self._columns: list[tuple[str, str, FeatureConfig | None]] = [
+        self._columns: list[tuple[str, str, FieldConfig | None]] = [
             (feature.name, feature.source, feature) for feature in schema.features
         ]
         if labelled:

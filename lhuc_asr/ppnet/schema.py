@@ -23,7 +23,7 @@ SINGLE: tuple[Kind, ...] = ("id", "category")
 BAGS: tuple[Kind, ...] = ("sequence", "multi")
 
 
-class FeatureConfig(StrictModel):
+class FieldConfig(StrictModel):
     """One feature.
 
     Attributes:
@@ -94,20 +94,20 @@ class Schema(StrictModel):
         user: The ``id`` or ``category`` feature by which GAUC groups examples.
     """
 
-    features: tuple[FeatureConfig, ...] = Field(min_length=1)
+    features: tuple[FieldConfig, ...] = Field(min_length=1)
     labels: tuple[str, ...] = Field(min_length=1)
     user: str
 
-    def feature(self, name: str) -> FeatureConfig:
+    def feature(self, name: str) -> FieldConfig:
         """The feature of a name, which must be one of the schema's."""
         return next(feature for feature in self.features if feature.name == name)
 
-    def group(self, group: Group) -> tuple[FeatureConfig, ...]:
+    def group(self, group: Group) -> tuple[FieldConfig, ...]:
         """The features that one part of the network sees, in order."""
         return tuple(feature for feature in self.features if feature.group == group)
 
     @property
-    def tables(self) -> tuple[FeatureConfig, ...]:
+    def tables(self) -> tuple[FieldConfig, ...]:
         """The features that have a vocabulary and a table of embeddings of their own, in order."""
         return tuple(feature for feature in self.features if feature.table == feature.name)
 

@@ -31,7 +31,7 @@ ROW_GROUP = 16_384
 SPLITS = ("train", "valid", "test")
 
 
-class SyntheticConfig(StrictModel):
+class SyntheticUsersConfig(StrictModel):
     """How the corpus is drawn.
 
     Attributes:
@@ -70,7 +70,7 @@ class SyntheticCorpus:
         scales: s, shape (users, K).
     """
 
-    def __init__(self, config: SyntheticConfig) -> None:
+    def __init__(self, config: SyntheticUsersConfig) -> None:
         rng = np.random.default_rng([config.seed, 0])
         directions = rng.standard_normal((config.numbers, config.factors))
         self._config = config
@@ -113,7 +113,7 @@ class SyntheticCorpus:
         return pa.table(columns | {"probability": pa.array(probability)})
 
 
-def write_synthetic(config: SyntheticConfig, folder: Path) -> None:
+def write_synthetic(config: SyntheticUsersConfig, folder: Path) -> None:
     """Make a folder of ``train.parquet``, ``valid.parquet``, ``test.parquet``, and ``scales.json``: each user's s."""
     corpus = SyntheticCorpus(config)
     counts = dict(zip(SPLITS, (config.examples, config.heldout, config.heldout), strict=True))

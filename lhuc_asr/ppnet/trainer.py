@@ -24,8 +24,8 @@ from torch.nn import functional
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, ScoreError
 from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.lhuc.row_optim import RowAdam
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
 from lhuc_asr.ppnet.metrics import TaskMetrics, task_metrics
@@ -34,7 +34,7 @@ from lhuc_asr.ppnet.model import RankingNetwork
 logger = logging.getLogger(__name__)
 
 
-class TrainerConfig(StrictModel):
+class RankerTrainerConfig(StrictModel):
     """How a network is trained.
 
     Attributes:
@@ -81,7 +81,7 @@ def train(
     model: RankingNetwork,
     training: Callable[[int], Iterable[Batch]],
     validation: Callable[[], Iterable[Batch]],
-    config: TrainerConfig,
+    config: RankerTrainerConfig,
     state_path: Path,
     seed: int,
     device: torch.device,
@@ -168,7 +168,7 @@ def predict(model: RankingNetwork, batch: Batch, device: torch.device) -> Tensor
         return torch.sigmoid(model(batch.to(device))).cpu()
 
 
-def make_optimizers(model: nn.Module, config: TrainerConfig) -> dict[str, torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: RankerTrainerConfig) -> dict[str, torch.optim.Optimizer]:
     """The optimizers of a network, by names; tells its embeddings which kind of gradient they need."""
     tables = embedding_tables(model, sparse=config.embedding_optimizer == "row_adam")
     owned = {id(table) for table in tables}
@@ -239,7 +239,7 @@ def _trainable(batches: Iterable[Batch], model: RankingNetwork) -> Iterator[Batc
     return (batch for batch in batches if len(batch) > 1 or not alone_is_useless)
 
 
-def _monitored(metrics: Mapping[str, TaskMetrics], config: TrainerConfig) -> float:
+def _monitored(metrics: Mapping[str, TaskMetrics], config: RankerTrainerConfig) -> float:
     """The figure that early stopping follows: the larger, the better."""
     values: list[float] = []
     for label, figures in metrics.items():
@@ -254,7 +254,7 @@ def _monitored(metrics: Mapping[str, TaskMetrics], config: TrainerConfig) -> flo
     return -mean if config.monitor == "log_loss" else mean
 
 
-def _identity(model: RankingNetwork, config: TrainerConfig, seed: int) -> dict[str, Any]:
+def _identity(model: RankingNetwork, config: RankerTrainerConfig, seed: int) -> dict[str, Any]:
     """What a state belongs to. How long to train may change from one run to the next."""
     trainer = config.model_dump(mode="json", exclude={"epochs", "patience"})
     return {"seed": seed, **{f"trainer.{name}": value for name, value in trainer.items()}, **model.description()}

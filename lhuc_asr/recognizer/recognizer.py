@@ -75,7 +75,7 @@ class Recognizer:
         self._network = load_model(files.network).requires_grad_(False)
         self._topology = MonophoneTopology.load(files.topology)
         self._lexicon = read_experiment_lexicon(files.lang)
-        self._pool = SearchPool(files.lang, workers=0)
+        self._pool = SearchPool(files.lang, processes=0)
 
     def adapt(
         self,

@@ -11,9 +11,9 @@ import torch
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.nnet.checkpoint import load_tensors
 
 # In a speaker's file: mean and deviation of their features, shape (D,) each, float64.
 CMVN_MEAN, CMVN_DEVIATION = "cmvn.mean", "cmvn.deviation"

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lhuc_asr.base.atomic import write_text
-from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.score.significance import Comparison, compare
 from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 
@@ -100,30 +99,36 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
     return table
 
 
-def environment_table(passes: Sequence[PassScore], title: str | None = None) -> Table | None:
-    """Word error rates of passes in each environment, a line each, for a terminal.
+def environment_table(passes: Sequence[PassScore], title: str | None = None, clean: str = "clean") -> Table | None:
+    """Word error rates of passes in each environment, one line a pass, for a terminal.
 
-    The clean environment comes first; "noisy" is all the others together, errors over words, "all" every utterance.
+    The clean environment comes first. The column "noisy" is all the other environments together, errors over words;
+    "all" is every utterance.
+
+    Args:
+        passes: Scores of the passes, those of a split together.
+        title: Title of the table.
+        clean: Name of the environment without noise.
 
     Returns:
         The table; None where no utterance has an environment.
     """
     scores = [line.report.environments() for line in passes]
-    names = sorted({name for found in scores for name in found if name}, key=lambda name: (name != CLEAN, name))
+    names = sorted({name for score in scores for name in score if name}, key=lambda name: (name != clean, name))
     if not names:
         return None
     table = Table(title=None if title is None else Text(title), title_justify="left")
     for heading in ("split", "pass"):
         table.add_column(heading)
-    averaged = CLEAN in names and len(names) > 2
+    averaged = clean in names and len(names) > 2
     for heading in (*names, *(["noisy"] if averaged else []), "all"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
-    for position, (line, found) in enumerate(zip(passes, scores, strict=True)):
+    for position, (line, environments) in enumerate(zip(passes, scores, strict=True)):
         opens_split = position == 0 or passes[position - 1].split != line.split
         if opens_split and position > 0:
             table.add_section()
-        noisy = [score for name, score in found.items() if name not in ("", CLEAN)]
-        rates = [found[name].wer if name in found else None for name in names]
+        noisy = [score for name, score in environments.items() if name not in ("", clean)]
+        rates = [environments[name].wer if name in environments else None for name in names]
         if averaged:
             words = sum(score.words for score in noisy)
             rates.append(sum(score.errors for score in noisy) / words if words else None)

@@ -100,7 +100,7 @@ def _spread(at: Look) -> list[Row]:
     """The figure is of the first fold: units of another fold's network are other units."""
     rows = []
     for fold in at.folds:
-        speakers, layers = _read_amplitudes(fold.speakers(at.name, at.split))
+        speakers, layers = _read_amplitudes(fold.speakers(at.split, at.name))
         if fold is at.folds[0]:
             title = f"{at.split}: amplitudes of {at.name}, {len(speakers)} speakers"
             save_figure(amplitudes_figure(list(layers.values()), speakers, title), at.figure)

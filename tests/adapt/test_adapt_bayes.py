@@ -5,8 +5,8 @@ import torch
 
 from lhuc_asr.adapt.bayes import PRIOR_FILE, Bayes, BayesConfig, sample_generator
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.context import splice
-from lhuc_asr.nnet.checkpoint import load_tensors
 
 PLAIN = LhucConfig(optimizer="sgd", learning_rate=0.3, sweeps=4, batch_size=64)
 

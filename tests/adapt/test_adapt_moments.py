@@ -10,8 +10,8 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.moments import LARGEST_AMPLITUDE, MOMENTS_FILE, PDF_PRIOR_FRAMES, Moments, MomentsConfig
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError, SiteError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import splice
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 WIDTH, PDFS, UNITS, CONTEXT = 6, 5, 16, 1

@@ -11,7 +11,7 @@ from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.predicted import Predicted, PredictedConfig
 from lhuc_asr.adapt.subspace import Subspace, SubspaceConfig
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 
 PLAIN = LhucConfig(learning_rate=0.05, sweeps=2, kl_weight=0.0, batch_size=32)

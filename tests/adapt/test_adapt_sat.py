@@ -17,11 +17,12 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.sat import SatConfig, assign_rows, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.errors import CheckpointError, FoldError, ModelMismatchError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.nnet.checkpoint import load_model, load_tensors, save_model, save_tensors
+from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig

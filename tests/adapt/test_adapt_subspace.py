@@ -5,8 +5,8 @@ import torch
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.subspace import SUBSPACE_FILE, Subspace, SubspaceConfig, principal_components
+from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.context import splice
-from lhuc_asr.nnet.checkpoint import load_tensors
 
 
 def test_principal_components_are_the_covariances_eigenvectors():

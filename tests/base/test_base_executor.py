@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from lhuc_asr.base.executor import IN_FLIGHT, WorkerError, WorkerPool, process_map
+from lhuc_asr.base.executor import IN_FLIGHT, Executor, WorkerError
 
 PATIENCE_SECONDS = 20.0
 
 
-def test_one_worker_works_here_and_lazily() -> None:
+@pytest.mark.parametrize("processes", [0, 1])
+def test_one_process_is_this_one_and_lazy(processes: int) -> None:
     read: list[int] = []
 
     def items() -> Iterator[int]:
@@ -26,7 +27,7 @@ def test_one_worker_works_here_and_lazily() -> None:
             read.append(number)
             yield number
 
-    results = process_map(operator.neg, items(), 1)
+    results = Executor(processes).map(operator.neg, items())
     assert next(results) == 0
     assert read == [0]
     assert list(results) == [-1, -2, -3, -4]
@@ -40,30 +41,39 @@ def test_results_come_in_order_and_items_are_read_as_needed() -> None:
             read.append(number)
             yield number
 
-    results = process_map(operator.neg, items(), 2)
-    assert next(results) == 0
-    assert len(read) <= IN_FLIGHT * 2
-    assert list(results) == [-number for number in range(1, 40)]
+    with Executor(2) as executor:
+        results = executor.map(operator.neg, items())
+        assert next(results) == 0
+        assert len(read) <= IN_FLIGHT * 2
+        assert list(results) == [-number for number in range(1, 40)]
 
 
 def test_an_exception_of_the_function_comes_through() -> None:
-    with pytest.raises(TypeError, match="bad operand"):
-        list(process_map(operator.neg, [1, "x", 2], 2))
+    with Executor(2) as executor, pytest.raises(TypeError, match="bad operand"):
+        list(executor.map(operator.neg, [1, "x", 2]))
 
 
 def test_a_worker_that_dies_is_told() -> None:
-    with pytest.raises(WorkerError, match=r"a worker process died, .*; try workers=1, or run again"):
-        list(process_map(os._exit, [9, 9, 9], 2))
+    message = r"a worker process died, .*; try workers=1, or run again"
+    with Executor(2) as executor, pytest.raises(WorkerError, match=message):
+        list(executor.map(os._exit, [9, 9, 9]))
+
+
+def test_processes_are_not_started_without_with() -> None:
+    with pytest.raises(WorkerError, match="the executor is not open; use it as: with Executor"):
+        list(Executor(2).map(operator.neg, [1]))
 
 
 def test_each_item_is_worked_on_once_and_the_next_begins_when_one_is_done(tmp_path: Path) -> None:
-    with WorkerPool(2) as pool:
-        pool.each(os.mkdir, [tmp_path / str(number) for number in range(5)])
-    assert {path.name for path in tmp_path.iterdir()} == set("01234")
+    for processes in (1, 2):
+        with Executor(processes) as executor:
+            executor.each(os.mkdir, [tmp_path / f"{number} of {processes}" for number in range(5)])
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n} of {p}" for n in range(5) for p in (1, 2)}
 
 
 def test_after_a_failure_no_further_item_is_begun(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
     read: list[int] = []
 
     def items() -> Iterator[Path]:
@@ -71,31 +81,44 @@ def test_after_a_failure_no_further_item_is_begun(tmp_path: Path) -> None:
             read.append(number)
             yield tmp_path / str(number)
 
-    with WorkerPool(1) as pool, pytest.raises(FileExistsError):
-        pool.each(os.mkdir, items())
+    with Executor(1) as executor, pytest.raises(FileExistsError):
+        executor.each(os.mkdir, items())
     assert read == [0, 1]
-    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+    read.clear()
+    (tmp_path / "0").rmdir()
+    with Executor(2) as executor, pytest.raises(FileExistsError):
+        executor.each(os.mkdir, items())
+    # 0 is done while 1 fails, so that at most one more begins.
+    assert len(read) <= 3
+    assert {path.name for path in tmp_path.iterdir()} <= {"0", "1", "2"}
 
 
 def test_a_worker_that_dies_among_long_items_is_told() -> None:
-    with WorkerPool(2) as pool, pytest.raises(WorkerError, match="a worker process died"):
-        pool.each(os._exit, [9, 9, 9])
+    with Executor(2) as executor, pytest.raises(WorkerError, match="a worker process died"):
+        executor.each(os._exit, [9, 9, 9])
 
 
-def test_a_pool_starts_its_processes_once_and_serves_again_after_an_error(tmp_path: Path) -> None:
-    with WorkerPool(1, os.chdir, (tmp_path,)) as pool:
-        with pytest.raises(TypeError, match="bad operand"):
-            list(pool.map(operator.neg, [1, "x"]))
-        assert list(pool.map(os.path.abspath, ["a", "b", "c"])) == [str(tmp_path / name) for name in "abc"]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_the_start_makes_goes_to_every_task_also_after_an_error(processes: int) -> None:
+    with Executor(processes, operator.add, (20, 30)) as executor:
+        with pytest.raises(TypeError, match="unsupported operand"):
+            list(executor.map(operator.sub, [1, "x"]))
+        assert list(executor.map(operator.sub, [1, 2, 3])) == [49, 48, 47]
+
+
+def test_two_executors_in_this_process_do_not_share() -> None:
+    one, two = (Executor(1, int, (number,)) for number in (10, 20))
+    assert list(zip(one.map(operator.add, [1, 2]), two.map(operator.add, [1, 2]), strict=True)) == [(11, 21), (12, 22)]
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = f"""
         import os, signal, sys, time
-        from lhuc_asr.base.executor import process_map
+        from lhuc_asr.base.executor import Executor
         if __name__ == "__main__":
-            results = process_map(eval, ["__import__('os').getpid()"] * 2 + ["__import__('time').sleep(600)"] * 9, 2)
+            executor = Executor(2).__enter__()
+            results = executor.map(eval, ["__import__('os').getpid()"] * 2 + ["__import__('time').sleep(600)"] * 9)
             open({str(pids)!r}, "w").write(f"{{next(results)}} {{next(results)}}")
             time.sleep(600)
     """

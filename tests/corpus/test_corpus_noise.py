@@ -66,9 +66,9 @@ def config_of(noise: Path, **options: object) -> NoiseConfig:
     return parse_config(NoiseConfig, {"dir": str(noise), "classes": list(CLASSES), **options}, "test")
 
 
-def copies(noise: Path, speech: list[Utterance], folder: Path, workers: int = 1, seed: int = 1, **options: object):
+def copies(noise: Path, speech: list[Utterance], folder: Path, processes: int = 1, seed: int = 1, **options: object):
     splits = {split: (part, speech) for split, part in PARTS.items()}
-    return put_into_environments(splits, config_of(noise, **options), folder, seed, workers)
+    return put_into_environments(splits, config_of(noise, **options), folder, seed, processes)
 
 
 def test_what_was_added_has_the_level_that_was_asked_for_measured_on_the_files(noise, speech, tmp_path):
@@ -149,7 +149,7 @@ def test_the_seed_chooses_training_environments_and_nothing_else(noise, speech, 
 
 def test_copies_do_not_depend_on_the_number_of_processes_nor_on_who_else_is_there(noise, speech, tmp_path):
     alone = copies(noise, speech[2:3], tmp_path / "alone")["test"]
-    together = copies(noise, speech, tmp_path / "together", workers=2)["test"]
+    together = copies(noise, speech, tmp_path / "together", processes=2)["test"]
     found = {copy.id: copy.audio.read_bytes() for copy in together}
     assert all(found[copy.id] == copy.audio.read_bytes() for copy in alone)
 

@@ -50,17 +50,17 @@ def speaker_of(warp: float, noise_decibels: float = 60.0, variant: str = "m3") -
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "corpus"
-    generate(SMALL, folder, workers=1)
+    generate(SMALL, folder, processes=1)
     return folder
 
 
-def test_the_corpus_does_not_depend_on_the_number_of_workers(corpus: Path, tmp_path: Path):
-    generate(SMALL, tmp_path / "corpus", workers=2)
+def test_the_corpus_does_not_depend_on_the_number_of_processes(corpus: Path, tmp_path: Path):
+    generate(SMALL, tmp_path / "corpus", processes=2)
     assert hashes(tmp_path / "corpus") == hashes(corpus)
 
 
 def test_another_seed_is_another_corpus(corpus: Path, tmp_path: Path):
-    generate(SMALL.model_copy(update={"seed": 2}), tmp_path / "corpus", workers=1)
+    generate(SMALL.model_copy(update={"seed": 2}), tmp_path / "corpus", processes=1)
     here, there = hashes(corpus), hashes(tmp_path / "corpus")
     assert here.keys() == there.keys()
     assert all(here[name] != there[name] for name in here)
@@ -96,7 +96,7 @@ def test_a_failure_leaves_what_was_there(corpus: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(synthetic, "say", fail)
     with pytest.raises(OSError, match="no space"):
-        generate(SMALL, folder, workers=1)
+        generate(SMALL, folder, processes=1)
     assert [path.name for path in tmp_path.rglob("*")] == ["corpus", "old"]
 
 

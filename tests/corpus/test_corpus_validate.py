@@ -46,11 +46,11 @@ def test_a_transcript_is_needed_only_where_asked_for(spoken) -> None:
     assert len(validate(Reading([spoken("u", text="")]), require_text=False).utterances) == 1
 
 
-def test_the_number_of_workers_changes_nothing(spoken) -> None:
+def test_the_number_of_threads_changes_nothing(spoken) -> None:
     utterances = [spoken(f"u{index}") for index in range(12)]
     for utterance in utterances[::3]:
         utterance.audio.write_text("damaged")
-    results = [validate(Reading(utterances), max_skipped=0.5, workers=workers) for workers in (1, 5)]
+    results = [validate(Reading(utterances), max_skipped=0.5, threads=threads) for threads in (1, 5)]
     assert results[0] == results[1]
     assert len(results[0].skipped) == 4
 

@@ -1,8 +1,9 @@
-"""Searches in worker processes: they change nothing, are bounded, and fail clearly."""
+"""Searches spread over processes, and threads: they change nothing, are bounded, and fail clearly."""
 
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ from three_words import LEXICON, TOPOLOGY, spoken
 
 from lhuc_asr.base.errors import GraphError, SearchError
 from lhuc_asr.decode.lattice_search import LatticeConfig
-from lhuc_asr.decode.pool import MATRICES_A_WORKER, SearchPool
+from lhuc_asr.decode.pool import MATRICES_A_PROCESS, SearchPool
 from lhuc_asr.decode.search import SearchConfig
 
-WORKERS = 2
+PROCESSES = 2
 
 
 @pytest.fixture(scope="module")
 def pool(graph):
-    with SearchPool(graph.folder, WORKERS) as pool:
+    with SearchPool(graph.folder, PROCESSES) as pool:
         yield pool
 
 
@@ -31,7 +32,7 @@ def corpus(count: int) -> list[tuple[str, np.ndarray]]:
 def test_workers_find_what_this_process_finds_in_order(graph, pool, penalty):
     config = SearchConfig(insertion_penalty=penalty)
     items = corpus(9)
-    with SearchPool(graph.folder, workers=0) as here:
+    with SearchPool(graph.folder, processes=0) as here:
         expected = list(here.search_all(items, config))
     found = list(pool.search_all(items, config))
     assert [h.utterance for h in found] == [name for name, _ in items]
@@ -41,7 +42,7 @@ def test_workers_find_what_this_process_finds_in_order(graph, pool, penalty):
 
 def test_workers_tell_of_the_same_lattices(graph, pool):
     items = corpus(5)
-    with SearchPool(graph.folder, workers=0) as here:
+    with SearchPool(graph.folder, processes=0) as here:
         expected = list(here.lattices_all(items, SearchConfig(), LatticeConfig()))
     found = list(pool.lattices_all(items, SearchConfig(), LatticeConfig()))
     assert [summary.hypothesis.utterance for summary in found] == [name for name, _ in items]
@@ -52,10 +53,28 @@ def test_workers_tell_of_the_same_lattices(graph, pool):
         np.testing.assert_array_equal(mine.frames.posterior, its.frames.posterior)
 
 
+def test_threads_that_search_at_once_find_what_one_finds(graph):
+    """Two insertion penalties, from four threads, on a pool that has read nothing yet."""
+    items, penalties = corpus(6), (0.0, 2.5) * 2
+    with SearchPool(graph.folder, processes=0) as here:
+        configs = [SearchConfig(insertion_penalty=penalty) for penalty in penalties]
+        expected = [list(here.lattices_all(items, config, LatticeConfig())) for config in configs]
+    fresh = SearchPool(graph.folder, processes=0)
+    with ThreadPoolExecutor(len(configs)) as threads:
+        searches = [threads.submit(lambda c: list(fresh.lattices_all(items, c, LatticeConfig())), c) for c in configs]
+        paths = [threads.submit(lambda c: list(fresh.search_all(items, c)), c) for c in configs]
+    for summaries, search, path in zip(expected, searches, paths, strict=True):
+        hypotheses = [summary.hypothesis for summary in summaries]
+        assert [s.hypothesis.words for s in search.result()] == [h.words for h in hypotheses]
+        assert [s.hypothesis.confidences for s in search.result()] == [h.confidences for h in hypotheses]
+        assert [s.hypothesis.cost for s in search.result()] == [h.cost for h in hypotheses]
+        assert [h.utterance for h in path.result()] == [h.utterance for h in hypotheses]
+
+
 def test_narrowed_lattices_are_counted(graph, caplog):
     flat = np.zeros((60, TOPOLOGY.pdf_count), np.float32)
     clear = spoken(("ab",), np.random.default_rng(0))
-    with SearchPool(graph.folder, workers=0) as here:
+    with SearchPool(graph.folder, processes=0) as here:
         items = [("flat-1", flat), ("clear", clear), ("flat-2", flat)]
         found = list(here.lattices_all(items, SearchConfig(), LatticeConfig(beam=20.0, max_arcs=20)))
     assert [summary.narrowed for summary in found] == [True, False, True]
@@ -72,7 +91,7 @@ def test_matrices_in_flight_are_bounded(pool):
             yield item
 
     for done, _ in enumerate(pool.search_all(count(), SearchConfig())):
-        assert taken <= done + MATRICES_A_WORKER * WORKERS
+        assert taken <= done + MATRICES_A_PROCESS * PROCESSES
     assert taken == 30
 
 
@@ -93,16 +112,18 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(graph):
 
     others = set(multiprocessing.active_children())
     with (
-        SearchPool(graph.folder, 1) as pool,
+        SearchPool(graph.folder, 2) as pool,
         pytest.raises(SearchError, match=r"a worker process died before it had searched u\d+"),
     ):
         list(pool.search_all(kill_after_two(), SearchConfig()))
 
 
 def test_pools_that_cannot_work_say_so(graph, tmp_path):
-    with pytest.raises(SearchError, match="-1 workers"):
+    with pytest.raises(SearchError, match="-1 processes"):
         SearchPool(graph.folder, -1)
     with pytest.raises(GraphError, match=r"graph\.json: no such file"):
         SearchPool(tmp_path, 1)
+    with pytest.raises(GraphError, match=r"graph\.json: no such file"):
+        SearchPool(tmp_path, 2)
     with pytest.raises(SearchError, match="the pool is not open"):
-        list(SearchPool(graph.folder, 1).search_all(corpus(1), SearchConfig()))
+        list(SearchPool(graph.folder, 2).search_all(corpus(1), SearchConfig()))

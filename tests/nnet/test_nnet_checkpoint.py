@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.nnet.checkpoint import load_model, load_tensors, save_model, save_tensors
+from lhuc_asr.base.tensors import save_tensors
+from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 
@@ -57,23 +57,3 @@ def test_a_description_that_does_not_fit_is_told(tmp_path, model, description):
     save_tensors(path, model.state_dict(), description)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not an acoustic model of this version"):
         load_model(path)
-
-
-def test_a_file_of_tensors_without_a_description_is_told(tmp_path):
-    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_tensors(tmp_path / "a.safetensors")
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    with pytest.raises(TypeError):
-        save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {"not": object()})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("description", ["[1]", "[" * 200_000])
-def test_a_description_that_is_no_mapping_is_refused(tmp_path, description):
-    path = tmp_path / "state.safetensors"
-    save_file({"a": torch.zeros(1)}, path, {"description": description})
-    with pytest.raises(CheckpointError, match=r"state\.safetensors: cannot be read"):
-        load_tensors(path)

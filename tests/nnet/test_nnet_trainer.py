@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.nnet.checkpoint import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig

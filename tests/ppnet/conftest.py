@@ -10,7 +10,7 @@ import torch
 
 from lhuc_asr.ppnet.batch import Bag, Batch
 from lhuc_asr.ppnet.model import RankingConfig, RankingNetwork, build
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 
 ROWS = {"item": 12, "genres": 6, "prior.user": 9, "prior.item": 12, "place": 4}
 
@@ -20,14 +20,14 @@ def schema() -> Schema:
     """Shared item, history, genres and age; prior user and item; the place as domain; two tasks."""
     return Schema(
         features=(
-            FeatureConfig(name="item", kind="id", embedding=4),
-            FeatureConfig(name="history", kind="sequence", vocabulary_of="item", embedding=4),
-            FeatureConfig(name="genres", kind="multi", embedding=3, pooling="sum"),
-            FeatureConfig(name="age", kind="number", embedding=2),
+            FieldConfig(name="item", kind="id", embedding=4),
+            FieldConfig(name="history", kind="sequence", vocabulary_of="item", embedding=4),
+            FieldConfig(name="genres", kind="multi", embedding=3, pooling="sum"),
+            FieldConfig(name="age", kind="number", embedding=2),
             # A name that no module's parameter may have.
-            FeatureConfig(name="prior.user", column="user", kind="id", group="prior", embedding=5),
-            FeatureConfig(name="prior.item", column="item", kind="id", group="prior", embedding=4),
-            FeatureConfig(name="place", kind="category", group="domain", embedding=3),
+            FieldConfig(name="prior.user", column="user", kind="id", group="prior", embedding=5),
+            FieldConfig(name="prior.item", column="item", kind="id", group="prior", embedding=4),
+            FieldConfig(name="place", kind="category", group="domain", embedding=3),
         ),
         labels=("click", "like"),
         user="prior.user",

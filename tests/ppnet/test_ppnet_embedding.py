@@ -6,13 +6,13 @@ from torch import nn
 
 from lhuc_asr.ppnet.batch import Bag, Batch
 from lhuc_asr.ppnet.embedding import Embeddings
-from lhuc_asr.ppnet.schema import FeatureConfig
+from lhuc_asr.ppnet.schema import FieldConfig
 
 FEATURES = (
-    FeatureConfig(name="keys", kind="id", embedding=3),  # also the name of a dictionary's method
-    FeatureConfig(name="mean", kind="sequence", vocabulary_of="keys", embedding=3),
-    FeatureConfig(name="a.b", kind="multi", embedding=2, pooling="sum"),
-    FeatureConfig(name="age", kind="number", embedding=4),
+    FieldConfig(name="keys", kind="id", embedding=3),  # also the name of a dictionary's method
+    FieldConfig(name="mean", kind="sequence", vocabulary_of="keys", embedding=3),
+    FieldConfig(name="a.b", kind="multi", embedding=2, pooling="sum"),
+    FieldConfig(name="age", kind="number", embedding=4),
 )
 # Three examples; the second has no genre, the last no history.
 IDS = torch.tensor([2, 0, 4])

@@ -15,15 +15,15 @@ from torch import nn
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.reader import Reader
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 SCHEMA = Schema(
     features=(
-        FeatureConfig(name="user", kind="id", min_count=2),
-        FeatureConfig(name="item", kind="id"),
-        FeatureConfig(name="history", kind="sequence", vocabulary_of="item", max_length=3),
-        FeatureConfig(name="age", kind="number"),
+        FieldConfig(name="user", kind="id", min_count=2),
+        FieldConfig(name="item", kind="id"),
+        FieldConfig(name="history", kind="sequence", vocabulary_of="item", max_length=3),
+        FieldConfig(name="age", kind="number"),
     ),
     labels=("click", "like"),
     user="user",

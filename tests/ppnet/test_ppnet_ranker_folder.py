@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.ppnet.model import RankingConfig, build
 from lhuc_asr.ppnet.ranker_folder import Ranker, load_ranker, save_ranker
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 from lhuc_asr.ppnet.scoring import trial_batch
 from lhuc_asr.ppnet.vocabulary import Standard, Vocabularies
 
 SCHEMA = Schema(
     features=(
-        FeatureConfig(name="item", kind="id", embedding=4),
-        FeatureConfig(name="age", kind="number", embedding=2),
-        FeatureConfig(name="user", kind="id", group="prior", embedding=3),
+        FieldConfig(name="item", kind="id", embedding=4),
+        FieldConfig(name="age", kind="number", embedding=2),
+        FieldConfig(name="user", kind="id", group="prior", embedding=3),
     ),
     labels=("click",),
     user="user",
@@ -62,7 +62,7 @@ def test_a_ranker_is_replaced_and_nothing_else_is(saved, tmp_path):
     save_ranker(folder, ranker(1))
     assert not torch.equal(load_ranker(folder).network.network.final.weight, ranker(0).network.network.final.weight)
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(CheckpointError, match="thesis: is there already, and no ranker; choose another folder"):
+    with pytest.raises(CheckpointError, match="thesis: exists and is not a trained ranker; choose another folder"):
         save_ranker(tmp_path / "thesis", ranker())
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.ppnet.reader import Reader
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 
 SCHEMA = Schema(
     features=(
-        FeatureConfig(name="user", kind="id"),
-        FeatureConfig(name="age", kind="number"),
-        FeatureConfig(name="genres", kind="multi"),
+        FieldConfig(name="user", kind="id"),
+        FieldConfig(name="age", kind="number"),
+        FieldConfig(name="genres", kind="multi"),
     ),
     labels=("click",),
     user="user",

@@ -122,9 +122,8 @@ def test_what_is_finished_is_not_done_again_and_what_changed_is(
     again = run_recommender(recipe(), folder, CPU)
     assert [file.stat().st_mtime_ns for file in files] == before
     assert again == results
-    record = json.loads(files[0].read_text())
-    record["key"] = "of other options"
-    files[0].write_text(json.dumps(record))
+    stage = folder / "stages" / "dnn, seed 1.json"
+    stage.write_text(json.dumps(json.loads(stage.read_text()) | {"key": "of other options"}))
     assert run_recommender(recipe(), folder, CPU).runs["dnn"][1]["test"] == results.runs["dnn"][1]["test"]
     assert files[0].stat().st_mtime_ns > before[0]
     assert files[1].stat().st_mtime_ns == before[1]
@@ -155,7 +154,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"baseline": "dnnn"}, "baseline: 'dnnn' is no model; there are dnn, ppnet"),
+        ({"baseline": "dnnn"}, "baseline: 'dnnn' is not one of the models: dnn, ppnet"),
         ({"seeds": [1, 1]}, "would count twice"),
         ({"data": {"kind": "movie"}}, "data"),
         ({"name": "../../elsewhere"}, "name"),

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lhuc_asr.base.atomic import read_json
-from lhuc_asr.ppnet.synthetic import SyntheticConfig, SyntheticCorpus, write_synthetic
+from lhuc_asr.ppnet.synthetic import SyntheticCorpus, SyntheticUsersConfig, write_synthetic
 
-SMALL = SyntheticConfig(users=20, examples=100, heldout=10, numbers=5, factors=3)
+SMALL = SyntheticUsersConfig(users=20, examples=100, heldout=10, numbers=5, factors=3)
 
 
 def columns(table: pa.Table, corpus: SyntheticCorpus) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

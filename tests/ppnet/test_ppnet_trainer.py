@@ -13,7 +13,7 @@ from lhuc_asr.base.errors import CheckpointError, ScoreError
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.metrics import task_metrics
 from lhuc_asr.ppnet.model import RankingNetwork
-from lhuc_asr.ppnet.trainer import TrainerConfig, evaluate, make_optimizers, predict, step, train
+from lhuc_asr.ppnet.trainer import RankerTrainerConfig, evaluate, make_optimizers, predict, step, train
 
 CPU = torch.device("cpu")
 OPTIMIZERS = ["adamw", "row_adam"]
@@ -44,7 +44,7 @@ def split(make_batch) -> Callable[..., Callable[..., Iterator[Batch]]]:
 class _Run:
     """One call of ``train``, which a chosen epoch may kill."""
 
-    def __init__(self, path: Path, network: RankingNetwork, split: Any, config: TrainerConfig) -> None:
+    def __init__(self, path: Path, network: RankingNetwork, split: Any, config: RankerTrainerConfig) -> None:
         self.path, self.network, self.config = path, network, config
         self.training, self.validation = split(1), split(2, 3)
         self.epochs: list[dict[str, Any]] = []
@@ -61,7 +61,7 @@ class _Run:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_what_can_be_learned_is_learned(optimizer, make_network, split, tmp_path):
-    config = TrainerConfig(epochs=12, patience=12, learning_rate=0.02, embedding_optimizer=optimizer)
+    config = RankerTrainerConfig(epochs=12, patience=12, learning_rate=0.02, embedding_optimizer=optimizer)
     run = _Run(tmp_path / "state", make_network("pepnet"), split, config)
     network = run()
     assert not network.training
@@ -75,7 +75,9 @@ def test_what_can_be_learned_is_learned(optimizer, make_network, split, tmp_path
 def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(kind, optimizer, make_network, split, tmp_path):
     """With dropout, with users taken for unseen, and where the best epoch is not the last."""
     options = {"dropout": 0.2, "batch_norm": True} if kind == "ppnet" else {}
-    config = TrainerConfig(epochs=6, patience=2, learning_rate=0.1, embedding_optimizer=optimizer, embedding_l2=1e-4)
+    config = RankerTrainerConfig(
+        epochs=6, patience=2, learning_rate=0.1, embedding_optimizer=optimizer, embedding_l2=1e-4
+    )
     whole = _Run(tmp_path / "whole", make_network(kind, **options), split, config)
     expected = whole().state_dict()
     for epoch in range(1, len(whole.epochs) + 1):
@@ -90,7 +92,7 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(kind, optimizer, m
 
 @pytest.mark.parametrize("monitor", ["auc", "gauc", "log_loss"])
 def test_it_stops_early_and_gives_the_best_epoch(monitor, make_network, split, tmp_path):
-    config = TrainerConfig(epochs=40, patience=2, learning_rate=0.1, monitor=monitor)
+    config = RankerTrainerConfig(epochs=40, patience=2, learning_rate=0.1, monitor=monitor)
     run = _Run(tmp_path / "state", make_network("ppnet", tasks=1), _one_task(split), config)
     network = run()
     figures = [epoch["validation"]["click"][monitor] for epoch in run.epochs]
@@ -111,7 +113,7 @@ def _one_task(split):
 @pytest.mark.parametrize("kind", ["ppnet", "simple"])
 def test_row_adam_moves_the_rows_of_the_batch_and_no_others(kind, make_network, make_batch):
     network = make_network(kind, scatter=0.3)
-    optimizers = make_optimizers(network, TrainerConfig(embedding_l2=0.1))
+    optimizers = make_optimizers(network, RankerTrainerConfig(embedding_l2=0.1))
     step(network, optimizers, make_batch(1, 64))  # gives momentum to all
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     step(network, optimizers, make_batch(2, user=4))
@@ -125,7 +127,7 @@ def test_l2_shrinks_embeddings(optimizer, make_network, make_batch):
     sizes = {}
     for l2 in (0.0, 1.0):
         network = make_network("ppnet", scatter=0.3)
-        optimizers = make_optimizers(network, TrainerConfig(embedding_l2=l2, embedding_optimizer=optimizer))
+        optimizers = make_optimizers(network, RankerTrainerConfig(embedding_l2=l2, embedding_optimizer=optimizer))
         for _ in range(20):
             step(network, optimizers, make_batch(1))
         sizes[l2] = network.prior.tables[0].norm()
@@ -137,7 +139,7 @@ def test_both_optimizers_take_the_same_first_step(make_network, make_batch):
     found = []
     for optimizer in OPTIMIZERS:
         network = make_network("pepnet", scatter=0.3).eval()
-        step(network, make_optimizers(network, TrainerConfig(embedding_optimizer=optimizer)), make_batch())
+        step(network, make_optimizers(network, RankerTrainerConfig(embedding_optimizer=optimizer)), make_batch())
         found.append(network.state_dict())
     for name, tensor in found[0].items():
         torch.testing.assert_close(tensor, found[1][name], msg=name)
@@ -159,13 +161,13 @@ def test_a_last_batch_of_one_example_is_left_out_where_batches_are_normalised(ma
         epochs = []
         network = make_network("dnn", **options)
         path = tmp_path / f"{examples}"
-        train(network, read, read, TrainerConfig(epochs=1), path, 0, CPU, epochs.append)
+        train(network, read, read, RankerTrainerConfig(epochs=1), path, 0, CPU, epochs.append)
         assert epochs[0]["examples"] == examples
 
 
 def test_what_goes_wrong_is_told(make_network, make_batch, split, tmp_path):
     def once(kind="dnn", training=None, validation=None, **config):
-        network, config, state = make_network(kind), TrainerConfig(epochs=1, **config), tmp_path / "state"
+        network, config, state = make_network(kind), RankerTrainerConfig(epochs=1, **config), tmp_path / "state"
         return train(network, training or split(1), validation or split(2), config, state, 0, CPU, lambda _: None)
 
     with pytest.raises(ScoreError, match="no examples to train on"):

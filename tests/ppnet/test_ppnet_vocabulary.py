@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 
 from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.ppnet.schema import FeatureConfig, Schema
+from lhuc_asr.ppnet.schema import FieldConfig, Schema
 from lhuc_asr.ppnet.vocabulary import Vocabularies, hashes
 
 FEATURES = (
-    FeatureConfig(name="user", kind="id", buckets=5),
-    FeatureConfig(name="item", kind="id", min_count=2),
-    FeatureConfig(name="history", kind="sequence", vocabulary_of="item"),
-    FeatureConfig(name="age", kind="number"),
-    FeatureConfig(name="constant", kind="number"),
+    FieldConfig(name="user", kind="id", buckets=5),
+    FieldConfig(name="item", kind="id", min_count=2),
+    FieldConfig(name="history", kind="sequence", vocabulary_of="item"),
+    FieldConfig(name="age", kind="number"),
+    FieldConfig(name="constant", kind="number"),
 )
 SCHEMA = Schema(features=FEATURES, labels=("click",), user="user")
 
