@@ -16,7 +16,7 @@ from pathlib import Path
 
 from timing import show
 
-from lhuc_asr.audio.formats import resolve_sample_rate
+from lhuc_asr.audio.resampling import resolve_sample_rate
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.runlog import stopwatch
 

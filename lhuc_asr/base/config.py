@@ -1,20 +1,21 @@
 """Strict configuration: frozen pydantic models, filled from YAML and ``key=value`` overrides.
 
-An unknown key is an error, and so is a value of the wrong type: nothing is ignored, nothing is guessed.
+An unknown key is an error, and so is a value of the wrong type: nothing is ignored, and nothing is guessed.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from lhuc_asr.base.errors import ConfigError
 
@@ -26,6 +27,45 @@ class StrictModel(BaseModel):
 
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenByKind:
+    """Annotation of a field that holds one of a family of configurations, chosen from a table by the key ``kind``.
+
+    A field is written ``corpus: Annotated[CorpusSource, ChosenByKind(SOURCES)]``. The table is open: a class that is
+    put into it later can be chosen too. An instance of the field's class is accepted whether the table has its class
+    or not. A dump has all fields of the chosen class.
+
+    Attributes:
+        table: Classes by their kinds, all of them subclasses of the field's class.
+    """
+
+    table: Mapping[str, type[StrictModel]]
+
+    def __get_pydantic_core_schema__(self, family: type[StrictModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """How pydantic validates the field; without a schema of its own, a value is dumped as what it is."""
+
+        def choose(value: Any) -> StrictModel:
+            if isinstance(value, family):
+                return value
+            if not isinstance(value, dict):
+                raise PydanticCustomError("model_type", "Input should be a mapping of keys to values")
+            known = {"known": ", ".join(sorted(self.table))}
+            if "kind" not in value:
+                raise PydanticCustomError("kind_missing", "the key 'kind' is missing; known kinds: {known}", known)
+            chosen = self.chosen(value)
+            if chosen is None:
+                kind = {"kind": repr(value["kind"])}
+                raise PydanticCustomError("kind_unknown", "unknown kind {kind}; known kinds: {known}", kind | known)
+            return chosen.model_validate(value)
+
+        return core_schema.no_info_plain_validator_function(choose)
+
+    def chosen(self, value: Any) -> type[StrictModel] | None:
+        """The class that a mapping of keys to values chooses; None where there is none."""
+        kind = value.get("kind") if isinstance(value, dict) else None
+        return self.table.get(kind) if isinstance(kind, str) else None
 
 
 def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) -> ModelT:
@@ -61,7 +101,7 @@ def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> Mode
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        lines = [_explain(model, tree, dict(problem)) for problem in error.errors()]
         raise ConfigError(f"{source}: " + "; ".join(lines)) from error
 
 
@@ -89,24 +129,25 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     node[leaf] = value
 
 
-def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    path, fields = _resolve(model, problem["loc"])
+def _explain(model: type[BaseModel], tree: Any, problem: dict[str, Any]) -> str:
+    path, fields = _resolve(model, tree, problem["loc"])
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(fields))}"
         return f"unknown key {key!r}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    found = problem.get("input")
-    # A whole group of keys says nothing about the one that is wrong.
-    shown = "" if isinstance(found, dict) else f" (found {found!r})"
+    value = problem.get("input")
+    # A whole group of keys does not show which one is wrong.
+    shown = "" if isinstance(value, dict) else f" (found {value!r})"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
 
 
-def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+def _resolve(model: type[BaseModel], tree: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
     """The dotted key of a mistake as the user wrote it, and the known keys beside its last part.
 
-    A location names the tag of a discriminated union, which the file's keys do not: it is left out.
+    The location of a mistake contains the tag of a discriminated union, which the keys of the file do not: the tag
+    is left out.
     """
     path: list[str] = []
     current: Any = model
@@ -115,8 +156,11 @@ def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[lis
         if isinstance(current, _Union):
             current = current.members.get(part)
             continue
+        if isinstance(current, ChosenByKind):
+            current = current.chosen(tree)
         path.append(str(part))
-        if get_origin(current) is dict:  # a table of the user's own names
+        tree = _value_at(tree, part)
+        if get_origin(current) is dict:  # a table with names that the user chose
             known, current = [], _inner(get_args(current)[1])
             continue
         if get_origin(current) in (list, tuple):  # all of one class
@@ -124,8 +168,16 @@ def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[lis
             continue
         fields = getattr(current, "model_fields", {})
         known = list(fields)
-        current = _inner(fields[part].annotation, fields[part].discriminator) if part in fields else None
+        current = _content(fields[part]) if part in fields else None
     return path, known
+
+
+def _value_at(tree: Any, part: str | int) -> Any:
+    """What stands below a key or an index; None where there is nothing."""
+    try:
+        return tree[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -135,12 +187,19 @@ class _Union:
     members: dict[Any, Any]
 
 
+def _content(field: FieldInfo) -> Any:
+    """What a field holds: a class, a union, a table, or one of a family chosen by its kind."""
+    chosen = next((note for note in field.metadata if isinstance(note, ChosenByKind)), None)
+    return chosen or _inner(field.annotation, field.discriminator)
+
+
 def _inner(annotation: Any, discriminator: Any = None) -> Any:
-    """What a field holds: a class, or a union, or a table, without what is around it."""
+    """The same for an annotation: what it holds, without what is around it."""
     if get_origin(annotation) is Annotated:
         annotation, *notes = get_args(annotation)
-        found = (note.discriminator for note in notes if isinstance(note, FieldInfo))
-        return _inner(annotation, discriminator or next(found, None))
+        chosen = next((note for note in notes if isinstance(note, ChosenByKind)), None)
+        discriminators = (note.discriminator for note in notes if isinstance(note, FieldInfo))
+        return chosen or _inner(annotation, discriminator or next(discriminators, None))
     members = [member for member in get_args(annotation) if member is not type(None)]
     if isinstance(discriminator, str):
         return _Union({tag: member for member in members for tag in _tags(member, discriminator)})

@@ -1,9 +1,12 @@
-"""Named stages of an experiment: done once, skipped while what they depend on is the same.
+"""Named stages of an experiment: each is run once, and skipped while everything that it depends on is the same.
 
-A stage has a key: the hash of its name, its options, and the keys of the stages it follows. When a stage ends
-well its key is written to ``stages/<name>.json``; a later run with the same key skips it. A run that was
-killed finds no key, and the stage is run again from its beginning (or, where it keeps a state of its own, from
-there).
+The key of a stage is the hash of its name, its options, and the keys of the stages before it. A stage that ends well
+writes its key to ``stages/<name>.json``; a later run with the same key skips it. A killed run leaves no key, and the
+stage is run again from its beginning, or from a state that it saved itself.
+
+Some files are known only when the stage has run: the recordings that a corpus names. The stage returns their paths.
+Their sizes and times of change are kept in ``stages/<name>.files.jsonl``. When one of them has changed or is gone, the
+stage is run again, and so are the stages after it.
 """
 
 from __future__ import annotations
@@ -15,11 +18,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from lhuc_asr.base.atomic import DamagedFileError, read_json, read_json_lines, write_json, write_json_lines
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.fingerprint import FileState, file_state, hash_of
 from lhuc_asr.base.runlog import Metrics, stopwatch
 
 logger = logging.getLogger(__name__)
+
+# Changed files that a log line names.
+CHANGES_IN_MESSAGE = 3
+
+# Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is in nanoseconds.
+STATE_FIELDS = ("path", "bytes", "changed")
 
 
 class Stages:
@@ -27,10 +37,11 @@ class Stages:
 
     Args:
         folder: The experiment's folder.
-        metrics: Where each stage's seconds go.
+        metrics: Where the seconds of each stage are written.
     """
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
+        self._experiment = folder.absolute()
         self._folder = folder / "stages"
         self._metrics = metrics
         self._keys: dict[str, str] = {}
@@ -38,7 +49,7 @@ class Stages:
     def run(
         self,
         name: str,
-        action: Callable[[], None],
+        action: Callable[[], Iterable[Path] | None],
         *,
         after: Iterable[str] = (),
         options: Any = None,
@@ -47,51 +58,87 @@ class Stages:
         """Run a stage, or skip it.
 
         Args:
-            name: Its name; also names the stage in the log and in ``stages/``.
-            action: What it does.
+            name: Name of the stage, in the log and in ``stages/``.
+            action: The work. It may return files that its result depends on and that were not known before.
             after: Names of the stages whose results it reads.
-            options: Whatever else its result depends on: configurations, numbers, strings, lists of them.
-            outputs: Files it makes; the stage is run again when one is gone.
+            options: Everything else that its result depends on: configurations, numbers, strings, lists of them.
+            outputs: Files that it writes; the stage is run again when one is missing.
         """
         content = json.dumps([name, _plain(options), [self._keys[before] for before in after]], sort_keys=True)
         key = hashlib.sha256(content.encode()).hexdigest()
         self._keys[name] = key
-        record = self._folder / f"{name}.json"
-        outputs = list(outputs)
-        if self._finished(record, key) and all(path.exists() for path in outputs):
+        states = self._unchanged(name, key, outputs)
+        if states is None:
+            logger.info("%s", name)
+            states = self._executed(name, key, action)
+        else:
             logger.info("%s: done before", name)
-            return
-        logger.info("%s", name)
-        record.unlink(missing_ok=True)
-        with stopwatch() as watch:
-            action()
-        self._metrics.write(name, seconds=round(watch.seconds, 2))
-        write_json(record, {"key": key, "seconds": round(watch.seconds, 2)})
+        if states:
+            self._keys[name] = hashlib.sha256(f"{key} {hash_of(states)}".encode()).hexdigest()
 
     def key(self, name: str) -> str:
-        """The key of a stage that was run or skipped."""
+        """Key of a stage that was run or skipped, or of the one that is running."""
         return self._keys[name]
 
-    def _finished(self, record: Path, key: str) -> bool:
+    def _executed(self, name: str, key: str, action: Callable[[], Iterable[Path] | None]) -> list[FileState]:
+        """Run a stage and write its record; returns the states of the files that it named."""
+        record, files = self._record(name), self._files(name)
+        record.unlink(missing_ok=True)
+        with stopwatch() as watch:
+            paths = action() or ()
+        seconds = round(watch.seconds, 2)
+        self._metrics.write(name, seconds=seconds)
+        states = [self._state(path) for path in sorted({self._stored(path) for path in paths})]
+        files.unlink(missing_ok=True)
+        if states:
+            write_json_lines(files, (dict(zip(STATE_FIELDS, state, strict=True)) for state in states))
+        write_json(record, {"key": key, "seconds": seconds, "files": hash_of(states)})
+        return states
+
+    def _unchanged(self, name: str, key: str, outputs: Iterable[Path]) -> list[FileState] | None:
+        """States of the files that a finished stage named; None where the stage has to be run."""
         try:
-            return bool(read_json(record)["key"] == key)
+            record = read_json(self._record(name))
+            recorded = self._recorded_states(name)
+            if (record["key"], record["files"]) != (key, hash_of(recorded)):
+                return None
         except (OSError, KeyError, TypeError, DamagedFileError):
-            return False
+            return None
+        if not all(path.exists() for path in outputs):
+            return None
+        states = [self._state(path) for path, _, _ in recorded]
+        changed = [new[0] for old, new in zip(recorded, states, strict=True) if old != new]
+        if changed:
+            more = f" and {len(changed) - CHANGES_IN_MESSAGE} more" if len(changed) > CHANGES_IN_MESSAGE else ""
+            shown = ", ".join(changed[:CHANGES_IN_MESSAGE])
+            logger.info("%s: changed or missing since the last run: %s%s", name, shown, more)
+            return None
+        return states
 
+    def _recorded_states(self, name: str) -> list[FileState]:
+        path = self._files(name)
+        if not path.exists():
+            return []
+        return [(row["path"], row["bytes"], row["changed"]) for row in read_json_lines(path)]
 
-def fingerprint(paths: Iterable[Path]) -> str:
-    """Hash of the names, sizes and times of change of files, and of all files in folders.
+    def _record(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
 
-    Contents are not read: a corpus of a thousand hours would take too long. A path that is not there counts as
-    that.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            state = file.stat() if file.exists() else None
-            digest.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode() if state else f"{file}\n".encode())
-    return digest.hexdigest()
+    def _files(self, name: str) -> Path:
+        return self._folder / f"{name}.files.jsonl"
+
+    def _stored(self, path: Path) -> str:
+        """A path as records name it: relative to the experiment's folder where it is in there, else absolute.
+
+        An experiment whose folder is moved stays finished.
+        """
+        path = path.absolute()
+        inside = path.is_relative_to(self._experiment)
+        return str(path.relative_to(self._experiment) if inside else path)
+
+    def _state(self, stored: str) -> FileState:
+        _, size, changed = file_state(self._experiment / stored)
+        return stored, size, changed
 
 
 def _plain(options: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 
 Split = Literal["train", "test"]
 
@@ -26,6 +27,29 @@ COLUMNS = ("utt_id", "speaker", "split", "path", "n_samples", "sample_rate", "te
 
 TRANSCRIPTION = re.compile(r"(?P<words>.*)\((?P<id>[^()\s]+)\)")
 FILLER = re.compile(r"<[^>]*>|\+\+.*\+\+")  # <s>, </s>, <sil>, ++noise++: not words
+
+
+class An4Source(CorpusSource):
+    """AN4 in either layout, with its own pronunciations.
+
+    Attributes:
+        dir: Folder with ``etc/`` and ``wav/``, or with ``utts.tsv`` and ``audio/``.
+    """
+
+    kind: Literal["an4"] = "an4"
+    dir: Path
+
+    def paths(self) -> list[Path]:
+        """The folder."""
+        return [self.dir]
+
+    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+        """Read the official training and test sets."""
+        return CorpusReading(read_an4(self.dir, "train"), {TEST: read_an4(self.dir, "test")})
+
+    def lexicon_path(self) -> Path:
+        """``etc/an4.dic``."""
+        return an4_lexicon(self.dir)
 
 
 def read_an4(root: Path, split: Split) -> Reading:
@@ -70,7 +94,7 @@ def _read_cmu(root: Path, split: Split) -> Iterator[Utterance | Skip]:
         if audio is None:
             yield Skip(id, f"{root / 'wav' / path}: no such recording (.wav, .sph or .flac)")
         elif id not in texts:
-            yield Skip(id, f"{audio}: no transcript in {transcription}")
+            yield Skip(id, f"{audio}: no transcript in {transcription}", audio)
         else:
             yield Utterance(id, speaker, "", audio, 0.0, 0.0, texts[id])
     for id in sorted(texts.keys() - seen):

@@ -10,15 +10,44 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from lhuc_asr.audio.formats import TOLERANCE_SECONDS, probe
+from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.recording import TOLERANCE_SECONDS
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 from lhuc_asr.corpus.validate import unsafe_name
 
 FILES = frozenset({"wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2env"})
+
+
+class KaldiSource(CorpusSource):
+    """Two Kaldi data directories.
+
+    Attributes:
+        train: Data directory to train on.
+        test: Data directory to test on.
+    """
+
+    kind: Literal["kaldi"] = "kaldi"
+    train: Path
+    test: Path
+
+    @property
+    def environments(self) -> None:
+        """Those that ``utt2env`` names, known only after reading."""
+        return None
+
+    def paths(self) -> list[Path]:
+        """The two folders."""
+        return [self.train, self.test]
+
+    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+        """Read both directories."""
+        return CorpusReading(read_kaldi_dir(self.train), {TEST: read_kaldi_dir(self.test)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,52 @@ ICASSP 2015.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.corpus.source import CorpusReading, CorpusSource
 
 AUDIO_ENDINGS = (".flac", ".wav", ".ogg")
 LAYOUT = "<root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt"
+
+
+class LibriSpeechSource(CorpusSource):
+    """LibriSpeech in its official layout.
+
+    Attributes:
+        dir: Folder of the subsets, or the one above it.
+        train: Subsets to train on.
+        test: Subsets to test on, each a test set.
+    """
+
+    kind: Literal["librispeech"] = "librispeech"
+    dir: Path
+    train: tuple[str, ...] = ("train-clean-5",)
+    test: tuple[str, ...] = ("adapt-clean", "adapt-other")
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """The subsets to test on."""
+        return self.test
+
+    def paths(self) -> list[Path]:
+        """The folders of the subsets."""
+        return [self.dir / subset for subset in (*self.train, *self.test)]
+
+    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+        """Read the training subsets, or so many hours of them, and the test subsets."""
+        train = read_librispeech(self.dir, self.train, hours=hours, seed=seed)
+        return CorpusReading(train, {name: read_librispeech(self.dir, [name]) for name in self.test})
+
+    def text_utterances(self, training: Sequence[Utterance], *, hours: float | None) -> Sequence[Utterance]:
+        """All utterances of the training subsets, even where only some hours of them are heard."""
+        return training if hours is None else read_librispeech(self.dir, self.train).utterances
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +171,7 @@ def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
         if id not in audio:
             yield Skip(id, f"in {transcript}, but there is no recording {id}.flac, .wav or .ogg")
         elif id not in texts:
-            yield Skip(id, f"{audio[id]}: no transcript in {transcript}")
+            yield Skip(id, f"{audio[id]}: no transcript in {transcript}", audio[id])
         else:
             yield Utterance(id, speaker, "", audio[id], 0.0, 0.0, texts[id])
 

@@ -23,7 +23,8 @@ import numpy as np
 import soundfile
 from pydantic import Field, FiniteFloat, model_validator
 
-from lhuc_asr.audio.formats import probe, read_audio, read_native
+from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.recording import read_audio, read_native
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
@@ -138,6 +139,15 @@ def put_into_environments(
     return copies
 
 
+def clip_paths(config: NoiseConfig) -> list[Path]:
+    """The clips of all classes that the configuration names, not opened.
+
+    Raises:
+        CorpusError: ``noise.tsv`` is missing or malformed, or a class is not in it.
+    """
+    return [path for paths in _clips_by_class(config).values() for path in paths]
+
+
 def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
     """The clips of each class that the configuration names, sorted, every one decoded once.
 
@@ -145,20 +155,8 @@ def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
         CorpusError: ``noise.tsv`` is missing or malformed, a class is not in it, or a clip cannot be used.
     """
     table = config.dir.absolute() / TABLE_FILE
-    rows = [line.split("\t") for _, line in read_lines(table)]
-    if not rows or not {"path", "class"} <= set(rows[0]):
-        raise CorpusError(f"{table}:1: expected a line of column names, path and class among them")
-    path_column, class_column = rows[0].index("path"), rows[0].index("class")
-    clips: dict[str, list[Path]] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) <= max(path_column, class_column):
-            raise CorpusError(f"{table}:{number}: expected {len(rows[0])} fields, found {len(row)}")
-        clips.setdefault(row[class_column], []).append(table.parent / row[path_column])
-    missing = [name for name in config.classes if name not in clips]
-    if missing:
-        raise CorpusError(f"{table}: no class {', '.join(missing)}; it has {', '.join(sorted(clips))}")
-    found = {name: sorted(clips[name]) for name in config.classes}
-    for name, paths in found.items():
+    clips = _clips_by_class(config)
+    for name, paths in clips.items():
         for path in paths:
             try:
                 silent = not read_native(_whole(path))[0].any()
@@ -166,7 +164,7 @@ def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
                 raise CorpusError(f"{table}: clip of {name}: {error}; or take its line out") from error
             if silent:
                 raise CorpusError(f"{table}: clip of {name}: {path}: digital silence; take its line out")
-    return found
+    return clips
 
 
 def part_clips(name: str, clips: Sequence[Path]) -> dict[Part, list[Path]]:
@@ -235,6 +233,24 @@ def stretch(noise: np.ndarray, samples: int, position: float) -> np.ndarray:
         first = int(position * (len(noise) - samples + 1))
         return noise[first : first + samples]
     return np.take(noise, int(position * len(noise)) + np.arange(samples), mode="wrap")
+
+
+def _clips_by_class(config: NoiseConfig) -> dict[str, list[Path]]:
+    """The rows of ``noise.tsv`` for the configured classes; each class sorted."""
+    table = config.dir.absolute() / TABLE_FILE
+    rows = [line.split("\t") for _, line in read_lines(table)]
+    if not rows or not {"path", "class"} <= set(rows[0]):
+        raise CorpusError(f"{table}:1: expected a line of column names, path and class among them")
+    path_column, class_column = rows[0].index("path"), rows[0].index("class")
+    clips: dict[str, list[Path]] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) <= max(path_column, class_column):
+            raise CorpusError(f"{table}:{number}: expected {len(rows[0])} fields, found {len(row)}")
+        clips.setdefault(row[class_column], []).append(table.parent / row[path_column])
+    missing = [name for name in config.classes if name not in clips]
+    if missing:
+        raise CorpusError(f"{table}: no class {', '.join(missing)}; it has {', '.join(sorted(clips))}")
+    return {name: sorted(clips[name]) for name in config.classes}
 
 
 def _environments_of(utterance: Utterance, part: Part, config: NoiseConfig, seed: int) -> Sequence[str]:

@@ -1,6 +1,6 @@
-"""What a corpus's reader returns: the utterances, and what it could not use with the reason.
+"""Results of reading a corpus: its utterances, and those that cannot be used with the reason.
 
-Also what every reader shares: text files a line at a time, and lengths from the recordings' headers.
+Also shared by all readers: lines of text files, and lengths from the headers of recordings.
 """
 
 from __future__ import annotations
@@ -19,24 +19,36 @@ class Skip:
     """An utterance that cannot be used.
 
     Attributes:
-        id: The utterance.
-        reason: Why, in words for the log.
+        id: Id of the utterance.
+        reason: Why it cannot be used, in words for the log.
+        audio: Its recording; None where no file is named for it.
     """
 
     id: str
     reason: str
+    audio: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A corpus as it was found, before ``validate`` has seen it."""
+    """A corpus as its reader found it, before ``validate`` has checked it.
+
+    Attributes:
+        utterances: Utterances, sorted by speaker and id.
+        skipped: Utterances that cannot be used, sorted by id.
+    """
 
     utterances: list[Utterance]
     skipped: list[Skip] = field(default_factory=list)
 
+    @property
+    def recordings(self) -> set[Path]:
+        """All recordings that the corpus names, those that cannot be used too."""
+        return {u.audio for u in self.utterances} | {s.audio for s in self.skipped if s.audio is not None}
+
 
 def measure(candidates: Iterable[Utterance | Skip]) -> Iterator[Utterance | Skip]:
-    """Give whole-file utterances their length from the recording's header; those without one become skips."""
+    """Set the length of utterances that are whole recordings from their headers; unreadable ones become skips."""
     for candidate in candidates:
         if isinstance(candidate, Skip):
             yield candidate
@@ -44,11 +56,11 @@ def measure(candidates: Iterable[Utterance | Skip]) -> Iterator[Utterance | Skip
         try:
             yield replace(candidate, seconds=probe(candidate.audio).seconds)
         except AudioError as error:
-            yield Skip(candidate.id, str(error))
+            yield Skip(candidate.id, str(error), candidate.audio)
 
 
 def gather(items: Iterable[Utterance | Skip]) -> Reading:
-    """Part utterances from skips; both sorted, utterances by speaker and id."""
+    """Separate utterances from skips; utterances sorted by speaker and id, skips by id."""
     items = list(items)
     utterances = [item for item in items if isinstance(item, Utterance)]
     skipped = [item for item in items if isinstance(item, Skip)]
@@ -56,7 +68,7 @@ def gather(items: Iterable[Utterance | Skip]) -> Reading:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 text file with their numbers from 1, stripped; empty lines are left out.
+    """Lines of a UTF-8 text file with their numbers from 1, stripped; without empty lines.
 
     Raises:
         CorpusError: The file is missing or not UTF-8.

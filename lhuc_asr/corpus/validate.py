@@ -13,7 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lhuc_asr.audio.formats import read_native
+from lhuc_asr.audio.recording import read_native
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.runlog import progress
@@ -69,8 +69,8 @@ def validate(
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         faults = list(progress(pool.map(fault, utterances), "checking recordings", total=len(utterances)))
     kept = [utterance for utterance, reason in zip(utterances, faults, strict=True) if reason is None]
-    found = [Skip(u.id, reason) for u, reason in zip(utterances, faults, strict=True) if reason is not None]
-    skipped = sorted([*reading.skipped, *found], key=lambda skip: (skip.id, skip.reason))
+    unusable = [Skip(u.id, reason, u.audio) for u, reason in zip(utterances, faults, strict=True) if reason is not None]
+    skipped = sorted([*reading.skipped, *unusable], key=lambda skip: (skip.id, skip.reason))
     _judge(len(kept), skipped, max_skipped)
     return Validated(kept, skipped)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lhuc_asr.audio.formats import change_speed, read_audio
+from lhuc_asr.audio.recording import read_audio
+from lhuc_asr.audio.resampling import change_speed
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress

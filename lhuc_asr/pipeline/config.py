@@ -15,7 +15,7 @@ from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.corpus.noise import NoiseConfig
-from lhuc_asr.corpus.synthetic import SyntheticConfig
+from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -23,44 +23,10 @@ from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.trainer import TrainerConfig
 
-
-class An4Source(StrictModel):
-    """AN4, in CMU's layout or the packed one; its own dictionary."""
-
-    kind: Literal["an4"]
-    dir: Path
-
-
-class LibriSpeechSource(StrictModel):
-    """LibriSpeech in the official layout; ``hours`` of the training subsets, all where left out."""
-
-    kind: Literal["librispeech"]
-    dir: Path
-    train: tuple[str, ...] = ("train-clean-5",)
-    test: tuple[str, ...] = ("adapt-clean", "adapt-other")
-
-
-class KaldiSource(StrictModel):
-    """A Kaldi data directory to train on, another to test on."""
-
-    kind: Literal["kaldi"]
-    train: Path
-    test: Path
-
-
-class SyntheticSource(StrictModel):
-    """Voices made by espeak-ng."""
-
-    kind: Literal["synthetic"]
-    voices: SyntheticConfig = SyntheticConfig()
-
-
 # As in SearchConfig, whose fields these are tried in.
 Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-
-Source = Annotated[An4Source | LibriSpeechSource | KaldiSource | SyntheticSource, Field(discriminator="kind")]
 
 
 class LexiconConfig(StrictModel):
@@ -203,7 +169,7 @@ class ExperimentConfig(StrictModel):
     seed: int = Field(1, ge=0)
     workers: int = Field(2, ge=1)
     device: str = "cpu"
-    corpus: Source
+    corpus: AnySource
     hours: float | None = Field(None, gt=0.0)
     folds: int = Field(1, ge=1)
     heldout_speakers: int = Field(8, ge=1)
@@ -231,8 +197,8 @@ class ExperimentConfig(StrictModel):
     def _fits(self) -> ExperimentConfig:
         if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds) or min(self.speeds) <= 0:
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
-        if self.folds > 1 and self.corpus.kind == "synthetic":
-            raise ValueError("folds: the synthetic corpus has unseen test voices of its own")
+        if self.folds > 1 and self.corpus.has_own_test_speakers:
+            raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
         for name in self.networks:
             if re.fullmatch(rf"{SI}|first\d+", name):  # am/first1 is the network that aligns
                 raise ValueError(f"networks: {name!r} is an experiment's own network; choose another name")
@@ -292,10 +258,10 @@ class ExperimentConfig(StrictModel):
         return set(range(self.dnn.hidden_layers) if layers is None else layers)
 
     def _check_environments(self, name: str, data: DataConfig) -> None:
-        """What a Kaldi directory's utt2env says is known only when it is read."""
-        if self.corpus.kind == "kaldi" and self.noise is None:
+        """Refuse environments that the recordings do not have, where that is known before the corpus is read."""
+        known = self.noise.environments if self.noise is not None else self.corpus.environments
+        if known is None:
             return
-        known = self.noise.environments if self.noise is not None else ()
         unknown = sorted(set(data.environments or ()) - set(known))
         if unknown or (data.unit is not None and not known):
             raise ValueError(

@@ -11,8 +11,6 @@ from pathlib import Path
 from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import LanguageModelError, LexiconError
-from lhuc_asr.corpus.an4 import an4_lexicon
-from lhuc_asr.corpus.librispeech import read_librispeech
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.kneser_ney import estimate
 from lhuc_asr.lang.lexicon import Lexicon, cover, read_lexicon, write_lexicon
@@ -20,7 +18,7 @@ from lhuc_asr.lang.phones import SILENCE, PhoneSet
 from lhuc_asr.lang.pronounce import pronounce, pronounce_native
 from lhuc_asr.lang.pruning import prune
 from lhuc_asr.lang.text import UNKNOWN, read_sentences, word_counts
-from lhuc_asr.pipeline.config import An4Source, ExperimentConfig, LexiconConfig, LibriSpeechSource
+from lhuc_asr.pipeline.config import ExperimentConfig, LexiconConfig
 
 logger = logging.getLogger(__name__)
 
@@ -137,20 +135,19 @@ def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
 
 
 def _training_text(config: ExperimentConfig, training: Sequence[Utterance]) -> list[tuple[str, tuple[str, ...]]]:
-    """Speaker and words of the training transcripts; of LibriSpeech all of them, however few hours are heard.
+    """Speaker and words of each training transcript; those of the corpus where it has more than the recordings heard.
 
-    What was put into several environments was said once: repeated, no n-gram would be seen once, and Kneser-Ney's
-    discounts would be wrong.
+    An utterance with copies in several environments counts once: repeated, no n-gram would be seen once, and the
+    discounts of Kneser-Ney would be wrong.
     """
-    if isinstance(config.corpus, LibriSpeechSource) and config.hours is not None:
-        training = read_librispeech(config.corpus.dir, config.corpus.train).utterances
+    training = config.corpus.text_utterances(training, hours=config.hours)
     said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
     return [(utterance.speaker, utterance.words) for utterance in said.values()]
 
 
 def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:
-    if isinstance(config.corpus, An4Source):
-        spoken = spoken | set(read_lexicon(an4_lexicon(config.corpus.dir)).words)
+    if (own := config.corpus.lexicon_path()) is not None:
+        spoken = spoken | set(read_lexicon(own).words)
     if not config.lm.text:
         return sorted(spoken)
     counts = word_counts(_sentences(config))
@@ -168,9 +165,7 @@ def _sentences(config: ExperimentConfig) -> Iterator[tuple[str, ...]]:
 
 def _lexicon(config: ExperimentConfig, spoken: set[str], vocabulary: Sequence[str]) -> Lexicon:
     options = config.lexicon
-    path = options.path
-    if path is None and isinstance(config.corpus, An4Source):
-        path = an4_lexicon(config.corpus.dir)
+    path = options.path or config.corpus.lexicon_path()
     if path is None:
         lexicon = _pronounced(vocabulary, options)
     else:

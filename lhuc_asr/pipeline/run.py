@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from lhuc_asr.audio.formats import resolve_sample_rate
+from lhuc_asr.audio.resampling import resolve_sample_rate
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
-from lhuc_asr.base.stages import Stages, fingerprint
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.hmm.topology import MonophoneTopology
@@ -339,13 +340,15 @@ def _train_adaptively(
     )
 
 
-def _prepare_corpus(config: ExperimentConfig, layout: ExperimentFolder, fold: int | None) -> None:
-    found = read_splits(config, layout.folder)
+def _prepare_corpus(config: ExperimentConfig, layout: ExperimentFolder, fold: int | None) -> set[Path]:
+    """Write manifests and sample rate; returns the recordings, for which a later run looks whether they changed."""
+    splits = read_splits(config, layout.folder)
     if fold is not None:
-        found = fold_splits(found, config.folds, fold, config.seed)
-    write_splits(found, config, layout.folder / "corpus")
-    utterances = [*found.train, *(utterance for test in found.tests.values() for utterance in test)]
+        splits = fold_splits(splits, config.folds, fold, config.seed)
+    recordings = write_splits(splits, config, layout.folder / "corpus")
+    utterances = [*splits.train, *(utterance for test in splits.tests.values() for utterance in test)]
     write_json(layout.sample_rate, resolve_sample_rate(utterances))
+    return recordings
 
 
 def _extract_features(config: ExperimentConfig, layout: ExperimentFolder, tests: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +11,10 @@ import numpy as np
 
 from lhuc_asr.audio.utterance import Utterance, write_manifest
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.an4 import read_an4
-from lhuc_asr.corpus.kaldi_dir import read_kaldi_dir
-from lhuc_asr.corpus.librispeech import read_librispeech
-from lhuc_asr.corpus.noise import Part, put_into_environments
+from lhuc_asr.corpus.noise import Part, clip_paths, put_into_environments
 from lhuc_asr.corpus.reading import Reading
-from lhuc_asr.corpus.synthetic import SyntheticConfig, generate
 from lhuc_asr.corpus.validate import validate
-from lhuc_asr.pipeline.config import (
-    An4Source,
-    ExperimentConfig,
-    KaldiSource,
-    LibriSpeechSource,
-    SyntheticSource,
-)
+from lhuc_asr.pipeline.config import ExperimentConfig
 
 logger = logging.getLogger(__name__)
 
@@ -37,49 +26,32 @@ NOISY_FOLDER = "noisy"
 
 @dataclass(frozen=True)
 class Splits:
-    """Utterances of the training speakers, and of each test set."""
+    """Training and test utterances of a corpus.
+
+    Attributes:
+        train: Utterances of the training speakers.
+        tests: Utterances of each test set.
+        recordings: All recordings that the corpus names, those that cannot be used too.
+    """
 
     train: list[Utterance]
     tests: dict[str, list[Utterance]]
+    recordings: frozenset[Path] = frozenset()
 
 
 def test_names(config: ExperimentConfig) -> tuple[str, ...]:
     """Names of the test sets, known before anything is read."""
-    if isinstance(config.corpus, LibriSpeechSource):
-        return config.corpus.test
-    return ("test", "control") if isinstance(config.corpus, SyntheticSource) else ("test",)
+    return config.corpus.test_sets
 
 
 def source_paths(config: ExperimentConfig) -> list[Path]:
     """The files and folders that the corpus is read from, and its noise."""
-    return [*_corpus_paths(config), *([config.noise.dir] if config.noise else [])]
-
-
-def _corpus_paths(config: ExperimentConfig) -> list[Path]:
-    match config.corpus:
-        case An4Source(dir=root):
-            return [root]
-        case LibriSpeechSource(dir=root, train=train, test=test):
-            return [root / subset for subset in (*train, *test)]
-        case KaldiSource(train=train_folder, test=test_folder):
-            return [train_folder, test_folder]
-        case SyntheticSource():
-            return []
+    return [*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]
 
 
 def made_paths(config: ExperimentConfig, folder: Path) -> list[Path]:
     """The folders of recordings that preparing the corpus makes: synthetic voices, noisy copies."""
-    noisy = [folder / "corpus" / NOISY_FOLDER] if config.noise else []
-    match config.corpus:
-        case SyntheticSource(voices=voices):
-            return [_voices_folder(voices, folder), *noisy]
-        case _:
-            return noisy
-
-
-def _voices_folder(voices: SyntheticConfig, folder: Path) -> Path:
-    """Voices of other options are other voices: they get a folder of their own."""
-    return folder / f"voices-{hashlib.sha256(voices.model_dump_json().encode()).hexdigest()[:8]}"
+    return [*config.corpus.made_folders(folder), *([folder / "corpus" / NOISY_FOLDER] if config.noise else [])]
 
 
 def read_splits(config: ExperimentConfig, folder: Path) -> Splits:
@@ -87,14 +59,16 @@ def read_splits(config: ExperimentConfig, folder: Path) -> Splits:
 
     Args:
         config: The recipe.
-        folder: The experiment's folder, where synthetic voices go.
+        folder: Folder of the experiment, for recordings that the corpus makes.
 
     Raises:
         CorpusError: The corpus is not where or what the recipe says.
     """
-    train, tests = _read(config, folder)
+    reading = config.corpus.read(folder, hours=config.hours, seed=config.seed, workers=config.workers)
     splits = Splits(
-        _validated("training", train, config), {name: _validated(name, test, config) for name, test in tests.items()}
+        _validated("training", reading.train, config),
+        {name: _validated(name, test, config) for name, test in reading.tests.items()},
+        frozenset(reading.train.recordings).union(*(test.recordings for test in reading.tests.values())),
     )
     for name, utterances in splits.tests.items():
         _refuse_shared(name, splits.train, utterances)
@@ -122,11 +96,15 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     return Splits(
         [utterance for utterance in utterances if utterance.speaker not in chosen],
         {"test": [utterance for utterance in utterances if utterance.speaker in chosen]},
+        splits.recordings,
     )
 
 
-def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> None:
+def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> set[Path]:
     """Write the manifests of train, heldout and test splits, and the noisy copies where the recipe has noise.
+
+    Returns:
+        All recordings that the splits depend on: the corpus', the clips of noise, the noisy copies.
 
     Raises:
         CorpusError: So few training speakers that none is left to train on, or noise that cannot be used.
@@ -158,27 +136,8 @@ def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> None
             "%s: %d utterances of %d speakers, %.1f minutes",
             name, len(utterances), len({u.speaker for u in utterances}), sum(u.seconds for u in utterances) / 60,
         )  # fmt: skip
-
-
-def _read(config: ExperimentConfig, folder: Path) -> tuple[Reading, dict[str, Reading]]:
-    match config.corpus:
-        case An4Source(dir=root):
-            return read_an4(root, "train"), {"test": read_an4(root, "test")}
-        case LibriSpeechSource(dir=root, train=train, test=test):
-            return (
-                read_librispeech(root, train, hours=config.hours, seed=config.seed),
-                {name: read_librispeech(root, [name]) for name in test},
-            )
-        case KaldiSource(train=train_folder, test=test_folder):
-            return read_kaldi_dir(train_folder), {"test": read_kaldi_dir(test_folder)}
-        case SyntheticSource(voices=voices):
-            root = _voices_folder(voices, folder)
-            if not root.exists():
-                generate(voices, root, config.workers)
-            return (
-                read_librispeech(root, ["train"]),
-                {name: read_librispeech(root, [name]) for name in ("test", "control")},
-            )
+    clips = clip_paths(config.noise) if config.noise else ()
+    return {*splits.recordings, *clips, *(utterance.audio for part in parts.values() for utterance in part)}
 
 
 def _validated(name: str, reading: Reading, config: ExperimentConfig) -> list[Utterance]:

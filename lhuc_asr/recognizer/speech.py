@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lhuc_asr.audio.formats import levels, read_audio
+from lhuc_asr.audio.levels import levels
+from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator

@@ -9,7 +9,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lhuc_asr.audio.formats import levels, probe, read_audio, read_native, resolve_sample_rate
+from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.levels import levels
+from lhuc_asr.audio.recording import read_audio, read_native
+from lhuc_asr.audio.resampling import resolve_sample_rate
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
 
@@ -87,7 +90,7 @@ def test_the_lowest_rate_is_the_corpus_rate(tmp_path: Path) -> None:
         soundfile.write(tmp_path / f"{rate}.wav", tone(440, rate), rate)
         utterances.append(utterance(tmp_path / f"{rate}.wav", 0.5))
     assert resolve_sample_rate(utterances) == 8000
-    with pytest.raises(CorpusError, match="no utterance, so no sampling rate"):
+    with pytest.raises(CorpusError, match="no utterances, so the sample rate is unknown"):
         resolve_sample_rate([])
 
 
@@ -205,7 +208,7 @@ def test_levels_are_mean_squares_of_ten_milliseconds(
     tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the definition, on two channels and over the borders of blocks."""
-    monkeypatch.setattr("lhuc_asr.audio.formats.LEVELS_AT_ONCE", 7)
+    monkeypatch.setattr("lhuc_asr.audio.levels.LEVELS_AT_ONCE", 7)
     channels = np.random.default_rng(0).uniform(-0.5, 0.5, (round(0.333 * rate), 2)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", channels, rate, subtype="FLOAT")
     found, seconds = levels(tmp_path / "a.wav")

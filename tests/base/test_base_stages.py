@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.runlog import Metrics
-from lhuc_asr.base.stages import Stages, fingerprint
+from lhuc_asr.base.stages import Stages
 
 
 class Options(StrictModel):

@@ -106,7 +106,7 @@ CONFIGURATIONS = [
     ("seed=[1", "'seed=[1': the value is not valid YAML: expected ',' or ']'"),
     ("seed.x=1", "'seed.x=1': 'seed' is a value, not a group of keys"),
     ("seed=-1", "seed: Input should be greater than or equal to 0 (found -1)"),
-    ("corpus.kind=an5", "corpus: Input tag 'an5'"),
+    ("corpus.kind=an5", "corpus: unknown kind 'an5'; known kinds: an4, kaldi, librispeech, synthetic"),
     ("speeds=[0.9]", "speeds (0.9,): expected 1.0 among them"),
     ("tuning.acoustic_scales=[-1]", "tuning.acoustic_scales.0: Input should be greater than 0"),
     ("name=../x", "name: String should match pattern"),

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lhuc_asr.audio.formats import read_native
+from lhuc_asr.audio.recording import read_native
 from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import AudioError, ConfigError, CorpusError

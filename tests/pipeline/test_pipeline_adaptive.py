@@ -9,6 +9,7 @@ import torch
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.corpus.an4 import An4Source
 from lhuc_asr.features.store import FeatureStore, write_store
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
@@ -21,7 +22,7 @@ from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate
 from lhuc_asr.pipeline.acoustics import TOPOLOGY_FILE, alignment_path
 from lhuc_asr.pipeline.adaptive import train_sat
-from lhuc_asr.pipeline.config import An4Source, ExperimentConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
 
 TRAINER = TrainerConfig(batch_size=32, schedule=NewbobConfig(max_epochs=2))
 

@@ -91,7 +91,10 @@ def test_sources_and_test_sets_of_each_kind() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": 2, "corpus": {"kind": "synthetic"}}, "folds: the synthetic corpus has unseen test voices"),
+        (
+            {"folds": 2, "corpus": {"kind": "synthetic"}},
+            "the synthetic corpus has unseen test speakers of its own",
+        ),
         ({"speeds": [1.0, 1.0]}, "speeds"),
         ({"heldout_speakers": 0}, "heldout_speakers: Input should be greater than or equal to 1"),
         ({"max_skipped": 2}, "max_skipped: Input should be less than or equal to 1"),

@@ -12,19 +12,11 @@ from hypothesis import strategies as st
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.espeak import Voice, variants
-from lhuc_asr.corpus import synthetic
-from lhuc_asr.corpus.synthetic import (
-    SyntheticConfig,
-    SyntheticSpeaker,
-    generate,
-    grammar_sentences,
-    grammar_text,
-    say,
-    speakers,
-    vocabulary,
-)
+from lhuc_asr.corpus import voices
+from lhuc_asr.corpus.grammar import grammar_sentences, grammar_text, vocabulary
+from lhuc_asr.corpus.voices import SyntheticSpeaker, VoicesConfig, generate, say, speakers
 
-SMALL = SyntheticConfig(
+SMALL = VoicesConfig(
     training_speakers=2,
     test_speakers=2,
     control_speakers=1,
@@ -94,19 +86,19 @@ def test_a_failure_leaves_what_was_there(corpus: Path, tmp_path: Path, monkeypat
     def fail(*_: object) -> np.ndarray:
         raise OSError("no space")
 
-    monkeypatch.setattr(synthetic, "say", fail)
+    monkeypatch.setattr(voices, "say", fail)
     with pytest.raises(OSError, match="no space"):
         generate(SMALL, folder, processes=1)
     assert [path.name for path in tmp_path.rglob("*")] == ["corpus", "old"]
 
 
 def test_groups_differ_as_promised():
-    config = SyntheticConfig(training_speakers=60, test_speakers=16, control_speakers=12)
+    config = VoicesConfig(training_speakers=60, test_speakers=16, control_speakers=12)
     people = speakers(config)
     group = {name: [p for p in people if p.group == name] for name in ("train", "test", "control")}
     assert [len(members) for members in group.values()] == [60, 16, 12]
     seen = {person.voice.variant for person in group["train"]}
-    assert seen == set(synthetic.TRAINING_VARIANTS)
+    assert seen == set(voices.TRAINING_VARIANTS)
     assert not seen & {person.voice.variant for person in group["test"]}
     assert {person.voice.language for person in group["control"]} == set(config.training_accents)
     assert {person.voice.language for person in group["test"]} == set(config.test_accents)
@@ -118,13 +110,13 @@ def test_groups_differ_as_promised():
 
 
 def test_a_voice_does_not_depend_on_how_many_others_there_are():
-    many = {person.number: person for person in speakers(SyntheticConfig())}
+    many = {person.number: person for person in speakers(VoicesConfig())}
     few = speakers(SMALL)
     assert all(many[person.number] == person for person in few)
 
 
 def test_timbres_exist_and_no_group_shares_one():
-    timbres = synthetic.TRAINING_VARIANTS + synthetic.TEST_VARIANTS
+    timbres = voices.TRAINING_VARIANTS + voices.TEST_VARIANTS
     assert len(set(timbres)) == len(timbres)
     assert set(timbres) <= set(variants())
 
@@ -176,7 +168,7 @@ def test_the_noise_floor_is_at_its_level(decibels: float, slope: float):
 def test_resampling_a_tone_gives_the_tone(ratio: float, hertz: float):
     time = np.arange(4000) / 16000
     window = np.hanning(4000)
-    resampled = synthetic._resample((window * np.sin(2 * np.pi * hertz * time)).astype(np.float32), ratio)
+    resampled = voices._resample((window * np.sin(2 * np.pi * hertz * time)).astype(np.float32), ratio)
     length = len(resampled)
     instants = np.arange(length) / 16000 * 4000 / length
     expected = np.interp(instants, time, window) * np.sin(2 * np.pi * hertz * instants)
@@ -200,7 +192,7 @@ def test_text_for_the_language_model_is_not_what_the_speakers_say(corpus: Path):
 
 def test_an_unknown_accent_is_an_error_that_lists_the_english_ones():
     with pytest.raises(ConfigError, match=r"no accent en-texas; the English ones: .*en-gb-scotland"):
-        speakers(SyntheticConfig(test_accents=("en-texas",)))
+        speakers(VoicesConfig(test_accents=("en-texas",)))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +206,7 @@ def test_an_unknown_accent_is_an_error_that_lists_the_english_ones():
 )
 def test_a_wrong_configuration_is_an_error(tree: dict[str, object], message: str):
     with pytest.raises(ConfigError, match=message):
-        parse_config(SyntheticConfig, tree, "config.yaml")
+        parse_config(VoicesConfig, tree, "config.yaml")
 
 
 def test_nothing_to_say_is_an_error():

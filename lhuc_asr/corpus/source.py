@@ -1,0 +1,100 @@
+"""What an experiment asks of a corpus, whatever its kind: a source is one class in one file.
+
+The class is the configuration ``corpus:`` of a recipe. It names the files that the corpus is read from and its test
+sets, and reads its recordings and transcripts. A new corpus is a subclass of ``CorpusSource`` and a line in
+``sources.SOURCES``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.corpus.reading import Reading
+
+# Name of the test set of a corpus that has only one.
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class CorpusReading:
+    """The training set of a corpus and its test sets, by name."""
+
+    train: Reading
+    tests: Mapping[str, Reading]
+
+
+class CorpusSource(StrictModel):
+    """Base of every corpus: its configuration, and all that an experiment asks of it.
+
+    Attributes:
+        kind: Name of the kind of corpus, by which a recipe chooses it.
+    """
+
+    kind: str
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """Names of the test sets."""
+        return (TEST,)
+
+    @property
+    def has_own_test_speakers(self) -> bool:
+        """Whether test speakers differ from training speakers on purpose, so that they cannot be pooled for folds."""
+        return False
+
+    @property
+    def environments(self) -> tuple[str, ...] | None:
+        """Names of the acoustic environments of its recordings; None where they are known only after reading."""
+        return ()
+
+    @abstractmethod
+    def paths(self) -> list[Path]:
+        """Files and folders that the corpus is read from.
+
+        When a file among them or below them changes, the corpus is read again. Recordings elsewhere that these files
+        name need not be listed.
+        """
+
+    def made_folders(self, experiment: Path) -> list[Path]:
+        """Folders of recordings that ``read`` makes.
+
+        Args:
+            experiment: Folder of the experiment.
+        """
+        return []
+
+    @abstractmethod
+    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+        """Read recordings and transcripts.
+
+        Args:
+            experiment: Folder of the experiment, for recordings that the source makes.
+            hours: Hours of training speech to read, in sources that can choose; None reads all.
+            seed: Seed of that choice.
+            workers: Number of processes for making recordings; the result does not depend on it.
+
+        Raises:
+            CorpusError: The corpus is missing or malformed.
+        """
+
+    def lexicon_path(self) -> Path | None:
+        """File of pronunciations that comes with the corpus; None where there is none.
+
+        Raises:
+            CorpusError: The corpus should have one, but it is missing.
+        """
+        return None
+
+    def text_utterances(self, training: Sequence[Utterance], *, hours: float | None) -> Sequence[Utterance]:
+        """Utterances whose transcripts are the training text of the language model.
+
+        Args:
+            training: Utterances of the training speakers.
+            hours: Hours of training speech that the recipe asks for; None is all.
+        """
+        return training
