@@ -35,7 +35,7 @@ from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureStore, FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, alignment_path, reference_targets
@@ -196,7 +196,7 @@ def tuned_search(config: ExperimentConfig, layout: ExperimentFolder, name: str) 
 
 def _two_pass(config: ExperimentConfig, layout: ExperimentFolder, split: str, network: str, alignment: str) -> TwoPass:
     model = load_model(layout.acoustic_model(network) / MODEL_FILE).to(config.device)
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    topology = load_topology(layout.hmm(alignment) / TOPOLOGY_FILE)
     return TwoPass(model, FeatureStore(layout.features(split)), topology.silence_pdfs)
 
 

@@ -32,7 +32,7 @@ from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.features.store import blocks_of
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
@@ -79,7 +79,7 @@ class Recognizer:
         self.description = description
         self._files = files
         self._network = load_model(files.network)
-        self._topology = MonophoneTopology.load(files.topology)
+        self._topology = load_topology(files.topology)
         self._lexicon = read_experiment_lexicon(files.lang)
         self._pool = SearchPool(files.lang, workers=0)
 
