@@ -69,7 +69,7 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     from lhuc_asr.adapt.methods import make_method
     from lhuc_asr.adapt.two_pass import TwoPass, targets_of
     from lhuc_asr.decode.pool import SearchPool
-    from lhuc_asr.hmm.topology import MonophoneTopology
+    from lhuc_asr.hmm.topology import load as load_topology
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.nnet.scoring import score_utterance
     from lhuc_asr.recognizer.from_experiment import find_model
@@ -92,7 +92,7 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     with recordings(audio) as found:
         speech = part("features", lambda: read_speech(found, description, "speaker"))
         seconds = sum(recording.info.seconds for recording in found)
-    two_pass = TwoPass(network, speech.features, MonophoneTopology.load(files.topology).silence_pdfs)
+    two_pass = TwoPass(network, speech.features, load_topology(files.topology).silence_pdfs)
     scores = part(
         "network", lambda: [(u.id, score_utterance(network, speech.features[u.id])) for u in speech.features.utterances]
     )

@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
     from lhuc_asr.base.experiment_folder import ExperimentFolder
     from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.features.extraction import extract
-    from lhuc_asr.hmm.topology import MonophoneTopology
+    from lhuc_asr.hmm.topology import load as load_topology
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
     from lhuc_asr.pipeline.config import SI, ExperimentConfig
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     features = config.features.model_copy(update={"sample_rate": rate})
     method = Lhuc(config.lhuc.model_copy(update={"sweeps": SWEEPS}))
     alignment = f"dnn{config.realignments}" if config.realignments else "mono"
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    topology = load_topology(layout.hmm(alignment) / TOPOLOGY_FILE)
     model = load_model(layout.acoustic_model(SI) / MODEL_FILE)
     adapted, plan = next(iter(config.passes.items()))
     searches = {name: tuned_search(config, layout, name) for name in (SI, adapted)}

@@ -1,9 +1,8 @@
-"""Left-to-right hidden Markov models of phones, and which pdf each of their states uses.
+"""Left-to-right hidden Markov models of phones, and the pdf of each of their states.
 
-Speech phones have three emitting states, silence phones five. A state is left for the next one or stayed in;
-the probability of staying is estimated from alignments. Which pdf a state uses may depend on the phones around
-it: ``states`` takes a window of phones, so that the graph builder needs to know no more than the window's
-width. Monophones are the window of width one.
+Speech phones have three emitting states, silence phones five. A state is left for the next one or stayed in.
+The pdf of a state may depend on the phones around it: ``ContextDependency.states`` takes a window of phones.
+Whoever builds a graph needs to know only the width of the window. Monophones have windows of width one.
 """
 
 from __future__ import annotations
@@ -11,31 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.hmm.states import INITIAL_SELF_LOOP, SILENCE_STATES, SPEECH_STATES, HmmState, smoothed_self_loops
 from lhuc_asr.lang.phones import PhoneSet
-
-SPEECH_STATES = 3
-SILENCE_STATES = 5
-# Before anything was aligned: a state lasts 1 / (1 - 0.75) = 4 frames, a phone 120 ms.
-INITIAL_SELF_LOOP = 0.75
-# A state that was never or always left in training must still be able to do both.
-SELF_LOOP_RANGE = (0.02, 0.98)
-
-
-class HmmState(NamedTuple):
-    """One emitting state: its pdf, and the probability of staying in it for another frame."""
-
-    pdf: int
-    self_loop: float
 
 
 class ContextDependency(Protocol):
-    """What the graph builder must know of an acoustic model's states."""
+    """The states of an acoustic model's phones.
+
+    A class that has these members is a context dependency; it need not inherit from this one. Its line in
+    ``KINDS`` lets ``load`` read what it saves.
+
+    Attributes:
+        kind: Name of the class in saved files.
+    """
+
+    kind: ClassVar[str]
 
     @property
     def phones(self) -> PhoneSet:
@@ -44,12 +39,12 @@ class ContextDependency(Protocol):
 
     @property
     def context_width(self) -> int:
-        """Phones in a window: 1 monophones, 3 triphones."""
+        """Number of phones in a window: 1 for monophones, 3 for triphones."""
         ...
 
     @property
     def central_position(self) -> int:
-        """Index in the window of the phone whose states are asked for."""
+        """Index of the phone in the window whose states are asked for."""
         ...
 
     @property
@@ -57,19 +52,58 @@ class ContextDependency(Protocol):
         """Number of pdfs, K."""
         ...
 
+    @property
+    def silence_pdfs(self) -> np.ndarray:
+        """Pdfs of the silence phones' states, sorted, int64."""
+        ...
+
     def states(self, window: tuple[str, ...]) -> tuple[HmmState, ...]:
-        """The states of the window's central phone, in order; "" in a window is the edge of an utterance."""
+        """The states of a phone between its neighbours, in order.
+
+        Args:
+            window: ``context_width`` phones; "" stands for what lies beyond the edge of an utterance.
+        """
+        ...
+
+    def with_self_loops(self, stays: np.ndarray, visits: np.ndarray) -> ContextDependency:
+        """The same states with probabilities of staying estimated from counts.
+
+        Args:
+            stays: Frames of each pdf that the same state follows, shape (K,).
+            visits: Frames of each pdf, shape (K,).
+
+        Raises:
+            AlignmentError: There are more stays than visits.
+        """
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write a JSON object whose key ``kind`` holds ``kind``; ``load`` reads it back."""
+        ...
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> ContextDependency:
+        """The context dependency of a JSON object that ``save`` wrote.
+
+        Raises:
+            AlignmentError: The values do not fit each other.
+            KeyError, TypeError, ValueError: A key is missing, or a value is of another type.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class MonophoneTopology:
-    """Each state of each phone has a pdf of its own, whatever the phones around it.
+    """Every state of every phone has a pdf of its own, whatever the phones around it.
 
     Attributes:
         phones: The phone set.
-        self_loop: Probability of staying, a pdf, shape (K,).
+        self_loop: Probability of staying in each pdf's state, shape (K,), float64.
+        context_width: Number of phones in a window.
+        central_position: Index of the phone in the window whose states are asked for.
     """
+
+    kind: ClassVar[str] = "monophones"
 
     phones: PhoneSet
     self_loop: np.ndarray
@@ -89,7 +123,7 @@ class MonophoneTopology:
 
     @cached_property
     def first_pdf(self) -> dict[str, int]:
-        """The pdf of each phone's first state."""
+        """Pdf of each phone's first state."""
         first, pdf = {}, 0
         for phone in self.phones.names:
             first[phone] = pdf
@@ -98,7 +132,7 @@ class MonophoneTopology:
 
     @cached_property
     def silence_pdfs(self) -> np.ndarray:
-        """The pdfs of the silence phones, which come first."""
+        """Pdfs of the silence phones' states, which come first."""
         return np.arange(SILENCE_STATES * len(self.phones.silence))
 
     def state_count(self, phone: str) -> int:
@@ -112,22 +146,23 @@ class MonophoneTopology:
         return tuple(HmmState(pdf, float(self.self_loop[pdf])) for pdf in pdfs)
 
     def with_self_loops(self, stays: np.ndarray, visits: np.ndarray) -> MonophoneTopology:
-        """The topology with probabilities of staying from counts, smoothed by one pseudo-visit.
+        """The topology with probabilities of staying estimated from counts.
 
         Args:
-            stays: Frames in which a state was stayed in, a pdf, shape (K,).
-            visits: Frames spent in a state, shape (K,).
+            stays: Frames of each pdf that the same state follows, shape (K,).
+            visits: Frames of each pdf, shape (K,).
+
+        Raises:
+            AlignmentError: There are more stays than visits.
         """
-        if np.any(stays > visits):
-            raise AlignmentError("a state was stayed in more often than it was visited")
-        probability = (stays + INITIAL_SELF_LOOP) / (visits + 1.0)
-        return MonophoneTopology(self.phones, np.clip(probability, *SELF_LOOP_RANGE))
+        return MonophoneTopology(self.phones, smoothed_self_loops(stays, visits))
 
     def save(self, path: Path) -> None:
         """Write the topology as JSON."""
         write_json(
             path,
             {
+                "kind": self.kind,
                 "silence": self.phones.silence,
                 "speech": self.phones.speech,
                 "self_loop": [float(p) for p in self.self_loop],
@@ -135,23 +170,46 @@ class MonophoneTopology:
         )
 
     @classmethod
-    def load(cls, path: Path) -> MonophoneTopology:
-        """Read a topology.
+    def from_json(cls, tree: dict[str, Any]) -> MonophoneTopology:
+        """The topology of a JSON object that ``save`` wrote.
 
         Raises:
-            AlignmentError: The file is missing or damaged, or its probabilities do not fit the phones.
+            AlignmentError: The probabilities do not fit the phones.
+            KeyError, TypeError, ValueError: A key is missing, or a value is of another type.
         """
-        try:
-            tree = read_json(path)
-            phones = PhoneSet(tuple(tree["silence"]), tuple(tree["speech"]))
-            self_loop = np.array(tree["self_loop"], dtype=np.float64)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise AlignmentError(f"{path}: not a topology ({error}); delete its folder and run again") from error
+        phones = PhoneSet(tuple(tree["silence"]), tuple(tree["speech"]))
+        self_loop = np.array(tree["self_loop"], dtype=np.float64)
         expected = cls.initial(phones).pdf_count
         if self_loop.shape != (expected,) or not np.all((self_loop > 0) & (self_loop < 1)):
             raise AlignmentError(
-                f"{path}: expected {expected} probabilities of staying, each between 0 and 1, found "
+                f"expected {expected} probabilities of staying, each between 0 and 1, found "
                 f"{self_loop.size}, from {self_loop.min(initial=1.0):g} to {self_loop.max(initial=0.0):g}; "
                 "the file is damaged, delete its folder and run again"
             )
         return cls(phones, self_loop)
+
+
+# Every kind of context dependency that can be loaded; a new one is a line here.
+KINDS: dict[str, type[ContextDependency]] = {MonophoneTopology.kind: MonophoneTopology}
+
+
+def load(path: Path) -> ContextDependency:
+    """Read a context dependency of any kind.
+
+    Raises:
+        AlignmentError: The file is missing, damaged or of an unknown kind, or its values do not fit each other.
+    """
+    try:
+        tree = read_json(path)
+        # Files from before there were kinds are of monophones.
+        kind = tree.get("kind", MonophoneTopology.kind)
+        if kind not in KINDS:
+            raise AlignmentError(
+                f"the kind of context dependency is {kind!r}, expected one of: {', '.join(sorted(KINDS))}; "
+                "use the version of lhuc_asr that wrote the file, or delete its folder and run again"
+            )
+        return KINDS[kind].from_json(tree)
+    except AlignmentError as error:
+        raise AlignmentError(f"{path}: {error}") from error
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AlignmentError(f"{path}: not a topology ({error}); delete its folder and run again") from error

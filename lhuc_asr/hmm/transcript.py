@@ -1,22 +1,33 @@
 """The states that an utterance's transcript allows, as arrays for Viterbi.
 
-A transcript becomes a small graph of emitting states without epsilons: words in order, each with its
-pronunciation variants in parallel, an optional silence before, between and after them. Arcs are sorted by
-their destination, so that Viterbi reads a state's predecessors in one run.
+A transcript becomes a small graph of emitting states without epsilons, in two steps. The first is a graph of
+phones: words in order, the pronunciation variants of each in parallel, an optional silence before, between and
+after them. In the second a phone becomes one chain of states for each pair of left and right contexts that it
+has in the graph: the states of a word's last phone may depend on whether silence or the next word follows. With
+monophones each phone has one chain. Arcs are sorted by their destination, so that Viterbi reads a state's
+predecessors in one run.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.states import HmmState
+from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import SILENCE
+
+# Neighbouring phones, in the order in which they are spoken; "" is beyond the edge of the utterance.
+Context = tuple[str, ...]
+# Stands for the phone, or the state, before the first one.
+BEGINNING = -1
 
 
 @dataclass(frozen=True)
@@ -27,11 +38,11 @@ class StateGraph:
         pdf: Pdf of each state, shape (N,), int32.
         word: Index of the state's word in the transcript, shape (N,), int32; -1 for silence.
         start: Log probability of beginning in a state, shape (N,), float32; -inf where impossible.
-        end: Log probability of ending after a state, shape (N,), float32.
-        arc_first: Where each state's incoming arcs begin, shape (N + 1,), int32.
+        end: Log probability of ending after a state, shape (N,), float32; -inf where impossible.
+        arc_first: Index of each state's first incoming arc, shape (N + 1,), int32.
         arc_source: Source of each arc, shape (A,), int32.
-        arc_log_prob: Its log probability, shape (A,), float32.
-        shortest: Frames of the shortest path.
+        arc_log_prob: Log probability of each arc, shape (A,), float32.
+        shortest: Number of frames of the shortest path.
     """
 
     pdf: np.ndarray
@@ -44,7 +55,7 @@ class StateGraph:
     shortest: int
 
 
-def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: MonophoneTopology) -> StateGraph:
+def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDependency) -> StateGraph:
     """Build the graph of one utterance.
 
     Args:
@@ -53,71 +64,195 @@ def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: Monophone
         topology: States of each phone.
 
     Raises:
-        AlignmentError: No words, or a word that the lexicon lacks.
+        AlignmentError: The transcript has no words, or one that is not in the lexicon.
     """
     if not words:
         raise AlignmentError("a transcript without words cannot be aligned")
-    builder = _Builder(topology)
-    skip, pause = math.log(1 - lexicon.silence_probability), math.log(lexicon.silence_probability)
-    open_ends = [_End(-1, 0.0, 0)]
-    for index, word in enumerate(words):
-        variants = lexicon.pronunciations.get(word)
-        if variants is None:
-            raise AlignmentError(f"the word {word!r} is not in the lexicon; add it or choose a policy for such words")
-        silent = builder.add_phones((SILENCE,), -1, [end.scaled(pause) for end in open_ends])
-        entries = [end.scaled(skip) for end in open_ends] + [silent]
-        share = -math.log(len(variants))
-        open_ends = [builder.add_phones(variant, index, [end.scaled(share) for end in entries]) for variant in variants]
-    silent = builder.add_phones((SILENCE,), -1, [end.scaled(pause) for end in open_ends])
-    return builder.finish([end.scaled(skip) for end in open_ends] + [silent])
+    return _ContextExpansion(_PhoneGraph.of(words, lexicon), topology).state_graph()
 
 
-def linear_states(words: Sequence[str], lexicon: Lexicon, topology: MonophoneTopology) -> np.ndarray:
-    """Pdfs of silence, every word's first variant, silence: what a flat start cuts into equal parts.
+def linear_states(words: Sequence[str], lexicon: Lexicon, topology: ContextDependency) -> np.ndarray:
+    """Pdfs of silence, the first variant of every word, silence: the states of a flat start's equal parts.
 
     Returns:
         Shape (N,), int32.
     """
     phones = [SILENCE, *(phone for word in words for phone in lexicon.pronunciations[word][0]), SILENCE]
-    return np.array([state.pdf for phone in phones for state in topology.states((phone,))], dtype=np.int32)
+    before = topology.central_position
+    after = topology.context_width - 1 - before
+    padded = ("",) * before + tuple(phones) + ("",) * after
+    windows = [padded[first : first + topology.context_width] for first in range(len(phones))]
+    return np.array([state.pdf for window in windows for state in topology.states(window)], dtype=np.int32)
+
+
+class _Entry(NamedTuple):
+    """A way from one phone to another.
+
+    Attributes:
+        source: Number of the phone that it leaves.
+        log_probs: Log probabilities of the choices on the way (silence or not, which variant), in their order.
+    """
+
+    source: int
+    log_probs: tuple[float, ...] = ()
+
+    def after(self, log_prob: float) -> _Entry:
+        return _Entry(self.source, (*self.log_probs, log_prob))
+
+
+class _Phone(NamedTuple):
+    """A phone of the transcript, the index of its word (-1 for silence), and the ways into it."""
+
+    name: str
+    word: int
+    entries: list[_Entry]
+
+
+class _PhoneGraph:
+    """The phones that a transcript allows, numbered so that every way leads to a higher number.
+
+    Attributes:
+        phones: All phones.
+        ends: Ways out of the utterance.
+    """
+
+    def __init__(self) -> None:
+        self.phones: list[_Phone] = []
+        self.ends = [_Entry(BEGINNING)]
+
+    @classmethod
+    def of(cls, words: Sequence[str], lexicon: Lexicon) -> _PhoneGraph:
+        graph = cls()
+        skip, pause = math.log(1 - lexicon.silence_probability), math.log(lexicon.silence_probability)
+        for index, word in enumerate(words):
+            variants = lexicon.pronunciations.get(word)
+            if variants is None:
+                raise AlignmentError(
+                    f"the word {word!r} is not in the lexicon; add it or choose a policy for such words"
+                )
+            graph._add_silence(skip, pause)
+            share = -math.log(len(variants))
+            entries = [end.after(share) for end in graph.ends]
+            graph.ends = [graph._add_phones(variant, index, entries) for variant in variants]
+        graph._add_silence(skip, pause)
+        return graph
+
+    def _add_silence(self, skip: float, pause: float) -> None:
+        silent = self._add_phones((SILENCE,), -1, [end.after(pause) for end in self.ends])
+        self.ends = [*(end.after(skip) for end in self.ends), silent]
+
+    def _add_phones(self, names: Sequence[str], word: int, entries: list[_Entry]) -> _Entry:
+        """Append phones that follow each other, the first one entered by ``entries``; returns the way out."""
+        for name in names:
+            self.phones.append(_Phone(name, word, entries))
+            entries = [_Entry(len(self.phones) - 1)]
+        return entries[0]
+
+    def left_contexts(self, edge: Context) -> list[list[Context]]:
+        """All contexts before each phone, as long as ``edge``, which stands before the first one."""
+        contexts: list[list[Context]] = []
+        for phone in self.phones:
+            before: dict[Context, None] = {}  # a set that keeps its order
+            for entry in phone.entries:
+                if entry.source == BEGINNING:
+                    before[edge] = None
+                else:
+                    source = self.phones[entry.source].name
+                    before.update(dict.fromkeys((*left, source)[1:] for left in contexts[entry.source]))
+            contexts.append(list(before))
+        return contexts
+
+    def right_contexts(self, edge: Context) -> list[list[Context]]:
+        """All contexts behind each phone, as long as ``edge``, which stands behind the last one."""
+        contexts: list[dict[Context, None]] = [{} for _ in self.phones]
+        for end in self.ends:
+            contexts[end.source][edge] = None
+        for phone, behind in zip(reversed(self.phones), reversed(contexts), strict=True):
+            for entry in phone.entries:
+                if entry.source != BEGINNING:
+                    contexts[entry.source].update(dict.fromkeys((phone.name, *right)[:-1] for right in behind))
+        return [list(behind) for behind in contexts]
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """A place to go on from: a state (-1 the beginning), the log probability, the fewest frames so far."""
+    """The way out of a state: its log probability, and the fewest frames that lie behind it."""
 
     state: int
     log_prob: float
     frames: int
 
-    def scaled(self, log_prob: float) -> _End:
-        return _End(self.state, self.log_prob + log_prob, self.frames)
+    def after(self, log_probs: tuple[float, ...]) -> _End:
+        log_prob = self.log_prob
+        for choice in log_probs:
+            log_prob += choice
+        return _End(self.state, log_prob, self.frames)
 
 
-class _Builder:
-    def __init__(self, topology: MonophoneTopology) -> None:
+class _ContextExpansion:
+    """A graph of phones, each phone becoming a chain of states for each pair of its contexts."""
+
+    def __init__(self, graph: _PhoneGraph, topology: ContextDependency) -> None:
+        self.graph = graph
         self.topology = topology
+        self.edge_before = ("",) * topology.central_position
+        self.edge_behind = ("",) * (topology.context_width - 1 - topology.central_position)
+        # The ways out of a phone, by its number, the left context of the phone that follows and its own right one.
+        self.ways_out: dict[tuple[int, Context, Context], list[_End]] = {}
+
+    def state_graph(self) -> StateGraph:
+        lefts = self.graph.left_contexts(self.edge_before)
+        rights = self.graph.right_contexts(self.edge_behind)
+        builder = _StateGraphBuilder()
+        for number, phone in enumerate(self.graph.phones):
+            for left, right in itertools.product(lefts[number], rights[number]):
+                states = self.topology.states((*left, phone.name, *right))
+                way_out = builder.add_chain(states, phone.word, self._ways_in(phone, left, right))
+                self.ways_out.setdefault((number, (*left, phone.name)[1:], right), []).append(way_out)
+        return builder.finish(
+            [
+                way_out.after(end.log_probs)
+                for end in self.graph.ends
+                for (number, _, right), ways_out in self.ways_out.items()
+                if number == end.source and right == self.edge_behind
+                for way_out in ways_out
+            ]
+        )
+
+    def _ways_in(self, phone: _Phone, left: Context, right: Context) -> list[_End]:
+        """The ways that lead to a phone's chain: those from chains whose contexts agree with its own."""
+        ways = []
+        for entry in phone.entries:
+            if entry.source != BEGINNING:
+                sources = self.ways_out.get((entry.source, left, (phone.name, *right)[:-1]), [])
+            else:
+                sources = [_End(BEGINNING, 0.0, 0)] if left == self.edge_before else []
+            ways += [source.after(entry.log_probs) for source in sources]
+        return ways
+
+
+class _StateGraphBuilder:
+    def __init__(self) -> None:
         self.pdfs: list[int] = []
         self.words: list[int] = []
         self.starts: dict[int, float] = {}
         self.arcs: list[tuple[int, int, float]] = []  # destination, source, log probability
 
-    def add_phones(self, phones: Sequence[str], word: int, entries: list[_End]) -> _End:
-        """Append a chain of phones, entered from ``entries``; returns where it is left."""
+    def add_chain(self, states: Sequence[HmmState], word: int, entries: list[_End]) -> _End:
+        """Append states that follow each other, the first one entered by ``entries``; returns the way out."""
         fewest = min(entry.frames for entry in entries)
-        for phone in phones:
-            for pdf, self_loop in self.topology.states((phone,)):
-                state = len(self.pdfs)
-                self.pdfs.append(pdf)
-                self.words.append(word)
-                self.arcs.append((state, state, math.log(self_loop)))
-                for entry in entries:
-                    if entry.state < 0:
-                        self.starts[state] = entry.log_prob
-                    else:
-                        self.arcs.append((state, entry.state, entry.log_prob))
-                fewest += 1
-                entries = [_End(state, math.log1p(-self_loop), fewest)]
+        for pdf, self_loop in states:
+            state = len(self.pdfs)
+            self.pdfs.append(pdf)
+            self.words.append(word)
+            self.arcs.append((state, state, math.log(self_loop)))
+            for entry in entries:
+                if entry.state == BEGINNING:
+                    self.starts[state] = entry.log_prob
+                else:
+                    self.arcs.append((state, entry.state, entry.log_prob))
+            fewest += 1
+            entries = [_End(state, math.log1p(-self_loop), fewest)]
         return entries[0]
 
     def finish(self, ends: list[_End]) -> StateGraph:

@@ -14,16 +14,12 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
 from lhuc_asr.features.extraction import spoken_at
 from lhuc_asr.features.store import FeatureStore
+from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.monophone import (
-    align_blocks,
-    align_utterances,
-    estimate_self_loops,
-    train_monophones,
-    transcript_graphs,
-)
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.monophone import train_monophones
+from lhuc_asr.hmm.topology import ContextDependency
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.text import UNKNOWN
 from lhuc_asr.nnet.checkpoint import load_model, save_model
@@ -100,7 +96,7 @@ def untrained_network(
     config: ExperimentConfig, layout: ExperimentFolder, alignment: str
 ) -> tuple[Dnn, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    topology = load_topology(layout.hmm(alignment) / TOPOLOGY_FILE)
     sources = {}
     for split in (TRAIN, HELDOUT):
         store = FeatureStore(layout.features(split))
@@ -121,7 +117,7 @@ def reference_targets(
     that the lexicon lacks, which no first pass can find either, are left out.
     """
     lexicon = read_experiment_lexicon(layout.lang)
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    topology = load_topology(layout.hmm(alignment) / TOPOLOGY_FILE)
     store = FeatureStore(layout.features(split))
     transcripts = _transcripts(layout, split, (1.0,), lexicon)
     known = [utterance for utterance in store.utterances if not lexicon.missing(transcripts[utterance.id])]
@@ -181,7 +177,7 @@ def realign(config: ExperimentConfig, layout: ExperimentFolder, network: str, na
     """
     lexicon = read_experiment_lexicon(layout.lang)
     model = load_model(layout.acoustic_model(network) / MODEL_FILE).to(config.device)
-    topology = MonophoneTopology.load(layout.hmm(previous) / TOPOLOGY_FILE)
+    topology = load_topology(layout.hmm(previous) / TOPOLOGY_FILE)
     folder = layout.hmm(name)
     for split, speeds in ((TRAIN, config.speeds), (HELDOUT, (1.0,))):
         store = FeatureStore(layout.features(split))
@@ -212,7 +208,7 @@ def _align_with_gaussians(
     layout: ExperimentFolder,
     split: str,
     lexicon: Lexicon,
-    topology: MonophoneTopology,
+    topology: ContextDependency,
     gmm: DiagonalGmm,
 ) -> None:
     store = FeatureStore(layout.alignment_features(split))

@@ -21,7 +21,7 @@ from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.features.extraction import extract
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.acoustics import (
     GMM_FILE,
@@ -361,7 +361,7 @@ def _extract_features(config: ExperimentConfig, layout: ExperimentFolder, tests:
 
 
 def _build_graphs(config: ExperimentConfig, layout: ExperimentFolder, folder: Path, alignment: str) -> None:
-    topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
+    topology = load_topology(layout.hmm(alignment) / TOPOLOGY_FILE)
     lexicon = read_experiment_lexicon(layout.lang)
     for place in {folder, tuning_folder(config, folder)}:
         build_graph(lexicon, place / ARPA_FILE, topology, place, config.transition_scale)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.hmm.transcript import transcript_graph
 from lhuc_asr.hmm.viterbi import align
 from lhuc_asr.lang.lexicon import Lexicon
@@ -27,7 +27,7 @@ class PlacedWords:
 
 
 def place(
-    words: Sequence[str], log_likelihoods: np.ndarray, lexicon: Lexicon, topology: MonophoneTopology
+    words: Sequence[str], log_likelihoods: np.ndarray, lexicon: Lexicon, topology: ContextDependency
 ) -> PlacedWords | None:
     """Align words with frames.
 

@@ -18,7 +18,7 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore, StoredUtterance
 from lhuc_asr.hmm.alignment import Alignment
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
@@ -170,7 +170,7 @@ def _tsne(at: Look) -> list[Row]:
     fold = at.folds[0]
     model, store, speakers = _adapted(at, fold)
     states = Alignment(fold.decode(at.split, at.before) / ALIGNMENT_FILE, store)
-    silence = MonophoneTopology.load(fold.hmm(last_alignment(at.config)) / TOPOLOGY_FILE).silence_pdfs
+    silence = load_topology(fold.hmm(last_alignment(at.config)) / TOPOLOGY_FILE).silence_pdfs
     chosen = _common_frames(store, states, silence)
     before, after, owners = [], [], []
     for utterance, name in _decoded_with(at, fold, store):

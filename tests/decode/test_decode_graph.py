@@ -16,7 +16,8 @@ from lhuc_asr.base.errors import GraphError, LanguageModelError
 from lhuc_asr.decode.components import grammar_fst
 from lhuc_asr.decode.graph import DecodingGraph, build_graph
 from lhuc_asr.decode.search import SearchConfig, Searcher
-from lhuc_asr.hmm.topology import HmmState, MonophoneTopology
+from lhuc_asr.hmm.states import HmmState
+from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 

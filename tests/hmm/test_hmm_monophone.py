@@ -7,7 +7,8 @@ import pytest
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureStore, write_store
-from lhuc_asr.hmm.monophone import MonophoneConfig, Monophones, estimate_self_loops, train_monophones
+from lhuc_asr.hmm.aligner import estimate_self_loops
+from lhuc_asr.hmm.monophone import MonophoneConfig, Monophones, train_monophones
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import PhoneSet

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.hmm.topology import INITIAL_SELF_LOOP, SELF_LOOP_RANGE, MonophoneTopology
+from lhuc_asr.hmm.states import INITIAL_SELF_LOOP, SELF_LOOP_RANGE
+from lhuc_asr.hmm.topology import MonophoneTopology, load
 from lhuc_asr.lang.phones import PhoneSet
 
 PHONES = PhoneSet(("SIL", "SPN"), ("A", "B"))
@@ -41,7 +42,7 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path):
     generator = np.random.default_rng(0)
     topology = MonophoneTopology(PHONES, generator.uniform(0.1, 0.9, 16))
     topology.save(tmp_path / "topology.json")
-    loaded = MonophoneTopology.load(tmp_path / "topology.json")
+    loaded = load(tmp_path / "topology.json")
     assert loaded.phones == PHONES
     assert np.array_equal(loaded.self_loop, topology.self_loop)
 
@@ -60,7 +61,7 @@ def test_a_damaged_file_is_told(tmp_path, change, message):
     MonophoneTopology.initial(PHONES).save(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(AlignmentError, match=message) as caught:
-        MonophoneTopology.load(path)
+        load(path)
     assert str(path) in str(caught.value)
 
 
@@ -69,4 +70,4 @@ def test_a_file_that_is_not_json_or_lacks_a_key_is_told(tmp_path):
     for content in ("{", "{}", "[]"):
         path.write_text(content)
         with pytest.raises(AlignmentError, match=r"topology\.json: not a topology"):
-            MonophoneTopology.load(path)
+            load(path)

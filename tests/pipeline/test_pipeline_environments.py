@@ -20,7 +20,7 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -133,7 +133,7 @@ def test_what_clean_recordings_are_compared_with_is_clean_speech(noisy) -> None:
     layout = ExperimentFolder(folder)
     model, store = load_model(layout.acoustic_model("si") / "model.safetensors"), FeatureStore(layout.features("train"))
     pdfs = Alignment(layout.hmm("mono") / "train.ali", store)
-    silence = MonophoneTopology.load(layout.hmm("mono") / "topology.json").silence_pdfs
+    silence = load_topology(layout.hmm("mono") / "topology.json").silence_pdfs
     means = {}
     for environments in (("clean",), ENVIRONMENTS):
         total, weights = torch.zeros(model.config.hidden_units, dtype=torch.float64), 0.0

@@ -19,7 +19,7 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -109,7 +109,7 @@ def test_splits_share_no_speaker_and_no_recording(finished: Path) -> None:
 
 
 def test_every_frame_is_aligned_to_a_pdf_of_the_topology(finished: Path) -> None:
-    topology = MonophoneTopology.load(finished / "hmm" / "mono" / "topology.json")
+    topology = load_topology(finished / "hmm" / "mono" / "topology.json")
     for split in ("train", "heldout"):
         store = FeatureStore(finished / "features" / split)
         alignment = Alignment(finished / "hmm" / "mono" / f"{split}.ali", store)

@@ -28,7 +28,7 @@ from lhuc_asr.base.errors import (
 )
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.store import FeatureStore
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.acoustics import reference_targets
@@ -103,7 +103,7 @@ def test_known_words_are_adapted_to_as_the_oracle_does(
     write_manifest(layout.manifest("test"), utterances)
     model = load_model(layout.acoustic_model("si") / "model.safetensors")
     store = FeatureStore(layout.features("test"))
-    two_pass = TwoPass(model, store, MonophoneTopology.load(layout.hmm("mono") / "topology.json").silence_pdfs)
+    two_pass = TwoPass(model, store, load_topology(layout.hmm("mono") / "topology.json").silence_pdfs)
     targets = two_pass.alignment_targets(reference_targets(config, layout, "test", model, "mono"), 0.01)
     (own,) = (
         share

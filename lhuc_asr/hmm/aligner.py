@@ -1,0 +1,152 @@
+"""Alignment of many utterances with any acoustic model: the graphs of their transcripts, Viterbi, self-loops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.features.store import FeatureStore, StoredUtterance, blocks_of
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.topology import ContextDependency
+from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
+from lhuc_asr.hmm.viterbi import align
+from lhuc_asr.lang.lexicon import Lexicon
+
+logger = logging.getLogger(__name__)
+
+# Frames that go through the Gaussians at once: 20,000 x 1,000 Gaussians x 4 bytes = 80 MB.
+BLOCK_FRAMES = 20_000
+
+
+def transcript_graphs(
+    utterances: Iterable[StoredUtterance],
+    transcripts: Mapping[str, Sequence[str]],
+    lexicon: Lexicon,
+    topology: ContextDependency,
+) -> dict[str, StateGraph]:
+    """Build the graph of every utterance; utterances with the same words share one.
+
+    Args:
+        utterances: The utterances.
+        transcripts: Words of each utterance, by its id.
+        lexicon: Pronunciations.
+        topology: States of the phones.
+
+    Raises:
+        AlignmentError: A transcript has no words, or one that is not in the lexicon.
+    """
+    shared: dict[tuple[str, ...], StateGraph] = {}
+    graphs = {}
+    for utterance in utterances:
+        words = tuple(transcripts[utterance.id])
+        if words not in shared:
+            try:
+                shared[words] = transcript_graph(words, lexicon, topology)
+            except AlignmentError as error:
+                raise AlignmentError(f"{utterance.id}: {error}") from error
+        graphs[utterance.id] = shared[words]
+    return graphs
+
+
+def align_utterances(
+    gmm: DiagonalGmm,
+    store: FeatureStore,
+    utterances: Iterable[StoredUtterance],
+    graphs: Mapping[str, StateGraph],
+    threads: int,
+    max_unaligned: float,
+) -> tuple[dict[str, np.ndarray], float]:
+    """Align utterances with Gaussian mixtures.
+
+    Args:
+        gmm: The mixtures of all pdfs.
+        store: Features.
+        utterances: The utterances to align.
+        graphs: Graph of each utterance, by its id.
+        threads: Number of cores for Viterbi.
+        max_unaligned: Share of the utterances that may fail to align.
+
+    Returns:
+        The pdfs of each aligned utterance, shape (T,), int32, and the average log-likelihood of a frame.
+
+    Raises:
+        AlignmentError: More than ``max_unaligned`` of the utterances failed to align.
+    """
+    scores = (
+        (block, gmm.log_likelihoods(block_features(store, block)).numpy())
+        for block in blocks_of(utterances, BLOCK_FRAMES)
+    )
+    return align_blocks(scores, graphs, threads, max_unaligned)
+
+
+def align_blocks(
+    scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
+    graphs: Mapping[str, StateGraph],
+    threads: int,
+    max_unaligned: float,
+) -> tuple[dict[str, np.ndarray], float]:
+    """Align blocks of utterances that any model has scored.
+
+    Args:
+        scores: Blocks of utterances, and the log-likelihoods of their frames one after the other, (N, K).
+        graphs: Graph of each utterance, by its id.
+        threads: Number of cores for Viterbi.
+        max_unaligned: Share of the utterances that may fail to align.
+
+    Returns:
+        The pdfs of each aligned utterance, shape (T,), int32, and the average log-likelihood of a frame.
+
+    Raises:
+        AlignmentError: More than ``max_unaligned`` of the utterances failed to align.
+    """
+    pdfs: dict[str, np.ndarray] = {}
+    failed: list[str] = []
+    total, frames = 0.0, 0
+    for block, likelihoods in scores:
+        cut = np.split(likelihoods, np.cumsum([utterance.frames for utterance in block])[:-1])
+        paths = align([graphs[u.id] for u in block], cut, threads)
+        for utterance, path in zip(block, paths, strict=True):
+            if path is None:
+                failed.append(utterance.id)
+                continue
+            pdfs[utterance.id] = path.pdfs
+            total += path.log_prob
+            frames += utterance.frames
+    if len(failed) > max_unaligned * (len(failed) + len(pdfs)) or not pdfs:
+        raise AlignmentError(
+            f"{len(failed)} of {len(failed) + len(pdfs)} utterances cannot be aligned (limit "
+            f"{max_unaligned:.0%}): {', '.join(failed[:5])}; they are shorter than their transcripts allow, "
+            "check that text and audio are of the same utterances"
+        )
+    if failed:
+        logger.warning("%d utterances are too short for their transcripts: %s", len(failed), ", ".join(failed[:5]))
+    return pdfs, total / frames
+
+
+def estimate_self_loops(topology: ContextDependency, paths: Iterable[np.ndarray]) -> ContextDependency:
+    """Estimate the probabilities of staying from an alignment.
+
+    Args:
+        topology: States of the phones.
+        paths: The pdfs of each utterance, shape (T,).
+
+    Returns:
+        The same states with other probabilities of staying.
+    """
+    visits = np.zeros(topology.pdf_count)
+    stays = np.zeros(topology.pdf_count)
+    for path in paths:
+        visits += np.bincount(path, minlength=topology.pdf_count)
+        # States of one pdf that follow each other, as in a phone said twice, count one stay too many. They are
+        # rare, and the error is no larger than that of the smoothing.
+        stays += np.bincount(path[1:][path[1:] == path[:-1]], minlength=topology.pdf_count)
+    return topology.with_self_loops(stays, visits)
+
+
+def block_features(store: FeatureStore, block: Sequence[StoredUtterance]) -> torch.Tensor:
+    """Features of the utterances of a block, one after the other, shape (N, D), float32."""
+    return torch.from_numpy(np.concatenate([store.array[utterance.rows] for utterance in block]))
