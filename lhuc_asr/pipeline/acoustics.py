@@ -24,7 +24,9 @@ from lhuc_asr.hmm.monophone import (
     transcript_graphs,
 )
 from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.coverage import aligned_words
 from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lang.text import UNKNOWN
 from lhuc_asr.nnet.checkpoint import load_model, save_model
 from lhuc_asr.nnet.dnn import Dnn
@@ -33,7 +35,6 @@ from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import MONOPHONES
-from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
 from lhuc_asr.pipeline.splits import HELDOUT, TRAIN
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ TOPOLOGY_FILE, GMM_FILE, MODEL_FILE = "topology.json", "gmm.safetensors", "model
 
 def train_gaussians(config: ExperimentConfig, layout: ExperimentFolder) -> None:
     """Monophones of the training recordings; alignments of these, at every speed, and of the held-out speakers."""
-    lexicon = read_experiment_lexicon(layout.lang)
+    lexicon = read_lexicon_folder(layout.lang)
     folder = layout.hmm(MONOPHONES)
     store = FeatureStore(layout.alignment_features(TRAIN))
     transcripts = _transcripts(layout, TRAIN, config.speeds, lexicon)
@@ -120,7 +121,7 @@ def reference_targets(
     Of each transcript's words the share ``corrupted`` is replaced by others of the lexicon. Utterances with a word
     that the lexicon lacks, which no first pass can find either, are left out.
     """
-    lexicon = read_experiment_lexicon(layout.lang)
+    lexicon = read_lexicon_folder(layout.lang)
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
     store = FeatureStore(layout.features(split))
     transcripts = _transcripts(layout, split, (1.0,), lexicon)
@@ -179,7 +180,7 @@ def realign(config: ExperimentConfig, layout: ExperimentFolder, network: str, na
         name: ``hmm/<name>`` gets topology and alignments.
         previous: ``hmm/<previous>`` has the topology to start from.
     """
-    lexicon = read_experiment_lexicon(layout.lang)
+    lexicon = read_lexicon_folder(layout.lang)
     model = load_model(layout.acoustic_model(network) / MODEL_FILE).to(config.device)
     topology = MonophoneTopology.load(layout.hmm(previous) / TOPOLOGY_FILE)
     folder = layout.hmm(name)

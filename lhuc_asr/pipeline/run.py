@@ -21,6 +21,8 @@ from lhuc_asr.base.stages import Stages, fingerprint
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.language_model import ARPA_FILE
+from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, read_lexicon_folder
 from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.acoustics import (
     GMM_FILE,
@@ -36,13 +38,9 @@ from lhuc_asr.pipeline.config import SI, ExperimentConfig
 from lhuc_asr.pipeline.evaluate import compare_split, pool_folds
 from lhuc_asr.pipeline.experiment import MONOPHONES, at_corpus_rate, opened, realigned
 from lhuc_asr.pipeline.language import (
-    ARPA_FILE,
-    LEXICON_FILE,
-    PHONES_FILE,
     lexicon_sources,
     order_folder,
     other_orders,
-    read_experiment_lexicon,
     tuning_folder,
     write_experiment_lexicon,
     write_language_models,
@@ -197,7 +195,7 @@ def _run_experiment(config: ExperimentConfig, layout: ExperimentFolder, fold: in
     language_folders = [layout.lang, tuning_folder(config, layout.lang)]
     stages.run(
         "language model",
-        lambda: write_language_models(config, train, heldout, read_experiment_lexicon(layout.lang), layout.lang),
+        lambda: write_language_models(config, train, heldout, read_lexicon_folder(layout.lang), layout.lang),
         after=["lexicon"],
         options=[config.lm],
         outputs=[folder / ARPA_FILE for folder in language_folders],
@@ -359,7 +357,7 @@ def _extract_features(config: ExperimentConfig, layout: ExperimentFolder, tests:
 
 def _build_graphs(config: ExperimentConfig, layout: ExperimentFolder, folder: Path, alignment: str) -> None:
     topology = MonophoneTopology.load(layout.hmm(alignment) / TOPOLOGY_FILE)
-    lexicon = read_experiment_lexicon(layout.lang)
+    lexicon = read_lexicon_folder(layout.lang)
     for place in {folder, tuning_folder(config, folder)}:
         build_graph(lexicon, place / ARPA_FILE, topology, place, config.transition_scale)
 
@@ -369,5 +367,5 @@ def _build_other_graphs(config: ExperimentConfig, layout: ExperimentFolder, orde
     train, heldout = (read_manifest(layout.manifest(split)) for split in (TRAIN, HELDOUT))
     folder = order_folder(config, layout.lang, order)
     other = config.model_copy(update={"lm": config.lm.model_copy(update={"order": order})})
-    write_language_models(other, train, heldout, read_experiment_lexicon(layout.lang), folder)
+    write_language_models(other, train, heldout, read_lexicon_folder(layout.lang), folder)
     _build_graphs(config, layout, folder, alignment)

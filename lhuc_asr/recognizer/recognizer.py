@@ -33,11 +33,12 @@ from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.features.store import blocks_of
 from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.coverage import aligned_words
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.scoring import SCORING_FRAMES, score_utterance
-from lhuc_asr.pipeline.language import aligned_words, read_experiment_lexicon
 from lhuc_asr.recognizer.from_experiment import find_model
 from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles
@@ -80,7 +81,7 @@ class Recognizer:
         self._files = files
         self._network = load_model(files.network)
         self._topology = MonophoneTopology.load(files.topology)
-        self._lexicon = read_experiment_lexicon(files.lang)
+        self._lexicon = read_lexicon_folder(files.lang)
         self._pool = SearchPool(files.lang, workers=0)
 
     def adapt(

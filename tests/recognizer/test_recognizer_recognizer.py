@@ -29,11 +29,11 @@ from lhuc_asr.base.errors import (
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.acoustics import reference_targets
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.language import read_experiment_lexicon
 from lhuc_asr.recognizer.recognizer import CMVN_DEVIATION, CMVN_MEAN, Recognizer, load
 
 Words = dict[str, str]
@@ -53,7 +53,7 @@ def alice(recognizer: Recognizer, audio: Path) -> SpeakerState:
 @pytest.fixture(scope="module")
 def known(finished: Path, said: list[Utterance]) -> dict[str, tuple[str, ...]]:
     """The words of each recording that the lexicon of so few voices has."""
-    lexicon = read_experiment_lexicon(finished / "lang")
+    lexicon = read_lexicon_folder(finished / "lang")
     return {u.id: tuple(word for word in u.words if word in lexicon.pronunciations) for u in said}
 
 
