@@ -7,14 +7,12 @@ probabilities (Kaldi's ``lexiconp.txt``) are not supported. A silence phone may 
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
 
 from lhuc_asr.base.atomic import write_text
 from lhuc_asr.base.errors import LexiconError
@@ -30,10 +28,7 @@ from lhuc_asr.lang.text import (
     numbered_lines,
 )
 
-logger = logging.getLogger(__name__)
-
 Phones = tuple[str, ...]
-UnknownWordPolicy = Literal["pronounce", "unk", "error"]
 
 # CMUdict marks stress on vowels only; a digit on any other phone (a tone, say) is part of its name.
 _STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
@@ -95,7 +90,7 @@ class Lexicon:
         words = sorted(set(words))
         missing = self.missing(words)
         if missing:
-            raise LexiconError(f"{_count_of(missing)} not in the lexicon: {_first_of(missing)}")
+            raise LexiconError(list_words(missing, "not in the lexicon"))
         return replace(self, pronunciations={word: self.pronunciations[word] for word in words})
 
     def with_pronunciations(self, more: Mapping[str, Iterable[Phones]]) -> Lexicon:
@@ -169,72 +164,6 @@ def write_lexicon(path: Path, lexicon: Lexicon) -> None:
     """
     lines = [f"{word} {' '.join(phones)}\n" for word in lexicon.words for phones in lexicon.pronunciations[word]]
     write_text(path, "".join(lines))
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """A lexicon after words that it lacked were dealt with.
-
-    Attributes:
-        lexicon: The lexicon to use.
-        added: Pronunciations that were added, a word.
-        unknown: Words that have no pronunciation of their own, and stand for ``<unk>``.
-    """
-
-    lexicon: Lexicon
-    added: dict[str, Phones]
-    unknown: tuple[str, ...]
-
-
-def cover(
-    lexicon: Lexicon,
-    words: Iterable[str],
-    policy: UnknownWordPolicy,
-    pronounce: Callable[[list[str]], Mapping[str, Phones]] | None = None,
-) -> Coverage:
-    """Deal with the words of a text that the lexicon lacks; without any, the lexicon stays as it is.
-
-    Args:
-        lexicon: The lexicon.
-        words: The words that it should cover.
-        policy: ``pronounce`` adds what ``pronounce`` says; ``unk`` adds the word ``<unk>``, spelt with the
-            silence-like phone ``SPN``, and leaves the words out; ``error`` refuses.
-        pronounce: From words to a pronunciation of each, in the lexicon's phone set.
-
-    Raises:
-        LexiconError: Under ``error``, words are missing; under ``pronounce``, some cannot be pronounced.
-    """
-    if policy not in get_args(UnknownWordPolicy):
-        raise LexiconError(f"unknown-word policy {policy!r}: expected one of {', '.join(get_args(UnknownWordPolicy))}")
-    added: dict[str, Phones] = {}
-    missing = lexicon.missing(words)
-    if not missing:
-        return Coverage(lexicon, added, ())
-    if policy == "error":
-        raise LexiconError(
-            f"{_count_of(missing)} not in the lexicon: {_first_of(missing)}; "
-            "add them to the lexicon, or use the unknown-word policy 'pronounce' or 'unk'"
-        )
-    if policy == "unk":
-        logger.warning("%s not in the lexicon, taken for %s: %s", _count_of(missing), UNKNOWN, _first_of(missing))
-        if UNKNOWN not in lexicon.pronunciations:
-            added[UNKNOWN] = (SPOKEN_NOISE,)
-        return Coverage(_with_added(_with_spoken_noise(lexicon), added), added, tuple(missing))
-    if pronounce is None:
-        raise LexiconError(
-            f"{_count_of(missing)} not in the lexicon: {_first_of(missing)}; the policy 'pronounce' "
-            "needs something that pronounces them (espeak-ng: pip install lhuc_asr[voices])"
-        )
-    pronounced = pronounce(missing)
-    added = {word: tuple(pronounced[word]) for word in missing if pronounced.get(word)}
-    silent = [word for word in missing if word not in added]
-    if silent:
-        raise LexiconError(
-            f"{_count_of(silent)} could not be pronounced: {_first_of(silent)}; "
-            "add them to the lexicon, correct the transcripts, or use the unknown-word policy 'unk'"
-        )
-    logger.info("%s not in the lexicon, pronunciations made: %s", _count_of(missing), _first_of(missing))
-    return Coverage(_with_added(lexicon, added), added, ())
 
 
 @dataclass(frozen=True)
@@ -370,20 +299,12 @@ def _positioned(phones: Phones) -> Phones:
     return (f"{phones[0]}_B", *(f"{phone}_I" for phone in phones[1:-1]), f"{phones[-1]}_E")
 
 
-def _with_spoken_noise(lexicon: Lexicon) -> Lexicon:
-    phones = lexicon.phones
-    if SPOKEN_NOISE in phones.names:
-        return lexicon
-    return replace(lexicon, phones=PhoneSet((*phones.silence, SPOKEN_NOISE), phones.speech))
+def list_words(words: list[str], what: str) -> str:
+    """A line about some words: their number, what they have in common, and the first ten of them.
 
-
-def _with_added(lexicon: Lexicon, added: Mapping[str, Phones]) -> Lexicon:
-    return lexicon.with_pronunciations({word: (phones,) for word, phones in added.items()})
-
-
-def _count_of(words: list[str]) -> str:
-    return "1 word" if len(words) == 1 else f"{len(words)} words"
-
-
-def _first_of(words: list[str]) -> str:
-    return " ".join(words[:_WORDS_SHOWN]) + (" ..." if len(words) > _WORDS_SHOWN else "")
+    Example:
+        >>> list_words(["A", "B"], "not in the lexicon")
+        '2 words not in the lexicon: A B'
+    """
+    count = "1 word" if len(words) == 1 else f"{len(words)} words"
+    return f"{count} {what}: {' '.join(words[:_WORDS_SHOWN])}" + (" ..." if len(words) > _WORDS_SHOWN else "")

@@ -7,6 +7,7 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.gate import Gate
+from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, Targets, join_targets
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import RowAdam, RowSGD
 from lhuc_asr.lhuc.site import Site
@@ -15,8 +16,11 @@ from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash
 __all__ = [
     "SPEAKER_INDEPENDENT",
     "Amplitude",
+    "CandidateTargets",
+    "FrameCrossEntropy",
     "Gate",
     "GaussianPrior",
+    "Objective",
     "Posterior",
     "RowAdam",
     "RowSGD",
@@ -24,10 +28,12 @@ __all__ = [
     "SpeakerArchive",
     "SpeakerBank",
     "SpeakerState",
+    "Targets",
     "amplitude",
     "attach",
     "fold",
     "frozen",
+    "join_targets",
     "match_sites",
     "model_hash",
     "write_archive",

@@ -20,6 +20,8 @@ from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
+from lhuc_asr.lang.language_model import LanguageModelConfig
+from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.trainer import TrainerConfig
 
@@ -27,40 +29,6 @@ from lhuc_asr.nnet.trainer import TrainerConfig
 Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-
-
-class LexiconConfig(StrictModel):
-    """Where pronunciations come from.
-
-    Attributes:
-        path: A file of ``word phones`` lines; None: AN4's own for AN4, else espeak-ng's for every word.
-        language: Of espeak-ng, for words that the file lacks or for all.
-        unknown_words: What becomes of words that the file lacks: ``pronounce``, ``unk`` or ``error``.
-        word_positions: Whether phones at the beginning, inside and at the end of a word are different phones.
-        silence_probability: Of a pause between two words.
-    """
-
-    path: Path | None = None
-    language: str = "en-us"
-    unknown_words: Literal["pronounce", "unk", "error"] = "pronounce"
-    word_positions: bool = False
-    silence_probability: float = Field(0.5, gt=0.0, lt=1.0)
-
-
-class LanguageModelConfig(StrictModel):
-    """The n-gram model.
-
-    Attributes:
-        order: n.
-        text: Files of sentences; empty: the transcripts of the training recordings.
-        vocabulary: At most so many words, the most frequent; the words of the training transcripts come first.
-        prune: Relative entropy below which an n-gram is dropped (Stolcke 1998); 0 keeps all.
-    """
-
-    order: int = Field(2, ge=1, le=4)
-    text: tuple[Path, ...] = ()
-    vocabulary: int = Field(20_000, ge=1)
-    prune: float = Field(0.0, ge=0.0)
 
 
 class TuningConfig(StrictModel):

@@ -29,8 +29,8 @@ from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE
 from lhuc_asr.pipeline.acoustics import TOPOLOGY_FILE
-from lhuc_asr.pipeline.language import LEXICON_FILE, PHONES_FILE
 
 MODEL_JSON, NETWORK_FILE = "model.json", "network.safetensors"
 LANG_FOLDER, PREPARED_FOLDER = "lang", "prepared"

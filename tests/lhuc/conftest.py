@@ -75,6 +75,11 @@ def recurrent() -> nn.Module:
 
 
 @pytest.fixture
+def sequences() -> nn.Module:
+    return seeded(lambda: Recurrent(batch_first=True)).eval()
+
+
+@pytest.fixture
 def cnn() -> nn.Module:
     return seeded(Cnn).eval()
 
