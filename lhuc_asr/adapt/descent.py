@@ -1,9 +1,9 @@
 """Gradient descent on rows of a bank, the network frozen (Swietojanski et al. 2016, sec. III, equations 7 to 9).
 
-Each speaker's cross-entropy is minimised over r alone. Speakers adapt in the same mini-batches, each a block of its own;
-as rows do not touch each other, the result is what a run for each speaker alone gives. A speaker's gradient is the sum
-over their frames of a mini-batch, divided by the batch's nominal size: each frame counts the same, also in a last batch
-that is not full (under SGD; see below).
+Each speaker's cross-entropy is minimised over r alone. Speakers adapt in the same mini-batches, each a block of its
+own; as rows do not touch each other, the result is what a run for each speaker alone gives. A speaker's gradient is the
+sum over their frames of a mini-batch, divided by the batch's nominal size: each frame counts the same, also in a last
+batch that is not full (under SGD; see below).
 
 What a sweep over a speaker's frames descends, with weights w_t, targets q_t, network outputs p_t(r), and the network's
 own outputs p_t(r_0) with row 0:
@@ -15,9 +15,9 @@ rho is ``kl_weight``: targets are drawn towards what the unadapted network belie
 frames are few (maximum a posteriori).
 
 One utterance can do little harm: SGD's step is proportional to the number of frames in it. A step of Adam is about
-``learning_rate`` long in every unit however few the frames are, but the number of steps is sweeps x frames / batch size,
-and r goes hardly farther than that times the rate: with the defaults 2 s of speech, one mini-batch, end some 0.025 from
-neutral. Where there is much data the targets' errors are learned too; against that stands rho.
+``learning_rate`` long in every unit however few the frames are, but the number of steps is sweeps x frames / batch
+size, and r goes hardly farther than that times the rate: with the defaults 2 s of speech, one mini-batch, end some
+0.025 from neutral. Where there is much data the targets' errors are learned too; against that stands rho.
 """
 
 from __future__ import annotations

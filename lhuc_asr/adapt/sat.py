@@ -51,7 +51,7 @@ class SatConfig(StrictModel):
     """How rows are trained with the network.
 
     Attributes:
-        gamma: AdaptationSet of the frames that take the speaker-independent transform, row 0.
+        gamma: Fraction of the frames that take the speaker-independent transform, row 0.
         switching: What takes it or does not as a whole: a ``frame``, a ``segment`` (utterance), a ``speaker``.
         amplitude: xi.
         optimizer: Of the rows: ``adam``, with averages of its own for each row, or ``sgd``.

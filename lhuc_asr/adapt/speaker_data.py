@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.adapt.targets import FrameTargets, joined
-from lhuc_asr.audio.formats import read_audio
+from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AlignmentError, CorpusError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, samples_of

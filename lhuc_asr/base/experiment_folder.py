@@ -59,9 +59,21 @@ class ExperimentFolder:
         """Topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""
         return self.folder / "hmm" / name
 
-    def acoustic_model(self, name: str) -> Path:
-        """A network."""
-        return self.folder / "am" / name
+    def topology(self, name: str) -> Path:
+        """The states of the phones in ``hmm/<name>``."""
+        return self.hmm(name) / "topology.json"
+
+    def gmm(self, name: str) -> Path:
+        """The Gaussian mixtures in ``hmm/<name>``."""
+        return self.hmm(name) / "gmm.safetensors"
+
+    def alignment(self, name: str, split: str) -> Path:
+        """The alignment of a split in ``hmm/<name>``."""
+        return self.hmm(name) / f"{split}.ali"
+
+    def network(self, name: str) -> Path:
+        """The file of a network."""
+        return self.folder / "am" / name / "model.safetensors"
 
     def speakers(self, split: str, name: str) -> Path:
         """The speakers' files of a pass over a split."""

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +143,13 @@ class Stages:
 
 
 def _plain(options: Any) -> Any:
+    """Options as JSON values. What is None is left out: an option that a new version adds costs nobody their stages."""
     if isinstance(options, StrictModel):
-        return options.model_dump(mode="json")
+        return options.model_dump(mode="json", exclude_none=True)
+    if is_dataclass(options):
+        return _plain({field.name: getattr(options, field.name) for field in fields(options)})
     if isinstance(options, dict):
-        return {str(name): _plain(value) for name, value in options.items()}
+        return {str(name): _plain(value) for name, value in options.items() if value is not None}
     if isinstance(options, list | tuple):
         return [_plain(value) for value in options]
     if isinstance(options, Path):

@@ -21,8 +21,7 @@ def export(
     ] = None,
 ) -> None:
     """Put what a finished experiment has trained into one folder that works elsewhere, for adapt and transcribe."""
-    from lhuc_asr.recognizer import from_experiment, model_folder
+    from lhuc_asr.pipeline import export as exporting
 
-    description, files = from_experiment.of_experiment(experiment, adapted_pass)
-    model_folder.export(description, files, out)
+    description = exporting.export(experiment, out, adapted_pass)
     typer.echo(f"{out}: {description.experiment}, adapts as its pass {description.adapted_pass}")

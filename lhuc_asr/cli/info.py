@@ -14,9 +14,9 @@ def info(
     """Tell what is in a model's folder."""
     from lhuc_asr.decode.graph import DecodingGraph
     from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.recognizer.from_experiment import find_model
+    from lhuc_asr.recognizer.model_folder import read_model
 
-    description, files = find_model(model)
+    description, files = read_model(model)
     network, graph = load_model(files.network), DecodingGraph.load(files.lang)
     features, shape = description.features, network.config
     piece, whole = description.piece_seconds, description.whole_seconds

@@ -29,7 +29,7 @@ from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
-from lhuc_asr.base.executor import process_map
+from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import samples_of
 from lhuc_asr.corpus.grammar import grammar_sentences
@@ -215,9 +215,9 @@ def generate(config: VoicesConfig, folder: Path, workers: int = 2) -> None:
         WorkerError: A worker process died.
     """
     everybody = speakers(config)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary, Executor(workers) as executor:
         record = partial(_record_speaker, config, temporary)
-        recorded = process_map(record, everybody, workers)
+        recorded = executor.map(record, everybody)
         seconds = list(progress(recorded, "synthetic voices", len(everybody)))
         rows = [_speakers_row(*pair) for pair in zip(everybody, seconds, strict=True)]
         header = "; Synthetic voices of espeak-ng; SEX is not known.\n;ID  |SEX| SUBSET           |MINUTES| NAME\n"

@@ -7,11 +7,18 @@ from pathlib import Path
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 
-def save_model(path: Path, model: Dnn) -> None:
-    """Write a network with its shape."""
+def save_model(path: Path, model: AcousticModel) -> None:
+    """Write a network with its shape.
+
+    Raises:
+        CheckpointError: The network is of a class that ``load_model`` does not know.
+    """
+    if not isinstance(model, Dnn):
+        raise CheckpointError(f"{path}: a {type(model).__name__} cannot be saved; expected a {Dnn.__name__}")
     save_tensors(
         path,
         model.state_dict(),

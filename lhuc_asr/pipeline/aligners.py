@@ -16,12 +16,10 @@ import numpy as np
 
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.features.store import FeatureStore
-from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
+from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
-from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.scoring import score_blocks
-from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, Experiment, realigned
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
@@ -61,7 +59,9 @@ def aligners(config: ExperimentConfig) -> list[Aligner]:
     """The aligners of a recipe, in their order."""
     schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
     trainer = config.trainer.model_copy(update={"schedule": schedule})
-    network = NetworkOptions(dnn=config.dnn, trainer=trainer, feature_dimension=config.features.dimension, seed=config.seed)
+    network = NetworkOptions(
+        dnn=config.dnn, trainer=trainer, feature_dimension=config.features.dimension, seed=config.seed
+    )
     monophones = MonophoneOptions(config.monophone, config.speeds, config.seed)
     realignment = RealignmentOptions(network, config.speeds, config.monophone.max_unaligned)
     return [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
-from lhuc_asr.adapt.methods import MethodConfig, layers_of
+from lhuc_asr.adapt.method import MethodConfig
+from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import StrictModel
@@ -32,7 +33,7 @@ PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class TuningConfig(StrictModel):
-    """What is tried on the held-out speakers, for each pass by itself.
+    """Scales and penalties that are tried on the held-out speakers, for each pass by itself.
 
     Attributes:
         acoustic_scales: Factors on log-likelihoods.
@@ -49,7 +50,7 @@ class CombineConfig(StrictModel):
     Attributes:
         speaker: The pass with r_S.
         environment: The pass with r_E.
-        alpha: alpha xi(r_S) + (1 - alpha) xi(r_E) (equation 10); None: the product, both are used together.
+        alpha: Weight in alpha xi(r_S) + (1 - alpha) xi(r_E) (equation 10); None for the product of the two.
     """
 
     speaker: PassName
@@ -67,18 +68,18 @@ class PassConfig(StrictModel):
 
     Attributes:
         network: ``si``, or one of the recipe's ``networks``; the first pass of the network ``sat`` is ``sat_si``.
-        data: The recordings that it adapts on.
-        targets: What it takes their frames for.
-        method: How; where left out as the recipe's ``lhuc`` says.
-        search_as: An earlier pass with whose scale and penalty this one decodes; where left out they are tuned for it,
-            by making it over the held-out speakers too. For series that differ in one thing alone, as a curve does.
-        combine: Instead of adapting, two earlier passes of the same network.
+        data: Recordings that the pass adapts on.
+        targets: Adaptation targets of the pass.
+        method: Adaptation method; None for the recipe's ``lhuc``.
+        search_as: An earlier pass whose scale and penalty this one decodes with: for series that differ in one thing
+            alone, as a curve does. None tunes them for this pass, which is then made over the held-out speakers too.
+        combine: Two earlier passes of the same network whose amplitudes are combined, instead of adapting.
     """
 
     network: PassName = "si"
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
-    method: MethodConfig | None = None
+    method: AnyMethod | None = None
     search_as: str | None = None
     combine: CombineConfig | None = None
 
@@ -108,28 +109,31 @@ class ExperimentConfig(StrictModel):
     """Everything that an experiment depends on.
 
     Attributes:
-        name: Of the experiment's folder below ``exp/``.
-        exp: The folder itself, where it should be elsewhere.
-        seed: Of every random choice.
-        workers: Processes for features and search; threads of the network; folds side by side, which share them.
+        name: Name of the experiment's folder below ``exp/``.
+        exp: The folder itself; None for ``exp/<name>``.
+        seed: Seed of every random choice.
+        workers: Number of processes for features and search, of threads of the network, and of folds side by side,
+            which share them.
         device: Where the network runs: ``cpu``, ``cuda``.
         corpus: Recordings and transcripts.
-        hours: Of training speech, chosen by the seed; None all.
-        folds: Above 1, cross-validation over all speakers: each fold's speakers are unseen by its model.
-        heldout_speakers: Training speakers kept back for newbob and for tuning.
-        max_skipped: AdaptationSet of bad recordings that is skipped with a warning; above it the run stops.
-        noise: Environments that every recording is put into; None leaves them as they are.
+        hours: Hours of training speech, chosen by the seed; None for all.
+        folds: Number of folds; above 1, cross-validation over all speakers: each fold's speakers are unseen by its
+            model.
+        heldout_speakers: Number of training speakers who are kept back for newbob and for tuning.
+        max_skipped: Fraction of bad recordings that is skipped with a warning; above it the run stops.
+        noise: Environments that every recording is put into; None leaves the recordings as they are.
         speeds: Speeds at which training recordings are used.
-        lexicon, lm: The words.
-        alignment_features, features: Of the Gaussians, of the network; at the corpus' rate where it is lower.
-        monophone, dnn, trainer: The models.
-        realignments: Times that a network aligns the training data anew for the next one.
-        realignment_epochs: Epochs of a network that only aligns.
+        lexicon, lm: Words, and what they are likely to follow.
+        alignment_features, features: Features of the Gaussian mixtures, and of the network; at the corpus's sample rate
+            where it is lower.
+        monophone, dnn, trainer: Acoustic models, and how the network is trained.
+        realignments: Number of times that a network aligns the training data anew for the next one.
+        realignment_epochs: Number of epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Decoding.
-        networks: Speaker-adaptively trained ones, by name; those that a pass has are trained.
-        lhuc: Adaptation, where a pass does not say otherwise.
-        passes: The passes that adapt, by name, in their order; the first passes go before them.
+        networks: Speaker-adaptively trained networks, by name; those that a pass has are trained.
+        lhuc: Adaptation method of passes that do not name one.
+        passes: Passes that adapt, by name, in their order; the first passes go before them.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -222,7 +226,7 @@ class ExperimentConfig(StrictModel):
         plan = self.passes[name]
         if plan.combine is not None:
             return self._layers(plan.combine.speaker)
-        layers = layers_of(self.method_of(plan))
+        layers = self.method_of(plan).amplitude_layers
         return set(range(self.dnn.hidden_layers) if layers is None else layers)
 
     def _check_environments(self, name: str, data: DataConfig) -> None:
@@ -238,11 +242,11 @@ class ExperimentConfig(StrictModel):
             )
 
     def source_of(self, plan: PassConfig) -> str:
-        """The pass whose words another adapts on."""
+        """Name of the pass whose words another adapts on."""
         return plan.targets.source or first_pass(plan.network)
 
     def method_of(self, plan: PassConfig) -> MethodConfig:
-        """How a pass adapts."""
+        """Options of a pass's adaptation method."""
         return plan.method or self.lhuc
 
     @property

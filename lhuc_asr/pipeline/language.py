@@ -1,116 +1,161 @@
-"""The stage that writes an experiment's lexicon and language models."""
+"""The stages that write an experiment's lexicon, language models and decoding graphs."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
-from lhuc_asr.corpus.an4 import an4_lexicon
-from lhuc_asr.corpus.librispeech import read_librispeech
+from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.source import CorpusSource
+from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
-from lhuc_asr.lang.language_model import ARPA_FILE, estimate_language_model, select_vocabulary
-from lhuc_asr.lang.lexicon import Lexicon, read_lexicon
-from lhuc_asr.lang.lexicon_folder import write_lexicon_folder
-from lhuc_asr.lang.lexicon_source import make_lexicon
-from lhuc_asr.pipeline.config import An4Source, ExperimentConfig, LibriSpeechSource
+from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
+from lhuc_asr.lang.lexicon import read_lexicon
+from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
+from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
 
 logger = logging.getLogger(__name__)
 
-# The subfolder with the language model and graph that scales are tuned with.
-TUNING_FOLDER = "tuning"
+# The files of a graph.
+GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 
 
-def write_experiment_lexicon(
-    config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], folder: Path
+@dataclass(frozen=True)
+class LanguageOptions:
+    """Everything that the words and their models depend on, beside the corpus stage.
+
+    Attributes:
+        corpus: The corpus: it may have a lexicon and text of its own.
+        hours: Hours of training speech that the recipe asks for.
+        lexicon: Where pronunciations come from.
+        lm: The n-gram model.
+    """
+
+    corpus: CorpusSource
+    hours: float | None
+    lexicon: LexiconConfig
+    lm: LanguageModelConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> LanguageOptions:
+        """The options of a recipe."""
+        return cls(config.corpus, config.hours, config.lexicon, config.lm)
+
+    def with_order(self, order: int | None) -> LanguageOptions:
+        """The same with n-grams of another order; None for the recipe's own."""
+        if order is None:
+            return self
+        lm = self.lm.model_copy(update={"order": order})
+        return LanguageOptions(self.corpus, self.hours, self.lexicon, lm)
+
+
+def language_stages(stages: Stages, experiment: Experiment, options: LanguageOptions) -> None:
+    """Add the stages of the lexicon and of the language models."""
+    lexicon, lang = options.lexicon, experiment.folder.lang
+    sources = fingerprint([*options.lm.text, *([lexicon.path] if lexicon.path else [])])
+    stages.run(
+        "lexicon",
+        lambda: _write_lexicon(experiment, options),
+        after=["corpus"],
+        # Of the language model, the vocabulary alone.
+        options=[options.corpus, options.hours, lexicon, options.lm.text, options.lm.vocabulary, sources],
+        outputs=[lang / name for name in (LEXICON_FILE, PHONES_FILE)],
+    )
+    stages.run(
+        "language model",
+        lambda: _write_language_models(experiment, options, None),
+        after=["lexicon"],
+        options=[options.corpus, options.hours, options.lm],
+        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, None)],
+    )
+
+
+def graph_stage(stages: Stages, experiment: Experiment, transition_scale: float, aligner: str) -> None:
+    """Add the stage of the decoding graphs, with the topology that a stage left."""
+    folders = _lang_folders(experiment, None)
+    stages.run(
+        "graph",
+        lambda: _build_graphs(experiment, folders, transition_scale),
+        after=["language model", aligner],
+        options=[transition_scale],
+        outputs=[folder / name for folder in folders for name in GRAPH_FILES],
+    )
+
+
+def other_graph_stage(
+    stages: Stages, experiment: Experiment, options: LanguageOptions, order: int, transition_scale: float
 ) -> None:
+    """Add the stage of language models and graphs whose order is not the recipe's."""
+    folders = _lang_folders(experiment, order)
+
+    def make() -> None:
+        _write_language_models(experiment, options, order)
+        _build_graphs(experiment, folders, transition_scale)
+
+    stages.run(
+        f"graph of order {order}",
+        make,
+        after=["graph"],
+        options=[options.with_order(order).lm, transition_scale],
+        outputs=[folder / name for folder in folders for name in GRAPH_FILES],
+    )
+
+
+def _lang_folders(experiment: Experiment, order: int | None) -> list[Path]:
+    """The folders of the models of an order: the one for tests, and the one for tuning."""
+    return list(dict.fromkeys((experiment.lang(order), experiment.tuning_lang(order))))
+
+
+def _write_lexicon(experiment: Experiment, options: LanguageOptions) -> None:
     """Write the lexicon: the words that can be recognised.
 
-    They are those of the training transcripts, of AN4's own dictionary, and the most frequent ones of the language
+    They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
     model's text; nothing is taken from test transcripts.
-
-    Args:
-        config: The recipe.
-        train: Utterances of the training speakers.
-        heldout: Utterances of those kept back for tuning.
-        folder: ``lang/``.
     """
-    spoken = {word for _, words in _training_text(config, [*train, *heldout]) for word in words}
-    lexicon = _lexicon(config, spoken, _vocabulary(config, spoken))
-    write_lexicon_folder(folder, lexicon)
+    spoken = {word for _, words in _training_text(experiment, options) for word in words}
+    own = options.corpus.lexicon_path()
+    known = spoken if own is None else spoken | set(read_lexicon(own).words)
+    vocabulary = select_vocabulary(known, options.lm)
+    lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=options.lexicon.path or own)
+    write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
 
 
-def write_language_models(
-    config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], lexicon: Lexicon, folder: Path
-) -> None:
+def _write_language_models(experiment: Experiment, options: LanguageOptions, order: int | None) -> None:
     """Write the language models over the lexicon's words.
 
     Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
-    tuning would lean on it.
-
-    Args:
-        config: The recipe.
-        train: Utterances of the training speakers.
-        heldout: Utterances of those kept back for tuning.
-        lexicon: The words.
-        folder: ``lang/``.
+    tuning would lean on it. Text of its own has seen no held-out speaker.
     """
-    transcripts = _training_text(config, [*train, *heldout])
-    kept_back = {utterance.speaker for utterance in heldout}
+    lm, words = options.with_order(order).lm, experiment.lexicon.words
+    kept_back = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
+    transcripts = [] if lm.text else _training_text(experiment, options)
     texts = {
-        folder: [words for _, words in transcripts],
-        folder / TUNING_FOLDER: [words for speaker, words in transcripts if speaker not in kept_back],
+        experiment.tuning_lang(order): [words for speaker, words in transcripts if speaker not in kept_back],
+        experiment.lang(order): [words for _, words in transcripts],
     }
-    for place, text in texts.items():
-        if config.lm.text and place != folder:
-            continue  # text of its own has seen no held-out speaker
-        model = estimate_language_model(config.lm.sentences() if config.lm.text else text, lexicon.words, config.lm)
-        write_arpa(place / ARPA_FILE, model)
+    for folder, text in texts.items():
+        write_arpa(folder / ARPA_FILE, estimate_language_model(lm.sentences() if lm.text else text, words, lm))
 
 
-def tuning_folder(config: ExperimentConfig, folder: Path) -> Path:
-    """Where the language model and graph lie that scales are tuned with."""
-    return folder if config.lm.text else folder / TUNING_FOLDER
+def _build_graphs(experiment: Experiment, folders: Sequence[Path], transition_scale: float) -> None:
+    for folder in folders:
+        build_graph(experiment.lexicon, folder / ARPA_FILE, experiment.topology, folder, transition_scale)
 
 
-def other_orders(config: ExperimentConfig) -> list[int]:
-    """Orders of language models that some pass' targets are found with, and that are not the recipe's."""
-    asked = {plan.targets.lm_order for plan in config.passes.values()}
-    return sorted(order for order in asked if order not in (None, config.lm.order))
+def _training_text(experiment: Experiment, options: LanguageOptions) -> list[tuple[str, tuple[str, ...]]]:
+    """Speaker and words of each training transcript; those of the corpus where it has more than the recordings heard.
 
-
-def order_folder(config: ExperimentConfig, folder: Path, order: int | None) -> Path:
-    """Where the language models and graphs of an order lie, in ``lang/``; the recipe's own in it itself."""
-    return folder if order in (None, config.lm.order) else folder / f"order{order}"
-
-
-def lexicon_sources(config: ExperimentConfig) -> list[Path]:
-    """The files that the lexicon is made from."""
-    return [*config.lm.text, *([config.lexicon.path] if config.lexicon.path else [])]
-
-
-def _training_text(config: ExperimentConfig, training: Sequence[Utterance]) -> list[tuple[str, tuple[str, ...]]]:
-    """Speaker and words of the training transcripts; of LibriSpeech all of them, however few hours are heard.
-
-    What was put into several environments was said once: repeated, no n-gram would be seen once, and Kneser-Ney's
-    discounts would be wrong.
+    An utterance with copies in several environments counts once: repeated, no n-gram would be seen once, and the
+    discounts of Kneser-Ney would be wrong.
     """
-    if isinstance(config.corpus, LibriSpeechSource) and config.hours is not None:
-        training = read_librispeech(config.corpus.dir, config.corpus.train).utterances
+    heard: list[Utterance] = [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
+    training = options.corpus.text_utterances(heard, hours=options.hours)
     said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
     return [(utterance.speaker, utterance.words) for utterance in said.values()]
-
-
-def _vocabulary(config: ExperimentConfig, spoken: set[str]) -> list[str]:
-    if isinstance(config.corpus, An4Source):
-        spoken = spoken | set(read_lexicon(an4_lexicon(config.corpus.dir)).words)
-    return select_vocabulary(spoken, config.lm)
-
-
-def _lexicon(config: ExperimentConfig, spoken: set[str], vocabulary: Sequence[str]) -> Lexicon:
-    path = config.lexicon.path
-    if path is None and isinstance(config.corpus, An4Source):
-        path = an4_lexicon(config.corpus.dir)
-    return make_lexicon(vocabulary, spoken, config.lexicon, dictionary=path)

@@ -1,10 +1,9 @@
-"""The stages that train networks: speaker-independent ones, and speaker-adaptive ones with their speakers' amplitudes."""
+"""The stages that train networks: speaker-independent ones, and speaker-adaptive ones with their speakers' rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
@@ -19,7 +19,7 @@ from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.pipeline.config import SI
 from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
 
-# In a network's folder: a file a training speaker (at each speed one of their own), and speaker-independent.safetensors.
+# In a network's folder: a file for each training speaker, at each speed one, and speaker-independent.safetensors.
 SPEAKERS_FOLDER = "speakers"
 
 
@@ -80,6 +80,7 @@ def _train(
     With ``sat``, ``am/<name>/model.safetensors`` is an ordinary network, row 0 in its weights: decoding with it is the
     first pass with row 0, and speakers adapted on it start at row 0. ``am/<name>/speakers/`` has the training speakers.
     """
+    model: AcousticModel
     model, sources = untrained_network(experiment, alignment, options)
     path = experiment.folder.network(name)
     arguments = (
@@ -94,11 +95,10 @@ def _train(
         if sat.start == SI:
             model = experiment.network(SI)
         bank = train_speaker_adaptive(model, sources[TRAIN], sources[HELDOUT], sat, options.trainer, *arguments)
-        folded, speakers = fold_row_zero(bank)
+        model, speakers = fold_row_zero(bank)
         # Whole, and before the model that says that the stage is done: other speakers of an earlier run are gone.
         with atomic_folder(path.parent / SPEAKERS_FOLDER) as temporary:
             speakers.save(temporary)
-        model = folded
     save_model(path, model)
     # Kept until now for a run that is killed between the last epoch and here.
     for state in path.parent.glob("training-*.safetensors"):

@@ -41,7 +41,6 @@ from lhuc_asr.score.wer import WerReport, score, write_wer
 logger = logging.getLogger(__name__)
 
 
-
 def pass_outputs(experiment: Experiment, split: str, plan: Pass) -> list[Path]:
     """The files that a pass over a split leaves, and the speakers' folder where it adapts."""
     folder = experiment.folder.decode(split, plan.name)
@@ -129,9 +128,9 @@ def _adapt(experiment: Experiment, split: str, plan: Pass, loop: TwoPass) -> Ada
             sets = sets_of(experiment, split, plan, loop.features)
             return loop.adapt(method_of(experiment, plan), earlier, targets, sets, plan.seed)
         case Combination(speaker=speaker, environment=environment, alpha=alpha):
-            parts = [speakers_of(experiment, split, part, loop.model) for part in (speaker, environment)]
+            r_s, r_e = (speakers_of(experiment, split, part, loop.model) for part in (speaker, environment))
             crossed = crossed_of(experiment, split, speaker, environment, loop.features)
-            return combine(*parts, rows={each.name: names for each, names in crossed.items()}, alpha=alpha)
+            return combine(r_s, r_e, {each.name: names for each, names in crossed.items()}, alpha)
         case None:
             raise ValueError(f"{plan.name}: a first pass does not adapt")
 

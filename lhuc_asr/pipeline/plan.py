@@ -107,18 +107,22 @@ class Pass:
 
 
 def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
-    """All passes of a recipe by name, in the order in which they are made: the first passes, then the recipe's table."""
+    """All passes of a recipe by name, in the order in which they are made: first passes, then the recipe's table."""
     plan: dict[str, Pass] = {}
     for network in networks_of(config):
         name = first_pass(network)
-        plan[name] = Pass(name, network, None, config.search, name, config.tuning, config.seed)
+        # The first pass of a network that goes on from another is searched as that network's: its scores are as sharp,
+        # and what is seen is the networks' difference, without the luck of two choices.
+        start = None if network == SI else config.networks[network].start
+        searched_as = name if start is None else first_pass(start)
+        plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
     for name, options in config.passes.items():
         plan[name] = Pass(
             name=name,
             network=options.network,
             adaptation=_adaptation(config, options, plan),
             search=config.search,
-            searched_as=options.search_as or name,
+            searched_as=name if options.search_as is None else plan[options.search_as].searched_as,
             tuning=config.tuning,
             seed=config.seed,
         )
@@ -159,7 +163,11 @@ def _preparation(options: PassConfig, method: MethodConfig) -> str | None:
     """A name for what a method learns from the training speakers; passes whose methods learn the same share it."""
     if not isinstance(method, PreparedConfig):
         return None
-    depends = [options.network, options.targets.silence_weight, method.model_dump_json(exclude=set(method.not_prepared))]
+    depends = [
+        options.network,
+        options.targets.silence_weight,
+        method.model_dump_json(exclude=set(method.not_prepared)),
+    ]
     if options.data.environments is not None:
         depends.append(options.data.environments)
     return f"{method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"

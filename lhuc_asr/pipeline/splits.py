@@ -1,4 +1,4 @@
-"""Recordings of a recipe, as splits: training speakers, held-out training speakers, test sets."""
+"""The corpus stage: recordings as splits of training, held-out and test speakers, or of a fold's."""
 
 from __future__ import annotations
 
@@ -9,19 +9,59 @@ from pathlib import Path
 
 import numpy as np
 
+from lhuc_asr.audio.resampling import resolve_sample_rate
 from lhuc_asr.audio.utterance import Utterance, write_manifest
+from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.noise import Part, clip_paths, put_into_environments
+from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.noise import NoiseConfig, Part, clip_paths, put_into_environments
 from lhuc_asr.corpus.reading import Reading
+from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.validate import validate
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
 
 logger = logging.getLogger(__name__)
 
-TRAIN, HELDOUT = "train", "heldout"
 # Whose clips of noise a split gets; a test set gets those for testing.
 NOISE_PARTS: dict[str, Part] = {TRAIN: "training", HELDOUT: "heldout"}
 NOISY_FOLDER = "noisy"
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Everything that the splits depend on, beside the files of the corpus.
+
+    Attributes:
+        corpus, hours, seed, max_skipped, noise: As in the recipe.
+        heldout_speakers: Number of training speakers who are kept back.
+        folds: Number of folds.
+        fold: The fold, from 1; None without cross-validation.
+    """
+
+    corpus: CorpusSource
+    hours: float | None
+    seed: int
+    max_skipped: float
+    noise: NoiseConfig | None
+    heldout_speakers: int
+    folds: int
+    fold: int | None
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, fold: int | None) -> CorpusOptions:
+        """The options of a recipe."""
+        return cls(
+            corpus=config.corpus,
+            hours=config.hours,
+            seed=config.seed,
+            max_skipped=config.max_skipped,
+            noise=config.noise,
+            heldout_speakers=config.heldout_speakers,
+            folds=config.folds,
+            fold=fold,
+        )
 
 
 @dataclass(frozen=True)
@@ -39,35 +79,50 @@ class Splits:
     recordings: frozenset[Path] = frozenset()
 
 
-def test_names(config: ExperimentConfig) -> tuple[str, ...]:
-    """Names of the test sets, known before anything is read."""
-    return config.corpus.test_sets
+def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
+    """Add the stage that reads the corpus; it is stale when a file of the corpus, or a recording, has changed."""
+    folder, noise = experiment.folder, options.noise
+    noisy = [folder.folder / "corpus" / NOISY_FOLDER] if noise else []
+    stages.run(
+        "corpus",
+        lambda: _prepare(experiment, options),
+        options=[options, fingerprint([*options.corpus.paths(), *([noise.dir] if noise else [])])],
+        outputs=[
+            folder.sample_rate,
+            *(folder.manifest(split) for split in experiment.splits),
+            *options.corpus.made_folders(folder.folder),
+            *noisy,
+        ],
+    )
 
 
-def source_paths(config: ExperimentConfig) -> list[Path]:
-    """The files and folders that the corpus is read from, and its noise."""
-    return [*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]
+def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
+    """Write manifests and sample rate; returns the recordings, so that a later run sees whether they have changed."""
+    folder = experiment.folder
+    splits = read_splits(options, folder.folder, experiment.processes)
+    if options.fold is not None:
+        splits = fold_splits(splits, options.folds, options.fold, options.seed)
+    recordings = write_splits(splits, options, folder.folder / "corpus", experiment.processes)
+    utterances = [*splits.train, *(utterance for test in splits.tests.values() for utterance in test)]
+    write_json(folder.sample_rate, resolve_sample_rate(utterances))
+    return recordings
 
 
-def made_paths(config: ExperimentConfig, folder: Path) -> list[Path]:
-    """The folders of recordings that preparing the corpus makes: synthetic voices, noisy copies."""
-    return [*config.corpus.made_folders(folder), *([folder / "corpus" / NOISY_FOLDER] if config.noise else [])]
-
-
-def read_splits(config: ExperimentConfig, folder: Path) -> Splits:
-    """Read and validate a recipe's corpus.
+def read_splits(options: CorpusOptions, folder: Path, processes: int) -> Splits:
+    """Read and validate a corpus.
 
     Args:
-        config: The recipe.
+        options: What to read.
         folder: Folder of the experiment, for recordings that the corpus makes.
+        processes: Number of processes for making recordings.
 
     Raises:
         CorpusError: The corpus is not where or what the recipe says.
     """
-    reading = config.corpus.read(folder, hours=config.hours, seed=config.seed, workers=config.workers)
+    reading = options.corpus.read(folder, hours=options.hours, seed=options.seed, workers=processes)
     splits = Splits(
-        _validated("training", reading.train, config),
-        {name: _validated(name, test, config) for name, test in reading.tests.items()},
+        _validated("training", reading.train, options.max_skipped),
+        {name: _validated(name, test, options.max_skipped) for name, test in reading.tests.items()},
         frozenset(reading.train.recordings).union(*(test.recordings for test in reading.tests.values())),
     )
     for name, utterances in splits.tests.items():
@@ -79,13 +134,13 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     """Splits of one fold of a cross-validation over all speakers, each in the test set of exactly one fold.
 
     Args:
-        splits: The corpus' own splits, pooled first.
+        splits: The corpus's own splits, which are pooled first.
         folds: Number of folds.
-        fold: Which, from 1.
-        seed: Of the speakers' order.
+        fold: The fold, from 1.
+        seed: Seed of the speakers' order.
 
     Raises:
-        CorpusError: Fewer speakers than folds.
+        CorpusError: There are fewer than two speakers a fold.
     """
     utterances = splits.train + [u for test in splits.tests.values() for u in test]
     speakers = sorted({utterance.speaker for utterance in utterances})
@@ -100,35 +155,35 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     )
 
 
-def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> set[Path]:
+def write_splits(splits: Splits, options: CorpusOptions, folder: Path, processes: int) -> set[Path]:
     """Write the manifests of train, heldout and test splits, and the noisy copies where the recipe has noise.
 
     Returns:
-        All recordings that the splits depend on: the corpus', the clips of noise, the noisy copies.
+        All recordings that the splits depend on: the corpus's, the clips of noise, the noisy copies.
 
     Raises:
-        CorpusError: So few training speakers that none is left to train on, or noise that cannot be used.
+        CorpusError: There are so few training speakers that none is left to train on, or noise cannot be used.
     """
     speakers = sorted({utterance.speaker for utterance in splits.train})
-    if len(speakers) <= config.heldout_speakers:
+    if len(speakers) <= options.heldout_speakers:
         raise CorpusError(
-            f"{len(speakers)} training speakers, of which heldout_speakers={config.heldout_speakers} are kept back: "
+            f"{len(speakers)} training speakers, of which heldout_speakers={options.heldout_speakers} are kept back: "
             "none is left to train on; lower heldout_speakers or add speakers"
         )
-    order = np.random.default_rng(config.seed).permutation(len(speakers))
-    heldout = {speakers[i] for i in order[: config.heldout_speakers]}
+    order = np.random.default_rng(options.seed).permutation(len(speakers))
+    heldout = {speakers[i] for i in order[: options.heldout_speakers]}
     parts = {
         TRAIN: [utterance for utterance in splits.train if utterance.speaker not in heldout],
         HELDOUT: [utterance for utterance in splits.train if utterance.speaker in heldout],
         **splits.tests,
     }
-    if config.noise is not None:
+    if options.noise is not None:
         parts = put_into_environments(
             {name: (NOISE_PARTS.get(name, "test"), utterances) for name, utterances in parts.items()},
-            config.noise,
+            options.noise,
             folder / NOISY_FOLDER,
-            config.seed,
-            config.workers,
+            options.seed,
+            processes,
         )
     for name, utterances in parts.items():
         write_manifest(folder / f"{name}.jsonl", utterances)
@@ -136,12 +191,12 @@ def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> set[
             "%s: %d utterances of %d speakers, %.1f minutes",
             name, len(utterances), len({u.speaker for u in utterances}), sum(u.seconds for u in utterances) / 60,
         )  # fmt: skip
-    clips = clip_paths(config.noise) if config.noise else ()
+    clips = clip_paths(options.noise) if options.noise else ()
     return {*splits.recordings, *clips, *(utterance.audio for part in parts.values() for utterance in part)}
 
 
-def _validated(name: str, reading: Reading, config: ExperimentConfig) -> list[Utterance]:
-    validated = validate(reading, max_skipped=config.max_skipped)
+def _validated(name: str, reading: Reading, max_skipped: float) -> list[Utterance]:
+    validated = validate(reading, max_skipped=max_skipped)
     if not validated.utterances:
         raise CorpusError(f"the {name} set has no usable utterance")
     return validated.utterances

@@ -16,9 +16,9 @@ from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.topology import ContextDependency
+from lhuc_asr.lang.coverage import aligned_words
 from lhuc_asr.lang.lexicon import Lexicon
-from lhuc_asr.pipeline.language import aligned_words
 from lhuc_asr.recognizer.known_words import place
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class KnownTranscripts:
     recording_of: Mapping[str, str]
     transcripts: Mapping[str, Sequence[str]]
     lexicon: Lexicon
-    topology: MonophoneTopology
+    topology: ContextDependency
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The same as ``references``: nothing is searched."""

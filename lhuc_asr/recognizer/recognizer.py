@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
-from lhuc_asr.adapt.methods import make_method
 from lhuc_asr.adapt.targets import FirstPass
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.errors import AudioError, CorpusError
@@ -28,16 +27,16 @@ from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm import topology
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.scoring import SCORING_FRAMES
-from lhuc_asr.pipeline.language import read_experiment_lexicon
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
-from lhuc_asr.recognizer.speaker import Speaker, load_speaker
 from lhuc_asr.recognizer.recordings import Recording, recordings
+from lhuc_asr.recognizer.speaker import Speaker, load_speaker
 from lhuc_asr.recognizer.speech import Speech, read_speech
 from lhuc_asr.recognizer.transcript import Transcript, Word
 
@@ -73,8 +72,8 @@ class Recognizer:
         self.description = description
         self._files = files
         self._network = load_model(files.network).requires_grad_(False)
-        self._topology = MonophoneTopology.load(files.topology)
-        self._lexicon = read_experiment_lexicon(files.lang)
+        self._topology = topology.load(files.topology)
+        self._lexicon = read_lexicon_folder(files.lang)
         self._pool = SearchPool(files.lang, processes=0)
 
     def adapt(
@@ -106,13 +105,15 @@ class Recognizer:
                 _check_transcripts(named, transcripts)
             speech = read_speech(named, options, speaker, whole=transcripts is not None)
             if speech is None:
-                raise AudioError(f"speaker {speaker!r}: nothing is said in the recordings; there is nothing to adapt to")
+                raise AudioError(
+                    f"speaker {speaker!r}: nothing is said in the recordings; there is nothing to adapt to"
+                )
             loop, targets = self._loop(speech), options.targets
             first_pass: FirstPass = SearchedFirstPass(loop, self._pool, options.first_search, options.lattice)
             if transcripts is not None:
                 first_pass = KnownTranscripts(loop, speech.recording_of, transcripts, self._lexicon, self._topology)
                 targets = targets.model_copy(update={"kind": "reference"})
-            method = make_method(options.method, self._files.prepared)
+            method = options.method.make(self._files.prepared)
             adapted = loop.adapt(method, first_pass, targets, self._sets(speech), options.seed)
         return Speaker(speaker, adapted, speech.cmvn)
 
@@ -143,7 +144,7 @@ class Recognizer:
         options = self.description
         person = self.load_speaker(speaker) if isinstance(speaker, str | Path) else speaker
         with recordings(_listed(audio)) as named:
-            speech = read_speech(named, options, "" if person is None else person.name, person and person.cmvn)
+            speech = read_speech(named, options, *(("", None) if person is None else (person.name, person.cmvn)))
         words: dict[str, list[Word]] = {recording.name: [] for recording in named}
         if speech is not None:
             loop, starts = self._loop(speech), {piece.id: piece.start for piece in speech.pieces}

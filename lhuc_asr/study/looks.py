@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.lhuc import LhucSpeakers
+from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.context import splice
-from lhuc_asr.features.store import FeatureStore, StoredUtterance
+from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
-from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
-from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE, reference_targets
-from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
-from lhuc_asr.pipeline.experiment import last_alignment
-from lhuc_asr.pipeline.passes import ALIGNMENT_FILE, WER_FILE, load_speakers, network_of, pass_shares
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, WER_FILE, sets_of, speakers_of, two_pass
+from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.plan import Pass
+from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
-from lhuc_asr.score.wer import read_wer
+from lhuc_asr.score.wer import WerReport, read_wer
 
 logger = logging.getLogger(__name__)
 
@@ -42,36 +40,45 @@ TSNE_SPEAKERS, TSNE_STATES, TSNE_FRAMES_EACH = 6, 8, 20
 
 @dataclass(frozen=True)
 class Look:
-    """What is looked at.
+    """A finished pass over a split, to be looked at.
 
     Attributes:
-        config: The recipe.
-        layout: The experiment's folder.
-        folds: Those of its folds; itself where it has none.
+        folder: Folder of the experiment; of all folds together where it has some.
+        folds: The experiment, or each of its folds.
         split: The test split.
-        name: The pass.
-        figure: The file that the figure goes to.
+        plan: The pass.
+        before: Name of the first pass of the same network.
+        max_unaligned: Fraction of the references that may fail to align.
+        seed: Seed of the experiment.
+        figure: File of the figure.
     """
 
-    config: ExperimentConfig
-    layout: ExperimentFolder
-    folds: Sequence[ExperimentFolder]
+    folder: ExperimentFolder
+    folds: Sequence[Experiment]
     split: str
-    name: str
+    plan: Pass
+    before: str
+    max_unaligned: float
+    seed: int
     figure: Path
 
     @property
-    def before(self) -> str:
-        """The first pass of the same network."""
-        return first_pass(network_of(self.config, self.name))
+    def name(self) -> str:
+        """Name of the pass."""
+        return self.plan.name
 
-    def of(self, **values: Any) -> Row:
+    def row(self, **values: Any) -> Row:
         """A row of the table."""
         return {"split": self.split, "pass": self.name, **values}
 
+    def wer_reports(self) -> tuple[WerReport, WerReport]:
+        """Scores of the first pass and of this one."""
+        before, after = (read_wer(self.folder.decode(self.split, name) / WER_FILE) for name in (self.before, self.name))
+        return before, after
+
 
 @dataclass(frozen=True)
-class Analysis:
+class LookKind:
     """A way to look at a pass.
 
     Attributes:
@@ -86,13 +93,13 @@ class Analysis:
 
 
 def _gains(at: Look) -> list[Row]:
-    before, after = (read_wer(at.layout.decode(at.split, name) / WER_FILE) for name in (at.before, at.name))
+    before, after = at.wer_reports()
     save_figure(gains_figure(before, after, f"{at.split}: {at.name} against {at.before}"), at.figure)
     rows = []
     for speaker, score in before.speakers.items():
         own = after.speakers[speaker]
         errors = {"errors_before": score.errors, "errors_after": own.errors}
-        rows.append(at.of(speaker=speaker, words=score.words, **errors, change=own.wer - score.wer))
+        rows.append(at.row(speaker=speaker, words=score.words, **errors, change=own.wer - score.wer))
     return sorted(rows, key=lambda row: (row["change"], row["speaker"]))
 
 
@@ -100,15 +107,15 @@ def _spread(at: Look) -> list[Row]:
     """The figure is of the first fold: units of another fold's network are other units."""
     rows = []
     for fold in at.folds:
-        speakers, layers = _read_amplitudes(fold.speakers(at.split, at.name))
+        speakers, layers = _read_amplitudes(fold.folder.speakers(at.split, at.name))
         if fold is at.folds[0]:
             title = f"{at.split}: amplitudes of {at.name}, {len(speakers)} speakers"
             save_figure(amplitudes_figure(list(layers.values()), speakers, title), at.figure)
         for site, values in layers.items():
             logs = np.log(np.maximum(values, 1e-3))
             rows.append(
-                at.of(
-                    folder=fold.folder.name, site=site, speakers=len(speakers), units=values.shape[1],
+                at.row(
+                    folder=fold.folder.folder.name, site=site, speakers=len(speakers), units=values.shape[1],
                     mean_log=float(logs.mean()), deviation_log=float(logs.std()),
                     # Of this spread, what is the speaker's and not the unit's.
                     deviation_between_speakers=float(logs.std(axis=0).mean()),
@@ -130,30 +137,32 @@ def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
 
 
 def _frames(at: Look) -> list[Row]:
-    """Each speaker's frames whose best pdf is not that of the reference's alignment, beside his word errors."""
+    """Each speaker's frames whose best pdf is not that of the reference's alignment, beside their word errors."""
     errors: dict[str, np.ndarray] = {}  # frames, wrong before, wrong after
     for fold in at.folds:
-        model, store, speakers = _adapted(at, fold)
-        reference = reference_targets(at.config, fold, at.split, model, last_alignment(at.config))
-        for utterance, name in _decoded_with(at, fold, store):
-            pdfs = reference.get(utterance.id)
+        loop = two_pass(fold, at.split, at.plan)
+        speakers = speakers_of(fold, at.split, at.plan, loop.model)
+        sets = sets_of(fold, at.split, at.plan, loop.features)
+        reference = reference_pdfs(fold, at.split, loop.model, at.max_unaligned)
+        log_prior = loop.model.log_prior.cpu().numpy()
+        unadapted = dict(loop.first_pass())
+        for utterance, adapted in loop.second_pass(speakers, sets):
+            pdfs = reference.get(utterance)
             if pdfs is None:
                 continue
-            spliced, counted = splice(torch.from_numpy(np.array(store[utterance.id])), model.config.context), pdfs >= 0
-            wrong = [int(counted.sum())]
-            for context in (nullcontext(), speakers.applied(model, name)):
-                with torch.no_grad(), context:
-                    best = model(spliced).argmax(1).numpy()
-                wrong.append(int((best != pdfs)[counted].sum()))
-            errors[utterance.speaker] = errors.get(utterance.speaker, np.zeros(3, np.int64)) + wrong
+            counted, speaker = pdfs >= 0, loop.features.by_id[utterance].speaker
+            # The network's own decisions: posteriors, not likelihoods.
+            best = [(scores + log_prior).argmax(1) for scores in (unadapted[utterance], adapted)]
+            wrong = [int(counted.sum()), *(int((each != pdfs)[counted].sum()) for each in best)]
+            errors[speaker] = errors.get(speaker, np.zeros(3, np.int64)) + wrong
     if not errors:
         logger.warning(
             "%s: no utterance's transcript could be aligned, are its words in the lexicon? left out", at.split
         )
         return []
-    before, after = (read_wer(at.layout.decode(at.split, name) / WER_FILE) for name in (at.before, at.name))
+    before, after = at.wer_reports()
     rows = [
-        at.of(
+        at.row(
             speaker=speaker, frames=int(frames),
             frame_error_before=float(first / frames), frame_error_after=float(second / frames),
             wer_before=before.speakers[speaker].wer, wer_after=after.speakers[speaker].wer,
@@ -166,31 +175,39 @@ def _frames(at: Look) -> list[Row]:
 
 
 def _tsne(at: Look) -> list[Row]:
-    """Activations of the top hidden layer in frames of the same states, of the first fold's first speakers."""
+    """Activations of the top hidden layer in frames of the same states, of the first fold's first speakers.
+
+    Raises:
+        ConfigError: What the pass estimates is not amplitudes, so that hidden layers have nothing to show.
+    """
     fold = at.folds[0]
-    model, store, speakers = _adapted(at, fold)
-    states = Alignment(fold.decode(at.split, at.before) / ALIGNMENT_FILE, store)
-    silence = load_topology(fold.hmm(last_alignment(at.config)) / TOPOLOGY_FILE).silence_pdfs
-    chosen = _common_frames(store, states, silence)
+    loop = two_pass(fold, at.split, at.plan)
+    model, features = loop.model, loop.features
+    speakers = speakers_of(fold, at.split, at.plan, model)
+    if not isinstance(speakers, Amplitudes):
+        raise ConfigError(f"tsne: {at.name!r} does not estimate amplitudes; choose another pass with --pass")
+    states = Alignment(fold.folder.decode(at.split, at.before) / ALIGNMENT_FILE, features)
+    chosen = _common_frames(features, states, loop.silence_pdfs)
     before, after, owners = [], [], []
-    for utterance, name in _decoded_with(at, fold, store):
-        if frames := chosen.get(utterance.id):
-            spliced = splice(torch.from_numpy(np.array(store[utterance.id])), model.config.context)[frames]
-            with torch.no_grad():
-                before.append(_top_layer(model, spliced))
-                with speakers.applied(model, name):
-                    after.append(_top_layer(model, spliced))
-            owners += [(utterance.speaker, int(states[utterance.id][frame])) for frame in frames]
+    for each in sets_of(fold, at.split, at.plan, features):
+        for utterance in each.used_for:
+            if frames := chosen.get(utterance.id):
+                spliced = splice(torch.from_numpy(np.array(features[utterance.id])), model.context)[frames]
+                with torch.no_grad():
+                    before.append(_top_layer(model, spliced))
+                    with speakers.applied(each.name):
+                        after.append(_top_layer(model, spliced))
+                owners += [(utterance.speaker, int(states[utterance.id][frame])) for frame in frames]
     title = f"{at.split}: top hidden layer, {at.before} and {at.name}"
     hidden = np.concatenate(before), np.concatenate(after)
-    save_figure(tsne_figure(*hidden, owners, title, at.config.seed), at.figure)
+    save_figure(tsne_figure(*hidden, owners, title, at.seed), at.figure)
     return [
-        at.of(when=when, frames=len(owners), between_speakers=_between(values, owners))
+        at.row(when=when, frames=len(owners), between_speakers=_between(values, owners))
         for when, values in zip((at.before, at.name), hidden, strict=True)
     ]
 
 
-def _common_frames(store: FeatureStore, states: Alignment, silence: np.ndarray) -> dict[str, list[int]]:
+def _common_frames(store: FeatureTable, states: Alignment, silence: np.ndarray) -> dict[str, list[int]]:
     """Some frames of the states that the first speakers are in most, as many of each: by the utterances' ids."""
     utterances = [utterance for own in list(store.speakers.values())[:TSNE_SPEAKERS] for utterance in own]
     spoken = np.concatenate([states[utterance.id] for utterance in utterances])
@@ -206,9 +223,9 @@ def _common_frames(store: FeatureStore, states: Alignment, silence: np.ndarray) 
     return chosen
 
 
-def _top_layer(model: Dnn, spliced: torch.Tensor) -> np.ndarray:
+def _top_layer(model: AcousticModel, spliced: torch.Tensor) -> np.ndarray:
     hidden = spliced
-    for layer in model.hidden:
+    for layer in model.hidden_layers().values():
         hidden = layer(hidden)
     return hidden.numpy()
 
@@ -225,29 +242,17 @@ def _between(hidden: np.ndarray, owners: Sequence[tuple[str, int]]) -> float:
     return between / total
 
 
-def _adapted(at: Look, fold: ExperimentFolder) -> tuple[Dnn, FeatureStore, LhucSpeakers]:
-    model = load_model(fold.acoustic_model(network_of(at.config, at.name)) / MODEL_FILE)
-    return model, FeatureStore(fold.features(at.split)), load_speakers(fold, at.split, at.name, model)
-
-
-def _decoded_with(at: Look, fold: ExperimentFolder, store: FeatureStore) -> Iterator[tuple[StoredUtterance, str]]:
-    """Each utterance, and the name of the amplitudes that it was decoded with."""
-    for share in pass_shares(at.config, fold, at.split, at.name, store):
-        for utterance in share.used_for:
-            yield utterance, share.name
-
-
-ANALYSES: dict[str, Analysis] = {
-    "gains": Analysis(
+LOOKS: dict[str, LookKind] = {
+    "gains": LookKind(
         "Gains of all speakers in order",
         "errors fall by 7 % on average, and for 89 % of 200 speakers (figure 10)",
         _gains,
     ),
-    "spread": Analysis("Amplitudes of all speakers, and their spread by layer", "not looked at", _spread),
-    "frames": Analysis(
+    "spread": LookKind("Amplitudes of all speakers, and their spread by layer", "not looked at", _spread),
+    "frames": LookKind(
         "Frame errors and word errors of each speaker",
         "frame errors differ where word errors barely do (table II)",
         _frames,
     ),
-    "tsne": Analysis("The top hidden layer before and after", "looked at, no figure given", _tsne),
+    "tsne": LookKind("The top hidden layer before and after", "looked at, no figure given", _tsne),
 }

@@ -17,19 +17,20 @@ from lhuc_asr.base.config import load_config, parse_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
-from lhuc_asr.pipeline.experiment import opened
-from lhuc_asr.pipeline.passes import WER_FILE, tuned_as
-from lhuc_asr.pipeline.run import check_device, fold_layouts, make_passes
+from lhuc_asr.pipeline.earlier_pass import WER_FILE
+from lhuc_asr.pipeline.experiment import Experiment, at_corpus_rate, fold_folders, opened
+from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.run import check_device, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import read_wer
-from lhuc_asr.study.looks import ANALYSES, Analysis, Look
-from lhuc_asr.study.series import EXPERIMENTS, Experiment, Variant, base_pass, series, unadapted
+from lhuc_asr.study.looks import LOOKS, Look, LookKind
+from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, series, unadapted
 
 logger = logging.getLogger(__name__)
 
 # All experiments, by name.
-KNOWN: dict[str, Experiment | Analysis] = {**EXPERIMENTS, **ANALYSES}
+KNOWN: dict[str, Series | LookKind] = {**SERIES, **LOOKS}
 
 
 def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = None) -> dict[str, Path]:
@@ -62,21 +63,21 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
     starts = {}
     for name in KNOWN if names is None else names:
         try:
-            starts[name] = (base_pass if name in EXPERIMENTS else looked_at)(config, base)
+            starts[name] = (base_pass if name in SERIES else looked_at)(config, base)
         except ConfigError as error:
             if names is not None:
                 raise
             logger.warning("experiment %s is left out: %s", name, error)
     return {
-        name: (_run_series if name in EXPERIMENTS else _look)(
+        name: (_run_series if name in SERIES else _look)(
             config, name, start, folder / "benchmark" / (name if base is None else f"{name}-{base}")
         )
         for name, start in starts.items()
     }
 
 
-def _run_series(config: ExperimentConfig, name: str, base: str, folder: Path) -> Path:
-    experiment, reference = EXPERIMENTS[name], unadapted(config, base)
+def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
+    kind, reference = SERIES[name], unadapted(config, base)
     variants = series(config, name, base)
     logger.info("experiment %s: %d passes from %s", name, len(variants), base)
     passes = _needed(config, base)
@@ -84,14 +85,14 @@ def _run_series(config: ExperimentConfig, name: str, base: str, folder: Path) ->
         passes |= _needed(config, variant.name) or {variant.name: variant.plan}
     trained = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
     extended = _with(config, config.networks | trained, passes)
-    with opened(extended, record=False) as layout:
-        splits = make_passes(extended, layout)
-        first = first_pass(config.passes[base].network)
-        against = {v.name: reference.name if tuned_as(extended, v.name) == base else first for v in variants}
-        points = [point for split in splits for point in _points(layout, split, variants, against, config.seed)]
-        write_series(folder, experiment.title, experiment.axis, experiment.paper, points, experiment.joined)
-        write_json(folder / "run.json", run_record(extended.seed))
-    return folder
+    plans, first = passes_of(extended), first_pass(config.passes[base].network)
+    against = {v.name: reference.name if plans[v.name].searched_as == base else first for v in variants}
+    with opened(extended, record=False) as folder:
+        splits = make_passes(extended, folder)
+        points = [point for split in splits for point in _points(folder, split, variants, against, config.seed)]
+        write_series(place, kind.title, kind.axis, kind.paper, points, kind.joined)
+        write_json(place / "run.json", run_record(extended.seed))
+    return place
 
 
 def _with(
@@ -121,34 +122,47 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
     before = [config.source_of(plan)] if plan.combine is None else list(plan.combine.parts)
     if plan.search_as is not None:
         before.append(plan.search_as)
-    found: dict[str, PassConfig] = {}
+    needed: dict[str, PassConfig] = {}
     for other in before:
-        found |= _needed(config, other)
-    return found | {name: plan}
+        needed |= _needed(config, other)
+    return needed | {name: plan}
 
 
-def _look(config: ExperimentConfig, name: str, base: str, folder: Path) -> Path:
+def _look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
     """An experiment that makes no pass but the one that it looks at."""
     plain = _with(config, config.networks, _needed(config, base))
-    with opened(plain, record=False) as layout:
-        splits = make_passes(plain, layout)
-        looks = [Look(plain, layout, fold_layouts(plain, layout), s, base, folder / f"{s}.png") for s in splits]
-        rows = [row for at in looks for row in ANALYSES[name].look(at)]
+    with opened(plain, record=False) as folder:
+        splits, plan = make_passes(plain, folder), passes_of(plain)[base]
+        folds = [Experiment.of(at_corpus_rate(plain, fold), fold) for fold in fold_folders(plain, folder)]
+        looks = [
+            Look(
+                folder=folder,
+                folds=folds,
+                split=split,
+                plan=plan,
+                before=first_pass(plan.network),
+                max_unaligned=plain.monophone.max_unaligned,
+                seed=plain.seed,
+                figure=place / f"{split}.png",
+            )
+            for split in splits
+        ]
+        rows = [row for at in looks for row in LOOKS[name].look(at)]
         if not rows:
             raise ExperimentError(f"{name}: nothing to look at in {', '.join(splits)}; the log says why")
-        write_rows(folder, rows)
-        write_json(folder / "run.json", run_record(plain.seed))
-    return folder
+        write_rows(place, rows)
+        write_json(place / "run.json", run_record(plain.seed))
+    return place
 
 
 def _points(
-    layout: ExperimentFolder, split: str, variants: Sequence[Variant], against: Mapping[str, str], seed: int
+    folder: ExperimentFolder, split: str, variants: Sequence[Variant], against: Mapping[str, str], seed: int
 ) -> list[Point]:
     """Each pass beside the one without adaptation that was searched as it was."""
-    found = []
+    points = []
     for variant in variants:
         names = against[variant.name], variant.name
-        before, after = (read_wer(layout.decode(split, name) / WER_FILE) for name in names)
+        before, after = (read_wer(folder.decode(split, name) / WER_FILE) for name in names)
         comparison = compare(before, after, np.random.default_rng(seed))
-        found.append(Point.of(split, variant.name, variant.curve, variant.label, after, names[0], comparison, seed))
-    return found
+        points.append(Point.of(split, variant.name, variant.curve, variant.label, after, names[0], comparison, seed))
+    return points

@@ -21,6 +21,7 @@ from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 
@@ -56,7 +57,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Series:
     """A series.
 
     Attributes:
@@ -85,7 +86,7 @@ def base_pass(config: ExperimentConfig, name: str | None) -> str:
         for own, plan in config.passes.items()
         if plan.combine is None
         and plan.search_as is None
-        and plan.targets.kind != "reference"
+        and plan.targets.unsupervised
         and isinstance(config.method_of(plan), LhucConfig)
     ]
     if name is None and fit:
@@ -104,16 +105,16 @@ def series(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
     Raises:
         ConfigError: The recipe has another pass or network of a name that is needed.
     """
-    found = []
-    for variant in EXPERIMENTS[name].variants(config, base):
+    passes = []
+    for variant in SERIES[name].variants(config, base):
         same = next((own for own, plan in config.passes.items() if _alike(config, own, plan, variant)), None)
         network = variant.plan.network
         if same is None and variant.name in config.passes:
             raise ConfigError(f"passes: {variant.name!r} is a pass of the experiment {name} too; rename the recipe's")
         if variant.trained is not None and config.networks.get(network, variant.trained) != variant.trained:
             raise ConfigError(f"networks: {network!r} is a network of the experiment {name} too; rename the recipe's")
-        found.append(variant if same is None else replace(variant, name=same))
-    return found
+        passes.append(variant if same is None else replace(variant, name=same))
+    return passes
 
 
 def _alike(config: ExperimentConfig, own: str, plan: PassConfig, variant: Variant) -> bool:
@@ -156,7 +157,7 @@ def _variant(base: str, label: str, plan: PassConfig, curve: str = "") -> Varian
 
 
 def _amplitudes(config: ExperimentConfig, base: str) -> list[Variant]:
-    return [_varied(config, base, name, {"amplitude": name}) for name in ("exp", "2sigmoid", "identity", "relu")]
+    return [_varied(config, base, name, {"amplitude": name}) for name in get_args(AmplitudeName)]
 
 
 def _layers(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -221,7 +222,7 @@ def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
     for label, changes in kinds.items():
         targets = TargetsConfig.model_validate({**kept, **changes})
         variant = _variant(base, label, own.model_copy(update={"targets": targets}))
-        if targets.kind in ("confidence", "lattice") and targets.kind != own.targets.kind:
+        if targets.from_lattices and targets.kind != own.targets.kind:
             plan = variant.plan.model_copy(update={"search_as": None})
             variant = replace(variant, curve=f"own search, against {first_pass(own.network)}", plan=plan)
         found.append(variant)
@@ -284,52 +285,52 @@ def _switching(config: ExperimentConfig, base: str) -> list[Variant]:
     return [variant for variants in each for variant in variants]
 
 
-EXPERIMENTS: dict[str, Experiment] = {
-    "amplitude": Experiment(
+SERIES: dict[str, Series] = {
+    "amplitude": Series(
         "Amplitude functions",
         "xi",
         "no function is better than another by more than 0.1 points (table II)",
         _amplitudes,
         joined=False,
     ),
-    "layers": Experiment(
+    "layers": Series(
         "Hidden layers adapted, from the bottom",
         "layers",
         "the bottom layer alone gives most of it, and each further layer helps",
         _layers,
     ),
-    "steps": Experiment("Sweeps and learning rate", "sweeps", "one sweep is enough, and more do no harm", _steps),
-    "seconds": Experiment(
+    "steps": Series("Sweeps and learning rate", "sweeps", "one sweep is enough, and more do no harm", _steps),
+    "seconds": Series(
         "Seconds of a speaker's data",
         "adapted on",
         "ten seconds already help, by 0.5 to 0.8 points (figure 7)",
         _seconds,
     ),
-    "utterances": Experiment(
+    "utterances": Series(
         "Utterances of a speaker", "adapted on", "not looked at; talks of ten minutes are adapted on", _utterances
     ),
-    "targets": Experiment(
+    "targets": Series(
         "What a frame is taken for",
         "targets",
         "references give much more than a first pass; its language model hardly matters (figures 7, 8)",
         _targets,
         joined=False,
     ),
-    "silence": Experiment("Weight of silence", "weight", "not looked at", _silence),
-    "one_shot": Experiment(
+    "silence": Series("Weight of silence", "weight", "not looked at", _silence),
+    "one_shot": Series(
         "What was adapted on is decoded, or what came after",
         "mode",
         "what was learned on other recordings is as good, within 0.1 points (table IX)",
         _modes,
         joined=False,
     ),
-    "gamma": Experiment(
+    "gamma": Series(
         "SAT-LHUC, trained on from si: share of frames with row 0",
         "gamma",
         "0.5 to 0.6 is good whatever the task; below 0.3 the first pass suffers",
         _gammas,
     ),
-    "switching": Experiment(
+    "switching": Series(
         "SAT-LHUC, trained on from si: what takes row 0 as a whole",
         "switching",
         "frames and segments are alike; speakers are worse, through a worse first pass (table III)",

@@ -1,4 +1,4 @@
-"""What the passes over a split come to: tables, significance, figures; folds pooled."""
+"""The results of the passes over a split: tables, significance, figures; those of folds pooled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
 from lhuc_asr.base.experiment_folder import ExperimentFolder
-from lhuc_asr.pipeline.passes import HYPOTHESES_FILE, WER_FILE
+from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.score.figures import save_figure, speaker_wer_figure
 from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.tables import PassScore, compare_passes, environment_table, table_text, wer_table, write_speaker_csv
@@ -18,33 +18,33 @@ COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "sp
 ENVIRONMENTS_FILE = "environments.txt"
 
 
-def compare_split(layout: ExperimentFolder, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
+def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
     """Tables, CSV and figures of a split's passes, from their wer.json files; the first is compared with.
 
     Figures are ``<pass>.png``: each speaker's word error rate in the first pass and in that one.
     """
-    folder = layout.decode(split)
-    reports = {name: read_wer(folder / name / WER_FILE) for name in names}
+    place = folder.decode(split)
+    reports = {name: read_wer(place / name / WER_FILE) for name in names}
     passes = compare_passes(split, reports, np.random.default_rng(seed))
-    write_json(folder / COMPARISON_FILE, {p.name: _comparison_row(p.comparison) for p in passes if p.comparison})
-    write_text(folder / TABLE_FILE, table_text(wer_table(passes)))
+    write_json(place / COMPARISON_FILE, {p.name: _comparison_row(p.comparison) for p in passes if p.comparison})
+    write_text(place / TABLE_FILE, table_text(wer_table(passes)))
     by_environment = environment_table(passes)
     if by_environment is not None:
-        write_text(folder / ENVIRONMENTS_FILE, table_text(by_environment))
-    write_speaker_csv(folder / SPEAKERS_FILE, reports)
+        write_text(place / ENVIRONMENTS_FILE, table_text(by_environment))
+    write_speaker_csv(place / SPEAKERS_FILE, reports)
     for name in names[1:]:
-        figure = speaker_wer_figure(folder / names[0] / WER_FILE, folder / name / WER_FILE, names[0], name)
-        save_figure(figure, folder / f"{name}.png")
+        figure = speaker_wer_figure(place / names[0] / WER_FILE, place / name / WER_FILE, names[0], name)
+        save_figure(figure, place / f"{name}.png")
     return passes
 
 
-def pool_folds(layout: ExperimentFolder, folds: Sequence[ExperimentFolder], split: str, names: Sequence[str]) -> None:
+def pool_folds(folder: ExperimentFolder, folds: Sequence[ExperimentFolder], split: str, names: Sequence[str]) -> None:
     """One report of each pass over the test speakers of all folds."""
     for name in names:
         folders = [fold.decode(split, name) for fold in folds]
-        write_wer(layout.decode(split, name) / WER_FILE, pool([read_wer(folder / WER_FILE) for folder in folders]))
-        rows = (row for folder in folders for row in read_json_lines(folder / HYPOTHESES_FILE))
-        write_json_lines(layout.decode(split, name) / HYPOTHESES_FILE, rows)
+        write_wer(folder.decode(split, name) / WER_FILE, pool([read_wer(each / WER_FILE) for each in folders]))
+        rows = (row for each in folders for row in read_json_lines(each / HYPOTHESES_FILE))
+        write_json_lines(folder.decode(split, name) / HYPOTHESES_FILE, rows)
 
 
 def _comparison_row(comparison: Comparison) -> dict[str, object]:

@@ -1,0 +1,152 @@
+"""The recognizer that an experiment has trained, with one of its passes' way of adapting; and its export."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from lhuc_asr.adapt.adaptation_sets import DataConfig
+from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.base.hashed_folder import hashes
+from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.version import __version__
+from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
+from lhuc_asr.pipeline.earlier_pass import tuned_search
+from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, Experiment, read_experiment
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, passes_of
+from lhuc_asr.recognizer.model_folder import (
+    GMM_FILE,
+    LANG_FILES,
+    MODEL_JSON,
+    MODELS,
+    NETWORK_FILE,
+    PREPARED_FOLDER,
+    TOPOLOGY_FILE,
+    ModelDescription,
+    ModelFiles,
+)
+
+# A piece of a long recording is at most as long as this fraction of the training utterances. With AN4's recordings of
+# each test speaker joined to one, pieces of 5 s (this fraction) cost 6 % more errors than the utterances themselves, of
+# 10 s 18 %, of 20 s 25 %: the language model knows one utterance, not the next after it.
+USUAL_FRACTION = 0.95
+# Pieces are shorter than this, however long the training utterances are.
+LONGEST_PIECE_SECONDS = 20.0
+
+
+def model_stage(stages: Stages, experiment: Experiment, config: ExperimentConfig, passes: dict[str, Pass]) -> None:
+    """Add the stage that makes the experiment's folder a model's, with the first of its passes that adapts.
+
+    There is none where that pass cannot adapt to a new speaker.
+    """
+    plan = passes[next(iter(config.passes))]
+    if _obstacle(plan) is not None:
+        return
+    first = first_pass(plan.network)
+    prepared = [] if plan.preparation is None else [f"prepare {plan.preparation}"]
+    tuned = [f"{passes[name].searched_as} over {HELDOUT}" for name in (first, plan.name)]
+    path = experiment.folder.folder / MODEL_JSON
+    stages.run(
+        "model",
+        lambda: MODELS.write(path.parent, _describe(config, experiment, passes, plan)),
+        after=["corpus", "graph", f"network {plan.network}", *prepared, *tuned],
+        options=[plan, config.features, config.alignment_features, config.lattice],
+        outputs=[path],
+    )
+
+
+def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDescription:
+    """Copy the model of a finished experiment, or of one fold of a cross-validation, into a folder of its own.
+
+    Args:
+        folder: The experiment's folder, such as ``exp/an4`` or ``exp/an4_folds5/fold1``.
+        out: The folder to make, whole or not at all; a model that was exported there before is replaced.
+        adapted_pass: The pass whose way of adapting the model has; None for the recipe's first.
+
+    Raises:
+        ExperimentError: The folder is not a finished experiment's, or ``out`` is something else.
+        ConfigError: There is no such pass, or its way of adapting does not suit a new speaker.
+    """
+    config, experiment = read_experiment(folder)
+    passes = passes_of(config)
+    name = adapted_pass or next(iter(config.passes))
+    if name not in config.passes:
+        raise ConfigError(f"no pass {name!r} that adapts; the experiment has {', '.join(config.passes)}")
+    if (way := _obstacle(passes[name])) is not None:
+        raise ConfigError(
+            f"the pass {name!r} adapts {way}; a new speaker is adapted to on the first pass over all that is given: "
+            f"choose another of {', '.join(config.passes)} with --pass"
+        )
+    try:
+        description = _describe(config, experiment, passes, passes[name])
+    except FileNotFoundError as error:
+        raise ExperimentError(
+            f"{error.filename}: no such file, the experiment is not finished; lhuc-asr run goes on with it"
+        ) from error
+    files = ModelFiles.of(description, experiment.folder.folder)
+    with MODELS.replacing(out) as temporary:
+        for file, path in files.by_name.items():
+            (temporary / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, temporary / file)
+        MODELS.write(temporary, description.model_copy(update={"files": {}}))
+    return description
+
+
+def _describe(
+    config: ExperimentConfig, experiment: Experiment, passes: dict[str, Pass], plan: Pass
+) -> ModelDescription:
+    """The description of an experiment's model, its files at their places in the experiment's folder."""
+    adaptation, folder = plan.adaptation, experiment.folder
+    if not isinstance(adaptation, Adaptation):
+        raise ValueError(f"{plan.name}: a model needs a pass that estimates")
+    paths = {
+        NETWORK_FILE: folder.network(plan.network),
+        TOPOLOGY_FILE: folder.topology(experiment.alignment),
+        GMM_FILE: folder.gmm(MONOPHONES),
+        **{name: folder.folder / name for name in LANG_FILES},
+    }
+    if plan.preparation is not None:
+        learned = sorted(folder.prepared(plan.preparation).iterdir())
+        paths |= {f"{PREPARED_FOLDER}/{path.name}": path for path in learned}
+    places = {name: path.relative_to(folder.folder).as_posix() for name, path in paths.items()}
+    whole, piece = _lengths(experiment)
+    return ModelDescription(
+        made_by=__version__,
+        experiment=f"{config.folder.name}/{folder.folder.name}" if config.folds > 1 else config.folder.name,
+        adapted_pass=plan.name,
+        network=model_hash(experiment.network(plan.network)),
+        seed=plan.seed,
+        features=config.features,
+        alignment_features=config.alignment_features,
+        whole_seconds=whole,
+        piece_seconds=piece,
+        first_search=tuned_search(experiment, passes[first_pass(plan.network)]),
+        adapted_search=tuned_search(experiment, plan),
+        lattice=config.lattice,
+        method=adaptation.method,
+        targets=adaptation.targets.model_copy(update={"source": None}),
+        files={name: place for name, place in places.items() if name != place},
+        sha256=hashes(paths),
+    )
+
+
+def _obstacle(plan: Pass) -> str | None:
+    """Why a pass's way of adapting does not suit a new speaker; None where it does."""
+    adaptation = plan.adaptation
+    if adaptation is None or isinstance(adaptation, Combination):
+        return "to speakers and environments apart"
+    if not adaptation.targets.unsupervised:
+        return "on reference transcripts"
+    if adaptation.source.name != first_pass(plan.network):
+        return f"on what the pass {adaptation.source.name!r} found"
+    return None if adaptation.data == DataConfig() else "on a part of a speaker's recordings"
+
+
+def _lengths(experiment: Experiment) -> tuple[float, float]:
+    """Seconds of the longest utterance, and of a piece."""
+    train = [utterance.seconds for utterance in experiment.utterances(TRAIN)]
+    others = [u.seconds for split in (HELDOUT, *experiment.tests) for u in experiment.utterances(split)]
+    return max(train + others), min(float(np.quantile(train, USUAL_FRACTION)), LONGEST_PIECE_SECONDS)
