@@ -12,6 +12,7 @@ its options and its data are the same, and the training of a network that was ki
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
