@@ -87,7 +87,7 @@ class DecodingGraph:
                 arcs=tree["arcs"],
             )
         except FileNotFoundError as error:
-            raise GraphError(f"{error.filename}: the file does not exist; {remedy}") from error
+            raise GraphError(f"{error.filename}: no such file; {remedy}") from error
         except (DamagedFileError, KeyError, TypeError, AttributeError) as error:
             path = folder / DESCRIPTION_FILE
             raise GraphError(f"{path}: not a description of a graph ({error!r}); {remedy}") from error
