@@ -59,7 +59,7 @@ class Searcher:
         """The best path for one utterance.
 
         If the search finds no path that ends a sentence, it is repeated twice as wide. If it fails again, the best
-        incomplete path is taken; the log and the hypothesis tell so. The hypothesis of an utterance without frames is
+        incomplete path is taken; the log and the hypothesis record it. The hypothesis of an utterance without frames is
         empty, at cost 0.
 
         Args:
