@@ -1,1 +1,1 @@
-"""Decoding graphs, beam search in worker processes, hypotheses."""
+"""Decoding graphs, beam search in worker processes, lattices, hypotheses."""

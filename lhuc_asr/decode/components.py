@@ -1,8 +1,8 @@
-"""The transducers that a decoding graph is composed of: G, L and H. C, the context, kaldifst makes on the go.
+"""The transducers that a decoding graph is composed of: G, L and H. C, the context, is made by kaldifst.
 
 G accepts sentences at the n-gram model's cost, L maps phones to words, H maps labels of HMM states to windows
 of phones. Disambiguation symbols (#0 on the back-offs of G, #1 ... behind pronunciations that others share)
-keep what is composed of them determinizable: M. Mohri, F. Pereira and M. Riley, "Weighted finite-state
+keep their composition determinizable: M. Mohri, F. Pereira and M. Riley, "Weighted finite-state
 transducers in speech recognition" (2002), section 3.
 """
 
@@ -29,18 +29,23 @@ from lhuc_asr.lang.text import BACKOFF, SENTENCE_BEGIN, SENTENCE_END, UNKNOWN
 
 logger = logging.getLogger(__name__)
 
+# Number of words that a message names.
 WORDS_SHOWN = 8
 
 
 def grammar_fst(arpa_path: Path, words_path: Path) -> kaldifst.StdVectorFst:
-    """G: word sequences with the n-gram model's costs; back-off arcs bear #0.
+    """G: word sequences with the n-gram model's costs; back-off arcs have the label #0.
+
+    Args:
+        arpa_path: The n-gram model.
+        words_path: The table of words, ``words.txt``.
 
     Raises:
-        LanguageModelError: kaldilm refuses the file.
+        LanguageModelError: kaldilm cannot read the file.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "G.fst")
-        # In a process of its own: where kaldilm dislikes a file it does not raise, it aborts the process.
+        # In a separate process: kaldilm aborts its process on a malformed file instead of raising.
         command = [sys.executable, "-m", "kaldilm", f"--disambig-symbol={BACKOFF}", "--max-arpa-warnings=0"]
         command += [f"--read-symbol-table={words_path.absolute()}", str(arpa_path.absolute()), str(path)]
         result = subprocess.run(
@@ -61,10 +66,10 @@ def grammar_fst(arpa_path: Path, words_path: Path) -> kaldifst.StdVectorFst:
 
 
 def check_vocabulary(lexicon: Lexicon, arpa_path: Path) -> None:
-    """Log which words language model and lexicon do not share; sharing none is an error.
+    """Log the words that only the language model or only the lexicon has.
 
     Raises:
-        GraphError: They share none.
+        GraphError: They share no words.
         LanguageModelError: The ARPA file is missing or malformed.
     """
     modelled = set(read_arpa(arpa_path).symbols) - {SENTENCE_BEGIN, SENTENCE_END}
@@ -72,7 +77,7 @@ def check_vocabulary(lexicon: Lexicon, arpa_path: Path) -> None:
     if not modelled & pronounced:
         raise GraphError(
             f"{arpa_path}: none of its {len(modelled)} words ({_some(modelled)}) is among the lexicon's "
-            f"{len(pronounced)} ({_some(pronounced)}); are they spelt in the same case?"
+            f"{len(pronounced)} ({_some(pronounced)}); spell both in the same case"
         )
     unpronounced, unmodelled = modelled - pronounced - {UNKNOWN}, pronounced - modelled
     if unpronounced:
@@ -91,7 +96,7 @@ def lexicon_fst(lexicon: Lexicon, words: WordTable) -> tuple[kaldifst.StdVectorF
     """L: phones to words, with optional silence before, between and after them.
 
     Returns:
-        L and the input labels of its disambiguation symbols.
+        L, and the input labels of its disambiguation symbols.
     """
     pronunciations, count = disambiguate(lexicon)
     phones = lexicon.phones.ids
@@ -105,7 +110,7 @@ def lexicon_fst(lexicon: Lexicon, words: WordTable) -> tuple[kaldifst.StdVectorF
         (begin, 0, 0, without_silence, between_words),
         (begin, 0, 0, with_silence, before_silence),
         (before_silence, phones[SILENCE], 0, 0.0, silent),
-        # Without it, silence and a word that is pronounced as silence could not be told apart.
+        # This symbol tells silence from a word that is pronounced as silence.
         (silent, after_silence, 0, 0.0, between_words),
     ]
     state_count = 4
@@ -129,9 +134,9 @@ class NumberedStates(NamedTuple):
     """The HMM states behind the windows of phones of a graph.
 
     Attributes:
-        label_pdf: pdf of each label less 1, shape (L,), int32.
-        stay_cost: -log of the probability of staying, shape (L,), float32.
-        leave_cost: -log of the probability of leaving, shape (L,), float32.
+        label_pdf: Pdf of each label, whose index is the label less 1, shape (L,), int32.
+        stay_cost: -log of the probability of staying, scaled, for each label, shape (L,), float32.
+        leave_cost: -log of the probability of leaving, scaled, for each label, shape (L,), float32.
         chains: Labels of the states of each window, by the window's number.
         disambiguation: Numbers of the windows that are disambiguation symbols.
     """
@@ -148,13 +153,17 @@ def number_states(
 ) -> NumberedStates:
     """Number the distinct HMM states by pdf, then phone, then position.
 
-    A pdf that the graph has no use for takes a label too: so label = pdf + 1 wherever pdfs are not shared.
+    A pdf that the graph does not use takes a label too, so that label = pdf + 1 wherever pdfs are not shared.
 
     Args:
-        windows: As compose_context returns them: nothing for epsilon, one number up to 0 for a disambiguation
-            symbol (0 is of its own making, at the utterance's beginning), else phones, 0 beyond the utterance.
-        dependency: The acoustic model's states.
+        windows: Windows as compose_context returns them: empty for epsilon, one number up to 0 for a disambiguation
+            symbol (compose_context adds 0 itself, at the utterance's beginning), otherwise the numbers of phones,
+            0 beyond the edges of the utterance.
+        dependency: States of the acoustic model's phones.
         transition_scale: Factor on the costs of staying and leaving.
+
+    Raises:
+        GraphError: A state has different probabilities of staying in different windows.
     """
     names = ("", *dependency.phones.names)
     keys_of: dict[int, list[tuple[int, int, int]]] = {}
@@ -173,11 +182,11 @@ def number_states(
             if self_loop.setdefault(key, state.self_loop) != state.self_loop:
                 raise GraphError(
                     f"state {position} of {names[phone]} with pdf {state.pdf} has two probabilities of "
-                    f"staying, {self_loop[key]} and {state.self_loop}; it needs the same in every context"
+                    f"staying, {self_loop[key]} and {state.self_loop}; give it the same one in every context"
                 )
             keys_of[index].append(key)
     for pdf in set(range(dependency.pdf_count)) - {key[0] for key in self_loop}:
-        self_loop[pdf, 0, 0] = 0.5  # no arc bears this label
+        self_loop[pdf, 0, 0] = 0.5  # no arc has this label
     label_of = {key: label for label, key in enumerate(sorted(self_loop), start=1)}
     stay = np.array([self_loop[key] for key in label_of])
     return NumberedStates(
@@ -190,9 +199,9 @@ def number_states(
 
 
 def hmm_fst(hmm: NumberedStates) -> kaldifst.StdVectorFst:
-    """H without loops: the labels of HMM states to numbers of windows.
+    """H without loops: labels of HMM states to numbers of windows.
 
-    An arc that enters a state bears the cost of leaving it: each state is entered once and left once.
+    The cost of leaving a state is on the arc that enters it, since each state is entered once and left once.
     """
     first_symbol = len(hmm.label_pdf) + 1
     arcs = [(0, first_symbol + index, number, 0.0, 0) for index, number in enumerate(hmm.disambiguation)]

@@ -1,8 +1,8 @@
 """Transducers as numpy arrays, by way of OpenFst's ``const`` file format.
 
-kaldifst has no operation over all arcs at once, and a Python call an arc takes minutes on a decoding graph.
-OpenFst's constant transducers are two packed arrays behind a small header, so that numpy reads, changes and
-writes millions of arcs in a fraction of a second. Semiring: tropical, 32-bit floats.
+kaldifst cannot change all arcs in one operation, and a Python call for each arc takes minutes on a decoding graph.
+OpenFst's constant transducers are two packed arrays behind a small header: numpy reads, changes and writes
+millions of arcs in a fraction of a second. Semiring: tropical, 32-bit floats.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class ArcTable:
     """A transducer: its start, the cost of ending in each state, and its arcs ordered by source.
 
     Attributes:
-        start: The start state.
+        start: Start state.
         final: Cost of ending in a state, infinite where it is not final, shape (states,), float32.
-        source: State that an arc leaves, ascending, shape (arcs,), int64.
-        arcs: Input label, output label, cost and target state, shape (arcs,), dtype ``ARC``; label 0 is
-            epsilon.
+        source: State that each arc leaves, ascending, shape (arcs,), int64.
+        arcs: Input label, output label, cost and target state of each arc, shape (arcs,), dtype ``ARC``; label 0
+            is epsilon.
     """
 
     start: int
@@ -56,7 +56,7 @@ class ArcTable:
 
     @classmethod
     def of(cls, arcs: Iterable[tuple[int, int, int, float, int]], final: dict[int, float], start: int = 0) -> ArcTable:
-        """The transducer with arcs (source, input, output, cost, target) and costs of its final states."""
+        """The transducer of given arcs (source, input, output, cost, target) and costs of final states."""
         rows = list(arcs)
         source = np.array([row[0] for row in rows], np.int64)
         table = np.array([row[1:] for row in rows], ARC)
@@ -71,7 +71,7 @@ class ArcTable:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "const.fst")
             if not kaldifst.StdConstFst(fst).write(str(path)):
-                raise GraphError(f"{path}: cannot be written; is there room in the folder of temporary files?")
+                raise GraphError(f"{path}: cannot be written; make room in the folder of temporary files")
             return cls.read(path)
 
     @classmethod
@@ -79,7 +79,7 @@ class ArcTable:
         """Read an OpenFst ``const`` file.
 
         Raises:
-            GraphError: The file is not one, or is cut short.
+            GraphError: The file is of another format, or is cut short.
         """
         data = path.read_bytes()
         names = struct.pack("<i", _MAGIC) + _NAMES
@@ -114,14 +114,14 @@ class ArcTable:
             file.write(self.arcs.tobytes())
 
     def to_fst(self) -> kaldifst.StdConstFst:
-        """The transducer for search, constant."""
+        """The constant transducer of kaldifst, for search."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "const.fst")
             self.write(path)
             return read_const_fst(path)
 
     def sorted(self) -> ArcTable:
-        """The same transducer, its arcs ordered by source; arcs of one state keep their order."""
+        """The same transducer with its arcs ordered by source; the arcs of a state keep their order."""
         order = np.argsort(self.source, kind="stable")
         return ArcTable(self.start, self.final, self.source[order], self.arcs[order])
 

@@ -3,11 +3,11 @@
 After M. Mohri, F. Pereira and M. Riley, "Speech recognition with weighted finite-state transducers" (2008),
 in the order of operations of Kaldi's mkgraph.sh. G is the n-gram model, L the lexicon with optional silence,
 C the phones' context, H their HMM states. A path's cost is the language model's, plus the lexicon's (optional
-silence), plus that of staying in and leaving HMM states, all as -log of natural-log probabilities; Kaldi's
-weight pushing and removal of epsilons are not done, they change a search's speed and not its result.
+silence), plus that of staying in and leaving HMM states, all as negative natural logs of probabilities. Kaldi's
+weight pushing and removal of epsilons are left out: they change the speed of a search and not its result.
 
-An input label is the number of a distinct HMM state (phone, position, pdf), from 1; entering a state and
-staying in it bear the same label, so the labels of a path are its state alignment.
+An input label is the number of a distinct HMM state (phone, position, pdf), from 1. The arcs that enter a state
+and stay in it have the same label, so the labels of a path are its state alignment.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lhuc_asr.lang.lexicon import Lexicon, WordTable
 logger = logging.getLogger(__name__)
 
 GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE = "HCLG.fst", "words.txt", "graph.json"
-# Insertion penalties whose transducers stay in memory: a sweep goes over scales for each penalty in turn.
+# Number of insertion penalties whose transducers stay in memory: a sweep tries all scales for one penalty at a time.
 PENALTIES_KEPT = 2
 # Threads that need the same transducer at once would each read it: one of them does, the others wait.
 _READING = Lock()
@@ -42,15 +42,15 @@ _READING = Lock()
 
 @dataclass(frozen=True, eq=False)
 class DecodingGraph:
-    """A graph on disk, and what its labels mean.
+    """A graph on disk and the meaning of its labels.
 
     Attributes:
-        folder: Holds HCLG.fst, words.txt and graph.json.
-        words: The word of each output label; label 0 is epsilon.
-        label_pdf: The pdf of each input label less 1, shape (L,), int32. It is 0 .. K-1 where no pdf is
-            shared by several phones or positions, as with monophones.
-        pdf_count: K.
-        context_width: Phones in a window of the acoustic model's context.
+        folder: Folder of HCLG.fst, words.txt and graph.json.
+        words: Word of each output label; label 0 is epsilon.
+        label_pdf: Pdf of each input label, whose index is the label less 1, shape (L,), int32. It is 0 .. K-1
+            where phones and positions do not share pdfs, as with monophones.
+        pdf_count: Number of pdfs, K.
+        context_width: Number of phones in a window of the acoustic model's context.
         states: Number of states.
         arcs: Number of arcs.
     """
@@ -68,17 +68,17 @@ class DecodingGraph:
         """Open a graph that ``build_graph`` wrote.
 
         Raises:
-            GraphError: A file is missing, damaged, or not of the same build as the others.
+            GraphError: A file is missing, damaged, or of another build than the others.
         """
         remedy = f"delete {folder / DESCRIPTION_FILE} and build the graph again"
         try:
             tree = read_json(folder / DESCRIPTION_FILE)
             for name, expected in tree["sha256"].items():
-                found = _sha256(folder / name)
-                if found != expected:
+                sha256 = _sha256(folder / name)
+                if sha256 != expected:
                     raise GraphError(
                         f"{folder / name}: damaged, or of another build than {DESCRIPTION_FILE} (sha256 "
-                        f"{found[:12]}, expected {expected[:12]}); {remedy}"
+                        f"{sha256[:12]}, expected {expected[:12]}); {remedy}"
                     )
             return cls(
                 folder=folder,
@@ -141,21 +141,21 @@ def build_graph(
     Args:
         lexicon: Pronunciations of the words.
         arpa_path: The n-gram model.
-        dependency: The acoustic model's phones and their states.
-        folder: Where the graph's three files go; other files there stay.
-        transition_scale: Factor on the costs of staying in and leaving HMM states. With a search that scales
+        dependency: States of the acoustic model's phones.
+        folder: Folder of the graph's three files; other files in it stay.
+        transition_scale: Factor on the costs of staying in and leaving HMM states. In a search that scales
             log-likelihoods by 0.1, durations at full cost outweigh them (Kaldi scales self-loops by 0.1 too).
 
     Raises:
-        GraphError: The phones differ, or lexicon and language model share no word.
-        LanguageModelError: The ARPA file is malformed.
+        GraphError: The phones differ, or lexicon and language model share no words.
+        LanguageModelError: The ARPA file is missing or malformed.
     """
     if lexicon.phones != dependency.phones:
         raise GraphError(
             f"the lexicon's phones ({' '.join(lexicon.phones.names)}) are not the acoustic model's "
             f"({' '.join(dependency.phones.names)}); train the model on this lexicon's phones"
         )
-    # An old description must not vouch for files that are about to change.
+    # An old description must not describe files that are about to change.
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     words = WordTable(lexicon.words)
     words.save(folder / WORDS_FILE)
@@ -176,7 +176,7 @@ def build_graph(
     composed = kaldifst.StdVectorFst(kaldifst.compose(hmm_fst(hmm), context_grammar))
     kaldifst.determinize_star(composed, use_log=True)
     table = ArcTable.from_fst(composed)
-    table.arcs["input"][table.arcs["input"] > len(hmm.label_pdf)] = 0  # disambiguation has done its work
+    table.arcs["input"][table.arcs["input"] > len(hmm.label_pdf)] = 0  # disambiguation symbols are no longer needed
     stripped = kaldifst.StdVectorFst(table.to_fst())
     kaldifst.minimize_encoded(stripped)
     graph = add_self_loops(ArcTable.from_fst(stripped), hmm.stay_cost)
@@ -197,14 +197,15 @@ def build_graph(
 
 
 def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
-    """Let every HMM state last: a loop of its label behind each arc that enters it.
+    """Let every HMM state last: behind each arc that enters one, add a loop with its label.
 
-    A state of the graph whose entering arcs all bear one label gets the loop itself. For any other a state is
-    put in between for each label, with the loop on it and an epsilon to the old one.
+    A state of the graph whose incoming arcs all have one label gets the loop itself. In front of any other state a
+    new state is put for each label, with a loop and an epsilon to the old state.
 
     Args:
         table: A graph without loops.
-        stay_cost: Cost of staying in the HMM state of each label less 1 for another frame, shape (L,).
+        stay_cost: Cost of staying in the HMM state of each label for another frame, shape (L,); the index is the
+            label less 1.
     """
     states, labels = len(table.final), len(stay_cost)
     arcs = table.arcs.copy()
@@ -212,7 +213,7 @@ def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
     low, high = np.full(states, labels + 1), np.zeros(states, np.int64)
     np.minimum.at(low, target, arcs["input"])
     np.maximum.at(high, target, arcs["input"])
-    low[table.start] = 0  # nothing was entered yet: the same as being entered by an epsilon
+    low[table.start] = 0  # the start is treated as entered by an epsilon
     one_label = np.flatnonzero((low == high) & (low > 0))
 
     redirected = np.flatnonzero((arcs["input"] > 0) & (low[target] != high[target]))
@@ -235,7 +236,7 @@ def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
 
 
 def _optimised(fst: kaldifst.StdFst) -> kaldifst.StdVectorFst:
-    """Determinized, without epsilons, and minimized; labels and weights count together as symbols."""
+    """The transducer determinized, without epsilons, and minimized with labels and weights together as symbols."""
     result = kaldifst.StdVectorFst(fst)
     kaldifst.determinize_star(result, use_log=True)
     kaldifst.minimize_encoded(result)

@@ -1,4 +1,4 @@
-"""What a search found in one utterance, and the row of ``hypotheses.jsonl`` that keeps it."""
+"""The hypothesis of an utterance, and its row of ``hypotheses.jsonl``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import numpy as np
 
 from lhuc_asr.base.errors import SearchError
 
+# Number of decimals of a confidence in a row.
 CONFIDENCE_DIGITS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """The best path through the graph.
+    """The best path through the graph for one utterance.
 
     Attributes:
-        utterance: Its id.
-        words: The words, in order.
-        word_frames: The frame at which the graph emits each word: near its start, but later where words share
+        utterance: Id of the utterance.
+        words: Words of the path, in order.
+        word_frames: Frame at which the graph emits each word: near its start, but later where words share
             their first phones, and a phone earlier where phones have right context.
         cost: Graph cost plus scaled acoustic cost of the path, natural log.
-        reached_final: Whether the path ends a sentence; if not, it is the best of those that stop short.
-        pdfs: The pdf of each frame, shape (T,), int32; empty where the alignment is stored apart.
-        confidences: How probable each word is, 0 to 1; empty where no lattice tells.
+        reached_final: Whether the path ends a sentence; if not, it is the best of the incomplete paths.
+        pdfs: Pdf of each frame, shape (T,), int32; empty where the alignment is stored elsewhere.
+        confidences: Probability of each word, 0 to 1; empty where there was no lattice.
     """
 
     utterance: str
@@ -41,17 +42,17 @@ class Hypothesis:
         return " ".join(self.words)
 
     def frame_confidences(self) -> np.ndarray:
-        """The confidence of each frame's word, shape (T,); of no words 0 throughout.
+        """The confidence of each frame's word, shape (T,); all 0 where there are no words.
 
-        A word's frames begin where the graph emits it, the first one's with the utterance.
+        The frames of a word begin where the graph emits it; those of the first word begin with the utterance.
 
         Raises:
-            SearchError: The words have no confidences, or the frames no alignment.
+            SearchError: The confidences or the alignment are missing.
         """
         if len(self.confidences) != len(self.words) or len(self.pdfs) == 0:
             raise SearchError(
                 f"{self.utterance}: {len(self.confidences)} confidences of {len(self.words)} words, an alignment of "
-                f"{len(self.pdfs)} frames; search for a lattice, it gives both"
+                f"{len(self.pdfs)} frames; search for a lattice, which gives both"
             )
         if not self.words:
             return np.zeros(len(self.pdfs))
@@ -78,10 +79,14 @@ def to_row(hypothesis: Hypothesis, speaker: str) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
-    """The hypothesis of a row, with its alignment (T,) where the caller has it; a row may lack confidences.
+    """The hypothesis of a row.
+
+    Args:
+        row: An object of ``hypotheses.jsonl``; it may lack confidences.
+        pdfs: Pdf of each frame, shape (T,), where the alignment is known.
 
     Raises:
-        SearchError: A key is missing, or there are not as many frames, or confidences, as words.
+        SearchError: A key is missing, or the number of frames or of confidences is not that of the words.
     """
     missing = sorted({"utterance", "words", "word_frames", "cost", "reached_final"} - row.keys())
     if missing:

@@ -1,8 +1,8 @@
-"""Lattices: what else an utterance may have been, and how probable each part of it is.
+"""Lattices: the alternatives of an utterance, and the probabilities of their words and pdfs.
 
 A path's probability is proportional to exp(acoustic_scale * log-likelihood - graph cost). Posteriors of arcs come from
 forward-backward over the lattice, in the log domain and float64 (F. Wessel et al., "Confidence measures for large
-vocabulary continuous speech recognition", 2001, section III); those of frames and words are sums of them.
+vocabulary continuous speech recognition", 2001, section III); the posteriors of frames and words are sums of them.
 """
 
 from __future__ import annotations
@@ -13,27 +13,30 @@ import numpy as np
 
 from lhuc_asr.base.compiled import compiled
 
+# Stands for the pdf of an arc that takes no frame.
 NO_PDF = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Paths within a beam of the best, as an acyclic graph. A arcs, N nodes; node 0 is the start.
+    """The paths within a beam of the best one, as an acyclic graph of A arcs and N nodes; node 0 is the start.
 
-    Nodes are numbered so that every arc leads to a higher number, arcs are ordered by source.
+    Nodes are numbered so that every arc leads to a higher number. Arcs are ordered by source.
 
     Attributes:
-        frame: Frames that lie behind each node, ascending, 0 .. T, shape (N,), int32.
-        final: Cost of ending in each node, infinite where no path ends, shape (N,), float64.
+        frame: Number of frames before each node, ascending, 0 .. T, shape (N,), int32.
+        final: Cost of ending in each node, infinite where paths cannot end, shape (N,), float64.
         source, target: Nodes of each arc, shape (A,), int32.
-        pdf: The frame's pdf, or NO_PDF on an arc that takes no frame, shape (A,), int32.
-        word: The word's number in the graph's table, 0 for none, shape (A,), int32.
-        graph_cost: Of language model, lexicon, transitions and insertion penalty, natural log, shape (A,), float32.
-        log_likelihood: Acoustic, not scaled, 0 on an arc that takes no frame, shape (A,), float32.
-        acoustic_scale: Factor on it.
-        reached_final: Whether the paths end sentences; if not, they are the best of those that stop short.
-        beam: No path costs this much more than the best.
-        max_active: States that were active at most, unless the search had to be widened.
+        pdf: Pdf of each arc's frame, NO_PDF on an arc that takes no frame, shape (A,), int32.
+        word: Number of each arc's word in the graph's table, 0 where it has none, shape (A,), int32.
+        graph_cost: Cost of language model, lexicon, transitions and insertion penalty of each arc, natural log,
+            shape (A,), float32.
+        log_likelihood: Unscaled log-likelihood of each arc's frame, 0 on an arc that takes no frame, shape (A,),
+            float32.
+        acoustic_scale: Factor on the log-likelihoods.
+        reached_final: Whether the paths end sentences; if not, they are the best of the incomplete paths.
+        beam: Upper bound of the difference in cost between a path and the best one.
+        max_active: Maximum number of active states in the search, before any widening.
     """
 
     frame: np.ndarray
@@ -51,7 +54,7 @@ class Lattice:
 
     @property
     def frames(self) -> int:
-        """T."""
+        """Number of frames, T."""
         return int(self.frame[-1])
 
     @property
@@ -63,12 +66,12 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class Occupancy:
-    """Forward-backward's result.
+    """The result of forward-backward.
 
     Attributes:
         log_total: Log of the sum of the paths' weights.
         arc: Posterior of each arc, shape (A,), float64.
-        entering: Posterior of each arc among those that enter its target, shape (A,), float64.
+        entering: Posterior of each arc among the arcs into its target, shape (A,), float64.
     """
 
     log_total: float
@@ -81,21 +84,26 @@ class FramePosteriors:
     """The most probable pdfs of each frame.
 
     Attributes:
-        pdf: Shape (T, M), int32, most probable first.
-        posterior: Shape (T, M), float32; each row sums to 1, zeros where fewer than M pdfs are possible.
+        pdf: The M most probable pdfs of each frame, the most probable first, shape (T, M), int32.
+        posterior: Posteriors of these pdfs, shape (T, M), float32; each row sums to 1, with zeros where fewer than
+            M pdfs are possible.
     """
 
     pdf: np.ndarray
     posterior: np.ndarray
 
     def of(self, pdfs: np.ndarray) -> np.ndarray:
-        """The posterior of one pdf a frame, shape (T,), float32; 0 where it is not among the most probable."""
-        found: np.ndarray = np.where(self.pdf == pdfs[:, None], self.posterior, np.float32(0.0)).max(axis=1)
-        return found
+        """The posterior of one pdf for each frame, shape (T,), float32; 0 where it is not among the most probable.
+
+        Args:
+            pdfs: Pdf of each frame, shape (T,).
+        """
+        posterior: np.ndarray = np.where(self.pdf == pdfs[:, None], self.posterior, np.float32(0.0)).max(axis=1)
+        return posterior
 
 
 def best_path(lattice: Lattice) -> tuple[np.ndarray, float]:
-    """Arcs of the best path in their order, int64, and its cost."""
+    """Arcs of the best path in their order, int64, and the cost of the path."""
     return _best_path(lattice.source, lattice.target, -lattice.log_weight, lattice.final)
 
 
@@ -105,7 +113,7 @@ def forward_backward(lattice: Lattice) -> Occupancy:
     forward, backward = _forward_backward(lattice.source, lattice.target, log_weight, -lattice.final)
     log_total = float(backward[0])
     through = forward[lattice.source] + log_weight
-    # A node that rounding at the beam's edge has cut off from the start is never reached.
+    # Rounding at the edge of the beam may cut a node off from the start: its forward weight is minus infinity.
     reached = np.where(np.isfinite(forward), forward, 0.0)[lattice.target]
     return Occupancy(
         log_total=log_total,
@@ -137,20 +145,21 @@ def word_frames(lattice: Lattice, path: np.ndarray) -> np.ndarray:
 
 
 def word_confidences(lattice: Lattice, occupancy: Occupancy, path: np.ndarray) -> np.ndarray:
-    """How probable each word of a path is.
+    """The confidence of each word of a path: its probability.
 
-    A word lasts from the frame at which the graph emits it to the one before it emits the next. Its confidence is
-    the largest posterior, over these frames, of all paths whose latest word is the same: Wessel's C_max, with the
-    borders of words where the graph has them. A word that the next one follows within a frame is the latest of none:
-    the posteriors of the arcs that emit it in its frame count too, added up, where they are more.
+    A word lasts from the frame at which the graph emits it to the frame before the graph emits the next word. At each
+    of these frames, the posteriors of all paths whose latest word is the same are added; the confidence is the
+    largest sum. This is Wessel's C_max, with the borders of words where the graph emits them. A word whose successor
+    is emitted in the same frame is never the latest word of a frame. The sum of the posteriors of the arcs that emit
+    the word in its frame is therefore taken instead, where it is larger.
 
     Args:
         lattice: The lattice.
-        occupancy: Of it.
-        path: Its arcs, as ``best_path`` gives them.
+        occupancy: Posteriors of the lattice.
+        path: Arcs of the path, as ``best_path`` gives them.
 
     Returns:
-        Shape (W,), float64, for the words of the path in their order.
+        Confidence of each word of the path, in order, shape (W,), float64.
     """
     words, begins = lattice.word[path][lattice.word[path] > 0], word_frames(lattice, path)
     ends = np.append(begins[1:], lattice.frames)
@@ -212,8 +221,8 @@ def _latest_word(
     entering: np.ndarray,
     wanted: int,
 ) -> np.ndarray:
-    """Posterior, frame after frame, of the paths whose latest word is the wanted one, shape (T,)."""
-    share = np.zeros(target.max() + 1)  # of the paths into a node, those whose latest word is the wanted one
+    """Posterior, in each frame, of the paths whose latest word is the wanted one, shape (T,)."""
+    share = np.zeros(target.max() + 1)  # share of the paths into a node whose latest word is the wanted one
     mass = np.zeros(frame[-1] + 1)
     for arc in range(len(source)):
         latest = share[source[arc]] if word[arc] == 0 else np.float64(word[arc] == wanted)

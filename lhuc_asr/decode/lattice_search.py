@@ -1,4 +1,4 @@
-"""Lattice search: one utterance's scores to its lattice, in bounded time and memory."""
+"""Lattice search: from the scores of an utterance to its lattice, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 class LatticeConfig(StrictModel):
-    """How much of what a search finds is kept, and how much of that is told.
+    """Options of lattices.
 
     Attributes:
-        beam: Paths that cost this much more than the best are left out.
-        max_arcs: Arcs for each frame, on average, at most, about 100 bytes each; where there are more, the beam is
-            narrowed.
-        max_tokens: States that are kept of all frames together, at most, 20 bytes each; where there are more, the
+        beam: Maximum difference in cost between a path of the lattice and the best one.
+        max_arcs: Maximum number of arcs for each frame, on average, of about 100 bytes each; the beam is narrowed
+            where there are more.
+        max_tokens: Maximum number of tokens of all frames together, of 20 bytes each; where there are more, the
             utterance is searched again with half as many active states.
-        candidates: Pdfs whose posteriors are told for each frame, the most probable.
+        candidates: Number of pdfs whose posteriors are kept for each frame, the most probable ones.
     """
 
     beam: float = Field(8.0, gt=0.0, allow_inf_nan=False)
@@ -48,13 +48,13 @@ class LatticeConfig(StrictModel):
 
 @dataclass(frozen=True, eq=False)
 class LatticeSummary:
-    """What an utterance's lattice says, without the lattice.
+    """The best path and the posteriors of an utterance's lattice.
 
     Attributes:
-        hypothesis: The best path, its words with their confidences.
-        frames: Posteriors of each frame's pdfs.
-        arcs: Number of the lattice's arcs.
-        narrowed: Whether bounds of time and memory left less of it than was asked for.
+        hypothesis: Best path, with the confidences of its words.
+        frames: Posteriors of each frame's most probable pdfs.
+        arcs: Number of arcs of the lattice.
+        narrowed: Whether the bounds of time and memory made the lattice smaller than was asked for.
     """
 
     hypothesis: Hypothesis
@@ -64,7 +64,7 @@ class LatticeSummary:
 
 
 class LatticeSearcher:
-    """Searches one graph in one configuration."""
+    """Searches one graph with one configuration."""
 
     def __init__(self, graph: DecodingGraph, search: SearchConfig, lattice: LatticeConfig) -> None:
         self.graph = graph
@@ -75,20 +75,21 @@ class LatticeSearcher:
     def search(self, utterance: str, log_likelihoods: np.ndarray) -> Lattice:
         """The paths within the lattice beam.
 
-        The search is ``Searcher``'s: repeated twice as wide where no path ends a sentence, and content with the paths
-        that stop short where that fails too.
+        As in ``Searcher``, the search is repeated twice as wide if it finds no path that ends a sentence. If it fails
+        again, the lattice is made of the incomplete paths.
 
         Args:
-            utterance: Its id.
-            log_likelihoods: Natural log of p(x|pdf), up to a constant a frame, shape (T, K), float32; T at least 1.
+            utterance: Id of the utterance.
+            log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32; T is at
+                least 1.
 
         Raises:
-            SearchError: The scores do not fit the graph, are not finite, every path was lost, or the utterance is too
-                long for the narrowest search.
+            SearchError: The scores do not fit the graph or are not finite, every path was lost, or the utterance is
+                too long for the narrowest search.
         """
         check_scores(utterance, log_likelihoods, self.graph.pdf_count)
         if len(log_likelihoods) == 0:
-            raise SearchError(f"{utterance}: a lattice of no frames; leave the utterance out")
+            raise SearchError(f"{utterance}: an utterance without frames has no lattice; leave it out")
         max_active = self.config.max_active
         while (lattice := self._search(utterance, log_likelihoods, max_active)) is None:
             max_active //= 2
@@ -101,7 +102,7 @@ class LatticeSearcher:
         if self.narrowed(lattice):
             logger.warning(
                 "%s: lattice narrowed to stay within its bounds: beam %.3g (asked for %g), %d active states (asked for "
-                "%d); are the scores flat?",
+                "%d); check whether the scores are flat",
                 utterance,
                 lattice.beam,
                 self.lattice_config.beam,
@@ -111,19 +112,22 @@ class LatticeSearcher:
         return lattice
 
     def narrowed(self, lattice: Lattice) -> bool:
-        """Whether a lattice has less than was asked for."""
+        """Whether a lattice is smaller than was asked for."""
         return lattice.beam < self.lattice_config.beam or lattice.max_active < self.config.max_active
 
     def summarise(self, utterance: str, log_likelihoods: np.ndarray) -> LatticeSummary:
-        """The best path, its words' confidences and the frames' posteriors; of no frames nothing.
+        """The best path, the confidences of its words and the posteriors of the frames; all empty without frames.
+
+        Args:
+            utterance: Id of the utterance.
+            log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
 
         Raises:
             SearchError: As from ``search``.
         """
         if len(log_likelihoods) == 0:
             check_scores(utterance, log_likelihoods, self.graph.pdf_count)
-            nothing = np.zeros((0, 1))
-            frames = FramePosteriors(nothing.astype(np.int32), nothing.astype(np.float32))
+            frames = FramePosteriors(np.zeros((0, 1), np.int32), np.zeros((0, 1), np.float32))
             return LatticeSummary(Hypothesis(utterance, (), (), 0.0, False), frames, 0, False)
         lattice = self.search(utterance, log_likelihoods)
         occupancy = forward_backward(lattice)
@@ -142,7 +146,7 @@ class LatticeSearcher:
         return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice))
 
     def _search(self, utterance: str, log_likelihoods: np.ndarray, max_active: int) -> Lattice | None:
-        """The lattice of a search with so many active states, None where it takes too many tokens or arcs."""
+        """The lattice of a search with ``max_active`` states; None where it takes too many tokens or arcs."""
         config, bounds = self.config, self.lattice_config
         scores = np.ascontiguousarray(log_likelihoods * np.float32(config.acoustic_scale), np.float32)
         for widen in (1, 2):
@@ -152,7 +156,7 @@ class LatticeSearcher:
             if len(tokens.state) > bounds.max_tokens:
                 return None
             if not tokens.complete:
-                raise SearchError(f"{utterance}: the search lost every path; is the graph of the network's phones?")
+                raise SearchError(f"{utterance}: the search lost every path; build the graph from the network's phones")
             ends = self._packed.final[tokens.state[tokens.first[len(scores)] :]].astype(np.float64)
             reached_final = bool(np.isfinite(ends).any())
             if reached_final:
@@ -160,7 +164,7 @@ class LatticeSearcher:
             if widen == 1:
                 logger.info("%s: no path within beam %g ends a sentence; widened", utterance, config.beam)
         if not reached_final:
-            logger.warning("%s: no path ends a sentence; the best that stop short were taken", utterance)
+            logger.warning("%s: no path ends a sentence; the best incomplete paths were taken", utterance)
             ends[:] = 0.0
         arcs = arcs_within(self._packed, scores, tokens, ends, bounds.beam, bounds.max_arcs * len(scores))
         if not arcs.complete:
@@ -176,7 +180,7 @@ class LatticeSearcher:
         reached_final: bool,
         max_active: int,
     ) -> Lattice:
-        """Number the tokens that arcs touch, and look the arcs' labels and costs up."""
+        """Number the tokens at the ends of arcs, and look up the labels and costs of the arcs."""
         graph, frames = self._packed, len(log_likelihoods)
         used, ranks = np.unique(np.concatenate([arcs.source, arcs.target]), return_inverse=True)
         source, target = np.split(ranks.astype(np.int32), 2)

@@ -1,4 +1,4 @@
-"""A decoding graph as arrays that compiled loops walk through: which arcs leave a state, and where they lead."""
+"""A decoding graph as arrays for compiled loops: the arcs that leave each state, and their targets."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from lhuc_asr.decode.const_fst import ArcTable
 
 
 class PackedGraph(NamedTuple):
-    """Arcs by source, those that take a frame apart from the epsilons that take none.
+    """Arcs ordered by source; those that take a frame are apart from the epsilons, which take none.
 
     Attributes:
-        start: The start state.
+        start: Start state.
         levels: Number of epsilon levels.
         final: Cost of ending in a state, infinite where it is not final, shape (S,), float32.
-        level: Epsilons lead to higher levels only: the longest chain of them into a state, shape (S,), int32.
-        first: Arcs first[s] .. first[s + 1] - 1 leave s and take a frame, shape (S + 1,), int64.
-        pdf, word, cost, target: Of these arcs, shape (A,), int32 and float32; word 0 is none.
-        epsilon_first, epsilon_word, epsilon_cost, epsilon_target: The same of the epsilons.
+        level: Length of the longest chain of epsilons into each state, shape (S,), int32. An epsilon always leads
+            to a higher level.
+        first: Index of each state's first arc, shape (S + 1,), int64: the arcs first[s] .. first[s + 1] - 1 leave s.
+        pdf, word, cost, target: Labels, costs and targets of the arcs that take a frame, shape (A,), int32 and
+            float32; word 0 stands for an arc without a word.
+        epsilon_first, epsilon_word, epsilon_cost, epsilon_target: The same for the epsilons.
     """
 
     start: int
@@ -40,10 +42,14 @@ class PackedGraph(NamedTuple):
 
     @classmethod
     def of(cls, table: ArcTable, label_pdf: np.ndarray) -> PackedGraph:
-        """Pack a graph whose input labels less 1 index ``label_pdf``.
+        """Pack a graph.
+
+        Args:
+            table: The graph.
+            label_pdf: Pdf of each input label, whose index is the label less 1, shape (L,).
 
         Raises:
-            GraphError: Epsilons form a circle: a search would walk it for ever.
+            GraphError: Epsilons form a circle, in which a search would never end.
         """
         states = len(table.final)
         epsilon = table.arcs["input"] == 0
@@ -79,10 +85,10 @@ def _first_arcs(source: np.ndarray, states: int) -> np.ndarray:
 
 @compiled
 def _epsilon_levels(first: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, int]:
-    """Longest chain of epsilons into each state, and how many states an order without circles has (A. Kahn, 1962)."""
+    """Longest chain of epsilons into each state, and the number of states not behind a circle (A. Kahn, 1962)."""
     states = len(first) - 1
     level = np.zeros(states, np.int32)
-    waiting = np.zeros(states, np.int32)  # epsilons into a state from states that are not in order yet
+    waiting = np.zeros(states, np.int32)  # number of epsilons into each state from states without a place in the order
     for arc in range(len(target)):
         waiting[target[arc]] += 1
     order = np.empty(states, np.int32)

@@ -1,8 +1,8 @@
-"""Beam search over a decoding graph: one utterance's scores to its best path.
+"""Beam search over a decoding graph: from the scores of an utterance to its best path.
 
 The search is kaldi-decoder's FasterDecoder: Viterbi over the active states, pruned by a beam and by their
-number (the token passing of S. Young et al., 1989). It holds Python's lock: ``decode/pool.py`` searches a corpus in
-worker processes.
+number (the token passing of S. Young et al., 1989). It holds Python's global lock, so that ``decode/pool.py``
+searches a corpus in worker processes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 class SearchConfig(StrictModel):
-    """How wide to search, and how acoustics and language weigh against each other.
+    """Options of the search: its width, and the weights of acoustic and language model.
 
     Attributes:
-        beam: Paths that cost this much more than the best of their frame are dropped.
-        max_active: States of the graph that stay active from one frame to the next, at most.
-        min_active: And at least, whatever the beam.
+        beam: Maximum difference in cost between a path and the best one of its frame; others are dropped.
+        max_active: Maximum number of states of the graph that stay active from one frame to the next.
+        min_active: Minimum number of these states, whatever the beam.
         acoustic_scale: Factor on log-likelihoods; neighbouring frames are not independent, as an HMM assumes.
         insertion_penalty: Cost added to each word.
     """
@@ -47,7 +47,7 @@ class SearchConfig(StrictModel):
 
 
 class Searcher:
-    """Searches one graph in one configuration."""
+    """Searches one graph with one configuration."""
 
     def __init__(self, graph: DecodingGraph, config: SearchConfig) -> None:
         self.graph = graph
@@ -58,13 +58,13 @@ class Searcher:
     def search(self, utterance: str, log_likelihoods: np.ndarray) -> Hypothesis:
         """The best path for one utterance.
 
-        Where no path within the beam ends a sentence, the search is repeated twice as wide; where it fails
-        again, the best path that stops short is taken, and said so in the log and in the hypothesis. Of no
-        frames nothing is recognised: no words, no cost, no final state.
+        If the search finds no path that ends a sentence, it is repeated twice as wide. If it fails again, the best
+        incomplete path is taken; the log and the hypothesis record it. The hypothesis of an utterance without frames is
+        empty, at cost 0.
 
         Args:
-            utterance: Its id.
-            log_likelihoods: Natural log of p(x|pdf), up to a constant a frame, shape (T, K), float32.
+            utterance: Id of the utterance.
+            log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
 
         Raises:
             SearchError: The scores do not fit the graph, are not finite, or every path was lost.
@@ -81,12 +81,12 @@ class Searcher:
             decoder = self._decode(decodable, widen=2)
         reached_final = decoder.reached_final()
         if not reached_final:
-            logger.warning("%s: no path ends a sentence; the best that stops short was taken", utterance)
-        found, path = decoder.get_best_path()
-        if not found:
+            logger.warning("%s: no path ends a sentence; the best incomplete path was taken", utterance)
+        succeeded, path = decoder.get_best_path()
+        if not succeeded:
             raise SearchError(
                 f"{utterance}: the search lost every path within beam {2 * self.config.beam:g}; "
-                "widen search's beam, or look for scores far from those of other utterances"
+                "widen the beam of the search, or check whether the scores are far from those of other utterances"
             )
         return self._read(utterance, path, len(log_likelihoods), reached_final)
 
@@ -104,7 +104,7 @@ class Searcher:
         labels: list[int] = []
         words: list[str] = []
         word_frames: list[int] = []
-        # The bindings have no iterator over a lattice's arcs. A line is "from to input output [cost]", in the
+        # The bindings cannot iterate over a lattice's arcs. A line is "from to input output [cost]", in the
         # order of the path; the last one, of the final state, is shorter.
         for line in path.to_str().splitlines():
             fields = line.split()
@@ -122,10 +122,15 @@ class Searcher:
 
 
 def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) -> None:
-    """Refuse scores that no search can use.
+    """Refuse scores of a wrong shape, and scores that are not finite.
+
+    Args:
+        utterance: Id of the utterance.
+        log_likelihoods: Scores, to be of shape (T, K).
+        pdf_count: Number of pdfs, K.
 
     Raises:
-        SearchError: They are not of shape (T, K), or not finite.
+        SearchError: The scores are not of shape (T, K), or not finite.
     """
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
         raise SearchError(
@@ -134,4 +139,4 @@ def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) ->
         )
     if not np.isfinite(log_likelihoods).all():
         frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
-        raise SearchError(f"{utterance}: scores of frame {frame} are not finite; look at its features")
+        raise SearchError(f"{utterance}: scores of frame {frame} are not finite; check the features of that frame")

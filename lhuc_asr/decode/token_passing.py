@@ -1,10 +1,10 @@
-"""Token passing that keeps what a lattice needs: forward over the frames, backward over the tokens that were kept.
+"""Token passing for lattices: forward over the frames, then backward over the tokens that were kept.
 
-Forward is Viterbi beam search over (frame, state) tokens as in Kaldi's FasterDecoder (S. Young et al. 1989): a beam,
-at most ``max_active`` and at least ``min_active`` states. It keeps tokens, not arcs: backward finds the arcs again
-in the graph, with the cost of the best path through each, and keeps those within the lattice beam (D. Povey et al.,
-"Generating exact lattices in the WFST framework", 2012, section 3). So memory is bounded by tokens and arcs, and time
-by frames, active states and the graph's arcs, whatever the scores are.
+The forward pass is Viterbi beam search over (frame, state) tokens as in Kaldi's FasterDecoder (S. Young et al. 1989):
+a beam, at most ``max_active`` and at least ``min_active`` states. It keeps tokens, not arcs. The backward pass finds
+the arcs again in the graph, with the cost of the best path through each, and keeps those within the lattice beam
+(D. Povey et al., "Generating exact lattices in the WFST framework", 2012, section 3). Whatever the scores are, memory
+is bounded by tokens and arcs, and time by frames, active states and the graph's arcs.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from lhuc_asr.decode.packed_graph import PackedGraph
 
 # Added to the next frame's beam where the number of states, not the beam, decided; as in Kaldi.
 BEAM_DELTA = 0.5
-# A narrowed beam lies between the excess costs of paths: at one of them rounding would keep only parts of the path.
+# A narrowed beam lies just below the excess cost of a path: at it, rounding would keep only parts of that path.
 JUST_BELOW = 1.0 - 1e-6
-# And it lies above what rounding makes of equal costs, otherwise there is nothing left to narrow.
+# Below this beam, differences in cost are those of rounding, and the beam cannot be narrowed.
 LEAST_BEAM = 1e-3
 
 
 class Tokens(NamedTuple):
-    """States that paths reached, frame after frame; within a frame no epsilon leads to an earlier token.
+    """The states that paths reached, frame after frame; epsilons within a frame lead to later tokens only.
 
     Attributes:
-        first: Tokens first[t] .. first[t + 1] - 1 have t frames behind them, shape (T + 2,), int64.
-        state: Of the graph, shape (N,), int32.
-        cost: Of the best path there, scaled acoustic scores and graph, shape (N,), float64.
-        cutoff: Tokens that cost less go on to the next frame, shape (T,), float64.
-        complete: Whether the search came to the end: not where there were too many tokens, or none.
+        first: Index of the first token of each frame, shape (T + 2,), int64: first[t] .. first[t + 1] - 1 have t
+            frames behind them.
+        state: State of the graph of each token, shape (N,), int32.
+        cost: Cost of the best path to each token, scaled acoustic scores and graph, shape (N,), float64.
+        cutoff: Cost in each frame below which tokens go on to the next one, shape (T,), float64.
+        complete: Whether the search reached the last frame; it stops where there are too many tokens, or none.
     """
 
     first: np.ndarray
@@ -46,10 +47,11 @@ class TokenArcs(NamedTuple):
     """Arcs between tokens, ordered by source.
 
     Attributes:
-        source, target: Tokens, shape (A,), int64.
-        arc: Number of the graph's arc; of an epsilon -1 less its number, shape (A,), int64.
-        beam: Paths that cost this much more than the best were kept; less than asked for where arcs were too many.
-        complete: Whether the arcs found room.
+        source, target: Tokens at the ends of each arc, shape (A,), int64.
+        arc: Number of each arc in the graph; -1 less the number for an epsilon, shape (A,), int64.
+        beam: Maximum difference in cost between a path and the best one; less than asked for where there were too
+            many arcs.
+        complete: Whether the bound on the number of arcs sufficed.
     """
 
     source: np.ndarray
@@ -66,18 +68,18 @@ def pass_tokens(
     """Search forward.
 
     Args:
-        graph: Where to.
-        scores: Scaled log-likelihoods (T, K), float32.
-        beam: Tokens that cost this much more than the best of their frame are dropped.
-        max_active: States that go on to the next frame, at most.
-        min_active: And at least, whatever the beam.
-        max_tokens: The search stops where it would keep more.
+        graph: The decoding graph.
+        scores: Scaled log-likelihoods, shape (T, K), float32.
+        beam: Maximum difference in cost between a token and the best one of its frame; others are dropped.
+        max_active: Maximum number of states that go on to the next frame.
+        min_active: Minimum number of these states, whatever the beam.
+        max_tokens: Number of tokens above which the search stops.
     """
     frames, states = len(scores), len(graph.final)
     cost, next_cost = np.full(states, np.inf), np.full(states, np.inf)
     active, next_active = np.empty(states, np.int32), np.empty(states, np.int32)
-    entered_by = np.full(states, -1, np.int32)  # state that an epsilon comes from on the best path; -1: no epsilon
-    kept_at = np.full(states, -1, np.int32)  # last frame at which a state was kept
+    entered_by = np.full(states, -1, np.int32)  # source of the epsilon into each state on its best path, -1 without one
+    kept_at = np.full(states, -1, np.int32)  # last frame in which each state was kept
     pending = np.empty(states, np.int32)
     first, cutoff = np.zeros(frames + 2, np.int64), np.empty(frames)
     kept_state, kept_cost = np.empty(1 << 16, np.int32), np.empty(1 << 16)
@@ -92,7 +94,7 @@ def pass_tokens(
         here, width = _cutoff(cost[active[:count]], beam, max_active, min_active)
         ordered = _by_level(graph.level, graph.levels, active[:count])
         for state in ordered[::-1]:
-            # Negative costs exist: the token before an epsilon can be dearer than the one behind it.
+            # Costs can be negative: the token before an epsilon may cost more than the one behind it.
             if cost[state] < here:
                 kept_at[state] = t
             if kept_at[state] == t and entered_by[state] >= 0:
@@ -112,7 +114,7 @@ def pass_tokens(
         cutoff[t] = here
         next_count, limit = 0, np.inf
         best = first[t] + np.argmin(kept_cost[first[t] : kept])
-        # The best token first: its successors tell early what the others' need not be stored.
+        # The best token goes first: the costs of its successors tell early which others need not be stored.
         for number in range(-1, kept - first[t]):
             token = best if number < 0 else first[t] + number
             if kept_cost[token] >= here:
@@ -143,12 +145,12 @@ def arcs_within(
     """Arcs on paths that cost at most ``beam`` more than the best.
 
     Args:
-        graph: As searched.
-        scores: As searched, (T, K).
-        tokens: Of a complete search.
+        graph: Graph of the search.
+        scores: Scores of the search, shape (T, K).
+        tokens: Tokens of a complete search.
         ends: Cost of ending in each token of the last frame, infinite where a path cannot end.
-        beam: The lattice beam.
-        max_arcs: Arcs at most; where there are more, the beam is narrowed to the better half of them.
+        beam: Beam of the lattice.
+        max_arcs: Maximum number of arcs; where there are more, the beam is narrowed to the better half of them.
     """
     frames, states = len(scores), len(graph.final)
     token_at, next_token_at = np.full(states, -1, np.int64), np.full(states, -1, np.int64)
@@ -219,7 +221,7 @@ def _follow_epsilons(
     pending: np.ndarray,
     limit: float,
 ) -> int:
-    """Pass the tokens of a frame along epsilons, level after level; returns how many states are active then."""
+    """Pass the tokens of a frame along epsilons, level after level; returns the number of active states."""
     waiting = 0
     for state in active[:count]:
         if graph.epsilon_first[state + 1] > graph.epsilon_first[state]:
@@ -249,7 +251,7 @@ def _follow_epsilons(
 
 @compiled
 def _cutoff(costs: np.ndarray, beam: float, max_active: int, min_active: int) -> tuple[float, float]:
-    """Cost below which tokens go on, and the beam that the next frame starts with (FasterDecoder::GetCutoff)."""
+    """Cost below which tokens go on, and the first beam of the next frame (FasterDecoder::GetCutoff)."""
     best = costs.min()
     cutoff, width = best + beam, beam
     if len(costs) <= min_active:
@@ -261,13 +263,13 @@ def _cutoff(costs: np.ndarray, beam: float, max_active: int, min_active: int) ->
         most = smallest(costs, max_active)
         if most < cutoff:
             cutoff, width = most, most - best + BEAM_DELTA
-    # The best goes on even where more than max_active are as good.
+    # The best token goes on even where more than max_active are equally good.
     return max(cutoff, np.nextafter(best, np.inf)), width
 
 
 @compiled
 def smallest(values: np.ndarray, rank: int) -> float:
-    """The value of a rank, 0 the smallest (C. Hoare's Find, 1961). np.partition takes numba seconds to compile."""
+    """The value of a rank, 0 for the smallest (C. Hoare's Find, 1961); numba takes seconds to compile np.partition."""
     values = values.copy()
     low, high = 0, len(values) - 1
     while low < high:
@@ -284,8 +286,8 @@ def smallest(values: np.ndarray, rank: int) -> float:
             low = left
         if rank < left:
             high = right
-    found: float = values[rank]
-    return found
+    value: float = values[rank]
+    return value
 
 
 @compiled
@@ -304,7 +306,7 @@ def _by_level(level: np.ndarray, levels: int, states: np.ndarray) -> np.ndarray:
 
 @compiled
 def _grown(state: np.ndarray, cost: np.ndarray, needed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays with room for twice what is needed."""
+    """Copies of the arrays with room for twice the number of tokens that is needed."""
     more_state, more_cost = np.empty(2 * needed, np.int32), np.empty(2 * needed)
     for token in range(len(state)):
         more_state[token], more_cost[token] = state[token], cost[token]

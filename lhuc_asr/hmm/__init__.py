@@ -1,1 +1,1 @@
-"""Hidden Markov models: topology, Gaussian mixtures, Viterbi alignment, monophone training."""
+"""Hidden Markov models: states, topologies, Gaussian mixtures, Viterbi alignment, monophone training."""

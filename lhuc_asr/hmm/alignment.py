@@ -1,4 +1,4 @@
-"""One pdf id a frame, in a memory-mapped array beside the features."""
+"""The pdf of every frame, in a memory-mapped array beside the features."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureTable
 
-# A frame of an utterance that could not be aligned; training leaves such frames out.
+# Stands for the pdf of a frame whose utterance could not be aligned; training leaves such frames out.
 UNALIGNED = -1
 
 
 class Alignment:
-    """The pdf of every frame of a feature store, ``UNALIGNED`` where there is none.
+    """The pdf of every frame of a feature store, ``UNALIGNED`` in utterances that could not be aligned.
 
     Raises:
-        AlignmentError: The file does not have one number a frame of the store.
+        AlignmentError: The file cannot be read, or does not have one number for each frame of the store.
     """
 
     def __init__(self, path: Path, store: FeatureTable) -> None:
@@ -46,7 +46,7 @@ class Alignment:
 
     @property
     def aligned_share(self) -> float:
-        """AdaptationSet of the frames that have a pdf."""
+        """Share of the frames that have a pdf, 0 to 1."""
         return float(np.mean(self.array != UNALIGNED)) if self.store.frames else 0.0
 
 
@@ -54,12 +54,12 @@ def write_alignment(path: Path, store: FeatureTable, pdfs: Mapping[str, np.ndarr
     """Write an alignment, whole or not at all.
 
     Args:
-        path: Where to.
-        store: The features it belongs to.
-        pdfs: Shape (T,) an utterance; utterances left out are unaligned.
+        path: File to write.
+        store: Features of the aligned frames.
+        pdfs: Pdfs of each utterance, by its id, shape (T,); utterances that are left out are unaligned.
 
     Raises:
-        AlignmentError: A length differs from the utterance's frames, or the store lacks an utterance.
+        AlignmentError: An utterance has another number of frames in the store, or is not in it.
     """
     foreign = sorted(pdfs.keys() - store.by_id.keys())
     if foreign:
@@ -73,7 +73,10 @@ def write_alignment(path: Path, store: FeatureTable, pdfs: Mapping[str, np.ndarr
         if aligned is None:
             continue
         if len(aligned) != utterance.frames:
-            raise AlignmentError(f"{utterance.id}: {len(aligned)} pdfs for {utterance.frames} frames")
+            raise AlignmentError(
+                f"{utterance.id}: {len(aligned)} pdfs for {utterance.frames} frames; "
+                "the alignment was made from other features, run both stages again"
+            )
         array[utterance.rows] = aligned
     with atomic_path(path) as temporary:
         array.tofile(temporary)

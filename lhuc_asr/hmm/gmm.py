@@ -2,8 +2,8 @@
 
 A diagonal Gaussian's log density is linear in (x, x^2):
 log N(x) = c + sum_d (m_d / v_d) x_d - x_d^2 / (2 v_d),  so that all Gaussians of all pdfs are one product.
-Estimation is Viterbi training: each frame belongs to the pdf it is aligned to, its Gaussians share it by their
-posteriors (Rabiner 1989, sec. VI; Kaldi's gmm-acc-stats-ali).
+Estimation is Viterbi training: each frame belongs to the pdf that it is aligned to, and is shared by the pdf's
+Gaussians in proportion to their posteriors (Rabiner 1989, sec. VI; Kaldi's gmm-acc-stats-ali).
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import LOG_2PI, LOG_ZERO, VARIANCE_FLOOR
 from lhuc_asr.base.tensors import load_bare_tensors, save_tensors
 
-# Kaldi's: mixture sizes grow with occupancy to this power, so that frequent pdfs get more, not all.
+# Mixture sizes grow with occupancy to this power, as in Kaldi: frequent pdfs get more Gaussians, but not all.
 OCCUPANCY_POWER = 0.25
 # A Gaussian needs this many frames for its variance to mean anything (Kaldi's min-gaussian-occupancy).
 MIN_GAUSSIAN_FRAMES = 10.0
-# Frames whose densities are summed at once: 500 frames x 1,500 slots x 4 bytes stay in the cache.
+# Number of frames whose densities are summed at once: 500 frames x 1,500 slots x 4 bytes stay in the cache.
 CACHED_FRAMES = 500
-# How far the halves of a split Gaussian are pushed apart, in standard deviations (Kaldi's perturb-factor).
+# Distance by which each half of a split Gaussian is moved, in standard deviations (Kaldi's perturb-factor).
 SPLIT_DEVIATIONS = 0.2
 
 
 @dataclass(frozen=True)
 class GmmStatistics:
-    """Sums over aligned frames: occupancies (M,), first (M, D) and second (M, D) moments, float64."""
+    """Sums over aligned frames, weighted by the posteriors of the Gaussians.
+
+    Attributes:
+        occupancy: Sum of the posteriors, shape (M,), float64.
+        first: Sum of the features, shape (M, D), float64.
+        second: Sum of the squared features, shape (M, D), float64.
+    """
 
     occupancy: torch.Tensor
     first: torch.Tensor
@@ -41,14 +47,14 @@ class GmmStatistics:
 
 @dataclass(frozen=True)
 class DiagonalGmm:
-    """Mixtures of all pdfs; Gaussians of one pdf stand together.
+    """Mixtures of all pdfs; the Gaussians of a pdf are neighbours.
 
     Attributes:
         pdf: Pdf of each Gaussian, sorted, shape (M,), int64.
-        weight: Mixture weight, shape (M,).
-        mean: Shape (M, D).
-        variance: Shape (M, D).
-        pdf_count: K.
+        weight: Mixture weight of each Gaussian, shape (M,).
+        mean: Mean of each Gaussian, shape (M, D).
+        variance: Variance of each Gaussian, shape (M, D).
+        pdf_count: Number of pdfs, K.
     """
 
     pdf: torch.Tensor
@@ -59,7 +65,7 @@ class DiagonalGmm:
 
     @classmethod
     def flat(cls, mean: torch.Tensor, variance: torch.Tensor, pdf_count: int) -> DiagonalGmm:
-        """One Gaussian a pdf, all the same."""
+        """The model in which every pdf is the same single Gaussian."""
         return cls(
             torch.arange(pdf_count),
             torch.ones(pdf_count),
@@ -96,7 +102,7 @@ class DiagonalGmm:
         """
         scores = features.new_empty(len(features), self.pdf_count)
         for rows, part in zip(scores.split(CACHED_FRAMES), features.split(CACHED_FRAMES), strict=True):
-            # torch.logsumexp, in place: the padding is finite, and three passes over memory are saved.
+            # torch.logsumexp in place saves three passes over memory; the padding is finite.
             densities = self._padded(self.gaussian_log_densities(part))
             highest = densities.amax(2)
             densities.sub_(highest.unsqueeze(2)).exp_()
@@ -108,7 +114,7 @@ class DiagonalGmm:
 
         Args:
             features: Shape (T, D), float32.
-            pdfs: The pdf of each frame, shape (T,), int64.
+            pdfs: Pdf of each frame, shape (T,), int64.
         """
         order = torch.argsort(pdfs, stable=True)
         frames = torch.bincount(pdfs, minlength=self.pdf_count).tolist()
@@ -125,7 +131,7 @@ class DiagonalGmm:
         return GmmStatistics(torch.cat(occupancy).double(), torch.cat(first).double(), torch.cat(second).double())
 
     def update(self, statistics: GmmStatistics) -> DiagonalGmm:
-        """Maximum likelihood estimates; Gaussians with too few frames stay as they were."""
+        """Maximum likelihood estimates; Gaussians with too few frames keep their mean and variance."""
         occupancy = statistics.occupancy.unsqueeze(1)
         enough = occupancy >= MIN_GAUSSIAN_FRAMES
         safe = occupancy.clamp_min(1.0)
@@ -144,18 +150,18 @@ class DiagonalGmm:
         )
 
     def grown(self, target: int, occupancy: torch.Tensor, generator: torch.Generator) -> DiagonalGmm:
-        """Split the heaviest Gaussians until there are ``target`` in all.
+        """Split the Gaussians with the most frames until there are ``target`` in all.
 
         Args:
-            target: Number of Gaussians wanted.
+            target: Wanted number of Gaussians.
             occupancy: Frames of each Gaussian, shape (M,).
-            generator: For the direction in which the halves are pushed apart.
+            generator: Source of the random directions in which the halves are moved apart.
         """
         model, frames = self, occupancy.double()
         wanted = _mixture_sizes(torch.zeros(self.pdf_count, dtype=torch.float64).index_add(0, self.pdf, frames), target)
         while True:
             size = torch.bincount(model.pdf, minlength=self.pdf_count)
-            # The heaviest Gaussian of each pdf that is still too small is split, all pdfs at once.
+            # In every pdf that still has too few Gaussians, the one with the most frames is split.
             table = torch.full((self.pdf_count, int(size.max())), -1.0, dtype=torch.float64)
             first = torch.cumsum(size, 0) - size
             column = torch.arange(model.gaussians) - first[model.pdf]
@@ -197,7 +203,7 @@ class DiagonalGmm:
         return torch.cat([self.mean * precision, -0.5 * precision], dim=1), constant
 
     def _padded(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of Gaussians (T, M) as (T, K, largest mixture), the rest at log zero."""
+        """Values of Gaussians (T, M) as (T, K, size of the largest mixture), padded with log zero."""
         size = torch.bincount(self.pdf, minlength=self.pdf_count)
         first = torch.cumsum(size, 0) - size
         column = torch.arange(self.gaussians) - first[self.pdf]
@@ -220,10 +226,10 @@ class DiagonalGmm:
         tensors = load_bare_tensors(path, names, "a Gaussian mixture model", "delete it and run again")
         model = cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
         # Every pdf has a Gaussian, and they are sorted.
-        found = int(model.pdf[-1]) + 1
-        if found != pdf_count:
+        stored_pdfs = int(model.pdf[-1]) + 1
+        if stored_pdfs != pdf_count:
             raise CheckpointError(
-                f"{path}: mixtures of {found} pdfs, expected {pdf_count}: it belongs to another phone set; "
+                f"{path}: mixtures of {stored_pdfs} pdfs, expected {pdf_count}: it belongs to another phone set; "
                 "delete it and run again"
             )
         return model
@@ -234,7 +240,7 @@ def _with_squares(features: torch.Tensor) -> torch.Tensor:
 
 
 def _mixture_sizes(frames: torch.Tensor, target: int) -> torch.Tensor:
-    """Gaussians for each pdf: shares of ``target`` by occupancy to a power, at least one."""
+    """Number of Gaussians of each pdf: at least one, ``target`` shared by occupancy to a power, shape (K,)."""
     share = frames.pow(OCCUPANCY_POWER)
     share = share / share.sum()
     return torch.clamp(torch.floor(share * target), min=1).to(torch.int64)

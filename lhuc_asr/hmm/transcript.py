@@ -67,7 +67,7 @@ def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDe
         AlignmentError: The transcript has no words, or one that is not in the lexicon.
     """
     if not words:
-        raise AlignmentError("a transcript without words cannot be aligned")
+        raise AlignmentError("a transcript without words cannot be aligned; leave the utterance out")
     return _ContextExpansion(_PhoneGraph.of(words, lexicon), topology).state_graph()
 
 

@@ -1,7 +1,7 @@
-"""Viterbi over transcript graphs: a batch of utterances in one compiled call, each on a core of its own.
+"""Viterbi over transcript graphs: the best paths of a batch of utterances, on several cores.
 
-The recursion is the textbook's: delta_t(j) = max_i [delta_{t-1}(i) + log a_ij] + log b_j(x_t) (Rabiner 1989,
-eq. 33), in float64, with the winning arc kept as a back-pointer.
+The recursion is delta_t(j) = max_i [delta_{t-1}(i) + log a_ij] + log b_j(x_t) (Rabiner 1989,
+eq. 33), in float64; the winning arc is kept as a back-pointer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class StatePath:
 
     Attributes:
         states: State of the graph in each frame, shape (T,), int32.
-        pdfs: Its pdf, shape (T,), int32.
-        log_prob: Log probability of path and frames together.
+        pdfs: Pdf of each frame's state, shape (T,), int32.
+        log_prob: Log probability of the path and the frames together.
     """
 
     states: np.ndarray
@@ -35,21 +35,21 @@ class StatePath:
 def align(
     graphs: Sequence[StateGraph], log_likelihoods: Sequence[np.ndarray], threads: int = 1
 ) -> list[StatePath | None]:
-    """Best paths of a batch of utterances.
+    """The best paths of a batch of utterances.
 
     Args:
-        graphs: One for each utterance.
-        log_likelihoods: Log p(x_t | pdf), shape (T, K) each, float32.
-        threads: Cores to use; the kernel runs without the GIL.
+        graphs: Graph of each utterance.
+        log_likelihoods: Log p(x_t | pdf) of each utterance, shape (T, K), float32.
+        threads: Number of cores to use; the kernel runs without the GIL.
 
     Returns:
-        A path each; None where the utterance has fewer frames than its shortest path, or none is possible.
+        The path of each utterance; None where it has fewer frames than its shortest path, or all are impossible.
 
     Raises:
-        AlignmentError: A graph names a pdf that the log-likelihoods lack, or one is NaN or infinite.
+        AlignmentError: A graph uses a pdf without a column of log-likelihoods, or one of these is NaN or infinite.
     """
     if len(graphs) != len(log_likelihoods):
-        raise AlignmentError(f"{len(graphs)} graphs for {len(log_likelihoods)} utterances")
+        raise AlignmentError(f"{len(graphs)} graphs for {len(log_likelihoods)} utterances; give each utterance a graph")
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         return list(pool.map(_align_one, graphs, log_likelihoods))
 
@@ -57,10 +57,13 @@ def align(
 def _align_one(graph: StateGraph, log_likelihoods: np.ndarray) -> StatePath | None:
     frames, pdfs = log_likelihoods.shape
     if graph.pdf.max() >= pdfs:
-        raise AlignmentError(f"a state uses pdf {graph.pdf.max()}, the log-likelihoods have {pdfs} columns")
+        raise AlignmentError(
+            f"a state uses pdf {graph.pdf.max()}, the log-likelihoods have {pdfs} columns; "
+            "graph and acoustic model belong to different topologies"
+        )
     if frames < graph.shortest:
         return None
-    # Comparisons with NaN are false: the recursion would pass over it without a word.
+    # Comparisons with NaN are false: the recursion would not notice it.
     if not log_likelihoods.max() < np.inf:
         raise AlignmentError("log-likelihoods are not numbers; has the training diverged?")
     states, log_prob = _viterbi(

@@ -10,7 +10,7 @@ from lhuc_asr.decode.graph import DecodingGraph, build_graph
 
 @pytest.fixture(scope="session")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> DecodingGraph:
-    """Of three words."""
+    """The graph of three words."""
     folder = tmp_path_factory.mktemp("graph")
     (folder / "lm.arpa").write_text(ARPA)
     return build_graph(LEXICON, folder / "lm.arpa", TOPOLOGY, folder)

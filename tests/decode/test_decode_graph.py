@@ -1,4 +1,4 @@
-"""Graphs against brute force: every word sequence, pronunciation, pause and segmentation, models not composed."""
+"""Graphs against brute force: every word sequence, pronunciation, pause and segmentation, without composing models."""
 
 import itertools
 import math
@@ -18,6 +18,8 @@ from lhuc_asr.decode.graph import DecodingGraph, build_graph
 from lhuc_asr.decode.search import SearchConfig, Searcher
 from lhuc_asr.hmm.states import HmmState
 from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.transcript import transcript_graph
+from lhuc_asr.hmm.viterbi import align
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 
@@ -162,14 +164,14 @@ def test_search_finds_the_brute_force_optimum(tmp_path, width, central, order, p
         hypothesis = searcher.search("u", scores)
         assert hypothesis.reached_final
         assert hypothesis.cost == pytest.approx(min(costs.values()), abs=TOLERANCE)
-        found = costs[hypothesis.words, tuple(hypothesis.pdfs.tolist())]
-        assert hypothesis.cost == pytest.approx(found, abs=TOLERANCE)
+        own_cost = costs[hypothesis.words, tuple(hypothesis.pdfs.tolist())]
+        assert hypothesis.cost == pytest.approx(own_cost, abs=TOLERANCE)
         sentences.add(hypothesis.words)
     assert len(sentences) > 1
 
 
 def test_a_path_costs_what_its_models_say(tmp_path):
-    """One word, one way: LM, two decisions on silence, and each state left once and stayed in as often."""
+    """One word in one way: the LM, two choices of no silence, and each state's costs of leaving and staying."""
     lexicon = Lexicon({"a": (("A",),)}, PHONES, silence_probability=0.3)
     arpa = "\\data\\\nngram 1=3\n\n\\1-grams:\n-99 <s>\n-0.4 </s>\n-0.25 a\n\n\\end\\\n"
     (tmp_path / "lm.arpa").write_text(arpa)
@@ -184,6 +186,25 @@ def test_a_path_costs_what_its_models_say(tmp_path):
     assert hypothesis.words == ("a",)
     assert hypothesis.pdfs.tolist() == alignment
     assert hypothesis.cost == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_the_graph_of_a_transcript_has_the_states_of_the_search(tmp_path):
+    """Known words, placed by a graph of their own: the windows across borders of words and pauses are the same."""
+    lexicon = Lexicon({"ab": (("A", "B"),), "c": (("C",),)}, PHONES, silence_probability=0.3)
+    dependency = TwoStatePhones(3, 1)
+    Ngrams.random(lexicon.words, 2, np.random.default_rng(0)).write(tmp_path / "lm.arpa")
+    searcher = Searcher(build_graph(lexicon, tmp_path / "lm.arpa", dependency, tmp_path / "graph"), EXACT)
+    rng = np.random.default_rng(1)
+    lengths = set()
+    for _ in range(12):
+        scores = rng.normal(scale=2.0, size=(16, dependency.pdf_count)).astype(np.float32)
+        hypothesis = searcher.search("u", scores)
+        if hypothesis.words:
+            (path,) = align([transcript_graph(hypothesis.words, lexicon, dependency)], [scores])
+            assert path is not None
+            assert path.pdfs.tolist() == hypothesis.pdfs.tolist()
+            lengths.add(len(hypothesis.words))
+    assert len(lengths) > 1
 
 
 @pytest.fixture

@@ -39,12 +39,12 @@ class Enumeration:
 
     @cached_property
     def paths(self) -> list[tuple[list[tuple[int, int]], float]]:
-        found = []
+        paths = []
         frames = len(self.scores)
 
         def walk(state: int, frame: int, steps: list[tuple[int, int]], cost: float) -> None:
             if frame == frames and np.isfinite(self.table.final[state]):
-                found.append((steps, cost + float(self.table.final[state])))
+                paths.append((steps, cost + float(self.table.final[state])))
             for index in np.flatnonzero(self.table.source == state):
                 arc = self.table.arcs[index]
                 taken = int(arc["input"] > 0)
@@ -57,7 +57,7 @@ class Enumeration:
                 )  # fmt: skip
 
         walk(self.table.start, 0, [], 0.0)
-        return found
+        return paths
 
     def pdf(self, arc: int) -> int:
         return int(self.label_pdf[self.table.arcs["input"][arc] - 1])
@@ -71,14 +71,14 @@ class Enumeration:
         return np.exp([-cost - self.log_total for _, cost in self.paths])
 
     def described(self, step: tuple[int, int]) -> tuple[int, int, int, float]:
-        """A step as a lattice's arc shows it: frame, pdf, word, graph cost."""
+        """A step as an arc of the lattice: frame, pdf, word, graph cost."""
         frame, index = step
         arc = self.table.arcs[index]
         pdf = self.pdf(index) if arc["input"] > 0 else NO_PDF
         return frame, pdf, int(arc["output"]), float(arc["cost"])
 
     def latest_words(self, steps: list[tuple[int, int]]) -> tuple[list[int], list[list[int]]]:
-        """Of each frame, the latest word after it was taken, and the words emitted in it."""
+        """The latest word after each frame, and the words emitted in each frame."""
         latest, emitted = 0, [[] for _ in range(len(self.scores))]
         after = []
         for frame, index in steps:
@@ -92,7 +92,7 @@ class Enumeration:
 
 
 def random_case(seed: int, folder: Path, frames: int = 4) -> tuple[DecodingGraph, Enumeration]:
-    """A graph in which at least one path of so many frames ends, its pdfs shared by labels, and scores."""
+    """A graph with at least one complete path of so many frames and pdfs shared by labels, and scores."""
     rng = np.random.default_rng(seed)
     while True:
         arcs = []
@@ -136,12 +136,12 @@ def test_arcs_have_the_posteriors_of_the_paths_through_them(seed, tmp_path):
         for step in steps:
             key = every.described(step)
             expected[key] = expected.get(key, 0.0) + probability
-    found: dict[tuple, float] = {}
+    posteriors: dict[tuple, float] = {}
     arcs = zip(lattice.frame[lattice.source], lattice.pdf, lattice.word, lattice.graph_cost, occupancy.arc, strict=True)
     for frame, pdf, word, cost, posterior in arcs:
         key = (int(frame), int(pdf), int(word), float(cost))
-        found[key] = found.get(key, 0.0) + posterior
-    assert found == pytest.approx(expected, abs=1e-5)
+        posteriors[key] = posteriors.get(key, 0.0) + posterior
+    assert posteriors == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -151,11 +151,11 @@ def test_the_lattice_beam_keeps_the_arcs_of_the_paths_within_it_and_no_others(se
     lattice = searcher(graph, beam).search("u", every.scores)
     limit = min(cost for _, cost in every.paths) + beam
     expected = {every.described(step) for steps, cost in every.paths if cost <= limit for step in steps}
-    found = zip(
+    arcs = zip(
         lattice.frame[lattice.source].tolist(), lattice.pdf.tolist(), lattice.word.tolist(),
         lattice.graph_cost.tolist(), strict=True,
     )  # fmt: skip
-    assert set(found) == expected
+    assert set(arcs) == expected
     assert np.all(lattice.source < lattice.target)
     assert np.all(np.diff(lattice.source) >= 0)
 
@@ -166,8 +166,8 @@ def test_the_best_path_is_the_best_of_all_also_where_the_lattice_is_narrow(seed,
     steps, cost = min(every.paths, key=lambda path: path[1])
     for beam in (0.01, EVERYTHING):
         lattice = searcher(graph, beam).search("u", every.scores)
-        path, found = best_path(lattice)
-        assert found == pytest.approx(cost, abs=1e-5)
+        path, best_cost = best_path(lattice)
+        assert best_cost == pytest.approx(cost, abs=1e-5)
         assert [every.described(step) for step in steps] == [
             (lattice.frame[lattice.source[arc]], lattice.pdf[arc], lattice.word[arc], lattice.graph_cost[arc])
             for arc in path
@@ -179,19 +179,21 @@ def test_the_best_path_is_the_best_of_all_also_where_the_lattice_is_narrow(seed,
 def test_frames_have_the_posteriors_of_their_pdfs(seed, candidates, tmp_path):
     graph, every = random_case(seed, tmp_path)
     lattice = searcher(graph).search("u", every.scores)
-    found = frame_posteriors(lattice, forward_backward(lattice), candidates)
+    frames = frame_posteriors(lattice, forward_backward(lattice), candidates)
     expected = np.zeros((len(every.scores), PDFS))
     for (steps, _), probability in zip(every.paths, every.probabilities, strict=True):
         for frame, index in steps:
             if every.table.arcs["input"][index] > 0:
                 expected[frame, every.pdf(index)] += probability
     top = -np.sort(-expected, axis=1)[:, :candidates]
-    width = found.pdf.shape[1]
+    width = frames.pdf.shape[1]
     assert width <= candidates
-    np.testing.assert_allclose(found.posterior, top[:, :width] / top.sum(axis=1, keepdims=True), atol=1e-5)
-    rows, columns = np.nonzero(found.posterior > 1e-4)
+    np.testing.assert_allclose(frames.posterior, top[:, :width] / top.sum(axis=1, keepdims=True), atol=1e-5)
+    rows, columns = np.nonzero(frames.posterior > 1e-4)
     np.testing.assert_allclose(
-        expected[rows, found.pdf[rows, columns]] / top.sum(axis=1)[rows], found.posterior[rows, columns], atol=1e-5
+        expected[rows, frames.pdf[rows, columns]] / top.sum(axis=1)[rows],
+        frames.posterior[rows, columns],
+        atol=1e-5,
     )
 
 

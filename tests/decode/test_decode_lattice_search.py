@@ -1,4 +1,4 @@
-"""Lattice search: the plain search's best path, and what it does when it cannot succeed or finds too much."""
+"""Lattice search: it has the best path of the plain search, keeps its bounds, and fails clearly."""
 
 import numpy as np
 import pytest
@@ -29,19 +29,19 @@ def noise(frames: int, seed: int, scale: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_best_path_is_the_plain_searchs(graph, config):
+def test_the_best_path_is_that_of_the_plain_search(graph, config):
     rng = np.random.default_rng(3)
     for trial in range(20):
         words = tuple(rng.choice(LEXICON.words, size=rng.integers(1, 6)))
         scores = spoken(words, rng) + noise(len(spoken(words, rng)), trial, 12.0)
         expected = Searcher(graph, config).search("u", scores)
         summary = LatticeSearcher(graph, config, LatticeConfig()).summarise("u", scores)
-        found = summary.hypothesis
-        assert (found.words, found.word_frames) == (expected.words, expected.word_frames)
-        assert found.pdfs.tolist() == expected.pdfs.tolist()
-        assert found.cost == pytest.approx(expected.cost, rel=1e-5)
-        assert found.reached_final == expected.reached_final
-        assert len(found.confidences) == len(found.words)
+        hypothesis = summary.hypothesis
+        assert (hypothesis.words, hypothesis.word_frames) == (expected.words, expected.word_frames)
+        assert hypothesis.pdfs.tolist() == expected.pdfs.tolist()
+        assert hypothesis.cost == pytest.approx(expected.cost, rel=1e-5)
+        assert hypothesis.reached_final == expected.reached_final
+        assert len(hypothesis.confidences) == len(hypothesis.words)
         assert not summary.narrowed
 
 
@@ -62,7 +62,7 @@ def test_flat_scores_end_in_a_narrowed_lattice_within_its_bounds(graph, caplog):
     assert 0.5 * 25 * 300 <= len(lattice.source) <= 25 * 300
     assert lattice.beam < 50.0
     assert "u-7: lattice narrowed to stay within its bounds: beam" in caplog.text
-    # What is left is whole: a path through every arc, as good as the beam says, and the best one.
+    # The rest is a whole lattice: every arc is on a path, every frame is covered, and the best path is kept.
     posterior = forward_backward(lattice).arc
     assert posterior.min() > 0.0
     taking = lattice.pdf != NO_PDF
@@ -102,11 +102,11 @@ def test_active_states_are_bounded_whatever_the_scores(graph, max_active):
             assert 1 <= onwards.sum() <= max_active or np.ptp(costs[onwards]) == 0.0
 
 
-def test_no_frames_give_nothing(graph):
+def test_an_utterance_without_frames_gives_an_empty_summary(graph):
     searcher = LatticeSearcher(graph, SearchConfig(), LatticeConfig())
     summary = searcher.summarise("u", np.zeros((0, TOPOLOGY.pdf_count), np.float32))
     assert (summary.hypothesis.words, summary.arcs, len(summary.frames.pdf)) == ((), 0, 0)
-    with pytest.raises(SearchError, match="u: a lattice of no frames"):
+    with pytest.raises(SearchError, match="u: an utterance without frames has no lattice"):
         searcher.search("u", np.zeros((0, TOPOLOGY.pdf_count), np.float32))
 
 
@@ -115,7 +115,7 @@ def test_too_few_frames_for_a_sentence_are_flagged(graph, caplog):
     summary = LatticeSearcher(graph, SearchConfig(), LatticeConfig()).summarise("short", scores)
     assert not summary.hypothesis.reached_final
     assert len(summary.hypothesis.pdfs) == len(summary.frames.pdf) == 4
-    assert "short: no path ends a sentence; the best that stop short were taken" in caplog.text
+    assert "short: no path ends a sentence; the best incomplete paths were taken" in caplog.text
 
 
 def test_scores_that_no_search_can_use_are_refused(graph):

@@ -1,4 +1,4 @@
-"""Searching: what it does when it cannot succeed."""
+"""Searching: words are recovered, and failures are clear."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_a_prohibitive_insertion_penalty_and_a_bonus(graph):
     assert many.reached_final
 
 
-def test_no_frames_give_no_words(graph):
+def test_an_utterance_without_frames_has_no_words(graph):
     hypothesis = Searcher(graph, SearchConfig()).search("u", np.zeros((0, TOPOLOGY.pdf_count), np.float32))
     assert (hypothesis.words, hypothesis.cost, hypothesis.reached_final) == ((), 0.0, False)
     assert len(hypothesis.pdfs) == 0
@@ -43,7 +43,7 @@ def test_too_few_frames_for_a_sentence_are_flagged(graph, caplog):
     hypothesis = Searcher(graph, SearchConfig()).search("short", scores)
     assert not hypothesis.reached_final
     assert len(hypothesis.pdfs) == 4
-    assert "short: no path ends a sentence; the best that stops short was taken" in caplog.text
+    assert "short: no path ends a sentence; the best incomplete path was taken" in caplog.text
 
 
 def test_a_narrow_beam_that_loses_the_end_is_widened(graph, caplog):

@@ -1,4 +1,4 @@
-"""A language of three words, and someone who speaks it."""
+"""A language of three words, and scores of utterances in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ngram 1=5
 
 
 def spoken(words: tuple[str, ...], rng: np.random.Generator, frames_a_state: int = 3) -> np.ndarray:
-    """Scores (T, K) of someone who says these words, every state equally long."""
+    """Scores (T, K) of an utterance of these words in which every state lasts equally long."""
     phones = [phone for word in words for phone in LEXICON.pronunciations[word][0]]
     pdfs = [state.pdf for phone in phones for state in TOPOLOGY.states((phone,))]
     scores = rng.normal(scale=3.0, size=(frames_a_state * len(pdfs), TOPOLOGY.pdf_count))

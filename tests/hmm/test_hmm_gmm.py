@@ -54,13 +54,13 @@ def _log_likelihood(model: DiagonalGmm, features: torch.Tensor, pdfs: torch.Tens
 def test_log_likelihoods_are_the_formula(seed, sizes):
     model = _model(seed, tuple(sizes))
     features, _ = _frames(seed, 6, len(sizes))
-    found = model.log_likelihoods(features)
-    assert found.shape == (6, len(sizes))
+    log_likelihoods = model.log_likelihoods(features)
+    assert log_likelihoods.shape == (6, len(sizes))
     for t, x in enumerate(features.double().numpy()):
         for pdf in range(len(sizes)):
             members = torch.nonzero(model.pdf == pdf).flatten().tolist()
             expected = math.log(sum(_density(model, m, x) for m in members))
-            assert float(found[t, pdf]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            assert float(log_likelihoods[t, pdf]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_blocks_of_frames_meet_without_a_seam():
@@ -71,14 +71,14 @@ def test_blocks_of_frames_meet_without_a_seam():
 
 
 def test_frames_far_from_everything_keep_a_finite_score():
-    found = _model(0, (2, 3)).log_likelihoods(torch.full((1, DIMENSION), 300.0))
-    assert torch.isfinite(found).all()
+    log_likelihoods = _model(0, (2, 3)).log_likelihoods(torch.full((1, DIMENSION), 300.0))
+    assert torch.isfinite(log_likelihoods).all()
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 3, 1)])
 def test_statistics_are_those_of_a_loop_over_frames(sizes):
     model = _model(5, sizes)
-    features, pdfs = _frames(5, 40, len(sizes) - 1)  # the last pdf gets no frame
+    features, pdfs = _frames(5, 40, len(sizes) - 1)  # the last pdf has no frames
     occupancy = np.zeros(model.gaussians)
     first, second = np.zeros((model.gaussians, DIMENSION)), np.zeros((model.gaussians, DIMENSION))
     for x, pdf in zip(features.double().numpy(), pdfs.tolist(), strict=True):
@@ -88,8 +88,8 @@ def test_statistics_are_those_of_a_loop_over_frames(sizes):
             occupancy[m] += posterior
             first[m] += posterior * x
             second[m] += posterior * x * x
-    found = model.accumulate(features, pdfs)
-    for tensor, expected in ((found.occupancy, occupancy), (found.first, first), (found.second, second)):
+    statistics = model.accumulate(features, pdfs)
+    for tensor, expected in ((statistics.occupancy, occupancy), (statistics.first, first), (statistics.second, second)):
         assert tensor.dtype == torch.float64
         np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-3, atol=1e-4)
 
@@ -106,12 +106,12 @@ def test_statistics_of_halves_add_up():
 def test_one_gaussian_is_estimated_as_mean_and_variance_of_its_frames():
     features, pdfs = _frames(3, 400, 2)
     model = _model(3, (1, 1))
-    found = model.update(model.accumulate(features, pdfs))
+    updated = model.update(model.accumulate(features, pdfs))
     for pdf in range(2):
         own = features[pdfs == pdf].double()
-        assert torch.allclose(found.mean[pdf].double(), own.mean(0), atol=1e-5)
-        assert torch.allclose(found.variance[pdf].double(), own.var(0, correction=0), rtol=1e-4)
-    assert found.weight.tolist() == [1.0, 1.0]
+        assert torch.allclose(updated.mean[pdf].double(), own.mean(0), atol=1e-5)
+        assert torch.allclose(updated.variance[pdf].double(), own.var(0, correction=0), rtol=1e-4)
+    assert updated.weight.tolist() == [1.0, 1.0]
 
 
 @settings(max_examples=20, deadline=None)
@@ -136,19 +136,19 @@ def test_a_gaussian_with_few_frames_keeps_mean_and_variance_and_a_pdf_without_an
         torch.ones(4, DIMENSION, dtype=torch.float64),
         torch.full((4, DIMENSION), 200.0, dtype=torch.float64),
     )
-    found = model.update(statistics)
-    assert not torch.equal(found.mean[0], model.mean[0])
-    assert torch.equal(found.mean[1:], model.mean[1:])
-    assert torch.equal(found.variance[1:], model.variance[1:])
-    assert torch.equal(found.weight[2:], model.weight[2:])
+    updated = model.update(statistics)
+    assert not torch.equal(updated.mean[0], model.mean[0])
+    assert torch.equal(updated.mean[1:], model.mean[1:])
+    assert torch.equal(updated.variance[1:], model.variance[1:])
+    assert torch.equal(updated.weight[2:], model.weight[2:])
 
 
 def test_variances_have_a_floor():
     model = DiagonalGmm.flat(torch.zeros(2), torch.zeros(2), 1)
     assert (model.variance >= VARIANCE_FLOOR).all()
-    found = model.update(model.accumulate(torch.full((50, 2), 0.25), torch.zeros(50, dtype=torch.int64)))
-    assert torch.allclose(found.variance, torch.full((1, 2), VARIANCE_FLOOR))
-    assert torch.allclose(found.mean, torch.full((1, 2), 0.25))
+    updated = model.update(model.accumulate(torch.full((50, 2), 0.25), torch.zeros(50, dtype=torch.int64)))
+    assert torch.allclose(updated.variance, torch.full((1, 2), VARIANCE_FLOOR))
+    assert torch.allclose(updated.mean, torch.full((1, 2), 0.25))
 
 
 @settings(max_examples=25, deadline=None)

@@ -73,13 +73,13 @@ def _borders(phones: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.diff(phones)) + 1
 
 
-def test_the_alignment_is_found(spoken, monophones):
+def test_the_alignment_is_recovered(spoken, monophones):
     phone_of = np.repeat(np.arange(5), [5, 3, 3, 3, 3])
     assert set(monophones.pdfs) == set(spoken.truth)
-    found, true = (
+    aligned, true = (
         np.concatenate([phone_of[paths[name]] for name in spoken.truth]) for paths in (monophones.pdfs, spoken.truth)
     )
-    assert np.mean(found == true) > 0.95
+    assert np.mean(aligned == true) > 0.95
     distances = []
     for name, path in spoken.truth.items():
         borders = _borders(phone_of[monophones.pdfs[name]])
@@ -111,9 +111,9 @@ def test_one_utterance_that_is_too_short_is_left_out(spoken, caplog):
     transcripts = {**spoken.transcripts, "u000": ["ab"] * 200}
     short = MonophoneConfig(iterations=2, growing_iterations=0, gaussians=17)
     with caplog.at_level("WARNING", "lhuc_asr"):
-        found = train_monophones(spoken.store, spoken.store.utterances, transcripts, LEXICON, short, 0)
-    assert "u000" not in found.pdfs
-    assert len(found.pdfs) == len(spoken.truth) - 1
+        monophones = train_monophones(spoken.store, spoken.store.utterances, transcripts, LEXICON, short, 0)
+    assert "u000" not in monophones.pdfs
+    assert len(monophones.pdfs) == len(spoken.truth) - 1
     assert "1 utterances are too short for their transcripts: u000" in caplog.text
 
 
@@ -134,7 +134,7 @@ def test_all_too_short_and_unknown_words_are_told(spoken):
 
 def test_staying_is_counted_within_utterances_only():
     topology = MonophoneTopology.initial(LEXICON.phones)
-    found = estimate_self_loops(topology, [np.array([5, 5, 5, 6]), np.array([6, 6, 7])])
-    assert found.self_loop[5] == pytest.approx((2 + 0.75) / (3 + 1))
-    assert found.self_loop[6] == pytest.approx((1 + 0.75) / (3 + 1))
-    assert found.self_loop[7] == pytest.approx(0.75 / (1 + 1))
+    estimated = estimate_self_loops(topology, [np.array([5, 5, 5, 6]), np.array([6, 6, 7])])
+    assert estimated.self_loop[5] == pytest.approx((2 + 0.75) / (3 + 1))
+    assert estimated.self_loop[6] == pytest.approx((1 + 0.75) / (3 + 1))
+    assert estimated.self_loop[7] == pytest.approx(0.75 / (1 + 1))

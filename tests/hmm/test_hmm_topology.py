@@ -1,13 +1,14 @@
-"""Topologies: pdf numbers, probabilities of staying, round trips, damaged files."""
+"""Topologies: pdf numbers, probabilities of staying, kinds, round trips, damaged files."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.hmm.states import INITIAL_SELF_LOOP, SELF_LOOP_RANGE
-from lhuc_asr.hmm.topology import MonophoneTopology, load
+from lhuc_asr.hmm.topology import KINDS, MonophoneTopology, load
 from lhuc_asr.lang.phones import PhoneSet
 
 PHONES = PhoneSet(("SIL", "SPN"), ("A", "B"))
@@ -27,10 +28,10 @@ def test_staying_is_counted_and_smoothed():
     visits[10], stays[10] = 1999.0, 1600.0
     visits[11], stays[11] = 10_000.0, 10_000.0
     visits[12], stays[12] = 10_000.0, 0.0
-    found = topology.with_self_loops(stays, visits).self_loop
-    assert found[10] == pytest.approx(1600.75 / 2000)
-    assert (found[12], found[11]) == SELF_LOOP_RANGE
-    assert found[13] == INITIAL_SELF_LOOP  # never seen
+    self_loop = topology.with_self_loops(stays, visits).self_loop
+    assert self_loop[10] == pytest.approx(1600.75 / 2000)
+    assert (self_loop[12], self_loop[11]) == SELF_LOOP_RANGE
+    assert self_loop[13] == INITIAL_SELF_LOOP  # never seen
 
 
 def test_more_stays_than_visits_are_refused():
@@ -47,6 +48,37 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path):
     assert np.array_equal(loaded.self_loop, topology.self_loop)
 
 
+def test_a_file_names_its_kind_and_one_from_before_there_were_kinds_is_of_monophones(tmp_path):
+    path = tmp_path / "topology.json"
+    topology = MonophoneTopology(PHONES, np.linspace(0.1, 0.9, 16))
+    topology.save(path)
+    tree = json.loads(path.read_text())
+    assert tree.pop("kind") == "monophones"
+    path.write_text(json.dumps(tree))
+    loaded = load(path)
+    assert isinstance(loaded, MonophoneTopology)
+    assert loaded.phones == PHONES
+    assert np.array_equal(loaded.self_loop, topology.self_loop)
+
+
+def test_a_kind_is_loaded_by_its_line_in_the_table(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class WholeWords:
+        phones: PhoneSet
+        kind = "whole words"
+
+        @classmethod
+        def from_json(cls, tree):
+            return cls(PhoneSet(("SIL",), tuple(tree["words"])))
+
+    path = tmp_path / "topology.json"
+    path.write_text('{"kind": "whole words", "words": ["one", "two"]}')
+    with pytest.raises(AlignmentError, match=r"topology\.json: the kind .* 'whole words', expected one of: monophones"):
+        load(path)
+    monkeypatch.setitem(KINDS, WholeWords.kind, WholeWords)
+    assert load(path) == WholeWords(PhoneSet(("SIL",), ("one", "two")))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -54,6 +86,7 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path):
         ({"self_loop": [0.5] * 15 + [1.0]}, "each between 0 and 1, found 16, from 0.5 to 1;"),
         ({"self_loop": [0.5] * 15 + ["x"]}, "not a topology"),
         ({"speech": 3}, "not a topology"),
+        ({"kind": ["monophones"]}, "not a topology"),
     ],
 )
 def test_a_damaged_file_is_told(tmp_path, change, message):

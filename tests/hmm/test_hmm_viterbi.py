@@ -19,7 +19,7 @@ TOPOLOGY = MonophoneTopology(LEXICON.phones, np.linspace(0.2, 0.9, 11))
 
 
 def _random_graph(generator: np.random.Generator, states: int, pdfs: int) -> tuple[StateGraph, np.ndarray]:
-    """Any graph at all, and its arcs as a matrix of log probabilities, source by destination."""
+    """A random graph, and its arcs as a matrix of log probabilities, source by destination."""
     arcs = np.where(
         generator.random((states, states)) < 0.6, np.log(generator.random((states, states))), -np.inf
     ).astype(np.float32)
@@ -54,13 +54,13 @@ def test_the_best_path_of_any_graph(seed, states, frames):
         score += sum(float(scores[t, graph.pdf[j]]) for t, j in enumerate(path))
         if score > best:
             best, best_path = score, path
-    (found,) = align([graph], [scores])
+    (path,) = align([graph], [scores])
     if best_path is None:
-        assert found is None
+        assert path is None
     else:
-        assert found is not None
-        assert found.log_prob == pytest.approx(best, rel=1e-9, abs=1e-9)
-        assert tuple(found.states) == best_path
+        assert path is not None
+        assert path.log_prob == pytest.approx(best, rel=1e-9, abs=1e-9)
+        assert tuple(path.states) == best_path
 
 
 def _ways_of_saying(words: list[str]) -> list[tuple[float, list[str]]]:
@@ -101,32 +101,32 @@ def test_the_best_way_of_saying_a_transcript(words, frames):
     # Half of the time silence fits well, so that it is taken where it is optional.
     scores[:, :5] += generator.choice([0.0, 3.0])
     best, pdfs = _best_by_definition(words, scores)
-    (found,) = align([transcript_graph(words, LEXICON, TOPOLOGY)], [scores])
+    (path,) = align([transcript_graph(words, LEXICON, TOPOLOGY)], [scores])
     if pdfs is None:
-        assert found is None
+        assert path is None
     else:
-        assert found is not None
-        assert found.log_prob == pytest.approx(best, abs=1e-4)
-        assert found.pdfs.tolist() == pdfs
+        assert path is not None
+        assert path.log_prob == pytest.approx(best, abs=1e-4)
+        assert path.pdfs.tolist() == pdfs
 
 
 def test_an_utterance_that_is_exactly_long_enough_has_one_path():
     graph = transcript_graph(["a", "or"], LEXICON, TOPOLOGY)
     scores = np.zeros((graph.shortest, 11), np.float32)
-    (found,) = align([graph], [scores])
-    assert found is not None
-    assert found.pdfs.tolist() == [5, 6, 7, 8, 9, 10]
+    (path,) = align([graph], [scores])
+    assert path is not None
+    assert path.pdfs.tolist() == [5, 6, 7, 8, 9, 10]
     assert align([graph], [scores[:-1]]) == [None]
     assert align([graph], [scores[:0]]) == [None]
 
 
 def test_states_that_no_frame_can_be_in_are_avoided():
-    """Minus infinity is a likelihood like any other: here it forbids silence."""
+    """Minus infinity is a valid log-likelihood: here it forbids silence."""
     scores = np.zeros((9, 11), np.float32)
     scores[:, :5] = -np.inf
-    (found,) = align([transcript_graph(["a"], LEXICON, TOPOLOGY)], [scores])
-    assert found is not None
-    assert set(found.pdfs.tolist()) == {5, 6, 7}
+    (path,) = align([transcript_graph(["a"], LEXICON, TOPOLOGY)], [scores])
+    assert path is not None
+    assert set(path.pdfs.tolist()) == {5, 6, 7}
     scores[4] = -np.inf
     assert align([transcript_graph(["a"], LEXICON, TOPOLOGY)], [scores]) == [None]
 
@@ -135,7 +135,7 @@ def test_states_that_no_frame_can_be_in_are_avoided():
 @pytest.mark.parametrize("pdf", [0, 6, slice(None)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_are_not_numbers_are_told_wherever_they_are(frame, pdf, bad):
-    """Not mistaken for an utterance that is too short, nor passed over."""
+    """They are neither ignored nor mistaken for an utterance that is too short."""
     scores = np.zeros((9, 11), np.float32)
     scores[frame, pdf] = bad
     with pytest.raises(AlignmentError, match="not numbers; has the training diverged"):
