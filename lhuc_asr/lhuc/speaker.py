@@ -1,18 +1,19 @@
 """One speaker's amplitudes as a value and as a file that can be shipped alone.
 
-A file is a safetensors file: a tensor r (H,) a site, and in its description the speaker, the amplitude function,
-the sites, and the hash of the model that r was estimated for. On another model the numbers mean nothing, so
-loading them there is an error.
+The file is a safetensors file. It holds a tensor r (H,) for each site, and a description: the file's format, the
+speaker, the amplitude function, the sites, and the hash of the model that r was estimated for. On another model the
+numbers mean nothing, so loading them there is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +24,7 @@ from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.site import Site
 
-# The name of row 0, the speaker-independent transform, and of its file.
+# The name of row 0, the speaker-independent row of a bank, and of its file.
 SPEAKER_INDEPENDENT = ""
 SPEAKER_INDEPENDENT_FILE = "speaker-independent"
 
@@ -33,43 +34,100 @@ MAX_NAME_BYTES = 200
 
 
 def read_described(path: Path | str, article: str, what: str, form: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors, memory-mapped, of a safetensors file.
+    """The description and the memory-mapped tensors of a safetensors file.
 
     Args:
         path: The file.
-        article: Of ``what``.
-        what: What it is to be, for the messages.
-        form: The format that its description names.
+        article: Article of ``what``, for messages.
+        what: What the file should be, for messages.
+        form: The format that its description should name.
 
     Raises:
-        CheckpointError: There is no such file, it is damaged, or of another format.
+        CheckpointError: The file does not exist, is damaged, or has another format.
     """
+    with _opened(path, what) as file:
+        description = _description(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    named = _format(description)
+    if named != form:
+        raise CheckpointError(f"{path}: expected {article} {what} of format {form!r}, found {named!r}")
+    return description, tensors
+
+
+def read_format(path: Path | str) -> str | None:
+    """The format that a safetensors file names in its header; no tensor is read.
+
+    It tells what the file holds: ``lhuc-speaker-1`` the amplitudes of one speaker, ``lhuc-archive-1`` those of many.
+    A file of another kind of adaptation names another format.
+
+    Returns:
+        The format, or None if the file names none.
+
+    Raises:
+        CheckpointError: The file does not exist, or is damaged.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> state = SpeakerState("alice", "exp", model_hash(model), (Site("1", 2),), {"1": torch.zeros(2)})
+        >>> with TemporaryDirectory() as folder:
+        ...     state.save(speaker_path(folder, "alice"))
+        ...     read_format(speaker_path(folder, "alice"))
+        'lhuc-speaker-1'
+    """
+    with _opened(path, "file") as file:
+        return _format(_description(file))
+
+
+@contextmanager
+def _opened(path: Path | str, what: str) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get("description", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            yield file
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such {what}") from error
     except (SafetensorError, OSError, MemoryError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-    found = description.get("format") if isinstance(description, dict) else None
-    if found != form:
-        raise CheckpointError(f"{path}: expected {article} {what} of format {form!r}, found {found!r}")
-    return description, tensors
+
+
+def _description(file: Any) -> Any:
+    return json.loads((file.metadata() or {}).get("description", "{}"))
+
+
+def _format(description: Any) -> str | None:
+    named = description.get("format") if isinstance(description, dict) else None
+    return named if named is None else str(named)
+
+
+class Estimated(Protocol):
+    """Amplitude parameters that were estimated for one model, at some of its sites, for one amplitude function."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites, in the model's order."""
+
+    @property
+    def amplitude(self) -> str:
+        """Name of the amplitude function."""
+
+    @property
+    def model(self) -> str:
+        """``model_hash`` of the model."""
 
 
 @dataclass(frozen=True)
 class SpeakerState:
-    """What was learned of one speaker.
+    """The amplitude parameters of one speaker.
 
     Attributes:
-        speaker: The speaker's name; "" is the speaker-independent row 0.
+        speaker: The speaker's name; "" for row 0.
         amplitude: Name of the amplitude function xi.
         model: ``model_hash`` of the model that r belongs to.
         sites: The sites, in the model's order.
-        r: The unconstrained parameters, a site's name -> shape (H,).
-        extras: What else belongs to the speaker and travels in the file, such as statistics of the features that r
-            was estimated on: a name -> a tensor. A bank has no use for it and does not keep it.
+        r: The unconstrained parameters: a site's name -> shape (H,).
+        extras: Other tensors of the speaker that travel in the file, by name, such as statistics of the features
+            that r was estimated on. A bank does not keep them.
+        source: The file that the state was read from, for messages; "" if it was not read from a file.
 
     Raises:
         SpeakerError: r is not finite.
@@ -81,6 +139,7 @@ class SpeakerState:
     sites: tuple[Site, ...]
     r: Mapping[str, Tensor]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    source: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for site, value in self.r.items():
@@ -98,9 +157,9 @@ class SpeakerState:
             "extras": sorted(self.extras),
         }
         if both := sorted(self.r.keys() & self.extras.keys()):
-            raise SpeakerError(f"{_whose(self.speaker)}: extras {both} are called like sites; choose other names")
+            raise SpeakerError(f"{_whose(self.speaker)}: extras {both} have the names of sites; choose other names")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**self.r, **self.extras}.items()}
-        # One key: safetensors orders several at random, and the same speaker would not be the same bytes.
+        # One key: safetensors orders several keys at random, and the same speaker would not give the same bytes.
         write_bytes(Path(path), save(tensors, {"description": json.dumps(description)}))
 
     @classmethod
@@ -108,8 +167,8 @@ class SpeakerState:
         """Read a speaker's file.
 
         Raises:
-            CheckpointError: There is no such file, it is damaged, or no speaker's file.
-            SpeakerError: The name in it is none that a speaker can have.
+            CheckpointError: The file does not exist, is damaged, or is not a speaker's file.
+            SpeakerError: The name in it cannot be a speaker's.
         """
         description, tensors = read_described(path, "a", "speaker's file", FORMAT)
         try:
@@ -119,10 +178,14 @@ class SpeakerState:
             sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
             speaker, xi, model = (str(description[key]) for key in ("speaker", "amplitude", "model"))
         except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged, its description does not fit its tensors ({error!r})") from error
+            raise CheckpointError(
+                f"{path}: damaged, its description does not fit its tensors ({error!r}); copy it again"
+            ) from error
         if tensors:
             count = len(r) + len(extras) + len(tensors)
-            raise CheckpointError(f"{path}: damaged, {count} tensors for {len(sites)} sites and {len(extras)} extras")
+            raise CheckpointError(
+                f"{path}: damaged, {count} tensors for {len(sites)} sites and {len(extras)} extras; copy it again"
+            )
         for name, value in r.items():
             if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise CheckpointError(
@@ -134,34 +197,40 @@ class SpeakerState:
                 check_speaker_name(speaker)
             except SpeakerError as error:
                 raise SpeakerError(f"{path}: {error}") from error
-        return cls(speaker, xi, model, sites, r, extras)
+        return cls(speaker, xi, model, sites, r, extras, str(path))
 
-    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str, path: Path | str = "") -> None:
-        """Refuse r that was estimated for something else.
+    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+        """Refuse r that was estimated for something else; see ``check_fits``."""
+        who = f"{self.source}: " * bool(self.source) + _whose(self.speaker)
+        check_fits(self, who, sites, amplitude, model)
 
-        Args:
-            sites: Those it must have.
-            amplitude: Name of the amplitude function it must have.
-            model: ``model_hash`` it must have.
-            path: The file that it came from, for the message.
 
-        Raises:
-            ModelMismatchError: Another model, other sites, or another amplitude function.
-        """
-        who = f"{path}: " * bool(path) + _whose(self.speaker)
-        if self.model != model:
-            raise ModelMismatchError(
-                f"{who} was adapted on the model {self.model[:12]}, this one is {model[:12]}; "
-                "load the model it belongs to, or adapt the speaker again"
-            )
-        if self.sites != sites:
-            raise ModelMismatchError(
-                f"{who} has amplitudes at {_list(self.sites)}, the bank at {_list(sites)}; attach at the same sites"
-            )
-        if self.amplitude != amplitude:
-            raise ModelMismatchError(
-                f"{who} has the amplitude {self.amplitude!r}, the bank {amplitude!r}; attach with the same amplitude"
-            )
+def check_fits(estimated: Estimated, who: str, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+    """Refuse parameters that were estimated for something else.
+
+    Args:
+        estimated: The parameters.
+        who: Whose they are, in the singular, for messages.
+        sites: The sites that they must have.
+        amplitude: Name of the amplitude function that they must have.
+        model: ``model_hash`` of the model that they must belong to.
+
+    Raises:
+        ModelMismatchError: The model, the sites or the amplitude function is another one.
+    """
+    if estimated.model != model:
+        raise ModelMismatchError(
+            f"{who} was adapted on the model {estimated.model[:12]}, this one is {model[:12]}; "
+            "load the model it belongs to, or adapt the speaker again"
+        )
+    if estimated.sites != sites:
+        raise ModelMismatchError(
+            f"{who} has amplitudes at {_list(estimated.sites)}, the bank at {_list(sites)}; attach at the same sites"
+        )
+    if estimated.amplitude != amplitude:
+        raise ModelMismatchError(
+            f"{who} has the amplitude {estimated.amplitude!r}, the bank {amplitude!r}; attach with the same amplitude"
+        )
 
 
 def speaker_path(folder: Path | str, speaker: str) -> Path:
@@ -173,12 +242,12 @@ def check_speaker_name(name: str) -> None:
     """Refuse a name that cannot be a file's name on every system, or that leads out of its folder.
 
     Raises:
-        SpeakerError: With the name and what is wrong with it.
+        SpeakerError: The name cannot be used; the message says why.
     """
     if not isinstance(name, str) or not name:
-        problem = "is empty or no text"
+        problem = "is empty or not text"
     elif name == SPEAKER_INDEPENDENT_FILE:
-        problem = "is kept for row 0"
+        problem = "is reserved for row 0"
     elif name.startswith(".") or set(name) & set('/\\:*?"<>|') or not name.isprintable() or name != name.strip():
         problem = "cannot be a file's name (no leading dot, none of / \\ : * ? \" < > |, no spaces at its ends)"
     elif len(name.encode()) > MAX_NAME_BYTES:
@@ -189,18 +258,18 @@ def check_speaker_name(name: str) -> None:
 
 
 def not_finite(speaker: str, site: str) -> SpeakerError:
-    """The error for a row that has become NaN or infinite."""
-    way_out = f", or set it back: bank.reset([{speaker!r}])" if speaker else ""
+    """The error for a row that holds NaN or infinity."""
+    reset = f", or set it back to row 0: bank.reset([{speaker!r}])" if speaker else ""
     return SpeakerError(
         f"{_whose(speaker)}: r at site {site!r} is not finite, its estimation diverged; estimate it again with a "
-        f"smaller learning rate{way_out}"
+        f"smaller learning rate{reset}"
     )
 
 
 def model_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of a model's parameters and buffers, as 64 hex digits.
 
-    Attached amplitudes are no part of the model and do not change it.
+    Attached amplitudes are not part of the model and do not change the hash.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
@@ -210,7 +279,7 @@ def model_hash(model: nn.Module) -> str:
 
 
 def _whose(speaker: str) -> str:
-    return f"speaker {speaker!r}" if speaker else "the speaker-independent row"
+    return f"speaker {speaker!r}" if speaker else "row 0 (speaker-independent)"
 
 
 def _list(sites: tuple[Site, ...]) -> str:

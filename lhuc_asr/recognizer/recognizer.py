@@ -237,13 +237,13 @@ class Recognizer:
         path = "" if isinstance(speaker, SpeakerState) else speaker
         state = speaker if isinstance(speaker, SpeakerState) else SpeakerState.load(speaker)
         # Before its sites are looked for: those of another model may not be here.
-        state.check_fits(state.sites, state.amplitude, self.description.network, path)
+        state.check_fits(state.sites, state.amplitude, self.description.network)
         try:
             bank = attach(self._network, [site.name for site in state.sites], [], amplitude=state.amplitude)
         except (ConfigError, SiteError) as error:
             raise CheckpointError(f"{path or state.speaker}: not a speaker of this model ({error})") from error
         bank.detach()
-        state.check_fits(bank.sites, bank.amplitude.name, self.description.network, path)
+        state.check_fits(bank.sites, bank.amplitude.name, self.description.network)
         bank.put(state)
         return _Person(LhucSpeakers(bank), state.speaker, _cmvn_of(state, self.description.features.dimension))
 

@@ -72,10 +72,10 @@ def test_speakers_come_back_bit_for_bit(bank, path):
     assert "al" not in archive
     assert None not in archive
     for state in bank.states():
-        found = archive.state(state.speaker)
-        assert (found.model, found.amplitude, found.sites) == (state.model, state.amplitude, state.sites)
+        read = archive.state(state.speaker)
+        assert (read.model, read.amplitude, read.sites) == (state.model, state.amplitude, state.sites)
         for site, r in state.r.items():
-            assert torch.equal(found.r[site], r)
+            assert torch.equal(read.r[site], r)
     assert [state.speaker for state in archive.states(["bob", "alice"])] == ["bob", "alice"]
     archive.state("bob").r["hidden.0.activation"].fill_(7.0)  # a copy: the file and the next reader are safe
     assert not (archive.state("bob").r["hidden.0.activation"] == 7.0).any()
@@ -133,7 +133,7 @@ def test_two_archives_and_a_bank_make_one(bank, path, mlp, tmp_path, scatter):
     merged = SpeakerArchive(path)
     assert list(merged) == ["", "Zoë", "alice", "bob", "fay"]
     assert torch.equal(merged.state("fay").r["hidden.1.activation"], other.tables[1][1].detach())
-    with pytest.raises(SpeakerError, match="speaker 'bob' comes twice"):
+    with pytest.raises(SpeakerError, match="speaker 'bob' occurs twice"):
         write_archive(path, [*archive.states(), *archive.states(["bob"])])
     assert list(SpeakerArchive(path)) == list(merged)
 
@@ -141,7 +141,9 @@ def test_two_archives_and_a_bank_make_one(bank, path, mlp, tmp_path, scatter):
 def test_what_does_not_belong_together_is_told(bank, path, mlp, tmp_path):
     with torch.no_grad():
         mlp.output.bias[0] += 1
-    with pytest.raises(ModelMismatchError, match=r"speakers.archive: .* was adapted on the model [0-9a-f]{12}, this"):
+    with pytest.raises(
+        ModelMismatchError, match=r"speakers.archive: each speaker was adapted on the model [0-9a-f]{12}, this"
+    ):
         bank.open_archive(path)
     with pytest.raises(ModelMismatchError, match="was adapted on the model"):
         write_archive(tmp_path / "mixed", [*SpeakerArchive(path).states(), *bank.states(["bob"])])

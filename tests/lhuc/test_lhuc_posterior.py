@@ -60,7 +60,7 @@ def test_prior_around_row_zero_has_its_mean_and_the_mean_square_from_it(bank, sc
 def test_prior_floor_and_errors(bank, mlp):
     assert (GaussianPrior.of(bank, 0.25).variance["hidden.0.activation"] == 0.25).all()
     bank.drop(["b", "c"])
-    with pytest.raises(SpeakerError, match="over speakers, at least 2; found 1"):
+    with pytest.raises(SpeakerError, match="expected at least 2 speakers to estimate it from, found 1"):
         GaussianPrior.of(bank, 0.25)
     for mean, variance in ((0.0, 0.0), (math.nan, 1.0), (0.0, math.inf)):
         with pytest.raises(ConfigError, match="prior at site 'x': expected finite means"):

@@ -234,7 +234,7 @@ def test_errors(mlp, randn):
     dense = bank.tables[0].square().sum()
     bank.tables[0].grad = None
     dense.backward()
-    with pytest.raises(ConfigError, match=r"dense gradient of shape \(3, 8\)"):
+    with pytest.raises(ConfigError, match=r"found a dense one of shape \(3, 8\)"):
         bank.optimizer("sgd").step()
 
 
