@@ -62,8 +62,8 @@ class RowOptimizer(torch.optim.Optimizer):
     def _step_table(self, group: dict[str, Any], table: Tensor) -> None:
         if not table.grad.is_sparse:  # type: ignore[union-attr]
             raise ConfigError(
-                f"{type(self).__name__}: expected sparse gradients, as those of a SpeakerBank's rows, found a dense one of "
-                f"shape {tuple(table.shape)}; give it bank.parameters() only, or embeddings with sparse=True"
+                f"{type(self).__name__}: expected the sparse gradients of a SpeakerBank's rows, found a dense "
+                f"one of shape {tuple(table.shape)}; give it bank.parameters() only, or embeddings with sparse=True"
             )
         state = self.state[table]
         edition = table.edition if isinstance(table, RowTable) else 0  # embeddings' rows keep their meaning

@@ -25,16 +25,16 @@ TUNING_FOLDER = "tuning"
 def write_experiment_lexicon(
     config: ExperimentConfig, train: Sequence[Utterance], heldout: Sequence[Utterance], folder: Path
 ) -> None:
-    """Write the lexicon: the words that can be recognised.
+    """Write the lexicon: the words that can be recognised, with their pronunciations.
 
-    They are those of the training transcripts, of AN4's own dictionary, and the most frequent ones of the language
-    model's text; nothing is taken from test transcripts.
+    The words are those of the training transcripts, those of the corpus' own dictionary, and the most frequent ones of
+    the language model's text. No word is taken from the test transcripts.
 
     Args:
         config: The recipe.
         train: Utterances of the training speakers.
-        heldout: Utterances of those kept back for tuning.
-        folder: ``lang/``.
+        heldout: Utterances of the training speakers kept back for tuning.
+        folder: The experiment's ``lang/``.
     """
     spoken = {word for _, words in _training_text(config, [*train, *heldout]) for word in words}
     lexicon = _lexicon(config, spoken, _vocabulary(config, spoken))
@@ -47,15 +47,15 @@ def write_language_models(
 ) -> None:
     """Write the language models over the lexicon's words.
 
-    Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
-    tuning would lean on it.
+    Scales are tuned with a language model that has not seen the held-out speakers' transcripts. With one that has, the
+    tuned scales would rely too much on the language model.
 
     Args:
         config: The recipe.
         train: Utterances of the training speakers.
-        heldout: Utterances of those kept back for tuning.
-        lexicon: The words.
-        folder: ``lang/``.
+        heldout: Utterances of the training speakers kept back for tuning.
+        lexicon: The lexicon.
+        folder: The experiment's ``lang/``.
     """
     transcripts = _training_text(config, [*train, *heldout])
     kept_back = {utterance.speaker for utterance in heldout}
@@ -65,24 +65,24 @@ def write_language_models(
     }
     for place, text in texts.items():
         if config.lm.text and place != folder:
-            continue  # text of its own has seen no held-out speaker
+            continue  # a text of its own does not contain the held-out speakers' transcripts
         model = estimate_language_model(config.lm.sentences() if config.lm.text else text, lexicon.words, config.lm)
         write_arpa(place / ARPA_FILE, model)
 
 
 def tuning_folder(config: ExperimentConfig, folder: Path) -> Path:
-    """Where the language model and graph lie that scales are tuned with."""
+    """The folder of the language model and graph that scales are tuned with."""
     return folder if config.lm.text else folder / TUNING_FOLDER
 
 
 def other_orders(config: ExperimentConfig) -> list[int]:
-    """Orders of language models that some pass' targets are found with, and that are not the recipe's."""
-    asked = {plan.targets.lm_order for plan in config.passes.values()}
-    return sorted(order for order in asked if order not in (None, config.lm.order))
+    """Orders of language models that the targets of some pass need, other than the recipe's own order."""
+    needed = {plan.targets.lm_order for plan in config.passes.values()}
+    return sorted(order for order in needed if order not in (None, config.lm.order))
 
 
 def order_folder(config: ExperimentConfig, folder: Path, order: int | None) -> Path:
-    """Where the language models and graphs of an order lie, in ``lang/``; the recipe's own in it itself."""
+    """The folder of the language models and graphs of an order: ``lang/`` itself for the recipe's own order."""
     return folder if order in (None, config.lm.order) else folder / f"order{order}"
 
 

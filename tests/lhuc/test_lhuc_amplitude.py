@@ -46,7 +46,7 @@ def test_r_of_undoes_the_function(name):
     assert xi.r_of(torch.tensor(1.0)) == xi.neutral
 
 
-def test_a_function_without_its_inverse_is_told():
+def test_a_function_without_its_inverse_is_refused():
     with pytest.raises(ConfigError, match="'own': the inverse is not known; pass inverse="):
         Amplitude("own", torch.exp2, 0.0).r_of(torch.ones(1))
 

@@ -86,7 +86,7 @@ def test_absent_rows_do_not_move_by_a_bit(case, mlp, randn, scatter):
         with bank.blocks(present):
             mlp(randn(6, 5)).square().sum().backward()
         with bank.speaker("b"):
-            mlp(randn(6, 5))  # a forward pass without backward is no presence
+            mlp(randn(6, 5))  # a forward pass without backward does not count
         optimizer.step()
         rows = bank.rows_of(present)
         for old, table in zip(before, bank.tables, strict=True):
