@@ -62,7 +62,7 @@ def _write_section(file: TextIO, model: NgramModel, length: int, histories: list
 
 
 def read_arpa(path: Path) -> NgramModel:
-    r"""Read an ARPA file; compressed where the name ends in ``.gz``.
+    r"""Read an ARPA file; compressed if the name ends in ``.gz``.
 
     Raises:
         LanguageModelError: ``\data\`` or ``\end\`` is missing, counts or lengths do not match, a number is not
