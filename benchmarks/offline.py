@@ -64,6 +64,7 @@ def main(model: Path, audio: list[str]) -> None:
 def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, float, float]]]:
     """Seconds of speech, and what takes how long in a process that has torch imported."""
     import torch
+    from lhuc_asr.recognizer.from_experiment import find_model
 
     from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
     from lhuc_asr.adapt.methods import make_method
@@ -72,7 +73,6 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     from lhuc_asr.hmm.topology import load as load_topology
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.nnet.scoring import score_utterance
-    from lhuc_asr.recognizer.from_experiment import find_model
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import recordings
     from lhuc_asr.recognizer.speech import read_speech

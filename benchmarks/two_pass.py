@@ -30,6 +30,7 @@ def main(folder: Path) -> None:
     """Measure an experiment that has been run as far as its tuning."""
     # Here, not above: the worker processes import this file too, and have no use for torch.
     import torch
+    from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
 
     from lhuc_asr.adapt.adaptation_sets import adaptation_sets
     from lhuc_asr.adapt.lhuc import Lhuc
@@ -40,7 +41,6 @@ def main(folder: Path) -> None:
     from lhuc_asr.features.extraction import extract
     from lhuc_asr.hmm.topology import load as load_topology
     from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
     from lhuc_asr.pipeline.config import SI, ExperimentConfig
     from lhuc_asr.pipeline.passes import SEARCH_FILE, tuned_search
     from lhuc_asr.pipeline.splits import HELDOUT, test_names

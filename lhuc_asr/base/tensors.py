@@ -75,7 +75,7 @@ def load_bare_tensors(path: Path, names: Sequence[str], noun: str, remedy: str) 
         raise CheckpointError(f"{path}: not {noun} ({error}); {remedy}") from error
 
 
-def read_format(path: Path | str, noun: str) -> str | None:
+def read_format(path: Path | str, noun: str = "a safetensors file") -> str | None:
     """The format that a file's description names; None where it names none. Only the header is read.
 
     Args:
@@ -89,7 +89,7 @@ def read_format(path: Path | str, noun: str) -> str | None:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {}).get("description", "{}"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file; expected {noun}") from error
+        raise CheckpointError(f"{path}: no such file") from error
     except _READING_ERRORS as error:
         raise CheckpointError(f"{path}: not {noun}, or damaged ({error}); copy it again") from error
     return description.get("format") if isinstance(description, dict) else None

@@ -1,6 +1,7 @@
 """n-gram models in the ARPA format, as SRILM, KenLM and Kaldi's arpa2fst read and write it.
 
-Base-10 logarithms; a section for each length; lines ``log-probability <tab> words <tab> log back-off weight``.
+The format has base-10 logarithms, a section for each length of n-grams, and lines
+``log-probability <tab> words <tab> log back-off weight``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN, numbered_l
 
 _LN_10 = math.log(10.0)
 _COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
-# Python's lists and strings of this many n-grams are held at a time.
+# Number of n-grams that are in memory as Python's lists and strings at a time.
 _ROWS_AT_ONCE = 1 << 16
 
 
@@ -39,7 +40,7 @@ def write_arpa(path: Path, model: NgramModel) -> None:
 
 
 def _write_section(file: TextIO, model: NgramModel, length: int, histories: list[str]) -> list[str]:
-    """Write the n-grams of one length; returns them, a string each, as the histories of the next."""
+    """Write the n-grams of one length; return them as strings, the histories of the next length."""
     table = model.tables[length - 1]
     ngrams: list[str] = []
     for start in range(0, len(table), _ROWS_AT_ONCE):
@@ -61,12 +62,12 @@ def _write_section(file: TextIO, model: NgramModel, length: int, histories: list
 
 
 def read_arpa(path: Path) -> NgramModel:
-    r"""Read an ARPA file; compressed where the name ends in ``.gz``.
+    r"""Read an ARPA file; compressed if the name ends in ``.gz``.
 
     Raises:
-        LanguageModelError: ``\data\`` or ``\end\`` is missing, counts or lengths do not match, a number is
-            bad, a log-probability positive, a word not among the unigrams, the history of an n-gram missing,
-            an n-gram there twice; the message names the line.
+        LanguageModelError: ``\data\`` or ``\end\`` is missing, counts or lengths do not match, a number is not
+            valid, a log-probability is positive, a word is not among the unigrams, the history of an n-gram is
+            missing, or an n-gram occurs twice; the message names the line.
     """
     lines = _Lines(path)
     counts = _read_counts(lines)
@@ -82,7 +83,7 @@ def read_arpa(path: Path) -> NgramModel:
             symbols = section.symbols()
         tables.append(section.table(NgramModel(symbols, tuple(tables))))
     if lines.current != "\\end\\":
-        raise lines.error(f"expected \\end\\, found {lines.current!r}; the file is not whole")
+        raise lines.error(f"expected \\end\\, found {lines.current!r}; the file is incomplete, copy it again")
     return NgramModel(symbols, tuple(tables))
 
 
@@ -111,7 +112,7 @@ class _Lines:
 def _read_counts(lines: _Lines) -> list[int]:
     while lines.advance() != "\\data\\":
         if not lines.current:
-            raise lines.error("no line \\data\\; not an ARPA language model")
+            raise lines.error("expected a line \\data\\, found none; not an ARPA language model")
     counts: list[int] = []
     while match := _COUNT.fullmatch(lines.advance()):
         if int(match[1]) != len(counts) + 1:
@@ -123,7 +124,7 @@ def _read_counts(lines: _Lines) -> list[int]:
 
 
 class _Section:
-    """The n-grams of one length as they stand in the file; reads them on construction."""
+    """The n-grams of one length in the order of the file, which is read on construction."""
 
     def __init__(self, lines: _Lines, length: int, symbols: tuple[str, ...]) -> None:
         self.lines = lines
@@ -144,13 +145,13 @@ class _Section:
             )
         log_prob = self._number(fields[0])
         if log_prob > 0.0:
-            raise self.lines.error(f"found the positive log-probability {fields[0]}; expected one of at most 0")
+            raise self.lines.error(f"expected a log-probability of at most 0, found {fields[0]}")
         self.log_probs.append(log_prob)
         self.log_backoffs.append(self._number(fields[-1]) if len(fields) == length + 2 else 0.0)
         self.line_numbers.append(self.lines.number)
         if length == 1:
             if fields[1] in self.words:
-                raise self.lines.error(f"the unigram {fields[1]!r} is there twice")
+                raise self.lines.error(f"the unigram {fields[1]!r} occurs twice")
             self.words[fields[1]] = len(self.words)
             return
         try:
@@ -169,15 +170,19 @@ class _Section:
         return value
 
     def symbols(self) -> tuple[str, ...]:
-        """The unigrams in a model's order: ``<s>``, ``</s>``, ``<unk>``, the words sorted."""
+        """The unigrams in a model's order: ``<s>``, ``</s>``, ``<unk>``, then the words, sorted."""
         for symbol in (SENTENCE_BEGIN, SENTENCE_END):
             if symbol not in self.words:
-                raise self.lines.error(f"no unigram {symbol}; expected {SENTENCE_BEGIN} and {SENTENCE_END}")
+                raise self.lines.error(f"expected the unigrams {SENTENCE_BEGIN} and {SENTENCE_END}, found no {symbol}")
         special = [SENTENCE_BEGIN, SENTENCE_END] + [UNKNOWN] * (UNKNOWN in self.words)
         return (*special, *sorted(self.words.keys() - set(special)))
 
     def table(self, model: NgramModel) -> NgramTable:
-        """The n-grams as a table of the model of what is shorter."""
+        """The n-grams as a table.
+
+        Args:
+            model: The model of the shorter n-grams.
+        """
         if self.length == 1:
             keys = np.argsort(np.array([self.words[symbol] for symbol in model.symbols]))
         else:
@@ -195,5 +200,5 @@ class _Section:
         keys = keys[order]
         repeated = np.flatnonzero(keys[1:] == keys[:-1])
         if len(repeated):
-            raise self.lines.error("this n-gram is there twice", self.line_numbers[order[repeated[0] + 1]])
+            raise self.lines.error("this n-gram occurs twice", self.line_numbers[order[repeated[0] + 1]])
         return NgramTable(keys, np.array(self.log_probs)[order], np.array(self.log_backoffs)[order])

@@ -33,7 +33,7 @@ from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN, is_reserve
 logger = logging.getLogger(__name__)
 
 HIGHEST_ORDER = 4
-# D(1), D(2), D(3 and more) where a corpus is too small to tell; KenLM's --discount_fallback uses the same.
+# D(1), D(2), D(3 and more) for a text that is too small to estimate them; KenLM's --discount_fallback is the same.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
@@ -48,18 +48,17 @@ def estimate(
     """Estimate an n-gram model from text.
 
     Args:
-        sentences: Each a sequence of words, without ``<s>`` and ``</s>``.
-        order: Longest n-grams, 1 to 4.
-        vocabulary: The words to predict, all of them with a probability; by default the words of the text.
-        min_counts: Occurrences that an n-gram of each length needs to have a probability of its own; what the
-            rarer ones had goes to their history's back-off. Not falling with length, 1 for unigrams; by
-            default 1 for all.
-        keep_unknown: Whether words outside the vocabulary are counted, and later predicted, as ``<unk>``;
-            otherwise no n-gram reaches across them.
+        sentences: The text, each sentence a sequence of words without ``<s>`` and ``</s>``.
+        order: Length of the longest n-grams, 1 to 4.
+        vocabulary: The words to predict, each of which gets a probability; by default the words of the text.
+        min_counts: Minimum number of occurrences of an n-gram with a probability of its own, for each length: 1 for
+            unigrams, and not falling with length; by default 1. The probability of rarer n-grams goes to the
+            back-off of their histories.
+        keep_unknown: Whether words outside the vocabulary are counted, and later predicted, as ``<unk>``. If not,
+            n-grams do not extend across such words.
 
     Raises:
-        LanguageModelError: The text is empty or has no n-gram within the vocabulary, or an argument is not as
-            described.
+        LanguageModelError: The text is empty, has no n-gram within the vocabulary, or an argument is invalid.
     """
     if not 1 <= order <= HIGHEST_ORDER:
         raise LanguageModelError(f"order: expected 1 to {HIGHEST_ORDER}, found {order}")
@@ -71,9 +70,11 @@ def estimate(
     symbols, ids = _number(sentences, vocabulary, keep_unknown)
     counts = _count(ids, order, len(symbols))
     if not counts[0].adjusted.any():
-        raise LanguageModelError("the text is empty, or none of it lies within the vocabulary")
+        raise LanguageModelError(
+            "the text is empty, or none of its words is within the vocabulary; give more text, or another vocabulary"
+        )
 
-    # The empty n-gram, below the unigrams: uniform over all but <s>, which nothing predicts.
+    # The empty n-gram, below the unigrams: uniform over all symbols but <s>, which is never predicted.
     probability = np.array([1.0 / (len(symbols) - 1)])
     tables: list[NgramTable] = []
     kept: list[np.ndarray] = []
@@ -93,24 +94,24 @@ def estimate(
 
 
 def discounts(counts: np.ndarray, length: int) -> np.ndarray:
-    """D(0) = 0, D(1), D(2) and D(3 and more) from how many n-grams were counted once, twice, and so on.
+    """The discounts D(0) = 0, D(1), D(2) and D(3 and more), from the counts of n-grams.
 
-    Where no n-gram was counted once, twice or three times, or a discount is not positive, which happens in
-    small or artificial texts, all three are ``FALLBACK_DISCOUNTS``, and that is logged.
+    All three are ``FALLBACK_DISCOUNTS``, and that is logged, if no n-gram was counted once, twice or three times, or a
+    discount is not positive. This happens in small or artificial texts.
 
     Args:
         counts: Counts of the n-grams of one length, int64, shape (N,).
         length: That length, for the log.
 
     Returns:
-        Shape (4,).
+        The discounts, shape (4,).
     """
     n1, n2, n3, n4 = (float(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if min(n1, n2, n3) > 0:
         y = n1 / (n1 + 2.0 * n2)
-        found = np.array([0.0, 1.0 - 2.0 * y * n2 / n1, 2.0 - 3.0 * y * n3 / n2, 3.0 - 4.0 * y * n4 / n3])
-        if np.all(found[1:] > 0.0):
-            return found
+        estimated = np.array([0.0, 1.0 - 2.0 * y * n2 / n1, 2.0 - 3.0 * y * n3 / n2, 3.0 - 4.0 * y * n4 / n3])
+        if np.all(estimated[1:] > 0.0):
+            return estimated
     logger.info(
         "%d-grams: too little text for discounts (counted once to four times: %d %d %d %d), using %s",
         *(length, n1, n2, n3, n4, FALLBACK_DISCOUNTS),
@@ -123,10 +124,10 @@ class _Counts:
     """The n-grams of one length in a text.
 
     Attributes:
-        keys: As in ``NgramTable``, shape (N,).
-        raw: Occurrences, shape (N,).
-        adjusted: What is discounted: occurrences or different words before, shape (N,).
-        suffix: Row of the n-gram without its oldest word, in the table before, shape (N,).
+        keys: Keys as in ``NgramTable``, shape (N,).
+        raw: Numbers of occurrences, shape (N,).
+        adjusted: Counts that are discounted: numbers of occurrences or of different words before, shape (N,).
+        suffix: Row of each n-gram without its oldest word in the table of shorter n-grams, shape (N,).
     """
 
     keys: np.ndarray
@@ -141,19 +142,19 @@ def _interpolate(
     """p(w | h) of the n-grams of one length, and gamma(h) of their histories.
 
     Args:
-        count: Their counts.
-        keep: Which of them are to have a probability of their own, shape (N,).
-        discount: D, shape (4,).
-        history: Row of each one's history among the M n-grams that are one word shorter, shape (N,).
-        lower: Probabilities of these, shape (M,).
+        count: Counts of the n-grams.
+        keep: Whether each n-gram has a probability of its own, shape (N,).
+        discount: The discounts D, shape (4,).
+        history: Row of each n-gram's history among the M n-grams that are one word shorter, shape (N,).
+        lower: Probabilities of the shorter n-grams, shape (M,).
 
     Returns:
-        Shapes (N,) and (M,).
+        p, shape (N,), and gamma, shape (M,).
     """
     discounted = np.where(keep, count.adjusted - discount[np.minimum(count.adjusted, 3)], 0.0)
     total = np.bincount(history, weights=count.adjusted, minlength=len(lower))
     freed = np.bincount(history, weights=count.adjusted - discounted, minlength=len(lower))
-    # A history that nothing was counted after backs off with weight one.
+    # A history that is never followed by a word backs off with weight one.
     gamma = np.divide(freed, total, out=np.ones(len(lower)), where=total > 0)
     share = np.divide(discounted, total[history], out=np.zeros(len(history)), where=total[history] > 0)
     return share + gamma[history] * lower[count.suffix], gamma
@@ -162,7 +163,7 @@ def _interpolate(
 def _number(
     sentences: Iterable[Sequence[str]], vocabulary: Iterable[str] | None, keep_unknown: bool
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The model's symbols, and the text in their numbers, shape (T,)."""
+    """The symbols of the model, and the text as their numbers, shape (T,)."""
     special = [SENTENCE_BEGIN, SENTENCE_END] + [UNKNOWN] * keep_unknown
     if vocabulary is not None:
         symbols = (*special, *sorted(set(vocabulary) - {UNKNOWN}))
@@ -171,7 +172,7 @@ def _number(
         unknown = numbers.get(UNKNOWN, NONE)
         return symbols, encode(sentences, lambda word: numbers.get(word, unknown))
 
-    # Words get numbers as they come, then those of their sorted order.
+    # Words get numbers in the order of the text, and then those of their sorted order.
     numbers = {symbol: number for number, symbol in enumerate(special)}
     unknown = numbers.get(UNKNOWN, NONE)
     ids = encode(sentences, lambda word: unknown if word == UNKNOWN else numbers.setdefault(word, len(numbers)))
@@ -186,7 +187,7 @@ def _check_words(words: Sequence[str]) -> None:
     strange = [repr(word) for word in words if is_reserved(word) or word.split() != [word]]
     if strange:
         raise LanguageModelError(
-            f"vocabulary: reserved symbols, or not words because of white space; take them out: {' '.join(strange)}"
+            f"vocabulary: expected words, found reserved symbols or white space; take them out: {' '.join(strange)}"
         )
 
 
@@ -194,7 +195,7 @@ def _count(ids: np.ndarray, order: int, vocabulary: int) -> list[_Counts]:
     """Count the n-grams of each length up to ``order`` in an encoded text."""
     raw = np.bincount(ids[ids != NONE], minlength=vocabulary)
     levels = [(np.arange(vocabulary), raw, np.zeros(vocabulary, dtype=np.int64))]
-    # Row of the n-gram that ends at each position, or NONE.
+    # Row of the n-gram that ends at each position, NONE if there is none.
     rows = ids.astype(np.int64)
     for _ in range(1, order):
         histories = np.roll(rows, 1)
@@ -219,6 +220,6 @@ def _count(ids: np.ndarray, order: int, vocabulary: int) -> list[_Counts]:
             before = np.bincount(levels[length][2], minlength=len(keys))
             adjusted = np.where(initial, raw, before)
         if length == 1:
-            adjusted[BEGIN_ID] = 0  # it is given, never predicted
+            adjusted[BEGIN_ID] = 0  # <s> is given, never predicted
         counts.append(_Counts(keys, raw, adjusted, suffix))
     return counts

@@ -1,8 +1,8 @@
 """Pronunciation lexica: words and the phones that spell them, and the word table of a graph.
 
-Lexicon files are lines of a word and its phones, as CMUdict, Sphinx (AN4) and Kaldi write them; pronunciation
-probabilities (Kaldi's ``lexiconp.txt``) are not supported. A silence phone may spell a word by itself
-(``<unk> SPN``) but not stand inside one: pauses between words are the graph's, with ``silence_probability``.
+Lexicon files are lines of a word and its phones, as CMUdict, Sphinx (AN4) and Kaldi write them. Pronunciation
+probabilities (Kaldi's ``lexiconp.txt``) are not supported. A silence phone may be the only phone of a word
+(``<unk> SPN``), but not one of several: the graph adds pauses between words, with ``silence_probability``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lhuc_asr.lang.text import (
 
 Phones = tuple[str, ...]
 
-# CMUdict marks stress on vowels only; a digit on any other phone (a tone, say) is part of its name.
+# CMUdict marks stress on vowels only; a digit on any other phone, for example a tone, is part of its name.
 _STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\(\d+\)")
 _PROBABILITY = re.compile(r"\d*\.\d+([eE][-+]?\d+)?")
@@ -42,12 +42,12 @@ _WORDS_SHOWN = 10
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words, the phones that spell them, and the phone set that these are taken from.
+    """Words, their pronunciations, and the phone set of these.
 
     Attributes:
-        pronunciations: Each word's variants, each a tuple of phones.
+        pronunciations: The variants of each word, each a tuple of phones.
         phones: The phone set of the acoustic model; a lexicon of few words need not use all of it.
-        silence_probability: Of an optional silence between two words, in (0, 1).
+        silence_probability: Probability of an optional silence between two words, in (0, 1).
     """
 
     pronunciations: Mapping[str, tuple[Phones, ...]]
@@ -60,7 +60,7 @@ class Lexicon:
         known, silence = set(self.phones.names), set(self.phones.silence)
         for word, variants in self.pronunciations.items():
             if not variants:
-                raise LexiconError(f"{word!r}: no pronunciation")
+                raise LexiconError(f"{word!r}: no pronunciation; give it at least one, or leave the word out")
             for phones in variants:
                 problem = _word_problem(word) or _phones_problem(phones, silence)
                 if problem:
@@ -68,7 +68,7 @@ class Lexicon:
                 if not known.issuperset(phones):
                     unknown = " ".join(sorted(set(phones) - known))
                     raise LexiconError(
-                        f"{word!r}: spelt with phones outside the phone set: {unknown}; "
+                        f"{word!r}: its pronunciation has phones outside the phone set: {unknown}; "
                         f"known phones: {' '.join(self.phones.names)}"
                     )
 
@@ -97,7 +97,7 @@ class Lexicon:
         """The lexicon with more words, or more variants of words that it has.
 
         Args:
-            more: The variants of each word, spelt in the lexicon's phone set.
+            more: The variants of each word, in the lexicon's phone set.
 
         Raises:
             LexiconError: A pronunciation is empty or uses a phone outside the phone set.
@@ -111,7 +111,7 @@ class Lexicon:
         """The lexicon in position-dependent phones, as Kaldi's: begin, internal, end and single.
 
         Phone ``AA`` becomes ``AA_B``, ``AA_I``, ``AA_E`` or ``AA_S``; silence phones keep their names. The
-        phone set gets all four of each, whether a word uses them or not.
+        phone set has all four of each phone, whether a word uses them or not.
         """
         silence = self.phones.silence
         speech = tuple(f"{phone}_{position}" for phone in self.phones.speech for position in "BIES")
@@ -125,13 +125,13 @@ class Lexicon:
 def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
     """Read a lexicon: lines of a word and its phones, separated by white space.
 
-    Understood by content: variants as repeated words or as ``WORD(2)``; comments in lines that start with
-    ``;;;`` or a lone ``#``, and behind the phones after a ``#``; empty lines. Words are normalised, the same
-    variant twice is one. The phone set is what the file uses, and ``SIL``.
+    Variants are repeated words or ``WORD(2)``. Comments are lines that start with ``;;;`` or a lone ``#``, and
+    anything after a ``#`` behind the phones. Empty lines are skipped. Words are normalised, and repeated variants
+    count once. The phone set has the phones of the file and ``SIL``.
 
     Args:
-        path: UTF-8 text; compressed where the name ends in ``.gz``.
-        strip_stress: Whether the digits on ARPAbet's vowels (``AH0``) are taken off.
+        path: UTF-8 text; compressed if the name ends in ``.gz``.
+        strip_stress: Whether to remove the digits on ARPABET's vowels (``AH0``).
 
     Raises:
         LexiconError: The file is missing, empty or malformed; the message names the line.
@@ -157,10 +157,9 @@ def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
 
 
 def write_lexicon(path: Path, lexicon: Lexicon) -> None:
-    """Write ``WORD PHONE ...`` lines, a variant a line, words sorted.
+    """Write ``WORD PHONE ...`` lines, one for each variant, words sorted.
 
-    Phones that no word uses and the silence probability are not in such a file: ``read_lexicon`` gives back
-    the pronunciations, not these.
+    The file has neither the silence probability nor the phones that no word uses; see ``lexicon_folder``.
     """
     lines = [f"{word} {' '.join(phones)}\n" for word in lexicon.words for phones in lexicon.pronunciations[word]]
     write_text(path, "".join(lines))
@@ -168,7 +167,13 @@ def write_lexicon(path: Path, lexicon: Lexicon) -> None:
 
 @dataclass(frozen=True)
 class DisambiguatedPronunciation:
-    """A pronunciation and the symbol that tells it from others: 0 none, k for ``#k``."""
+    """A pronunciation with its disambiguation symbol.
+
+    Attributes:
+        word: The word.
+        phones: Its phones.
+        disambiguation: k for the symbol ``#k``; 0 for none.
+    """
 
     word: str
     phones: Phones
@@ -178,11 +183,11 @@ class DisambiguatedPronunciation:
 def disambiguate(lexicon: Lexicon) -> tuple[list[DisambiguatedPronunciation], int]:
     """Number pronunciations that others share or begin with, so that the lexicon's FST can be determinized.
 
-    As Kaldi's add_lex_disambig: the k-th word spelt by such a sequence of phones gets ``#k`` (Mohri, Pereira
-    and Riley 2002, on auxiliary symbols).
+    The k-th word with such a sequence of phones gets ``#k``, as in Kaldi's add_lex_disambig (Mohri, Pereira and Riley
+    2002, on auxiliary symbols).
 
     Returns:
-        Every pronunciation, words sorted, and the largest k (0 where none is needed).
+        All pronunciations, words sorted, and the largest k (0 if none is needed).
     """
     pairs = [(word, phones) for word in lexicon.words for phones in lexicon.pronunciations[word]]
     spelt = Counter(phones for _, phones in pairs)
@@ -198,10 +203,10 @@ def disambiguate(lexicon: Lexicon) -> tuple[list[DisambiguatedPronunciation], in
 
 @dataclass(frozen=True)
 class WordTable:
-    """The numbers of words in graphs: ``<eps>`` 0, words from 1, then ``#0``, ``<s>``, ``</s>``.
+    """The numbers of words in graphs: 0 for ``<eps>``, from 1 for words, then ``#0``, ``<s>``, ``</s>``.
 
     Attributes:
-        words: Sorted by code point, each once, without the symbols around them.
+        words: The words, each once, sorted by code point, without the symbols around them.
 
     Example:
         >>> WordTable(("A", "B")).ids
@@ -217,7 +222,7 @@ class WordTable:
                 raise LexiconError(problem)
         for word, following in zip(self.words, self.words[1:], strict=False):
             if word >= following:
-                raise LexiconError(f"a word table is sorted and names a word once; found {word!r} before {following!r}")
+                raise LexiconError(f"word table: expected each word once, sorted; found {word!r} before {following!r}")
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
@@ -274,7 +279,7 @@ def _word_problem(word: str) -> str | None:
     if is_reserved(word):
         return f"{word!r} is reserved for graphs and language models and cannot be a word"
     if not word or word.split() != [word]:
-        return f"{word!r}: a word is not empty and holds no white space"
+        return f"{word!r}: expected a word, found an empty one or white space"
     return None
 
 
@@ -283,13 +288,11 @@ def _phones_problem(phones: Phones, silence: set[str]) -> str | None:
         return "a word without phones; expected a word and its phones"
     if _PROBABILITY.fullmatch(phones[0]):
         return (
-            f"found the number {phones[0]} where a phone was expected; pronunciation probabilities are not "
-            "supported, take the second column out"
+            f"expected a phone, found the number {phones[0]}; pronunciation probabilities are not supported, take the "
+            "second column out"
         )
     if len(phones) > 1 and not silence.isdisjoint(phones):
-        return (
-            f"silence phone inside a word: {' '.join(phones)}; pauses are put between words by themselves, take it out"
-        )
+        return f"silence phone inside a word: {' '.join(phones)}; take it out, pauses between words are added anyway"
     return None
 
 

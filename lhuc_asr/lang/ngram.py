@@ -6,11 +6,11 @@ probability of any other is the back-off weight of its history times the probabi
     p(w | h) = p*(w | h)                if hw is in the model,
                alpha(h) p(w | h')       otherwise, where h' is h without its oldest word
 
-with alpha(h) = 1 where h is not in the model. Millions of n-grams are arrays, never dictionaries: an n-gram
-is the row of its first n - 1 words in the table before and the number of its last word, packed into one
-integer, and tables are sorted by it. Logarithms are natural.
+with alpha(h) = 1 if h is not in the model. Millions of n-grams are kept in arrays, never in dictionaries. The key of
+an n-gram is one integer, made of the row of its first n - 1 words in the table of shorter n-grams and the number of its
+last word. Tables are sorted by key. Logarithms are natural.
 
-Estimation is in ``kneser_ney``, files in ``arpa``, making a model smaller in ``pruning``.
+Estimation is in ``kneser_ney``, files are in ``arpa``, and making a model smaller is in ``pruning``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 # Every model's first two symbols; the row of a word in the table of unigrams is its number.
 BEGIN_ID = 0
 END_ID = 1
-# In arrays of word numbers: no word here, or one outside the vocabulary. In arrays of rows: not in the model.
+# In arrays of word numbers: no word, or a word outside the vocabulary. In arrays of rows: not in the model.
 NONE = -1
 
-# The ARPA format has no log of zero: -99 (base 10) marks the never predicted <s>.
+# The ARPA format has no logarithm of zero: -99 (base 10) marks <s>, which is never predicted.
 LOG_NEVER = -99.0 * math.log(10.0)
 
 
@@ -44,9 +44,9 @@ class NgramTable:
     """The n-grams of one length.
 
     Attributes:
-        keys: history row x vocabulary size + number of the last word, strictly ascending, int64, shape (N,).
-        log_prob: Of the last word given the words before, shape (N,).
-        log_backoff: Back-off weight of the whole n-gram as a history; 0 where it is none, shape (N,).
+        keys: Row of the history x vocabulary size + number of the last word, strictly ascending, int64, shape (N,).
+        log_prob: Log-probability of the last word given the words before, shape (N,).
+        log_backoff: Log back-off weight of the whole n-gram as a history, shape (N,); 0 if it is not a history.
     """
 
     keys: np.ndarray
@@ -59,11 +59,11 @@ class NgramTable:
 
 @dataclass(frozen=True)
 class TextScore:
-    """How a model predicts a text; words outside the vocabulary are counted apart and not predicted.
+    """The score of a text under a model; words outside the vocabulary are not predicted, but counted.
 
     Attributes:
-        log_prob: Sum over the predicted words and sentence ends.
-        predicted: Number of these.
+        log_prob: Sum of the log-probabilities of the predicted words and sentence ends.
+        predicted: Number of predicted words and sentence ends.
         unknown: Number of words outside the vocabulary.
     """
 
@@ -73,7 +73,7 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability of a predicted word or sentence end."""
+        """The exponential of the mean negative log-probability of a predicted word or sentence end."""
         return math.exp(-self.log_prob / self.predicted)
 
 
@@ -82,8 +82,8 @@ class NgramModel:
     """A back-off n-gram model.
 
     Attributes:
-        symbols: ``<s>``, ``</s>``, ``<unk>`` where the model predicts it, and the words.
-        tables: The unigrams, the bigrams, ...: one table a length.
+        symbols: ``<s>``, ``</s>``, ``<unk>`` if the model predicts it, and the words.
+        tables: The unigrams, the bigrams, and so on: one table for each length.
     """
 
     symbols: tuple[str, ...]
@@ -103,16 +103,16 @@ class NgramModel:
         """Natural log p(word | context); -inf for a word outside the vocabulary of a model without ``<unk>``.
 
         Args:
-            context: The words before, oldest first, ``<s>`` where the sentence begins; only the last
-                ``order - 1`` count.
+            context: The words before, oldest first, with ``<s>`` at the beginning of the sentence; only the last
+                ``order - 1`` words count.
             word: A word or ``</s>``.
         """
         unknown = self.ids.get(UNKNOWN, NONE)
-        known = [self.ids.get(w, unknown) for w in (*context, word)]
-        return float(self.score_ngrams([np.array([i]) for i in known[-self.order :]])[0])
+        numbers = [self.ids.get(w, unknown) for w in (*context, word)]
+        return float(self.score_ngrams([np.array([i]) for i in numbers[-self.order :]])[0])
 
     def log_prob(self, words: Sequence[str]) -> float:
-        """Natural log-probability of one sentence and its end; -inf with a word that cannot occur."""
+        """Natural log-probability of a sentence and its end; -inf if it has a word that cannot occur."""
         return float(self._score_text(self._encode([words])).sum())
 
     def score_text(self, sentences: Iterable[Sequence[str]]) -> TextScore:
@@ -124,12 +124,12 @@ class NgramModel:
         ids = self._encode(sentences)
         scores = self._score_text(ids)
         if not len(scores):
-            raise LanguageModelError("no sentences to score")
+            raise LanguageModelError("no sentences to score; pass at least one")
         possible = np.isfinite(scores)
         return TextScore(float(scores[possible].sum()), int(possible.sum()), int((~possible).sum()))
 
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
-        """Perplexity a word, sentence ends included; words outside the vocabulary are left out and logged.
+        """Perplexity per word, sentence ends included; words outside the vocabulary are left out, with a warning.
 
         Raises:
             LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
@@ -143,11 +143,11 @@ class NgramModel:
         """Natural log p(last word | words before) of many n-grams at once.
 
         Args:
-            columns: Word numbers, oldest first, at most ``order`` columns of shape (N,); ``NONE`` ends a
-                history, and as the last word is given -inf.
+            columns: Word numbers, oldest first, at most ``order`` columns of shape (N,). A ``NONE`` ends the
+                history; a last word of ``NONE`` has the log-probability -inf.
 
         Returns:
-            Shape (N,).
+            Log-probabilities, shape (N,).
         """
         word = columns[-1]
         log_prob = take(self.tables[0].log_prob, word, -math.inf)
@@ -159,20 +159,20 @@ class NgramModel:
         return log_prob
 
     def rows_of(self, columns: Sequence[np.ndarray]) -> np.ndarray:
-        """Rows of many n-grams in the table of their length, ``NONE`` where there is none, shape (N,)."""
+        """Rows of many n-grams in the table of their length, shape (N,); ``NONE`` for those not in the model."""
         rows = columns[0]
         for length, words in enumerate(columns[1:], start=2):
             rows = self.find(length, rows, words)
         return rows
 
     def find(self, length: int, history: np.ndarray, word: np.ndarray) -> np.ndarray:
-        """Rows in the table of n-grams of one length, from rows in the table before and last words, (N,)."""
+        """Rows of n-grams in the table of their length, shape (N,), from the rows of their histories and last words."""
         keys = self.tables[length - 1].keys
         wanted = history.astype(np.int64) * len(self.symbols) + word
         rows = np.searchsorted(keys, wanted)
-        found = (history != NONE) & (word != NONE) & (rows < len(keys))
-        found[found] = keys[rows[found]] == wanted[found]
-        return np.where(found, rows, NONE)
+        known = (history != NONE) & (word != NONE) & (rows < len(keys))
+        known[known] = keys[rows[known]] == wanted[known]
+        return np.where(known, rows, NONE)
 
     def columns_of(self, length: int) -> list[np.ndarray]:
         """The words of every n-gram of one length, oldest first, each column of shape (N,)."""
@@ -205,10 +205,10 @@ def encode(sentences: Iterable[Sequence[str]], number_of: Callable[[str], int]) 
             raise LanguageModelError(f"sentence {index}: expected a sequence of words, found the string {words!r}")
         ids.append(BEGIN_ID)
         for word in words:
-            # The first letter is enough for nearly all of millions of words.
+            # The first letter decides for nearly all of millions of words.
             if word[:1] in "<#" and is_reserved(word):
                 raise LanguageModelError(
-                    f"sentence {index}: holds the reserved symbol {word!r}; take it out, "
+                    f"sentence {index}: expected words, found the reserved symbol {word!r}; take it out: "
                     "sentences get their begin and end here"
                 )
             ids.append(number_of(word))
@@ -217,7 +217,7 @@ def encode(sentences: Iterable[Sequence[str]], number_of: Callable[[str], int]) 
 
 
 def previous_words(ids: np.ndarray, distance: int) -> np.ndarray:
-    """The word ``distance`` before each in its sentence, ``NONE`` before its begin, shape (T,)."""
+    """The word ``distance`` positions before each word of a sentence, shape (T,); ``NONE`` before the sentence."""
     position = np.arange(len(ids))
     begin = np.maximum.accumulate(np.where(ids == BEGIN_ID, position, 0))
     words = np.full(len(ids), NONE, dtype=ids.dtype)
@@ -227,19 +227,19 @@ def previous_words(ids: np.ndarray, distance: int) -> np.ndarray:
 
 
 def take(values: np.ndarray, rows: np.ndarray, default: float) -> np.ndarray:
-    """``values[rows]``, and ``default`` where a row is ``NONE``, shape (N,)."""
+    """``values[rows]``, shape (N,), with ``default`` for rows that are ``NONE``."""
     taken = np.full(len(rows), default)
-    found = rows != NONE
-    taken[found] = values[rows[found]]
+    known = rows != NONE
+    taken[known] = values[rows[known]]
     return taken
 
 
 def keep_rows(tables: Sequence[NgramTable], kept: Sequence[np.ndarray], vocabulary: int) -> tuple[NgramTable, ...]:
-    """The tables with some rows only; rows that are histories of rows kept must be kept.
+    """The tables with some of their rows; the histories of rows that are kept must be kept too.
 
     Args:
-        tables: One a length.
-        kept: Boolean masks of their rows; all unigrams are kept.
+        tables: One table for each length.
+        kept: Boolean mask of the rows of each table; all unigrams are kept.
         vocabulary: Number of symbols.
     """
     result = [tables[0]]

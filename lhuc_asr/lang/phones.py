@@ -9,17 +9,17 @@ from functools import cached_property
 from lhuc_asr.base.errors import LexiconError
 
 SILENCE = "SIL"
-# What a word that nobody could pronounce is spelt with: one phone for any speech (Kaldi's SPN).
+# Spelling of a word without a pronunciation: one phone for any speech (Kaldi's SPN).
 SPOKEN_NOISE = "SPN"
 
 
 @dataclass(frozen=True)
 class PhoneSet:
-    """Silence-like phones first, then speech phones; numbered from 1 (0 is epsilon).
+    """Phones and their numbers from 1 (0 is epsilon): silence-like phones first, then speech phones.
 
     Attributes:
-        silence: Phones that carry no words, ``("SIL",)`` or ``("SIL", "SPN")``.
-        speech: The others, in a fixed order.
+        silence: Silence-like phones, ``("SIL",)`` or ``("SIL", "SPN")``.
+        speech: Speech phones, in a fixed order.
 
     Example:
         >>> PhoneSet(("SIL",), ("AA", "B")).ids
@@ -33,11 +33,11 @@ class PhoneSet:
         names = self.names
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise LexiconError(f"phones named twice: {' '.join(repeated)}")
+            raise LexiconError(f"phone set: named twice: {' '.join(repeated)}; name each phone once")
 
     @classmethod
     def of(cls, speech: Iterable[str], silence: Iterable[str] = (SILENCE,)) -> PhoneSet:
-        """Silence phones and the sorted set of speech phones."""
+        """A phone set of silence phones and the sorted set of speech phones."""
         silence = tuple(silence)
         return cls(silence, tuple(sorted(set(speech) - set(silence))))
 

@@ -1,11 +1,11 @@
-"""Pronunciations from espeak-ng's rules, for words that no dictionary holds.
+"""Pronunciations from espeak-ng's rules, for words that are not in a dictionary.
 
-English goes onto the 39 phones of CMUdict (ARPABET without stress, also AN4's), from the International
-Phonetic Alphabet as espeak-ng writes it. Any other language gets espeak-ng's own phonemes as its phones, so
-that a lexicon can be made for a language without a dictionary.
+For English, espeak-ng's International Phonetic Alphabet is mapped to the 39 phones of CMUdict (ARPABET without stress,
+also AN4's). Any other language has espeak-ng's own phonemes as its phones, so that a lexicon can be made for a language
+without a dictionary.
 
-The accents differ more in espeak-ng than ARPABET can say: "en-us" fits CMUdict best, non-rhotic accents lose
-their r as they do in speech.
+The accents differ more in espeak-ng than ARPABET can express. "en-us" fits CMUdict best; non-rhotic accents lose their
+r, as in speech.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lhuc_asr.base.errors import LexiconError
 from lhuc_asr.base.espeak import PHONEME_SEPARATOR, phonemes
 from lhuc_asr.lang.phones import SPOKEN_NOISE, PhoneSet
 
-# Longest match wins. A key's phoneme may come from any of espeak-ng's English accents.
+# The longest match wins. The phonemes come from all of espeak-ng's English accents.
 _ARPABET = {
     # consonants
     "b": "B", "d": "D", "dʒ": "JH", "ð": "DH", "f": "F", "ɡ": "G", "g": "G", "h": "HH", "j": "Y", "k": "K",
@@ -42,12 +42,12 @@ _ARPABET = {
     "ɑ̃": "AA N", "ɔ̃": "AO N", "ɛ̃": "AE N", "œ̃": "AH N",
 }  # fmt: skip
 
-# Stress, length, syllable breaks, ties, linking, palatalisation: nothing of it is in ARPABET without stress.
+# Stress, length, syllable breaks, ties, linking and palatalisation: ARPABET without stress has none of them.
 _SKIPPED = frozenset("ˈˌːˑ:.-‿͜͡ʲʰ")
 _TIES = {ord("͡"): None, ord("͜"): None}
 _LONGEST_KEY = max(map(len, _ARPABET))
 
-# Where another language's rules took over: "(en)".
+# The mark of a switch to another language's rules: "(en)".
 _SWITCH = re.compile(r"\([^)]*\)")
 _SEPARATORS = re.compile(rf"[\s{PHONEME_SEPARATOR}]+")
 _STRESS = re.compile(r"[ˈˌ]")
@@ -57,10 +57,10 @@ def ipa_to_arpabet(ipa: str) -> tuple[str, ...]:
     """English phonemes of the International Phonetic Alphabet as CMUdict's phones, without stress.
 
     Args:
-        ipa: Phonemes, with or without ``_`` between them; stress and length marks are understood.
+        ipa: Phonemes, with or without ``_`` between them, stress and length marks.
 
     Raises:
-        LexiconError: A symbol stands for no English phone; the message names it.
+        LexiconError: A symbol is not an English phone; the message names it.
 
     Example:
         >>> ipa_to_arpabet("h_ə_l_ˈoʊ w_ˈɜː_l_d")
@@ -69,7 +69,7 @@ def ipa_to_arpabet(ipa: str) -> tuple[str, ...]:
     phones: list[str] = []
     for segment in _SEPARATORS.split(_STRESS.sub("", ipa.translate(_TIES))):
         phones.extend(_segment_phones(segment, ipa))
-    # "hurry" is HH ER IY: the r is in the vowel already; and "eə_ɹ" has its r twice.
+    # "hurry" is HH ER IY, because the vowel already has the r; "eə_ɹ" has its r twice.
     return tuple(
         phone for phone, last in zip(phones, ["", *phones], strict=False) if phone != "R" or last not in ("ER", "R")
     )
@@ -83,20 +83,20 @@ def pronounce(
     Args:
         words: Words of any case; capitals are not read as abbreviations.
         language: An English accent of espeak-ng.
-        phones: The phones of the lexicon that the words will join, to be checked against.
+        phones: Phones of the lexicon that the words will be added to; other phones are an error.
 
     Returns:
         Word -> phones, in the words' order.
 
     Raises:
-        LexiconError: The language is not English, a word is pronounced with nothing (it holds no letter), or
-            with phones that ``phones`` lacks.
+        LexiconError: The language is not English, a word has no pronunciation (it has no letter), or a pronunciation
+            has phones that ``phones`` lacks.
         ConfigError: espeak-ng does not know the language.
         MissingExtraError: espeak-ng is not installed.
     """
     if language.partition("-")[0] != "en":
         raise LexiconError(
-            f"{language!r} is not English, which alone has CMUdict phones; use pronounce_native for its own"
+            f"language: expected English, which has CMUdict phones, found {language!r}; use pronounce_native"
         )
     lexicon = {word: ipa_to_arpabet(_spoken(word, language)) for word in words}
     _require_phones(lexicon, language)
@@ -106,17 +106,17 @@ def pronounce(
 
 
 def pronounce_native(words: Iterable[str], language: str) -> Mapping[str, tuple[str, ...]]:
-    """Words as espeak-ng's own phonemes, without stress; length, nasality and tone stay.
+    """Phones of words in any language: espeak-ng's own phonemes with length, nasality and tone, without stress.
 
     Args:
-        words: Words in the language's script; one in another script gets that script's phonemes.
-        language: Any out of espeak-ng's ``languages()``.
+        words: Words in the language's script; a word in another script gets that script's phonemes.
+        language: One of espeak-ng's ``languages()``.
 
     Returns:
         Word -> phones, in the words' order. A phone is a printable token without white space.
 
     Raises:
-        LexiconError: A word is pronounced with nothing.
+        LexiconError: A word has no pronunciation.
         ConfigError: espeak-ng does not know the language.
         MissingExtraError: espeak-ng is not installed.
     """
@@ -126,7 +126,7 @@ def pronounce_native(words: Iterable[str], language: str) -> Mapping[str, tuple[
 
 
 def _spoken(word: str, language: str) -> str:
-    # In capitals espeak-ng spells short words out, letter by letter; transcripts often are in capitals.
+    # espeak-ng spells short words in capitals letter by letter, and transcripts often are in capitals.
     return _SWITCH.sub(" ", phonemes(word.lower() if word.isupper() else word, language))
 
 
@@ -142,8 +142,8 @@ def _segment_phones(segment: str, ipa: str) -> list[str]:
         else:
             if segment[start] not in _SKIPPED:
                 raise LexiconError(
-                    f"{ipa!r}: {segment[start]!r} (U+{ord(segment[start]):04X}) stands for no English phone; "
-                    "is this another language? pronounce_native keeps its phonemes"
+                    f"{ipa!r}: {segment[start]!r} (U+{ord(segment[start]):04X}) is not an English phone; "
+                    "use pronounce_native for another language"
                 )
             start += 1
     return phones
@@ -156,8 +156,8 @@ def _native_phones(ipa: str) -> tuple[str, ...]:
 
 
 def _is_phonetic(character: str) -> bool:
-    # Letters, combining marks, tones as digits, rhotic hooks, the dot of Mandarin's retroflexes. Some
-    # languages let internal signs through ("#", "["), which have meanings of their own in symbol tables.
+    # Letters, combining marks, tones as digits, rhotic hooks, the dot of Mandarin's retroflexes. Other signs, which
+    # some languages' rules emit ("#", "["), have meanings of their own in symbol tables.
     return character == "." or unicodedata.category(character)[0] in "LMN" or character == "˞"
 
 
@@ -165,8 +165,8 @@ def _require_phones(lexicon: Mapping[str, tuple[str, ...]], language: str) -> No
     empty = [word for word, phones in lexicon.items() if not phones]
     if empty:
         raise LexiconError(
-            f"espeak-ng pronounces {_some(empty)} with nothing in {language!r}: "
-            f"mend the transcript, or give such words {SPOKEN_NOISE} in the lexicon"
+            f"espeak-ng has no pronunciation of {_some(empty)} in {language!r}; "
+            f"correct the transcript, or give such words {SPOKEN_NOISE} in the lexicon"
         )
 
 
@@ -178,7 +178,8 @@ def _require_known(lexicon: Mapping[str, tuple[str, ...]], phones: PhoneSet) -> 
         names = " ".join(phones.speech)
         shown = [f"{word} ({' '.join(lacking)})" for word, lacking in strange.items()]
         raise LexiconError(
-            f"phones that the lexicon lacks: {_some(shown)}; it has {names}: map them, or leave these words out"
+            f"pronunciations with phones that the lexicon lacks: {_some(shown)}; it has {names}; "
+            "add these words to the lexicon, or leave them out"
         )
 
 

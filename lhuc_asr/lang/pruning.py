@@ -1,13 +1,14 @@
-"""Entropy pruning: leave out n-grams that change the model least.
+"""Entropy pruning: leaving out the n-grams that change a model least.
 
-Stolcke, "Entropy-based pruning of backoff language models", DARPA Broadcast News Workshop 1998: for each
-n-gram by itself, the relative entropy D(p || p') between the model and the model without it, and the relative rise
-exp(D) - 1 of the perplexity that it stands for.
+Each n-gram is judged by itself: by the relative entropy D(p || p') between the model and the model without it, and by
+exp(D) - 1, the relative rise of the perplexity.
 
-A Kneser-Ney model's short n-grams tell how many histories a word has, not how often it occurs, so the
-probability p(h) of a history is only a rough one there, and pruning costs more than it would with another
-smoothing (Chelba, Brants, Neveitt and Xu, Interspeech 2010). And n-grams judged each by itself may cost more
-together: with a vocabulary so small that a history is followed by nearly all of it, mind the perplexity.
+The short n-grams of a Kneser-Ney model tell how many histories a word has, not how often it occurs. So the probability
+p(h) of a history is only a rough estimate there, and pruning costs more than with another smoothing (Chelba, Brants,
+Neveitt and Xu, Interspeech 2010). Several n-grams together may cost more than the sum of their own costs. Watch the
+perplexity if the vocabulary is so small that nearly all of it follows a history.
+
+Source: A. Stolcke, "Entropy-based pruning of backoff language models", DARPA Broadcast News Workshop 1998.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from lhuc_asr.lang.ngram import BEGIN_ID, END_ID, NgramModel, keep_rows
 
 logger = logging.getLogger(__name__)
 
-# Less probability than this, left for words without an n-gram, is rounding: there is no such word.
+# A smaller probability than this, left for words without an n-gram, is a rounding error: every word has an n-gram.
 _NOTHING_LEFT = 1e-9
 
 
 def prune(model: NgramModel, threshold: float) -> NgramModel:
-    """Leave out the n-grams whose loss raises the model's perplexity by less than a fraction ``threshold``.
+    """Leave out the n-grams whose removal raises the model's perplexity by less than a fraction ``threshold``.
 
-    Unigrams stay, and so does an n-gram that a longer one which stays begins with. Back-off weights are
-    computed anew, so that probabilities sum to one again in every history.
+    Unigrams stay, and so do the histories of longer n-grams that stay. Back-off weights are computed anew, so that the
+    probabilities in every history sum to one again.
 
     Args:
         model: Any back-off model whose probabilities sum to one.
@@ -40,7 +41,7 @@ def prune(model: NgramModel, threshold: float) -> NgramModel:
         LanguageModelError: The threshold is negative.
     """
     if not threshold >= 0.0:
-        raise LanguageModelError(f"pruning threshold: expected 0 or more, found {threshold}")
+        raise LanguageModelError(f"pruning threshold: expected 0 or more, found {threshold}; 0 keeps all n-grams")
     kept = [np.ones(len(table), dtype=bool) for table in model.tables]
     for length in range(model.order, 1, -1):
         important = np.expm1(relative_entropies(model, length)) >= threshold
@@ -56,33 +57,33 @@ def prune(model: NgramModel, threshold: float) -> NgramModel:
 
 
 def relative_entropies(model: NgramModel, length: int) -> np.ndarray:
-    """D(p || p') of leaving out each n-gram of one length by itself, shape (N,).
+    """D(p || p') for the removal of each n-gram of one length by itself, shape (N,).
 
     Args:
         model: The model.
-        length: 2 or more.
+        length: Length of the n-grams, 2 or more.
     """
     table, histories = model.tables[length - 1], model.tables[length - 2]
     history = table.keys // len(model.symbols)
     log_lower = model.score_ngrams(model.columns_of(length)[1:])
     p, lower = np.exp(table.log_prob), np.exp(log_lower)
     log_alpha = histories.log_backoff
-    # Mass of the words without an n-gram in the history: in the shorter history, and here.
+    # Probability of the words without an n-gram in the history: in the shorter history, and in this one.
     lower_left = np.maximum(1.0 - np.bincount(history, weights=lower, minlength=len(histories)), 0.0)
     left = np.exp(log_alpha) * lower_left
     log_alpha, left, lower_left = log_alpha[history], left[history], lower_left[history]
     log_new_alpha = np.log((left + p) / (lower_left + lower))
     change = p * (log_lower + log_new_alpha - table.log_prob) + left * (log_new_alpha - log_alpha)
     p_history = np.exp(_log_prob_of_history(model, length - 1))[history]
-    # Never negative but for rounding.
+    # Only rounding makes an entropy negative.
     entropies: np.ndarray = np.maximum(-p_history * change, 0.0)
     return entropies
 
 
 def _log_prob_of_history(model: NgramModel, length: int) -> np.ndarray:
-    """Log-probability that a text's words are each n-gram of one length, shape (N,)."""
+    """Log-probability of each n-gram of one length in a text, shape (N,)."""
     log_prob = model.tables[0].log_prob.copy()
-    # There are as many sentences that begin as that end.
+    # As many sentences begin as end.
     log_prob[BEGIN_ID] = log_prob[END_ID]
     for table in model.tables[1:length]:
         log_prob = log_prob[table.keys // len(model.symbols)] + table.log_prob
@@ -90,7 +91,7 @@ def _log_prob_of_history(model: NgramModel, length: int) -> np.ndarray:
 
 
 def _begins_longer(model: NgramModel, length: int, kept: list[np.ndarray]) -> np.ndarray:
-    """Whether an n-gram that is kept begins with each n-gram of one length, shape (N,)."""
+    """Whether each n-gram of one length is the history of an n-gram that is kept, shape (N,)."""
     begins = np.zeros(len(model.tables[length - 1]), dtype=bool)
     if length < model.order:
         begins[model.tables[length].keys[kept[length]] // len(model.symbols)] = True

@@ -1,9 +1,8 @@
-"""Transcripts and text: one normalisation for corpora, lexicon and language model, and reading text files.
+"""Transcripts and text: reading text files, and one normalisation for corpora, lexicon and language model.
 
-Normalisation does as little as can be defended, because whatever it changes no longer fits somebody's
-lexicon: Unicode NFC, the typographic apostrophe written as ``'``, upper case, single spaces. It does not
-remove punctuation, spell out numbers or split hyphens: a token that the lexicon lacks is reported by name
-later, which is better than a guess here.
+Normalisation changes as little as possible, because a changed word may no longer fit a user's lexicon: Unicode NFC,
+``'`` for the typographic apostrophe, upper case, single spaces. It does not remove punctuation, spell out numbers or
+split hyphens. A token that the lexicon lacks is reported by name later, which is better than a guess here.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from pathlib import Path
 
 from lhuc_asr.base.errors import CorpusError, LhucError
 
-# Symbols of graphs and language models that no transcript may use as a word.
+# Symbols of graphs and language models, which a transcript may not use as words.
 EPSILON = "<eps>"
 SENTENCE_BEGIN = "<s>"
 SENTENCE_END = "</s>"
-# Label of the language model's back-off arcs; the lexicon has #1, #2, ... beside it.
+# Label of the language model's back-off arcs. The lexicon's disambiguation symbols are #1, #2 and so on.
 BACKOFF = "#0"
-# Any word outside the vocabulary. It may be spelt in a lexicon, so it is not reserved.
+# Any word outside the vocabulary. A lexicon may have a pronunciation of it, so it is not reserved.
 UNKNOWN = "<unk>"
 
 _APOSTROPHES = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{MODIFIER LETTER APOSTROPHE}": "'"})
@@ -34,7 +33,7 @@ _DISAMBIGUATION = re.compile(r"#\d+")
 def normalise(text: str) -> str:
     """Unicode NFC, ``'`` for the typographic apostrophe, upper case, words separated by single spaces.
 
-    Applying it twice changes nothing more.
+    A second application changes nothing.
 
     Example:
         >>> normalise("  Don\N{RIGHT SINGLE QUOTATION MARK}t  look\\tback ")
@@ -42,22 +41,22 @@ def normalise(text: str) -> str:
     """
     if text.isascii():
         return " ".join(text.upper().split())
-    # Composed before, so that one letter has one upper case; after, because upper() may decompose.
+    # Composed before, so that each letter has one upper case, and after, because upper() may decompose.
     upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper())
     # After upper(), which turns the letter U+0149 into a modifier apostrophe and N.
     return " ".join(upper.translate(_APOSTROPHES).split())
 
 
 def is_reserved(word: str) -> bool:
-    """Whether a graph gives ``word`` a meaning of its own: ``<eps>``, ``<s>``, ``</s>``, ``#0``, ``#1``."""
+    """Whether ``word`` is a symbol of graphs: ``<eps>``, ``<s>``, ``</s>``, ``#0``, ``#1`` and so on."""
     return word in (EPSILON, SENTENCE_BEGIN, SENTENCE_END) or _DISAMBIGUATION.fullmatch(word) is not None
 
 
 def word_counts(sentences: Iterable[Sequence[str]]) -> Counter[str]:
-    """How often each word occurs.
+    """The number of occurrences of each word.
 
     Args:
-        sentences: Each a sequence of words, as ``Utterance.words`` or ``read_sentences`` give them.
+        sentences: Sequences of words, as ``read_sentences`` gives them.
     """
     counts: Counter[str] = Counter()
     for words in sentences:
@@ -69,7 +68,7 @@ def read_sentences(path: Path, *, utterance_ids: bool = False) -> Iterator[tuple
     """Read the normalised words of each line of a text file; lines without words are skipped.
 
     Args:
-        path: UTF-8 text, one sentence a line; compressed where the name ends in ``.gz``.
+        path: UTF-8 text, one sentence on each line; compressed if the name ends in ``.gz``.
         utterance_ids: Whether each line starts with an utterance id, as in Kaldi's ``text``.
 
     Raises:
@@ -87,11 +86,11 @@ def numbered_lines(path: Path, error: type[LhucError]) -> Iterator[tuple[int, st
     """Read the lines of a UTF-8 file and their numbers from 1, without line ends or byte-order mark.
 
     Args:
-        path: Compressed where the name ends in ``.gz``.
-        error: What to raise: the room's own error of the caller.
+        path: The file; compressed if the name ends in ``.gz``.
+        error: Class of the errors to raise.
 
     Raises:
-        LhucError: As ``error``: the file is missing, damaged or not UTF-8.
+        LhucError: The file is missing, damaged or not UTF-8; the error has the class ``error``.
     """
     number = 0
     try:

@@ -13,9 +13,9 @@ The network's w, b and psi stay; r is learned from the speaker's data, unconstra
     relu        max(0, r)           [0, inf)   1            1 where r > 0, else 0
 
 At the neutral r the amplitude is exactly 1.0, so a speaker of whom nothing is known yet gets the
-speaker-independent network, bit for bit. ``exp`` is the paper's default: Table II finds the four alike when
-only the test speakers are adapted, but 2sigmoid squashes the gradient in adaptive training. A unit whose relu
-amplitude has reached zero stays silent: its gradient is zero too.
+speaker-independent network, bit for bit. ``exp`` is the paper's default: Table II shows hardly any difference between
+the four when only the test speakers are adapted, but 2sigmoid squashes the gradient in adaptive training. A unit whose
+relu amplitude has reached zero stays silent, because its gradient is zero too.
 
 Source: P. Swietojanski, J. Li, S. Renals, "Learning Hidden Unit Contributions for Unsupervised Acoustic Model
 Adaptation", IEEE/ACM TASLP 24(8), 2016 (arXiv 1601.02828).
@@ -39,13 +39,13 @@ AmplitudeName = Literal["exp", "2sigmoid", "identity", "relu"]
 
 @dataclass(frozen=True)
 class Amplitude:
-    """xi, with its name and its start.
+    """An amplitude function xi.
 
     Attributes:
-        name: What speakers' files call it; two amplitudes of one name are taken for the same.
+        name: Name of the function in speakers' files; two functions of one name count as the same.
         function: r -> xi(r), element by element, differentiable.
         neutral: The r at which xi is exactly 1.0.
-        inverse: a -> r with xi(r) = a, for amplitudes that are found directly; None where nobody needs it.
+        inverse: a -> r with xi(r) = a, for amplitudes that are given directly; None if it is not needed.
 
     Raises:
         ConfigError: ``function(neutral)`` is not exactly 1.0.
@@ -67,8 +67,8 @@ class Amplitude:
             value = self.function(start)
             if value.shape != start.shape or not bool((value == 1.0).all()):
                 raise ConfigError(
-                    f"amplitude {self.name!r}: at its neutral start r = {self.neutral} it gives {value.tolist()} "
-                    f"in {dtype}, expected exactly 1.0 an element; name the r where xi(r) = 1, or rescale xi"
+                    f"amplitude {self.name!r}: at its neutral r = {self.neutral} it gives {value.tolist()} in {dtype}, "
+                    "expected exactly 1.0 for each element; name the r where xi(r) = 1, or rescale xi"
                 )
 
     def __call__(self, r: Tensor) -> Tensor:
@@ -79,14 +79,14 @@ class Amplitude:
         """r with xi(r) = ``amplitudes``, element by element, for amplitudes inside the range of xi.
 
         Raises:
-            ConfigError: A user's function that came without its inverse.
+            ConfigError: The function was made without its inverse.
 
         Example:
             >>> amplitude("2sigmoid").r_of(torch.tensor([0.5, 1.0])).exp()
             tensor([0.3333, 1.0000])
         """
         if self.inverse is None:
-            raise ConfigError(f"amplitude {self.name!r}: it has no inverse; pass inverse= when it is made")
+            raise ConfigError(f"amplitude {self.name!r}: the inverse is not known; pass inverse= when you make it")
         return self.inverse(amplitudes)
 
 
@@ -114,14 +114,14 @@ _PAPER = {
 
 
 def amplitude(choice: str | Amplitude | Callable[[Tensor], Tensor], neutral: float | None = None) -> Amplitude:
-    """The amplitude of that name, or one made from a function of the user's own.
+    """The amplitude function of a name, or one made from a function of the user's own.
 
     Args:
         choice: "exp", "2sigmoid", "identity", "relu", an Amplitude, or a named function r -> xi(r).
-        neutral: For a function only: the r at which it is exactly 1.0.
+        neutral: The r at which a function of the user's own is exactly 1.0.
 
     Raises:
-        ConfigError: No such name; a function without a name or a neutral start; a start that is not neutral.
+        ConfigError: The name is unknown, a function has no name or no neutral r, or is not 1.0 at its neutral r.
 
     Example:
         >>> amplitude("2sigmoid")(torch.zeros(2))
@@ -129,7 +129,7 @@ def amplitude(choice: str | Amplitude | Callable[[Tensor], Tensor], neutral: flo
     """
     if isinstance(choice, str):
         if neutral is not None:
-            raise ConfigError(f"amplitude {choice!r}: its neutral start is known, leave neutral={neutral} out")
+            raise ConfigError(f"amplitude {choice!r}: its neutral r is known; leave neutral={neutral} out")
         if choice not in _PAPER:
             near = difflib.get_close_matches(choice, _PAPER, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PAPER)}"
@@ -140,7 +140,7 @@ def amplitude(choice: str | Amplitude | Callable[[Tensor], Tensor], neutral: flo
     name = getattr(choice, "__name__", "<unnamed>")
     if name.startswith("<") or name in _PAPER:
         raise ConfigError(
-            f"an amplitude called {name!r} could not be told from others in a speaker's file; "
+            f"amplitude {name!r}: a speaker's file could not tell it from others; "
             'give it a name of its own: Amplitude("name", function, neutral)'
         )
     if neutral is None:

@@ -1,15 +1,15 @@
-"""Speakers on disk: the rows of very many in one file that opens in milliseconds and is read a speaker at a time.
+"""Archives: one file with the rows of very many speakers, which opens in milliseconds.
 
-The file is a safetensors file of four tensors, memory-mapped. r is in the order in which speakers were written;
-names are found by bisection, so that neither names nor rows are read before they are asked for.
+The file is a safetensors file of four memory-mapped tensors. The rows are in the order in which the speakers were
+written. Names are looked up by bisection, so that no name or row is read before it is needed.
 
-    r          (S, W)    a row a speaker: his r at all sites side by side, W the sites' widths together
-    name_ends  (S,)      int32: where each name ends in ``names``
+    r          (S, W)    a row for each speaker: r at all sites side by side, W the sum of the sites' widths
+    name_ends  (S,)      int32: the end of each name in ``names``
     rows       (S,)      int32: the row of r of each name
-    names      (bytes,)  uint8: the names in UTF-8, ascending, one after the other
+    names      (bytes,)  uint8: the names in UTF-8, in ascending order, one after the other
 
-A bank takes speakers from an archive as it needs them (``bank.open_archive``, ``bank.fetch``). An archive is
-never changed: more speakers make a new one, ``write_archive(path, chain(archive.states(), bank.states(new)))``.
+A bank reads the speakers that it needs from an archive (``bank.open_archive``, ``bank.fetch``). An archive is never
+changed. To add speakers, write a new one: ``write_archive(path, chain(archive.states(), bank.states(new)))``.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.base.tensors import load_format
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name
+from lhuc_asr.lhuc.speaker import SpeakerState, check_fits, check_speaker_name
 
 FORMAT = "lhuc-archive-1"
 _TYPES = {torch.float32: "F32", torch.float64: "F64"}
-# The header stands at the file's start, and how many speakers follow is known at its end: room for any number.
+# The header comes first, but the number of speakers is known only at the end: it gets room for any number.
 _ANY_NUMBER = 10**18
 
 
 def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
-    """Write speakers into an archive, whole or not at all, holding one of them in memory at a time.
+    """Write speakers into an archive, whole or not at all; one speaker at a time is in memory.
 
     Args:
-        path: The archive; what was there is replaced.
-        states: Speakers in any order: ``bank.states()``, ``archive.states()``, files, or several of these chained.
+        path: The archive; an existing file is replaced.
+        states: The speakers in any order: ``bank.states()``, ``archive.states()``, files, or several of these
+            chained.
 
     Returns:
-        The number of speakers, row 0 counted.
+        The number of speakers, row 0 included.
 
     Raises:
-        SpeakerError: There is no speaker, or one comes twice.
-        ModelMismatchError: They do not belong to one model, its sites and one amplitude.
+        SpeakerError: There is no speaker, or one occurs twice.
+        ModelMismatchError: The speakers do not share one model, its sites and one amplitude function.
     """
     rows: dict[bytes, int] = {}
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
@@ -63,11 +64,11 @@ def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
                 check_speaker_name(state.speaker)
             name = state.speaker.encode()
             if name in rows:
-                raise SpeakerError(f"{path}: speaker {state.speaker!r} comes twice; give each speaker one name")
+                raise SpeakerError(f"{path}: speaker {state.speaker!r} occurs twice; give each speaker one name")
             rows[name] = len(rows)
             file.write(_bytes(_row(state, _dtype(first))))
         if first is None:
-            raise SpeakerError(f"{path}: no speaker to write")
+            raise SpeakerError(f"{path}: no speaker to write; pass at least one state")
         names = sorted(rows)
         for table in (list(accumulate(map(len, names))), [rows[name] for name in names]):
             file.write(_bytes(torch.tensor(table, dtype=torch.int32)))
@@ -81,16 +82,16 @@ class SpeakerArchive:
     """An archive, open for reading.
 
     Args:
-        path: What ``write_archive`` wrote.
+        path: A file that ``write_archive`` wrote.
 
     Attributes:
         path: The file.
-        sites: The sites that its rows belong to.
+        sites: The sites of its rows.
         amplitude: Name of the amplitude function.
-        model: ``model_hash`` of the model that they belong to.
+        model: ``model_hash`` of the model that the rows belong to.
 
     Raises:
-        CheckpointError: There is no such file, it is damaged, or no archive.
+        CheckpointError: The file does not exist, is damaged, or is not an archive.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -111,7 +112,7 @@ class SpeakerArchive:
             raise CheckpointError(f"{path}: damaged, its tables do not fit each other; copy it again")
 
     def __len__(self) -> int:
-        """Number of speakers, row 0 counted."""
+        """Number of speakers, row 0 included."""
         return len(self._ends)
 
     def __contains__(self, speaker: object) -> bool:
@@ -126,12 +127,12 @@ class SpeakerArchive:
         """Read one speaker.
 
         Raises:
-            SpeakerError: The archive does not have him.
-            CheckpointError: His row is damaged.
+            SpeakerError: The archive does not have the speaker.
+            CheckpointError: The speaker's row is damaged.
         """
         position = self._find(speaker)
         if position is None:
-            raise SpeakerError(f"{self.path}: speaker {speaker!r} is not among its {len(self)}; adapt to him first")
+            raise SpeakerError(f"{self.path}: speaker {speaker!r} is not among its {len(self)}; adapt to them first")
         row = int(self._order[position])
         if not 0 <= row < len(self):
             raise CheckpointError(f"{self.path}: damaged at speaker {speaker!r}; copy it again")
@@ -143,16 +144,15 @@ class SpeakerArchive:
             )
         parts = values.split([site.width for site in self.sites])
         r = {site.name: part for site, part in zip(self.sites, parts, strict=True)}
-        return SpeakerState(speaker, self.amplitude, self.model, self.sites, r)
+        return SpeakerState(speaker, self.amplitude, self.model, self.sites, r, source=str(self.path))
 
     def states(self, speakers: Iterable[str] | None = None) -> Iterator[SpeakerState]:
-        """Read some speakers, one after the other; all of them where none are named."""
+        """Read some speakers, one after the other; all of them unless some are named."""
         return (self.state(speaker) for speaker in (self if speakers is None else speakers))
 
     def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
-        """Refuse an archive that belongs to something else; see ``SpeakerState.check_fits``."""
-        nobody = SpeakerState("", self.amplitude, self.model, self.sites, {})
-        nobody.check_fits(sites, amplitude, model, self.path)
+        """Refuse an archive that was estimated for something else; see ``check_fits`` in speaker."""
+        check_fits(self, f"{self.path}: each speaker", sites, amplitude, model)
 
     def _find(self, speaker: str) -> int | None:
         name = speaker.encode(errors="replace")
@@ -184,7 +184,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _header(like: SpeakerState, count: int, name_bytes: int) -> bytes:
-    """The JSON header of a safetensors file: types, shapes, and places in what follows it."""
+    """The JSON header of a safetensors file: types, shapes, and offsets into the bytes that follow it."""
     dtype, width = _dtype(like), sum(site.width for site in like.sites)
     description = {
         "format": FORMAT,

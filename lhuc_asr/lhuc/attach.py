@@ -1,14 +1,14 @@
 """Finding a model's sites by name or by type, and attaching a bank of speakers to them.
 
-A pattern is a dotted glob over the names in ``model.named_modules()``: ``*``, ``?`` and ``[...]`` match
-within one part of the name and never cross a dot; ``**`` stands for any number of parts.
+A pattern is a dotted glob over the names in ``model.named_modules()``. ``*``, ``?`` and ``[...]`` match
+within one part of the name and never cross a dot; ``**`` matches any number of parts.
 ``"hidden.*.activation"`` is the activation of each hidden layer, ``"hidden.[01].activation"`` of the lowest
 two, ``"**.activation"`` of all layers however deep. A module type, such as ``nn.LSTM``, matches its
 instances.
 
-How many units a site has is taken from the module where it says so (Linear, convolutions, normalisations,
-recurrent layers), else, for activations, pooling and dropout, from the nearest such module before it in the
-same container, else it is measured by running the model once on ``example``.
+The number of units of a site is that of its module, if the module knows it: Linear, convolutions, normalisations
+and recurrent layers. For activations, pooling and dropout it is that of the nearest such module before the site in the
+same container. Otherwise it is measured by running the model once on ``example``.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def attach(
     """Attach a bank of amplitudes to a model, after the modules that the patterns match.
 
     Args:
-        model: Any torch module; it is not changed but for hooks, which ``bank.detach()`` removes.
+        model: Any torch module. Only hooks are added to it, which ``bank.detach()`` removes.
         sites: Patterns or module types; attach after the non-linearity, and after pooling in a CNN.
         speakers: Names of the bank's rows 1 to S.
-        amplitude: The function xi.
-        example: An input to the model, or a tuple of inputs, where widths cannot be told without running it.
-        dim: The axis of the units in the sites' outputs. Unless given: 1 after convolutions, else the last.
-        batch_dim: The axis of the batch. Unless given: 1 for recurrent layers without batch_first, else 0.
+        amplitude: The amplitude function xi.
+        example: An input to the model, or a tuple of inputs, for widths that are known only when the model runs.
+        dim: The axis of the units in the sites' outputs; by default 1 after convolutions, otherwise the last.
+        batch_dim: The axis of the batch; by default 1 for recurrent layers without batch_first, otherwise 0.
 
     Raises:
-        SiteError: Nothing matches; or one module has two names; or a width cannot be told; or a bank
-            is there.
+        SiteError: A pattern matches nothing, a module has two names, a width is not known, or a bank is attached
+            there already.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -69,8 +69,8 @@ def attach(
         torch.Size([3, 3])
         >>> bank.detach()
     """
-    found = find_sites(model, sites, example=example, dim=dim, batch_dim=batch_dim)
-    bank = SpeakerBank(model, found, speakers, amplitude)
+    matched = find_sites(model, sites, example=example, dim=dim, batch_dim=batch_dim)
+    bank = SpeakerBank(model, matched, speakers, amplitude)
     bank.attach()
     return bank
 
@@ -96,7 +96,7 @@ def find_sites(
     names = match_sites(model, patterns)
     sources = {name: _source(model, name) for name in names}
     shapes = {} if example is None else _run(model, names, example)
-    found = []
+    matched = []
     for name in names:
         source = sources[name]
         axis = dim if dim is not None else _unit_dim(name, source, shapes.get(name))
@@ -106,19 +106,19 @@ def find_sites(
             width = None if source is None else _width(source)
         if width is None:
             raise SiteError(
-                f"site {name!r} ({type(model.get_submodule(name)).__name__}): the number of its units cannot be told "
+                f"site {name!r} ({type(model.get_submodule(name)).__name__}): the number of its units is not known "
                 "from the modules before it; pass example=, an input to run the model on once (and dim= the axis)"
             )
         time_first = isinstance(source, nn.RNNBase) and not source.batch_first
-        found.append(Site(name, width, axis, batch_dim if batch_dim is not None else int(time_first)))
-    return found
+        matched.append(Site(name, width, axis, batch_dim if batch_dim is not None else int(time_first)))
+    return matched
 
 
 def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
     """Names of the modules that match any of the patterns, in the model's order.
 
     Raises:
-        SiteError: A pattern matches nothing (the nearest names are listed), or one module has two names.
+        SiteError: A pattern matches nothing (the message lists the nearest names), or a module has two names.
 
     Example:
         >>> model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.ReLU())
@@ -127,7 +127,7 @@ def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
     """
     modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     if not patterns:
-        raise SiteError("no sites were named; pass a pattern such as 'hidden.*.activation', or a module type")
+        raise SiteError("no sites are named; pass a pattern such as 'hidden.*.activation', or a module type")
     chosen: set[str] = set()
     for pattern in patterns:
         hits = [name for name, module in modules.items() if _matches(pattern, name, module)]
@@ -140,7 +140,7 @@ def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
         earlier = first_name.setdefault(module, name)
         if earlier != name and (name in chosen or earlier in chosen):
             raise SiteError(
-                f"{earlier!r} and {name!r} are one module, they would share amplitudes; give each place its own"
+                f"{earlier!r} and {name!r} are one module and would share amplitudes; give each place its own module"
             )
     return matched
 
@@ -168,14 +168,14 @@ def _explain_no_match(pattern: Pattern, modules: dict[str, nn.Module]) -> str:
 
 
 def _source(model: nn.Module, name: str) -> nn.Module | None:
-    """The module that tells a site's width and axis: itself, or the nearest before it that says."""
+    """The module that determines a site's width and axis: its own, or the nearest suitable one before it."""
     parent, _, own = name.rpartition(".")
     siblings = list(model.get_submodule(parent).named_children())
     position = [child for child, _ in siblings].index(own)
     normalisation = None
     for _, module in reversed(siblings[: position + 1]):
         if isinstance(module, _NormBase):
-            # Axis 1 even of (B, H): what comes before it may say more precisely which axis that is.
+            # Its axis is 1 even for (B, H); a module before it may determine the axis more precisely.
             normalisation = normalisation or module
             continue
         if _width(module) is not None:
@@ -205,7 +205,7 @@ def _unit_dim(name: str, source: nn.Module | None, shape: tuple[int, ...] | None
         return 1
     if source is None and shape is not None and len(shape) > 2:
         raise SiteError(
-            f"site {name!r}: which axis of its output {shape} counts the units cannot be told from the modules "
+            f"site {name!r}: which axis of its output {shape} counts the units is not known from the modules "
             "before it; pass dim= (1 for channels, -1 for features last)"
         )
     return -1

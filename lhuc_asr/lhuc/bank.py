@@ -1,9 +1,9 @@
-"""A bank: the amplitudes of many speakers for one model, a row a speaker.
+"""A bank: the amplitudes of many speakers for one model, one row for each speaker.
 
-Row 0 is the speaker-independent transform. It starts neutral, where it changes no bit of the model's output,
-and speaker-adaptive training learns it (theta^0 in equations 5 and 6). Outside any context, and for a speaker
-the bank does not know, row 0 is used: an unadapted model, an adaptively trained model and a new speaker are
-one code path.
+Row 0 is the speaker-independent row. Its amplitudes start neutral, which changes no bit of the model's output, and
+speaker-adaptive training learns them (theta^0 in equations 5 and 6). Row 0 is used outside any context and, on
+request, for a speaker whom the bank does not know. So the same code runs before adaptation, after adaptive training
+and for a new speaker.
 
     bank = attach(model, sites="hidden.*.activation", speakers=["alice", "bob"])
     with bank.speaker("alice"):                      # one speaker for the whole batch
@@ -13,9 +13,9 @@ one code path.
     with bank.blocks(["alice", "bob"]):              # alice's half of the batch, then bob's
         model(x)
 
-The model keeps its weights, its parameters' names and its state dict; the bank is no part of it. The
-parameters of a bank are tables (S + 1, H), one a site; their gradients are sparse and name the rows that took
-part, so train them with ``bank.optimizer(...)``: see row_optim.
+The model keeps its weights, the names of its parameters and its state dict: the bank is not part of it. The
+parameters of a bank are tables (S + 1, H), one for each site. Their gradients are sparse and name the rows that took
+part, so train them with ``bank.optimizer(...)`` (see row_optim).
 """
 
 from __future__ import annotations
@@ -42,17 +42,19 @@ ComputedRows = Callable[[str, Tensor], Tensor]
 class SpeakerBank(SpeakerRows):
     """Rows of amplitude parameters r, and the hooks that apply them.
 
-    Usually made by ``attach``, which finds the sites. A deep copy of a bank is a bank with rows of its own
-    for the same model, not attached; a deep copy of an attached model is the plain model.
+    ``attach`` makes a bank, and finds the sites. A deep copy of a bank is a detached bank with rows of its own for
+    the same model. A deep copy of an attached model is the model without amplitudes.
 
     Args:
-        model: The model whose outputs are scaled; never changed.
-        sites: Where.
+        model: The model whose outputs are scaled; it is never changed.
+        sites: The sites.
         speakers: Names of rows 1 to S.
         xi: The amplitude function.
 
     Attributes:
-        sites, amplitude, tables: As of SpeakerRows.
+        sites: The sites, in the model's order.
+        amplitude: The amplitude function xi.
+        tables: A table (S + 1, H) for each site.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class SpeakerBank(SpeakerRows):
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         # Half precision has too few digits for small steps around 1.
         super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
-        # In a tuple, because a module's attribute that is a module becomes its child, its weights the bank's.
+        # In a tuple: a module that is an attribute of a module becomes its child, and its weights the bank's.
         self._model = (model,)
         self._selection: Selection | None = None
         self._computed: ComputedRows | None = None
@@ -79,17 +81,17 @@ class SpeakerBank(SpeakerRows):
         """The model that the bank belongs to."""
         return self._model[0]
 
-    # Contexts: they nest, and the innermost counts. They belong to the bank, so threads must not share one.
+    # Contexts nest, and the innermost counts. They belong to the bank, so threads must not share a bank.
 
     def speaker(self, name: str, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
-        """A context in which the whole batch is one speaker's; "" is the speaker-independent row."""
+        """A context in which the whole batch is one speaker's; row 0 for ""."""
         return self._select(Selection(self.rows_of([name], unknown)))
 
     def rows(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
-        """A context in which each element of the batch has a speaker of its own.
+        """A context in which each element of the batch has its own speaker.
 
-        An element is a frame of a frame-level network (features (B, D)), an utterance of a sequence network
-        ((B, T, D)): whatever the first axis counts, or the second in an LSTM that puts time first.
+        The elements are what the first axis counts, or the second axis in an LSTM that puts time first: the frames
+        of a frame-level network (features (B, D)), the utterances of a sequence network ((B, T, D)).
 
         Args:
             rows: Names, or rows as an int64 tensor, shape (B,).
@@ -98,9 +100,9 @@ class SpeakerBank(SpeakerRows):
         return self._select(Selection.of_elements(self._checked(rows, unknown)))
 
     def blocks(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
-        """A context in which the batch is N contiguous blocks of equal size, each of one speaker.
+        """A context in which the batch is N contiguous blocks of equal size, one speaker for each block.
 
-        It gives what ``rows`` gives, and costs less: nothing of the batch's size is gathered.
+        It gives the result of ``rows`` at a lower cost, because nothing of the batch's size is gathered.
 
         Args:
             rows: Names, or rows as an int64 tensor, shape (N,).
@@ -111,7 +113,7 @@ class SpeakerBank(SpeakerRows):
     def _checked(self, rows: Sequence[str] | Tensor, unknown: Unknown) -> Tensor:
         if not isinstance(rows, Tensor):
             if isinstance(rows, str):
-                raise SpeakerError(f"one name {rows!r} where a sequence of names belongs; use bank.speaker({rows!r})")
+                raise SpeakerError(f"rows: expected a sequence of names, found {rows!r}; use bank.speaker({rows!r})")
             rows = self.rows_of(rows, unknown)
         if rows.dtype != torch.int64 or rows.dim() != 1 or not len(rows):
             raise SpeakerError(f"rows: expected int64 of shape (B,), found {rows.dtype} of shape {tuple(rows.shape)}")
@@ -133,10 +135,10 @@ class SpeakerBank(SpeakerRows):
 
     @contextmanager
     def computed(self, by: ComputedRows) -> Iterator[SpeakerBank]:
-        """A context in which r is computed instead of looked up: by a gate, from a speaker's code, by sampling.
+        """A context in which r is computed instead of looked up, for example by a gate or by sampling.
 
         Args:
-            by: A site's name and rows (N,) -> r of these rows at the site, shape (N, H), differentiable.
+            by: Function from a site's name and rows (N,) to r of these rows at the site, shape (N, H), differentiable.
         """
         outer, self._computed = self._computed, by
         try:
@@ -145,7 +147,7 @@ class SpeakerBank(SpeakerRows):
             self._computed = outer
 
     def r(self, site: str, rows: Tensor) -> Tensor:
-        """What the amplitudes of some rows at a site are made of, shape (N, H): stored, or in ``computed`` computed."""
+        """The parameters r of some rows at a site, shape (N, H): stored, or, inside ``computed``, computed."""
         return self.stored_r(site, rows) if self._computed is None else self._computed(site, rows)
 
     # Hooks
@@ -159,12 +161,14 @@ class SpeakerBank(SpeakerRows):
         """Hook the sites' modules.
 
         Raises:
-            SiteError: This bank or another is attached there already, or the model lacks a site.
+            SiteError: A bank is attached there already, or the model lacks a site.
         """
         modules = dict(self.model.named_modules())
         for site in self.sites:
             if site.name not in modules:
-                raise SiteError(f"the model has no module {site.name!r}")
+                raise SiteError(
+                    f"the model has no module {site.name!r}; attach the bank to the model that it was made for"
+                )
             hooks = modules[site.name]._forward_hooks.values()
             if any(isinstance(hook, SiteHook) and hook.bank is not None for hook in hooks):
                 raise SiteError(
@@ -174,13 +178,13 @@ class SpeakerBank(SpeakerRows):
         self._handles = [modules[site.name].register_forward_hook(SiteHook(self, site)) for site in self.sites]
 
     def detach(self) -> None:
-        """Remove the hooks: the model is what it was. The rows stay in the bank.
+        """Remove the hooks, so that the model is as it was before; the rows stay in the bank.
 
         Raises:
             SiteError: The bank is not attached.
         """
         if not self.attached:
-            raise SiteError("the bank is detached already")
+            raise SiteError("the bank is detached already; bank.attach() attaches it")
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -191,17 +195,17 @@ class SpeakerBank(SpeakerRows):
 
     def _row_zero(self) -> Selection:
         selection = Selection(self.tables[0].new_zeros(1, dtype=torch.int64))
-        # Every site's hook comes here: ask again only when the tables have changed.
+        # The hook of every site calls this: check again only when the tables have changed.
         versions = [(table.edition, table._version) for table in self.tables]
         if versions != self._checked_row_zero:
             self.check_finite(selection.index)
             self._checked_row_zero = versions
         return selection
 
-    # Speakers from and to elsewhere
+    # Speakers leave through ``states`` and come in through ``put``. Folders, archives and other banks use these.
 
     def state(self, speaker: str) -> SpeakerState:
-        """A copy of one speaker's row, ready to be saved; "" is row 0.
+        """A copy of one speaker's row; of row 0 for "".
 
         Raises:
             SpeakerError: The bank does not know the speaker, or the row is not finite.
@@ -209,31 +213,37 @@ class SpeakerBank(SpeakerRows):
         return next(self.states([speaker]))
 
     def states(self, speakers: Iterable[str] | None = None) -> Iterator[SpeakerState]:
-        """Copies of the rows of some speakers; of row 0 and of all where none are named."""
+        """Copies of the rows of some speakers; unless some are named, of row 0 and all speakers.
+
+        Raises:
+            SpeakerError: The bank does not know a speaker, or a row is not finite.
+        """
         model = model_hash(self.model)
-        for speaker in list(self._rows) if speakers is None else speakers:
+        for speaker in (SPEAKER_INDEPENDENT, *self.speakers) if speakers is None else speakers:
             row = self.row(speaker)
             r = {site.name: table.detach()[row].clone() for site, table in zip(self.sites, self.tables, strict=True)}
             yield SpeakerState(speaker, self.amplitude.name, model, self.sites, r)
 
     def put(self, *states: SpeakerState) -> None:
-        """Set speakers' rows, adding the speakers that the bank does not know. All of them, or none.
+        """Set the rows of some speakers, all or none, adding the speakers that the bank does not have.
+
+        One speaker's file is put into the bank with ``bank.put(SpeakerState.load(path))``.
 
         Raises:
-            ModelMismatchError: A state belongs to another model, other sites or another amplitude.
-            SpeakerError: A name cannot be used.
+            ModelMismatchError: A state belongs to another model, other sites or another amplitude function.
+            SpeakerError: A name cannot be used, or that of a new speaker occurs twice.
         """
         model = model_hash(self.model)
         for state in states:
             state.check_fits(self.sites, self.amplitude.name, model)
-        self._write(states)
+        self.set_rows(states)
 
     def merge(self, other: SpeakerBank) -> None:
-        """Take over another bank's speakers; row 0 stays this bank's.
+        """Add the speakers of another bank; row 0 stays as it is.
 
         Raises:
-            ModelMismatchError: The other bank has other sites, another amplitude or another model.
-            SpeakerError: A speaker is in both; then none is taken.
+            ModelMismatchError: The other bank has another model, other sites or another amplitude function.
+            SpeakerError: A speaker is in both banks; no speaker is added then.
         """
         both = sorted(set(self.speakers) & set(other.speakers))
         states = list(other.states(other.speakers))
@@ -242,88 +252,62 @@ class SpeakerBank(SpeakerRows):
         self.put(*states)
 
     def save(self, folder: Path | str) -> None:
-        """Write ``<speaker>.safetensors`` a speaker, and ``speaker-independent.safetensors`` for row 0.
+        """Write ``<speaker>.safetensors`` for each speaker, and ``speaker-independent.safetensors`` for row 0.
 
         Raises:
-            SpeakerError: A row is not finite; then nothing is written.
+            SpeakerError: A row is not finite; nothing is written then.
         """
         for state in list(self.states()):
             state.save(speaker_path(folder, state.speaker))
-
-    def load_speaker(self, path: Path | str) -> str:
-        """Put one speaker's file into the bank and return the speaker's name.
-
-        Raises:
-            CheckpointError: The file is missing or damaged.
-            ModelMismatchError: It belongs to another model, other sites or another amplitude.
-        """
-        state = SpeakerState.load(path)
-        state.check_fits(self.sites, self.amplitude.name, model_hash(self.model), path)
-        self._write([state])
-        return state.speaker
 
     @classmethod
     def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> SpeakerBank:
         """Attach the speakers of a folder to their model.
 
         Args:
-            folder: Where ``save`` wrote; row 0 stays neutral if its file is not there.
-            model: The model that they belong to.
-            xi: The amplitude function, where it is none of the paper's.
+            folder: A folder that ``save`` wrote; row 0 is neutral if its file is missing.
+            model: The model that the speakers belong to.
+            xi: The amplitude function, if it is not one of the paper's.
 
         Raises:
-            CheckpointError: There is no speaker's file, or one is damaged.
-            ModelMismatchError: A speaker belongs to another model, or not to the bank of the others.
+            CheckpointError: The folder has no speaker's file, or one is damaged.
+            ModelMismatchError: A speaker belongs to another model, or has other sites or another amplitude function
+                than the first.
         """
-        states = {path: SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))}
+        states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
         if not states:
             raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
-        first = next(iter(states.values()))
-        bank = cls(model, first.sites, xi=xi or first.amplitude)
-        model_now = model_hash(model)
-        for path, state in states.items():
-            state.check_fits(bank.sites, bank.amplitude.name, model_now, path)
-        bank._write(list(states.values()))
+        bank = cls(model, states[0].sites, xi=xi or states[0].amplitude)
+        bank.put(*states)
         bank.attach()
         return bank
 
     def open_archive(self, path: Path | str) -> SpeakerArchive:
-        """Take speakers from an archive from now on: they stay on disk until ``fetch`` names them.
-
-        Row 0 becomes the archive's, where it has one.
+        """Open an archive, from which ``fetch`` reads speakers; row 0 becomes the archive's, if it has one.
 
         Raises:
             CheckpointError: The file is missing or damaged.
-            ModelMismatchError: It belongs to another model, other sites or another amplitude.
+            ModelMismatchError: The archive belongs to another model, other sites or another amplitude function.
         """
         archive = SpeakerArchive(path)
         archive.check_fits(self.sites, self.amplitude.name, model_hash(self.model))
         if SPEAKER_INDEPENDENT in archive:
-            self._write([archive.state(SPEAKER_INDEPENDENT)])
+            self.set_rows([archive.state(SPEAKER_INDEPENDENT)])
         self._archive = archive
         return archive
 
     def fetch(self, speakers: Iterable[str]) -> None:
-        """Read speakers of the opened archive into the bank; who is there already stays as he is.
+        """Read speakers of the opened archive into the bank; speakers that the bank has stay as they are.
 
         Raises:
-            SpeakerError: No archive is open, or a speaker is neither in it nor in the bank; then none is read.
-            CheckpointError: A row is damaged; then none is read.
+            SpeakerError: No archive is open, or a speaker is neither in it nor in the bank; none is read then.
+            CheckpointError: A row is damaged; none is read then.
         """
         if self._archive is None:
             raise SpeakerError("no archive is open; bank.open_archive(path) first")
         missing = dict.fromkeys(speaker for speaker in speakers if speaker not in self._rows)
-        self._write([self._archive.state(speaker) for speaker in missing])
-
-    def _write(self, states: Sequence[SpeakerState]) -> None:
-        self.add(state.speaker for state in states if state.speaker not in self._rows)
-        with torch.no_grad():
-            for state in states:
-                row = self._rows[state.speaker]
-                for site, table in zip(self.sites, self.tables, strict=True):
-                    table[row] = state.r[site.name]
-        for table in self.tables:
-            table.edition += 1
+        # Not ``put``: the archive was checked as a whole when it was opened, and hashing a large model takes seconds.
+        self.set_rows(list(self._archive.states(missing)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpeakerBank:
         twin = SpeakerBank(self.model, self.sites, self.speakers, self.amplitude)
@@ -334,7 +318,7 @@ class SpeakerBank(SpeakerRows):
 
 
 class SiteHook:
-    """What torch calls after a site's module; a deep copy of the model gets one that does nothing."""
+    """The hook that torch calls after a site's module; in a deep copy of the model it does nothing."""
 
     def __init__(self, bank: SpeakerBank | None, site: Site) -> None:
         self.bank, self.site = bank, site

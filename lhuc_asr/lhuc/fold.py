@@ -1,13 +1,12 @@
 """Folding a speaker's amplitudes into the weights, for decoding at no cost.
 
-Where the scaled activations go into one linear map and nowhere else, the scale can move into its columns:
+If the scaled activations go into one linear map and nowhere else, the scale can move into its columns:
 
     W (xi(r) * psi) + b = (W diag(xi(r))) psi + b
 
-The path from site to map is read from the model's graph, not guessed from names: the model is traced
-(torch.fx), and from the site only dropout, identities and the flattening of channels may lie between.
-Anything else (two consumers, a recurrent layer, a residual sum, a functional call) is refused, because the
-folded model would not be the same.
+The path from the site to the map is read from the model's graph, which is traced with torch.fx, and not guessed from
+names. Only dropout, identities and the flattening of channels may lie between the two. Anything else (two consumers, a
+recurrent layer, a residual sum, a functional call) is refused, because the folded model would not be the same.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from lhuc_asr.lhuc.site import Site
 
 _Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Each keeps a scale a unit: dropout zeroes whole numbers or scales all alike.
+# Each of these passes the scale of a unit on: dropout sets values to zero, or scales all values alike.
 _PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -32,10 +31,10 @@ def fold(bank: SpeakerBank, speaker: str) -> nn.Module:
 
     Args:
         bank: Attached or not.
-        speaker: The speaker; "" is the speaker-independent row 0.
+        speaker: The speaker; "" for row 0.
 
     Raises:
-        FoldError: At some site it would not be exact; the message says where and why.
+        FoldError: Folding would not be exact at some site; the message says where and why.
         SpeakerError: The bank does not know the speaker.
     """
     rows = bank.rows_of([speaker])
@@ -56,7 +55,7 @@ def fold(bank: SpeakerBank, speaker: str) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Traces a model down to torch's own modules, and stops at sites, which may be modules of any kind."""
+    """Traces a model down to torch's own modules and to the sites, which may be modules of any kind."""
 
     def __init__(self, sites: set[str]) -> None:
         super().__init__()
@@ -71,13 +70,13 @@ def _trace(model: nn.Module, sites: set[str]) -> fx.Graph:
         return _Tracer(sites).trace(model)
     except Exception as error:  # the model's own code runs on symbols here, and may raise anything
         raise FoldError(
-            f"{type(model).__name__} cannot be traced, so what its activations feed is not known ({error}); "
+            f"{type(model).__name__} cannot be traced, so the layers after its activations are not known ({error}); "
             "decode with the bank attached instead"
         ) from error
 
 
 def _consumer(model: nn.Module, graph: fx.Graph, site: Site) -> _Linear:
-    """The linear map that is all that a site's output feeds."""
+    """The linear map that a site's output goes into, and nothing else."""
     calls = _calls(graph, site.name)
     if len(calls) != 1:
         raise _refusal(site, f"its module runs {len(calls)} times")
@@ -99,7 +98,7 @@ def _consumer(model: nn.Module, graph: fx.Graph, site: Site) -> _Linear:
     if len(_calls(graph, name)) != 1:
         raise _refusal(site, f"{name!r}, which its output goes into, runs more than once")
     if not isinstance(module.weight, nn.Parameter) or "weight" not in module._parameters or module._forward_pre_hooks:
-        raise _refusal(site, f"the weight of {name!r} is computed from others, or its input changed by a hook")
+        raise _refusal(site, f"the weight of {name!r} is computed from others, or a hook changes its input")
     holders = [holder for holder, p in model.named_parameters(remove_duplicate=False) if p is module.weight]
     if len(holders) != 1:
         raise _refusal(site, f"the weight of {name!r} is shared: {', '.join(holders)}")
@@ -132,9 +131,9 @@ def _check_axis(site: Site, consumer: _Linear, name: str, flat: bool) -> None:
 
 
 def _columns(consumer: _Linear, xi: Tensor) -> Tensor:
-    """What to multiply the consumer's weight with, of a shape that broadcasts to it."""
+    """Factors of the consumer's weight, of a shape that broadcasts to it."""
     if isinstance(consumer, nn.Linear):
-        # Flattened channels: in_features / H neighbouring columns belong to a channel.
+        # Flattened channels: in_features / H neighbouring columns belong to each channel.
         return xi.repeat_interleave(consumer.in_features // len(xi))
     groups, kernel = consumer.groups, [1] * (consumer.weight.dim() - 2)
     grouped = xi.reshape(groups, -1).repeat_interleave(consumer.out_channels // groups, dim=0)

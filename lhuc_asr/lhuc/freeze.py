@@ -1,4 +1,4 @@
-"""Freezing a network for the length of a block: nothing of it changes while speakers are adapted."""
+"""Freezing a network inside a block, so that nothing of it changes while speakers are adapted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import nn
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """A context in which a model's parameters take no gradient and its modules are in evaluation mode.
 
-    So dropout is off and the statistics of batch normalisation stand still. Afterwards each parameter and
-    each module is as it was, also when the block raises. An attached bank is no part of the model and goes on
-    learning.
+    So dropout is off, and the statistics of batch normalisation stay as they are. Afterwards each parameter and
+    each module is as it was before, also if the block raises an error. An attached bank is not part of the model, so
+    it can learn.
 
     Recurrent modules stay in training mode, with their dropout at zero: cuDNN computes no gradient through
-    them in evaluation mode, and dropout is all that the modes differ in.
+    them in evaluation mode, and the two modes differ only in dropout.
     """
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
     training = {module: module.training for module in model.modules()}
@@ -35,5 +35,5 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(value)
         for module, mode in training.items():
             module.training = mode
-        for recurrent, share in dropout.items():
-            recurrent.dropout = share
+        for recurrent, probability in dropout.items():
+            recurrent.dropout = probability

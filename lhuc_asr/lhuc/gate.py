@@ -1,15 +1,15 @@
-"""Gates: amplitudes that a small network predicts from what is known of a speaker, or of a recommender's user.
+"""Gates: small networks that predict amplitudes from what is known of a speaker, or of a recommender's user.
 
-    n = ReLU(U c + a)            the hidden layer, where there is one; without it n = c
+    n = ReLU(U c + a)            the hidden layer, if there is one; otherwise n = c
     r = W n + b
     delta = scale(r)             2 sigmoid(r), exp(r), r; or sigmoid(r)
 
-c is the conditioning vector: a speaker's statistics, an embedding. With a hidden layer and 2 sigmoid this is the
-GateNU of PEPNet (Chang et al., KDD 2023), and of PPNet before it; without a hidden layer it is a linear map from c
-to r, one column a number of c. W starts at 0 and b where the scale is 1, so that a fresh gate is exactly 1 for
-every c and changes nothing; it learns all the same, first W and b, then what is below.
+c is the conditioning vector, for example a speaker's statistics or an embedding. With a hidden layer and 2 sigmoid
+this is the GateNU of PEPNet (Chang et al., KDD 2023), and of PPNet before it. Without a hidden layer it is a linear map
+from c to r, with one column for each number of c. W starts at 0, and b at the r for which the scale is 1. So a fresh
+gate is exactly 1 for every c and changes nothing. It learns all the same: first W and b, then the layer below.
 
-r is what a bank holds, so a gate can fill a bank's rows, or stand in for them: ``bank.computed``.
+A bank holds r, so a gate can fill the rows of a bank, or replace them (``bank.computed``).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Gate(nn.Module):
     """A network from a conditioning vector to amplitudes.
 
     Args:
-        inputs: Numbers in the conditioning vector, I.
-        units: Amplitudes, H.
-        hidden: Units of the hidden layer; None: there is none.
-        scale: ``2sigmoid``, ``exp``, ``identity`` or another amplitude, which start at 1; or ``sigmoid``, whose
-            range (0, 1) has no 1: it starts at 1/2.
-        generator: Of the hidden layer's start (He et al. 2015); needed where there is one.
+        inputs: Dimension of the conditioning vector, I.
+        units: Number of amplitudes, H.
+        hidden: Number of units of the hidden layer; None for no hidden layer.
+        scale: ``2sigmoid``, ``exp``, ``identity`` or another amplitude function, which start at 1; or ``sigmoid``,
+            which starts at 1/2 because 1 is outside its range (0, 1).
+        generator: Generator of the hidden layer's initial weights (He et al. 2015); needed with a hidden layer.
 
     Attributes:
         scale: The scale function.
-        hidden: The map U, a; None where there is none.
+        hidden: The map U, a; None without a hidden layer.
         output: The map W, b to r.
         start: The r that an untrained gate gives for every c.
 
     Raises:
-        ConfigError: A hidden layer without a generator, or an unknown scale.
+        ConfigError: There is a hidden layer but no generator, or the scale is unknown.
 
     Example:
         >>> gate = Gate(inputs=3, units=2)
@@ -73,10 +73,10 @@ class Gate(nn.Module):
         """The parameters before the scale.
 
         Args:
-            conditioning: c, shape (..., I).
+            conditioning: The conditioning vectors c, shape (..., I).
 
         Returns:
-            Shape (..., H).
+            r, shape (..., H).
         """
         if self.hidden is not None:
             conditioning = torch.relu(self.hidden(conditioning))

@@ -131,7 +131,7 @@ class FrameCrossEntropy:
 
     Attributes:
         kl_weight: rho, the share of the reference in the targets. With the model's own output with row 0 as
-            reference, a larger rho holds a speaker's output closer to that of the speaker-independent row.
+            reference, a larger rho holds a speaker's output closer to that of row 0.
 
     Raises:
         ConfigError: ``kl_weight`` is outside [0, 1).

@@ -1,19 +1,19 @@
 """Bayesian LHUC: a Gaussian posterior over a speaker's r instead of one best value (Xie et al.).
 
-With little data many r explain it about equally well; the posterior keeps all of them, each as far as the data
-and the prior allow. Unit j of speaker s has the posterior q(r) = N(mu, sigma^2), and the prior of all speakers
-is p(r) = N(m, v). The lower bound on the evidence is raised by descent on
+Many r explain little data about equally well. The posterior keeps all of them, weighted by the data and the prior.
+Unit j of speaker s has the posterior q(r) = N(mu, sigma^2), and the prior of all speakers is p(r) = N(m, v). The
+lower bound on the evidence is maximised by descent on
 
     sum over frames of E_q[-log P(c_t | x_t; r)]  +  KL(q || p)
 
     KL(q || p) = log(sqrt(v) / sigma) + (sigma^2 + (mu - m)^2) / (2 v) - 1/2        summed over units
 
-with one sample a step in the place of the expectation, r = mu + sigma * epsilon, epsilon ~ N(0, 1), through which
-the gradient reaches mu and sigma. In use r is mu. With sigma at 0, where only (mu - m)^2 / (2 v) is left, this
-is maximum a posteriori (MAP) estimation.
+One sample in each step takes the place of the expectation: r = mu + sigma * epsilon, epsilon ~ N(0, 1). The gradient
+reaches mu and sigma through it. In decoding r is mu. With sigma at 0 only (mu - m)^2 / (2 v) is left of the divergence,
+and this is maximum a posteriori (MAP) estimation.
 
-mu is the speaker's row of the bank; log sigma has a table of the same shape here, so that one row-wise
-optimizer trains both and absent speakers don't move.
+mu is the speaker's row of the bank. log sigma has a table of the same shape here, so that one row-wise optimizer
+trains both and absent speakers don't move.
 
 Source: X. Xie, X. Liu, T. Lee, L. Wang, "Bayesian Learning for Deep Neural Network Adaptation", IEEE/ACM TASLP 29,
 2021 (arXiv 2012.07460).
@@ -38,11 +38,11 @@ from lhuc_asr.lhuc.rows import SpeakerRows
 
 @dataclass(frozen=True)
 class GaussianPrior:
-    """How r is spread over speakers, unit by unit.
+    """The prior of r over speakers, for each unit.
 
     Attributes:
-        mean: m, a site's name -> shape (H,).
-        variance: v, a site's name -> shape (H,), above 0.
+        mean: The means m: a site's name -> shape (H,).
+        variance: The variances v: a site's name -> shape (H,), above 0.
     """
 
     mean: Mapping[str, Tensor]
@@ -51,25 +51,28 @@ class GaussianPrior:
     def __post_init__(self) -> None:
         for site, variance in self.variance.items():
             if not bool(((variance > 0) & variance.isfinite() & self.mean[site].isfinite()).all()):
-                raise ConfigError(f"prior at site {site!r}: expected finite means, finite variances above 0")
+                raise ConfigError(
+                    f"prior at site {site!r}: expected finite means and finite variances above 0; estimate it from "
+                    "finite rows, with variance_floor above 0"
+                )
 
     @classmethod
     def of(
         cls, rows: SpeakerRows, variance_floor: float, around: Literal["speakers", "row 0"] = "speakers"
     ) -> GaussianPrior:
-        """Mean and variance over speakers.
+        """Estimate the prior from the rows of speakers.
 
         Args:
-            rows: Of the training speakers.
-            around: Where the mean is: the speakers', or row 0.
-            variance_floor: Least variance: a unit that has never mattered may matter to the next speaker.
+            rows: The rows of the training speakers.
+            variance_floor: Smallest variance: a unit that has never mattered may matter to the next speaker.
+            around: The prior's mean: the mean over speakers, or row 0.
 
         Raises:
             SpeakerError: There are fewer than two speakers.
         """
         count = len(rows.speakers)
         if count < 2:
-            raise SpeakerError(f"a prior is estimated over speakers, at least 2; found {count}")
+            raise SpeakerError(f"prior: expected at least 2 speakers to estimate it from, found {count}; train on more")
         tables = {site.name: table.detach()[1:] for site, table in zip(rows.sites, rows.tables, strict=True)}
         if around == "row 0":
             mean = {site.name: table.detach()[0].clone() for site, table in zip(rows.sites, rows.tables, strict=True)}
@@ -83,11 +86,11 @@ class GaussianPrior:
         """sum_j (r_j - m_j)^2 / (2 v_j), which is -log p(r) up to a constant: the penalty of MAP estimation.
 
         Args:
-            bank: The speakers' rows.
-            rows: Which, shape (N,).
+            bank: The bank.
+            rows: Rows of the bank, shape (N,).
 
         Returns:
-            Shape (N,), differentiable.
+            The distance of each row, shape (N,), differentiable.
         """
         distance = torch.zeros(len(rows), dtype=bank.tables[0].dtype, device=bank.tables[0].device)
         for site in bank.sites:
@@ -97,15 +100,16 @@ class GaussianPrior:
 
 
 class Posterior(nn.Module):
-    """Posteriors of the speakers of a bank; they start as the prior.
+    """Posteriors of the speakers of a bank; they start at the prior.
 
     Args:
-        bank: Its rows 1 to S become the posteriors' means mu, and are set to the prior's. No speaker may be added
-            or dropped as long as the posterior is in use.
+        bank: The bank. Its rows 1 to S become the posteriors' means mu, and are set to the prior's means. No speaker
+            may be added or dropped while the posterior is in use.
         prior: The prior.
 
     Attributes:
-        log_deviations: log sigma, a table (S + 1, H) a site.
+        prior: The prior.
+        log_deviations: log sigma, a table (S + 1, H) for each site.
     """
 
     def __init__(self, bank: SpeakerBank, prior: GaussianPrior) -> None:
@@ -122,13 +126,13 @@ class Posterior(nn.Module):
 
     @contextmanager
     def sampled(self, generator: torch.Generator) -> Iterator[None]:
-        """A context in which the bank's amplitudes are those of one sample of r, drawn on entering it.
+        """A context in which the bank's amplitudes are those of one sample of r, drawn on entry.
 
-        The draw epsilon is one a unit, the same for all speakers: what a speaker learns then doesn't depend on
-        who else is in the batch.
+        Each unit has one epsilon for all speakers, so that what a speaker learns does not depend on the other speakers
+        in the batch.
 
         Args:
-            generator: Of epsilon, on the CPU.
+            generator: Generator of epsilon, on the CPU.
         """
         bank = self._bank[0]
         noise = {
@@ -144,10 +148,10 @@ class Posterior(nn.Module):
         """KL(q || p) of some speakers.
 
         Args:
-            rows: Shape (N,).
+            rows: Rows of the bank, shape (N,).
 
         Returns:
-            Shape (N,), differentiable, 0 or more.
+            The divergence of each row, shape (N,), differentiable, 0 or more.
         """
         bank = self._bank[0]
         divergence = self.prior.distance(bank, rows)
@@ -159,5 +163,5 @@ class Posterior(nn.Module):
 
     def _log_deviation(self, site: str, rows: Tensor) -> Tensor:
         table = self.log_deviations[self._number[site]]
-        found: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
-        return found
+        log_deviations: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
+        return log_deviations

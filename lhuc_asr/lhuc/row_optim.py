@@ -1,18 +1,18 @@
-"""Optimizers for banks: a speaker who is not in the mini-batch does not move, not by one bit.
+"""Optimizers for banks: they leave the row of a speaker who is not in the mini-batch as it is, to the bit.
 
 The gradient of a row is the sum over the frames of its speaker, and exactly zero for speakers absent from the
 batch (equation 9). But momentum, Adam's averages and weight decay move a parameter whose gradient is zero. So
 a bank's gradients are sparse: they name the rows that took part since ``zero_grad``, and these optimizers
-touch those rows only. Momentum, averages and the count of steps belong to the row. Hence thirty speakers
-adapted in shared batches, in whatever mixture, end where thirty runs of their own would.
+change only those rows. Each row has its own momentum, averages and number of steps. Hence thirty speakers
+adapted in shared batches, in any mixture, end where thirty separate runs would.
 
-Plain ``torch.optim.SGD`` is row-wise by itself and works too; every other optimizer of torch or of a third
+Plain ``torch.optim.SGD`` is row-wise by itself and works too. Every other optimizer of torch or of a third
 party is refused at its first step over a bank's rows.
 
 A table of embeddings whose gradient is sparse (``torch.nn.Embedding(..., sparse=True)``) is updated in the same way.
 
-Weight decay pulls a row towards row 0, the speaker-independent transform, not towards zero: it is the
-gradient of a Gaussian prior around row 0. Row 0 itself is learned from everybody and does not decay.
+Weight decay pulls a row towards row 0, not towards zero: it is the gradient of a Gaussian prior around row 0. Row 0
+is learned from all speakers and does not decay.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from lhuc_asr.base.errors import ConfigError, SpeakerError
 
 
 class RowTable(nn.Parameter):
-    """The rows of all speakers at one site, shape (S + 1, H); row 0 is the speaker-independent one.
+    """The rows of all speakers at one site, shape (S + 1, H).
 
     Attributes:
-        edition: Counts what changed the meaning of rows: speakers added, dropped, reset.
+        edition: Number of changes to the meaning of rows: speakers added, dropped, reset.
     """
 
     edition: int = 0
 
 
 class RowOptimizer(torch.optim.Optimizer):
-    """Updates the rows that the gradients name; subclasses say by how much."""
+    """Updates the rows that the gradients name; subclasses compute the change."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the rows that took part since ``zero_grad``.
 
         Raises:
-            ConfigError: A gradient is dense, so it does not tell who took part.
+            ConfigError: A gradient is dense, so it does not name the rows that took part.
             SpeakerError: Speakers were added, dropped or reset since the first step.
         """
         loss = None
@@ -62,8 +62,8 @@ class RowOptimizer(torch.optim.Optimizer):
     def _step_table(self, group: dict[str, Any], table: Tensor) -> None:
         if not table.grad.is_sparse:  # type: ignore[union-attr]
             raise ConfigError(
-                f"{type(self).__name__}: a dense gradient of shape {tuple(table.shape)}; it updates a SpeakerBank's "
-                "rows, whose gradients are sparse; give it bank.parameters() only, or embeddings with sparse=True"
+                f"{type(self).__name__}: expected the sparse gradients of a SpeakerBank's rows, found a dense "
+                f"one of shape {tuple(table.shape)}; give it bank.parameters() only, or embeddings with sparse=True"
             )
         state = self.state[table]
         edition = table.edition if isinstance(table, RowTable) else 0  # embeddings' rows keep their meaning
@@ -72,8 +72,8 @@ class RowOptimizer(torch.optim.Optimizer):
             self._start(state, table)
         if state["edition"] != edition:
             raise SpeakerError(
-                "speakers were added, dropped or reset since this optimizer's first step, and its momentum belongs "
-                "to the rows as they were; make a new one: bank.optimizer(...)"
+                "speakers were added, dropped or reset since this optimizer's first step, so its momentum belongs to "
+                "other rows; make a new one: bank.optimizer(...)"
             )
         gradient = table.grad.coalesce()  # type: ignore[union-attr]
         rows, values = gradient.indices()[0], gradient.values()  # (N,), (N, H)
@@ -94,8 +94,8 @@ class RowSGD(RowOptimizer):
 
     Args:
         params: ``bank.parameters()``.
-        lr: Learning rate; the paper takes 0.8 whatever the amplitude.
-        momentum: AdaptationSet of the last step that is kept.
+        lr: Learning rate; 0.8 in the paper, for every amplitude function.
+        momentum: Fraction of the last step that is kept.
         weight_decay: Pull towards row 0.
     """
 
@@ -117,13 +117,13 @@ class RowSGD(RowOptimizer):
 
 
 class RowAdam(RowOptimizer):
-    """Adam with a count of steps a row, as ``torch.optim.Adam`` would do on each row alone.
+    """Adam with a number of steps for each row, as ``torch.optim.Adam`` would do on each row alone.
 
     Args:
         params: ``bank.parameters()``.
         lr: Learning rate.
         betas: Decay of the averages of the gradient and of its square.
-        eps: Keeps the division finite where the gradient has always been zero.
+        eps: Added to the denominator, so that a gradient that has always been zero gives no division by zero.
         weight_decay: Pull towards row 0, added to the gradient.
 
     Source: D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
@@ -162,7 +162,7 @@ OPTIMIZERS: dict[str, Callable[..., RowOptimizer]] = {"sgd": RowSGD, "adam": Row
 
 @functools.cache
 def refuse_foreign_optimizers() -> None:
-    """Have optimizers that would move absent rows raise ConfigError instead; done once a process."""
+    """Make optimizers that would move absent rows raise ConfigError; needed once in a process."""
     register_optimizer_step_pre_hook(_check_optimizer)
 
 
@@ -180,7 +180,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -
 
 def _check_options(**options: float) -> None:
     for name, value in options.items():
-        share = name in ("momentum", "beta1", "beta2")
-        if not (0.0 <= value < 1.0 if share else 0.0 <= value < float("inf")):
-            expected = "at least 0 and under 1" if share else "a finite number, not negative"
+        fraction = name in ("momentum", "beta1", "beta2")
+        if not (0.0 <= value < 1.0 if fraction else 0.0 <= value < float("inf")):
+            expected = "at least 0 and under 1" if fraction else "a finite number, not negative"
             raise ConfigError(f"optimizer option {name} = {value}: expected {expected}")

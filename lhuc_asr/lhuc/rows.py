@@ -1,14 +1,14 @@
-"""Rows of speakers: names, and a table (S + 1, H) of the parameters r a site.
+"""Rows of speakers: names, and for each site a table (S + 1, H) of the parameters r.
 
-Row 0 is the speaker-independent transform; speakers' rows start where it is. The gradients of the tables are
-sparse and name the rows that took part, so train them with ``optimizer``: see row_optim. What the rows do to a
-model is the business of bank.
+Row 0 is the speaker-independent row, and each speaker's row starts as a copy of it. The gradients of the tables are
+sparse: they name the rows that took part. So train the tables with ``optimizer`` (see row_optim). How the rows act on
+a model is in bank.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,7 @@ from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowOptimizer, RowTable, refuse_foreign_optimizers
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, check_speaker_name, not_finite
+from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, check_speaker_name, not_finite
 
 Unknown = Literal["error", "si"]
 
@@ -28,15 +28,15 @@ class SpeakerRows(nn.Module):
     """The rows of many speakers at some sites.
 
     Args:
-        sites: Where the amplitudes belong.
+        sites: The sites of the amplitudes.
         xi: The amplitude function.
-        dtype: Of the tables.
-        device: Theirs.
+        dtype: Type of the tables.
+        device: Device of the tables.
 
     Attributes:
         sites: The sites, in the model's order.
         amplitude: The amplitude function xi.
-        tables: A table (S + 1, H) a site.
+        tables: A table (S + 1, H) for each site.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SpeakerRows(nn.Module):
         return tuple(self._rows)[1:]
 
     def row(self, speaker: str) -> int:
-        """The row of a speaker; "" is row 0.
+        """The row of a speaker; row 0 for "".
 
         Raises:
             SpeakerError: The bank does not know the name.
@@ -73,7 +73,7 @@ class SpeakerRows(nn.Module):
             hint = f"did you mean {', '.join(near)}?" if near else f"it has {len(self.speakers)} speakers."
             raise SpeakerError(
                 f"speaker {speaker!r} is not in the bank; {hint} Add it with bank.add([...]), or use the "
-                'speaker-independent row 0: bank.rows_of(names, unknown="si")'
+                'speaker-independent row, row 0: bank.rows_of(names, unknown="si")'
             )
         return self._rows[speaker]
 
@@ -81,18 +81,21 @@ class SpeakerRows(nn.Module):
         """The rows of speakers, shape (number of names,), int64.
 
         Args:
-            names: Speakers; "" is row 0.
-            unknown: What a name that the bank does not know is: an error, or row 0 ("si").
+            names: Speakers; "" for row 0.
+            unknown: What to do with a name that the bank does not know: "error" raises an error, "si" takes row 0.
+
+        Raises:
+            SpeakerError: The bank does not know a name, under "error".
         """
         known = self._rows
         rows = [known.get(name, 0) if unknown == "si" else self.row(name) for name in names]
         return torch.tensor(rows, dtype=torch.int64, device=self.tables[0].device)
 
     def add(self, speakers: Iterable[str]) -> None:
-        """Append rows that start where row 0 is: neutral, or what adaptive training has learned.
+        """Append rows that start as copies of row 0: neutral, or as adaptive training has learned it.
 
         Raises:
-            SpeakerError: A name is taken, or cannot be a file's name; then no row is added.
+            SpeakerError: A name is taken, or cannot be a file's name; no row is added then.
         """
         names = list(speakers)
         taken = dict(self._rows)
@@ -127,30 +130,30 @@ class SpeakerRows(nn.Module):
         self._replace_tables(lambda table: table.index_copy(0, rows, table[:1].expand(len(rows), -1)))
 
     def stored_r(self, site: str, rows: Tensor) -> Tensor:
-        """The unconstrained parameters of some rows at a site, shape (N, H); the gradient names the rows.
+        """The unconstrained parameters of some rows at a site, shape (N, H); their gradient names the rows.
 
         Args:
             site: A site's name.
-            rows: Shape (N,), int64.
+            rows: The rows, shape (N,), int64.
         """
         table = self._table(site)
         r: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
         return r
 
     def r(self, site: str, rows: Tensor) -> Tensor:
-        """What the amplitudes of some rows at a site are made of, shape (N, H); here what is stored."""
+        """The parameters r of some rows at a site, shape (N, H); a subclass may compute them."""
         return self.stored_r(site, rows)
 
     def check_finite(self, rows: Tensor) -> None:
         """Refuse rows that hold NaN or infinity.
 
         Args:
-            rows: Shape (N,), int64.
+            rows: The rows, shape (N,), int64.
 
         Raises:
-            SpeakerError: With the speaker, the site and what to do.
+            SpeakerError: A row is not finite; the message names the speaker and the site.
         """
-        # One question a call, not one a site: on a GPU every answer is waited for.
+        # One transfer for all sites: on a GPU each transfer is a wait.
         rows = rows.to(self.tables[0].device)
         if bool(torch.stack([table.detach()[rows].isfinite().all() for table in self.tables]).all()):
             return
@@ -168,11 +171,11 @@ class SpeakerRows(nn.Module):
         """An optimizer that moves only the rows that took part: "sgd" or "adam".
 
         Args:
-            name: Which.
-            options: Those of RowSGD (lr, momentum, weight_decay) or RowAdam (lr, betas, eps, weight_decay).
+            name: The optimizer.
+            options: The options of RowSGD (lr, momentum, weight_decay) or RowAdam (lr, betas, eps, weight_decay).
 
         Raises:
-            ConfigError: No such optimizer or option.
+            ConfigError: The optimizer or an option does not exist.
         """
         if name not in OPTIMIZERS:
             raise ConfigError(f"no row-wise optimizer is called {name!r}; known: {', '.join(OPTIMIZERS)}")
@@ -188,29 +191,46 @@ class SpeakerRows(nn.Module):
         return table
 
     def side_by_side(self) -> Tensor:
-        """A copy of all rows, the sites' r side by side: shape (S + 1, W), W the sites' widths together."""
+        """A copy of all rows with the sites' r side by side, shape (S + 1, W), W the sum of the sites' widths."""
         return torch.cat([table.detach() for table in self.tables], dim=1)
 
     def fill(self, r: Mapping[str, Tensor]) -> None:
         """Set rows 1 to S.
 
         Args:
-            r: Each site's name -> shape (S, H), or (H,) for all alike.
+            r: Each site's name -> shape (S, H), or (H,) for the same r in every row.
         """
         with torch.no_grad():
             for site, table in zip(self.sites, self.tables, strict=True):
                 table[1:] = r[site.name]
                 table.edition += 1
 
+    def set_rows(self, states: Sequence[SpeakerState]) -> None:
+        """Set the rows of some speakers, adding the speakers that are missing.
+
+        Whether the states belong to these sites is not checked here: a bank's ``put`` does that.
+
+        Raises:
+            SpeakerError: A name cannot be used, or that of a missing speaker occurs twice; no row is set then.
+        """
+        self.add(state.speaker for state in states if state.speaker not in self._rows)
+        with torch.no_grad():
+            for state in states:
+                row = self._rows[state.speaker]
+                for site, table in zip(self.sites, self.tables, strict=True):
+                    table[row] = state.r[site.name]
+        for table in self.tables:
+            table.edition += 1
+
     def _speaker_rows(self, speakers: Iterable[str]) -> set[int]:
         rows = {self.row(name) for name in speakers}
         if 0 in rows:
-            raise SpeakerError("row 0 is the speaker-independent transform and always exists; name a speaker")
+            raise SpeakerError("row 0 is the speaker-independent row and always exists; name a speaker")
         return rows
 
     def _replace_tables(self, change: Callable[[Tensor], Tensor]) -> None:
-        # The parameter stays the same object, so that whoever holds it goes on with the new rows; the edition
-        # tells optimizers that their state belongs to the old ones.
+        # The parameter stays the same object, so that its holders see the new rows. The edition tells optimizers that
+        # their state belongs to the old ones.
         for table in self.tables:
             table.data = change(table.data)
             table.grad = None

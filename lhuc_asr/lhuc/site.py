@@ -1,13 +1,13 @@
 """A site: a module whose output carries amplitudes, and the LHUC layer itself (equation 3).
 
-    h = xi(r) * psi        psi: the module's output, xi(r): a number a unit, r chosen by whose frame it is
+    h = xi(r) * psi        psi: the module's output; xi(r): a number for each unit; r: that of the frame's speaker
 
 The gradients (equations 7 to 9) are autograd's: dL/dpsi = dL/dh xi(r), and dL/dr = dL/dh xi'(r) psi, summed
 over the elements of the batch that belong to the speaker.
 
-Who owns which element of the batch is a ``Selection``. It names N rows, and how they spread over the B
-elements: in contiguous blocks of equal size (one speaker is one block), which costs a broadcast and whose
-gradient is a plain sum; or by an owner an element, which costs a gather of (B, H).
+A ``Selection`` says which speaker each element of the batch belongs to. It names N rows, and how they spread over the
+B elements. Either the rows own contiguous blocks of equal size (one speaker is one block), which costs a broadcast and
+whose gradient is a plain sum. Or each element has an owner, which costs a gather of (B, H).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lhuc_asr.base.errors import SiteError
 
 @dataclass(frozen=True)
 class Site:
-    """Where amplitudes attach: after the non-linearity, after pooling in a CNN.
+    """A module whose output carries amplitudes: a non-linearity, or, in a CNN, the pooling after it.
 
     Attributes:
         name: The module's dotted name in its model.
-        width: H, hidden units or channels: one amplitude each.
-        dim: The axis of the output that counts them (-1 features last, 1 channels).
+        width: Number of hidden units or channels, H; each has one amplitude.
+        dim: The axis of the output that counts the units (-1 features last, 1 channels).
         batch_dim: The axis of the output that counts the batch's elements.
     """
 
@@ -40,12 +40,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows of a bank a batch uses.
+    """The rows of a bank that a batch uses.
 
     Attributes:
-        index: Rows, shape (N,), int64.
-        owner: For each element of the batch a position in ``index``, shape (B,), int64; None where the batch
-            is N contiguous blocks of equal size.
+        index: The rows, shape (N,), int64.
+        owner: Position in ``index`` of each element of the batch, shape (B,), int64; None if the batch is N
+            contiguous blocks of equal size.
     """
 
     index: Tensor
@@ -53,17 +53,17 @@ class Selection:
 
     @classmethod
     def of_elements(cls, rows: Tensor) -> Selection:
-        """A row an element, shape (B,): each distinct row is looked up and exponentiated only once."""
+        """The selection of a row for each element, shape (B,); each distinct row is looked up only once."""
         index, owner = torch.unique(rows, return_inverse=True)
         return cls(index, owner)
 
 
 def scale_output(site: Site, output: object, amplitude: Tensor, selection: Selection) -> object:
-    """Scale what a module returned: a tensor, or the first of a tuple (LSTM, GRU: the last layer's outputs).
+    """Scale a module's output: a tensor, or the first of a tuple (LSTM, GRU: the last layer's outputs).
 
     Args:
-        site: Where.
-        output: What the module returned; the states that follow in a tuple stay as they are.
+        site: The site.
+        output: The module's output; the states that follow in a tuple stay as they are.
         amplitude: xi(r) of the selected rows, shape (N, H).
         selection: How the N rows spread over the batch.
 
@@ -89,10 +89,10 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
             f"site {site.name!r}: its output has shape {tuple(hidden.shape)}, {hidden.shape[feature]} units along "
             f"axis {site.dim}, but the bank holds {site.width} amplitudes; pass dim= for the axis of the units"
         )
-    # To its device: the rows of very many speakers may stay in main memory.
+    # The rows of very many speakers may be in main memory, the output on a GPU.
     amplitude = amplitude.to(hidden.device)
     count = len(selection.index)
-    # To the output's type: an amplitude in float32 must not turn a bfloat16 network into a float32 one.
+    # An amplitude in float32 must not turn a bfloat16 network into a float32 one.
     if selection.owner is None and count == 1:
         return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))
 

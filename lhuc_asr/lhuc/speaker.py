@@ -1,8 +1,8 @@
 """One speaker's amplitudes as a value and as a file that can be shipped alone.
 
-A file is a safetensors file: a tensor r (H,) a site, and in its description the speaker, the amplitude function,
-the sites, and the hash of the model that r was estimated for. On another model the numbers mean nothing, so
-loading them there is an error.
+The file is a safetensors file. It holds a tensor r (H,) for each site, and a description: the file's format, the
+speaker, the amplitude function, the sites, and the hash of the model that r was estimated for. On another model the
+numbers mean nothing, so loading them there is an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerErr
 from lhuc_asr.base.tensors import load_format, save_tensors
 from lhuc_asr.lhuc.site import Site
 
-# The name of row 0, the speaker-independent transform, and of its file.
+# The name of row 0, the speaker-independent row of a bank, and of its file.
 SPEAKER_INDEPENDENT = ""
 SPEAKER_INDEPENDENT_FILE = "speaker-independent"
 
@@ -28,18 +29,35 @@ FORMAT = "lhuc-speaker-1"
 MAX_NAME_BYTES = 200
 
 
+class Estimated(Protocol):
+    """Amplitude parameters that were estimated for one model, at some of its sites, for one amplitude function."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites, in the model's order."""
+
+    @property
+    def amplitude(self) -> str:
+        """Name of the amplitude function."""
+
+    @property
+    def model(self) -> str:
+        """``model_hash`` of the model."""
+
+
 @dataclass(frozen=True)
 class SpeakerState:
-    """What was learned of one speaker.
+    """The amplitude parameters of one speaker.
 
     Attributes:
-        speaker: The speaker's name; "" is the speaker-independent row 0.
+        speaker: The speaker's name; "" for row 0.
         amplitude: Name of the amplitude function xi.
         model: ``model_hash`` of the model that r belongs to.
         sites: The sites, in the model's order.
-        r: The unconstrained parameters, a site's name -> shape (H,).
-        extras: What else belongs to the speaker and travels in the file, such as statistics of the features that r
-            was estimated on: a name -> a tensor. A bank has no use for it and does not keep it.
+        r: The unconstrained parameters: a site's name -> shape (H,).
+        extras: Other tensors of the speaker that travel in the file, by name, such as statistics of the features
+            that r was estimated on. A bank does not keep them.
+        source: The file that the state was read from, for messages; "" if it was not read from a file.
 
     Raises:
         SpeakerError: r is not finite.
@@ -51,6 +69,7 @@ class SpeakerState:
     sites: tuple[Site, ...]
     r: Mapping[str, Tensor]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    source: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for site, value in self.r.items():
@@ -68,7 +87,7 @@ class SpeakerState:
             "extras": sorted(self.extras),
         }
         if both := sorted(self.r.keys() & self.extras.keys()):
-            raise SpeakerError(f"{_whose(self.speaker)}: extras {both} are called like sites; choose other names")
+            raise SpeakerError(f"{_whose(self.speaker)}: extras {both} have the names of sites; choose other names")
         save_tensors(Path(path), {**self.r, **self.extras}, description)
 
     @classmethod
@@ -76,8 +95,8 @@ class SpeakerState:
         """Read a speaker's file.
 
         Raises:
-            CheckpointError: There is no such file, it is damaged, or no speaker's file.
-            SpeakerError: The name in it is none that a speaker can have.
+            CheckpointError: The file does not exist, is damaged, or is not a speaker's file.
+            SpeakerError: The name in it cannot be a speaker's.
         """
         tensors, description = load_format(path, "a speaker's file", FORMAT)
         try:
@@ -87,10 +106,14 @@ class SpeakerState:
             sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
             speaker, xi, model = (str(description[key]) for key in ("speaker", "amplitude", "model"))
         except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged, its description does not fit its tensors ({error!r})") from error
+            raise CheckpointError(
+                f"{path}: damaged, its description does not fit its tensors ({error!r}); copy it again"
+            ) from error
         if tensors:
             count = len(r) + len(extras) + len(tensors)
-            raise CheckpointError(f"{path}: damaged, {count} tensors for {len(sites)} sites and {len(extras)} extras")
+            raise CheckpointError(
+                f"{path}: damaged, {count} tensors for {len(sites)} sites and {len(extras)} extras; copy it again"
+            )
         for name, value in r.items():
             if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise CheckpointError(
@@ -102,34 +125,40 @@ class SpeakerState:
                 check_speaker_name(speaker)
             except SpeakerError as error:
                 raise SpeakerError(f"{path}: {error}") from error
-        return cls(speaker, xi, model, sites, r, extras)
+        return cls(speaker, xi, model, sites, r, extras, str(path))
 
-    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str, path: Path | str = "") -> None:
-        """Refuse r that was estimated for something else.
+    def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+        """Refuse r that was estimated for something else; see ``check_fits``."""
+        who = f"{self.source}: " * bool(self.source) + _whose(self.speaker)
+        check_fits(self, who, sites, amplitude, model)
 
-        Args:
-            sites: Those it must have.
-            amplitude: Name of the amplitude function it must have.
-            model: ``model_hash`` it must have.
-            path: The file that it came from, for the message.
 
-        Raises:
-            ModelMismatchError: Another model, other sites, or another amplitude function.
-        """
-        who = f"{path}: " * bool(path) + _whose(self.speaker)
-        if self.model != model:
-            raise ModelMismatchError(
-                f"{who} was adapted on the model {self.model[:12]}, this one is {model[:12]}; "
-                "load the model it belongs to, or adapt the speaker again"
-            )
-        if self.sites != sites:
-            raise ModelMismatchError(
-                f"{who} has amplitudes at {_list(self.sites)}, the bank at {_list(sites)}; attach at the same sites"
-            )
-        if self.amplitude != amplitude:
-            raise ModelMismatchError(
-                f"{who} has the amplitude {self.amplitude!r}, the bank {amplitude!r}; attach with the same amplitude"
-            )
+def check_fits(estimated: Estimated, who: str, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
+    """Refuse parameters that were estimated for something else.
+
+    Args:
+        estimated: The parameters.
+        who: Whose they are, in the singular, for messages.
+        sites: The sites that they must have.
+        amplitude: Name of the amplitude function that they must have.
+        model: ``model_hash`` of the model that they must belong to.
+
+    Raises:
+        ModelMismatchError: The model, the sites or the amplitude function is another one.
+    """
+    if estimated.model != model:
+        raise ModelMismatchError(
+            f"{who} was adapted on the model {estimated.model[:12]}, this one is {model[:12]}; "
+            "load the model it belongs to, or adapt the speaker again"
+        )
+    if estimated.sites != sites:
+        raise ModelMismatchError(
+            f"{who} has amplitudes at {_list(estimated.sites)}, the bank at {_list(sites)}; attach at the same sites"
+        )
+    if estimated.amplitude != amplitude:
+        raise ModelMismatchError(
+            f"{who} has the amplitude {estimated.amplitude!r}, the bank {amplitude!r}; attach with the same amplitude"
+        )
 
 
 def speaker_path(folder: Path | str, speaker: str) -> Path:
@@ -141,12 +170,12 @@ def check_speaker_name(name: str) -> None:
     """Refuse a name that cannot be a file's name on every system, or that leads out of its folder.
 
     Raises:
-        SpeakerError: With the name and what is wrong with it.
+        SpeakerError: The name cannot be used; the message says why.
     """
     if not isinstance(name, str) or not name:
-        problem = "is empty or no text"
+        problem = "is empty or not text"
     elif name == SPEAKER_INDEPENDENT_FILE:
-        problem = "is kept for row 0"
+        problem = "is reserved for row 0"
     elif name.startswith(".") or set(name) & set('/\\:*?"<>|') or not name.isprintable() or name != name.strip():
         problem = "cannot be a file's name (no leading dot, none of / \\ : * ? \" < > |, no spaces at its ends)"
     elif len(name.encode()) > MAX_NAME_BYTES:
@@ -157,18 +186,18 @@ def check_speaker_name(name: str) -> None:
 
 
 def not_finite(speaker: str, site: str) -> SpeakerError:
-    """The error for a row that has become NaN or infinite."""
-    way_out = f", or set it back: bank.reset([{speaker!r}])" if speaker else ""
+    """The error for a row that holds NaN or infinity."""
+    reset = f", or set it back to row 0: bank.reset([{speaker!r}])" if speaker else ""
     return SpeakerError(
         f"{_whose(speaker)}: r at site {site!r} is not finite, its estimation diverged; estimate it again with a "
-        f"smaller learning rate{way_out}"
+        f"smaller learning rate{reset}"
     )
 
 
 def model_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of a model's parameters and buffers, as 64 hex digits.
 
-    Attached amplitudes are no part of the model and do not change it.
+    Attached amplitudes are not part of the model and do not change the hash.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
@@ -178,7 +207,7 @@ def model_hash(model: nn.Module) -> str:
 
 
 def _whose(speaker: str) -> str:
-    return f"speaker {speaker!r}" if speaker else "the speaker-independent row"
+    return f"speaker {speaker!r}" if speaker else "row 0 (speaker-independent)"
 
 
 def _list(sites: tuple[Site, ...]) -> str:

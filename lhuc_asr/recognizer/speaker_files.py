@@ -78,7 +78,7 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
     copied: dict[str, bytes] = {}
     for path, state in speaker_files(sources).items():
         first = first or state
-        state.check_fits(first.sites, first.amplitude, first.model, path)
+        state.check_fits(first.sites, first.amplitude, first.model)
         content = path.read_bytes()
         if contents.setdefault(state.speaker, content) != content:
             raise SpeakerError(f"{path}: there is another speaker {state.speaker!r}; adapt one of them by another name")

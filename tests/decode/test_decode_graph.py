@@ -279,10 +279,10 @@ def test_two_probabilities_of_staying_for_one_state_are_an_error(tmp_path, bigra
     ("damage", "complaint"),
     [
         (lambda text: text[: text.index("\\2-grams")], r":12: expected the section \\2-grams:"),
-        (lambda text: text.replace("\\end\\", ""), "the file is not whole"),
+        (lambda text: text.replace("\\end\\", ""), "the file is incomplete"),
         (lambda text: text.replace("grams:\n-", "grams:\nx", 1), ":7: expected a finite number"),
         (lambda text: "", "not an ARPA language model"),
-        (lambda text: text.replace("\t<s>", "\t<q>", 1), "no unigram <s>"),
+        (lambda text: text.replace("\t<s>", "\t<q>", 1), "found no <s>"),
     ],
 )
 def test_a_malformed_arpa_file_is_named(tmp_path, bigram, damage, complaint):

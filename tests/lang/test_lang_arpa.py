@@ -114,21 +114,21 @@ def test_read_arpa_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\\data\\", "", r"lm\.arpa:\d+: no line \\data\\; not an ARPA"),
+        ("\\data\\", "", r"lm\.arpa:\d+: expected a line \\data\\, found none; not an ARPA"),
         ("ngram 1=4\nngram 2=2\n", "", r"lm\.arpa:\d+: expected ngram 1=COUNT"),
         ("ngram 2=2", "ngram 3=2", r"lm\.arpa:5: expected the number of 2-grams"),
         ("ngram 2=2", "ngram 2=3", r"lm\.arpa:17: \\data\\ promises 3 2-grams, found 2"),
         ("\\2-grams:", "\\3-grams:", r"lm\.arpa:13: expected the section \\2-grams:, found '\\\\3-grams:'"),
         ("-0.4 B", "-0,4 B", r"lm\.arpa:10: expected a finite number, found '-0,4'"),
         ("-0.4 B", "-inf B", r"lm\.arpa:10: expected a finite number, found '-inf'"),
-        ("-0.4 B", "0.4 B", r"lm\.arpa:10: found the positive log-probability 0\.4"),
+        ("-0.4 B", "0.4 B", r"lm\.arpa:10: expected a log-probability of at most 0, found 0\.4"),
         ("-0.4 B", "-0.4 B -0.1 C", r"lm\.arpa:10: expected a log-probability, 1 words .* found 4 fields"),
         ("-0.4 B", "-0.4", r"lm\.arpa:10: .* found 1 fields"),
-        ("-0.4 B", "-0.4 A", r"lm\.arpa:11: the unigram 'A' is there twice"),
-        ("-0.5\t</s>", "-0.5\tC", r"lm\.arpa:\d+: no unigram </s>"),
+        ("-0.4 B", "-0.4 A", r"lm\.arpa:11: the unigram 'A' occurs twice"),
+        ("-0.5\t</s>", "-0.5\tC", r"lm\.arpa:\d+: expected the unigrams <s> and </s>, found no </s>"),
         ("-0.1 A </s>", "-0.1 C </s>", r"lm\.arpa:14: the word 'C' is not among the unigrams"),
-        ("-0.1 A </s>", "-0.1 <s> A", r"lm\.arpa:15: this n-gram is there twice"),
-        ("\n\\end\\\n", "", r"lm\.arpa:15: expected \\end\\, found ''; the file is not whole"),
+        ("-0.1 A </s>", "-0.1 <s> A", r"lm\.arpa:15: this n-gram occurs twice"),
+        ("\n\\end\\\n", "", r"lm\.arpa:15: expected \\end\\, found ''; the file is incomplete"),
     ],
 )
 def test_malformed_arpa(tmp_path, old, new, message):

@@ -58,7 +58,7 @@ def test_cover_refuses():
         cover(lexicon, many, "error")
     with pytest.raises(LexiconError, match="1 word could not be pronounced: Y; add"):
         cover(lexicon, ["Y", "Z"], "pronounce", lambda _: {"Z": ("A",)})
-    with pytest.raises(LexiconError, match="'Z': spelt with phones outside the phone set: Q"):
+    with pytest.raises(LexiconError, match="'Z': its pronunciation has phones outside the phone set: Q"):
         cover(lexicon, ["Z"], "pronounce", lambda _: {"Z": ("Q",)})
     with pytest.raises(LexiconError, match="needs a function that pronounces them"):
         cover(lexicon, ["Z"], "pronounce")

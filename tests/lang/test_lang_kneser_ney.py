@@ -88,7 +88,7 @@ def test_unknown_words():
     assert (score.predicted, score.unknown) == (2, 1)
     assert score.log_prob == pytest.approx(closed.score(["<s>"], "A") + closed.score(["X"], "</s>"))
 
-    # The text's own <unk> is no word either.
+    # The text's own <unk> is not a word either.
     assert estimate([["A", "<unk>", "B"], ["A", "B"]], 2).symbols == closed.symbols
     for table, same in zip(estimate([["A", "<unk>", "B"], ["A", "B"]], 2).tables, closed.tables, strict=True):
         assert np.array_equal(table.log_prob, same.log_prob)
@@ -123,8 +123,8 @@ def test_min_counts_leave_rare_ngrams_out():
         (([], 2), "the text is empty"),
         (([["X"]], 2, ["A"]), "within the vocabulary"),
         ((["A B"], 2), "sentence 1: expected a sequence of words, found the string 'A B'"),
-        (([["A"], ["<s>", "A"]], 2), "sentence 2: holds the reserved symbol '<s>'"),
-        (([["A"]], 2, ["A", "#0"]), "vocabulary: reserved symbols, .* take them out: '#0'"),
+        (([["A"], ["<s>", "A"]], 2), "sentence 2: expected words, found the reserved symbol '<s>'"),
+        (([["A"]], 2, ["A", "#0"]), "vocabulary: expected words, found reserved symbols .* take them out: '#0'"),
         (([["A", "B C", ""]], 2), "vocabulary: .*white space; take them out: '' 'B C'"),
     ],
 )

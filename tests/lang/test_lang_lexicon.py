@@ -76,7 +76,7 @@ def test_read_kaldi_with_silence_words(path):
         ("<s> SIL\n", r"lexicon\.txt:1: '<s>' is reserved"),
         ("#0 A\n", r"lexicon\.txt:1: '#0' is reserved"),
         ("word A SIL B\n", r"lexicon\.txt:1: silence phone inside a word: A SIL B"),
-        ("word 0.5 A B\n", r"lexicon\.txt:1: found the number 0\.5 .* take the second column out"),
+        ("word 0.5 A B\n", r"lexicon\.txt:1: expected a phone, found the number 0\.5; .* take the second column out"),
         (";;; only comments\n", r"lexicon\.txt: no words"),
         ("", r"lexicon\.txt: no words"),
     ],
@@ -100,7 +100,7 @@ def test_write_and_read_again(path):
 
 
 def test_a_lexicon_is_checked_when_it_is_made():
-    with pytest.raises(LexiconError, match=r"'X': spelt with phones outside the phone set: Z; known.*SIL A B C"):
+    with pytest.raises(LexiconError, match=r"'X': .* phones outside the phone set: Z; known.*SIL A B C"):
         lexicon_of(X="A Z")
     with pytest.raises(LexiconError, match="0 < p < 1, found 1"):
         Lexicon({}, PHONES, silence_probability=1.0)

@@ -20,10 +20,10 @@ def history_probability(model, history):
 @pytest.mark.parametrize(("order", "length"), [(2, 2), (3, 3), (3, 2)])
 def test_relative_entropy_by_enumeration(order, length):
     model = estimate(random_text(6, sentences=60, vocabulary=5), order)
-    found = relative_entropies(model, length)
+    entropies = relative_entropies(model, length)
     predicted = [symbol for symbol in model.symbols if symbol != "<s>"]
     ngrams = [tuple(model.symbols[i] for i in row) for row in np.stack(model.columns_of(length), axis=1)]
-    for removed, entropy in zip(ngrams, found, strict=True):
+    for removed, entropy in zip(ngrams, entropies, strict=True):
         history = removed[:-1]
         own = {ngram[-1] for ngram in ngrams if ngram[:-1] == history} - {removed[-1]}
         p = {w: math.exp(model.score(history, w)) for w in predicted}

@@ -46,8 +46,8 @@ def test_r_of_undoes_the_function(name):
     assert xi.r_of(torch.tensor(1.0)) == xi.neutral
 
 
-def test_a_function_without_its_inverse_is_told():
-    with pytest.raises(ConfigError, match="'own': it has no inverse; pass inverse="):
+def test_a_function_without_its_inverse_is_refused():
+    with pytest.raises(ConfigError, match="'own': the inverse is not known; pass inverse="):
         Amplitude("own", torch.exp2, 0.0).r_of(torch.ones(1))
 
 
@@ -66,13 +66,13 @@ def test_errors():
         amplitude("exq")
     with pytest.raises(ConfigError, match=r"leave neutral=0\.0 out"):
         amplitude("exp", neutral=0.0)
-    with pytest.raises(ConfigError, match=r"neutral start r = 0.5 it gives \[0.25.* expected exactly 1.0"):
+    with pytest.raises(ConfigError, match=r"neutral r = 0.5 it gives \[0.25.* expected exactly 1.0"):
         Amplitude("square", torch.square, 0.5)
-    with pytest.raises(ConfigError, match=r"expected exactly 1\.0 an element"):
+    with pytest.raises(ConfigError, match=r"expected exactly 1\.0 for each element"):
         Amplitude("sum", lambda r: r.sum(), 1.0)
     with pytest.raises(ConfigError, match="give it a name of its own"):
         amplitude(lambda r: r, neutral=1.0)
-    with pytest.raises(ConfigError, match="'exp' could not be told from others"):
+    with pytest.raises(ConfigError, match="'exp': a speaker's file could not tell it from others"):
         amplitude(torch.exp, neutral=0.0)
     with pytest.raises(ConfigError, match="pass neutral="):
         amplitude(torch.square)

@@ -1,5 +1,6 @@
-"""Archives: a hundred thousand speakers that stay on disk, the same bits as files of their own, damage told."""
+"""Archives: many speakers that stay on disk, with the same bits as in files of their own; damage is refused."""
 
+import gc
 import json
 import os
 import time
@@ -36,15 +37,16 @@ def resident_bytes() -> int:
 
 
 def test_a_hundred_thousand_speakers_open_in_milliseconds_and_stay_on_disk(tmp_path):
-    """Against the same file read as a whole: both measures are ratios within this run."""
+    """Compared with reading the same file as a whole, in time and in memory."""
     path, count, width = tmp_path / "many", 100_000, 256
     row = torch.arange(width, dtype=torch.float32)
     write_archive(
         path, (SpeakerState(f"s{n:06d}", "exp", "m", (Site("x", width),), {"x": row + n}) for n in range(count))
     )
     assert path.stat().st_size > 100e6
-    SpeakerArchive(path).state("s000001")  # what is loaded once a process is not this file's
+    SpeakerArchive(path).state("s000001")  # what is loaded once in a process does not count
 
+    gc.collect()  # what earlier tests left behind is not freed while this one measures
     before, opened = resident_bytes(), []
     for _ in range(5):  # the best of five: the machine may be busy
         started = time.perf_counter()
@@ -58,7 +60,7 @@ def test_a_hundred_thousand_speakers_open_in_milliseconds_and_stay_on_disk(tmp_p
     started = time.perf_counter()
     whole = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     reading, all_of_it = time.perf_counter() - started, resident_bytes() - before
-    assert all_of_it > 100e6
+    assert all_of_it > path.stat().st_size / 2  # resident_bytes measures something
     assert held < all_of_it / 10
     assert min(opened) < 0.05
     assert min(opened) < reading / 5
@@ -72,10 +74,10 @@ def test_speakers_come_back_bit_for_bit(bank, path):
     assert "al" not in archive
     assert None not in archive
     for state in bank.states():
-        found = archive.state(state.speaker)
-        assert (found.model, found.amplitude, found.sites) == (state.model, state.amplitude, state.sites)
+        read = archive.state(state.speaker)
+        assert (read.model, read.amplitude, read.sites) == (state.model, state.amplitude, state.sites)
         for site, r in state.r.items():
-            assert torch.equal(found.r[site], r)
+            assert torch.equal(read.r[site], r)
     assert [state.speaker for state in archive.states(["bob", "alice"])] == ["bob", "alice"]
     archive.state("bob").r["hidden.0.activation"].fill_(7.0)  # a copy: the file and the next reader are safe
     assert not (archive.state("bob").r["hidden.0.activation"] == 7.0).any()
@@ -101,7 +103,7 @@ def test_any_names_are_found_and_no_others(names, tmp_path_factory):
         assert (name + "a" in archive) == (name + "a" in names)
 
 
-def test_a_bank_fetches_whom_it_needs(bank, path, mlp, randn):
+def test_a_bank_fetches_the_speakers_that_it_needs(bank, path, mlp, randn):
     x = randn(2, 5)
     with bank.rows(["bob", ""]):
         expected = mlp(x)
@@ -133,15 +135,17 @@ def test_two_archives_and_a_bank_make_one(bank, path, mlp, tmp_path, scatter):
     merged = SpeakerArchive(path)
     assert list(merged) == ["", "Zoë", "alice", "bob", "fay"]
     assert torch.equal(merged.state("fay").r["hidden.1.activation"], other.tables[1][1].detach())
-    with pytest.raises(SpeakerError, match="speaker 'bob' comes twice"):
+    with pytest.raises(SpeakerError, match="speaker 'bob' occurs twice"):
         write_archive(path, [*archive.states(), *archive.states(["bob"])])
     assert list(SpeakerArchive(path)) == list(merged)
 
 
-def test_what_does_not_belong_together_is_told(bank, path, mlp, tmp_path):
+def test_what_does_not_belong_together_is_refused(bank, path, mlp, tmp_path):
     with torch.no_grad():
         mlp.output.bias[0] += 1
-    with pytest.raises(ModelMismatchError, match=r"speakers.archive: .* was adapted on the model [0-9a-f]{12}, this"):
+    with pytest.raises(
+        ModelMismatchError, match=r"speakers.archive: each speaker was adapted on the model [0-9a-f]{12}, this"
+    ):
         bank.open_archive(path)
     with pytest.raises(ModelMismatchError, match="was adapted on the model"):
         write_archive(tmp_path / "mixed", [*SpeakerArchive(path).states(), *bank.states(["bob"])])
@@ -152,7 +156,7 @@ def test_what_does_not_belong_together_is_told(bank, path, mlp, tmp_path):
         write_archive(tmp_path / "mixed", [state, single])
 
 
-def test_damage_is_told(path, tmp_path, bank):
+def test_damage_is_refused(path, tmp_path, bank):
     content = path.read_bytes()
     copy = tmp_path / "copy"
     for damaged in (content[:-1], content[:100], b"", b"hello", content + b"x"):
@@ -166,7 +170,7 @@ def test_damage_is_told(path, tmp_path, bank):
         SpeakerArchive(copy)
 
 
-def test_damaged_tables_are_told(tmp_path):
+def test_damaged_tables_are_refused(tmp_path):
     path = tmp_path / "x"
     good = {
         "r": torch.tensor([[1.0, 2.0], [3.0, float("nan")]]),

@@ -36,7 +36,7 @@ def test_widths(randn):
         nn.Linear(3, 7), nn.BatchNorm1d(7), nn.Tanh(), nn.Dropout(), nn.Linear(7, 6), nn.GLU(), nn.ReLU()
     )
     assert attach(model, ["2", "3", "1"]).sites == (Site("1", 7), Site("2", 7), Site("3", 7))
-    with pytest.raises(SiteError, match=r"site '6' \(ReLU\): the number of its units cannot be told .* pass example="):
+    with pytest.raises(SiteError, match=r"site '6' \(ReLU\): the number of its units is not known .* pass example="):
         attach(model, "6")
     assert attach(model, "6", example=torch.zeros(2, 3)).sites == (Site("6", 3),)
     assert attach(nn.Sequential(nn.LSTM(3, 4, proj_size=2, batch_first=True)), "0").sites == (Site("0", 2),)
@@ -81,7 +81,7 @@ def test_matching_nothing_lists_the_nearest(mlp):
         attach(mlp, ["hidden.*.activation", "layers"])
     with pytest.raises(SiteError, match="no module is a LSTM; the model has Dropout, Layer, Linear, ModuleList"):
         attach(mlp, nn.LSTM)
-    with pytest.raises(SiteError, match="no sites were named"):
+    with pytest.raises(SiteError, match="no sites are named"):
         attach(mlp, [])
 
 

@@ -95,7 +95,7 @@ def test_add_starts_at_row_zero_drop_keeps_the_others_reset_returns(bank):
         bank.add(["erin", "carol"])
     assert "erin" not in bank.speakers
     for change in (bank.drop, bank.reset):
-        with pytest.raises(SpeakerError, match="row 0 is the speaker-independent transform"):
+        with pytest.raises(SpeakerError, match="row 0 is the speaker-independent row"):
             change([""])
 
 
@@ -115,7 +115,7 @@ def test_merge(bank, mlp, scatter):
 
 
 def test_bad_rows(bank):
-    with pytest.raises(SpeakerError, match=r"use bank.speaker\('alice'\)"):
+    with pytest.raises(SpeakerError, match=r"expected a sequence of names, found 'alice'; use bank.speaker\('alice'\)"):
         bank.rows("alice")
     with pytest.raises(SpeakerError, match="rows from 1 to 4, but the bank has rows 0 to 3"):
         bank.rows(torch.tensor([1, 4]))
@@ -212,7 +212,7 @@ def test_row_zero_that_is_not_finite_is_refused_outside_any_context_too(bank, ml
     mlp(x)
     with torch.no_grad():
         bank.tables[0][0, 0] = float("nan")
-    with pytest.raises(SpeakerError, match=r"the speaker-independent row: r at site 'hidden\.0\.activation'"):
+    with pytest.raises(SpeakerError, match=r"row 0 \(speaker-independent\): r at site 'hidden\.0\.activation'"):
         mlp(x)
     with bank.speaker("alice"):
         mlp(x)
@@ -232,9 +232,9 @@ def test_put_takes_all_or_none(bank, mlp):
 def test_computed_rows_take_the_tables_place(bank, mlp, randn):
     x, codes = randn(3, 5), {site.name: randn(4, site.width) for site in bank.sites}
     with bank.computed(lambda site, rows: codes[site][rows]), bank.rows(["bob", "", "bob"]):
-        found = mlp(x)
+        computed = mlp(x)
     with torch.no_grad():
         for site, table in zip(bank.sites, bank.tables, strict=True):
             table.copy_(codes[site.name])
     with bank.rows(["bob", "", "bob"]):
-        assert torch.equal(mlp(x), found)
+        assert torch.equal(mlp(x), computed)

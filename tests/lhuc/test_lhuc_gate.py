@@ -26,9 +26,9 @@ def gate_of(scale: str, hidden: int | None, inputs: int = 5, units: int = 4) -> 
     conditioning=st.lists(st.floats(-(2.0**60), 2.0**60, width=32), min_size=5, max_size=5),
 )
 def test_a_fresh_gate_is_exactly_one_for_every_input(scale, hidden, conditioning):
-    found = gate_of(scale, hidden)(torch.tensor([conditioning, [0.0] * 5]))
-    assert (found == 1.0).all()
-    assert found.shape == (2, 4)
+    amplitudes = gate_of(scale, hidden)(torch.tensor([conditioning, [0.0] * 5]))
+    assert (amplitudes == 1.0).all()
+    assert amplitudes.shape == (2, 4)
 
 
 def test_sigmoid_starts_at_a_half():
@@ -91,7 +91,7 @@ def test_a_gate_stands_in_for_a_banks_rows(mlp, randn):
     assert bank.tables[0].grad is None
 
 
-def test_the_start_is_the_generators_and_errors_are_told():
+def test_the_generator_determines_the_start_and_errors_are_raised():
     one, other = gate_of("exp", 6), gate_of("exp", 6)
     assert torch.equal(one.hidden.weight, other.hidden.weight)
     assert not torch.equal(one.hidden.weight, Gate(5, 4, 6, "exp", torch.Generator().manual_seed(3)).hidden.weight)

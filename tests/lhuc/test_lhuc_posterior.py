@@ -37,30 +37,30 @@ def posterior(bank, prior, randn):
 
 def test_prior_is_mean_and_variance_over_speakers_without_row_zero(bank, scatter):
     scatter(bank)
-    found = GaussianPrior.of(bank, variance_floor=1e-6)
+    prior = GaussianPrior.of(bank, variance_floor=1e-6)
     for site, table in zip(bank.sites, bank.tables, strict=True):
         for unit in range(site.width):
             values = [table[row, unit].item() for row in (1, 2, 3)]
             mean = sum(values) / 3
-            assert found.mean[site.name][unit].item() == pytest.approx(mean)
-            assert found.variance[site.name][unit].item() == pytest.approx(sum((v - mean) ** 2 for v in values) / 2)
+            assert prior.mean[site.name][unit].item() == pytest.approx(mean)
+            assert prior.variance[site.name][unit].item() == pytest.approx(sum((v - mean) ** 2 for v in values) / 2)
 
 
 def test_prior_around_row_zero_has_its_mean_and_the_mean_square_from_it(bank, scatter):
     scatter(bank)
-    found = GaussianPrior.of(bank, variance_floor=1e-6, around="row 0")
+    prior = GaussianPrior.of(bank, variance_floor=1e-6, around="row 0")
     table = bank.tables[1].detach()
     for unit in range(table.shape[1]):
         origin = table[0, unit].item()
-        assert found.mean["hidden.1.activation"][unit].item() == origin
+        assert prior.mean["hidden.1.activation"][unit].item() == origin
         expected = sum((table[row, unit].item() - origin) ** 2 for row in (1, 2, 3)) / 3
-        assert found.variance["hidden.1.activation"][unit].item() == pytest.approx(expected)
+        assert prior.variance["hidden.1.activation"][unit].item() == pytest.approx(expected)
 
 
 def test_prior_floor_and_errors(bank, mlp):
     assert (GaussianPrior.of(bank, 0.25).variance["hidden.0.activation"] == 0.25).all()
     bank.drop(["b", "c"])
-    with pytest.raises(SpeakerError, match="over speakers, at least 2; found 1"):
+    with pytest.raises(SpeakerError, match="expected at least 2 speakers to estimate it from, found 1"):
         GaussianPrior.of(bank, 0.25)
     for mean, variance in ((0.0, 0.0), (math.nan, 1.0), (0.0, math.inf)):
         with pytest.raises(ConfigError, match="prior at site 'x': expected finite means"):
@@ -89,12 +89,12 @@ def test_divergence_is_the_integral(bank, prior, posterior):
 
 def test_distance_is_the_priors_log_density(bank, prior, posterior):
     """Differences of log densities, as of torch's own normal distribution."""
-    found = prior.distance(bank, torch.tensor([1, 2])).detach()
+    distances = prior.distance(bank, torch.tensor([1, 2])).detach()
     log_density = torch.zeros(2, dtype=torch.float64)
     for site, table in zip(bank.sites, bank.tables, strict=True):
         density = Normal(prior.mean[site.name], prior.variance[site.name].sqrt())
         log_density += density.log_prob(table.detach()[1:3]).sum(1)
-    assert (found[0] - found[1]).item() == pytest.approx((log_density[1] - log_density[0]).item())
+    assert (distances[0] - distances[1]).item() == pytest.approx((log_density[1] - log_density[0]).item())
 
 
 def test_gradients_of_the_divergence(bank, posterior):

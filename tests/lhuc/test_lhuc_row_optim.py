@@ -86,7 +86,7 @@ def test_absent_rows_do_not_move_by_a_bit(case, mlp, randn, scatter):
         with bank.blocks(present):
             mlp(randn(6, 5)).square().sum().backward()
         with bank.speaker("b"):
-            mlp(randn(6, 5))  # a forward pass without backward is no presence
+            mlp(randn(6, 5))  # a forward pass without backward does not count
         optimizer.step()
         rows = bank.rows_of(present)
         for old, table in zip(before, bank.tables, strict=True):
@@ -234,7 +234,7 @@ def test_errors(mlp, randn):
     dense = bank.tables[0].square().sum()
     bank.tables[0].grad = None
     dense.backward()
-    with pytest.raises(ConfigError, match=r"dense gradient of shape \(3, 8\)"):
+    with pytest.raises(ConfigError, match=r"found a dense one of shape \(3, 8\)"):
         bank.optimizer("sgd").step()
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
-from lhuc_asr.lhuc import Amplitude, SpeakerBank, SpeakerState, attach, model_hash
+from lhuc_asr.base.tensors import read_format
+from lhuc_asr.lhuc import Amplitude, SpeakerBank, SpeakerState, attach, model_hash, write_archive
 from lhuc_asr.lhuc.speaker import check_speaker_name
 
 SITES = "hidden.*.activation"
@@ -45,11 +46,11 @@ def test_one_speaker_ships_alone(bank, mlp, tmp_path):
     bank.state("alice").save(tmp_path / "a file of any name.safetensors")
     bank.detach()
     fresh = attach(mlp, SITES, ["zoe"])
-    assert fresh.load_speaker(tmp_path / "a file of any name.safetensors") == "alice"
+    fresh.put(SpeakerState.load(tmp_path / "a file of any name.safetensors"))
     assert fresh.speakers == ("zoe", "alice")
     assert torch.equal(fresh.tables[0][2], bank.tables[0][1])
     fresh.reset(["alice"])
-    fresh.load_speaker(tmp_path / "a file of any name.safetensors")
+    fresh.put(SpeakerState.load(tmp_path / "a file of any name.safetensors"))
     assert torch.equal(fresh.tables[1][2], bank.tables[1][1])
 
 
@@ -86,7 +87,7 @@ def test_another_model_is_refused(bank, mlp, tmp_path):
         SpeakerBank.load(tmp_path, other)
     twin = attach(other, SITES)
     with pytest.raises(ModelMismatchError, match=message):
-        twin.load_speaker(tmp_path / "alice.safetensors")
+        twin.put(SpeakerState.load(tmp_path / "alice.safetensors"))
     assert twin.speakers == ()
 
 
@@ -121,7 +122,7 @@ def test_usual_names(name):
 
 
 def test_name_of_row_zero_is_kept(bank):
-    with pytest.raises(SpeakerError, match="'speaker-independent' is kept for row 0"):
+    with pytest.raises(SpeakerError, match="'speaker-independent' is reserved for row 0"):
         bank.add(["speaker-independent"])
 
 
@@ -160,7 +161,7 @@ def test_truncated_file(bank, tmp_path):
         SpeakerState.load(path)
 
 
-def test_files_that_are_no_speakers(bank, tmp_path):
+def test_files_that_are_not_speakers(bank, tmp_path):
     with pytest.raises(CheckpointError, match="no such speaker's file"):
         SpeakerState.load(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="no speaker's file"):
@@ -192,6 +193,42 @@ def test_files_that_are_no_speakers(bank, tmp_path):
         SpeakerState.load(path)
 
 
+def test_the_format_is_read_from_the_header_alone(bank, tmp_path):
+    path = tmp_path / "x.safetensors"
+    bank.state("alice").save(path)
+    assert read_format(path) == "lhuc-speaker-1"
+    write_archive(path, bank.states())
+    assert read_format(path) == "lhuc-archive-1"
+    for metadata, expected in (
+        ({"description": json.dumps({"format": "affine-1"})}, "affine-1"),
+        ({"description": json.dumps({"model": "m"})}, None),
+        ({"description": "[1]"}, None),
+        (None, None),
+    ):
+        save_file({"w": torch.ones(1)}, path, metadata)
+        assert read_format(path) == expected
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
+        read_format(tmp_path / "none.safetensors")
+    path.write_bytes(b"hello")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: not a safetensors file, or damaged"):
+        read_format(path)
+
+
+def test_a_message_names_the_file_that_a_state_was_read_from(bank, tmp_path):
+    bank.save(tmp_path)
+    read = SpeakerState.load(tmp_path / "alice.safetensors")
+    for state, who in ((read, r"alice\.safetensors: speaker 'alice'"), (bank.state(""), r"^row 0 \(speaker-ind")):
+        with pytest.raises(ModelMismatchError, match=f"{who}.* was adapted on the model"):
+            state.check_fits(state.sites, state.amplitude, "0" * 64)
+
+
+def test_one_speaker_in_two_files_is_refused(bank, mlp, tmp_path):
+    bank.save(tmp_path)
+    (tmp_path / "copy.safetensors").write_bytes((tmp_path / "alice.safetensors").read_bytes())
+    with pytest.raises(SpeakerError, match="speaker 'alice' is in the bank already"):
+        SpeakerBank.load(tmp_path, mlp)
+
+
 def test_extras_travel_in_the_file_and_no_bank_keeps_them(bank, tmp_path):
     extras = {"cmvn.mean": torch.arange(3, dtype=torch.float64) / 7}
     replace(bank.state("alice"), extras=extras).save(tmp_path / "alice.safetensors")
@@ -202,8 +239,8 @@ def test_extras_travel_in_the_file_and_no_bank_keeps_them(bank, tmp_path):
     assert bank.state("alice").extras == {}
 
 
-def test_an_extra_cannot_be_called_like_a_site(bank, tmp_path):
+def test_an_extra_cannot_have_the_name_of_a_site(bank, tmp_path):
     state = bank.state("alice")
-    with pytest.raises(SpeakerError, match="called like sites"):
+    with pytest.raises(SpeakerError, match="have the names of sites"):
         replace(state, extras={state.sites[0].name: torch.ones(1)}).save(tmp_path / "alice.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from lhuc_asr.adapt.scaled_dnn import ScaledDnn
+
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 

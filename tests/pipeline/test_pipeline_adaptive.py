@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lhuc_asr.pipeline.acoustics import TOPOLOGY_FILE, alignment_path
+from lhuc_asr.pipeline.adaptive import train_sat
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import read_json_lines
@@ -20,8 +22,6 @@ from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate
-from lhuc_asr.pipeline.acoustics import TOPOLOGY_FILE, alignment_path
-from lhuc_asr.pipeline.adaptive import train_sat
 from lhuc_asr.pipeline.config import ExperimentConfig
 
 TRAINER = TrainerConfig(batch_size=32, schedule=NewbobConfig(max_epochs=2))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lhuc_asr.pipeline.acoustics import reference_targets
 
 import lhuc_asr
 from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
@@ -31,7 +32,6 @@ from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.acoustics import reference_targets
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.language import read_experiment_lexicon
 from lhuc_asr.recognizer.recognizer import CMVN_DEVIATION, CMVN_MEAN, Recognizer, load
