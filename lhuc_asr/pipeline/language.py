@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.atomic import read_json, write_json
-from lhuc_asr.base.errors import LanguageModelError, LexiconError
+from lhuc_asr.base.errors import ConfigError, LanguageModelError, LexiconError
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.kneser_ney import estimate
 from lhuc_asr.lang.lexicon import Lexicon, cover, read_lexicon, write_lexicon
@@ -102,6 +102,18 @@ def other_orders(config: ExperimentConfig) -> list[int]:
 def order_folder(config: ExperimentConfig, folder: Path, order: int | None) -> Path:
     """Where the language models and graphs of an order lie, in ``lang/``; the recipe's own in it itself."""
     return folder if order in (None, config.lm.order) else folder / f"order{order}"
+
+
+def check_language_files(config: ExperimentConfig) -> None:
+    """Refuse missing files of words or text, before hours of recordings are read.
+
+    Raises:
+        ConfigError: ``lexicon.path`` or a file of ``lm.text`` does not exist.
+    """
+    named = [("lm.text", path) for path in config.lm.text] + [("lexicon.path", config.lexicon.path)]
+    for key, path in named:
+        if path is not None and not path.exists():
+            raise ConfigError(f"{key}: {path}: no such file; correct the path in the recipe")
 
 
 def lexicon_sources(config: ExperimentConfig) -> list[Path]:

@@ -40,6 +40,7 @@ from lhuc_asr.pipeline.language import (
     ARPA_FILE,
     LEXICON_FILE,
     PHONES_FILE,
+    check_language_files,
     lexicon_sources,
     order_folder,
     other_orders,
@@ -117,6 +118,7 @@ def make_passes(config: ExperimentConfig, layout: ExperimentFolder) -> Sequence[
     Returns:
         The test splits.
     """
+    check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
         _run_experiment(config, layout, fold=None)

@@ -31,7 +31,8 @@ class Splits:
     Attributes:
         train: Utterances of the training speakers.
         tests: Utterances of each test set.
-        recordings: All recordings that the corpus names, those that cannot be used too.
+        recordings: All recordings that the utterances are made from: those that the corpus names, even if they cannot
+            be used, and the clips of noise.
     """
 
     train: list[Utterance]
@@ -64,11 +65,12 @@ def read_splits(config: ExperimentConfig, folder: Path) -> Splits:
     Raises:
         CorpusError: The corpus is not where or what the recipe says.
     """
+    clips = clip_paths(config.noise) if config.noise else []  # first: an error in its table is found at once
     reading = config.corpus.read(folder, hours=config.hours, seed=config.seed, workers=config.workers)
     splits = Splits(
         _validated("training", reading.train, config),
         {name: _validated(name, test, config) for name, test in reading.tests.items()},
-        frozenset(reading.train.recordings).union(*(test.recordings for test in reading.tests.values())),
+        reading.recordings.union(clips),
     )
     for name, utterances in splits.tests.items():
         _refuse_shared(name, splits.train, utterances)
@@ -104,7 +106,7 @@ def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> set[
     """Write the manifests of train, heldout and test splits, and the noisy copies where the recipe has noise.
 
     Returns:
-        All recordings that the splits depend on: the corpus', the clips of noise, the noisy copies.
+        ``splits.recordings`` and the recordings that the manifests name, which are the noisy copies too.
 
     Raises:
         CorpusError: So few training speakers that none is left to train on, or noise that cannot be used.
@@ -136,8 +138,7 @@ def write_splits(splits: Splits, config: ExperimentConfig, folder: Path) -> set[
             "%s: %d utterances of %d speakers, %.1f minutes",
             name, len(utterances), len({u.speaker for u in utterances}), sum(u.seconds for u in utterances) / 60,
         )  # fmt: skip
-    clips = clip_paths(config.noise) if config.noise else ()
-    return {*splits.recordings, *clips, *(utterance.audio for part in parts.values() for utterance in part)}
+    return {*splits.recordings, *(utterance.audio for part in parts.values() for utterance in part)}
 
 
 def _validated(name: str, reading: Reading, config: ExperimentConfig) -> list[Utterance]:
