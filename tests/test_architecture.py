@@ -55,7 +55,7 @@ LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
 PILLARS = {"torch", "torchaudio", "librosa", "soundfile", "numpy", "jiwer"}
 # Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.load", "torch.save"}
 NOUNLESS = {"utils", "util", "helpers", "helper", "common", "misc"}

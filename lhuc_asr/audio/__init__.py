@@ -1,1 +1,1 @@
-"""Recordings: the utterances that name them, reading and resampling, levels."""
+"""Recordings: utterances, audio files, samples at any rate, levels."""

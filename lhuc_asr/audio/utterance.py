@@ -1,4 +1,4 @@
-"""The one type of every corpus, and its manifest: one JSON object a line."""
+"""The utterance, the type that all corpora share, and its manifest: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lhuc_asr.base.errors import CorpusError
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A stretch of a recording, who speaks, where, and what was said.
+    """Part of a recording, with its speaker, environment and transcript.
 
     Attributes:
-        id: Unique in its corpus.
+        id: Id, unique in its corpus.
         speaker: Name of the adaptation unit.
-        environment: Name of the acoustic condition; "" where none is known.
-        audio: The recording.
-        start: Where the utterance begins in the recording, seconds.
-        seconds: Its length.
-        text: Words separated by single spaces; "" where no transcript is known.
+        environment: Name of the acoustic environment; "" where unknown.
+        audio: File of the recording.
+        start: Start of the utterance in the recording, seconds.
+        seconds: Length of the utterance.
+        text: Transcript, words separated by single spaces; "" where unknown.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Utterance:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The transcript's words."""
+        """Words of the transcript."""
         return tuple(self.text.split())
 
 
@@ -47,7 +47,7 @@ def read_manifest(path: Path) -> list[Utterance]:
     """Read ``<split>.jsonl``.
 
     Raises:
-        CorpusError: A line lacks a field, or has one that no utterance has.
+        CorpusError: A line lacks a field, or has an unknown one.
     """
     utterances = []
     for number, row in enumerate(read_json_lines(path), start=1):

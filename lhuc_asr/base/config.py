@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
 from lhuc_asr.base.errors import ConfigError
 
@@ -50,14 +50,11 @@ class ChosenByKind:
             if isinstance(value, family):
                 return value
             if not isinstance(value, dict):
-                raise PydanticCustomError("model_type", "Input should be a mapping of keys to values")
-            known = {"known": ", ".join(sorted(self.table))}
-            if "kind" not in value:
-                raise PydanticCustomError("kind_missing", "the key 'kind' is missing; known kinds: {known}", known)
+                raise ValueError("Input should be a mapping of keys to values")
             chosen = self.chosen(value)
             if chosen is None:
-                kind = {"kind": repr(value["kind"])}
-                raise PydanticCustomError("kind_unknown", "unknown kind {kind}; known kinds: {known}", kind | known)
+                fault = f"unknown kind {value['kind']!r}" if "kind" in value else "the key 'kind' is missing"
+                raise ValueError(f"{fault}; known kinds: {', '.join(sorted(self.table))}")
             return chosen.model_validate(value)
 
         return core_schema.no_info_plain_validator_function(choose)

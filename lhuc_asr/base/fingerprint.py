@@ -54,7 +54,11 @@ def files_below(folder: Path) -> Iterator[Path]:
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     """Files below a folder, given the resolved folders that contain it."""
     above |= {folder.resolve()}
-    for path in folder.iterdir():
+    try:
+        paths = list(folder.iterdir())
+    except PermissionError:  # such as lost+found of a disk: nothing in there can be read anyway
+        return
+    for path in paths:
         if not path.is_dir():
             yield path
         elif not (path.is_symlink() and path.resolve() in above):

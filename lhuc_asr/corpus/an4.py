@@ -1,6 +1,6 @@
-"""AN4 (the CMU census database): letters, digits and commands, 74 speakers to train, 10 to test.
+"""AN4 (the CMU census database): letters, digits and commands by 74 training and 10 test speakers.
 
-Two layouts are read:
+Two layouts can be read:
 
     CMU's:          etc/an4_train.fileids, etc/an4_train.transcription, wav/an4_clstk/<speaker>/<utterance>.wav
     a packed copy:  utts.tsv, audio/<split>/<speaker>/<utterance>.flac
@@ -53,10 +53,10 @@ class An4Source(CorpusSource):
 
 
 def read_an4(root: Path, split: Split) -> Reading:
-    """Read one split, in whichever of the two layouts is there.
+    """Read one split in either layout.
 
     Raises:
-        CorpusError: Neither layout is there, or one of its files is malformed.
+        CorpusError: The folder has neither layout, or one of the files is malformed.
     """
     if split not in get_args(Split):
         raise CorpusError(f"AN4 has the splits train and test, not {split!r}")
@@ -69,10 +69,10 @@ def read_an4(root: Path, split: Split) -> Reading:
 
 
 def an4_lexicon(root: Path) -> Path:
-    """The pronunciations that come with AN4.
+    """File of the pronunciations that come with AN4.
 
     Raises:
-        CorpusError: The file is not there.
+        CorpusError: The file is missing.
     """
     path = root / "etc" / "an4.dic"
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""LibriSpeech and mini LibriSpeech from OpenSLR: resumed, checked, unpacked whole or not at all.
+"""Download of LibriSpeech and mini LibriSpeech from OpenSLR: resumed, verified, unpacked whole or not at all.
 
-The archive is written to ``<subset>.tar.gz.part``; beside it stands the server's validator (ETag or date), so
-that a later attempt continues the same file and never joins the halves of two (RFC 9110, sections 13 and 14).
+The archive is written to ``<subset>.tar.gz.part``, with the server's validator (ETag or date) beside it, so that a
+later attempt continues the same file and never joins parts of two files (RFC 9110, sections 13 and 14).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ OPENSLR = "https://www.openslr.org/resources"
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60.0
 
-# Attempts without a single new byte; one that brought something on its way starts the count again.
+# Attempts in a row without a new byte; an attempt that brings some starts the count again.
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 1.0
 
-# FLAC does not compress: unpacked, a subset is hardly larger than its archive.
+# FLAC cannot be compressed further: an unpacked subset is hardly larger than its archive.
 UNPACKED_PER_ARCHIVE_BYTE = 1.1
 
 BROKEN = (ConnectionError, TimeoutError, http.client.HTTPException, urllib.error.URLError)
@@ -45,10 +45,10 @@ BROKEN = (ConnectionError, TimeoutError, http.client.HTTPException, urllib.error
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A subset's archive.
+    """The archive of a subset.
 
     Attributes:
-        resource: OpenSLR's number of the corpus: 12 is LibriSpeech, 31 mini LibriSpeech.
+        resource: Number of the corpus at OpenSLR: 12 is LibriSpeech, 31 is mini LibriSpeech.
         checksum: Algorithm and hexadecimal digest, "sha256:..." or "md5:...".
     """
 
@@ -56,8 +56,8 @@ class Archive:
     checksum: str
 
 
-# SHA-256 sums as torchaudio 2.11's datasets.librispeech lists them. torchaudio has none of mini LibriSpeech:
-# its MD5 sums are those on which several public preparation scripts (DeepSpeech's among them) agree.
+# The SHA-256 sums are those of torchaudio 2.11 (datasets.librispeech), which has none for mini LibriSpeech. Its MD5
+# sums are those on which several public preparation scripts agree, such as that of DeepSpeech.
 ARCHIVES = {
     "dev-clean": Archive(12, "sha256:76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
     "dev-other": Archive(12, "sha256:12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
@@ -72,20 +72,20 @@ ARCHIVES = {
 
 
 def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, checksum: str | None = None) -> Path:
-    """Fetch and unpack one subset; where it is there already, do nothing.
+    """Download and unpack one subset; an existing one is left as it is.
 
     Args:
         subset: A key of ``ARCHIVES``; "dev-clean-2" and "train-clean-5" are mini LibriSpeech.
-        folder: Gets ``LibriSpeech/<subset>`` and the corpus's own tables (SPEAKERS.TXT).
-        base_url: A mirror of OpenSLR's ``resources`` folder.
-        checksum: In place of the known one, for a mirror that packs its own archives.
+        folder: Folder for ``LibriSpeech/<subset>`` and the tables of the corpus (SPEAKERS.TXT).
+        base_url: Address of the ``resources`` folder of OpenSLR or of a mirror.
+        checksum: Checksum in place of the known one, for a mirror that packs its own archives.
 
     Returns:
         The subset's folder.
 
     Raises:
-        DownloadError: The subset is unknown, the disk is too small, the server fails for good, or the archive
-            is not the one expected.
+        DownloadError: The subset is unknown, the disk is too small, the download fails for good, or the archive has
+            another checksum.
     """
     if subset not in ARCHIVES:
         raise DownloadError(f"LibriSpeech has no subset {subset!r}; expected one of {', '.join(ARCHIVES)}")
@@ -108,10 +108,10 @@ def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, 
 
 
 def fetch(url: str, path: Path) -> None:
-    """Bring a file over HTTP, continuing what an earlier attempt left in ``<path>.part``.
+    """Download a file over HTTP, continuing what an earlier attempt left in ``<path>.part``.
 
     Raises:
-        DownloadError: The disk is too small, the server refuses, or the connection breaks time and again.
+        DownloadError: The disk is too small, the server refuses, or the connection breaks again and again.
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{url}: expected an address that begins with http:// or https://")
@@ -143,7 +143,7 @@ def fetch(url: str, path: Path) -> None:
 
 
 def _continue(url: str, part: Path) -> None:
-    """One attempt: ask for the bytes still missing, append them.
+    """One attempt: request the missing bytes and append them.
 
     Raises:
         ConnectionError: The connection ended before the file did.
@@ -189,7 +189,7 @@ def _blocks(response: BinaryIO) -> Iterator[bytes]:
 
 
 def _total_bytes(response: http.client.HTTPResponse, offset: int | None) -> int | None:
-    """Length of the whole file, if the server tells; ``offset`` is None unless it sends only the rest."""
+    """Length of the whole file, if the server gives it; ``offset`` is None unless it sends only the rest."""
     if offset is None:
         length = response.headers.get("Content-Length")
         return None if length is None else int(length)
@@ -203,7 +203,7 @@ def _total_bytes(response: http.client.HTTPResponse, offset: int | None) -> int 
 
 
 def _validator(response: http.client.HTTPResponse) -> str | None:
-    """What names this version of the file: a strong ETag, else its date (a weak ETag may not be used so)."""
+    """What identifies this version of the file: a strong ETag, else its date (a weak ETag may not be used for this)."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
@@ -223,7 +223,7 @@ def _size(path: Path) -> int:
 
 
 def _require_space(folder: Path, total: int | None, present: int) -> None:
-    """Refuse at once what would fill the disk hours later."""
+    """Refuse at once a download that would fill the disk hours later."""
     if total is None:
         return
     needed = total - present + round(UNPACKED_PER_ARCHIVE_BYTE * total)
@@ -236,13 +236,13 @@ def _require_space(folder: Path, total: int | None, present: int) -> None:
 
 
 def _verify(archive: Path, algorithm: str, expected: str, url: str) -> None:
-    """Compare the archive's digest; a wrong one is deleted, since continuing it would not mend it."""
+    """Check the digest of the archive; a wrong archive is deleted, since continuing the download would not mend it."""
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != expected.lower():
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    if digest != expected.lower():
         archive.unlink()
         raise DownloadError(
-            f"{url}: {algorithm} {found}, expected {expected}: damaged on the way or another file; "
+            f"{url}: {algorithm} {digest}, expected {expected}: damaged on the way or another file; "
             "it was deleted, download it again"
         )
 
@@ -270,9 +270,9 @@ def _unpack(archive: Path, destination: Path) -> None:
 
 
 def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
-    """A member's path, refused where it leaves the folder or is neither a file nor a folder.
+    """The path of a member, refused if it leaves the folder or is neither a file nor a folder.
 
-    tarfile's own data filter takes the slash off an absolute name; here it is a sign of a hostile archive.
+    The data filter of tarfile would make an absolute path relative; here it is a sign of a hostile archive.
     """
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):

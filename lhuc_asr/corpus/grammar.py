@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 
-# What is drawn from a seed: this text has a random generator of its own.
+# The text has its own random generator; 1 to 3 are those of the voices.
 _TEXT = 4
 
-# Words that sound alike are together in a slot, so that only their sound tells them apart.
+# A slot has words that sound alike, so that only their sound distinguishes them.
 SLOTS = {
     slot: tuple(words.split())
     for slot, words in {
@@ -58,7 +58,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that the grammar can say, sorted."""
+    """Every word of the grammar, sorted."""
     fixed = _SLOT.sub("", " ".join(TEMPLATES)).split()
     return tuple(sorted({*fixed, *(word for words in SLOTS.values() for word in words)}))
 
@@ -74,5 +74,5 @@ def grammar_sentences(generator: np.random.Generator, count: int) -> list[str]:
 
 
 def grammar_text(seed: int, sentences: int) -> list[str]:
-    """Text to train a language model on: sentences drawn apart from those that the speakers say."""
+    """Sentences to train a language model on, drawn independently of those that the speakers say."""
     return grammar_sentences(np.random.default_rng((seed, _TEXT)), sentences)

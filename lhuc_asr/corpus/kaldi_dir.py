@@ -1,6 +1,6 @@
-"""Kaldi data directories: wav.scp, segments, text, utt2spk, utt2env, read and written.
+"""Reading and writing Kaldi data directories: wav.scp, segments, text, utt2spk, utt2env.
 
-A wav.scp may hold a shell command in place of a file ("sox a.wav -t wav - |"). Such an entry is refused and
+A wav.scp may contain a shell command in place of a file ("sox a.wav -t wav - |"). Such an entry is refused and
 never run: data is not code.
 """
 
@@ -52,7 +52,7 @@ class KaldiSource(CorpusSource):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a table: where it stands, for messages, and what follows its id."""
+    """A line of a table: its place, for messages, and what follows its id."""
 
     place: str
     value: str
@@ -61,12 +61,12 @@ class Entry:
 def read_kaldi_dir(folder: Path) -> Reading:
     """Read a data directory.
 
-    An utterance is a line of ``segments`` where that file is there, else a line of ``wav.scp``. Relative
-    paths are looked for from the working directory, as Kaldi does, then from ``folder``. Without ``text``
-    no utterance has a transcript; without ``utt2env`` none has an environment.
+    An utterance is a line of ``segments`` if that file exists, else a line of ``wav.scp``. Relative paths are
+    looked up in the working directory, as in Kaldi, then in ``folder``. Transcripts (``text``) and environments
+    (``utt2env``) are optional.
 
     Raises:
-        CorpusError: A file is missing or malformed, an id comes twice, an entry is a shell command, or an
+        CorpusError: A file is missing or malformed, an id is repeated, an entry is a shell command, or an
             utterance has no speaker; the message names the file and the line.
     """
     if not folder.is_dir():
@@ -101,18 +101,18 @@ def read_kaldi_dir(folder: Path) -> Reading:
 def write_kaldi_dir(folder: Path, utterances: Iterable[Utterance]) -> None:
     """Write a data directory, whole or not at all.
 
-    Kaldi sorts by utterance and wants its tables sorted by speaker too, so an id that does not begin with its
-    speaker is written with the speaker before it: ``fash-an251-fash-b``. ``segments`` is written where an
-    utterance is not its whole recording, ``text`` and ``utt2env`` where one has a transcript or environment.
+    Kaldi expects tables that are sorted by utterance and by speaker at once. An id that does not begin with its
+    speaker is therefore written with the speaker before it: ``fash-an251-fash-b``. ``segments`` is written if an
+    utterance is not a whole recording, ``text`` and ``utt2env`` if one has a transcript or an environment.
 
     Args:
-        folder: New, or a data directory that holds nothing but the files written here, to be replaced.
+        folder: A new folder, or a data directory to replace, which has no files but those written here.
         utterances: In any order.
 
     Raises:
         AudioError: A recording cannot be opened.
-        CorpusError: There is no utterance, two get the same id, a name or path cannot stand in a table, or
-            ``folder`` holds other files.
+        CorpusError: There are no utterances, two get the same id, a name or path cannot be written to a table, or
+            ``folder`` has other files.
     """
     table = _by_kaldi_id(utterances)
     if foreign := sorted(path.name for path in folder.glob("*") if path.name not in FILES):

@@ -1,4 +1,4 @@
-"""LibriSpeech in its official layout, whole or by hours or readers.
+"""LibriSpeech in its official layout: whole subsets, or a number of hours or readers of them.
 
     <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>-<number>.flac        (or .wav, .ogg)
     <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt            (id, then words, a line each)
@@ -50,12 +50,12 @@ class LibriSpeechSource(CorpusSource):
         return [self.dir / subset for subset in (*self.train, *self.test)]
 
     def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
-        """Read the training subsets, or so many hours of them, and the test subsets."""
+        """Read the training subsets, or ``hours`` of them, and the test subsets."""
         train = read_librispeech(self.dir, self.train, hours=hours, seed=seed)
         return CorpusReading(train, {name: read_librispeech(self.dir, [name]) for name in self.test})
 
     def text_utterances(self, training: Sequence[Utterance], *, hours: float | None) -> Sequence[Utterance]:
-        """All utterances of the training subsets, even where only some hours of them are heard."""
+        """All utterances of the training subsets, even where only some hours of them are trained on."""
         return training if hours is None else read_librispeech(self.dir, self.train).utterances
 
 
@@ -65,9 +65,9 @@ class Reader:
 
     Attributes:
         sex: "F" or "M".
-        subset: Where the reader's recordings are.
-        minutes: How much of it there is.
-        name: As the reader gave it to LibriVox.
+        subset: Subset that has the reader's recordings.
+        minutes: Length of the recordings.
+        name: Name that the reader gave to LibriVox.
     """
 
     sex: str
@@ -89,14 +89,14 @@ def read_librispeech(
     Args:
         root: The folder of the subsets, or the one above it.
         subsets: Names such as "train-clean-100".
-        hours: Take this much: one utterance a reader in turn, in an order drawn from ``seed``, until it is
-            reached. A longer part holds every shorter one of the same readers and seed.
-        speakers: Readers by number ("19"), or how many to draw; None takes all.
-        seed: Of the draw.
+        hours: Hours of speech to read: one utterance of each reader in turn, in a random order, until the hours are
+            reached. A longer part contains every shorter one with the same readers and seed. None reads all.
+        speakers: Numbers of readers ("19"), or how many readers to draw; None reads all.
+        seed: Seed of both random choices.
 
     Raises:
-        CorpusError: The layout is not LibriSpeech's, a subset or reader is not there, or there are fewer hours
-            or readers than asked for.
+        CorpusError: The layout is not that of LibriSpeech, a subset or reader is missing, or there are fewer hours
+            or readers than requested.
     """
     home = _home(root)
     by_speaker: dict[str, list[Utterance | Skip]] = {}
@@ -111,10 +111,10 @@ def read_librispeech(
 
 
 def read_speakers_table(root: Path) -> dict[str, Reader]:
-    """SPEAKERS.TXT: who the readers are, by number.
+    """Read SPEAKERS.TXT: the readers by their numbers.
 
     Raises:
-        CorpusError: The file is missing or a line does not have its five columns.
+        CorpusError: The file is missing, or a line does not have five columns.
     """
     path = _home(root) / "SPEAKERS.TXT"
     readers = {}
@@ -133,7 +133,7 @@ def read_speakers_table(root: Path) -> dict[str, Reader]:
 
 
 def _home(root: Path) -> Path:
-    """The folder of the subsets, absolute, so that manifests hold wherever they are read."""
+    """Folder of the subsets, absolute, so that manifests are valid in any working directory."""
     if not root.is_dir():
         raise CorpusError(f"{root}: no such folder; expected LibriSpeech as {LAYOUT}")
     inner = root / "LibriSpeech"
@@ -141,22 +141,22 @@ def _home(root: Path) -> Path:
 
 
 def _chapters(home: Path, subset: str) -> Iterator[tuple[str, Path]]:
-    """Pairs of a reader and one chapter's folder, sorted."""
+    """Pairs of a reader and the folder of a chapter, sorted."""
     chapters = sorted(path for path in (home / subset).glob("*/*") if path.is_dir()) if subset else []
     if not chapters:
         there = sorted({path.parents[2].name for path in home.glob("*/*/*/*.trans.txt")})
-        found = sorted(path.name for path in home.iterdir())[:8]
+        names = sorted(path.name for path in home.iterdir())[:8]
         hint = (
             f"subsets there: {', '.join(there)}"
             if there
-            else f"expected {LAYOUT}, found {', '.join(found) or 'an empty folder'}"
+            else f"expected {LAYOUT}, found {', '.join(names) or 'an empty folder'}"
         )
         raise CorpusError(f"{home}: no LibriSpeech subset {subset!r}; {hint}")
     yield from ((chapter.parent.name, chapter) for chapter in chapters)
 
 
 def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
-    """Utterances of one chapter, lengths still 0, and what lacks its recording or its transcript."""
+    """Utterances of one chapter with lengths still 0, and skips where a recording or transcript is missing."""
     prefix = f"{speaker}-{chapter.name}"
     audio: dict[str, Path] = {}
     for path in sorted(chapter.iterdir()):
@@ -189,7 +189,7 @@ def _read_transcript(path: Path, prefix: str) -> dict[str, str]:
 
 
 def _choose(there: Collection[str], wanted: Collection[str] | int | None, rng: random.Random, home: Path) -> list[str]:
-    """The readers to take, sorted."""
+    """Numbers of the readers to read, sorted."""
     if wanted is None:
         return sorted(there)
     if isinstance(wanted, int):
@@ -202,14 +202,14 @@ def _choose(there: Collection[str], wanted: Collection[str] | int | None, rng: r
 
 
 def _in_turn(queues: list[list[Utterance | Skip]], rng: random.Random) -> Iterator[Utterance | Skip]:
-    """One item of each reader, then the second of each, in an order drawn by lot."""
+    """The first item of each reader, then the second of each, and so on, in a random order."""
     shuffled = [rng.sample(queue, len(queue)) for queue in rng.sample(queues, len(queues))]
     for turn in zip_longest(*shuffled):
         yield from (item for item in turn if item is not None)
 
 
 def _take(items: Iterable[Utterance | Skip], hours: float, home: Path) -> Iterator[Utterance | Skip]:
-    """Items until ``hours`` are reached; no recording after that is opened."""
+    """Items until ``hours`` are reached; later recordings are not opened."""
     if not hours > 0:
         raise CorpusError(f"hours={hours}: expected a number above 0")
     seconds = 0.0

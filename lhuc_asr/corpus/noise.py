@@ -1,11 +1,11 @@
-"""Utterances put into acoustic environments: clean, or with the noise of a class at a drawn level.
+"""Copies of utterances in acoustic environments: clean, or with noise of a class at a random level.
 
-A folder of noise has ``noise.tsv``, a line a clip, with at least the columns ``path`` and ``class``. Each class is an
-environment. Its clips are parted: training, held-out and test utterances get other recordings of rain. A copy of an
-utterance is called ``<id>.<environment>``, the clean one too.
+A folder of noise has the table ``noise.tsv``, a line per clip, with at least the columns ``path`` and ``class``. Each
+class is an environment. Training, held-out and test utterances get different recordings of a class. The copy of an
+utterance is called ``<id>.<environment>``, also in the clean environment.
 
-The signal-to-noise ratio of a copy is 10 log10 of the utterance's mean power, its pauses included, over that of the
-noise added to it, as in Aurora's corpora but unweighted by frequency.
+The signal-to-noise ratio of a copy is 10 log10 of the mean power of the utterance, including pauses, over that of the
+noise added to it, as in the Aurora corpora but without weighting by frequency.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ CLEAN = "clean"
 TABLE_FILE = "noise.tsv"
 
 Part = Literal["training", "heldout", "test"]
-# Of each class' clips.
+# Fraction of the clips of each class.
 PART_SHARES: dict[Part, float] = {"training": 1 / 2, "test": 1 / 3, "heldout": 1 / 6}
-# ESC's names end in the take: 1-172649-A and -B are stretches of one recording, and must not be parted.
+# Names in ESC end in the take: 1-172649-A and -B are parts of one recording, and must stay together.
 _TAKE = re.compile(r"-[A-Z]$")
 
-# A mixture that would go beyond full scale is turned down to here, speech and noise alike.
+# Peak to which a mixture is scaled down, speech and noise alike, if it would exceed full scale.
 HIGHEST_PEAK = 0.99
 
 # No dot: an id ends in a dot and the environment.
@@ -55,11 +55,11 @@ class NoiseConfig(StrictModel):
     """The environments that a corpus is put into.
 
     Attributes:
-        dir: A folder with ``noise.tsv`` and the clips.
-        classes: Of noise; each is an environment, beside the clean one.
-        snr_decibels: Lowest and highest signal-to-noise ratio; drawn evenly for each copy.
-        training_conditions: Environments, of all, that each training utterance is put into. Held-out and test
-            utterances come in every one.
+        dir: Folder with ``noise.tsv``.
+        classes: Classes of noise; each is an environment, besides the clean one.
+        snr_decibels: Lowest and highest signal-to-noise ratio; uniformly distributed over the copies.
+        training_conditions: Number of environments that each training utterance is put into. Held-out and test
+            utterances are put into all.
     """
 
     dir: Path
@@ -83,13 +83,13 @@ class NoiseConfig(StrictModel):
 
     @property
     def environments(self) -> tuple[str, ...]:
-        """The clean one and the classes."""
+        """Names of the environments: the clean one, then the classes."""
         return (CLEAN, *self.classes)
 
 
 @dataclass(frozen=True)
 class _Mixture:
-    """An utterance, the clips that its noise is drawn from, and the file that the copy goes to, below a folder."""
+    """An utterance, the clips that its noise is chosen from, and the file of the copy, relative to a folder."""
 
     utterance: Utterance
     environment: str
@@ -101,22 +101,25 @@ class _Mixture:
 def put_into_environments(
     splits: Mapping[str, tuple[Part, Sequence[Utterance]]], config: NoiseConfig, folder: Path, seed: int, processes: int
 ) -> dict[str, list[Utterance]]:
-    """Copies of utterances in their environments; the noisy ones are written as FLAC, whole or not at all.
+    """Copy utterances into their environments; noisy copies are written as FLAC, all or none.
 
-    Which clip an utterance gets, from where in it, and how loud, depends on its id and the environment alone: test
-    recordings are the same whatever the recipe's seed. Clean copies are the recordings themselves.
+    The clip of a copy, the position in the clip and the level depend only on the utterance's id and the environment:
+    test recordings do not depend on the recipe's seed. Clean copies are the recordings themselves.
 
     Args:
-        splits: By name: whose clips they get, and the utterances.
+        splits: For each split, the part of the clips that it gets, and its utterances.
         config: The environments.
-        folder: Where the recordings go; a folder that is there is replaced.
-        seed: Of the training utterances' choice of environments.
-        processes: Number of processes; the copies do not depend on their number.
+        folder: Folder of the noisy copies; an existing one is replaced.
+        seed: Seed of the choice of environments for training utterances.
+        processes: Number of processes; the copies do not depend on it.
+
+    Returns:
+        The copies of each split.
 
     Raises:
-        CorpusError: The noise is not what ``noise.tsv`` or the recipe says, a class has too few clips, an utterance
-            has an environment already, or a copy's id is too long for a file.
-        AudioError: An utterance cannot be read, or it or its stretch of noise is digital silence.
+        CorpusError: ``noise.tsv``, a class or a clip cannot be used, a class has too few clips, an utterance already
+            has an environment, or the id of a copy is too long for a file name.
+        AudioError: An utterance cannot be read, or it or its part of the noise is digital silence.
     """
     clips = {name: part_clips(name, paths) for name, paths in read_clips(config).items()}
     folder = folder.absolute()
@@ -168,14 +171,14 @@ def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
 
 
 def part_clips(name: str, clips: Sequence[Path]) -> dict[Part, list[Path]]:
-    """Part a class' clips for training, test and held-out utterances: about a half, a third and a sixth of them.
+    """Divide the clips of a class among training (a half), test (a third) and held-out utterances (a sixth).
 
-    Takes of one recording stay together. The recording with most takes first, each goes to the part that is least full
-    for its share; the result depends on the names alone.
+    Takes of one recording stay together. Recordings with the most takes come first; each goes to the part with the
+    fewest clips relative to its fraction. The result depends only on the names.
 
     Args:
-        name: Of the class, for the message.
-        clips: Its clips.
+        name: Name of the class, for the message.
+        clips: Clips of the class.
 
     Raises:
         CorpusError: Fewer recordings than parts.
@@ -196,12 +199,12 @@ def part_clips(name: str, clips: Sequence[Path]) -> dict[Part, list[Path]]:
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, snr_decibels: float) -> np.ndarray:
-    """Speech with noise at a signal-to-noise ratio, turned down together where it would clip.
+    """Speech with noise at a signal-to-noise ratio, scaled down together if it would clip.
 
     Args:
-        speech: Samples (N,).
-        noise: Samples (N,).
-        snr_decibels: Of the result.
+        speech: Samples, shape (N,).
+        noise: Samples, shape (N,).
+        snr_decibels: Signal-to-noise ratio of the result.
 
     Returns:
         float32 (N,), within -0.99 to 0.99.
@@ -219,12 +222,12 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr_decibels: float) -> np.ndarra
 
 
 def stretch(noise: np.ndarray, samples: int, position: float) -> np.ndarray:
-    """So many samples of a clip, cut where it is long enough, else looped.
+    """A number of samples of a clip: cut from a longer clip, repeated from a shorter one.
 
     Args:
-        noise: Shape (M,).
-        samples: N.
-        position: Of the first sample, as a share below 1 of those that are possible.
+        noise: Samples of the clip, shape (M,).
+        samples: Number of samples, N.
+        position: Position of the first sample, from 0 to below 1, as a fraction of the possible ones.
 
     Returns:
         Shape (N,).

@@ -43,7 +43,7 @@ class Reading:
 
     @property
     def recordings(self) -> set[Path]:
-        """All recordings that the corpus names, those that cannot be used too."""
+        """All recordings that the corpus names, including those that cannot be used."""
         return {u.audio for u in self.utterances} | {s.audio for s in self.skipped if s.audio is not None}
 
 

@@ -27,6 +27,11 @@ class CorpusReading:
     train: Reading
     tests: Mapping[str, Reading]
 
+    @property
+    def recordings(self) -> frozenset[Path]:
+        """All recordings that the corpus names, including those that cannot be used."""
+        return frozenset().union(*(part.recordings for part in (self.train, *self.tests.values())))
+
 
 class CorpusSource(StrictModel):
     """Base of every corpus: its configuration, and all that an experiment asks of it.
@@ -83,7 +88,7 @@ class CorpusSource(StrictModel):
         """
 
     def lexicon_path(self) -> Path | None:
-        """File of pronunciations that comes with the corpus; None where there is none.
+        """File of pronunciations that comes with the corpus, among or below ``paths``; None where there is none.
 
         Raises:
             CorpusError: The corpus should have one, but it is missing.

@@ -1,8 +1,8 @@
-"""The one check between a corpus and everything that uses it.
+"""The check of a corpus before anything uses it.
 
-What would corrupt results silently (one id twice, a name that is no file name) stops the run. A few bad
-recordings do not: they are left out, listed and counted. Every sample is decoded, since neither NaN nor a cut
-FLAC shows in a header.
+A fault that would silently corrupt results (a repeated id, a name that cannot be a file name) stops the run. A few bad
+recordings do not: they are left out, listed and counted. Every sample is decoded, because a header shows neither NaN
+nor a truncated FLAC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lhuc_asr.corpus.reading import Reading, Skip
 
 logger = logging.getLogger(__name__)
 
-# A file system takes 255 bytes a name; the rest is for endings and for the names of temporary files.
+# File systems allow 255 bytes per name; the rest is for endings and for the names of temporary files.
 LONGEST_NAME_BYTES = 200
 
 SKIPS_IN_MESSAGE = 5
@@ -30,11 +30,11 @@ SKIPS_IN_MESSAGE = 5
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Utterances that every stage may trust, and those left out.
+    """Utterances that every stage can rely on, and those left out.
 
     Attributes:
-        utterances: Sorted by speaker and id; every one can be decoded and holds at least one window.
-        skipped: What was left out, by the reader or here, sorted by id.
+        utterances: Utterances that can be decoded and have at least one window, sorted by speaker and id.
+        skipped: Utterances left out by the reader or by the check, sorted by id.
     """
 
     utterances: list[Utterance]
@@ -47,14 +47,14 @@ def validate(
     """Check names, transcripts and every sample of a corpus.
 
     Args:
-        reading: What a reader of a corpus returned.
-        require_text: Whether an utterance without transcript is skipped.
-        max_skipped: Largest share of the corpus, 0 to 1, that may be skipped.
-        threads: Number of threads that decode, by default one a processor. Decoding runs outside Python's lock, and
-            threads ask nothing of the caller's main module, as processes would.
+        reading: Result of reading a corpus.
+        require_text: Whether utterances without a transcript are skipped.
+        max_skipped: Maximum fraction of the corpus that may be skipped, 0 to 1.
+        threads: Number of decoding threads, by default one per processor. Threads suffice, since decoding runs
+            outside Python's lock, and unlike processes they do not import the caller's main module.
 
     Raises:
-        CorpusError: There is no utterance, an id comes twice, a name cannot be a file name, or more than
+        CorpusError: There are no utterances, an id is repeated, a name cannot be a file name, or more than
             ``max_skipped`` of the corpus is skipped.
     """
     if not reading.utterances and not reading.skipped:
@@ -76,7 +76,7 @@ def validate(
 
 
 def unsafe_name(name: str) -> str | None:
-    """Why a name cannot become a file name and a table's cell, or None where it can.
+    """Why a name cannot be used as a file name and in tables; None where it can.
 
     Example:
         >>> unsafe_name("fash-an251")
@@ -100,7 +100,7 @@ def unsafe_name(name: str) -> str | None:
 
 
 def _fault(utterance: Utterance, require_text: bool) -> str | None:
-    """Why one utterance is left out, or None."""
+    """Why an utterance is left out; None where it is not."""
     if require_text and not utterance.words:
         return "no transcript"
     try:
@@ -133,7 +133,7 @@ def _refuse_unsafe_names(utterances: list[Utterance]) -> None:
 
 
 def _judge(kept: int, skipped: list[Skip], max_skipped: float) -> None:
-    """Log what is skipped; stop where it is too much."""
+    """Log the skipped utterances; refuse too many."""
     if not skipped:
         return
     total = kept + len(skipped)

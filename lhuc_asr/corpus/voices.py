@@ -1,14 +1,14 @@
-"""A corpus of synthetic voices, for trying everything without downloading anything.
+"""Synthetic voices, with which everything can be tried without a download.
 
-espeak-ng speaks the sentences of a small grammar. A speaker is a timbre, an accent, a pitch, its range, a
-speaking rate, the length of a vocal tract and a noise floor. Test speakers have timbres, accents and vocal
-tracts that no training speaker has: what speaker adaptation can mend. Control speakers are new too, but drawn
-like the training speakers: there adaptation has little to win, and must not harm.
+espeak-ng speaks the sentences of a small grammar. A speaker is a timbre, an accent, a pitch and its range, a speaking
+rate, the length of a vocal tract and a noise floor. Test speakers have timbres, accents and vocal tracts that no
+training speaker has: differences that speaker adaptation can reduce. Control speakers are new too, but drawn like the
+training speakers: adaptation can gain little on them, and must do no harm.
 
-The vocal tract is warped by resampling: played ``warp`` times as fast, all formants are ``warp`` times as
-high. Pitch and rate, which would change with them, are compensated before.
+The vocal tract is warped by resampling: played ``warp`` times as fast, a recording has all formants ``warp`` times as
+high. Pitch and rate, which would change too, are compensated beforehand.
 
-Laid out like LibriSpeech: ``<group>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac``, beside them
+The layout is that of LibriSpeech: ``<group>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac``, beside them
 ``<speaker>-<chapter>.trans.txt`` with the words in capitals, and ``SPEAKERS.TXT``.
 """
 
@@ -38,11 +38,11 @@ Samples = npt.NDArray[np.float32]
 Range = tuple[float, float]
 Group = Literal["train", "test", "control"]
 
-# A speaker's number tells the group, and does not depend on how many speakers the other groups have.
+# The number of a speaker shows the group, and does not depend on the sizes of the other groups.
 FIRST_SPEAKER: dict[Group, int] = {"train": 1001, "test": 2001, "control": 3001}
 CHAPTER = 1
 
-# What is drawn from a seed: each has a random generator of its own.
+# Random choices from a seed, each with its own generator; 4 is the text of the grammar.
 _VOICE, _SENTENCES, _TIMBRES = 1, 2, 3
 
 # Timbres with a plain voice: no whisper, echo, robot or caricature.
@@ -61,42 +61,42 @@ TEST_VARIANTS = (
 # Warps outside would leave the top of the band empty, or need rates that espeak-ng does not have.
 WARP_LIMITS = (0.75, 1.35)
 
-# Measured on its voices: espeak-ng's pitch is this part constant, and the rest doubles every 50 steps.
+# Measured on the voices of espeak-ng: this fraction of the pitch is constant, the rest doubles every 50 steps.
 PITCH_CONSTANT = 0.22
 
-# What a recording keeps before the first and after the last word, and its level.
+# Silence before the first and after the last word, and the level of a recording.
 EDGE_SECONDS: Range = (0.15, 0.25)
 LEVEL_DECIBELS: Range = (-30.0, -22.0)
-# Samples below this share of the loudest one are taken for the silence around it.
+# Samples below this fraction of the peak count as silence around the words.
 EDGE_THRESHOLD = 0.01
-# Noise is flat below: else a falling spectrum would have its power where no speech is.
+# Below this frequency the noise is flat: a falling spectrum would have its power where there is no speech.
 NOISE_CORNER_HERTZ = 100.0
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class VoicesConfig(StrictModel):
-    """How many voices there are, how much they say, and what they are drawn from.
+    """Number of voices, their sentences, and the ranges that they are drawn from.
 
     Attributes:
-        training_speakers: Speakers of ``train``.
-        test_speakers: Speakers of ``test``: other timbres, accents and vocal tracts than in training.
-        control_speakers: New speakers who are drawn like those of training.
-        training_utterances: Sentences a training speaker says, 2 to 3 seconds each.
-        test_utterances: Sentences a test speaker says.
-        control_utterances: Sentences a control speaker says.
-        seed: The same seed gives the same bits.
-        sample_rate: Of the recordings, Hz.
-        training_accents: espeak-ng languages of training and control, by turns.
-        test_accents: The same for test.
-        training_warps: Ranges of the vocal-tract warp in training and control, by turns; 1 is espeak-ng's own,
-            over 1 a shorter tract.
-        test_warps: The same for test.
-        pitch: Range of the pitch; 50 is the timbre's own, 0 and 99 are about three quarters of an octave away.
-        pitch_range: Range of the intonation's width; 50 is the timbre's own.
-        rate: Range of the speaking rate, words a minute.
-        noise_decibels: Range of the speech's level over its noise floor.
-        noise_slope: Range of the noise's fall in decibels an octave; 0 is white, 3 pink.
+        training_speakers: Number of speakers in ``train``.
+        test_speakers: Number of speakers in ``test``, with other timbres, accents and vocal tracts than in training.
+        control_speakers: Number of new speakers who are drawn like the training speakers.
+        training_utterances: Number of sentences of each training speaker, 2 to 3 seconds each.
+        test_utterances: Number of sentences of each test speaker.
+        control_utterances: Number of sentences of each control speaker.
+        seed: Seed of all random choices; the same seed gives the same bits.
+        sample_rate: Sample rate of the recordings, hertz.
+        training_accents: Languages of espeak-ng, which training and control speakers get in turn.
+        test_accents: The same for test speakers.
+        training_warps: Ranges of the vocal-tract warp, which training and control speakers get in turn; 1 is
+            espeak-ng's own, above 1 is a shorter tract.
+        test_warps: The same for test speakers.
+        pitch: Range of the pitch; 50 is that of the timbre, 0 and 99 are about three quarters of an octave away.
+        pitch_range: Range of the width of the intonation; 50 is that of the timbre.
+        rate: Range of the speaking rate, words per minute.
+        noise_decibels: Range of the level of speech over its noise floor.
+        noise_slope: Range of the slope of the noise, decibels per octave; 0 is white, 3 is pink.
     """
 
     training_speakers: Count = 40
@@ -127,7 +127,8 @@ class VoicesConfig(StrictModel):
         for name, ranges in warps.items():
             for low, high in ranges:
                 if not WARP_LIMITS[0] <= low <= high <= WARP_LIMITS[1]:
-                    raise ValueError(f"{name}: {low} to {high} is no range within {WARP_LIMITS[0]} to {WARP_LIMITS[1]}")
+                    limits = f"{WARP_LIMITS[0]} to {WARP_LIMITS[1]}"
+                    raise ValueError(f"{name}: {low} to {high} is not a range within {limits}")
         return self
 
 
@@ -136,13 +137,13 @@ class SyntheticSpeaker:
     """One voice, its vocal tract and its microphone.
 
     Attributes:
-        number: Name in the corpus.
-        group: Where it belongs.
-        voice: As it shall sound: what espeak-ng is asked for makes up for the warp.
-        warp: Factor of all formants' frequencies.
-        noise_decibels: Level of its speech over its noise floor.
-        noise_slope: Fall of the noise, decibels an octave.
-        level_decibels: Root mean square of its speech, relative to full scale.
+        number: Number, its name in the corpus.
+        group: Training, test or control.
+        voice: Voice as it sounds after the warp.
+        warp: Factor of the frequencies of all formants.
+        noise_decibels: Level of the speech over the noise floor.
+        noise_slope: Slope of the noise, decibels per octave.
+        level_decibels: Root mean square of the speech, relative to full scale.
     """
 
     number: int
@@ -155,7 +156,7 @@ class SyntheticSpeaker:
 
 
 def speakers(config: VoicesConfig) -> list[SyntheticSpeaker]:
-    """The corpus' voices: training, test, control.
+    """The speakers of the corpus: training, test, control.
 
     Raises:
         ConfigError: espeak-ng does not know an accent.
@@ -178,15 +179,15 @@ def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: n
 
     Args:
         sentence: Words in any case.
-        speaker: Who says it.
-        sample_rate: Of the recording, Hz.
-        generator: Draws the silence around the words, and the noise.
+        speaker: The voice.
+        sample_rate: Sample rate of the recording, hertz.
+        generator: Generator of the silence around the words and of the noise.
 
     Returns:
-        Samples in -1..1, shape (samples,).
+        Samples in [-1, 1], shape (N,).
 
     Raises:
-        CorpusError: There is nothing to say.
+        CorpusError: The sentence has no words.
     """
     spoken, spoken_rate = synthesize(sentence.lower(), _unwarped(speaker.voice, speaker.warp))
     if not spoken.any():
@@ -205,9 +206,9 @@ def generate(config: VoicesConfig, folder: Path, workers: int = 2) -> None:
     """Write the corpus, whole or not at all.
 
     Args:
-        config: What to make.
-        folder: Where; a corpus that is there is replaced.
-        workers: Processes; the corpus does not depend on their number.
+        config: The voices and their sentences.
+        folder: Folder of the corpus; an existing one is replaced.
+        workers: Number of processes; the corpus does not depend on it.
 
     Raises:
         ConfigError: espeak-ng does not know an accent.
@@ -230,8 +231,8 @@ def _draw_speaker(config: VoicesConfig, group: Group, index: int) -> SyntheticSp
     timbres = TEST_VARIANTS if group == "test" else TRAINING_VARIANTS
     accents = config.test_accents if group == "test" else config.training_accents
     warps = config.test_warps if group == "test" else config.training_warps
-    # Every accent meets every range of warps. Timbres without repetition as long as they last, in an order of
-    # the seed's and the group's own.
+    # Every accent is combined with every range of warps. Timbres are not repeated before all are used; their order
+    # depends on the seed and the group.
     order = np.random.default_rng((config.seed, FIRST_SPEAKER[group], _TIMBRES)).permutation(len(timbres))
     return SyntheticSpeaker(
         number=number,
@@ -251,7 +252,7 @@ def _draw_speaker(config: VoicesConfig, group: Group, index: int) -> SyntheticSp
 
 
 def _unwarped(voice: Voice, warp: float) -> Voice:
-    """The voice that, played ``warp`` times as fast, has the tempo and the pitch of ``voice``."""
+    """The voice that has the tempo and the pitch of ``voice`` when it is played ``warp`` times as fast."""
     factor = PITCH_CONSTANT + (1 - PITCH_CONSTANT) * 2 ** ((voice.pitch - 50) / 50)
     pitch = 50 + 50 * math.log2((factor / warp - PITCH_CONSTANT) / (1 - PITCH_CONSTANT))
     low, high = PITCH_LIMITS
@@ -265,7 +266,7 @@ def _unwarped(voice: Voice, warp: float) -> Voice:
 
 
 def _record_speaker(config: VoicesConfig, folder: Path, speaker: SyntheticSpeaker) -> float:
-    """Write a speaker's recordings and transcripts; returns seconds."""
+    """Write the recordings and transcripts of a speaker; returns their length in seconds."""
     import soundfile
 
     counts = {
@@ -280,7 +281,7 @@ def _record_speaker(config: VoicesConfig, folder: Path, speaker: SyntheticSpeake
     for index, sentence in enumerate(grammar_sentences(generator, counts[speaker.group])):
         name = f"{speaker.number}-{CHAPTER}-{index:04d}"
         samples = say(sentence, speaker, config.sample_rate, generator)
-        # Through memory, since libsndfile does not say that a disk is full.
+        # Through memory, since libsndfile does not report a full disk.
         encoded = io.BytesIO()
         soundfile.write(encoded, samples, config.sample_rate, format="FLAC", subtype="PCM_16")
         (chapter / f"{name}.flac").write_bytes(encoded.getvalue())
@@ -293,8 +294,8 @@ def _record_speaker(config: VoicesConfig, folder: Path, speaker: SyntheticSpeake
 def _resample(samples: Samples, ratio: float) -> Samples:
     """Band-limited resampling to ``ratio`` times as many samples, over the whole recording at once.
 
-    The spectrum is cut or padded with zeros. That treats the recording as periodic, which does not matter
-    where it begins and ends in silence.
+    The spectrum is cut or padded with zeros. This treats the recording as periodic, which does no harm since it
+    begins and ends in silence.
     """
     length = round(len(samples) * ratio)
     spectrum = np.fft.rfft(samples)

@@ -1,1 +1,1 @@
-"""Log-mel filterbanks and MFCC, normalised a speaker, spliced, in memory-mapped stores."""
+"""Log-mel filterbanks and MFCC, normalised per speaker, in memory-mapped stores, with context splicing."""

@@ -1,4 +1,4 @@
-"""Cepstral mean and variance normalisation: each speaker's features to mean 0 and variance 1."""
+"""Cepstral mean and variance normalisation: the features of each speaker get mean 0 and variance 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cmvn:
 
 
 class CmvnAccumulator:
-    """Sums over a speaker's frames, in float64: float32 loses the variance of long recordings."""
+    """Sums over the frames of a speaker, in float64: float32 loses the variance of long recordings."""
 
     def __init__(self, dimension: int) -> None:
         self._frames = 0
@@ -32,14 +32,14 @@ class CmvnAccumulator:
         self._square = np.zeros(dimension)
 
     def add(self, features: np.ndarray) -> None:
-        """Add an utterance, shape (T, D)."""
+        """Add the features of an utterance, shape (T, D)."""
         values = features.astype(np.float64)
         self._frames += len(values)
         self._sum += values.sum(axis=0)
         self._square += np.square(values).sum(axis=0)
 
     def estimate(self) -> Cmvn:
-        """The speaker's mean and deviation.
+        """Mean and standard deviation of the speaker.
 
         Raises:
             FeatureError: No frame was added.

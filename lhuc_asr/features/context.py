@@ -1,4 +1,4 @@
-"""Context splicing: a frame's neighbours beside it, the edges of an utterance repeated."""
+"""Context splicing: each frame with its neighbours; the first and last frame of an utterance are repeated."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 
 
 def splice_index(frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor, context: int) -> torch.Tensor:
-    """Rows to gather for each frame.
+    """Rows of the frames in the context of each frame.
 
     Args:
-        frames: Row of each wanted frame, shape (B,), int64.
-        first: First row of its utterance, shape (B,).
-        last: Last row of its utterance, shape (B,).
-        context: Frames to either side, c.
+        frames: Row of each frame, shape (B,), int64.
+        first: First row of the utterance of each frame, shape (B,).
+        last: Last row of the utterance of each frame, shape (B,).
+        context: Number of frames on either side, c.
 
     Returns:
         Shape (B, 2c + 1), int64.
@@ -26,8 +26,8 @@ def splice(features: torch.Tensor, context: int) -> torch.Tensor:
     """Splice a whole utterance.
 
     Args:
-        features: Shape (T, D).
-        context: Frames to either side, c.
+        features: Features of the utterance, shape (T, D).
+        context: Number of frames on either side, c.
 
     Returns:
         Shape (T, (2c + 1) * D), oldest frame first.

@@ -1,6 +1,6 @@
-"""Recordings to feature stores, spread over processes.
+"""Extraction of features: from the recordings of a split to its feature store, in processes.
 
-Light to import: the processes load neither torch nor, unless a recording has another rate, librosa.
+The imports are light: the processes do not load torch, and load librosa only where a recording is resampled.
 """
 
 from __future__ import annotations
@@ -34,26 +34,29 @@ def extract(
     processes: int,
     speeds: Sequence[float] = (1.0,),
 ) -> FeatureStore:
-    """Compute a split's features, normalised a speaker.
+    """Write the features of utterances to a store, normalised per speaker.
 
     Args:
-        folder: Where the store goes.
-        utterances: What to compute.
+        folder: Folder of the store.
+        utterances: Utterances of the split.
         config: Kind of features.
-        processes: Number of processes.
-        speeds: Each utterance is used at each of these speeds; at another than 1 it is
-            ``sp<speed>-<id>`` of a speaker ``sp<speed>-<speaker>`` (Ko et al. 2015).
+        processes: Number of processes; the features do not depend on it.
+        speeds: Speeds at which each utterance is used. At another speed than 1 the utterance is called
+            ``sp<speed>-<id>``, of the speaker ``sp<speed>-<speaker>`` (Ko et al. 2015).
+
+    Returns:
+        The store.
 
     Raises:
         AudioError: A recording cannot be read.
-        FeatureError: A recording has fewer samples than a window.
+        FeatureError: A recording has fewer samples than one window.
     """
     tasks = [_Task(utterance, config, speed) for speed in speeds for utterance in utterances]
     return write_store(folder, _named(tasks, processes), config.dimension)
 
 
 def spoken_at(speed: float, name: str) -> str:
-    """The name of an utterance or speaker at another speed.
+    """Name of an utterance or a speaker at another speed.
 
     Example:
         >>> spoken_at(0.9, "alice"), spoken_at(1.0, "alice")

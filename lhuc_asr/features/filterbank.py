@@ -1,7 +1,7 @@
 """Log-mel filterbanks and MFCC with Kaldi's definitions, computed by kaldi-native-fbank.
 
-Frames are 25 ms long, 10 ms apart, Povey window, pre-emphasis 0.97; no dither, so that the same recording
-gives the same bits.
+Frames are 25 ms long and 10 ms apart, with the Povey window and pre-emphasis 0.97. There is no dither, so that the
+same recording gives the same bits.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SAMPLE_SCALE = 32768.0
 
 
 class FeatureConfig(StrictModel):
-    """What is computed from every recording.
+    """Kind of features.
 
     Attributes:
         kind: ``fbank`` (log-mel energies) or ``mfcc``.
-        sample_rate: Hertz; recordings at other rates are resampled to it.
-        bins: Mel bins, between 20 Hz and half the sample rate.
-        cepstra: Cepstral coefficients kept, C0 among them (``mfcc`` only).
-        delta_order: 0 none, 1 adds differences, 2 adds second differences too.
+        sample_rate: Sample rate, hertz; recordings with other rates are resampled.
+        bins: Number of mel bins between 20 Hz and half the sample rate.
+        cepstra: Number of cepstral coefficients, including C0 (``mfcc`` only).
+        delta_order: Order of the differences: 0 has none, 1 adds first, 2 adds second differences too.
     """
 
     kind: Literal["fbank", "mfcc"] = "fbank"
@@ -40,7 +40,7 @@ class FeatureConfig(StrictModel):
 
     @property
     def dimension(self) -> int:
-        """Features a frame, D."""
+        """Number of features per frame, D."""
         static = self.bins if self.kind == "fbank" else self.cepstra
         return static * (1 + self.delta_order)
 
@@ -49,8 +49,8 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
     """Features of one utterance.
 
     Args:
-        samples: Shape (N,), values in [-1, 1), at ``config.sample_rate``.
-        config: What to compute.
+        samples: Samples in [-1, 1) at ``config.sample_rate``, shape (N,).
+        config: Kind of features.
 
     Returns:
         Shape (T, D), float32, T by ``base.units.frames_of``.
@@ -63,7 +63,7 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
     except ValueError as error:
         cepstra = f", {config.cepstra} cepstra" if config.kind == "mfcc" else ""
         raise FeatureError(f"{config.bins} mel bins at {config.sample_rate} Hz{cepstra}: {error}") from error
-    # As a list: the binding takes an array apart element by element, which took a third of the time.
+    # As a list: the binding reads an array element by element, which took a third of the total time.
     scaled = (samples * SAMPLE_SCALE).astype(np.float32).tolist()
     computer.accept_waveform(float(config.sample_rate), scaled)
     computer.input_finished()
@@ -78,11 +78,11 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 
 def add_deltas(features: np.ndarray, order: int) -> np.ndarray:
-    """Append differences over two frames to either side (HTK, Kaldi): d_t = sum_n n (x_{t+n} - x_{t-n}) / 10.
+    """Append differences over two frames on either side (HTK, Kaldi): d_t = sum_n n (x_{t+n} - x_{t-n}) / 10.
 
     Args:
-        features: Shape (T, D).
-        order: 0, 1 or 2.
+        features: Features, shape (T, D).
+        order: Order of the differences: 0, 1 or 2.
 
     Returns:
         Shape (T, D * (1 + order)), float32.

@@ -1,8 +1,8 @@
-"""A split's features in one memory-mapped array, with an index of its utterances.
+"""The features of a split in one memory-mapped array, with an index of its utterances.
 
-``features.bin`` holds float32 rows, utterance after utterance, sorted as they came; ``index.jsonl`` names each
-utterance, its speaker, its first row and its number of frames; ``store.json`` the width. Mean and variance are
-normalised a speaker when the store is written.
+``features.bin`` has float32 rows, one per frame, utterance after utterance in the order in which they were written.
+``index.jsonl`` has the id, speaker, first row and number of frames of each utterance, ``store.json`` the number of
+features per frame. Mean and variance are normalised per speaker when the store is written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lhuc_asr.features.cmvn import CmvnAccumulator
 
 @dataclass(frozen=True, slots=True)
 class StoredUtterance:
-    """Where an utterance's frames are: rows ``first`` to ``first + frames``."""
+    """Place of the frames of an utterance: the rows from ``first`` to before ``first + frames``."""
 
     id: str
     speaker: str
@@ -30,17 +30,17 @@ class StoredUtterance:
 
     @property
     def rows(self) -> slice:
-        """Its rows in the array."""
+        """Rows in the array."""
         return slice(self.first, self.first + self.frames)
 
 
 class FeatureTable:
-    """Features of utterances, one after the other in one array.
+    """Features of utterances in one array.
 
     Attributes:
-        utterances: Where each utterance's frames are.
-        array: All frames, shape (N, D), float32.
-        title: What messages call it.
+        utterances: Id, speaker and rows of each utterance.
+        array: Features of all frames, shape (N, D), float32.
+        title: Name of the table in messages.
     """
 
     def __init__(self, utterances: Sequence[StoredUtterance], array: np.ndarray, title: str = "recordings") -> None:
@@ -50,12 +50,12 @@ class FeatureTable:
 
     @property
     def frames(self) -> int:
-        """N."""
+        """Number of frames, N."""
         return len(self.array)
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """Number of features per frame, D."""
         return int(self.array.shape[1])
 
     @cached_property
@@ -65,7 +65,7 @@ class FeatureTable:
 
     @cached_property
     def speakers(self) -> dict[str, tuple[StoredUtterance, ...]]:
-        """The utterances of each speaker, speakers sorted."""
+        """The utterances of each speaker; speakers sorted by name."""
         groups: dict[str, list[StoredUtterance]] = {}
         for utterance in self.utterances:
             groups.setdefault(utterance.speaker, []).append(utterance)
@@ -77,10 +77,13 @@ class FeatureTable:
 
 
 class FeatureStore(FeatureTable):
-    """A split's features on disk, read through a memory map.
+    """The features of a split on disk, read through a memory map.
+
+    Args:
+        folder: Folder of the store.
 
     Raises:
-        FeatureError: The folder is not a store, or its files do not fit each other.
+        FeatureError: The folder is not a store, or its files do not match each other.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,14 +110,14 @@ def write_store(
     """Write a store, whole or not at all.
 
     Args:
-        folder: Where to.
-        items: Utterance id, speaker, features (T, D); may be a generator, it is read once.
-        dimension: D.
-        normalise: Mean 0 and variance 1 for each speaker.
+        folder: Folder of the store; an existing one is replaced.
+        items: Id, speaker and features (T, D) of each utterance; read once, so that it may be a generator.
+        dimension: Number of features per frame, D.
+        normalise: Whether the features of each speaker get mean 0 and variance 1.
 
     Raises:
-        FeatureError: An utterance's features have another width or are not finite; two utterances have one id;
-            nothing to store.
+        FeatureError: The features of an utterance have another shape or are not finite, an id is repeated, or there
+            are no utterances.
     """
     with atomic_folder(folder) as temporary:
         utterances: list[StoredUtterance] = []
@@ -125,7 +128,7 @@ def write_store(
             for utterance_id, speaker, features in items:
                 _check(utterance_id, features, dimension)
                 if utterance_id in seen:
-                    raise FeatureError(f"{utterance_id}: there are two utterances of this id; give each its own")
+                    raise FeatureError(f"{utterance_id}: two utterances have this id; give each its own")
                 seen.add(utterance_id)
                 statistics.setdefault(speaker, CmvnAccumulator(dimension)).add(features)
                 utterances.append(StoredUtterance(utterance_id, speaker, first, len(features)))
@@ -145,7 +148,7 @@ def write_store(
 
 
 def blocks_of(utterances: Iterable[StoredUtterance], frames: int) -> Iterator[list[StoredUtterance]]:
-    """Consecutive utterances in blocks of at least ``frames`` frames, the last one smaller."""
+    """Consecutive utterances in blocks of at least ``frames`` frames; the last block may be smaller."""
     block: list[StoredUtterance] = []
     size = 0
     for utterance in utterances:

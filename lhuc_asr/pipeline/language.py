@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
+from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
@@ -53,6 +54,18 @@ class LanguageOptions:
             return self
         lm = self.lm.model_copy(update={"order": order})
         return LanguageOptions(self.corpus, self.hours, self.lexicon, lm)
+
+
+def check_language_files(config: ExperimentConfig) -> None:
+    """Refuse missing files of words or text, before hours of recordings are read.
+
+    Raises:
+        ConfigError: ``lexicon.path`` or a file of ``lm.text`` does not exist.
+    """
+    named = [("lm.text", path) for path in config.lm.text] + [("lexicon.path", config.lexicon.path)]
+    for key, path in named:
+        if path is not None and not path.exists():
+            raise ConfigError(f"{key}: {path}: no such file; correct the path in the recipe")
 
 
 def language_stages(stages: Stages, experiment: Experiment, options: LanguageOptions) -> None:

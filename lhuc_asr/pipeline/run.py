@@ -20,7 +20,13 @@ from lhuc_asr.pipeline.aligners import Aligned, aligners
 from lhuc_asr.pipeline.config import SI, ExperimentConfig
 from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment, at_corpus_rate, fold_folders, opened
 from lhuc_asr.pipeline.export import model_stage
-from lhuc_asr.pipeline.language import LanguageOptions, graph_stage, language_stages, other_graph_stage
+from lhuc_asr.pipeline.language import (
+    LanguageOptions,
+    check_language_files,
+    graph_stage,
+    language_stages,
+    other_graph_stage,
+)
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of
@@ -73,6 +79,7 @@ def make_passes(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[
     Returns:
         The test splits.
     """
+    check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
         _run_stages(config, folder, fold=None)

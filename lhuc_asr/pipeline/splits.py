@@ -71,7 +71,7 @@ class Splits:
     Attributes:
         train: Utterances of the training speakers.
         tests: Utterances of each test set.
-        recordings: All recordings that the corpus names, those that cannot be used too.
+        recordings: All recordings that the corpus names, those that cannot be used too, and the clips of noise.
     """
 
     train: list[Utterance]
@@ -119,11 +119,12 @@ def read_splits(options: CorpusOptions, folder: Path, processes: int) -> Splits:
     Raises:
         CorpusError: The corpus is not where or what the recipe says.
     """
+    clips = clip_paths(options.noise) if options.noise else ()  # first: an error in its table is seen at once
     reading = options.corpus.read(folder, hours=options.hours, seed=options.seed, workers=processes)
     splits = Splits(
         _validated("training", reading.train, options.max_skipped),
         {name: _validated(name, test, options.max_skipped) for name, test in reading.tests.items()},
-        frozenset(reading.train.recordings).union(*(test.recordings for test in reading.tests.values())),
+        frozenset(reading.recordings).union(clips),
     )
     for name, utterances in splits.tests.items():
         _refuse_shared(name, splits.train, utterances)
@@ -191,8 +192,7 @@ def write_splits(splits: Splits, options: CorpusOptions, folder: Path, processes
             "%s: %d utterances of %d speakers, %.1f minutes",
             name, len(utterances), len({u.speaker for u in utterances}), sum(u.seconds for u in utterances) / 60,
         )  # fmt: skip
-    clips = clip_paths(options.noise) if options.noise else ()
-    return {*splits.recordings, *clips, *(utterance.audio for part in parts.values() for utterance in part)}
+    return {*splits.recordings, *(utterance.audio for part in parts.values() for utterance in part)}
 
 
 def _validated(name: str, reading: Reading, max_skipped: float) -> list[Utterance]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from lhuc_asr.base.config import StrictModel, dump_config, load_config, parse_config
+from lhuc_asr.base.config import ChosenByKind, StrictModel, dump_config, load_config, parse_config
 from lhuc_asr.base.errors import ConfigError
 
 
@@ -36,6 +36,39 @@ class Right(StrictModel):
 
 
 Side = Annotated[Left | Right, Field(discriminator="kind")]
+
+
+class Shape(StrictModel):
+    """A family that is chosen from by kind."""
+
+    kind: str
+
+
+class Circle(Shape):
+    """One of it."""
+
+    kind: Literal["circle"] = "circle"
+    radius: float = Field(1.0, gt=0.0)
+    inner: Inner = Inner()
+
+
+class Square(Shape):
+    """Another, which is not in the table at first."""
+
+    kind: Literal["square"] = "square"
+    side: float | None = None
+
+
+SHAPES: dict[str, type[Shape]] = {"circle": Circle}
+AnyShape = Annotated[Shape, ChosenByKind(SHAPES)]
+
+
+class Drawing(StrictModel):
+    """Fields that hold any of the family."""
+
+    shape: AnyShape = Circle()
+    maybe: AnyShape | None = None
+    named: dict[str, AnyShape] = Field({})
 
 
 class Entry(StrictModel):
@@ -114,11 +147,59 @@ MISTAKES = [
 ]
 
 
+MISTAKES_IN_KINDS = [
+    ("shape: {kind: cirle}", "shape: unknown kind 'cirle'; known kinds: circle"),
+    ("shape: {kind: [circle]}", "shape: unknown kind ['circle']; known kinds: circle"),
+    ("shape: {radius: 2}", "shape: the key 'kind' is missing; known kinds: circle"),
+    ("shape: 3", "shape: Input should be a mapping of keys to values (found 3)"),
+    ("shape: {kind: circle, radios: 2}", "unknown key 'shape.radios'; did you mean 'radius'?"),
+    ("shape: {kind: circle, qqq: 2}", "unknown key 'shape.qqq'; known keys: inner, kind, radius"),
+    ("shape: {kind: circle, radius: -2}", "shape.radius: Input should be greater than 0 (found -2)"),
+    ("maybe: {kind: circle, inner: {rte: 2}}", "unknown key 'maybe.inner.rte'; did you mean 'rate'?"),
+    ("named: {mine: {kind: circle, radios: 2}}", "unknown key 'named.mine.radios'; did you mean 'radius'?"),
+    ("named: {mine: {kind: up}}", "named.mine: unknown kind 'up'; known kinds: circle"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES_IN_KINDS)
+def test_a_mistake_in_what_a_kind_chooses_is_explained(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(Drawing, path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_a_dump_has_all_fields_of_the_class_that_a_kind_chose(tmp_path: Path) -> None:
+    drawing = Drawing(shape=Circle(radius=2.0), maybe=Circle(), named={"mine": Circle(inner=Inner(rate=0.5))})
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(drawing), encoding="utf-8")
+    assert load_config(Drawing, path) == drawing
+    assert next(iter(drawing.model_dump(mode="json")["shape"])) == "kind"
+
+
+def test_options_that_are_none_can_be_left_out_of_a_dump() -> None:
+    assert Drawing(shape=Square()).model_dump(mode="json", exclude_none=True)["shape"] == {"kind": "square"}
+
+
+def test_a_table_of_kinds_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = {"shape": {"kind": "square", "side": 3.0}}
+    with pytest.raises(ConfigError, match="unknown kind 'square'"):
+        parse_config(Drawing, tree, "drawing.yaml")
+    monkeypatch.setitem(SHAPES, "square", Square)
+    assert parse_config(Drawing, tree, "drawing.yaml").shape == Square(side=3.0)
+
+
+def test_an_instance_needs_no_line_in_the_table() -> None:
+    square = Square(side=3.0)
+    assert Drawing(shape=square).shape is square
+
+
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_a_mistake_names_file_key_and_remedy(text: str, message: str, tmp_path: Path) -> None:
-    found = refused(tmp_path, text)
-    assert found.startswith(f"{tmp_path / 'config.yaml'}: ")
-    assert message in found
+    refusal = refused(tmp_path, text)
+    assert refusal.startswith(f"{tmp_path / 'config.yaml'}: ")
+    assert message in refusal
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
 
@@ -27,13 +28,16 @@ class Bench:
         self.folder = folder
         self.output = folder / "output"
 
-    def run(self, first: object = None, second: object = None, outputs: bool = True) -> list[str]:
+    def run(
+        self, first: object = None, second: object = None, outputs: bool = True, files: Iterable[Path] = ()
+    ) -> list[str]:
         done: list[str] = []
         stages = Stages(self.folder, Metrics(self.folder / "metrics.jsonl"))
 
-        def act(name: str) -> None:
+        def act(name: str) -> Iterable[Path] | None:
             done.append(name)
             self.output.write_text(name)
+            return files if name == "first" else None
 
         stages.run("first", lambda: act("first"), options=first, outputs=[self.output] if outputs else [])
         stages.run("second", lambda: act("second"), after=["first"], options=second)
@@ -116,27 +120,82 @@ def test_a_stage_cannot_come_after_one_that_is_not_there(tmp_path: Path) -> None
         Stages(tmp_path, Metrics(tmp_path / "m")).run("x", lambda: None, after=["lost"])
 
 
-def test_a_fingerprint_sees_names_sizes_and_times(tmp_path: Path) -> None:
-    folder = tmp_path / "corpus"
-    (folder / "deep").mkdir(parents=True)
-    path = folder / "deep" / "a"
-    path.write_text("one")
-    os.utime(path, ns=(0, 10**18))
-    seen = [fingerprint([folder])]
-    assert fingerprint([folder]) == seen[0]
+def test_a_change_of_a_file_that_a_stage_named_runs_it_and_those_after_it(bench: Bench, tmp_path: Path) -> None:
+    files = [tmp_path / "elsewhere" / name for name in ("a", "b")]
+    files[0].parent.mkdir()
+    for file in files:
+        file.write_text("one")
+    assert bench.run(files=files) == ["first", "second"]
+    assert bench.run(files=files) == []
+    os.utime(files[1], ns=(0, 0))
+    assert bench.run(files=files) == ["first", "second"]
+    assert bench.run(files=files) == []
+    files[0].unlink()
+    assert bench.run(files=files) == ["first", "second"]
+    assert bench.run(files=files) == []
+    files[0].write_text("back")
+    assert bench.run(files=files) == ["first", "second"]
+    assert bench.run(files=files) == []
 
-    def changed() -> bool:
-        seen.append(fingerprint([folder]))
-        return seen.count(seen[-1]) == 1
 
-    path.write_text("two!")
-    os.utime(path, ns=(0, 10**18))
-    assert changed()
-    os.utime(path, ns=(0, 10**18 + 1))
-    assert changed()
-    path.rename(path.with_name("b"))
-    assert changed()
-    (folder / "c").write_text("")
-    assert changed()
-    assert fingerprint([tmp_path / "nowhere"]) != fingerprint([tmp_path / "nowhere2"])
-    assert fingerprint([]) == fingerprint([])
+def test_the_order_of_the_files_that_a_stage_names_does_not_matter(bench: Bench, tmp_path: Path) -> None:
+    files = [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    bench.run(1, files=files)
+    assert bench.run(2, files=reversed(files)) == ["first", "second"]
+    assert bench.run(1, files=files) == ["first", "second"]
+    assert (bench.folder / "stages" / "first.files.jsonl").read_text().count("\n") == 2
+
+
+def test_a_stage_that_names_other_files_runs_those_after_it(bench: Bench, tmp_path: Path) -> None:
+    bench.run(files=[tmp_path / "a"])
+    bench.output.unlink()
+    assert bench.run(files=[tmp_path / "b"]) == ["first", "second"]
+    bench.output.unlink()
+    assert bench.run() == ["first", "second"]
+    assert not (bench.folder / "stages" / "first.files.jsonl").exists()
+
+
+def test_a_stage_that_names_the_same_files_again_runs_alone(bench: Bench, tmp_path: Path) -> None:
+    bench.run(files=[tmp_path / "a"])
+    bench.output.unlink()
+    assert bench.run(files=[tmp_path / "a"]) == ["first"]
+
+
+def test_a_named_link_stands_for_the_file_that_it_points_to(bench: Bench, tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("one")
+    link.symlink_to(file)
+    bench.run(files=[link])
+    file.write_text("other")
+    assert bench.run(files=[link]) == ["first", "second"]
+
+
+def test_the_log_says_which_files_changed(bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = [tmp_path / "elsewhere" / str(number) for number in range(5)]
+    bench.run(files=files)
+    files[0].parent.mkdir()
+    for file in files:
+        file.touch()
+    with caplog.at_level(logging.INFO, "lhuc_asr"):
+        bench.run(files=files)
+    shown = "elsewhere/0, elsewhere/1, elsewhere/2 and 2 more"
+    assert f"first: changed or missing since the last run: {shown}" in caplog.messages
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"path": "a"}\n'])
+def test_a_damaged_list_of_files_runs_its_stage(content: str, bench: Bench, tmp_path: Path) -> None:
+    bench.run(files=[tmp_path / "a"])
+    (bench.folder / "stages" / "first.files.jsonl").write_text(content)
+    assert bench.run(files=[tmp_path / "a"]) == ["first"]
+
+
+def test_an_experiment_that_is_moved_stays_finished(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    made = before / "voices" / "a"
+    made.parent.mkdir(parents=True)
+    made.touch()
+    Bench(before).run(files=[made])
+    before.rename(after)
+    assert Bench(after).run() == []
+    (after / "voices" / "a").unlink()
+    assert Bench(after).run() == ["first", "second"]

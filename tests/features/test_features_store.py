@@ -72,7 +72,7 @@ def test_another_shape_is_refused(tmp_path, shape):
 
 def test_an_utterance_given_twice_is_refused(tmp_path):
     """Looked up by its id, only the second would ever be found."""
-    with pytest.raises(FeatureError, match="alice-1: there are two utterances of this id"):
+    with pytest.raises(FeatureError, match="alice-1: two utterances have this id"):
         write_store(tmp_path / "train", [*_items(), _items()[1]], 2)
 
 

@@ -13,7 +13,7 @@ import soundfile
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import load_config
-from lhuc_asr.base.errors import CorpusError, LexiconError, LhucError
+from lhuc_asr.base.errors import ConfigError, CorpusError, LexiconError, LhucError
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.librispeech import read_librispeech
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -196,6 +196,18 @@ def test_a_wrong_corpus_path_is_named(source: str, prepare) -> None:
     message = refused(prepare, f"corpus={source}")
     assert message.startswith("/nowhere: no ")
     assert "expected" in message
+
+
+@pytest.mark.parametrize("option", ["lm.text=[/nowhere]", "lexicon.path=/nowhere"])
+def test_a_missing_file_of_words_is_named_before_any_recording_is_read(option: str, prepare, tmp_path: Path) -> None:
+    message = refused(prepare, option, error=ConfigError)
+    assert message == f"{option.partition('=')[0]}: /nowhere: no such file; correct the path in the recipe"
+    assert not (tmp_path / "exp" / "metrics.jsonl").exists()
+
+
+def test_a_table_of_noise_that_is_missing_is_named_before_any_recording_is_read(prepare, monkeypatch) -> None:
+    monkeypatch.setattr("lhuc_asr.pipeline.splits.validate", None)
+    assert "/nowhere/noise.tsv: no such file" in refused(prepare, "noise={dir: /nowhere, classes: [rain]}")
 
 
 def test_a_word_without_pronunciation_is_an_error_where_asked(corpus: Corpus, prepare, lexicon: Path) -> None:

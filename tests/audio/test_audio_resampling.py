@@ -1,0 +1,46 @@
+"""The common sample rate of a corpus, and recordings at other rates and speeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from lhuc_asr.audio.resampling import change_speed, resample, resolve_sample_rate
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.errors import CorpusError
+
+RATE = 16000
+
+
+def utterance(path: Path, seconds: float, start: float = 0.0) -> Utterance:
+    return Utterance("u", "s", "", path, start, seconds, "")
+
+
+def tone(hertz: float, sample_rate: int, seconds: float = 0.5) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * sample_rate)) / sample_rate)
+
+
+def test_the_lowest_rate_is_the_corpus_rate(tmp_path: Path) -> None:
+    utterances = []
+    for rate in (44100, 8000, 16000, 16000):
+        soundfile.write(tmp_path / f"{rate}.wav", tone(440, rate), rate)
+        utterances.append(utterance(tmp_path / f"{rate}.wav", 0.5))
+    assert resolve_sample_rate(utterances) == 8000
+    with pytest.raises(CorpusError, match="no utterances, so the sample rate is unknown"):
+        resolve_sample_rate([])
+
+
+def test_equal_rates_and_speed_one_leave_the_samples_as_they_are() -> None:
+    samples = tone(440, RATE).astype(np.float32)
+    assert resample(samples, RATE, RATE) is samples
+    assert change_speed(samples, 1.0) is samples
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1, 1.25])
+def test_a_faster_recording_is_shorter_and_higher(speed: float) -> None:
+    samples = change_speed(tone(440, RATE).astype(np.float32), speed)
+    assert samples.dtype == np.float32
+    assert len(samples) == pytest.approx(0.5 * RATE / speed, abs=1)
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * RATE))
+    assert spectrum.argmax() / 8 == pytest.approx(440 * speed, abs=1)
