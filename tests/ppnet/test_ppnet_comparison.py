@@ -59,5 +59,5 @@ def test_a_figure_that_is_not_defined_is_shown_as_that() -> None:
 
 
 def test_models_with_other_seeds_are_not_compared() -> None:
-    with pytest.raises(ScoreError, match=r"'ppnet' has seeds \[1\], 'dnn' has \[1, 2\]"):
+    with pytest.raises(ScoreError, match=r"'ppnet' has seeds \[1\], expected those of 'dnn', \[1, 2\]; train"):
         Results.of("dnn", {"dnn": {1: run(0.5), 2: run(0.5)}, "ppnet": {1: run(0.5)}})

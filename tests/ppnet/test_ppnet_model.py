@@ -181,9 +181,9 @@ def test_gates_are_named_by_their_modules(make_network, make_batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "dnn", "gate": {"hidden": 3}}, "gate would do nothing in a network of kind 'dnn'"),
-        ({"kind": "film", "gate": {"scale": "exp"}}, "gate.scale would do nothing in a network of kind 'film'"),
-        ({"kind": "simple", "dropout": 0.1}, "dropout would do nothing in a network of kind 'simple'"),
+        ({"kind": "dnn", "gate": {"hidden": 3}}, "gate would have no effect in a network of kind 'dnn'"),
+        ({"kind": "film", "gate": {"scale": "exp"}}, "gate.scale would have no effect in a network of kind 'film'"),
+        ({"kind": "simple", "dropout": 0.1}, "dropout would have no effect in a network of kind 'simple'"),
         ({"kind": "ppnet", "hidden_units": ()}, "at least 1 item"),
         ({"kind": "ppnet", "hidden_units": (8, 0)}, "greater than or equal to 1"),
     ],
@@ -202,9 +202,13 @@ def test_a_schema_without_what_a_network_needs_is_refused(schema):
     def make(kind, schema):
         return build(RankingConfig(kind=kind), schema, rows, torch.Generator())
 
-    with pytest.raises(ConfigError, match="kind 'pepnet' needs features of group 'domain': none given"):
+    with pytest.raises(
+        ConfigError, match="kind 'pepnet' needs features of group 'domain', the schema has none; add one"
+    ):
         make("pepnet", without("place"))
-    with pytest.raises(ConfigError, match="kind 'concat' needs features of group 'prior': none given"):
+    with pytest.raises(
+        ConfigError, match="kind 'concat' needs features of group 'prior', the schema has none; add one"
+    ):
         make("concat", without("prior.user", "prior.item"))
     shared_user = [f.model_copy(update={"group": "shared"}) if f.name == "prior.user" else f for f in schema.features]
     with pytest.raises(ConfigError, match=r"kind 'ppnet' needs the user among the prior features: .* column 'user'"):

@@ -84,10 +84,10 @@ def test_a_film_that_no_line_describes_is_an_error_unless_it_is_to_be_left_out(t
 @pytest.mark.parametrize(
     ("ratings", "message"),
     [
-        ("userId,movieId,timestamp\n1,1,1\n", "not MovieLens' ratings.csv.*'rating'"),
+        ("userId,movieId,timestamp\n1,1,1\n", "not a ratings.csv of MovieLens .*'rating'"),
         ("userId,movieId,rating,timestamp\n1,1,4.0,1\n1,1,good,1\n", r"ratings\.csv: .*Row #3.*'good'"),
-        ("userId,movieId,rating,timestamp\n", r"ratings\.csv: there is no row below"),
-        ("userId,movieId,rating,timestamp\n1,1,,2\n", r"ratings\.csv: row 1, column 'rating': there is no value"),
+        ("userId,movieId,rating,timestamp\n", r"ratings\.csv: has no rows below"),
+        ("userId,movieId,rating,timestamp\n1,1,,2\n", r"ratings\.csv: row 1, column 'rating': the cell is empty"),
     ],
 )
 def test_another_layout_is_refused(ratings: str, message: str, tmp_path: Path) -> None:
@@ -103,5 +103,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
     ratings = RATINGS.replace("7,2,4.5,100", "7,2,nan,100")
-    with pytest.raises(ExamplesError, match=r"ratings\.csv: row 3, column 'rating': there is no value"):
+    with pytest.raises(ExamplesError, match=r"ratings\.csv: row 3, column 'rating': the cell is empty"):
         write(tmp_path, ratings)

@@ -109,18 +109,18 @@ def test_a_parquet_column_of_another_type_is_refused_unread(
 
 
 WRONG_CELLS = [
-    ("user", ["7", "8", None], "there is no value"),
-    ("user", ["7", "8", ""], "there is no value"),
-    ("age", [1.0, 2.0, float("nan")], "nan is no finite number"),
-    ("age", [1.0, 2.0, float("-inf")], "-inf is no finite number"),
-    ("age", [1.0, 2.0, None], "there is no value"),
+    ("user", ["7", "8", None], "the cell is empty; give a value, or leave the row out"),
+    ("user", ["7", "8", ""], "the cell is empty; give a value, or leave the row out"),
+    ("age", [1.0, 2.0, float("nan")], "nan is not a finite number"),
+    ("age", [1.0, 2.0, float("-inf")], "-inf is not a finite number"),
+    ("age", [1.0, 2.0, None], "the cell is empty; give a value, or leave the row out"),
     ("genres", [["War"], [], ["War", None]], "one of the categories is empty"),
     ("genres", [["War"], [], ["", "War"]], "one of the categories is empty"),
-    ("genres", [["War"], [], None], "there is no value"),
+    ("genres", [["War"], [], None], "the cell is empty; give a value, or leave the row out"),
     ("click", [0, 1, 2], "a label is 0 or 1, found 2.0"),
     ("click", [0.0, 1.0, 0.5], "a label is 0 or 1, found 0.5"),
-    ("click", [0.0, 1.0, float("nan")], "nan is no finite number"),
-    ("click", [0, 1, None], "there is no value"),
+    ("click", [0.0, 1.0, float("nan")], "nan is not a finite number"),
+    ("click", [0, 1, None], "the cell is empty; give a value, or leave the row out"),
 ]
 
 
@@ -136,12 +136,12 @@ def test_a_bad_cell_is_named(column: str, cells: list[Any], message: str, tmp_pa
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,x,War,7,old", "row 4, column 'age': 'old' is no number"),
-        ("1,x,War,7,", "row 4, column 'age': '' is no number"),
-        ("1,x,War,7,NaN", "row 4, column 'age': nan is no finite number"),
-        ("1,x,War,,1", "row 4, column 'user': there is no value"),
+        ("1,x,War,7,old", "row 4, column 'age': 'old' is not a number"),
+        ("1,x,War,7,", "row 4, column 'age': '' is not a number"),
+        ("1,x,War,7,NaN", "row 4, column 'age': nan is not a finite number"),
+        ("1,x,War,,1", "row 4, column 'user': the cell is empty; give a value, or leave the row out"),
         ("1,x,War||Drama,7,1", "row 4, column 'genres': one of the categories is empty"),
-        ("yes,x,War,7,1", "row 4, column 'click': 'yes' is no number"),
+        ("yes,x,War,7,1", "row 4, column 'click': 'yes' is not a number"),
         ("2,x,War,7,1", "row 4, column 'click': a label is 0 or 1, found 2.0"),
     ],
 )
@@ -155,9 +155,9 @@ def test_a_bad_cell_of_a_csv_file_is_named(line: str, message: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", "not a CSV file: Empty CSV file"),
-        ("a.csv", "click,genres,user,age\n", "there is no row below the names"),
-        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is not there; found click, genres, user"),
+        ("a.csv", "", "not a CSV file \\(Empty CSV file\\)"),
+        ("a.csv", "click,genres,user,age\n", "has no rows below the names of the columns"),
+        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is missing; the file has click, genres, user"),
         ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' is there twice"),
         ("a.csv", "click,genres,user,age\n1,War,7,1\n1,War,7\n", "Row #3: Expected 4 columns, got 3"),
         ("a.parquet", "PAR1", "not a Parquet file"),
@@ -174,7 +174,7 @@ def test_a_file_that_is_no_table_is_refused(name: str, content: str, message: st
 def test_files_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.parquet"
     pq.write_table(pa.table(COLUMNS).slice(0, 0), empty)
-    with pytest.raises(ExamplesError, match=r"empty\.parquet: there is no row in it"):
+    with pytest.raises(ExamplesError, match=r"empty\.parquet: has no rows"):
         Reader([empty], SCHEMA)
     with pytest.raises(ExamplesError, match=r"gone\.csv: no such file"):
         Reader([tmp_path / "gone.csv"], SCHEMA)

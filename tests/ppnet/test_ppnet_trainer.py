@@ -175,7 +175,7 @@ def test_what_goes_wrong_is_told(make_network, make_batch, split, tmp_path):
     with pytest.raises(ScoreError, match="no examples to evaluate on"):
         once(validation=lambda: iter([]))
     alike = replace(make_batch(), labels=torch.ones(16, 2))
-    with pytest.raises(ScoreError, match=r"task 'click': the validation labels are all alike .*monitor=log_loss"):
+    with pytest.raises(ScoreError, match=r"task 'click': the validation labels are all equal .*monitor=log_loss"):
         once(validation=lambda: iter([alike]))
     broken = replace(make_batch(), numbers={"age": torch.full((16,), torch.nan)})
     with pytest.raises(CheckpointError, match=r"epoch 1: the loss is nan: training diverged, lower trainer.learning"):
