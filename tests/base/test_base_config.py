@@ -116,9 +116,9 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_a_mistake_names_file_key_and_remedy(text: str, message: str, tmp_path: Path) -> None:
-    found = refused(tmp_path, text)
-    assert found.startswith(f"{tmp_path / 'config.yaml'}: ")
-    assert message in found
+    refusal = refused(tmp_path, text)
+    assert refusal.startswith(f"{tmp_path / 'config.yaml'}: ")
+    assert message in refusal
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert "inner.rate" in message
 
 
-def test_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_refused_as_a_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"name: \xff")
     with pytest.raises(ConfigError, match="not valid YAML"):

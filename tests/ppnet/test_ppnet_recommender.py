@@ -210,11 +210,11 @@ def test_predictions_are_written_in_the_examples_order(
     out = tmp_path / f"out{ending}"
     said = invoke("predict", folder / "ppnet/1/ranker", *files, "-o", out)
     assert said == f"{out}: 4511 examples\n"
-    found = (pacsv.read_csv if ending == ".csv" else pq.read_table)(out)
+    predictions = (pacsv.read_csv if ending == ".csv" else pq.read_table)(out)
     (whole,) = Examples(files, ranker.schema, ranker.vocabularies, labelled=False).batches(5000)
     with torch.no_grad():
         wanted = torch.sigmoid(ranker.network(whole))[:, 0]
-    np.testing.assert_allclose(found["click"].to_numpy(), wanted.numpy(), atol=1e-6)
+    np.testing.assert_allclose(predictions["click"].to_numpy(), wanted.numpy(), atol=1e-6)
 
 
 def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path, Results], tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path
     assert examples.read_bytes() == before
 
 
-def test_a_prediction_that_is_no_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
+def test_a_prediction_that_is_not_a_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user,x1,x2,x3\nuser1,1,1,1\nuser1,1e38,-1e38,1e38\n")
     broken = load_ranker(finished[0] / "ppnet" / "1" / "ranker")
     with torch.no_grad():

@@ -20,15 +20,15 @@ def schema(*features: dict[str, Any], **rest: Any) -> Schema:
 
 def test_tables_belong_to_the_features_that_share_no_other_ones() -> None:
     history = {"name": "history", "kind": "sequence", "vocabulary_of": "item", "embedding": 4}
-    found = schema(ITEM, history, {"name": "age", "kind": "number"})
-    assert [feature.name for feature in found.tables] == ["user", "item"]
-    assert [feature.table for feature in found.features] == ["user", "item", "item", None]
+    made = schema(ITEM, history, {"name": "age", "kind": "number"})
+    assert [feature.name for feature in made.tables] == ["user", "item"]
+    assert [feature.table for feature in made.features] == ["user", "item", "item", None]
 
 
 def test_one_column_may_be_shared_and_prior() -> None:
-    found = schema({"name": "user_prior", "kind": "id", "group": "prior", "column": "user"})
-    assert [feature.name for feature in found.group("prior")] == ["user_prior"]
-    assert found.feature("user_prior").source == found.feature("user").source == "user"
+    made = schema({"name": "user_prior", "kind": "id", "group": "prior", "column": "user"})
+    assert [feature.name for feature in made.group("prior")] == ["user_prior"]
+    assert made.feature("user_prior").source == made.feature("user").source == "user"
 
 
 @pytest.mark.parametrize(
