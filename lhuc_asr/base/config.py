@@ -1,6 +1,6 @@
 """Strict configuration: frozen pydantic models, filled from YAML and ``key=value`` overrides.
 
-Unknown keys and values of the wrong type are errors: nothing is ignored or guessed.
+An unknown key is an error, and so is a value of the wrong type: nothing is ignored, nothing is guessed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ ModelT = TypeVar("ModelT", bound=StrictModel)
 
 
 def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) -> ModelT:
-    """Read a YAML file, apply overrides ``a.b=value``, and validate.
+    """Read a YAML file, apply ``a.b=value`` overrides, validate.
 
     Args:
         model: The configuration class.
-        path: The YAML file.
-        overrides: Texts ``key=value``; the key may have dots, the value is parsed as YAML.
+        path: A YAML file.
+        overrides: Strings ``key=value``; the key may be dotted, the value is parsed as YAML.
 
     Raises:
-        ConfigError: The file is missing or not YAML, a key is unknown, or a value does not fit.
+        ConfigError: The file is missing or not YAML, a key is unknown, a value does not fit.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -56,8 +56,7 @@ def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> Mode
     """Validate a tree of plain values against a configuration class.
 
     Raises:
-        ConfigError: A key is unknown or a value does not fit; the message names ``source``, each key, and the nearest
-            known key.
+        ConfigError: With one line a mistake, naming ``source``, the key, and the nearest known key.
     """
     try:
         return model.model_validate(tree)
@@ -67,7 +66,7 @@ def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> Mode
 
 
 def dump_config(config: StrictModel) -> str:
-    """The configuration as YAML, with all defaults written out."""
+    """The configuration as YAML, every default written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -98,16 +97,16 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(fields))}"
         return f"unknown key {key!r}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    value = problem.get("input")
-    # A whole group of keys does not show which one is wrong.
-    shown = "" if isinstance(value, dict) else f" (found {value!r})"
+    found = problem.get("input")
+    # A whole group of keys says nothing about the one that is wrong.
+    shown = "" if isinstance(found, dict) else f" (found {found!r})"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
 
 
 def _resolve(model: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[str]]:
     """The dotted key of a mistake as the user wrote it, and the known keys beside its last part.
 
-    A location contains the tag of a discriminated union, which is not one of the file's keys and is left out.
+    A location names the tag of a discriminated union, which the file's keys do not: it is left out.
     """
     path: list[str] = []
     current: Any = model
@@ -137,11 +136,11 @@ class _Union:
 
 
 def _inner(annotation: Any, discriminator: Any = None) -> Any:
-    """The class, union or table of a field's annotation, without ``Annotated`` and ``None``."""
+    """What a field holds: a class, or a union, or a table, without what is around it."""
     if get_origin(annotation) is Annotated:
         annotation, *notes = get_args(annotation)
-        tags = (note.discriminator for note in notes if isinstance(note, FieldInfo))
-        return _inner(annotation, discriminator or next(tags, None))
+        found = (note.discriminator for note in notes if isinstance(note, FieldInfo))
+        return _inner(annotation, discriminator or next(found, None))
     members = [member for member in get_args(annotation) if member is not type(None)]
     if isinstance(discriminator, str):
         return _Union({tag: member for member in members for tag in _tags(member, discriminator)})

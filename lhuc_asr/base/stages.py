@@ -1,8 +1,9 @@
-"""Named stages of an experiment: each is run once, and skipped while its options and inputs are the same.
+"""Named stages of an experiment: done once, skipped while what they depend on is the same.
 
-A stage has a key: the hash of its name, its options, and the keys of the stages that it follows. When a stage ends
-without an exception, its key is written to ``stages/<name>.json``, and later runs with the same key skip it. A stage
-that was killed has no such file: it is run again from its beginning, or from a state that it saved itself.
+A stage has a key: the hash of its name, its options, and the keys of the stages it follows. When a stage ends
+well its key is written to ``stages/<name>.json``; a later run with the same key skips it. A run that was
+killed finds no key, and the stage is run again from its beginning (or, where it keeps a state of its own, from
+there).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Stages:
 
     Args:
         folder: The experiment's folder.
-        metrics: Log of each stage's seconds.
+        metrics: Where each stage's seconds go.
     """
 
     def __init__(self, folder: Path, metrics: Metrics) -> None:
@@ -46,11 +47,11 @@ class Stages:
         """Run a stage, or skip it.
 
         Args:
-            name: Name of the stage, in the log and in ``stages/``.
-            action: The work of the stage.
-            after: Names of the stages whose results the stage reads.
-            options: Everything else that the result depends on: configurations, numbers, strings, lists of them.
-            outputs: Files that the stage makes; it is run again when one is missing.
+            name: Its name; also names the stage in the log and in ``stages/``.
+            action: What it does.
+            after: Names of the stages whose results it reads.
+            options: Whatever else its result depends on: configurations, numbers, strings, lists of them.
+            outputs: Files it makes; the stage is run again when one is gone.
         """
         content = json.dumps([name, _plain(options), [self._keys[before] for before in after]], sort_keys=True)
         key = hashlib.sha256(content.encode()).hexdigest()
@@ -81,7 +82,8 @@ class Stages:
 def fingerprint(paths: Iterable[Path]) -> str:
     """Hash of the names, sizes and times of change of files, and of all files in folders.
 
-    Contents are not read, which would take too long for a corpus of a thousand hours. A missing path counts as missing.
+    Contents are not read: a corpus of a thousand hours would take too long. A path that is not there counts as
+    that.
     """
     digest = hashlib.sha256()
     for path in paths:
