@@ -23,8 +23,9 @@ from pydantic import Field, model_validator
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.runlog import Metrics, stopwatch
-from lhuc_asr.base.stages import Stages, fingerprint
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.ppnet.comparison import Results
 from lhuc_asr.ppnet.examples import BLOCK, Examples
 from lhuc_asr.ppnet.model import RankingConfig, build

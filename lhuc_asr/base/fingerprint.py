@@ -1,0 +1,61 @@
+"""The state of files that a result depends on: names, sizes and times of change, never contents.
+
+Reading the contents of a thousand hours of recordings would take too long. Linked files and folders are followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# Path, bytes and time of change in nanoseconds; the last two are None where the file is missing.
+FileState = tuple[str, int | None, int | None]
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Hash of the state of files, and of all files in folders.
+
+    Args:
+        paths: Files and folders; a missing one is part of the hash too.
+
+    Returns:
+        SHA-256, hexadecimal.
+    """
+    states = (file_state(file) for path in paths for file in (files_below(path) if path.is_dir() else [path]))
+    return hash_of(states)
+
+
+def file_state(path: Path) -> FileState:
+    """Path, size and time of change of a file; of the file that a link points to."""
+    try:
+        status = path.stat()
+    except OSError:  # missing, or a link to nowhere
+        return str(path), None, None
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def hash_of(states: Iterable[FileState]) -> str:
+    """SHA-256 of the states of files, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, size, changed in states:
+        digest.update(f"{name}\n".encode() if size is None else f"{name} {size} {changed}\n".encode())
+    return digest.hexdigest()
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and the folders below it, linked ones too, sorted.
+
+    A link to a folder that contains it is not followed: it would lead round in a circle.
+    """
+    yield from sorted(_files_below(folder, frozenset()))
+
+
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Files below a folder, given the resolved folders that contain it."""
+    above |= {folder.resolve()}
+    for path in folder.iterdir():
+        if not path.is_dir():
+            yield path
+        elif not (path.is_symlink() and path.resolve() in above):
+            yield from _files_below(path, above)
