@@ -1,1 +1,1 @@
-"""Errors, units, configuration, atomic files, the run log: what every room stands on."""
+"""The base of all other rooms: errors, units, configuration, files, stages, the run log, processes, locks."""

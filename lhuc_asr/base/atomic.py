@@ -1,6 +1,6 @@
 """Files that appear whole or not at all: written beside their place, fsynced, renamed.
 
-Also the two formats that every room shares: JSON and JSON lines.
+The two formats that all rooms share are here too: JSON and JSON lines.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class DamagedFileError(LhucError, ValueError):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends well.
+    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends without an exception.
 
-    An exception in the block leaves what was at ``path`` before and removes the temporary file.
+    After an exception ``path`` is as it was before, and the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same name on every run: what a killed run left is written over, not left for good.
+    # The same name in every run, so that the file of a killed run is written over and does not stay for ever.
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
@@ -41,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path`` to fill; it takes ``path``'s place when the block ends well."""
+    """An empty folder beside ``path`` to fill; it replaces ``path`` when the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     discarded = path.with_name(f".{path.name}.old")
@@ -75,7 +75,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value, whole or not at all; not-a-number is refused, it is not JSON."""
+    """Write one JSON value, whole or not at all; NaN is refused, because it is not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -113,7 +113,10 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                     f"{path}:{number}: not valid JSON ({error}); delete the file to have it made again"
                 ) from error
             if not isinstance(row, dict):
-                raise DamagedFileError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+                raise DamagedFileError(
+                    f"{path}:{number}: expected a JSON object, found {type(row).__name__}; delete it to have it made "
+                    "again"
+                )
             yield row
 
 
@@ -121,7 +124,7 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as 64 hex digits.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file is missing.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

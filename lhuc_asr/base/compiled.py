@@ -1,4 +1,4 @@
-"""Loops compiled by numba, outside Python's lock, and kept on disk for the next process where there is a place."""
+"""Loops compiled by numba, which run outside Python's lock and are cached on disk where that is possible."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 def compiled(function: FunctionT) -> FunctionT:
     """Compile a function when it is first called.
 
-    The result is kept in ``NUMBA_CACHE_DIR``, beside the function's file, or in the user's folder for caches. Where
-    none of these can be written to, as in a container that is read-only, each process compiles anew: it is the same
-    function, seconds later.
+    The result is cached in ``NUMBA_CACHE_DIR``, beside the function's file, or in the user's folder for caches. Where
+    none of these can be written to, as in a read-only container, each process compiles again, which takes seconds.
     """
     try:
         return cast(FunctionT, numba.njit(cache=True, nogil=True)(function))

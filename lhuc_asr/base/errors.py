@@ -1,7 +1,7 @@
-"""Every error that a user can cause, one class a room.
+"""The errors that a user can cause, one class or more for each room.
 
-Each is also the built-in that a caller would expect, so that ``except ValueError`` still works. A message
-names the file, line or id, what was found, what was expected, and what to do.
+Each is also the built-in error that a caller expects, so that ``except ValueError`` works. A message names the file,
+line or id, what was found, what was expected, and what to do.
 """
 
 
@@ -14,15 +14,15 @@ class ConfigError(LhucError, ValueError):
 
 
 class CorpusError(LhucError, ValueError):
-    """A corpus, a transcript or a recording is not what its layout promises."""
+    """A corpus, a transcript or a recording does not fit its layout."""
 
 
 class AudioError(CorpusError):
-    """One recording cannot be used: unreadable, empty, truncated, not finite."""
+    """A recording cannot be used: it is unreadable, empty, truncated, or not finite."""
 
 
 class DownloadError(LhucError, OSError):
-    """A download failed, or what arrived is not what was asked for."""
+    """A download failed, or brought another file than expected."""
 
 
 class FeatureError(LhucError, ValueError):
@@ -30,7 +30,7 @@ class FeatureError(LhucError, ValueError):
 
 
 class LexiconError(LhucError, ValueError):
-    """A pronunciation lexicon is malformed, or does not cover what it must."""
+    """A pronunciation lexicon is malformed, or lacks words that it must have."""
 
 
 class LanguageModelError(LhucError, ValueError):
@@ -54,19 +54,19 @@ class ScoreError(LhucError, ValueError):
 
 
 class CheckpointError(LhucError, ValueError):
-    """A saved model or training state is damaged or belongs to something else."""
+    """A saved model or training state is damaged, or belongs to another model or run."""
 
 
 class ExamplesError(LhucError, ValueError):
-    """A table of ranking examples is not what its schema promises: a column, a type, a value."""
+    """A table of ranking examples does not fit its schema: a column, a type, a value."""
 
 
 class SiteError(LhucError, LookupError):
-    """No module matches the pattern of a site, or its output cannot carry an amplitude."""
+    """The pattern of a site matches no module, or the module's output cannot carry an amplitude."""
 
 
 class SpeakerError(LhucError, LookupError):
-    """A speaker is unknown to a bank, is there already, or has a name that no file can carry."""
+    """A bank lacks a speaker or has them already, or the speaker's name cannot be a file name."""
 
 
 class ModelMismatchError(LhucError, ValueError):

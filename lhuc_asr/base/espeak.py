@@ -1,13 +1,13 @@
 """espeak-ng: text to speech, and text to phonemes, in a hundred languages, without a network.
 
-The library and its data come with the package espeakng-loader (GPL-3; the extra ``voices``), imported nowhere
-else. It is driven through ctypes, one call at a time.
+The library and its data come with the package espeakng-loader (GPL-3; the extra ``voices``), which is not imported
+anywhere else. It is called through ctypes, one call at a time.
 
 espeak-ng keeps state between calls that its own initialisation does not reset: the phase of the voice, its place
 in the table of pitch flutter, the echo's buffer; and it seeds its noise with the time of day. 88 of its 104
-variants say the same sentence differently the second time. Every call here therefore loads the library afresh,
-seeds it, and unloads it afterwards (0.4 ms), so that the same text and voice always give the same bits. Another
-user of the same library file in the same process would keep it loaded, and take that promise away.
+variants say the same sentence differently the second time. Every call here therefore loads the library again,
+seeds it, and unloads it afterwards (0.4 ms), so that the same text and voice always give the same bits. This does not
+hold where other code of the same process keeps the same library file loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lhuc_asr.base.errors import ConfigError, MissingExtraError
 SAMPLE_RATE = 22050
 PHONEME_SEPARATOR = "_"
 
-# What the engine accepts without clipping: percent of its pitch scale, and words a minute.
+# Limits that the engine accepts without clipping: percent of its pitch scale, and words a minute.
 PITCH_LIMITS = (0, 99)
 RATE_LIMITS = (80, 450)
 
@@ -50,14 +50,14 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Voice:
-    """Who speaks.
+    """A voice of espeak-ng.
 
     Attributes:
-        language: A language or accent out of ``languages()``.
-        variant: A timbre out of ``variants()``.
-        pitch: 0 to 99; 50 is the variant's own, 0 and 99 are about three quarters of an octave away.
-        pitch_range: 0 to 99; 0 is monotonous, 50 the variant's own.
-        rate: Words a minute, 80 to 450.
+        language: Language or accent, one of ``languages()``.
+        variant: Timbre, one of ``variants()``.
+        pitch: Pitch, 0 to 99; 50 is the variant's own, 0 and 99 are about three quarters of an octave away.
+        pitch_range: Range of the pitch, 0 to 99; 0 is monotonous, 50 is the variant's own.
+        rate: Speaking rate, 80 to 450 words a minute.
 
     Raises:
         ConfigError: A number is outside its limits.
@@ -78,14 +78,14 @@ class Voice:
 
 
 def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
-    """Say ``text``.
+    """Turn text into speech.
 
     Args:
-        text: What is said; punctuation makes pauses.
-        voice: Who says it.
+        text: The text; punctuation makes pauses.
+        voice: The voice.
 
     Returns:
-        Samples in -1..1, shape (samples,), and their rate, 22050 Hz. Text with nothing to say has no samples.
+        Samples in -1..1, shape (samples,), and their rate, 22050 Hz; no samples for a text without words.
 
     Raises:
         ConfigError: The language or the variant is unknown; the message lists near names.
@@ -116,15 +116,15 @@ def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def phonemes(text: str, language: str) -> str:
-    """How ``text`` is pronounced, in the International Phonetic Alphabet.
+    """The pronunciation of ``text`` in the International Phonetic Alphabet.
 
     Args:
         text: Words.
-        language: Out of ``languages()``.
+        language: Language or accent, one of ``languages()``.
 
     Returns:
-        Words separated by spaces, a word's phonemes by ``_``, with stress marks: ``"h_ə_l_ˈoʊ w_ˈɜː_l_d"``.
-        Where a word is not in the language's script, marks as ``(en)`` show which language took over.
+        Words separated by spaces, the phonemes of a word by ``_``, with stress marks: ``"h_ə_l_ˈoʊ w_ˈɜː_l_d"``.
+        Around a word in another script, marks such as ``(en)`` name the language that pronounced it.
 
     Raises:
         ConfigError: The language is unknown; the message lists near names.
@@ -136,7 +136,7 @@ def phonemes(text: str, language: str) -> str:
     clauses: list[str] = []
     with _fresh_library() as library:
         _checked(library.espeak_SetVoiceByName(identifier.encode()), f"language {language}")
-        while rest.value is not None:  # a clause a call; the pointer is null after the last one
+        while rest.value is not None:  # one clause a call; the pointer is null after the last one
             clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, mode).decode())
     return " ".join(" ".join(clauses).split())
 
@@ -152,7 +152,7 @@ def languages() -> tuple[str, ...]:
 
 @cache
 def variants() -> tuple[str, ...]:
-    """The timbres that any language can be spoken with, sorted: ``("Alex", ..., "m3", ...)``.
+    """The timbres that can be used with any language, sorted: ``("Alex", ..., "m3", ...)``.
 
     Raises:
         MissingExtraError: espeak-ng is not installed.
@@ -182,7 +182,7 @@ class _VoiceRecord(ctypes.Structure):
 
 @cache
 def _voice_files() -> dict[str, str]:
-    """Language code -> the voice file that speaks it, for the languages whose dictionary is there."""
+    """The voice file of each language code, for the languages whose dictionary is installed."""
     data = _paths()[1]
     files: dict[str, str] = {}
     for _, code, file in _listed(None):
@@ -194,17 +194,17 @@ def _voice_files() -> dict[str, str]:
 
 
 def _listed(wanted: _VoiceRecord | None) -> list[tuple[int, str, str]]:
-    """(priority, language code, file) of the voices that match, or of all languages; the first choice first."""
-    found: list[tuple[int, str, str]] = []
+    """(priority, language code, file) of the voices that match, or of all languages, in order of priority."""
+    voices: list[tuple[int, str, str]] = []
     with _fresh_library() as library:
         records = library.espeak_ListVoices(None if wanted is None else ctypes.byref(wanted))
         for record in _until_null(records):
             address = record.languages
             while priority := ctypes.string_at(address, 1)[0]:
                 code = ctypes.string_at(address + 1)
-                found.append((priority, code.decode(), record.identifier.decode()))
+                voices.append((priority, code.decode(), record.identifier.decode()))
                 address += len(code) + 2
-    return sorted(found)
+    return sorted(voices)
 
 
 def _until_null(records: Any) -> Iterator[Any]:
@@ -249,7 +249,7 @@ def _paths() -> tuple[Path, Path]:
 
 @contextmanager
 def _fresh_library() -> Iterator[ctypes.CDLL]:
-    """The library as no call has touched it, for the length of the block."""
+    """The library, loaded anew for the length of the block."""
     path, data = _paths()
     process = ctypes.CDLL(None)
     process.dlclose.argtypes = [ctypes.c_void_p]

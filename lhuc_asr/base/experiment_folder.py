@@ -1,4 +1,4 @@
-"""An experiment's folder: where everything in it lies, and the record of the run that made it."""
+"""The folder of an experiment: the places of its files, and the record of the run that made it."""
 
 from __future__ import annotations
 
@@ -24,39 +24,43 @@ RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder"
 
 @dataclass(frozen=True)
 class ExperimentFolder:
-    """Where things lie in an experiment's folder; other programs read them."""
+    """The places of files in an experiment's folder; other programs read them.
+
+    Attributes:
+        folder: The experiment's folder.
+    """
 
     folder: Path
 
     @property
     def lang(self) -> Path:
-        """Lexicon, words, language model, decoding graph."""
+        """Folder of lexicon, words, language model and decoding graph."""
         return self.folder / "lang"
 
     @property
     def metrics(self) -> Metrics:
-        """The figures of every stage."""
+        """Log of the figures of every stage."""
         return Metrics(self.folder / "metrics.jsonl")
 
     def manifest(self, split: str) -> Path:
-        """The utterances of a split."""
+        """File of the utterances of a split."""
         return self.folder / "corpus" / f"{split}.jsonl"
 
     @property
     def sample_rate(self) -> Path:
-        """The lowest sample rate among the recordings, hertz."""
+        """File of the lowest sample rate of the recordings, in hertz."""
         return self.folder / "corpus" / "sample_rate.json"
 
     def features(self, split: str) -> Path:
-        """The network's features of a split."""
+        """Folder of a split's features for the network."""
         return self.folder / "features" / split
 
     def alignment_features(self, split: str) -> Path:
-        """The Gaussians' features of a split."""
+        """Folder of a split's features for the Gaussians."""
         return self.folder / "features" / f"{split}_mfcc"
 
     def hmm(self, name: str) -> Path:
-        """Topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""
+        """Folder of topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""
         return self.folder / "hmm" / name
 
     def topology(self, name: str) -> Path:
@@ -76,15 +80,15 @@ class ExperimentFolder:
         return self.folder / "am" / name / "model.safetensors"
 
     def speakers(self, split: str, name: str) -> Path:
-        """The speakers' files of a pass over a split."""
+        """Folder of the speakers' files of a pass over a split."""
         return self.folder / "speakers" / name / split
 
     def prepared(self, preparation: str) -> Path:
-        """What a technique learned from the training speakers; passes that can share it do."""
+        """Folder of what a technique learned from the training speakers; several passes may share it."""
         return self.folder / "speakers" / "prepared" / preparation
 
     def decode(self, split: str, name: str = "") -> Path:
-        """Hypotheses and scores of a pass over a split."""
+        """Folder of the hypotheses and scores of a pass over a split; without a name that of the split."""
         return self.folder / "decode" / split / name
 
 
@@ -92,23 +96,23 @@ def record_run(folder: Path, config: StrictModel, seed: int | Sequence[int]) -> 
     """Write ``run.json`` and ``config.yaml``.
 
     Args:
-        folder: Of the experiment.
-        config: Its settings.
-        seed: Its seed, or seeds.
+        folder: Folder of the experiment.
+        config: Configuration of the experiment.
+        seed: Seed or seeds of the experiment.
 
     Raises:
-        ExperimentError: There is a ``config.yaml`` that no run made, as in a recipe's own folder.
+        ExperimentError: The folder has a ``config.yaml`` that a run did not make, as a recipe's own folder has.
     """
     record = folder / RUN_FILE
     if (folder / CONFIG_FILE).exists() and not record.exists():
         raise ExperimentError(f"{folder}: holds a {CONFIG_FILE} that no run made; choose another folder with exp=DIR")
-    # In this order: a run that is killed in between can go on.
+    # In this order, so that a run that is killed in between can be resumed.
     write_json(record, run_record(seed))
     write_text(folder / CONFIG_FILE, dump_config(config))
 
 
 def run_record(seed: int | Sequence[int]) -> dict[str, Any]:
-    """What a figure needs beside it to be had again: versions, command, seed or seeds, machine, commit."""
+    """The record that makes a figure reproducible: versions, command, seed or seeds, machine, commit."""
     return {
         "lhuc_asr": __version__,
         "python": platform.python_version(),
@@ -121,7 +125,7 @@ def run_record(seed: int | Sequence[int]) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a checkout."""
+    """The commit and whether files differ from it; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

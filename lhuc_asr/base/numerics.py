@@ -1,4 +1,4 @@
-"""Floors and log-domain tricks, each with its reason."""
+"""Floors and log-domain constants, each with its reason."""
 
 import math
 
@@ -11,7 +11,7 @@ VARIANCE_FLOOR = 1e-3
 # A pdf never seen in the alignment still needs a prior: one pseudo-frame keeps its log finite.
 PRIOR_PSEUDO_FRAMES = 1.0
 
-# Standard deviations under this are dead dimensions; dividing by less would blow their noise up.
+# Dimensions with a smaller standard deviation are dead; dividing by less would amplify their noise.
 DEVIATION_FLOOR = 1e-4
 
 LOG_2PI = math.log(2.0 * math.pi)

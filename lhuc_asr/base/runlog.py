@@ -1,8 +1,8 @@
 """Log lines, progress and metrics of a run.
 
-On a terminal progress is a bar; elsewhere, and in worker processes, whose bars would fall over each other, it is a
-plain log line now and then. Figures go to ``metrics.jsonl``, one JSON object a line, appended and flushed at once so
-that a killed run keeps them.
+Progress is a bar on a terminal. Elsewhere, and in worker processes, whose bars would overwrite each other, it is a log
+line from time to time. Figures go to ``metrics.jsonl``, one JSON object a line, each written at once so that a killed
+run keeps them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
 
-# Without a terminal: a line at most this often, so that a log of hours stays readable.
+# Shortest time between two lines without a terminal, so that a log of hours stays readable.
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -29,8 +29,8 @@ def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
     """Send the package's log to standard error, with rich's handler on a terminal.
 
     Args:
-        level: The least that is shown.
-        prefix: Before every message: whose they are, where several processes write.
+        level: Lowest level that is shown.
+        prefix: Text before every message, to tell processes apart.
     """
     package = logging.getLogger("lhuc_asr")
     package.setLevel(level)
@@ -49,12 +49,12 @@ def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
 
 
 def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> Iterator[ItemT]:
-    """Pass ``items`` through, showing how far they have come.
+    """Pass ``items`` through and show the progress.
 
     Args:
-        items: Anything to iterate over.
-        title: What is being done.
-        total: Number of items, where ``len(items)`` is not known.
+        items: Items to iterate over.
+        title: Name of the work.
+        total: Number of items; needed only where ``len(items)`` is not known.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -73,13 +73,17 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
 
 
 class Metrics:
-    """Appends figures to ``metrics.jsonl``."""
+    """A writer that appends figures to ``metrics.jsonl``.
+
+    Args:
+        path: The file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write(self, stage: str, **figures: Any) -> None:
-        """Append one line: the stage, the time of day, the figures."""
+        """Append one line: the stage, the time in seconds since 1970, the figures."""
         row = {"stage": stage, "time": round(time.time(), 3), **figures}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -96,17 +100,17 @@ def stopwatch() -> Iterator[Stopwatch]:
 
 
 class Stopwatch:
-    """Wall seconds since it was made, until stopped."""
+    """A clock of wall seconds, from its making until it is stopped."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._seconds: float | None = None
 
     def stop(self) -> None:
-        """Hold the time."""
+        """Stop the clock."""
         self._seconds = time.perf_counter() - self._start
 
     @property
     def seconds(self) -> float:
-        """Seconds so far, or until it was stopped."""
+        """Seconds so far, or until the clock was stopped."""
         return time.perf_counter() - self._start if self._seconds is None else self._seconds

@@ -1,7 +1,6 @@
-"""Seconds, samples and frames: the only place where one becomes the other.
+"""Conversions of seconds, samples and frames, which are done here only.
 
-Frames follow Kaldi's ``snip_edges`` convention: a frame is kept only where its whole window lies inside the
-recording.
+Frames follow Kaldi's ``snip_edges`` convention: a frame exists only where its whole window lies inside the recording.
 """
 
 FRAME_SHIFT_SECONDS = 0.010
@@ -32,7 +31,7 @@ def frames_of(seconds: float, sample_rate: int = 16000) -> int:
 
 
 def seconds_of(frames: int) -> float:
-    """Time covered by ``frames`` frame shifts.
+    """The time of ``frames`` frame shifts, in seconds.
 
     Example:
         >>> seconds_of(150)

@@ -12,24 +12,26 @@ from lhuc_asr.base.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-ppnet = typer.Typer(help="Rank with networks whose layers the user gates: PPNet and PEPNet.", no_args_is_help=True)
+ppnet = typer.Typer(
+    help="Rank with networks whose layers are scaled for each user: PPNet and PEPNet.", no_args_is_help=True
+)
 
 Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained network: MODEL/SEED/ranker of a recipe.")]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Examples, .csv or .parquet.")]
-Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
+Device = Annotated[str, typer.Option(help="Device of the network: cpu, cuda, cuda:1.")]
 
 
 @ppnet.command("train")
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe's folder, with a config.yaml, or such a file.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a folder with a config.yaml, or the file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example trainer.epochs=3.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Train a recipe's networks with its seeds, and compare them on the test.
+    """Train the networks of a recipe with its seeds, and compare them on the test split.
 
-    What was finished before is not done again; a run that was killed goes on.
+    Finished stages are skipped; a run that was killed is resumed.
     """
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
@@ -60,9 +62,9 @@ def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
     from lhuc_asr.ppnet.trainer import evaluate
 
-    place, found = _place(device), load_ranker(ranker)
-    examples = Examples(files, found.schema, found.vocabularies)
-    metrics = evaluate(found.network.to(place), examples.batches(EVALUATION_BATCH), place)
+    place, trained = _place(device), load_ranker(ranker)
+    examples = Examples(files, trained.schema, trained.vocabularies)
+    metrics = evaluate(trained.network.to(place), examples.batches(EVALUATION_BATCH), place)
     for task, figures in metrics.items():
         shown = {
             "AUC": figures.auc,
@@ -82,7 +84,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet file to write.")],
     device: Device = "cpu",
 ) -> None:
-    """Write each example's probabilities, a column a task, a row an example."""
+    """Write the probabilities of examples: a column for each task, a row for each example."""
     from lhuc_asr.ppnet.prediction import write_predictions
     from lhuc_asr.ppnet.ranker_folder import load_ranker
 
@@ -95,14 +97,14 @@ def inspect(
     ranker: Ranker,
     files: Files,
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder to write gates.json and gates.png to.")],
-    by: Annotated[str | None, typer.Option(help="The feature to group by; the schema's user unless given.")] = None,
-    most: Annotated[int, typer.Option(min=2, help="Groups in the figure, from both ends of the order.")] = 40,
+    by: Annotated[str | None, typer.Option(help="The feature to group by; by default the schema's user.")] = None,
+    most: Annotated[int, typer.Option(min=2, help="Most groups in the figure, from both ends of the order.")] = 40,
     known: Annotated[
-        Path | None, typer.Option(help="JSON of each group's true scales, as a synthetic corpus has: scales.json.")
+        Path | None, typer.Option(help="JSON of each group's true scales: the scales.json of a synthetic corpus.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Show the gates by group of users, as a heat map, and which groups deviate most."""
+    """Draw the gates by group of users as a heat map, and list the groups that deviate most."""
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
     from lhuc_asr.ppnet.ranker_folder import load_ranker
@@ -110,9 +112,9 @@ def inspect(
     from lhuc_asr.score.figures import save_figure
     from lhuc_asr.score.gate_figures import gate_heat_map
 
-    found = load_ranker(ranker)
-    examples = Examples(files, found.schema, found.vocabularies, labelled=False)
-    report = inspect_gates(found, examples.batches(EVALUATION_BATCH), by or found.schema.user, _place(device))
+    trained = load_ranker(ranker)
+    examples = Examples(files, trained.schema, trained.vocabularies, labelled=False)
+    report = inspect_gates(trained, examples.batches(EVALUATION_BATCH), by or trained.schema.user, _place(device))
     report.save(out / "gates.json")
     save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
     deviations = report.deviations()
@@ -127,18 +129,20 @@ def inspect(
 
 
 def _place(device: str) -> torch.device:
-    """Where a network runs; asked before it is trained.
+    """The device of a network, checked before it is trained.
 
     Raises:
-        ConfigError: There is no such device here.
+        ConfigError: This machine does not have the device.
     """
     import torch
 
     try:
         place = torch.device(device)
         if place.type not in ("cpu", "cuda"):
-            raise ConfigError(f"--device {device}: give cpu, cuda, or one of several as cuda:1")
+            raise ConfigError(
+                f"--device {device}: not a kind of device to use; give cpu, cuda, or one of several as cuda:1"
+            )
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device}: there is none ({str(error).splitlines()[0]}); give cpu") from error
+        raise ConfigError(f"--device {device}: not available ({str(error).splitlines()[0]}); give cpu") from error
     return place

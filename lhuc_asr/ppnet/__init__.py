@@ -1,4 +1,4 @@
-"""Ranking models whose hidden layers are gated by who the user is: PPNet and PEPNet, on the gate of ``lhuc``."""
+"""Ranking models whose hidden layers are scaled for each user: PPNet and PEPNet, on the gate of ``lhuc``."""
 
 from lhuc_asr.ppnet.layer import LHUCLayer
 from lhuc_asr.ppnet.model import PEPNet, PPNet, RankingConfig, build

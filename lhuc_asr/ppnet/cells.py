@@ -1,8 +1,8 @@
-"""One column of a file as the schema wants it: text, lists of text, or numbers; every cell is checked.
+"""Cells of one column of a file, checked and in the type of the schema: text, lists of text, or numbers.
 
-A category is text, whatever the file holds: 7 in one file and "7" in another are the same user. There are no missing
-values: an empty cell, a null or NaN is an error that names the file, the row and the column; only a ``sequence`` or
-``multi`` feature may be empty, as an empty text or an empty list.
+A category is text, whatever the file holds: 7 in one file and "7" in another are the same user. Values may not be
+missing: an empty cell, a null or NaN is an error that names the file, the row and the column. Only a field of kind
+``sequence`` or ``multi`` may be empty, as an empty text or an empty list.
 """
 
 from __future__ import annotations
@@ -16,74 +16,85 @@ import pyarrow.compute as pc
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.ppnet.schema import BAGS, FieldConfig
 
-# The networks reckon with 32 bits, whose largest number is 3.4e38.
+# The networks compute with 32 bits, whose largest number is 3.4e38.
 LARGEST = 1e38
 TEXTS = pa.list_(pa.string())
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where cells come from: a file, a column, and how many of the file's rows are before them."""
+    """The origin of cells: a file, a column, and the number of the file's rows before them."""
 
     path: Path
     column: str
     first_row: int = 0
 
     def wrong(self, row: int, what: str) -> ExamplesError:
-        """The error of one cell, counted from 0 among these cells; messages count a file's rows from 1."""
+        """The error of one cell.
+
+        Args:
+            row: Position of the cell among these cells, from 0; the message counts the file's rows from 1.
+            what: What is wrong with it.
+        """
         return ExamplesError(f"{self.path}: row {self.first_row + row + 1}, column {self.column!r}: {what}")
 
 
-def check_type(place: Place, found: pa.DataType, feature: FieldConfig | None) -> None:
-    """Whether a Parquet column can hold a feature, or, where it is None, a label.
-
-    Raises:
-        ExamplesError: It cannot.
-    """
-    if feature is None:
-        fits, wanted = _is_number(found) or pa.types.is_boolean(found), "0 and 1"
-    elif feature.kind == "number":
-        fits, wanted = _is_number(found), "numbers"
-    elif feature.kind in BAGS:
-        lists = pa.types.is_list(found) or pa.types.is_large_list(found)
-        fits = _is_category(found.value_type) if lists else _is_text(found)
-        wanted = f"lists of text or of integers, or text with {feature.separator!r} between the categories"
-    else:
-        fits, wanted = _is_category(found), "text or integers"
-    if not fits:
-        name = "the label" if feature is None else f"feature {feature.name!r} of kind {feature.kind}"
-        raise ExamplesError(f"{place.path}: column {place.column!r} holds {found}; {name} needs {wanted}")
-
-
-def read_cells(place: Place, column: pa.Array, feature: FieldConfig | None) -> pa.Array:
-    """A column's cells, checked.
+def check_type(place: Place, kind: pa.DataType, field: FieldConfig | None) -> None:
+    """Check that a Parquet column can hold a field, or a label.
 
     Args:
-        place: Where they come from.
-        column: What the file holds, of a type that fits; text, where the file is a CSV file.
-        feature: What they are; None: a label.
+        place: Origin of the column.
+        kind: Type of the column.
+        field: The field; None for a label.
+
+    Raises:
+        ExamplesError: The type does not fit.
+    """
+    if field is None:
+        fits, wanted = _is_number(kind) or pa.types.is_boolean(kind), "0 and 1"
+    elif field.kind == "number":
+        fits, wanted = _is_number(kind), "numbers"
+    elif field.kind in BAGS:
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        fits = _is_category(kind.value_type) if lists else _is_text(kind)
+        wanted = f"lists of text or of integers, or text with {field.separator!r} between the categories"
+    else:
+        fits, wanted = _is_category(kind), "text or integers"
+    if not fits:
+        name = "the label" if field is None else f"feature {field.name!r} of kind {field.kind}"
+        raise ExamplesError(f"{place.path}: column {place.column!r} holds {kind}; {name} needs {wanted}")
+
+
+def read_cells(place: Place, column: pa.Array, field: FieldConfig | None) -> pa.Array:
+    """The cells of a column, checked.
+
+    Args:
+        place: Origin of the cells.
+        column: The cells as the file holds them, of a type that fits; text, where the file is a CSV file.
+        field: The field; None for a label.
 
     Returns:
         Text for one category a cell, lists of text for several, float64 for numbers and labels.
 
     Raises:
-        ExamplesError: A cell is missing, no number, not finite, too large, no UTF-8; a label is neither 0 nor 1.
+        ExamplesError: A cell is missing, or is not a number, not finite, too large, or not UTF-8; a label is neither 0
+            nor 1.
     """
     try:
         column.validate(full=True)
-    except pa.ArrowInvalid as error:  # a Parquet file's text is checked by nobody else
+    except pa.ArrowInvalid as error:  # nothing else checks a Parquet file's text
         raise ExamplesError(f"{place.path}: column {place.column!r}, after row {place.first_row}: {error}") from error
-    _refuse(place, pc.is_null(column), "there is no value")
-    if feature is None:
+    _refuse(place, pc.is_null(column), "the cell is empty; give a value, or leave the row out")
+    if field is None:
         labels = _numbers(place, column)
         _refuse(place, pc.invert(pc.is_in(labels, pa.array([0.0, 1.0]))), "a label is 0 or 1, found {}", labels)
         return labels
-    if feature.kind == "number":
+    if field.kind == "number":
         return _numbers(place, column)
-    if feature.kind in BAGS:
-        return _lists(place, column, feature.separator)
+    if field.kind in BAGS:
+        return _lists(place, column, field.separator)
     texts = column.cast(pa.string())
-    _refuse(place, pc.equal(texts, ""), "there is no value")
+    _refuse(place, pc.equal(texts, ""), "the cell is empty; give a value, or leave the row out")
     return texts
 
 
@@ -98,13 +109,13 @@ def _numbers(place: Place, column: pa.Array) -> pa.Array:
             try:
                 cell.cast(pa.float64())
             except pa.ArrowInvalid as error:
-                raise place.wrong(row, f"{cell.as_py()!r} is no number") from error
+                raise place.wrong(row, f"{cell.as_py()!r} is not a number") from error
         raise
-    _refuse(place, pc.invert(pc.is_finite(numbers)), "{} is no finite number", numbers)
+    _refuse(place, pc.invert(pc.is_finite(numbers)), "{} is not a finite number", numbers)
     _refuse(
         place,
         pc.greater(pc.abs(numbers), LARGEST),
-        f"{{}} is larger than {LARGEST:.0e}, the most a number can be",
+        f"{{}} is larger than {LARGEST:.0e}, the largest number allowed",
         numbers,
     )
     return numbers

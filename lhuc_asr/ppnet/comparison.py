@@ -1,11 +1,12 @@
 """Networks compared over seeds: mean and standard deviation, and the difference to the baseline seed by seed.
 
-A seed draws the start of a network and the order of its training data. With the same seed the networks that share
-layers share their start, so differences are taken seed by seed; their mean has Student's interval
+A seed draws the initial weights of a network and the order of its training data. With the same seed, networks that
+share layers have the same initial weights there, so differences are taken seed by seed; their mean has Student's
+interval
 
     mean +- t(0.975, S - 1) sd / sqrt(S)        S seeds
 
-which speaks of training again on the same data, not of another sample of users.
+which says what to expect of training again on the same data, not of another sample of users.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ COMPARED = ("auc", "gauc")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of a figure, paired by seed.
+    """The difference of a figure between two networks, paired by seed.
 
     Attributes:
-        mean: Over the seeds.
-        interval: 95 %; None with one seed.
-        p_value: Two-sided, of Student's paired test; None with one seed, or where all differences are alike.
+        mean: Mean over the seeds.
+        interval: 95 % interval of the mean; None with one seed.
+        p_value: Two-sided p-value of Student's paired test; None with one seed, or where all differences are equal.
     """
 
     mean: float
@@ -42,11 +43,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Results:
-    """The figures of networks times seeds.
+    """The figures of all networks with all seeds.
 
     Attributes:
-        baseline: The network that the others are compared with.
-        runs: By model and seed: ``valid`` and ``test``, each by task and figure; ``parameters``; ``seconds``.
+        baseline: Name of the network that the others are compared with.
+        runs: Figures by model and seed: ``valid`` and ``test``, each by task and figure; ``parameters``; ``seconds``.
     """
 
     baseline: str
@@ -54,14 +55,18 @@ class Results:
 
     @classmethod
     def of(cls, baseline: str, runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Results:
-        """Checked: every model has the same seeds.
+        """The results, checked: every model must have the same seeds.
 
         Raises:
-            ScoreError: It has not.
+            ScoreError: A model has other seeds than the baseline.
         """
-        for name, found in runs.items():
-            if list(found) != list(runs[baseline]):
-                raise ScoreError(f"model {name!r} has seeds {list(found)}, {baseline!r} has {list(runs[baseline])}")
+        for name, by_seed in runs.items():
+            if list(by_seed) != list(runs[baseline]):
+                raise ScoreError(
+                    f"model {name!r} has seeds {list(by_seed)}, expected those of {baseline!r}, "
+                    f"{list(runs[baseline])}; "
+                    "train both with the same seeds"
+                )
         return cls(baseline, runs)
 
     @property
@@ -71,12 +76,12 @@ class Results:
         return list(first["test"])
 
     def values(self, model: str, task: str, figure: str, split: str = "test") -> np.ndarray:
-        """A figure with each seed, shape (S,); not-a-number where it is not defined."""
-        found = [run[split][task][figure] for run in self.runs[model].values()]
-        return np.array([np.nan if value is None else value for value in found])
+        """A figure with each seed, shape (S,); NaN where it is not defined."""
+        figures = [run[split][task][figure] for run in self.runs[model].values()]
+        return np.array([np.nan if value is None else value for value in figures])
 
     def difference(self, model: str, task: str, figure: str) -> Difference:
-        """Of a network to the baseline, on the test."""
+        """The difference between a network and the baseline, on the test split."""
         return paired_difference(self.values(model, task, figure), self.values(self.baseline, task, figure))
 
 
@@ -85,7 +90,7 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
 
     Args:
         values: A figure with each seed, shape (S,).
-        baseline: The baseline's, with the same seeds, shape (S,).
+        baseline: The baseline's figure with the same seeds, shape (S,).
     """
     differences = np.asarray(values, np.float64) - np.asarray(baseline, np.float64)
     mean, count = float(differences.mean()), len(differences)
@@ -98,7 +103,7 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
 
 
 def results_table(results: Results, task: str, title: str) -> Table:
-    """One task: a line a network, for a terminal or, with ``table_text``, a file."""
+    """The table of one task, one line a network, for a terminal or, with ``table_text``, a file."""
     table = Table(title=Text(title), title_justify="left")
     for heading in ("model", "parameters", "AUC", "GAUC", "log loss", "calibration"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)

@@ -1,8 +1,8 @@
-"""Embeddings of a batch's features, side by side in the schema's order.
+"""Embeddings of a batch's fields, side by side in the schema's order.
 
-Row 0 of every table stands for what training has not seen. It starts at zero. Among the shared features it learns
-like any other row, should training meet it (rare categories count as unseen). In the tables of a gate it stays zero:
-an unknown id says nothing.
+Row 0 of every table stands for categories that training has not seen. It starts at zero. In the tables of shared fields
+it learns like any other row where training meets it (rare categories count as unseen). In the tables of a gate it stays
+zero: an unknown id carries no information.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch.nn import functional
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.schema import FieldConfig
 
-# Standard deviation of a table's start: small beside what is learned, so that a rare category stays near none.
+# Standard deviation of the initial values: small beside what is learned, so that a rare category stays near zero.
 DEVIATION = 0.05
 
 
 class Embeddings(nn.Module):
-    """The embeddings of one group of features.
+    """The embeddings of one group of fields.
 
     Args:
-        features: The group, not empty.
-        rows: Rows of each table, row 0 included, by the name of the feature that owns it.
-        generator: Of the tables' start.
+        features: Fields of the group, at least one.
+        rows: Number of rows of each table, row 0 included, by the name of the field that owns it.
+        generator: Draws the initial values.
 
     Attributes:
-        width: Numbers in all embeddings of an example, E.
-        tables: A table each for the features that own one, in order, shape (rows, embedding).
-        vectors: A vector each for the numbers, in order, shape (embedding,).
-        sparse: Whether a table's gradient names the rows that took part, as row-wise optimizers need it.
+        width: Length of all embeddings of an example together, E.
+        tables: Tables of the fields that own one, in order, shape (rows, embedding).
+        vectors: Vectors of the number fields, in order, shape (embedding,).
+        sparse: Whether the gradient of a table is sparse, over the rows that took part, as row-wise optimizers need it.
     """
 
     def __init__(self, features: Sequence[FieldConfig], rows: Mapping[str, int], generator: torch.Generator) -> None:
@@ -40,7 +40,7 @@ class Embeddings(nn.Module):
         self.features = tuple(features)
         self.width = sum(feature.embedding for feature in features)
         self.sparse = False
-        # Lists, not dictionaries: a feature may have any name, a module's parameter may not.
+        # Lists, not dictionaries: a field may have any name, a module's parameter may not.
         owners = [feature for feature in features if feature.table == feature.name]
         self.tables = nn.ParameterList(_table(rows[owner.name], owner.embedding, generator) for owner in owners)
         self._number_of = {owner.name: number for number, owner in enumerate(owners)}
@@ -51,16 +51,16 @@ class Embeddings(nn.Module):
         self._vector_of = {feature.name: number for number, feature in enumerate(numbers)}
 
     def forward(self, batch: Batch) -> Tensor:
-        """The embeddings of all features, shape (B, E)."""
+        """The embeddings of all fields, shape (B, E)."""
         return torch.cat([self._embed(feature, batch) for feature in self.features], 1)
 
     def table(self, feature: FieldConfig) -> Tensor:
-        """The table that a feature uses, its own or another's."""
+        """The table that a field uses, its own or another field's."""
         table: Tensor = self.tables[self._number_of[str(feature.table)]]
         return table
 
     def _embed(self, feature: FieldConfig, batch: Batch) -> Tensor:
-        """One feature's embeddings, shape (B, embedding)."""
+        """The embeddings of one field, shape (B, embedding)."""
         if feature.kind == "number":
             vector: Tensor = self.vectors[self._vector_of[feature.name]]
             return batch.numbers[feature.name][:, None] * vector

@@ -1,4 +1,4 @@
-"""Examples from files to mini-batches, streamed and shuffled."""
+"""Mini-batches of examples, streamed from files and shuffled."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import BAGS, FieldConfig, Schema
 from lhuc_asr.ppnet.vocabulary import Vocabularies, flat, hashes
 
-# Rows that are mixed with each other; with ten features some 30 MB.
+# Rows that are shuffled together; about 30 MB with ten fields.
 BLOCK = 131_072
 
 
 class Examples:
-    """The examples of some files, by a schema and its vocabularies.
+    """The examples of some files, encoded by a schema and its vocabularies.
 
     Args:
         paths: ``.csv`` and ``.parquet`` files; together they are one table.
-        schema: What they hold.
-        vocabularies: Fitted on training data.
+        schema: Schema of the table.
+        vocabularies: Vocabularies fitted on training data.
         labelled: Whether the labels are read too.
 
     Raises:
-        ExamplesError: As ``Reader`` does.
+        ExamplesError: A file cannot be read or does not fit the schema, see ``Reader``.
     """
 
     def __init__(
@@ -43,12 +43,13 @@ class Examples:
         """All examples once, in mini-batches; the last one may be smaller.
 
         Args:
-            size: Examples in a mini-batch, B.
-            seed: Of the order, such as (seed, epoch): the same gives the same batches. None: the files' order.
-            block: Examples that are in memory and mixed with each other; rounded down to whole mini-batches.
+            size: Number of examples in a mini-batch, B.
+            seed: Seed of the order, such as (seed, epoch); the same seed gives the same batches. None: the files'
+                order.
+            block: Number of examples that are in memory and shuffled together, rounded down to whole mini-batches.
 
         Raises:
-            ExamplesError: A cell is not what the schema says.
+            ExamplesError: A cell does not fit the schema.
         """
         generator = None if seed is None else np.random.default_rng(seed)
         for table in self._reader.blocks(max(size, block - block % size), generator):

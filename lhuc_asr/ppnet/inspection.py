@@ -1,10 +1,10 @@
-"""What the gates of a trained network say of groups of users: each group's mean amplitudes, and who differs.
+"""The gates of a trained network by groups of users: mean amplitudes of each group, and how far they deviate.
 
     d_gl = mean over the group's examples of delta_l - the mean over all examples          shape (units of layer l,)
     deviation_g = root mean square of d_gl over all gated units
 
-Where how much each group differs is known, as of a synthetic corpus, the rank correlation (Spearman) of the deviations
-with what is known tells how well the groups that differ are recovered.
+In a synthetic corpus it is known how much each group differs. The rank correlation (Spearman) of the deviations with
+the known amounts tells how well the groups that differ are recovered.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class GateReport:
     """Mean amplitudes of groups of examples.
 
     Attributes:
-        feature: The feature by whose categories the examples are grouped.
+        feature: Name of the field by whose categories the examples are grouped.
         groups: Names of the G groups.
-        examples: Of each group, shape (G,).
-        means: Mean amplitude of each group, by the gate's name, shape (G, units).
-        overall: Mean amplitude of all examples, by the gate's name, shape (units,).
+        examples: Number of examples of each group, shape (G,).
+        means: Mean amplitudes of each group, by the gate's name, shape (G, units).
+        overall: Mean amplitudes of all examples, by the gate's name, shape (units,).
     """
 
     feature: str
@@ -45,24 +45,24 @@ class GateReport:
     overall: dict[str, np.ndarray]
 
     def deviations(self) -> np.ndarray:
-        """How far each group is from the mean of all, shape (G,)."""
-        distances = np.concatenate([found - self.overall[name] for name, found in self.means.items()], axis=1)
+        """Distance of each group from the mean of all examples, shape (G,)."""
+        distances = np.concatenate([means - self.overall[name] for name, means in self.means.items()], axis=1)
         result: np.ndarray = np.sqrt((distances**2).mean(axis=1))
         return result
 
     def save(self, path: Path) -> None:
-        """Write JSON, for the figure and for other programs, the group that deviates most first."""
+        """Write JSON, for the figure and for other programs; the group that deviates most comes first."""
         deviations = self.deviations()
         order = np.argsort(-deviations, kind="stable")
         content = {
             "feature": self.feature,
-            "overall": {name: found.tolist() for name, found in self.overall.items()},
+            "overall": {name: means.tolist() for name, means in self.overall.items()},
             "groups": [
                 {
                     "name": self.groups[place],
                     "examples": int(self.examples[place]),
                     "deviation": float(deviations[place]),
-                    "amplitudes": {name: found[place].tolist() for name, found in self.means.items()},
+                    "amplitudes": {name: means[place].tolist() for name, means in self.means.items()},
                 }
                 for place in order
             ],
@@ -71,20 +71,20 @@ class GateReport:
 
 
 def inspect_gates(ranker: Ranker, batches: Iterable[Batch], by: str, device: torch.device) -> GateReport:
-    """Mean amplitudes by the categories of a feature.
+    """Mean amplitudes by the categories of a field.
 
     Args:
-        ranker: A network with gates.
-        batches: The examples to look at.
-        by: A feature of kind ``id`` or ``category``.
-        device: Where the network runs.
+        ranker: A ranker whose network has gates.
+        batches: The examples to inspect.
+        by: Name of a field of kind ``id`` or ``category``.
+        device: Device of the network.
 
     Raises:
-        ScoreError: There is no such feature, or the network has no gates.
+        ScoreError: The schema does not have the field, or the network has no gates.
     """
     singles = {feature.name: feature for feature in ranker.schema.features if feature.kind in SINGLE}
     if by not in singles:
-        raise ScoreError(f"{by!r} is no feature of kind id or category; there are {', '.join(singles)}")
+        raise ScoreError(f"{by!r} is not a feature of kind id or category, expected one of {', '.join(singles)}")
     table = str(singles[by].table)
     network = ranker.network.to(device).eval()
     sums: dict[str, torch.Tensor] = {}
@@ -93,8 +93,8 @@ def inspect_gates(ranker: Ranker, batches: Iterable[Batch], by: str, device: tor
         rows = batch.ids[by]
         counts += torch.bincount(rows, minlength=len(counts))
         with torch.no_grad():
-            found = network.gates(batch.to(device))
-        for name, amplitudes in found.items():
+            gates = network.gates(batch.to(device))
+        for name, amplitudes in gates.items():
             amplitudes = amplitudes.double().cpu()
             if name not in sums:
                 sums[name] = torch.zeros(len(counts), amplitudes.shape[1], dtype=torch.float64)
@@ -107,35 +107,43 @@ def inspect_gates(ranker: Ranker, batches: Iterable[Batch], by: str, device: tor
         by,
         tuple(names[row] for row in seen.nonzero()[:, 0].tolist()),
         counts[seen].numpy(),
-        {name: (found[seen] / counts[seen, None]).numpy() for name, found in sums.items()},
-        {name: (found.sum(0) / counts.sum()).numpy() for name, found in sums.items()},
+        {name: (total[seen] / counts[seen, None]).numpy() for name, total in sums.items()},
+        {name: (total.sum(0) / counts.sum()).numpy() for name, total in sums.items()},
     )
 
 
 def rank_correlation(report: GateReport, known: dict[str, float]) -> tuple[float, float]:
-    """Spearman's rho of the groups' deviations with how much they are known to differ, and its p-value.
+    """Spearman's rho of the groups' deviations with the known amounts, and its p-value.
+
+    Args:
+        report: The inspection.
+        known: Amount by which each group differs, by the group's name.
 
     Raises:
-        ScoreError: A group is not known, or all are known to be alike.
+        ScoreError: The amount of a group is not known, or all amounts are equal.
     """
     unknown = [name for name in report.groups if name not in known]
     if unknown:
-        raise ScoreError(f"of {len(unknown)} groups it is not known how much they differ, as of {unknown[0]!r}")
+        raise ScoreError(
+            f"the known amounts lack {len(unknown)} groups, such as {unknown[0]!r}; give an amount for every group"
+        )
     amounts = np.array([known[name] for name in report.groups])
     if np.ptp(amounts) == 0.0:
-        raise ScoreError("all groups are known to differ by the same amount: there is no order to recover")
-    found = stats.spearmanr(report.deviations(), amounts)
-    return float(found.statistic), float(found.pvalue)
+        raise ScoreError(
+            "all groups are known to differ by the same amount: no order to recover; give amounts that differ"
+        )
+    correlation = stats.spearmanr(report.deviations(), amounts)
+    return float(correlation.statistic), float(correlation.pvalue)
 
 
 def read_known(path: Path) -> dict[str, float]:
-    """How much each group differs: the root mean square of its scales' distance from 1.
+    """Read the amount by which each group differs: the root mean square of its scales' distance from 1.
 
     Args:
-        path: JSON, from the name of a group to its scales, as ``write_synthetic`` leaves it in ``scales.json``.
+        path: JSON of each group's scales, by the group's name, such as the ``scales.json`` of ``write_synthetic``.
 
     Raises:
-        DamagedFileError: It is something else.
+        DamagedFileError: The file holds something else.
     """
     content: Any = read_json(path)
     try:
@@ -144,11 +152,13 @@ def read_known(path: Path) -> dict[str, float]:
             for name, scales in content.items()
         }
     except (AttributeError, TypeError, ValueError) as error:
-        raise DamagedFileError(f"{path}: expected each group's list of scales ({error})") from error
+        raise DamagedFileError(
+            f"{path}: expected a list of scales for each group ({error}); give the scales.json of a synthetic corpus"
+        ) from error
 
 
 def _row_names(ranker: Ranker, table: str) -> dict[int, str]:
-    """Names of a table's rows."""
+    """The names of a table's rows."""
     buckets = ranker.vocabularies.buckets.get(table)
     if buckets is not None:
         return {row: f"bucket {row}" for row in range(1, buckets + 1)}

@@ -1,11 +1,11 @@
-"""What a user says to a hidden layer: a gate that scales it, or a bias that is added to it.
+"""Layers that adapt hidden units to a user: a gate that scales them, or a bias that is added to them.
 
     h' = delta(c) * h          LHUC in a ranking network (PPNet); delta is the gate of ``lhuc/gate.py``
     h' = h + r(c)              the half of FiLM that shifts (Perez et al., AAAI 2018), as a baseline
 
-c is the conditioning vector, made of embeddings of the user and of what he is shown. Before training both leave h as
-it is, for every c. Where the user is not known they stay as they were before training, whatever was learned since:
-nobody's amplitudes are taken for a stranger's.
+c is the conditioning vector, made of embeddings of the user and of the item shown. Before training both leave h as it
+is, for every c. For an unknown user they stay as before training, whatever was learned since: a stranger does not get
+the amplitudes of somebody else.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class LHUCLayer(nn.Module):
     """Scales hidden units by amplitudes predicted from a user's features.
 
     Args:
-        hidden_dim: Hidden units, H.
-        user_dim: Numbers in a user's features, I.
-        scaling_func: ``2sigmoid``, ``exp``, ``identity``, or another amplitude, which start at 1; or ``sigmoid``, which
-            starts at 1/2.
-        gate_hidden: Units of a hidden layer between the features and the amplitudes; None: there is none.
-        generator: Of that hidden layer's start; needed where there is one.
+        hidden_dim: Number of hidden units, H.
+        user_dim: Length of a user's features, I.
+        scaling_func: Function from r to the amplitudes: ``2sigmoid``, ``exp``, ``identity``, or another amplitude,
+            which start at 1; or ``sigmoid``, which starts at 1/2.
+        gate_hidden: Number of units of a hidden layer between the features and the amplitudes; None: no such layer.
+        generator: Draws the initial weights of that hidden layer; needed with ``gate_hidden``.
 
     Attributes:
-        gate: The linear map to r, ``weight`` (H, I) and ``bias`` (H,); the amplitudes are the scale of r.
-        hidden: What comes before it: a linear map and ReLU, or nothing.
+        gate: Linear map to r, ``weight`` (H, I) and ``bias`` (H,).
+        hidden: Hidden layer before ``gate``: a linear map and ReLU, or the identity.
 
     Raises:
-        ConfigError: A hidden layer without a generator, or an unknown scaling function.
+        ConfigError: ``gate_hidden`` is given without a generator, or the scaling function is unknown.
 
     Example:
         >>> layer = LHUCLayer(hidden_dim=2, user_dim=3)
@@ -59,8 +59,9 @@ class LHUCLayer(nn.Module):
         """The amplitudes, shape (B, H).
 
         Args:
-            user_feature: Shape (B, I).
-            known: Whose amplitudes are predicted, bool, shape (B, 1); the others get an untrained gate's. None: all.
+            user_feature: Features of the users, shape (B, I).
+            known: Whether a user's amplitudes are predicted, bool, shape (B, 1); the other users get those of an
+                untrained gate. None: all are predicted.
         """
         r = self.gate(self.hidden(user_feature))
         return self._scale(r if known is None else torch.where(known, r, self._start))
@@ -74,27 +75,27 @@ class BiasLayer(nn.Module):
     """Adds to hidden units a bias predicted from a user's features, which is 0 before training.
 
     Args:
-        hidden_dim: Hidden units, H.
-        user_dim: Numbers in a user's features, I.
-        gate_hidden: Units of a hidden layer between the features and the bias; None: there is none.
-        generator: Of that hidden layer's start; needed where there is one.
+        hidden_dim: Number of hidden units, H.
+        user_dim: Length of a user's features, I.
+        gate_hidden: Number of units of a hidden layer between the features and the bias; None: no such layer.
+        generator: Draws the initial weights of that hidden layer; needed with ``gate_hidden``.
     """
 
     def __init__(
         self, hidden_dim: int, user_dim: int, gate_hidden: int | None = None, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        # Of the gate only r is used, which starts at 0 with this scale.
+        # Only the gate's r is used, which starts at 0 with this scale.
         self.gate = Gate(user_dim, hidden_dim, gate_hidden, "2sigmoid", generator)
 
     def forward(self, hidden_input: Tensor, user_feature: Tensor, known: Tensor | None = None) -> Tensor:
-        """The hidden units, shape (B, H), and their bias; ``known`` as a LHUCLayer takes it."""
+        """The hidden units, shape (B, H), plus their bias; ``known`` is that of ``LHUCLayer.amplitudes``."""
         r = self.gate.r(user_feature)
         return hidden_input + (r if known is None else torch.where(known, r, 0.0))
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    """A linear layer that starts as He et al. (2015) propose for ReLU, its bias at zero."""
+    """A linear layer with the initial weights that He et al. (2015) propose for ReLU, and a bias of zero."""
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
     nn.init.zeros_(layer.bias)

@@ -1,12 +1,12 @@
-"""How well probabilities rank examples, and how far they can be taken at their word.
+"""Figures of predicted probabilities: how well they rank examples, and how well they are calibrated.
 
     AUC                 probability that a random positive is ranked above a random negative; a tie counts half
-    GAUC                AUC of each user's own examples, averaged with the number of his examples as weight
+    GAUC                AUC of each user's own examples, averaged with the number of the user's examples as weight
     log loss            mean of -log p(label), nats an example
-    calibration         sum of probabilities / sum of labels: 1 where as many clicks came as were promised
+    calibration         sum of probabilities / sum of labels: 1 where as many clicks came as were predicted
     calibration error   mean distance of probability and share of clicks over bins of equally many examples
 
-GAUC leaves out users whose labels are all alike: an AUC needs both. Source: G. Zhou et al., "Deep Interest Network for
+GAUC leaves out users whose labels are all equal: an AUC needs both. Source: G. Zhou et al., "Deep Interest Network for
 Click-Through Rate Prediction", KDD 2018, section 6.2, whose weight is a user's impressions too.
 """
 
@@ -27,15 +27,15 @@ Numbers = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """One task's figures; None where the labels do not define one.
+    """The figures of one task, as this module's description defines them.
 
     Attributes:
-        auc: None where all labels are alike.
-        gauc: None where each user's labels are alike.
-        log_loss: Nats an example.
-        calibration: None where no label is 1.
-        calibration_error: Of bins with equally many examples.
-        examples: Their number.
+        auc: AUC; None where all labels are equal.
+        gauc: GAUC; None where the labels of each user are equal.
+        log_loss: Log loss, nats an example.
+        calibration: Calibration; None where no label is 1.
+        calibration_error: Calibration error, over bins of equally many examples.
+        examples: Number of examples.
     """
 
     auc: float | None
@@ -51,8 +51,8 @@ def task_metrics(labels: Numbers, probabilities: Numbers, users: npt.NDArray[np.
 
     Args:
         labels: 0 or 1, shape (N,).
-        probabilities: Of label 1, shape (N,).
-        users: Whose examples they are, shape (N,).
+        probabilities: Probabilities of label 1, shape (N,).
+        users: Number of each example's user, shape (N,).
 
     Raises:
         ScoreError: There are no examples, or a probability is not a number.
@@ -76,15 +76,15 @@ def task_metrics(labels: Numbers, probabilities: Numbers, users: npt.NDArray[np.
 
 
 def gauc(labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]) -> float | None:
-    """AUC by user, weighted by his number of examples; None where no user has both labels.
+    """AUC by user, weighted by the user's number of examples; None where no user has both labels.
 
     Args:
         labels: 0 or 1, shape (N,).
-        scores: The larger, the more likely a 1, shape (N,).
-        users: Whose examples they are, shape (N,).
+        scores: Scores, larger for a likelier 1, shape (N,).
+        users: Number of each example's user, shape (N,).
 
-    A user's AUC is his Mann-Whitney statistic: of P positives among n examples with ranks from 1, ties sharing their
-    mean rank, (sum of the positives' ranks - P (P + 1) / 2) / (P (n - P)).
+    A user's AUC is the Mann-Whitney statistic of the user's examples: for P positives among n examples with ranks
+    from 1, ties sharing their mean rank, (sum of the positives' ranks - P (P + 1) / 2) / (P (n - P)).
 
     Example:
         >>> gauc(np.array([0, 1, 1, 0]), np.array([0.1, 0.9, 0.3, 0.3]), np.array([5, 5, 8, 8]))
@@ -110,7 +110,8 @@ def gauc(labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]) -> fl
 def calibration_error(labels: Numbers, probabilities: Numbers, bins: int = CALIBRATION_BINS) -> float:
     """Mean distance between mean probability and share of ones, over bins of equally many examples in order.
 
-    Examples of one probability each count with their share of ones: which bin one falls into is chance.
+    Examples with the same probability each count with their common share of ones, since it is chance which bin they
+    fall into.
     """
     _, tie = np.unique(probabilities, return_inverse=True)
     labels = (np.bincount(tie, labels) / np.bincount(tie))[tie]

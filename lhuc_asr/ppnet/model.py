@@ -1,4 +1,4 @@
-"""The ranking networks, from a batch of examples to a logit a task.
+"""The ranking networks, from a batch of examples to one logit for each task.
 
 E is the vector of shared embeddings, P of prior embeddings (user, item, author), D of domain embeddings; sg stops the
 gradient, so that a gate learns its own weights and ids and leaves the shared embeddings to the deep network.
@@ -14,9 +14,9 @@ gradient, so that a gate learns its own weights and ids and leaves the shared em
 Source: J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior
 Information", KDD 2023 (arXiv 2302.01115). In all but pepnet the tasks share the hidden layers.
 
-Before training every gate is 1: film, simple and ppnet give the outputs of dnn, bit for bit, where they were drawn
-from one seed, and so does pepnet where there is one task. A user of row 0, unseen in training, has these neutral gates
-also after it; the gates of pepnet's embeddings know domains, not users, and do not change for him.
+Before training every gate is 1: with the same seed film, simple and ppnet give the outputs of dnn, bit for bit, and so
+does pepnet with one task. A user of row 0, unseen in training, has these neutral gates also after training. The gates
+on the embeddings of pepnet depend on domains, not on users, and are the same for such a user.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from lhuc_asr.ppnet.tower import GateConfig, Tower, TowerConfig
 
 ModelKind = Literal["dnn", "concat", "film", "simple", "ppnet", "pepnet"]
 
-# What a kind has no use for, of the network's own options and of its gates'.
+# Options that have no effect in a kind of network: its own, and those of its gates.
 USELESS: dict[ModelKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dnn": (("gate",), ()),
     "concat": (("gate",), ()),
@@ -53,8 +53,8 @@ class RankingConfig(TowerConfig):
     """A ranking network.
 
     Attributes:
-        kind: Which; see this module's description.
-        gate: Its gates.
+        kind: Kind of the network; see this module's description.
+        gate: Options of the gates.
     """
 
     kind: ModelKind = "ppnet"
@@ -67,18 +67,20 @@ class RankingConfig(TowerConfig):
         given = [name for name in own if getattr(self, name) != getattr(default, name)]
         given += [f"gate.{name}" for name in gates if getattr(self.gate, name) != getattr(default.gate, name)]
         if given:
-            raise ValueError(f"{', '.join(given)} would do nothing in a network of kind {self.kind!r}; leave it out")
+            raise ValueError(
+                f"{', '.join(given)} would have no effect in a network of kind {self.kind!r}; leave it out"
+            )
         return self
 
 
 class RankingNetwork(nn.Module):
-    """What all networks have in common: the shared embeddings, and how they are named from outside.
+    """Base of all networks: the shared embeddings, the description, the gates by name.
 
     Args:
-        config: The network.
-        schema: The features and labels.
-        rows: Rows of each table of embeddings, by the name of the feature that owns it.
-        generator: Of the start.
+        config: Configuration of the network.
+        schema: Schema of the examples.
+        rows: Number of rows of each table of embeddings, by the name of the field that owns it.
+        generator: Draws the initial weights.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class RankingNetwork(nn.Module):
         self.shared = self._embeddings("shared", generator)
 
     def description(self) -> dict[str, Any]:
-        """What the network is built from, as JSON holds it."""
+        """The arguments that the network is built from, as JSON values."""
         return {
             "config": self.config.model_dump(mode="json"),
             "schema": self.schema.model_dump(mode="json"),
@@ -97,7 +99,7 @@ class RankingNetwork(nn.Module):
         }
 
     def gates(self, batch: Batch) -> dict[str, Tensor]:
-        """The amplitudes of a batch's examples, by the names of the gates' modules, shape (B, units) each."""
+        """The amplitudes of a batch's examples, shape (B, units) each, by the name of the gate's module."""
         amplitudes: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[[LHUCLayer, tuple[Tensor, ...]], None]:
@@ -118,14 +120,17 @@ class RankingNetwork(nn.Module):
     def _embeddings(self, group: Group, generator: torch.Generator) -> Embeddings:
         features = self.schema.group(group)
         if not features:
-            raise ConfigError(f"a network of kind {self.config.kind!r} needs features of group {group!r}: none given")
+            raise ConfigError(
+                f"a network of kind {self.config.kind!r} needs features of group {group!r}, the schema has none; "
+                "add one"
+            )
         return Embeddings(features, self.rows, generator)
 
     def _width(self, group: Group) -> int:
         return sum(feature.embedding for feature in self.schema.group(group))
 
     def _user(self) -> FieldConfig:
-        """The prior feature that tells users apart."""
+        """The prior field that identifies the user."""
         column = self.schema.feature(self.schema.user).source
         for feature in self.schema.group("prior"):
             if feature.source == column and feature.kind in SINGLE:
@@ -136,7 +141,7 @@ class RankingNetwork(nn.Module):
         )
 
     def _known(self, rows: Tensor) -> Tensor:
-        """Whose gates are the learned ones, bool, shape (B, 1), from the rows of users, shape (B,)."""
+        """Whether a user gets the learned gates, bool, shape (B, 1), from the users' rows, shape (B,)."""
         known = rows[:, None] != 0
         if self.training and self.config.gate.unseen_share:
             known = known & (torch.rand(known.shape, device=known.device) >= self.config.gate.unseen_share)
@@ -144,7 +149,7 @@ class RankingNetwork(nn.Module):
 
 
 class PlainNetwork(RankingNetwork):
-    """``dnn`` and ``concat``: no gate."""
+    """``dnn`` and ``concat``: networks without gates."""
 
     def __init__(
         self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
@@ -193,7 +198,7 @@ class PPNet(RankingNetwork):
     """``ppnet``, and ``film``: a gate, or a bias, for each hidden layer.
 
     Raises:
-        ConfigError: The schema has no shared features, or the user is not among its prior features.
+        ConfigError: The schema has no shared fields, or the user is not among its prior fields.
     """
 
     def __init__(
@@ -217,7 +222,7 @@ class PEPNet(RankingNetwork):
     """``pepnet``: gates on the embeddings by domain, and on the layers of each task's tower by user.
 
     Raises:
-        ConfigError: The schema has no shared or no domain features, or the user is not among its prior features.
+        ConfigError: The schema has no shared or no domain fields, or the user is not among its prior fields.
     """
 
     def __init__(
@@ -252,22 +257,25 @@ NETWORKS: dict[ModelKind, type[RankingNetwork]] = {
 
 
 def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator) -> RankingNetwork:
-    """The untrained network of a configuration.
+    """Make the untrained network of a configuration.
 
     Args:
-        config: The network.
-        schema: The features and labels.
-        rows: Rows of each table of embeddings, by the name of the feature that owns it.
-        generator: Of the start.
+        config: Configuration of the network.
+        schema: Schema of the examples.
+        rows: Number of rows of each table of embeddings, by the name of the field that owns it.
+        generator: Draws the initial weights.
 
     Raises:
-        ConfigError: The schema has no features of a group that the network needs, or it is too large for the memory.
+        ConfigError: The schema has no fields of a group that the network needs, or the network is too large for the
+            memory.
     """
     try:
         return NETWORKS[config.kind](config, schema, rows, generator)
     except (RuntimeError, OverflowError, MemoryError) as error:
         sizes = f"hidden units {list(config.hidden_units)}, tables of up to {max(rows.values(), default=0)} rows"
-        raise ConfigError(f"a network with {sizes} cannot be made: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"a network with {sizes} cannot be made ({str(error).splitlines()[0]}); give fewer units or rows"
+        ) from error
 
 
 def _gate_maker(config: RankingConfig, inputs: int, generator: torch.Generator) -> Callable[[int], nn.Module]:

@@ -1,13 +1,13 @@
-"""MovieLens as ranking examples: would this user rate this film 4 or more, would he give it the full 5?
+"""MovieLens as ranking examples: whether a user rates a film 4 or more, and whether they give it the full 5.
 
 Reads the layout of GroupLens' releases since 2013 (ml-latest-small, ml-20m, ml-25m, ml-32m):
 
     ratings.csv   userId,movieId,rating,timestamp
     movies.csv    movieId,title,genres               a title ends in "(1995)"; genres as "Comedy|Drama"
 
-Each user's ratings are ordered by time: the first go to training, the next to validation, the last to the test.
-The history in an example is strictly older than its time stamp, for ratings of one sitting often bear the same
-second. Within a split other users' ratings may be younger: this is a split by user, not by date.
+The ratings of each user are ordered by time: the first go to training, the next to validation, the last to the test.
+The history in an example is strictly older than its time stamp, because ratings of one session often have the same
+second. Within a split, other users' ratings may be later: each user is split by time, the corpus is not split by date.
 
 Source of the data: Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
 """
@@ -50,23 +50,23 @@ EXAMPLES = pa.schema(
         "timestamp": pa.int64(),
     }
 )
-# Ratings that are in memory as Python values, and go into one row group a split.
+# Number of ratings that are in memory as Python values, and go into one row group of each split.
 CHUNK = 100_000
 
 
 class MovieLensConfig(StrictModel):
-    """What the examples are.
+    """Options of the examples made from MovieLens.
 
     Attributes:
-        kind: Tells this corpus from others in a recipe.
-        dir: The folder of ratings.csv and movies.csv.
-        valid: AdaptationSet of each user's ratings for validation.
-        test: AdaptationSet of each user's ratings for the test.
-        liked: A rating of so much is a click.
-        full: A rating of so much is the second task.
+        kind: Name of this kind of corpus in a recipe.
+        dir: Folder of ratings.csv and movies.csv.
+        valid: Share of each user's ratings for validation.
+        test: Share of each user's ratings for the test.
+        liked: Lowest rating that counts as a click, the first task.
+        full: Lowest rating that counts for the second task.
         history: Length of the history: the films that the user liked last.
-        unknown_films: What to do with ratings of a film that movies.csv does not have, of which a release has none:
-            stop, or leave them out and say how many they were.
+        unknown_films: Whether ratings of films that movies.csv lacks stop the run, or are left out with a warning. The
+            releases have no such ratings.
     """
 
     kind: Literal["movielens"] = "movielens"
@@ -90,7 +90,7 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A line of movies.csv; the decade as "1990s", "unknown" where the title names no year."""
+    """A line of movies.csv; the decade is as "1990s", or "unknown" where the title does not name a year."""
 
     genres: list[str]
     decade: str
@@ -100,7 +100,7 @@ def write_movielens(config: MovieLensConfig, folder: Path) -> None:
     """Make a folder of ``train.parquet``, ``valid.parquet`` and ``test.parquet``.
 
     Raises:
-        ExamplesError: A file is missing or not of the layout, or a rated film is in no line of movies.csv.
+        ExamplesError: A file is missing or of another layout, or a rated film is missing in movies.csv.
     """
     films = _films(config.dir / "movies.csv")
     ratings = _of_known_films(_read(config.dir / "ratings.csv", RATINGS), films, config)
@@ -127,7 +127,7 @@ def write_movielens(config: MovieLensConfig, folder: Path) -> None:
 def _examples(
     user: int, rated: list[Rating], films: dict[int, Film], config: MovieLensConfig
 ) -> Iterator[dict[str, object]]:
-    """A user's ratings, in the order of time, as examples."""
+    """The examples of a user's ratings, which are in the order of time."""
     liked: list[int] = []
     same_second: list[Rating] = []
     for rating in rated:
@@ -155,18 +155,16 @@ def _of_known_films(ratings: pa.Table, films: dict[int, Film], config: MovieLens
         first = unknown.slice(0, 1).to_pylist()[0]
         raise ExamplesError(
             f"{config.dir / 'ratings.csv'}: user {first['userId']} rated film {first['movieId']}, which is not in "
-            f"movies.csv; so it is with {unknown.num_rows} of {ratings.num_rows} ratings; the copy differs from the "
-            "release, or leave them out with unknown_films=skip"
+            f"movies.csv ({unknown.num_rows} of {ratings.num_rows} ratings are of such films); copy the release again, "
+            "or leave them out with unknown_films=skip"
         )
     if unknown.num_rows:
-        logger.warning(
-            "%d of %d ratings are of films that movies.csv lacks, and left out", unknown.num_rows, len(ratings)
-        )
+        logger.warning("left out %d of %d ratings, of films that movies.csv lacks", unknown.num_rows, len(ratings))
     return ratings.filter(known)
 
 
 def _users(ratings: pa.Table) -> Iterator[tuple[int, list[Rating]]]:
-    """Users and their ratings, from ratings sorted by user and time."""
+    """Yield each user and their ratings, from ratings sorted by user and time."""
     current = -1
     rated: list[Rating] = []
     for batch in ratings.to_batches(CHUNK):
@@ -203,12 +201,12 @@ def _read(path: Path, columns: dict[str, pa.DataType]) -> pa.Table:
         table = pacsv.read_csv(path, pacsv.ReadOptions(use_threads=False), convert_options=options)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ExamplesError(
-            f"{path}: not MovieLens' {path.name} ({error}); it has columns {', '.join(columns)}"
+            f"{path}: not a {path.name} of MovieLens ({error}); expected the columns {', '.join(columns)}"
         ) from error
     if table.num_rows == 0:
-        raise ExamplesError(f"{path}: there is no row below the names of the columns")
+        raise ExamplesError(f"{path}: has no rows below the names of the columns; copy the release again")
     for name in columns:
         row = pc.index(pc.is_null(table[name], nan_is_null=True), True).as_py()
         if row >= 0:
-            raise ExamplesError(f"{path}: row {row + 1}, column {name!r}: there is no value")
+            raise ExamplesError(f"{path}: row {row + 1}, column {name!r}: the cell is empty; copy the release again")
     return table

@@ -1,4 +1,4 @@
-"""Probabilities of examples, written as a table beside the files that hold the examples."""
+"""Predicted probabilities of examples, written as a table."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ BATCH = 8192
 
 
 def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: torch.device) -> int:
-    """Write a column of probabilities for each task, a row an example, in the examples' order.
+    """Write a column of probabilities for each task and a row for each example, in the examples' order.
 
     Args:
-        ranker: A trained network.
-        paths: Files of examples; they need no labels.
-        out: A ``.csv`` or ``.parquet`` file, whole or not at all.
-        device: Where the network runs.
+        ranker: The trained ranker.
+        paths: Files of examples, with labels or without.
+        out: The ``.csv`` or ``.parquet`` file, written whole or not at all.
+        device: Device of the network.
 
     Returns:
-        The number of examples.
+        Number of examples.
 
     Raises:
-        ExamplesError: The examples do not fit the network's schema, or ``out`` is of another kind or one of them.
+        ExamplesError: The examples do not fit the network's schema, or ``out`` has another ending, or is one of the
+            files of examples.
         ScoreError: A probability is not a number.
     """
     writers = {".csv": pacsv.CSVWriter, ".parquet": pq.ParquetWriter}
     if out.suffix not in writers:
-        raise ExamplesError(f"{out}: predictions are written to .csv and .parquet files")
+        raise ExamplesError(f"{out}: cannot write predictions to such a file; give a .csv or .parquet file")
     if any(out.exists() and path.exists() and path.samefile(out) for path in paths):
         raise ExamplesError(f"{out}: is one of the files of examples, which would be lost; choose another name")
     examples = Examples(paths, ranker.schema, ranker.vocabularies, labelled=False)
@@ -57,7 +58,8 @@ def _tables(ranker: Ranker, examples: Examples, types: pa.Schema, device: torch.
         bad = (~probabilities.isfinite()).any(1).nonzero()[:, 0].tolist()
         if bad:
             raise ScoreError(
-                f"example {number * BATCH + bad[0] + 1}: the probability is not a number; what is in it is far from "
-                "training, or the network's weights are damaged"
+                f"example {number * BATCH + bad[0] + 1}: the probability is not a number: its values are far from "
+                "those "
+                "of training, or the network's weights are damaged; check the example, or train again"
             )
         yield pa.table(list(probabilities.T.contiguous().numpy()), schema=types)

@@ -1,11 +1,11 @@
-"""Tables of examples from CSV and Parquet files, block by block: what is in memory is a block, not the file.
+"""Tables of examples from CSV and Parquet files, block by block: one block is in memory, not the file.
 
-    a,b,label          the files, a CSV file one piece, a Parquet file a piece a row group
-      -> pieces        in order, or in an order drawn anew
-      -> blocks        tables of so many rows, a column a feature and a label, checked and in the types of cells.py
+    files          a CSV file is one piece; each row group of a Parquet file is a piece
+      -> pieces    in the files' order, or in a random order
+      -> blocks    tables of a fixed number of rows: a column for each field and label, checked (cells.py)
 
-Rows that are to be mixed are mixed within a block. A Parquet file of small row groups is therefore mixed better than
-a CSV file, whose rows always come in its order; where these are sorted, by time or by user, prefer Parquet.
+Rows are shuffled within a block. A Parquet file of small row groups is therefore shuffled better than a CSV file, whose
+rows always come in its order. Prefer Parquet for rows that are sorted, by time or by user.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.ppnet.cells import Place, check_type, read_cells
 from lhuc_asr.ppnet.schema import FieldConfig, Schema
 
-# Rows that are decoded at once: some megabytes.
+# Number of rows that are decoded at once: some megabytes.
 SLICE = 16_384
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows that are read in their order: a CSV file, or one row group of a Parquet file."""
+    """Rows that are read one after the other: a CSV file, or one row group of a Parquet file."""
 
     path: Path
     first_row: int = 0
@@ -37,23 +37,23 @@ class _Piece:
 
 
 class Reader:
-    """Files of one schema.
+    """Reader of files of one schema.
 
     Args:
         paths: ``.csv`` and ``.parquet`` files; together they are one table.
-        schema: What they hold.
-        labelled: Whether the labels are read too; without them the files need not have any.
+        schema: Schema of the table.
+        labelled: Whether the labels are read too; otherwise the files may lack them.
 
     Raises:
-        ExamplesError: No file, one that is missing, empty or of no known kind, a column that is not there or is of
-            a type that does not fit. Values are checked as they are read.
+        ExamplesError: No file is given; a file is missing, empty or of another kind; a column is missing or of a type
+            that does not fit. Values are checked as they are read.
     """
 
     def __init__(self, paths: Sequence[Path], schema: Schema, labelled: bool = True) -> None:
         if not paths:
-            raise ExamplesError("no file of examples is given")
+            raise ExamplesError("no file of examples is given, expected at least one")
         self.schema = schema
-        # Name in the tables, column of the file, and what it is: None for a label.
+        # Name in the tables, column of the file, and field: None for a label.
         self._columns: list[tuple[str, str, FieldConfig | None]] = [
             (feature.name, feature.source, feature) for feature in schema.features
         ]
@@ -64,17 +64,17 @@ class Reader:
         self._pieces = [piece for path in paths for piece in self._open(path)]
 
     def blocks(self, rows: int, generator: np.random.Generator | None = None) -> Iterator[pa.Table]:
-        """All rows, so many at a time, the last block with what is left.
+        """Read all rows in blocks; the last block has the rows that are left.
 
         Args:
-            rows: In a block.
-            generator: Draws the order of the pieces; None: as in the files.
+            rows: Number of rows in a block.
+            generator: Draws the order of the pieces; None: the files' order.
 
         Yields:
-            Tables with a column a feature and a label, by their names.
+            Tables with a column for each field and each label, by name.
 
         Raises:
-            ExamplesError: A cell is not what the schema says: file, row and column are named.
+            ExamplesError: A cell does not fit the schema; the message names file, row and column.
         """
         order = range(len(self._pieces)) if generator is None else generator.permutation(len(self._pieces))
         waiting: list[pa.Table] = []
@@ -90,22 +90,22 @@ class Reader:
             yield pa.concat_tables(waiting)
 
     def _open(self, path: Path) -> list[_Piece]:
-        """Check the file's columns; list its pieces."""
+        """Check the columns of a file, and list its pieces."""
         if not path.is_file():
-            raise ExamplesError(f"{path}: no such file")
+            raise ExamplesError(f"{path}: no such file; name files of examples")
         if path.suffix == ".csv":
             self._check_names(path, _names(path, _csv_stream(path).schema))
             return [_Piece(path)]
         if path.suffix != ".parquet":
-            raise ExamplesError(f"{path}: examples are read from .csv and .parquet files")
+            raise ExamplesError(f"{path}: cannot read examples from such a file; give .csv or .parquet files")
         try:
             with pq.ParquetFile(path) as file:
                 metadata, types = file.metadata, file.schema_arrow
         except (pa.ArrowException, OSError) as error:
-            raise ExamplesError(f"{path}: not a Parquet file: {error}") from error
+            raise ExamplesError(f"{path}: not a Parquet file ({error}); copy or make it again") from error
         self._check_names(path, _names(path, types))
         if metadata.num_rows == 0:
-            raise ExamplesError(f"{path}: there is no row in it")
+            raise ExamplesError(f"{path}: has no rows, expected at least one example")
         for _, source, feature in self._columns:
             check_type(Place(path, source), types.field(source).type, feature)
         self._metadata[path] = metadata
@@ -115,11 +115,11 @@ class Reader:
     def _check_names(self, path: Path, names: list[str]) -> None:
         for source in self._sources:
             if names.count(source) != 1:
-                found = "is there twice" if source in names else f"is not there; found {', '.join(names)}"
-                raise ExamplesError(f"{path}: column {source!r} {found}")
+                problem = "comes twice" if source in names else f"is missing; the file has {', '.join(names)}"
+                raise ExamplesError(f"{path}: column {source!r} {problem}")
 
     def _read(self, piece: _Piece) -> Iterator[pa.Table]:
-        """The rows of a piece, some at a time."""
+        """Read the rows of a piece, some at a time."""
         row = piece.first_row
         try:
             for batch in (
@@ -133,9 +133,13 @@ class Reader:
                 )
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise ExamplesError(f"{piece.path}: cannot be read after row {row}: {error}") from error
+            raise ExamplesError(
+                f"{piece.path}: cannot be read after row {row} ({error}); copy or make it again"
+            ) from error
         if row == 0:
-            raise ExamplesError(f"{piece.path}: there is no row below the names of the columns")
+            raise ExamplesError(
+                f"{piece.path}: has no rows below the names of the columns, expected at least one example"
+            )
 
     def _parquet(self, piece: _Piece) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(piece.path, metadata=self._metadata[piece.path]) as file:
@@ -151,7 +155,7 @@ def _names(path: Path, schema: pa.Schema) -> list[str]:
 
 
 def _csv_stream(path: Path, columns: Sequence[str] = ()) -> pacsv.CSVStreamingReader:
-    """The rows of a CSV file as text; all columns unless some are named."""
+    """The rows of a CSV file as text; all columns where none are named."""
     options = pacsv.ConvertOptions(
         column_types={name: pa.string() for name in columns},
         include_columns=list(columns),
@@ -161,4 +165,4 @@ def _csv_stream(path: Path, columns: Sequence[str] = ()) -> pacsv.CSVStreamingRe
         # One thread: with more an error does not name its row.
         return pacsv.open_csv(path, pacsv.ReadOptions(use_threads=False), convert_options=options)
     except (pa.ArrowException, OSError) as error:
-        raise ExamplesError(f"{path}: not a CSV file: {error}") from error
+        raise ExamplesError(f"{path}: not a CSV file ({error}); copy or make it again") from error

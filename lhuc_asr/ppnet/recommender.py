@@ -135,7 +135,7 @@ def _corpus_stage(
     """The files of each split, made in ``folder`` where the corpus has to be made first."""
     if isinstance(data, FilesConfig):
         return {"train": data.train, "valid": data.valid, "test": data.test}
-    files = {split: (folder / f"{split}.parquet",) for split in SPLITS}
+    files: dict[str, tuple[Path, ...]] = {split: (folder / f"{split}.parquet",) for split in SPLITS}
     outputs = [path for paths in files.values() for path in paths]
     stages.run("corpus", partial(_make_corpus, data, folder), options=data, outputs=outputs)
     return files

@@ -1,9 +1,9 @@
-"""What a table of examples holds: its features, its labels, and the user by whom it is ranked.
+"""The schema of a table of examples: its fields, its labels, and the user for whom items are ranked.
 
-A feature is read from one column. Its group says which part of a network sees it: the deep network reads the shared
-features; a gate reads the prior features (ids with embeddings of their own) beside them (PPNet); the gate on the
-embeddings reads the domain features (EPNet; Chang et al., "PEPNet", KDD 2023). A column that several parts see, as
-the user's id that is shared and prior, is named by several features.
+A field (a feature, in a recipe) is read from one column. Its group is the part of a network that sees it: the deep
+network reads the shared fields; a gate reads the prior fields too (ids with embeddings of their own; PPNet); the gate
+on the embeddings reads the domain fields (EPNet; Chang et al., "PEPNet", KDD 2023). Where several parts see a column,
+such as the user's id, it has several fields.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ BAGS: tuple[Kind, ...] = ("sequence", "multi")
 
 
 class FieldConfig(StrictModel):
-    """One feature.
+    """One input of a network.
 
     Attributes:
-        name: What the feature is called; unique.
-        kind: ``id`` and ``category``: one category a cell; ``number``; ``sequence``: categories in the order of time,
-            the latest last; ``multi``: a set of categories, as the genres of a film.
-        group: The part of the network that sees it.
-        column: The column that it is read from; None: the one of its name.
-        embedding: Numbers in the embedding of a category, or of a number (a learned vector times the number, which
-            is standardised).
-        buckets: Categories are hashed into so many rows, in place of a vocabulary.
-        vocabulary_of: The feature whose vocabulary and table of embeddings this one uses, as a history of items the
-            item's.
-        min_count: A category seen less often in training counts as unseen.
-        pooling: Of the embeddings of a cell's categories.
-        max_length: Of a cell's categories the last so many are used.
-        separator: Between the categories of a cell of text; a Parquet file may hold lists instead.
+        name: Name of the field, unique in the schema.
+        kind: ``id`` and ``category``: one category in each cell; ``number``; ``sequence``: categories in the order of
+            time, the latest last; ``multi``: a set of categories, such as the genres of a film.
+        group: Part of the network that sees the field.
+        column: Column that the field is read from; None: the column of its name.
+        embedding: Length of the embedding of a category, or of a number (a learned vector times the standardised
+            number).
+        buckets: Number of rows into which categories are hashed; None: categories have a vocabulary.
+        vocabulary_of: Name of the field whose vocabulary and table of embeddings are used; a history of items uses
+            those of the item. None: the field has its own.
+        min_count: Number of times that training must have a category; a rarer one counts as unseen.
+        pooling: How the embeddings of a cell's categories are combined.
+        max_length: Maximum number of categories of a cell; the last ones are used.
+        separator: Text between the categories of a cell; a Parquet file may hold lists instead.
     """
 
     name: str = Field(min_length=1)
@@ -57,12 +57,12 @@ class FieldConfig(StrictModel):
 
     @property
     def source(self) -> str:
-        """Name of the column that it is read from."""
+        """Name of the column that the field is read from."""
         return self.column or self.name
 
     @property
     def table(self) -> str | None:
-        """Name of the feature whose vocabulary and embeddings it uses, its own or another's; None for a number."""
+        """Name of the field whose vocabulary and embeddings are used, this or another; None for a number."""
         return None if self.kind == "number" else self.vocabulary_of or self.name
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class FieldConfig(StrictModel):
             name for name in given & unused if getattr(self, name) != type(self).model_fields[name].default
         )
         if useless:
-            raise ValueError(f"feature {self.name!r}: {', '.join(useless)} would do nothing here; leave it out")
+            raise ValueError(f"feature {self.name!r}: {', '.join(useless)} would have no effect here; leave it out")
         return self
 
 
@@ -89,9 +89,9 @@ class Schema(StrictModel):
     """The columns of a table of examples.
 
     Attributes:
-        features: In the order of the network's inputs.
-        labels: Columns of 0 and 1, a task each.
-        user: The ``id`` or ``category`` feature by which GAUC groups examples.
+        features: Fields, in the order of the network's inputs.
+        labels: Names of the columns of 0 and 1, one for each task.
+        user: Name of the ``id`` or ``category`` field by which GAUC groups examples.
     """
 
     features: tuple[FieldConfig, ...] = Field(min_length=1)
@@ -99,16 +99,16 @@ class Schema(StrictModel):
     user: str
 
     def feature(self, name: str) -> FieldConfig:
-        """The feature of a name, which must be one of the schema's."""
+        """The field of a name, which the schema must have."""
         return next(feature for feature in self.features if feature.name == name)
 
     def group(self, group: Group) -> tuple[FieldConfig, ...]:
-        """The features that one part of the network sees, in order."""
+        """The fields that one part of the network sees, in order."""
         return tuple(feature for feature in self.features if feature.group == group)
 
     @property
     def tables(self) -> tuple[FieldConfig, ...]:
-        """The features that have a vocabulary and a table of embeddings of their own, in order."""
+        """The fields that have a vocabulary and a table of embeddings of their own, in order."""
         return tuple(feature for feature in self.features if feature.table == feature.name)
 
     @model_validator(mode="after")
@@ -116,10 +116,12 @@ class Schema(StrictModel):
         counts = Counter([*(feature.name for feature in self.features), *self.labels])
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
-            raise ValueError(f"two features or labels are called {', '.join(map(repr, twice))}")
+            raise ValueError(f"two features or labels are called {', '.join(map(repr, twice))}; give each its own name")
         leaks = sorted({feature.source for feature in self.features} & set(self.labels))
         if leaks:
-            raise ValueError(f"column {leaks[0]!r} is both a feature and a label: the model would read its answer")
+            raise ValueError(
+                f"column {leaks[0]!r} is both a feature and a label: the model would read its answer; leave one out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -127,15 +129,15 @@ class Schema(StrictModel):
         known = {feature.name: feature for feature in self.features}
         user = known.get(self.user)
         if user is None or user.kind not in SINGLE:
-            raise ValueError(f"user: {self.user!r} is no feature of kind id or category")
+            raise ValueError(f"user: {self.user!r} is not a feature of kind id or category; name one that is")
         for feature in self.features:
             if feature.vocabulary_of is None:
                 continue
             owner = known.get(feature.vocabulary_of)
             if owner is None or owner.table != owner.name:
                 raise ValueError(
-                    f"feature {feature.name!r}: vocabulary_of {feature.vocabulary_of!r} is no feature with a "
-                    "vocabulary of its own"
+                    f"feature {feature.name!r}: vocabulary_of {feature.vocabulary_of!r} is not a feature with a "
+                    "vocabulary of its own; name one that is"
                 )
             if (owner.embedding, owner.group) != (feature.embedding, feature.group):
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""The scoring function of a ranking network, exported: a file that serves without this package.
+"""The scoring function of a ranking network, exported to a file that serves without this package.
 
     scoring = torch.export.load("scoring.pt2").module()
     probabilities = scoring(ids, bags, numbers)         (B, tasks)
@@ -7,7 +7,7 @@
     bags       {feature: {"values": rows (N,) int64, "offsets": (B,) int64}}, as torch.nn.EmbeddingBag takes them
     numbers    {feature: standardised (B,) float32}
 
-Rows are those of the vocabularies. B and each N may differ from call to call.
+Rows are those of the vocabularies. B and every N may differ from call to call.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from lhuc_asr.ppnet.batch import Bag, Batch
 from lhuc_asr.ppnet.model import RankingNetwork
 from lhuc_asr.ppnet.schema import BAGS, Schema
 
-# The exported function may be off by so much, as other kernels add in another order.
+# Largest difference allowed between the exported function and the network: other kernels add in another order.
 TOLERANCE = 1e-5
-# Examples of the trial batch: any number but 0 and 1, which torch.export takes for special.
+# Number of examples of the trial batch: any but 0 and 1, which torch.export treats as special.
 TRIAL = 7
 
 BagInputs = dict[str, dict[str, Tensor]]
 
 
 class Scoring(nn.Module):
-    """A network as a function of plain tensors to probabilities."""
+    """A network as a function from plain tensors to probabilities."""
 
     def __init__(self, network: RankingNetwork) -> None:
         super().__init__()
@@ -51,20 +51,20 @@ class Scoring(nn.Module):
 
 
 def scoring_inputs(batch: Batch) -> tuple[dict[str, Tensor], BagInputs, dict[str, Tensor]]:
-    """A batch as the scoring function takes it."""
+    """The arguments of the scoring function for a batch."""
     bags = {name: {"values": bag.values, "offsets": bag.offsets} for name, bag in batch.bags.items()}
     return batch.ids, bags, batch.numbers
 
 
 def export_scoring(network: RankingNetwork, path: Path) -> None:
-    """Write the scoring function of a network, whole or not at all, and hold it against the network itself.
+    """Write the scoring function of a network, whole or not at all, and compare it with the network.
 
     Args:
-        network: Trained.
-        path: A ``.pt2`` file.
+        network: The trained network.
+        path: The ``.pt2`` file.
 
     Raises:
-        CheckpointError: What was written, read back, gives other probabilities than the network.
+        CheckpointError: The function, read back, gives other probabilities than the network.
     """
     scoring = Scoring(copy.deepcopy(network).cpu().eval())
     trial = scoring_inputs(trial_batch(network.schema, network.rows, TRIAL))
@@ -79,7 +79,7 @@ def export_scoring(network: RankingNetwork, path: Path) -> None:
 
 
 def check_scoring(network: RankingNetwork, path: Path) -> None:
-    """Hold an exported scoring function against its network, on batches of other sizes than it was exported with.
+    """Compare an exported scoring function with its network, on batches of other sizes than it was exported with.
 
     Raises:
         CheckpointError: A probability differs by more than ``TOLERANCE``.
@@ -101,7 +101,7 @@ def check_scoring(network: RankingNetwork, path: Path) -> None:
 
 
 def trial_batch(schema: Schema, rows: Mapping[str, int], examples: int) -> Batch:
-    """Examples drawn at random, row 0 and empty cells among them."""
+    """A batch of random examples, row 0 and empty cells among them."""
     generator = torch.Generator().manual_seed(examples)
     ids, bags, numbers = {}, {}, {}
     for feature in schema.features:

@@ -1,4 +1,4 @@
-"""SimplePPNet: a network on dense features, whose hidden layers a user's embedding scales. The smallest case."""
+"""SimplePPNet, the smallest case: a network on dense features, whose hidden layers are scaled by a user's embedding."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class SimplePPNet(nn.Module):
     """Hidden layers with ReLU, each followed by a ``LHUCLayer`` that reads the user's embedding, and nothing else.
 
     Args:
-        feature_dim: Dense features, D.
-        user_num: Users: ids from 0 to ``user_num - 1``.
-        user_emb_dim: Numbers in a user's embedding.
-        hidden_units: Of each layer, from below.
-        scaling_func: Of the gates, as a ``LHUCLayer`` takes it.
-        tasks: Probabilities an example.
-        unseen_user: The id that stands for unseen users: their amplitudes stay those of an untrained gate, and its
-            embedding is not trained; None: every id is a user's.
-        generator: Of the start; None: torch's own generator.
+        feature_dim: Number of dense features, D.
+        user_num: Number of users; ids are 0 to ``user_num - 1``.
+        user_emb_dim: Length of a user's embedding.
+        hidden_units: Number of units of each hidden layer, from the input up.
+        scaling_func: Scaling function of the gates, see ``LHUCLayer``.
+        tasks: Number of probabilities for each example.
+        unseen_user: Id of unseen users: their amplitudes stay those of an untrained gate, and the embedding is not
+            trained. None: every id is a known user.
+        generator: Draws the initial weights; None: torch's own generator.
 
     Example:
         >>> model = SimplePPNet(feature_dim=4, user_num=10, user_emb_dim=3)
@@ -59,11 +59,11 @@ class SimplePPNet(nn.Module):
         return torch.sigmoid(self.logits(dense_features, user_ids, self.known(user_ids)))
 
     def known(self, user_ids: Tensor) -> Tensor | None:
-        """Who is not the unseen user, shape (B, 1); None where there is no such id."""
+        """Whether each user is known, bool, shape (B, 1); None where every id is a known user."""
         return None if self.unseen_user is None else user_ids[:, None] != self.unseen_user
 
     def logits(self, dense_features: Tensor, user_ids: Tensor, known: Tensor | None) -> Tensor:
-        """Log odds, shape (B, tasks); users who are not known have the amplitudes of an untrained gate."""
+        """Log odds, shape (B, tasks); unknown users have the amplitudes of an untrained gate."""
         user = self.user_embedding(user_ids)
         hidden = dense_features
         for fc, lhuc in zip(self.fcs, self.lhuc_layers, strict=True):

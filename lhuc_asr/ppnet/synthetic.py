@@ -1,16 +1,16 @@
-"""Clicks of users who differ by known amounts, and the control in which they are all alike.
+"""Clicks of users who differ by known amounts, and the control in which all users are equal.
 
-An example shows a user something of which D numbers x ~ N(0, 1) are known. K hidden factors of it please or
-displease:
+An example shows a user an item with D known numbers x ~ N(0, 1). K hidden factors of the item please or displease the
+user:
 
     h_k = tanh(2 v_k . x)             v_k a random direction, |v_k| = 1
     s_uk = 1 + spread a_u e_uk        how strongly user u responds to factor k; e_uk = +1 or -1, and a_u from
-                                      1/2 to 1 for the share of users who differ, 0 for everybody else
+                                      1/2 to 1 for the share of users who differ, 0 for the others
     P(click) = sigmoid(strength sum_k w_k s_uk h_k),        w_k = +1 or -1
 
-So users differ in the scale of their response to hidden factors and in nothing else: this is what a gate on hidden
-units can say, and what a bias a user cannot. With spread 0 all users are alike, and there is nothing to gain.
-The corpus stands for none that exists; the form is this package's own.
+Users differ only in the scale of their response to hidden factors. A gate on hidden units can express this, a bias for
+each user cannot. With spread 0 all users are equal, and there is nothing to gain. The form is this package's own and
+does not imitate an existing corpus.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from pydantic import Field
 from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import StrictModel
 
-# Rows of a row group: small, so that a reader's blocks mix many of them.
+# Number of rows of a row group: small, so that the blocks of a reader mix many groups.
 ROW_GROUP = 16_384
 SPLITS = ("train", "valid", "test")
 
 
 class SyntheticUsersConfig(StrictModel):
-    """How the corpus is drawn.
+    """Options of the corpus.
 
     Attributes:
-        kind: Tells this corpus from others in a recipe.
-        users: Number of users, each as often as the others.
-        examples: Examples a user in training.
-        heldout: Examples a user in validation, and as many in the test.
-        numbers: D, numbers known of what is shown.
-        factors: K, hidden factors.
-        strength: Of what pleases; the larger, the less chance there is in a click.
-        spread: How much the users who differ differ; 0: the control.
-        differing: Their share of all users.
-        seed: Of all that is drawn.
+        kind: Name of this kind of corpus in a recipe.
+        users: Number of users, all equally frequent.
+        examples: Number of training examples for each user.
+        heldout: Number of validation examples for each user, and of test examples.
+        numbers: Number of known numbers of an item, D.
+        factors: Number of hidden factors of an item, K.
+        strength: Weight of the factors; the larger, the less random a click is.
+        spread: Amount by which users differ; 0 is the control.
+        differing: Share of the users who differ.
+        seed: Seed of everything that is drawn.
     """
 
     kind: Literal["synthetic"] = "synthetic"
@@ -63,11 +63,11 @@ class SyntheticCorpus:
     """One draw of users and factors, from which any number of examples can be drawn.
 
     Args:
-        config: How.
+        config: Options of the corpus.
 
     Attributes:
-        directions: v, shape (D, K).
-        scales: s, shape (users, K).
+        directions: Directions of the factors, v, shape (D, K).
+        scales: Responses of the users, s, shape (users, K).
     """
 
     def __init__(self, config: SyntheticUsersConfig) -> None:
@@ -76,7 +76,7 @@ class SyntheticCorpus:
         self._config = config
         self.directions = directions / np.linalg.norm(directions, axis=0)
         self._signs = rng.choice([-1.0, 1.0], config.factors)
-        # Drawn alike with every spread, so that the control has the same factors.
+        # The same draws with every spread, so that the control has the same factors.
         differs = rng.permutation(config.users) < round(config.differing * config.users)
         amounts = np.where(differs, rng.uniform(0.5, 1.0, config.users), 0.0)
         signs = rng.choice([-1.0, 1.0], (config.users, config.factors))
@@ -91,11 +91,11 @@ class SyntheticCorpus:
         """P(click): the best that any model can know.
 
         Args:
-            users: Which user, shape (B,).
-            numbers: x, shape (B, D).
+            users: Number of each example's user, shape (B,).
+            numbers: Numbers of the items, x, shape (B, D).
 
         Returns:
-            Shape (B,).
+            Probabilities, shape (B,).
         """
         factors = np.tanh(2.0 * numbers @ self.directions)
         logits = self._config.strength * (self.scales[users] * factors) @ self._signs
@@ -114,7 +114,7 @@ class SyntheticCorpus:
 
 
 def write_synthetic(config: SyntheticUsersConfig, folder: Path) -> None:
-    """Make a folder of ``train.parquet``, ``valid.parquet``, ``test.parquet``, and ``scales.json``: each user's s."""
+    """Make a folder of ``train.parquet``, ``valid.parquet``, ``test.parquet``, and ``scales.json`` (s of each user)."""
     corpus = SyntheticCorpus(config)
     counts = dict(zip(SPLITS, (config.examples, config.heldout, config.heldout), strict=True))
     with atomic_folder(folder) as temporary:
@@ -125,7 +125,7 @@ def write_synthetic(config: SyntheticUsersConfig, folder: Path) -> None:
 
 
 def write_draws(path: Path, corpus: SyntheticCorpus, count: int, rng: np.random.Generator) -> None:
-    """Draw examples into a Parquet file; what is in memory is one row group."""
+    """Draw examples into a Parquet file; one row group is in memory at a time."""
     with pq.ParquetWriter(path, corpus.draw(0, rng).schema) as writer:
         for start in range(0, count, ROW_GROUP):
             writer.write_table(corpus.draw(min(ROW_GROUP, count - start), rng))

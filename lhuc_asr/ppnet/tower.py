@@ -1,4 +1,4 @@
-"""The deep network: hidden layers, each of which a gate may scale, and logits.
+"""The deep network: hidden layers, each scaled by a gate or not, and logits.
 
     a_l = norm(W_l h_{l-1} + b_l)
     h_l = dropout(m_l(relu(a_l), c))       the gate m after the activation, or
@@ -26,12 +26,12 @@ class GateConfig(StrictModel):
     """The gates of a network.
 
     Attributes:
-        scale: From r to the amplitude.
-        hidden: Units of each gate's hidden layer; None: a gate is one linear map.
-        position: A gate's place, relative to the activation.
+        scale: Function from r to the amplitude.
+        hidden: Number of units of each gate's hidden layer; None: a gate is one linear map.
+        position: Position of a gate relative to the activation.
         output: Whether the logits have a gate as well.
-        unseen_share: Of the training examples so many, drawn at random, are taken for an unseen user's, so that the
-            network learns to do without the gates, as with the share of speaker-independent data in SAT-LHUC.
+        unseen_share: Share of the training examples, drawn at random, whose user is treated as unseen. The network thus
+            learns to work without the gates, as with the share of speaker-independent data in SAT-LHUC.
     """
 
     scale: Literal["2sigmoid", "sigmoid", "exp", "identity"] = "2sigmoid"
@@ -45,8 +45,8 @@ class TowerConfig(StrictModel):
     """The shape of a deep network.
 
     Attributes:
-        hidden_units: Of each layer, from below.
-        batch_norm: Whether what comes from the linear maps is normalised over the mini-batch.
+        hidden_units: Number of units of each hidden layer, from the input up.
+        batch_norm: Whether the outputs of the linear maps are normalised over the mini-batch.
         dropout: Probability that a hidden unit is dropped in training.
     """
 
@@ -59,16 +59,16 @@ class Tower(nn.Module):
     """A deep network, with gates or without.
 
     Args:
-        inputs: Numbers in the input, E.
-        outputs: Logits an example, O.
-        config: Its shape.
-        generator: Of the start.
-        gate_of: Makes the gate of a layer of so many units, called when the network itself has been drawn, which is
-            therefore the same without gates; None: there are none.
-        gate: Where they are; read only where there are gates.
+        inputs: Length of the input, E.
+        outputs: Number of logits for each example, O.
+        config: Shape of the network.
+        generator: Draws the initial weights.
+        gate_of: Makes the gate of a layer from its number of units. It is called after the network itself has been
+            drawn, which is therefore the same without gates. None: no gates.
+        gate: Options of the gates; read only with ``gate_of``.
 
     Attributes:
-        gates: One a hidden layer, from below, and the output's where it has one.
+        gates: Gates of the hidden layers, from the input up, and of the output where it has one.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Tower(nn.Module):
         """Logits, shape (B, O).
 
         Args:
-            inputs: Shape (B, E).
-            conditioning: c of the gates, shape (B, I).
-            known: As a gate takes it, shape (B, 1).
+            inputs: Inputs, shape (B, E).
+            conditioning: Conditioning vectors c of the gates, shape (B, I).
+            known: Whether a user gets the learned gates, bool, shape (B, 1); None: all do.
         """
         hidden = inputs
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):

@@ -1,10 +1,10 @@
 """Training of a ranking network: logistic loss of all tasks, early stopping on validation data.
 
-The tables of embeddings are large and a mini-batch meets few of their rows. AdamW moves them all in each step;
-``row_adam`` (``lhuc/row_optim.py``) moves the rows that took part, each with its own count of steps, in time that does
-not depend on the table's length. Everything else is trained by AdamW.
+The tables of embeddings are large, and a mini-batch uses few of their rows. AdamW updates all rows in each step.
+``row_adam`` (``lhuc/row_optim.py``) updates only the rows that took part, each with its own count of steps, in time
+that does not depend on the table's length. Everything else is trained by AdamW.
 
-After every epoch the whole state is written; a run that was killed goes on from there and ends with the same bits.
+The whole state is saved after every epoch; a run that was killed is resumed from it and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ logger = logging.getLogger(__name__)
 
 
 class RankerTrainerConfig(StrictModel):
-    """How a network is trained.
+    """Options of training.
 
     Attributes:
-        batch_size: Examples in a mini-batch.
-        epochs: At most so many passes over the training data.
-        patience: Training ends when so many epochs in a row were no better than the best before.
-        monitor: The validation figure that tells which epoch is better, its mean over the tasks.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW, on the matrices of the network and its gates.
-        embedding_optimizer: Of the tables of embeddings.
-        embedding_learning_rate: Theirs; None: the network's.
-        embedding_l2: Pull on embeddings. With ``row_adam`` the gradient of an L2 penalty on the distance to row 0, on
-            rows that took part; row 0 is zero unless training met what it stands for, a rare category. With ``adamw``
-            it is AdamW's weight decay, on all rows, towards zero.
+        batch_size: Number of examples in a mini-batch.
+        epochs: Maximum number of passes over the training data.
+        patience: Number of epochs without improvement after which training ends.
+        monitor: Validation figure by which epochs are compared, as its mean over the tasks.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW, on the matrices of the network and its gates.
+        embedding_optimizer: Optimizer of the tables of embeddings.
+        embedding_learning_rate: Learning rate of the tables of embeddings; None: ``learning_rate``.
+        embedding_l2: Strength of the regularisation of embeddings. With ``row_adam`` it is the gradient of an L2
+            penalty on the distance to row 0, on rows that took part; row 0 is zero unless training met rare
+            categories, which it stands for. With ``adamw`` it is AdamW's weight decay, on all rows, towards zero.
     """
 
     batch_size: int = Field(1024, ge=1)
@@ -64,12 +64,12 @@ class RankerTrainerConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training has come.
+    """The progress of training.
 
     Attributes:
-        epochs: That are done.
-        best_epoch: The best of them, counted from 1.
-        best: Its monitored figure, so turned that more is better.
+        epochs: Number of finished epochs.
+        best_epoch: Number of the best epoch, from 1.
+        best: Monitored figure of the best epoch, with the sign that makes larger better.
     """
 
     epochs: int = 0
@@ -87,24 +87,24 @@ def train(
     device: torch.device,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> RankingNetwork:
-    """Train until validation data shows no more progress, going on from ``state_path`` where it exists.
+    """Train until the validation figure no longer improves, resumed from ``state_path`` where it exists.
 
     Args:
-        model: Untrained; trained in place.
-        training: From an epoch's number, counted from 0, to its mini-batches, the same in every run.
-        validation: Makes the batches that steer early stopping.
-        config: How.
-        state_path: Where the state is kept after every epoch.
-        seed: Of dropout and of whom the gates take for unseen.
-        device: Where the network runs.
-        on_epoch: Called with each epoch's figures.
+        model: The untrained network, trained in place.
+        training: Makes the mini-batches of an epoch from its number, from 0; they are the same in every run.
+        validation: Makes the batches of the validation split, for early stopping.
+        config: Options of training.
+        state_path: File of the state, saved after every epoch.
+        seed: Seed of dropout and of the users that the gates treat as unseen.
+        device: Device of the network.
+        on_epoch: Called with the figures of each epoch.
 
     Returns:
         The network of the best epoch, in evaluation mode.
 
     Raises:
         CheckpointError: ``state_path`` belongs to another network, or training diverged.
-        ScoreError: There is nothing to train on, or the validation data does not define the monitored figure.
+        ScoreError: The training split is empty, or the validation data does not define the monitored figure.
     """
     model.to(device)
     optimizers = make_optimizers(model, config)
@@ -112,7 +112,7 @@ def train(
     identity = _identity(model, config, seed)
     if state_path.exists():
         done, best = _restore(state_path, model, optimizers, identity)
-        logger.info("training goes on after epoch %d", done.epochs)
+        logger.info("training is resumed after epoch %d", done.epochs)
     while done.epochs < config.epochs and done.epochs - done.best_epoch < config.patience:
         with stopwatch() as watch:
             loss, examples = _epoch(model, optimizers, training(done.epochs), done.epochs, seed, device)
@@ -144,12 +144,12 @@ def train(
 
 
 def evaluate(model: RankingNetwork, batches: Iterable[Batch], device: torch.device) -> dict[str, TaskMetrics]:
-    """Each task's figures, by the name of its label.
+    """The figures of each task, by the name of its label.
 
-    Holds a label, a probability and a user for each example in memory, 16 bytes with one task.
+    The label, the probability and the user of every example are in memory, 16 bytes an example with one task.
 
     Raises:
-        ScoreError: There are no examples, or the network's output is not a number.
+        ScoreError: The batches have no examples, or the network's output is not a number.
     """
     columns = [(batch.labels, predict(model, batch, device), batch.users) for batch in batches]
     if not columns:
@@ -169,7 +169,7 @@ def predict(model: RankingNetwork, batch: Batch, device: torch.device) -> Tensor
 
 
 def make_optimizers(model: nn.Module, config: RankerTrainerConfig) -> dict[str, torch.optim.Optimizer]:
-    """The optimizers of a network, by names; tells its embeddings which kind of gradient they need."""
+    """Make the optimizers of a network, by name, and set the kind of gradient that its embeddings need."""
     tables = embedding_tables(model, sparse=config.embedding_optimizer == "row_adam")
     owned = {id(table) for table in tables}
     network = [parameter for parameter in model.parameters() if id(parameter) not in owned]
@@ -188,7 +188,7 @@ def make_optimizers(model: nn.Module, config: RankerTrainerConfig) -> dict[str, 
 
 
 def embedding_tables(model: nn.Module, sparse: bool) -> list[Tensor]:
-    """All tables of embeddings in a network, which from now on get sparse gradients or dense ones."""
+    """All tables of embeddings in a network, set to have sparse gradients or dense ones from now on."""
     tables: list[Tensor] = []
     for module in model.modules():
         if isinstance(module, Embeddings | nn.Embedding):
@@ -208,7 +208,7 @@ def _epoch(
     """One pass over the training data; returns the mean loss and the number of examples."""
     model.train()
     total, examples = torch.zeros((), device=device), 0
-    # Dropout and the share of unseen users draw from torch's generator: it is seeded for the epoch, and put back.
+    # Dropout and the share of unseen users draw from torch's generator: it is seeded for the epoch, then restored.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed * 1_000_003 + epoch)
         for batch in progress(_trainable(batches, model), f"epoch {epoch + 1}"):
@@ -223,7 +223,11 @@ def _epoch(
 
 
 def step(model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer], batch: Batch) -> Tensor:
-    """One update; returns the loss before it, nats an example, summed over the tasks."""
+    """Update the network once.
+
+    Returns:
+        The loss before the update, nats an example, summed over the tasks.
+    """
     for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     loss = functional.binary_cross_entropy_with_logits(model(batch), batch.labels) * batch.labels.shape[1]
@@ -234,20 +238,20 @@ def step(model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer],
 
 
 def _trainable(batches: Iterable[Batch], model: RankingNetwork) -> Iterator[Batch]:
-    """The batches without one of a single example, which has no variance, where that is needed to normalise."""
-    alone_is_useless = model.config.batch_norm
-    return (batch for batch in batches if len(batch) > 1 or not alone_is_useless)
+    """The batches; with batch normalisation without those of one example, which have no variance."""
+    least = 2 if model.config.batch_norm else 1
+    return (batch for batch in batches if len(batch) >= least)
 
 
 def _monitored(metrics: Mapping[str, TaskMetrics], config: RankerTrainerConfig) -> float:
-    """The figure that early stopping follows: the larger, the better."""
+    """The figure that early stopping compares: larger is better."""
     values: list[float] = []
     for label, figures in metrics.items():
         value = getattr(figures, config.monitor)
         if value is None:
             raise ScoreError(
-                f"task {label!r}: the validation labels are all alike (for gauc: each user's are), so they define no "
-                f"{config.monitor}; give more validation data, or set trainer.monitor=log_loss"
+                f"task {label!r}: the validation labels are all equal (for gauc: those of each user), so that "
+                f"{config.monitor} is not defined; give more validation data, or set trainer.monitor=log_loss"
             )
         values.append(value)
     mean = float(np.mean(values))
@@ -255,7 +259,7 @@ def _monitored(metrics: Mapping[str, TaskMetrics], config: RankerTrainerConfig) 
 
 
 def _identity(model: RankingNetwork, config: RankerTrainerConfig, seed: int) -> dict[str, Any]:
-    """What a state belongs to. How long to train may change from one run to the next."""
+    """The network and options that a saved state belongs to, without those that say how long to train."""
     trainer = config.model_dump(mode="json", exclude={"epochs", "patience"})
     return {"seed": seed, **{f"trainer.{name}": value for name, value in trainer.items()}, **model.description()}
 
@@ -284,9 +288,9 @@ def _restore(
     identity: Mapping[str, Any],
 ) -> tuple[Progress, dict[str, Tensor]]:
     tensors, description = load_tensors(path)
-    found = description.get("identity", {})
+    saved = description.get("identity", {})
     for part, value in identity.items():
-        if found.get(part) != value:
+        if saved.get(part) != value:
             raise CheckpointError(f"{path}: the state of a run with another {part}; delete it to train from the start")
     try:
         model.load_state_dict(_named(tensors, "model."))

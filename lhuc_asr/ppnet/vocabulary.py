@@ -1,8 +1,9 @@
-"""What training data says of the features: which categories there are, and where the numbers lie.
+"""Vocabularies of a schema's fields: the rows of categories, and the mean and deviation of numbers.
 
-Each table of embeddings has a row a category, the most frequent first, from row 1; row 0 stands for every category
-that training has not seen, or seen too seldom. A hashed feature needs no vocabulary: its categories fall into rows 1
-to its number of buckets, where two of them may meet. Numbers are brought to mean 0 and deviation 1.
+Each table of embeddings has a row for each category, the most frequent first, from row 1. Row 0 stands for every
+category that training has not seen, or has seen too seldom. A hashed field does not need a vocabulary: its categories
+fall into rows 1 to its number of buckets, and two of them may share a row. Numbers are scaled to mean 0 and standard
+deviation 1.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ UNSEEN = 0
 
 @dataclass(frozen=True)
 class Standard:
-    """Mean and standard deviation of a number in training."""
+    """Mean and standard deviation of a number field in training."""
 
     mean: float
     deviation: float
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
-        """Standardised; a number that never varied in training becomes its distance from that one value."""
+        """Standardise numbers; those of a field that never varied in training become their distance from its value."""
         return (numbers - self.mean) / (self.deviation or 1.0)
 
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """Fitted once, on training data, and saved with the model.
+    """The vocabularies of all fields, fitted once on training data and saved with the model.
 
     Attributes:
-        categories: The row of each category, by the name of the feature that owns the table.
+        categories: Row of each category, by the name of the field that owns the table.
         buckets: Number of rows of each hashed table, without row 0.
-        numbers: Of each number, by its name.
+        numbers: Mean and deviation of each number field, by name.
     """
 
     categories: dict[str, dict[str, int]]
@@ -57,8 +58,8 @@ class Vocabularies:
         """Count the categories and measure the numbers, in one pass over training data.
 
         Args:
-            blocks: As ``Reader.blocks`` gives them.
-            schema: What they hold.
+            blocks: Tables of training data, from ``Reader.blocks``.
+            schema: Schema of the tables.
         """
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         sums = {feature.name: _Sums() for feature in schema.features if feature.kind == "number"}
@@ -68,30 +69,30 @@ class Vocabularies:
             for feature in fitted:
                 if feature.table not in hashed:
                     _count(block.column(feature.name), counts[str(feature.table)])
-            for name, found in sums.items():
-                found.add(block.column(name).to_numpy())
+            for name, total in sums.items():
+                total.add(block.column(name).to_numpy())
         categories = {
             feature.name: _rows(counts[feature.name], feature.min_count)
             for feature in schema.tables
             if feature.name not in hashed
         }
-        return cls(categories, hashed, {name: found.standard() for name, found in sums.items()})
+        return cls(categories, hashed, {name: total.standard() for name, total in sums.items()})
 
     @property
     def rows(self) -> dict[str, int]:
-        """Number of rows of each table of embeddings, row 0 included, by the feature that owns it."""
+        """Number of rows of each table of embeddings, row 0 included, by the name of the field that owns it."""
         sizes = {name: len(rows) for name, rows in self.categories.items()}
         return {name: size + 1 for name, size in (sizes | self.buckets).items()}
 
     def encode(self, table: str, categories: pa.Array) -> np.ndarray:
-        """Rows of a table of embeddings.
+        """The rows of categories in a table of embeddings.
 
         Args:
-            table: The feature that owns it.
-            categories: Text, shape (N,).
+            table: Name of the field that owns the table.
+            categories: Categories as text, shape (N,).
 
         Returns:
-            Shape (N,), int64.
+            Rows, shape (N,), int64.
         """
         buckets = self.buckets.get(table)
         if buckets is not None:
@@ -104,24 +105,24 @@ class Vocabularies:
         content = {
             "categories": {name: list(rows) for name, rows in self.categories.items()},
             "buckets": self.buckets,
-            "numbers": {name: [found.mean, found.deviation] for name, found in self.numbers.items()},
+            "numbers": {name: [standard.mean, standard.deviation] for name, standard in self.numbers.items()},
         }
         write_json(path, content)
 
     @classmethod
     def load(cls, path: Path, schema: Schema) -> Vocabularies:
-        """Read what ``save`` wrote.
+        """Read vocabularies that ``save`` wrote.
 
         Raises:
-            CheckpointError: It is damaged, or was fitted to another schema.
+            CheckpointError: The file is missing or damaged, or belongs to another schema.
         """
         try:
             content: dict[str, Any] = read_json(path)
             _check(content)
             vocabularies = cls(
                 {
-                    name: {category: row for row, category in enumerate(found, start=1)}
-                    for name, found in content["categories"].items()
+                    name: {category: row for row, category in enumerate(names, start=1)}
+                    for name, names in content["categories"].items()
                 },
                 {name: int(buckets) for name, buckets in content["buckets"].items()},
                 {
@@ -130,21 +131,23 @@ class Vocabularies:
                 },
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not the vocabularies of a schema: {error}") from error
+            raise CheckpointError(f"{path}: not the vocabularies of a schema ({error}); copy the file again") from error
         hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
         plain = {feature.name for feature in schema.tables} - set(hashed)
         numbers = {feature.name for feature in schema.features if feature.kind == "number"}
         wanted = (plain, hashed, numbers)
         if wanted != (set(vocabularies.categories), vocabularies.buckets, set(vocabularies.numbers)):
-            raise CheckpointError(f"{path}: fitted to another schema; its features differ in name, kind or buckets")
+            raise CheckpointError(
+                f"{path}: fitted to another schema: its features differ in name, kind or buckets; fit it again"
+            )
         return vocabularies
 
 
 def _check(content: dict[str, Any]) -> None:
-    for name, found in content["categories"].items():
-        texts = isinstance(found, list) and all(isinstance(category, str) for category in found)
-        if not texts or len(set(found)) < len(found):
-            raise ValueError(f"the categories of {name!r} are no list of texts that each come once")
+    for name, categories in content["categories"].items():
+        texts = isinstance(categories, list) and all(isinstance(category, str) for category in categories)
+        if not texts or len(set(categories)) < len(categories):
+            raise ValueError(f"the categories of {name!r} are not a list of texts, each of which comes once")
     for name, (mean, deviation) in content["numbers"].items():
         if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0.0):
             raise ValueError(f"{name!r} has mean {mean} and deviation {deviation}")
@@ -156,31 +159,31 @@ def category_hash(category: str) -> int:
 
 
 def hashes(categories: pa.Array) -> np.ndarray:
-    """``category_hash`` of each, shape (N,), int64."""
+    """``category_hash`` of each category, shape (N,), int64."""
     return _by_category(categories, category_hash)
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column in one piece, its lists joined to one."""
+    """A column in one piece, with its lists joined."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return whole.flatten() if pa.types.is_list(whole.type) else whole
 
 
 def _by_category(categories: pa.Array, row: Callable[[str], int]) -> np.ndarray:
-    # Once a category, not once a cell.
+    # Once for each category, not for each cell.
     encoded = categories.dictionary_encode()
     rows = np.array([row(category) for category in encoded.dictionary.to_pylist()], dtype=np.int64)
-    found: np.ndarray = rows[encoded.indices.to_numpy(zero_copy_only=False)]
-    return found
+    result: np.ndarray = rows[encoded.indices.to_numpy(zero_copy_only=False)]
+    return result
 
 
 def _count(column: pa.ChunkedArray, counts: Counter[str]) -> None:
-    found = pc.value_counts(flat(column))
-    counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+    pairs = pc.value_counts(flat(column))
+    counts.update(dict(zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)))
 
 
 def _rows(counts: Counter[str], min_count: int) -> dict[str, int]:
-    # The name breaks ties: the order of the training rows shall not matter.
+    # The name breaks ties, so that the order of the training rows does not matter.
     kept = sorted((-count, category) for category, count in counts.items() if count >= min_count)
     return {category: row for row, (_, category) in enumerate(kept, start=1)}
 

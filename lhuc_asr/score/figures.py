@@ -13,14 +13,14 @@ from matplotlib.lines import Line2D
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.score.wer import WerReport, read_wer, require_same_speakers
 
-# Okabe and Ito's palette: told apart by the colour-blind too.
+# Okabe and Ito's palette, which colour-blind readers can tell apart too.
 BETTER, WORSE, EQUAL = "#0072B2", "#D55E00", "#7F7F7F"
 BEFORE = "#6A6A6A"
 
 WIDTH_INCHES = 7.0
-# Title, axis and legend need this much beside the rows.
+# Height of title, axis and legend, beside the rows.
 FRAME_INCHES = 1.7
-# A row is as high as its label asks, and roomier while that keeps the rows on one screen.
+# Least and largest height of a row: its label fits, and the rows stay on one screen where they can.
 ROW_INCHES = (0.17, 0.36)
 SCREEN_INCHES = 6.0
 DOTS_PER_INCH = 150
@@ -33,16 +33,16 @@ def speaker_wer_figure(
 
     Args:
         before_path: wer.json of the first pass.
-        after_path: wer.json of the second.
-        before_name: What the first pass is called in title and legend.
-        after_name: What the second is called in the title.
+        after_path: wer.json of the second pass.
+        before_name: Name of the first pass in title and legend.
+        after_name: Name of the second pass in the title.
 
     Raises:
-        ScoreError: A file is missing or no WER report, or the two differ in speakers or reference words.
+        ScoreError: A file is missing or not a WER report, or the two differ in speakers or reference words.
     """
     before, after = read_wer(before_path), read_wer(after_path)
     require_same_speakers({str(before_path): before, str(after_path): after})
-    # Bottom to top: the axis grows upwards. Names break ties, so that the figure is the same each time.
+    # From bottom to top, as the axis grows. Names break ties, so that the figure is the same each time.
     speakers = sorted(before.speakers, key=lambda name: (before.speakers[name].wer, name))
     rows = range(len(speakers))
     first = [100 * before.speakers[name].wer for name in speakers]
@@ -53,7 +53,7 @@ def speaker_wer_figure(
     figure = Figure((WIDTH_INCHES, FRAME_INCHES + row_inches * len(speakers)), layout="constrained")
     axes = figure.add_subplot()
     axes.hlines(rows, first, second, colors=colours, linewidth=2.0, alpha=0.55, zorder=2, clip_on=False)
-    # The ring is larger than the dot: where nothing changed, both are seen.
+    # The ring is larger than the dot, so that both are seen where nothing changed.
     axes.scatter(first, rows, s=52, facecolors="white", edgecolors=BEFORE, linewidths=1.3, zorder=3, clip_on=False)
     axes.scatter(second, rows, s=17, c=colours, zorder=4, clip_on=False)
     axes.set_yticks(rows, speakers, fontsize=9 if row_inches > 0.2 else 7, parse_math=False)

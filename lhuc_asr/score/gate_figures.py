@@ -1,4 +1,4 @@
-"""The gates of a ranking network by groups of its users, as a heat map, drawn from the file of an inspection."""
+"""Heat map of the gates of a ranking network by groups of users, drawn from the file of an inspection."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ FRAME_INCHES = 1.8
 
 
 def gate_heat_map(path: Path, most: int = 40) -> Figure:
-    """A row a group, a column a gated unit, layers side by side; red above the mean of all examples, blue below.
+    """Draw a row for each group and a column for each gated unit; red is above the mean of all examples, blue below.
 
     Args:
-        path: JSON of an inspection: ``feature``, ``overall`` and ``groups``, the one that deviates most first.
-        most: At most so many groups are shown: those at the two ends of the order, as many of each.
+        path: JSON of an inspection: ``feature``, ``overall`` and ``groups``, the group that deviates most first.
+        most: Maximum number of groups that are shown, half of them from each end of the order.
 
     Raises:
-        ScoreError: The file is missing or no inspection.
+        ScoreError: The file is missing or not an inspection.
     """
     try:
         content = read_json(path)
-        layers = {name: len(found) for name, found in content["overall"].items()}
+        layers = {name: len(means) for name, means in content["overall"].items()}
         overall = np.concatenate([content["overall"][name] for name in layers])
         groups = content["groups"]
         rows = np.array([np.concatenate([group["amplitudes"][name] for name in layers]) for group in groups]) - overall
         labels = [f"{group['name']}  {group['deviation']:.3f}" for group in groups]
         feature = str(content["feature"])
     except (OSError, DamagedFileError, KeyError, TypeError, ValueError) as error:
-        raise ScoreError(f"{path}: not an inspection of gates ({error}); make it again") from error
+        raise ScoreError(f"{path}: not an inspection of gates ({error}); run `lhuc-asr ppnet inspect` again") from error
     shown = list(range(len(groups)))
     if len(shown) > most:
         shown = [*shown[: most - most // 2], *shown[len(shown) - most // 2 :]]
@@ -51,7 +51,7 @@ def gate_heat_map(path: Path, most: int = 40) -> Figure:
         axes.axhline(most - most // 2 - 0.5, color="black", linewidth=0.8, linestyle="--")
     axes.set_xticks((edges[:-1] + edges[1:] - 1) / 2, list(layers), fontsize=7, parse_math=False)
     axes.tick_params(length=0)
-    axes.set_ylabel(f"{feature}, and how far its gates deviate", fontsize=8, parse_math=False)
+    axes.set_ylabel(f"{feature} and deviation of its gates", fontsize=8, parse_math=False)
     part = "" if len(shown) == len(groups) else f", the {len(shown)} at both ends of {len(groups)}"
     axes.set_title(
         f"Mean amplitude less that of all examples, by {feature}{part}", fontsize=9, loc="left", parse_math=False

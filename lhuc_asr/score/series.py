@@ -1,4 +1,4 @@
-"""A series of passes that differ in one thing: JSON lines, a CSV file, a figure with error bars."""
+"""Series of passes that differ in one option: JSON lines, a CSV file, a figure with error bars."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.wer import WerReport
 
-# Okabe and Ito's, after black.
+# Okabe and Ito's palette without black.
 CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Curves stand beside each other at a label.
+# Half the width over which curves stand beside each other at a label.
 SPREAD = 0.24
-# Of the sentence below a figure.
+# Letters an inch in the sentence below a figure.
 LETTERS_AN_INCH = 14
 
 
 @dataclass(frozen=True)
 class Point:
-    """A pass of a series over a split, against one without adaptation.
+    """A pass of a series over a split, compared with a pass without adaptation.
 
     Attributes:
         split: Name of the set of utterances.
-        name: Of the pass.
-        curve: Which curve it is on.
-        label: Where.
+        name: Name of the pass.
+        curve: Name of the curve that the point is on.
+        label: Label on the axis.
         wer: Word error rate, a fraction.
         errors: Substitutions, deletions and insertions.
-        words: Of the references.
+        words: Number of reference words.
         speakers: Number of speakers behind the interval.
-        seed: Of the recipe; one.
-        against: Name of the pass that it is compared with.
-        relative: Change against that, a fraction; infinite where only the later pass has errors.
-        low, high: Its 95 % interval, bootstrapped over speakers and their utterances; as ``relative``, since a sample
-            of a split with few errors may have none.
-        p: Two-sided.
-        better, worse, equal: Speakers with fewer, more, as many errors.
+        seed: Seed of the recipe.
+        against: Name of the pass that this one is compared with.
+        relative: Change of the error rate against that pass, a fraction; infinite where only this pass has errors.
+        low, high: 95 % interval of ``relative``, bootstrapped over speakers and their utterances; infinite ends are
+            possible, because a sample of a split with few errors may have none.
+        p: Two-sided p-value.
+        better, worse, equal: Number of speakers with fewer, more, and as many errors.
     """
 
     split: str
@@ -72,7 +72,7 @@ class Point:
         cls, split: str, name: str, curve: str, label: str,
         report: WerReport, against: str, comparison: Comparison, seed: int,
     ) -> Point:  # fmt: skip
-        """The point of a pass."""
+        """The point of a pass, from its report and its comparison."""
         low, high = comparison.interval_relative
         return cls(
             split, name, curve, label,
@@ -85,11 +85,19 @@ class Point:
 def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequence[Point], joined: bool = True) -> None:
     """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split; the tables have null for infinity.
 
+    Args:
+        folder: Folder of the files.
+        title: Title of the figures: the option that differs.
+        axis: Title of the axis of labels.
+        paper: Finding of the paper, for a sentence below the figures.
+        points: Points of all splits.
+        joined: Whether a line joins the points of a curve.
+
     Raises:
-        ValueError: There is no point.
+        ValueError: ``points`` is empty.
     """
     if not points:
-        raise ValueError(f"{folder}: a series without a point")
+        raise ValueError(f"{folder}: the series has no points, expected at least one")
     write_rows(folder, [{name: _finite(value) for name, value in asdict(point).items()} for point in points])
     for split in dict.fromkeys(point.split for point in points):
         figure = series_figure([point for point in points if point.split == split], title, axis, paper, joined)
@@ -112,14 +120,14 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, joined: bool = True) -> Figure:
-    """Relative change of the word error rate at each label, with its 95 % interval; a curve each in its colour.
+    """Draw the relative change of the word error rate at each label, with its 95 % interval, a colour for each curve.
 
     Args:
-        points: Of one split.
-        title: What differs between them.
-        axis: What the labels are.
-        paper: What the paper found, which the figure says below.
-        joined: Whether a line joins a curve's points: the labels are amounts, and not kinds.
+        points: Points of one split.
+        title: Title of the figure: the option that differs.
+        axis: Title of the axis of labels.
+        paper: Finding of the paper, for the sentence below the figure.
+        joined: Whether a line joins the points of a curve, as where the labels are amounts and not kinds.
     """
     labels = list(dict.fromkeys(point.label for point in points))
     curves = list(dict.fromkeys(point.curve for point in points))
@@ -129,7 +137,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
     ends = 100 * np.array([(point.relative, point.low, point.high) for point in points])
     finite = ends[np.isfinite(ends)]
     lowest, highest = finite.min(initial=0.0), finite.max(initial=0.0)
-    # A bar without an end leaves the figure.
+    # A bar with an infinite end leaves the figure.
     beyond = highest + 0.3 * (1.0 + highest - lowest)
     if not np.isfinite(ends).all():
         axes.set_ylim(lowest - 0.05 * (1.0 + highest - lowest), beyond)
@@ -141,7 +149,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
             np.minimum(100 * np.array(values), 2 * beyond)
             for values in zip(*((point.relative, point.low, point.high) for point in own), strict=True)
         )
-        # An interval is of percentiles, and may lie to one side of the value.
+        # A percentile interval may lie to one side of the value.
         below, above = np.maximum(y - low, 0), np.maximum(high - y, 0)
         axes.errorbar(
             x, y, (below, above), color=CURVE_COLOURS[number % len(CURVE_COLOURS)],
@@ -158,9 +166,9 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
         f"{title}\n{first.split}: {first.speakers} speakers, {first.words} words, one seed; bars: 95 %",
         fontsize=10, loc="left", parse_math=False,
     )  # fmt: skip
-    found = textwrap.fill(f"The paper: {paper}.", int(LETTERS_AN_INCH * figure.get_figwidth()))
-    figure.supxlabel(found, fontsize=8, x=0.01, ha="left", parse_math=False)
+    sentence = textwrap.fill(f"The paper: {paper}.", int(LETTERS_AN_INCH * figure.get_figwidth()))
+    figure.supxlabel(sentence, fontsize=8, x=0.01, ha="left", parse_math=False)
     if len(curves) > 1:
-        # In the middle: above, the title may be wider than the axes.
+        # Beside the axes, not above: the title may be wider than they are.
         figure.legend(loc="outside right center", frameon=False, fontsize=9)
     return figure

@@ -1,12 +1,11 @@
-"""Is a difference between two word error rates real? The paired bootstrap over speakers and their utterances.
+"""Significance of a difference between two word error rates: the paired bootstrap over speakers and utterances.
 
-Both passes recognised the same utterances, so what is resampled is the pair of their errors (Bisani and Ney,
+Both passes recognised the same utterances, so the pairs of their errors are resampled (Bisani and Ney,
 "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Errors of one
-speaker go together, above all after adaptation: a sample therefore draws as many speakers as there are, with
-replacement, and then for every speaker drawn as many of its utterances as it has, with replacement. The
-second level makes intervals a little wide where speakers hardly differ; fewer than ten speakers make them
-too narrow, as they do in any bootstrap. Of one speaker only the utterances are drawn, and nothing is said of
-other speakers.
+speaker are correlated, above all after adaptation. A sample therefore draws as many speakers as there are, with
+replacement, and then as many utterances of each drawn speaker as they have, with replacement. The second level makes
+intervals a little wide where speakers hardly differ; fewer than ten speakers make them too narrow, as in any
+bootstrap. With one speaker only the utterances are drawn, and the result does not extend to other speakers.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ class Comparison:
 
     Attributes:
         before: WER of the first pass, a fraction.
-        after: WER of the second.
+        after: WER of the second pass.
         absolute: after - before.
         interval_absolute: 95 % interval of ``absolute``.
         relative: (after - before) / before; infinite where the first pass made no error and the second did.
         interval_relative: 95 % interval of ``relative``.
-        p_value: Two-sided: probability of a difference at least as far from the one seen as zero is.
-        share_improved: AdaptationSet of the samples in which the second pass made fewer errors (Bisani and Ney's
+        p_value: Two-sided p-value: probability of a difference at least as far from the observed one as zero is.
+        share_improved: Share of the samples in which the second pass made fewer errors (Bisani and Ney's
             probability of improvement).
-        speakers_better: Speakers with fewer errors in the second pass.
-        speakers_worse: Speakers with more.
-        speakers_equal: Speakers with as many.
-        speakers_resampled: False where there was one speaker, and only its utterances were drawn.
+        speakers_better: Number of speakers with fewer errors in the second pass.
+        speakers_worse: Number of speakers with more errors.
+        speakers_equal: Number of speakers with as many errors.
+        speakers_resampled: Whether speakers were drawn; False with one speaker, whose utterances alone were drawn.
     """
 
     before: float
@@ -69,13 +68,13 @@ def compare(before: WerReport, after: WerReport, generator: np.random.Generator,
         samples: Number of bootstrap samples; the p-value cannot fall below 2 / (samples + 1).
 
     Raises:
-        ScoreError: The passes differ in their utterances, a report has none, or there is only one utterance.
+        ScoreError: The passes differ in their utterances, a report has no utterances, or only one.
     """
     pairs = _paired(before, after)
     sums = _bootstrap_sums(pairs, generator, samples)  # (samples, 3)
     before_errors, after_errors, words = sums.T
     difference = after_errors - before_errors
-    # A sample of nothing but utterances without words has insertions and no rate: one word keeps it finite.
+    # A sample of utterances without words has insertions and a rate that is not defined: one word keeps it finite.
     absolute = difference / np.maximum(words, 1)
     speaker_differences = [after.speakers[name].errors - score.errors for name, score in before.speakers.items()]
     return Comparison(
@@ -95,7 +94,7 @@ def compare(before: WerReport, after: WerReport, generator: np.random.Generator,
 
 
 def _paired(before: WerReport, after: WerReport) -> list[NDArray[np.int64]]:
-    """For each speaker its utterances' errors before, errors after, and words: (utterances, 3)."""
+    """Errors before, errors after, and words of each speaker's utterances: (utterances, 3)."""
     first = {score.id: score for score in before.scored_utterances()}
     second = {score.id: score for score in after.scored_utterances()}
     odd = sorted(first.keys() ^ second.keys())
@@ -121,9 +120,9 @@ def _paired(before: WerReport, after: WerReport) -> list[NDArray[np.int64]]:
 def _bootstrap_sums(pairs: list[NDArray[np.int64]], generator: np.random.Generator, samples: int) -> NDArray[np.int64]:
     """Errors before, errors after and words of every bootstrap sample: (samples, 3).
 
-    How often each of S speakers is drawn is multinomial. A speaker of m utterances who is drawn c times gives
-    c * m utterances, each equally likely: multinomial again. Utterances with the same counts are one outcome,
-    which keeps memory at samples times the distinct ones.
+    The number of times that each of S speakers is drawn is multinomial. A speaker with m utterances who is drawn c
+    times gives c * m utterances, each equally likely, which is multinomial again. Utterances with the same counts are
+    one outcome, so that memory is samples times distinct outcomes.
     """
     speakers = len(pairs)
     drawn = generator.multinomial(speakers, np.full(speakers, 1 / speakers), size=samples)  # (samples, S)
@@ -137,13 +136,13 @@ def _bootstrap_sums(pairs: list[NDArray[np.int64]], generator: np.random.Generat
 
 
 def _relative(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(after - before) / before; without errors before: zero if none came, else infinite."""
+    """(after - before) / before; without errors before it is zero where there are none after, else infinite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(before == after, 0.0, (after - before) / before)
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:
-    """The 95 % percentile interval, between values that occur: interpolation would turn inf into NaN."""
+    """The 95 % percentile interval, between observed values: interpolation would turn inf into NaN."""
     low, high = np.quantile(values, [TAIL, 1 - TAIL], method="inverted_cdf")
     return float(low), float(high)
 
@@ -151,7 +150,7 @@ def _interval(values: NDArray[np.float64]) -> Interval:
 def _p_value(difference: NDArray[np.int64]) -> float:
     """Twice the smaller share of samples on one side of zero.
 
-    The sample that was observed counts as one more, so that no finite number of samples gives p = 0 (Davison
+    The observed sample counts as one more, so that p is never 0 (Davison
     and Hinkley, Bootstrap Methods and their Application, 1997, section 4.2).
     """
     smaller = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))

@@ -1,4 +1,4 @@
-"""Figures of what adaptation did to each speaker: gains in order, amplitudes as a map."""
+"""Figures of speakers before and after adaptation: gains, amplitudes, frame errors, hidden activations."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sklearn.manifold import TSNE
 from lhuc_asr.score.figures import BEFORE, BETTER, EQUAL, WORSE
 from lhuc_asr.score.wer import WerReport, require_same_speakers
 
-# Okabe and Ito's.
+# Okabe and Ito's palette.
 SPEAKER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
 def gains_figure(before: WerReport, after: WerReport, title: str) -> Figure:
-    """The change of every speaker's word error rate, in points, from the largest gain to the largest loss.
+    """Draw the change of every speaker's word error rate, in points, from the largest gain to the largest loss.
 
     Raises:
-        ScoreError: The two differ in speakers or reference words.
+        ScoreError: The reports differ in speakers or reference words.
     """
     require_same_speakers({"before": before, "after": after})
     changes = [after.speakers[name].errors - score.errors for name, score in before.speakers.items()]
@@ -41,12 +41,12 @@ def gains_figure(before: WerReport, after: WerReport, title: str) -> Figure:
 
 
 def amplitudes_figure(layers: Sequence[np.ndarray], speakers: Sequence[str], title: str) -> Figure:
-    """Log amplitudes of all speakers, layer beside layer, the units of each in the order of their mean; and the spread.
+    """Draw log amplitudes of all speakers, layers side by side, units in the order of their mean, and their spread.
 
     Args:
         layers: Amplitudes of each layer, shape (S, H), above 0.
         speakers: Names of the S rows.
-        title: Above.
+        title: Title of the figure.
     """
     logs = [np.log(np.maximum(layer, 1e-3)) for layer in layers]
     ordered = [log[:, np.argsort(log.mean(axis=0))] for log in logs]
@@ -74,12 +74,12 @@ def amplitudes_figure(layers: Sequence[np.ndarray], speakers: Sequence[str], tit
 
 
 def frames_figure(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]], title: str) -> Figure:
-    """Frame error against WER of each speaker, a ring before and a dot after, joined; fractions.
+    """Draw WER against frame error of each speaker, a ring before and a dot after, joined.
 
     Args:
-        before: Frame error and WER of each speaker.
-        after: The same, of the same speakers.
-        title: Above.
+        before: Frame error and WER of each speaker before adaptation, fractions.
+        after: The same after adaptation, in the same order.
+        title: Title of the figure.
     """
     first, second = 100 * np.array(before), 100 * np.array(after)
     figure = Figure((6.0, 4.6), layout="constrained")
@@ -93,7 +93,7 @@ def frames_figure(before: Sequence[tuple[float, float]], after: Sequence[tuple[f
     axes.set_ylabel("word error rate, %")
     axes.grid(color="#E2E2E2", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    means = f"frame error {first[:, 0].mean():.1f} → {second[:, 0].mean():.1f} %, a mean of {len(first)} speakers"
+    means = f"frame error {first[:, 0].mean():.1f} → {second[:, 0].mean():.1f} %, mean of {len(first)} speakers"
     axes.set_title(f"{title}\n{means}", fontsize=10, loc="left", parse_math=False)
     axes.legend(frameon=False, fontsize=9)
     return figure
@@ -102,14 +102,14 @@ def frames_figure(before: Sequence[tuple[float, float]], after: Sequence[tuple[f
 def tsne_figure(
     before: np.ndarray, after: np.ndarray, owners: Sequence[tuple[str, int]], title: str, seed: int
 ) -> Figure:
-    """Frames before and after in one t-SNE map (van der Maaten and Hinton 2008), coloured by speaker.
+    """Draw frames before and after adaptation in one t-SNE map (van der Maaten and Hinton 2008), coloured by speaker.
 
     Args:
-        before: Activations (N, H).
-        after: Of the same frames.
+        before: Activations before adaptation, shape (N, H).
+        after: Activations of the same frames after adaptation, shape (N, H).
         owners: Speaker and pdf of each frame.
-        title: Above.
-        seed: Of the map.
+        title: Title of the figure.
+        seed: Seed of the map.
     """
     both = np.concatenate([before, after]).astype(np.float32)
     perplexity = min(30.0, (len(both) - 1) / 3)

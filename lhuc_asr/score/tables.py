@@ -18,23 +18,23 @@ from lhuc_asr.base.atomic import write_text
 from lhuc_asr.score.significance import Comparison, compare
 from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 
-# Nothing to say: the first pass is compared with nothing.
+# The cell of a pass that is not compared, the first one.
 BLANK = ""
-# Wide enough for a line of the table of passes, so that text in a file is never wrapped.
+# Wide enough for a line of the table of passes, so that text in a file is not wrapped.
 TEXT_WIDTH = 160
-# The row of a CSV file that is no speaker's.
+# The row of a CSV file that sums up the speakers.
 TOTAL = "TOTAL"
 
 
 @dataclass(frozen=True, slots=True)
 class PassScore:
-    """One line of the table: a pass over a split, and how it compares with the split's first pass.
+    """One line of the table: a pass over a split, and its comparison with the split's first pass.
 
     Attributes:
         split: Name of the set of utterances, as "test".
         name: Name of the pass, as "si" or "lhuc".
-        report: Its errors.
-        comparison: With the split's first pass; None for that pass itself.
+        report: Errors of the pass.
+        comparison: Comparison with the split's first pass; None for that pass itself.
     """
 
     split: str
@@ -50,7 +50,7 @@ def compare_passes(
 
     Args:
         split: Name of the set of utterances.
-        reports: Report of each pass, by name; the first is what the others are compared with.
+        reports: Report of each pass, by name; the others are compared with the first.
         generator: Draws the bootstrap's samples.
         samples: Number of bootstrap samples of each comparison.
 
@@ -70,10 +70,10 @@ def compare_passes(
 
 
 def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
-    """Passes by split, a line each, for a terminal.
+    """The table of passes by split, one line a pass, for a terminal.
 
-    Changes are relative to the split's first pass, with their 95 % interval; p is two-sided. Where a split
-    has one speaker, its intervals speak of that speaker only, and the table's caption says so.
+    Changes are relative to the split's first pass, with their 95 % interval; p is two-sided. The intervals of a split
+    with one speaker hold for that speaker only, and the table's caption says so.
     """
     table = Table(title=None if title is None else Text(title), title_justify="left", caption_justify="left")
     table.add_column("split")
@@ -155,7 +155,7 @@ def write_speaker_csv(path: Path, reports: Mapping[str, WerReport]) -> None:
         reports: Report of each pass, by name, all over the same utterances.
 
     Raises:
-        ScoreError: No pass, or passes that differ in their speakers or in a speaker's reference words.
+        ScoreError: ``reports`` is empty, or the passes differ in speakers or in a speaker's reference words.
     """
     require_same_speakers(reports)
     text = io.StringIO()

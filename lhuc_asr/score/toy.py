@@ -1,6 +1,6 @@
-"""The toy regressions' report: curves, errors on the new function, and their table.
+"""Report of the toy regressions: curves, errors on the new function, and a table of the errors.
 
-The error is the root of the mean squared difference over the points, in the units of the function.
+The error is the root mean square of the difference over the points, in the units of the function.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.text import Text
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import ScoreError
 
-# What is measured on the new function, in the table's order.
+# Networks that are measured on the new function, in the table's order.
 NETWORKS = ("unadapted", "adapted", "retrained")
 MEANINGS = {
     "bumps": "1: one function learned",
@@ -31,17 +31,17 @@ class ToyRegression:
     """One network with H units, over N points of its axis.
 
     Attributes:
-        name: "bumps", "si" or "sat".
-        x: The points, (N,).
-        training: The functions that it was trained on, by name, each (N,).
-        trained: Its output after training, each (N,): row 0 as "", and the functions with a row of their own.
+        name: Name of the regression: "bumps", "si" or "sat".
+        x: Points on the axis, (N,).
+        training: Functions that the network was trained on, by name, each (N,).
+        trained: Outputs after training, each (N,): row 0 as "", and the functions that have a row of their own.
         target: The new function, (N,).
         unadapted: Output of row 0, (N,).
         adapted: Output with the amplitudes of the new function, (N,).
         retrained: Output after all weights were trained on the new function, (N,).
-        basis: What each unit adds to the output at amplitude 1, (H, N).
-        amplitudes: By row, "" and "new" among them, each (H,).
-        weights: How many numbers retraining changes.
+        basis: Contribution of each unit to the output at amplitude 1, (H, N).
+        amplitudes: Amplitudes of each row, "" and "new" among them, each (H,).
+        weights: Number of weights that retraining changes.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ToyRegression:
 
     @property
     def changes(self) -> list[float]:
-        """By how much each unit's contribution grew or shrank for the new function, (H,)."""
+        """Factor by which each unit's contribution changed for the new function, (H,)."""
         return [new / old for new, old in zip(self.amplitudes["new"], self.amplitudes[""], strict=True)]
 
     @property
@@ -76,12 +76,12 @@ class ToyReport:
 
 
 def root_mean_square_error(output: Sequence[float], target: Sequence[float]) -> float:
-    """Of N points against N points."""
+    """Root mean square of the difference between N outputs and N targets."""
     return float(np.sqrt(np.mean(np.square(np.subtract(output, target)))))
 
 
 def write_toy(path: Path, report: ToyReport) -> None:
-    """Write toy.json: the errors of each regression, then all that they follow from."""
+    """Write toy.json: the errors of each regression, then the curves that they follow from."""
     rows = [{"name": row.name, "errors": row.errors} | asdict(row) for row in report.regressions]
     write_json(path, {"seed": report.seed, "regressions": rows})
 
@@ -90,7 +90,7 @@ def read_toy(path: Path) -> ToyReport:
     """Read toy.json; the errors in it are for other readers and follow from the curves.
 
     Raises:
-        ScoreError: There is no such file, or it is no toy report.
+        ScoreError: The file is missing or not a toy report.
         DamagedFileError: The file is not JSON.
     """
     if not path.is_file():
@@ -105,7 +105,7 @@ def read_toy(path: Path) -> ToyReport:
 
 
 def toy_table(report: ToyReport) -> Table:
-    """Error on the new function of each regression's network, unadapted, adapted and retrained."""
+    """The table of errors on the new function: unadapted, adapted and retrained."""
     first = report.regressions[0]
     table = Table(title="Error on the new function (root mean square)", title_justify="left")
     table.add_column("figure")

@@ -1,4 +1,4 @@
-"""Figures of the toy regressions: what was learned, the basis before and after, the new function."""
+"""Figures of the toy regressions: the functions learned, the units before and after, the new function."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from lhuc_asr.score.figures import BEFORE, BETTER, WIDTH_INCHES, WORSE, save_figure
 from lhuc_asr.score.toy import ToyRegression, read_toy
 
-# Okabe and Ito's palette again: a colour a unit.
+# Okabe and Ito's palette again: a colour for each unit.
 UNIT_COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 TARGET = "#CDCDCD"
 DASHED, DOTTED = (0, (3, 1.6)), (0, (1, 1.4))
 HEIGHT_INCHES = 3.1
-# Room on the right of the last step for what became of each unit.
+# Room on the right of the last step for the change of each unit.
 LABEL_SHARE = 0.24
 SUBSCRIPTS = str.maketrans("123", "₁₂₃")
 TITLES = {
@@ -28,7 +28,11 @@ TITLES = {
 
 
 def save_toy_figures(path: Path, folder: Path) -> list[Path]:
-    """Draw each regression of a toy.json into ``toy<number>_<name>.png``; returns the files."""
+    """Draw each regression of a toy.json into ``toy<number>_<name>.png``.
+
+    Returns:
+        The files.
+    """
     regressions = read_toy(path).regressions
     files = [folder / f"toy{number}_{regression.name}.png" for number, regression in enumerate(regressions, start=1)]
     for file, regression in zip(files, regressions, strict=True):
@@ -37,7 +41,7 @@ def save_toy_figures(path: Path, folder: Path) -> list[Path]:
 
 
 def toy_figure(regression: ToyRegression) -> Figure:
-    """One regression in three panels: what was learned, the units before and after, the new function."""
+    """Draw one regression in three panels: the functions learned, the units before and after, the new function."""
     figure = Figure((WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
     panels = figure.subplots(1, 3)
     _draw_training(panels[0], regression)
@@ -50,7 +54,7 @@ def toy_figure(regression: ToyRegression) -> Figure:
         axes.set_xticks((-3, 0, 3))
         axes.tick_params(labelsize=7, length=2)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, fontsize=7.5, handlelength=2.4)
-    # The functions share an axis; single units may be larger than their sum.
+    # The functions share an axis; a single unit may be larger than the sum of all.
     panels[0].sharey(panels[2])
     figure.suptitle(TITLES[regression.name], x=0.01, ha="left", fontsize=9)
     return figure
@@ -82,7 +86,7 @@ def _draw_units(axes: Axes, regression: ToyRegression) -> None:
 
 
 def _label_units(axes: Axes, regression: ToyRegression, ends: np.ndarray) -> None:
-    """Write each unit's change where its curve ends, apart from each other."""
+    """Write each unit's change where its curve ends, at a distance from the others."""
     low, high = axes.get_ylim()
     apart = 0.085 * (high - low)
     last = regression.x[-1]
@@ -116,7 +120,7 @@ def _draw_new_function(axes: Axes, regression: ToyRegression) -> None:
 
 
 def _draw_function(axes: Axes, regression: ToyRegression, curve: Sequence[float], name: str) -> None:
-    """A function that is to be learned: broad and pale below the outputs, with its name on its highest point."""
+    """Draw a function to learn: broad and pale below the outputs, with its name on its highest point."""
     axes.plot(regression.x, curve, color=TARGET, linewidth=4.5, solid_capstyle="butt")
     top = int(np.argmax(curve))
     axes.annotate(

@@ -1,8 +1,8 @@
 """Word error rates of a set of utterances: by utterance, by speaker, by environment, in total.
 
-WER = (substitutions + deletions + insertions) / reference words, errors and words summed before dividing. The
-words of each utterance are aligned at minimum edit distance by jiwer; they are compared as they stand, so
-whatever case or spelling should not count as an error is normalised before (lang/text).
+WER = (substitutions + deletions + insertions) / reference words, where errors and words are
+summed before dividing. The words of each utterance are aligned at minimum edit distance by jiwer. They are compared as
+they are: differences of case or spelling that should not count are normalised before (lang/text).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jiwer
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.errors import ScoreError
 
-# So many ids tell what is wrong; a whole corpus of them hides it.
+# Maximum number of ids in a message; more would hide what is wrong.
 IDS_IN_MESSAGE = 5
 
 
@@ -27,13 +27,13 @@ class UtteranceScore:
     """Errors in one utterance.
 
     Attributes:
-        id: The utterance.
-        speaker: Who speaks.
-        words: Reference words; 0 where nothing was said, then every hypothesis word is an insertion.
-        substitutions: Reference words recognised as another word.
-        deletions: Reference words that nothing was recognised for.
-        insertions: Recognised words that were not said.
-        environment: Where it was recorded; "" where that is not known.
+        id: Id of the utterance.
+        speaker: Name of the speaker.
+        words: Number of reference words; 0 where nothing was said, so that every hypothesis word is an insertion.
+        substitutions: Number of reference words recognised as another word.
+        deletions: Number of reference words that nothing was recognised for.
+        insertions: Number of recognised words that were not said.
+        environment: Name of the acoustic condition; "" where it is not known.
     """
 
     id: str
@@ -52,7 +52,7 @@ class UtteranceScore:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerScore:
-    """Errors in all utterances of one speaker, or one environment, of ``words`` reference words, at least one."""
+    """Errors in all utterances of one speaker or one environment, with at least one reference word."""
 
     errors: int
     words: int
@@ -69,12 +69,12 @@ class WerReport:
 
     Attributes:
         speakers: Score of each speaker, by name.
-        utterances: Score of each utterance. Empty where the report was read from a file that gives speakers
-            only; otherwise they add up to the speakers.
+        utterances: Score of each utterance, which add up to the speakers; empty where the report was read from a file
+            that gives speakers only.
 
     Raises:
-        ScoreError: No speaker, a speaker without reference words, an utterance twice, or utterances that do
-            not add up to the speakers.
+        ScoreError: The report has no speakers, a speaker has no reference words, an utterance comes twice, or the
+            utterances do not add up to the speakers.
     """
 
     speakers: dict[str, SpeakerScore]
@@ -86,7 +86,7 @@ class WerReport:
         wordless = [name for name, score in self.speakers.items() if score.words == 0]
         if wordless:
             raise ScoreError(
-                f"{_listed(wordless)}: no reference words, so there is no word error rate; "
+                f"{_listed(wordless)}: no reference words, so that the word error rate is not defined; "
                 "leave the speaker out or transcribe at least one of its utterances"
             )
         if self.utterances:
@@ -94,13 +94,13 @@ class WerReport:
 
     @classmethod
     def of(cls, utterances: Iterable[UtteranceScore]) -> WerReport:
-        """The report of these utterances."""
+        """The report of utterances, added up by speaker."""
         utterances = tuple(utterances)
         return cls(_add_up(utterances), utterances)
 
     @property
     def words(self) -> int:
-        """Reference words."""
+        """Number of reference words."""
         return sum(score.words for score in self.speakers.values())
 
     @property
@@ -115,26 +115,26 @@ class WerReport:
 
     @property
     def substitutions(self) -> int:
-        """Reference words recognised as another word."""
+        """Number of reference words recognised as another word."""
         return sum(score.substitutions for score in self.scored_utterances())
 
     @property
     def deletions(self) -> int:
-        """Reference words that nothing was recognised for."""
+        """Number of reference words that nothing was recognised for."""
         return sum(score.deletions for score in self.scored_utterances())
 
     @property
     def insertions(self) -> int:
-        """Recognised words that were not said."""
+        """Number of recognised words that were not said."""
         return sum(score.insertions for score in self.scored_utterances())
 
     def environments(self) -> dict[str, SpeakerScore]:
-        """The score in each environment with reference words, sorted by name; "" stands for none that is known."""
-        found = _add_up(self.utterances, lambda score: score.environment)
-        return {name: score for name, score in found.items() if score.words}
+        """The score in each environment with reference words, sorted by name; "" where it is not known."""
+        scores = _add_up(self.utterances, lambda score: score.environment)
+        return {name: score for name, score in scores.items() if score.words}
 
     def scored_utterances(self) -> tuple[UtteranceScore, ...]:
-        """The utterances, for what cannot be told from the speakers' totals.
+        """The scores of the utterances.
 
         Raises:
             ScoreError: The report gives speakers only.
@@ -147,11 +147,11 @@ class WerReport:
         repeated = [id for id, count in Counter(score.id for score in self.utterances).items() if count > 1]
         if repeated:
             raise ScoreError(f"{_listed(repeated)}: scored twice; an id must be unique in a report")
-        found = _add_up(self.utterances)
-        for speaker in sorted(found.keys() | self.speakers.keys()):
-            if found.get(speaker) != self.speakers.get(speaker):
+        sums = _add_up(self.utterances)
+        for speaker in sorted(sums.keys() | self.speakers.keys()):
+            if sums.get(speaker) != self.speakers.get(speaker):
                 raise ScoreError(
-                    f"speaker {speaker!r}: the utterances give {_fraction(found.get(speaker))}, "
+                    f"speaker {speaker!r}: the utterances give {_fraction(sums.get(speaker))}, "
                     f"the speaker's total {_fraction(self.speakers.get(speaker))}; score the pass again"
                 )
 
@@ -168,7 +168,7 @@ def score(
         references: Text of each utterance id, words separated by white space; "" where nothing was said.
         hypotheses: Recognised text of the same ids; "" where nothing was recognised.
         speakers: Speaker of each utterance id.
-        environments: Environment of each utterance id; those that are not there have none.
+        environments: Environment of utterance ids; an id that is missing has none.
 
     Raises:
         ScoreError: An utterance has no hypothesis, no reference or no speaker; a speaker has no words.
@@ -194,10 +194,10 @@ def score(
 
 
 def pool(reports: Iterable[WerReport]) -> WerReport:
-    """One report of several that share no speaker: the folds of a cross-validation.
+    """Join reports of different speakers, such as the folds of a cross-validation, to one.
 
     Raises:
-        ScoreError: A speaker is in two reports, or only some of the reports have utterances.
+        ScoreError: A speaker is in two reports, or only some reports have utterances.
     """
     reports = list(reports)
     counts = Counter(speaker for report in reports for speaker in report.speakers)
@@ -209,13 +209,13 @@ def pool(reports: Iterable[WerReport]) -> WerReport:
 
 
 def require_same_speakers(reports: Mapping[str, WerReport]) -> None:
-    """Refuse reports that cannot stand beside each other, speaker by speaker.
+    """Refuse reports that cannot be compared speaker by speaker.
 
     Args:
-        reports: Any number of reports, by the name to give them in a message.
+        reports: Reports by their names in messages.
 
     Raises:
-        ScoreError: They differ in their speakers or in a speaker's number of reference words.
+        ScoreError: ``reports`` is empty, or they differ in speakers or in a speaker's number of reference words.
     """
     if not reports:
         raise ScoreError("no report given; expected at least one")
@@ -232,7 +232,7 @@ def require_same_speakers(reports: Mapping[str, WerReport]) -> None:
 
 
 def write_wer(path: Path, report: WerReport) -> None:
-    """Write ``wer.json``: the totals, each speaker's, each environment's, each utterance's; rates are fractions."""
+    """Write ``wer.json``: totals, speakers, environments and utterances; rates are fractions."""
     tree: dict[str, Any] = {"wer": report.wer, "errors": report.errors, "words": report.words}
     if report.utterances:
         tree |= {kind: getattr(report, kind) for kind in ("substitutions", "deletions", "insertions")}
@@ -248,10 +248,10 @@ def write_wer(path: Path, report: WerReport) -> None:
 def read_wer(path: Path) -> WerReport:
     """Read ``wer.json``, with utterances or without.
 
-    The counts are what is read; the rates in the file are for other readers and follow from them.
+    Only the counts are read; the rates in the file are for other readers and follow from the counts.
 
     Raises:
-        ScoreError: There is no such file, a field is missing, or the totals do not add up.
+        ScoreError: The file or a field is missing, or the totals do not add up.
         DamagedFileError: The file is not JSON.
     """
     if not path.is_file():
@@ -313,7 +313,7 @@ def _require(needed: Mapping[str, str], given: Mapping[str, str], lack: str, rem
 
 
 def _single_spaced(text: str) -> str:
-    # jiwer separates words at spaces alone; a tab or a line's end separates them too.
+    # jiwer separates words at spaces only; tabs and line ends separate words too.
     return " ".join(text.split())
 
 

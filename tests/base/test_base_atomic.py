@@ -132,7 +132,7 @@ def test_json_lines_come_back(rows: list[dict[str, object]], tmp_path_factory: p
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_json_is_not_written(value: float, tmp_path: Path) -> None:
+def test_what_is_not_json_is_not_written(value: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"wer": value})
     with pytest.raises(ValueError, match="JSON"):
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
         read_json(path)
 
 
-def test_bytes_that_are_no_text_are_a_damaged_line(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_a_damaged_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": "\xff"}\n')
     with pytest.raises(DamagedFileError, match=r"rows\.jsonl"):

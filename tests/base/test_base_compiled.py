@@ -14,7 +14,7 @@ def test_a_compiled_function_does_what_it_did() -> None:
     assert compiled(double)(21) == 42
 
 
-def test_nowhere_to_keep_the_code_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nowhere_to_keep_the_code_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """As numba does in a container that is read-only."""
     njit, asked = numba.njit, []
 

@@ -208,7 +208,7 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert "inner.rate" in message
 
 
-def test_bytes_that_are_no_text_are_no_configuration(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_refused_as_a_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"name: \xff")
     with pytest.raises(ConfigError, match="not valid YAML"):

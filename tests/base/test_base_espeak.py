@@ -72,7 +72,7 @@ def _pitch(samples: np.ndarray) -> float:
     return espeak.SAMPLE_RATE / lags[autocorrelation[lags].argmax()]
 
 
-def test_nothing_to_say_is_no_samples():
+def test_nothing_to_say_gives_an_empty_array():
     assert not synthesize("", Voice())[0].any()
 
 

@@ -20,10 +20,10 @@ def run(auc: float | None, gauc: float | None = 0.5) -> dict[str, Any]:
 
 def test_the_difference_is_taken_seed_by_seed() -> None:
     """Seeds differ by 0.1, the networks by 0.010, 0.012 and 0.014: mean 0.012, sd 0.002, t(0.975, 2) = 4.303."""
-    found = paired_difference([0.710, 0.812, 0.914], [0.700, 0.800, 0.900])
-    assert found.mean == pytest.approx(0.012)
+    difference = paired_difference([0.710, 0.812, 0.914], [0.700, 0.800, 0.900])
+    assert difference.mean == pytest.approx(0.012)
     half = 4.30265 * 0.002 / np.sqrt(3)
-    assert found.interval == pytest.approx((0.012 - half, 0.012 + half), abs=1e-7)
+    assert difference.interval == pytest.approx((0.012 - half, 0.012 + half), abs=1e-7)
 
 
 def test_the_p_value_is_the_paired_tests() -> None:
@@ -33,8 +33,8 @@ def test_the_p_value_is_the_paired_tests() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    found = paired_difference([0.75], [0.5])
-    assert (found.mean, found.interval, found.p_value) == (0.25, None, None)
+    difference = paired_difference([0.75], [0.5])
+    assert (difference.mean, difference.interval, difference.p_value) == (0.25, None, None)
 
 
 def test_the_table_says_what_the_figures_say() -> None:
@@ -59,5 +59,5 @@ def test_a_figure_that_is_not_defined_is_shown_as_that() -> None:
 
 
 def test_models_with_other_seeds_are_not_compared() -> None:
-    with pytest.raises(ScoreError, match=r"'ppnet' has seeds \[1\], 'dnn' has \[1, 2\]"):
+    with pytest.raises(ScoreError, match=r"'ppnet' has seeds \[1\], expected those of 'dnn', \[1, 2\]; train"):
         Results.of("dnn", {"dnn": {1: run(0.5), 2: run(0.5)}, "ppnet": {1: run(0.5)}})

@@ -42,14 +42,14 @@ def test_what_stands_where(group, batch):
     module = embeddings(group)
     items, genres, age = (p.detach() for p in (*module.tables, *module.vectors))
     assert (items[0] == 0.0).all()
-    found = module(batch)
-    assert found.shape == (3, module.width) == (3, 12)
-    assert torch.equal(found[:, :3], items[IDS])
+    output = module(batch)
+    assert output.shape == (3, module.width) == (3, 12)
+    assert torch.equal(output[:, :3], items[IDS])
     # A gate's tables leave unknown categories out of the mean; among shared ones they are categories like others.
     first = (items[1] + items[2]) / (3 if group == "shared" else 2)
-    torch.testing.assert_close(found[:, 3:6], torch.stack([first, items[3], torch.zeros(3)]))
-    torch.testing.assert_close(found[:, 6:8], torch.stack([2 * genres[1], torch.zeros(2), genres[2]]))
-    torch.testing.assert_close(found[:, 8:], AGES[:, None] * age)
+    torch.testing.assert_close(output[:, 3:6], torch.stack([first, items[3], torch.zeros(3)]))
+    torch.testing.assert_close(output[:, 6:8], torch.stack([2 * genres[1], torch.zeros(2), genres[2]]))
+    torch.testing.assert_close(output[:, 8:], AGES[:, None] * age)
 
 
 @pytest.mark.parametrize("group", ["shared", "prior"])

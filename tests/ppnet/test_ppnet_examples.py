@@ -89,8 +89,8 @@ def expected(row: dict[str, object], vocabularies: Vocabularies) -> dict[str, ob
 
 def ages(batches: list[Batch], vocabularies: Vocabularies) -> list[int]:
     standard = vocabularies.numbers["age"]
-    found = torch.cat([batch.numbers["age"] for batch in batches]).double()
-    return (found * standard.deviation + standard.mean).round().int().tolist()
+    standardised = torch.cat([batch.numbers["age"] for batch in batches]).double()
+    return (standardised * standard.deviation + standard.mean).round().int().tolist()
 
 
 @pytest.mark.parametrize("seed", [None, 1])
@@ -100,10 +100,10 @@ def test_every_example_comes_once_and_whole(
 ) -> None:
     batches = list(examples.batches(10, seed, block))
     assert [len(batch) for batch in batches] == [10] * 10 + [3]
-    found = [row_of(batch, place, vocabularies) for batch in batches for place in range(len(batch))]
+    made = [row_of(batch, place, vocabularies) for batch in batches for place in range(len(batch))]
     if seed is not None:
-        found.sort(key=lambda row: row["age"])  # type: ignore[arg-type, return-value]
-    assert found == [expected(row, vocabularies) for row in rows]
+        made.sort(key=lambda row: row["age"])  # type: ignore[arg-type, return-value]
+    assert made == [expected(row, vocabularies) for row in rows]
 
 
 def test_the_order_is_the_seeds(examples: Examples, vocabularies: Vocabularies) -> None:
@@ -116,8 +116,8 @@ def test_the_order_is_the_seeds(examples: Examples, vocabularies: Vocabularies) 
 
 def test_a_block_mixes_what_is_far_apart(examples: Examples, vocabularies: Vocabularies) -> None:
     """Row groups of 8 rows in blocks of 40: a mini-batch of 10 has rows of several of them."""
-    found = ages(list(examples.batches(10, 5, 40)), vocabularies)
-    groups = [{age // 8 for age in found[start : start + 10]} for start in range(0, 40, 10)]
+    order = ages(list(examples.batches(10, 5, 40)), vocabularies)
+    groups = [{age // 8 for age in order[start : start + 10]} for start in range(0, 40, 10)]
     assert all(len(group) >= 3 for group in groups)
     assert len(set().union(*groups)) >= 5
 

@@ -70,11 +70,11 @@ def test_the_gates_gradient_is_there_from_the_first_step():
 @pytest.mark.parametrize(("scale", "start"), [("2sigmoid", 1.0), ("exp", 1.0), ("identity", 1.0), ("sigmoid", 0.5)])
 def test_who_is_not_known_has_an_untrained_gate(scale, start):
     layer, h, u = trained(LHUCLayer(4, 5, scale)), noise(2, 4), noise(2, 5, seed=1)
-    found = layer(h, u, torch.tensor([[True], [False]]))
-    assert torch.equal(found[0], layer(h, u)[0])
-    assert torch.equal(found[1], start * h[1])
+    output = layer(h, u, torch.tensor([[True], [False]]))
+    assert torch.equal(output[0], layer(h, u)[0])
+    assert torch.equal(output[1], start * h[1])
     layer.zero_grad()
-    found[1].sum().backward()
+    output[1].sum().backward()
     assert (layer.gate.weight.grad == 0.0).all()
 
 

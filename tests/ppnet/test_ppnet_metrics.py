@@ -43,12 +43,12 @@ def test_gauc_of_one_user_is_auc_and_of_many_scikit_learns():
 
 def test_by_hand():
     labels, probabilities = np.array([1.0, 0.0, 0.0, 1.0]), np.array([0.8, 0.5, 0.2, 0.5])
-    found = task_metrics(labels, probabilities, np.array([1, 1, 2, 2]))
-    assert found.auc == (1 + 1 + 0.5 + 1) / 4
-    assert found.gauc == 1.0
-    assert found.log_loss == pytest.approx(-(math.log(0.8) + 2 * math.log(0.5) + math.log(0.8)) / 4)
-    assert found.calibration == 1.0
-    assert found.examples == 4
+    figures = task_metrics(labels, probabilities, np.array([1, 1, 2, 2]))
+    assert figures.auc == (1 + 1 + 0.5 + 1) / 4
+    assert figures.gauc == 1.0
+    assert figures.log_loss == pytest.approx(-(math.log(0.8) + 2 * math.log(0.5) + math.log(0.8)) / 4)
+    assert figures.calibration == 1.0
+    assert figures.examples == 4
 
 
 def test_calibration_error_does_not_know_the_order_of_examples():

@@ -59,7 +59,7 @@ def test_gates_send_no_gradient_to_the_shared_embeddings(kind, make_network, mak
         return [parameter.grad.clone() for parameter in network.shared.parameters()]
 
     network = make_network(kind, scatter=0.3).eval()
-    found = gradients(network)
+    own = gradients(network)
 
     gates = [m for name, m in network.named_modules() if name == "epnet" or name.split(".")[-2:-1] == ["gates"]]
     copies = {}
@@ -75,14 +75,14 @@ def test_gates_send_no_gradient_to_the_shared_embeddings(kind, make_network, mak
         gate.register_forward_pre_hook(from_a_copy)
     expected = gradients(network)
     assert len(gates) == {"film": 2, "ppnet": 2, "pepnet": 5}[kind]
-    assert all(torch.equal(mine, its) for mine, its in zip(found, expected, strict=True))
+    assert all(torch.equal(mine, its) for mine, its in zip(own, expected, strict=True))
 
     # The proof can fail: with gradients let through, the embeddings' are others.
     for gate in gates:
         gate._forward_pre_hooks.clear()
     monkeypatch.setattr(torch.Tensor, "detach", lambda tensor: tensor)
     through = gradients(network)
-    assert not any(torch.equal(mine, its) for mine, its in zip(found, through, strict=True))
+    assert not any(torch.equal(mine, its) for mine, its in zip(own, through, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["film", *GATED])
@@ -171,8 +171,8 @@ def test_some_examples_are_taken_for_an_unseen_users_in_training_only(make_netwo
 
 
 def test_gates_are_named_by_their_modules(make_network, make_batch):
-    found = make_network("pepnet").gates(make_batch())
-    assert {name: tuple(delta.shape) for name, delta in found.items()} == {
+    deltas = make_network("pepnet").gates(make_batch())
+    assert {name: tuple(delta.shape) for name, delta in deltas.items()} == {
         "epnet": (16, 13),
         **{f"towers.{task}.gates.{layer}": (16, units) for task in (0, 1) for layer, units in enumerate((8, 6))},
     }
@@ -181,9 +181,9 @@ def test_gates_are_named_by_their_modules(make_network, make_batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "dnn", "gate": {"hidden": 3}}, "gate would do nothing in a network of kind 'dnn'"),
-        ({"kind": "film", "gate": {"scale": "exp"}}, "gate.scale would do nothing in a network of kind 'film'"),
-        ({"kind": "simple", "dropout": 0.1}, "dropout would do nothing in a network of kind 'simple'"),
+        ({"kind": "dnn", "gate": {"hidden": 3}}, "gate would have no effect in a network of kind 'dnn'"),
+        ({"kind": "film", "gate": {"scale": "exp"}}, "gate.scale would have no effect in a network of kind 'film'"),
+        ({"kind": "simple", "dropout": 0.1}, "dropout would have no effect in a network of kind 'simple'"),
         ({"kind": "ppnet", "hidden_units": ()}, "at least 1 item"),
         ({"kind": "ppnet", "hidden_units": (8, 0)}, "greater than or equal to 1"),
     ],
@@ -202,9 +202,9 @@ def test_a_schema_without_what_a_network_needs_is_refused(schema):
     def make(kind, schema):
         return build(RankingConfig(kind=kind), schema, rows, torch.Generator())
 
-    with pytest.raises(ConfigError, match="kind 'pepnet' needs features of group 'domain': none given"):
+    with pytest.raises(ConfigError, match="kind 'pepnet' needs features of group 'domain', the schema has none"):
         make("pepnet", without("place"))
-    with pytest.raises(ConfigError, match="kind 'concat' needs features of group 'prior': none given"):
+    with pytest.raises(ConfigError, match="kind 'concat' needs features of group 'prior', the schema has none"):
         make("concat", without("prior.user", "prior.item"))
     shared_user = [f.model_copy(update={"group": "shared"}) if f.name == "prior.user" else f for f in schema.features]
     with pytest.raises(ConfigError, match=r"kind 'ppnet' needs the user among the prior features: .* column 'user'"):

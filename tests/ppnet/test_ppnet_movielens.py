@@ -39,8 +39,8 @@ def write(folder: Path, ratings: str = RATINGS, films: str = FILMS, **options: A
 
 
 def test_each_users_ratings_are_split_by_time(tmp_path: Path) -> None:
-    found = write(tmp_path)
-    places = {split: [(row["user"], row["movie"], row["timestamp"]) for row in rows] for split, rows in found.items()}
+    splits = write(tmp_path)
+    places = {split: [(row["user"], row["movie"], row["timestamp"]) for row in rows] for split, rows in splits.items()}
     assert places == {
         "train": [(7, 2, 100), (7, 1, 200), (7, 4, 200), (8, 1, 50)],
         "valid": [(7, 3, 300)],
@@ -49,8 +49,8 @@ def test_each_users_ratings_are_split_by_time(tmp_path: Path) -> None:
 
 
 def test_an_example_knows_the_film_and_what_is_older(tmp_path: Path) -> None:
-    found = write(tmp_path)
-    rows = {(row["user"], row["timestamp"], row["movie"]): row for split in found.values() for row in split}
+    splits = write(tmp_path)
+    rows = {(row["user"], row["timestamp"], row["movie"]): row for split in splits.values() for row in split}
     assert rows[7, 200, 1] == {
         "user": 7,
         "movie": 1,
@@ -84,10 +84,10 @@ def test_a_film_that_no_line_describes_is_an_error_unless_it_is_to_be_left_out(t
 @pytest.mark.parametrize(
     ("ratings", "message"),
     [
-        ("userId,movieId,timestamp\n1,1,1\n", "not MovieLens' ratings.csv.*'rating'"),
+        ("userId,movieId,timestamp\n1,1,1\n", "not a ratings.csv of MovieLens .*'rating'"),
         ("userId,movieId,rating,timestamp\n1,1,4.0,1\n1,1,good,1\n", r"ratings\.csv: .*Row #3.*'good'"),
-        ("userId,movieId,rating,timestamp\n", r"ratings\.csv: there is no row below"),
-        ("userId,movieId,rating,timestamp\n1,1,,2\n", r"ratings\.csv: row 1, column 'rating': there is no value"),
+        ("userId,movieId,rating,timestamp\n", r"ratings\.csv: has no rows below"),
+        ("userId,movieId,rating,timestamp\n1,1,,2\n", r"ratings\.csv: row 1, column 'rating': the cell is empty"),
     ],
 )
 def test_another_layout_is_refused(ratings: str, message: str, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         write_movielens(MovieLensConfig(dir=tmp_path), tmp_path / "out")
 
 
-def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
+def test_a_rating_that_is_not_a_number_is_named(tmp_path: Path) -> None:
     ratings = RATINGS.replace("7,2,4.5,100", "7,2,nan,100")
-    with pytest.raises(ExamplesError, match=r"ratings\.csv: row 3, column 'rating': there is no value"):
+    with pytest.raises(ExamplesError, match=r"ratings\.csv: row 3, column 'rating': the cell is empty"):
         write(tmp_path, ratings)

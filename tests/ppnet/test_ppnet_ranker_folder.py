@@ -47,13 +47,13 @@ def saved(tmp_path_factory):
 
 
 def test_what_is_read_ranks_as_what_was_saved(saved):
-    expected, found = ranker(), load_ranker(saved)
-    assert found.schema == SCHEMA
-    assert found.vocabularies == VOCABULARIES
-    assert found.vocabularies.encode("item", pa.array(["b", "z"])).tolist() == [2, 0]
-    assert not found.network.training
+    expected, loaded = ranker(), load_ranker(saved)
+    assert loaded.schema == SCHEMA
+    assert loaded.vocabularies == VOCABULARIES
+    assert loaded.vocabularies.encode("item", pa.array(["b", "z"])).tolist() == [2, 0]
+    assert not loaded.network.training
     batch = trial_batch(SCHEMA, VOCABULARIES.rows, 20)
-    assert torch.equal(found.network(batch), expected.network.eval()(batch))
+    assert torch.equal(loaded.network(batch), expected.network.eval()(batch))
 
 
 def test_a_ranker_is_replaced_and_nothing_else_is(saved, tmp_path):

@@ -68,8 +68,8 @@ def test_a_parquet_file_may_hold_the_same_in_other_types(column: str, cells: pa.
 
 
 def test_without_labels_the_files_need_not_have_any(tmp_path: Path) -> None:
-    found = read(text(tmp_path / "a.csv", "user,age,genres\n7,1,War\n"), labelled=False)
-    assert found == {"user": ["7"], "age": [1.0], "genres": [["War"]]}
+    columns = read(text(tmp_path / "a.csv", "user,age,genres\n7,1,War\n"), labelled=False)
+    assert columns == {"user": ["7"], "age": [1.0], "genres": [["War"]]}
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 7, 100])
@@ -109,18 +109,18 @@ def test_a_parquet_column_of_another_type_is_refused_unread(
 
 
 WRONG_CELLS = [
-    ("user", ["7", "8", None], "there is no value"),
-    ("user", ["7", "8", ""], "there is no value"),
-    ("age", [1.0, 2.0, float("nan")], "nan is no finite number"),
-    ("age", [1.0, 2.0, float("-inf")], "-inf is no finite number"),
-    ("age", [1.0, 2.0, None], "there is no value"),
+    ("user", ["7", "8", None], "the cell is empty; give a value, or leave the row out"),
+    ("user", ["7", "8", ""], "the cell is empty; give a value, or leave the row out"),
+    ("age", [1.0, 2.0, float("nan")], "nan is not a finite number"),
+    ("age", [1.0, 2.0, float("-inf")], "-inf is not a finite number"),
+    ("age", [1.0, 2.0, None], "the cell is empty; give a value, or leave the row out"),
     ("genres", [["War"], [], ["War", None]], "one of the categories is empty"),
     ("genres", [["War"], [], ["", "War"]], "one of the categories is empty"),
-    ("genres", [["War"], [], None], "there is no value"),
+    ("genres", [["War"], [], None], "the cell is empty; give a value, or leave the row out"),
     ("click", [0, 1, 2], "a label is 0 or 1, found 2.0"),
     ("click", [0.0, 1.0, 0.5], "a label is 0 or 1, found 0.5"),
-    ("click", [0.0, 1.0, float("nan")], "nan is no finite number"),
-    ("click", [0, 1, None], "there is no value"),
+    ("click", [0.0, 1.0, float("nan")], "nan is not a finite number"),
+    ("click", [0, 1, None], "the cell is empty; give a value, or leave the row out"),
 ]
 
 
@@ -136,12 +136,12 @@ def test_a_bad_cell_is_named(column: str, cells: list[Any], message: str, tmp_pa
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1,x,War,7,old", "row 4, column 'age': 'old' is no number"),
-        ("1,x,War,7,", "row 4, column 'age': '' is no number"),
-        ("1,x,War,7,NaN", "row 4, column 'age': nan is no finite number"),
-        ("1,x,War,,1", "row 4, column 'user': there is no value"),
+        ("1,x,War,7,old", "row 4, column 'age': 'old' is not a number"),
+        ("1,x,War,7,", "row 4, column 'age': '' is not a number"),
+        ("1,x,War,7,NaN", "row 4, column 'age': nan is not a finite number"),
+        ("1,x,War,,1", "row 4, column 'user': the cell is empty; give a value, or leave the row out"),
         ("1,x,War||Drama,7,1", "row 4, column 'genres': one of the categories is empty"),
-        ("yes,x,War,7,1", "row 4, column 'click': 'yes' is no number"),
+        ("yes,x,War,7,1", "row 4, column 'click': 'yes' is not a number"),
         ("2,x,War,7,1", "row 4, column 'click': a label is 0 or 1, found 2.0"),
     ],
 )
@@ -155,16 +155,16 @@ def test_a_bad_cell_of_a_csv_file_is_named(line: str, message: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", "not a CSV file: Empty CSV file"),
-        ("a.csv", "click,genres,user,age\n", "there is no row below the names"),
-        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is not there; found click, genres, user"),
-        ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' is there twice"),
+        ("a.csv", "", "not a CSV file \\(Empty CSV file\\)"),
+        ("a.csv", "click,genres,user,age\n", "has no rows below the names of the columns"),
+        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is missing; the file has click, genres, user"),
+        ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' comes twice"),
         ("a.csv", "click,genres,user,age\n1,War,7,1\n1,War,7\n", "Row #3: Expected 4 columns, got 3"),
         ("a.parquet", "PAR1", "not a Parquet file"),
-        ("a.txt", CSV, "read from .csv and .parquet files"),
+        ("a.txt", CSV, r"cannot read examples from such a file; give \.csv or \.parquet files"),
     ],
 )
-def test_a_file_that_is_no_table_is_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
     path = text(tmp_path / name, content)
     with pytest.raises(ExamplesError, match=message) as caught:
         read(path)
@@ -174,7 +174,7 @@ def test_a_file_that_is_no_table_is_refused(name: str, content: str, message: st
 def test_files_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.parquet"
     pq.write_table(pa.table(COLUMNS).slice(0, 0), empty)
-    with pytest.raises(ExamplesError, match=r"empty\.parquet: there is no row in it"):
+    with pytest.raises(ExamplesError, match=r"empty\.parquet: has no rows"):
         Reader([empty], SCHEMA)
     with pytest.raises(ExamplesError, match=r"gone\.csv: no such file"):
         Reader([tmp_path / "gone.csv"], SCHEMA)
@@ -195,12 +195,12 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 def test_integers_beyond_what_a_double_holds_are_rounded(tmp_path: Path) -> None:
     """As a time in nanoseconds is."""
     nanoseconds = 1_700_000_000_123_456_789
-    found = read(parquet(tmp_path / "a.parquet", age=pa.array([nanoseconds] * 3)))
-    assert found["age"] == [float(nanoseconds)] * 3
+    columns = read(parquet(tmp_path / "a.parquet", age=pa.array([nanoseconds] * 3)))
+    assert columns["age"] == [float(nanoseconds)] * 3
 
 
 @pytest.mark.parametrize("column", ["user", "genres"])
-def test_a_parquet_files_text_that_is_no_utf8_is_refused(column: str, tmp_path: Path) -> None:
+def test_a_parquet_files_text_that_is_not_utf8_is_refused(column: str, tmp_path: Path) -> None:
     latin = pa.array([b"7", b"\xe9t\xe9", b"7"], pa.binary()).view(pa.string())
     path = parquet(tmp_path / "a.parquet", row_group_size=3, **{column: latin})
     with pytest.raises(ExamplesError, match=rf"a\.parquet: column '{column}', after row 0: .*UTF8"):
@@ -208,7 +208,7 @@ def test_a_parquet_files_text_that_is_no_utf8_is_refused(column: str, tmp_path: 
 
 
 @pytest.mark.parametrize("header", [b"\xe9ge,user,age,genres,click", b"user,\xe9ge,age,genres,click"])
-def test_names_of_columns_that_are_no_utf8_are_refused(header: bytes, tmp_path: Path) -> None:
+def test_names_of_columns_that_are_not_utf8_are_refused(header: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(header + b"\n7,1,1,War,1\n")
     with pytest.raises(ExamplesError, match=r"a\.csv: the names of the columns are not UTF-8"):
         read(tmp_path / "a.csv")

@@ -97,7 +97,7 @@ def test_the_gates_tell_which_users_differ(finished: tuple[Path, Results], ranke
     assert rank_correlation(report, known)[0] > 0.7
     with pytest.raises(ScoreError, match="no order to recover"):
         rank_correlation(report, dict.fromkeys(known, 1.0))
-    with pytest.raises(ScoreError, match="as of 'user"):
+    with pytest.raises(ScoreError, match="such as 'user"):
         rank_correlation(report, {})
 
 
@@ -175,7 +175,7 @@ def test_files_of_ones_own_are_checked_before_training(finished: tuple[Path, Res
     bad = tmp_path / "bad.csv"
     bad.write_text("user,x1,x2,click\n1,2,3,0\n")
     files = {"kind": "files", "train": [data / "train.parquet"], "valid": [data / "valid.parquet"], "test": [bad]}
-    with pytest.raises(ExamplesError, match=r"bad\.csv: column 'x3' is not there"):
+    with pytest.raises(ExamplesError, match=r"bad\.csv: column 'x3' is missing"):
         run_recommender(recipe(data=files), tmp_path / "out", CPU)
     files["test"] = [tmp_path / "gone.csv"]
     with pytest.raises(ExamplesError, match=r"gone\.csv"):
@@ -210,11 +210,11 @@ def test_predictions_are_written_in_the_examples_order(
     out = tmp_path / f"out{ending}"
     said = invoke("predict", folder / "ppnet/1/ranker", *files, "-o", out)
     assert said == f"{out}: 4511 examples\n"
-    found = (pacsv.read_csv if ending == ".csv" else pq.read_table)(out)
+    predictions = (pacsv.read_csv if ending == ".csv" else pq.read_table)(out)
     (whole,) = Examples(files, ranker.schema, ranker.vocabularies, labelled=False).batches(5000)
     with torch.no_grad():
         wanted = torch.sigmoid(ranker.network(whole))[:, 0]
-    np.testing.assert_allclose(found["click"].to_numpy(), wanted.numpy(), atol=1e-6)
+    np.testing.assert_allclose(predictions["click"].to_numpy(), wanted.numpy(), atol=1e-6)
 
 
 def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path, Results], tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path
     assert examples.read_bytes() == before
 
 
-def test_a_prediction_that_is_no_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
+def test_a_prediction_that_is_not_a_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user,x1,x2,x3\nuser1,1,1,1\nuser1,1e38,-1e38,1e38\n")
     broken = load_ranker(finished[0] / "ppnet" / "1" / "ranker")
     with torch.no_grad():
@@ -280,7 +280,7 @@ def test_a_network_without_gates_has_nothing_to_inspect(finished: tuple[Path, Re
     examples = Examples([finished[0] / "data" / "test.parquet"], plain.schema, plain.vocabularies)
     with pytest.raises(ScoreError, match="'dnn' has no gates"):
         inspect_gates(plain, examples.batches(1000), "user", CPU)
-    with pytest.raises(ScoreError, match="'x1' is no feature of kind id or category; there are user"):
+    with pytest.raises(ScoreError, match="'x1' is not a feature of kind id or category, expected one of user"):
         inspect_gates(plain, examples.batches(1000), "x1", CPU)
 
 

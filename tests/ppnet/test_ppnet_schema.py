@@ -20,15 +20,15 @@ def schema(*features: dict[str, Any], **rest: Any) -> Schema:
 
 def test_tables_belong_to_the_features_that_share_no_other_ones() -> None:
     history = {"name": "history", "kind": "sequence", "vocabulary_of": "item", "embedding": 4}
-    found = schema(ITEM, history, {"name": "age", "kind": "number"})
-    assert [feature.name for feature in found.tables] == ["user", "item"]
-    assert [feature.table for feature in found.features] == ["user", "item", "item", None]
+    made = schema(ITEM, history, {"name": "age", "kind": "number"})
+    assert [feature.name for feature in made.tables] == ["user", "item"]
+    assert [feature.table for feature in made.features] == ["user", "item", "item", None]
 
 
 def test_one_column_may_be_shared_and_prior() -> None:
-    found = schema({"name": "user_prior", "kind": "id", "group": "prior", "column": "user"})
-    assert [feature.name for feature in found.group("prior")] == ["user_prior"]
-    assert found.feature("user_prior").source == found.feature("user").source == "user"
+    made = schema({"name": "user_prior", "kind": "id", "group": "prior", "column": "user"})
+    assert [feature.name for feature in made.group("prior")] == ["user_prior"]
+    assert made.feature("user_prior").source == made.feature("user").source == "user"
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_one_column_may_be_shared_and_prior() -> None:
         ([{"name": "user", "kind": "number"}], {}, "are called 'user'"),
         ([{"name": "click", "kind": "number"}], {}, "are called 'click'"),
         ([{"name": "age", "kind": "number", "column": "click"}], {}, "'click' is both a feature and a label"),
-        ([{"name": "age", "kind": "number"}], {"user": "age"}, "'age' is no feature of kind id or category"),
-        ([], {"user": "reader"}, "'reader' is no feature"),
-        ([{"name": "h", "kind": "sequence", "vocabulary_of": "film"}], {}, "'film' is no feature with a vocabulary"),
+        ([{"name": "age", "kind": "number"}], {"user": "age"}, "'age' is not a feature of kind id or category"),
+        ([], {"user": "reader"}, "'reader' is not a feature"),
+        ([{"name": "h", "kind": "sequence", "vocabulary_of": "film"}], {}, "'film' is not a feature with a vocabulary"),
         ([ITEM, {"name": "h", "kind": "multi", "vocabulary_of": "item"}], {}, "the same embedding and group"),
-        ([{"name": "age", "kind": "number", "buckets": 9}], {}, "'age': buckets would do nothing"),
-        ([{"name": "i", "kind": "id", "pooling": "sum"}], {}, "'i': pooling would do nothing"),
-        ([{"name": "i", "kind": "id", "buckets": 9, "min_count": 2}], {}, "min_count would do nothing"),
+        ([{"name": "age", "kind": "number", "buckets": 9}], {}, "'age': buckets would have no effect"),
+        ([{"name": "i", "kind": "id", "pooling": "sum"}], {}, "'i': pooling would have no effect"),
+        ([{"name": "i", "kind": "id", "buckets": 9, "min_count": 2}], {}, "min_count would have no effect"),
         ([{"name": "i", "kind": "identity"}], {}, "kind"),
         ([{"name": "i", "kind": "id", "embeding": 3}], {}, "did you mean 'embedding'"),
         ([], {"labels": []}, "labels"),

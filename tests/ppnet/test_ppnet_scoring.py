@@ -22,9 +22,9 @@ def test_what_is_read_back_scores_as_the_network(kind, make_network, make_batch,
         batch = make_batch(size, size)
         with torch.no_grad():
             expected = torch.sigmoid(network.eval()(batch))
-            found = scoring(*scoring_inputs(batch))
-        assert found.shape == (size, 2)
-        assert (found - expected).abs().max() <= 1e-5
+            probabilities = scoring(*scoring_inputs(batch))
+        assert probabilities.shape == (size, 2)
+        assert (probabilities - expected).abs().max() <= 1e-5
 
 
 def test_no_pickle_is_written(make_network, tmp_path):

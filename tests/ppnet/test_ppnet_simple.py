@@ -39,9 +39,9 @@ def test_a_state_dict_of_the_same_names_loads_and_gives_the_same(examples):
     torch.manual_seed(0)
     written, model = Written(), SimplePPNet(feature_dim=5, user_num=7, user_emb_dim=3)
     model.load_state_dict(written.state_dict())
-    found = model(*examples)
-    assert found.shape == (40, 1)
-    torch.testing.assert_close(found, written(*examples))
+    output = model(*examples)
+    assert output.shape == (40, 1)
+    torch.testing.assert_close(output, written(*examples))
     assert [name for name, _ in model.named_children()] == ["user_embedding", "fcs", "lhuc_layers", "final"]
     assert all(isinstance(layer, LHUCLayer) for layer in model.lhuc_layers)
 
@@ -49,9 +49,9 @@ def test_a_state_dict_of_the_same_names_loads_and_gives_the_same(examples):
 def test_users_make_no_difference_before_training_and_gates_learn_at_once(examples):
     x, users = examples
     model = SimplePPNet(5, 7, 3, generator=torch.Generator().manual_seed(1))
-    found = model(x, users)
-    assert torch.equal(found, model(x, (users + 1) % 7))
-    functional.binary_cross_entropy(found, (x[:, :1] > 0).float()).backward()
+    output = model(x, users)
+    assert torch.equal(output, model(x, (users + 1) % 7))
+    functional.binary_cross_entropy(output, (x[:, :1] > 0).float()).backward()
     for layer in model.lhuc_layers:
         assert layer.gate.weight.grad.abs().sum() > 0
         assert layer.gate.bias.grad.abs().sum() > 0
@@ -73,8 +73,8 @@ def test_every_user_learns_unless_one_stands_for_the_unseen(examples):
         plain = x
         for fc in model.fcs:
             plain = torch.relu(fc(plain))
-        found = model(x, torch.zeros_like(users))
-        assert torch.equal(found, torch.sigmoid(model.final(plain))) == (unseen == 0)
+        output = model(x, torch.zeros_like(users))
+        assert torch.equal(output, torch.sigmoid(model.final(plain))) == (unseen == 0)
 
 
 def test_the_generator_decides_the_start():

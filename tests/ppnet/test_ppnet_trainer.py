@@ -65,9 +65,9 @@ def test_what_can_be_learned_is_learned(optimizer, make_network, split, tmp_path
     run = _Run(tmp_path / "state", make_network("pepnet"), split, config)
     network = run()
     assert not network.training
-    found = evaluate(network, split(5)(), CPU)
-    assert min(found["click"].auc, found["like"].auc, found["like"].gauc) > 0.95
-    assert found["click"].examples == 6 * 64
+    metrics = evaluate(network, split(5)(), CPU)
+    assert min(metrics["click"].auc, metrics["like"].auc, metrics["like"].gauc) > 0.95
+    assert metrics["click"].examples == 6 * 64
     assert [figures["epoch"] for figures in run.epochs] == list(range(1, 13))
 
 
@@ -85,9 +85,9 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(kind, optimizer, m
         with pytest.raises(_KilledError):
             _Run(path, make_network(kind, **options), split, config)(kill_after=epoch)
         resumed = _Run(path, make_network(kind, seed=7, **options), split, config)
-        found = resumed().state_dict()
+        state = resumed().state_dict()
         assert len(resumed.epochs) == len(whole.epochs) - epoch
-        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+        assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("monitor", ["auc", "gauc", "log_loss"])
@@ -136,21 +136,21 @@ def test_l2_shrinks_embeddings(optimizer, make_network, make_batch):
 
 def test_both_optimizers_take_the_same_first_step(make_network, make_batch):
     """Adam's first step on a row does not know of the others; later ones do, where a row is absent."""
-    found = []
+    states = []
     for optimizer in OPTIMIZERS:
         network = make_network("pepnet", scatter=0.3).eval()
         step(network, make_optimizers(network, RankerTrainerConfig(embedding_optimizer=optimizer)), make_batch())
-        found.append(network.state_dict())
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(tensor, found[1][name], msg=name)
+        states.append(network.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], msg=name)
 
 
 def test_evaluation_is_that_of_the_predictions(make_network, make_batch):
     network, batches = make_network("pepnet", scatter=0.3), [make_batch(seed) for seed in (1, 2)]
-    found = evaluate(network, batches, CPU)
+    metrics = evaluate(network, batches, CPU)
     probabilities = torch.cat([predict(network, batch, CPU) for batch in batches]).numpy()
     labels, users = (torch.cat(parts).numpy() for parts in zip(*((b.labels, b.users) for b in batches), strict=True))
-    assert found["like"] == task_metrics(labels[:, 1], probabilities[:, 1], users)
+    assert metrics["like"] == task_metrics(labels[:, 1], probabilities[:, 1], users)
 
 
 def test_a_last_batch_of_one_example_is_left_out_where_batches_are_normalised(make_network, make_batch, tmp_path):
@@ -175,7 +175,7 @@ def test_what_goes_wrong_is_told(make_network, make_batch, split, tmp_path):
     with pytest.raises(ScoreError, match="no examples to evaluate on"):
         once(validation=lambda: iter([]))
     alike = replace(make_batch(), labels=torch.ones(16, 2))
-    with pytest.raises(ScoreError, match=r"task 'click': the validation labels are all alike .*monitor=log_loss"):
+    with pytest.raises(ScoreError, match=r"task 'click': the validation labels are all equal .*monitor=log_loss"):
         once(validation=lambda: iter([alike]))
     broken = replace(make_batch(), numbers={"age": torch.full((16,), torch.nan)})
     with pytest.raises(CheckpointError, match=r"epoch 1: the loss is nan: training diverged, lower trainer.learning"):

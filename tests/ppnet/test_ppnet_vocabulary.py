@@ -52,7 +52,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
 
 def test_numbers_are_standardised() -> None:
     """Against numpy over all rows at once, at an offset where sums of squares would cancel."""
-    ages = np.concatenate([found["age"].to_numpy() for found in BLOCKS])
+    ages = np.concatenate([block["age"].to_numpy() for block in BLOCKS])
     standard = Vocabularies.fit(BLOCKS, SCHEMA).numbers["age"]
     np.testing.assert_allclose(standard.of(ages), (ages - ages.mean()) / ages.std(), rtol=1e-9)
 

@@ -1,4 +1,4 @@
-"""The heat map shows the groups of the file, and refuses what is no inspection."""
+"""The heat map shows the groups of the file, and refuses what is not an inspection."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_of_many_groups_both_ends_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"feature": "u", "overall": {"a": [1]}, "groups": [{}]}'])
-def test_what_is_no_inspection_is_refused(content: str, tmp_path: Path) -> None:
+def test_what_is_not_an_inspection_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "gates.json"
     path.write_text(content)
     with pytest.raises(ScoreError, match="not an inspection of gates"):

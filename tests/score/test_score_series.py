@@ -101,7 +101,7 @@ def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(
     assert (endless["relative"], endless["high"]) == (0.0, None)
     assert Point(**known) == points[0]
     (axes,) = series_figure(points, "Seconds", "adapted on", "ten help").axes
-    (bars,) = (found for found in axes.containers if isinstance(found, ErrorbarContainer))
+    (bars,) = (container for container in axes.containers if isinstance(container, ErrorbarContainer))
     first, second = bars.lines[2][0].get_segments()
     assert first[:, 1] == pytest.approx([100 * points[0].low, 100 * points[0].high])
     assert np.isfinite(second).all()
@@ -110,6 +110,6 @@ def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(
 
 
 def test_a_series_without_a_point_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a series without a point"):
+    with pytest.raises(ValueError, match="the series has no points"):
         write_series(tmp_path, "Seconds", "adapted on", "", [])
     assert list(tmp_path.iterdir()) == []

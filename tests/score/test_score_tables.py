@@ -61,7 +61,7 @@ def test_errors_out_of_nothing_are_shown_as_infinite() -> None:
     assert cells(table_text(wer_table(passes)), "x")[3:5] == ["∞", "[∞, ∞]"]
 
 
-def test_names_in_brackets_are_no_markup() -> None:
+def test_names_in_brackets_are_not_markup() -> None:
     passes = compare_passes("test", {"[bold]": BEFORE}, rng())
     assert "[bold]" in table_text(wer_table(passes, "[red]"))
     assert table_text(wer_table(passes, "[red]")).startswith("[red]")
@@ -131,8 +131,8 @@ def test_splits_with_other_environments_and_with_none() -> None:
     table = environment_table([*first, *second, *third])
     assert table is not None
     lines = [line for line in table_text(table).splitlines() if " si " in line]
-    found = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
-    assert found == [
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    assert rows == [
         ["first", "si", "10.00", "20.00", "", "20.00", "16.67"],
         ["second", "si", "", "", "30.00", "30.00", "20.00"],
         ["third", "si", "", "", "", "", "40.00"],

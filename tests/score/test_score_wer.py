@@ -114,7 +114,7 @@ def test_nothing_to_score_is_an_error() -> None:
 
 
 def test_a_speaker_without_words_has_no_rate() -> None:
-    with pytest.raises(ScoreError, match=r"^bob: no reference words, so there is no word error rate"):
+    with pytest.raises(ScoreError, match=r"^bob: no reference words, so that the word error rate is not defined"):
         score({"a": "x", "b": ""}, {"a": "x", "b": ""}, {"a": "alice", "b": "bob"})
 
 
@@ -238,8 +238,8 @@ def test_errors_are_told_apart_by_environment_and_survive_the_file(tmp_path) -> 
     heard = {"u.clean": "one two", "u.car": "won two three", "v": "three"}
     speakers = dict.fromkeys(said, "alice")
     report = score(said, heard, speakers, {"u.clean": "clean", "u.car": "car"})
-    found = {name: (row.errors, row.words) for name, row in report.environments().items()}
-    assert found == {"": (0, 1), "car": (2, 2), "clean": (0, 2)}
+    scores = {name: (row.errors, row.words) for name, row in report.environments().items()}
+    assert scores == {"": (0, 1), "car": (2, 2), "clean": (0, 2)}
     write_wer(tmp_path / "wer.json", report)
     assert read_wer(tmp_path / "wer.json") == report
     tree = json.loads((tmp_path / "wer.json").read_text())
