@@ -116,19 +116,16 @@ class Amplitudes:
             CheckpointError: A file is missing or damaged, or has a site that no hidden layer of the network is.
             ModelMismatchError: A speaker belongs to another network, or not to the bank of the others.
         """
-        states = {path: SpeakerState.load(path) for path in paths}
-        first_path, first = next(iter(states.items()))
-        network = model_hash(model)
+        states = [SpeakerState.load(path) for path in paths]
+        first = states[0]
         # The network first: the sites of another may not be here.
-        first.check_fits(first.sites, first.amplitude, network, first_path)
+        first.check_fits(first.sites, first.amplitude, model_hash(model))
         try:
             sites = find_sites(model, [site.name for site in first.sites])
             bank = SpeakerBank(model, sites, xi=first.amplitude)
         except (ConfigError, SiteError) as error:
-            raise CheckpointError(f"{first_path}: not a speaker of this network ({error})") from error
-        for path, state in states.items():
-            state.check_fits(bank.sites, bank.amplitude.name, network, path)
-        bank.put(*states.values())
+            raise CheckpointError(f"{paths[0]}: not a speaker of this network ({error})") from error
+        bank.put(*states)
         return cls(bank)
 
     def _scales(self, speaker: str) -> list[torch.Tensor]:

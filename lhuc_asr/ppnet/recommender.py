@@ -135,7 +135,7 @@ def _corpus_stage(
     """The files of each split, made in ``folder`` where the corpus has to be made first."""
     if isinstance(data, FilesConfig):
         return {"train": data.train, "valid": data.valid, "test": data.test}
-    files: dict[str, tuple[Path, ...]] = {split: (folder / f"{split}.parquet",) for split in SPLITS}
+    files: Mapping[str, tuple[Path, ...]] = {split: (folder / f"{split}.parquet",) for split in SPLITS}
     outputs = [path for paths in files.values() for path in paths]
     stages.run("corpus", partial(_make_corpus, data, folder), options=data, outputs=outputs)
     return files
@@ -153,7 +153,7 @@ def _make_corpus(data: MovieLensConfig | SyntheticUsersConfig, folder: Path) -> 
 
 
 def _vocabularies_stage(
-    stages: Stages, schema: Schema, files: dict[str, tuple[Path, ...]], training: Reader, path: Path
+    stages: Stages, schema: Schema, files: Mapping[str, tuple[Path, ...]], training: Reader, path: Path
 ) -> Vocabularies:
     """The vocabularies of the training split; a change of any split's files makes this and all later stages anew."""
     stages.run(
@@ -171,7 +171,7 @@ def _network_stage(
     name: str,
     seed: int,
     vocabularies: Vocabularies,
-    files: dict[str, tuple[Path, ...]],
+    files: Mapping[str, tuple[Path, ...]],
     folder: Path,
     device: torch.device,
 ) -> dict[str, Any]:
