@@ -7,21 +7,25 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import soundfile
 import torch
 from typer.main import get_command
 
+import lhuc_asr
+from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.cli import main as command_line
+from lhuc_asr.corpus.sources import SOURCES
 from lhuc_asr.pipeline.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
+PAGES = ("README.md", "docs/extending.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
 # Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
 ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download")
 
@@ -121,12 +125,66 @@ def test_the_ranking_page_from_top_to_bottom(type_in, tmp_path: Path) -> None:
     assert (tmp_path / "gates" / "gates.png").is_file()
 
 
+@pytest.fixture
+def import_block(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Run a block as a module; what it puts into the tables of methods and corpora is taken out after the test."""
+    before = [(table, dict(table)) for table in (METHODS, SOURCES)]
+
+    def run(block: str, page: str) -> ModuleType:
+        module = ModuleType("block")
+        monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses and pydantic look it up
+        exec(compile(block, page, "exec"), module.__dict__)
+        return module
+
+    yield run
+    for table, content in before:
+        table.clear()
+        table.update(content)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page: str, recordings: Path, type_in) -> None:
+def test_the_python_of_a_page_runs(page: str, recordings: Path, type_in, import_block) -> None:
     type_in("lhuc-asr export exp/an4 model")
     torch.manual_seed(1)
     for block in blocks(page, "python"):
-        exec(compile(block, page, "exec"), {})
+        import_block(block, page)
+
+
+def example(page: str, heading: str) -> str:
+    """The first block of Python below a heading."""
+    text = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    return re.search(r"^```python\n(.*?)^```", text, re.M | re.S)[1]
+
+
+def test_the_method_of_the_extending_page_runs_in_a_recipe_and_for_a_new_speaker(
+    recordings: Path, run, import_block
+) -> None:
+    experiment = recordings / "exp" / "an4"
+    import_block(example("docs/extending.md", "An adaptation method"), "docs/extending.md")
+    stages = run(experiment, "passes={offsets: {method: {kind: offsets}}}")
+    assert [stage for stage in stages if "offsets over" in stage] == [
+        f"offsets over {split}" for split in ("heldout", "test", "control")
+    ]
+    recognizer = lhuc_asr.load(experiment)
+    alice = recognizer.adapt(recordings / "alice", speaker="alice")
+    alice.save(recordings / "alice.safetensors")
+    texts = [
+        [transcript.text for transcript in recognizer.transcribe(recordings / "talk.wav", speaker)]
+        for speaker in (alice, recordings / "alice.safetensors")
+    ]
+    assert texts[0] == texts[1]
+    assert alice.adapted.log_likelihoods("alice", []).shape == (0, alice.adapted.model.pdf_count)
+
+
+def test_the_corpus_of_the_extending_page_is_read(recordings: Path, import_block) -> None:
+    module = import_block(example("docs/extending.md", "A corpus"), "docs/extending.md")
+    for name, audio in (("train", "a.wav"), ("test", "b.wav")):
+        (recordings / f"{name}.list").write_text(f"{name}er\t{recordings / audio}\tGO ON\n", encoding="utf-8")
+    reading = module.ListedSource(dir=recordings).read(recordings, hours=None, seed=1, workers=1)
+    [utterance] = reading.tests["test"].utterances
+    assert (utterance.speaker, utterance.words) == ("tester", ("GO", "ON"))
+    assert utterance.seconds == soundfile.info(recordings / "b.wav").duration
+    assert reading.recordings == {recordings / "a.wav", recordings / "b.wav"}
 
 
 def test_every_verb_in_the_text_is_one() -> None:
