@@ -1,4 +1,4 @@
-"""The commands and the Python of README.md and docs/, as they stand there."""
+"""The commands and the Python of README.md and docs/ as they stand there, and what the pages name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from types import ModuleType
 import pytest
 import soundfile
 import torch
+import yaml
+from test_architecture import BELOW
 from typer.main import get_command
 
 import lhuc_asr
@@ -26,6 +28,8 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/extending.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
+# Files of the examples of docs/extending.md.
+NOT_YET_WRITTEN = {"adapt/offsets.py", "corpus/listed.py"}
 # Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
 ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download")
 
@@ -193,3 +197,59 @@ def test_every_verb_in_the_text_is_one() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         verbs = set(re.findall(r"`(?:\.venv/bin/)?lhuc-asr ([a-z]+)", text))
         assert verbs <= known, (page, verbs - known)
+
+
+def written_pages() -> list[Path]:
+    """All pages of the repository that people read."""
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", written_pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        place = page.parent / path if path else page
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
+
+
+# Pages of decisions also name what has been moved.
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    package = ROOT / lhuc_asr.__name__
+    names = {path.name for path in package.rglob("*.py")}
+    text = "".join((ROOT / page).read_text(encoding="utf-8").split("```")[::2])
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        if name not in NOT_YET_WRITTEN:
+            assert name in names or (ROOT / name).exists() or (package / name).exists(), name
+
+
+def test_the_rooms_of_the_readme_and_of_contributing_are_the_packages() -> None:
+    rooms = {path.parent.name for path in (ROOT / "lhuc_asr").glob("*/__init__.py")}
+    readme, contributing = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md"))
+    assert set(re.findall(r"^\| `lhuc_asr/(\w+)`", readme, re.M)) == rooms
+    stack = [line.split() for line in re.search(r"```\n(cli.*?)```", contributing, re.S)[1].splitlines()]
+    assert {room for line in stack for room in line} == rooms
+    for number, line in enumerate(stack):
+        below = {room for other in stack[number + 1 :] for room in other}
+        assert all(BELOW[room] <= below for room in line), line
+
+
+def test_the_passes_of_the_map_are_passes() -> None:
+    [text] = blocks("docs/map.md", "yaml")
+    overrides = [f"passes={yaml.safe_load(text)['passes']}", "noise={dir: noise, classes: [rain]}"]
+    load_config(ExperimentConfig, ROOT / "recipes/an4/config.yaml", overrides)
+
+
+def test_the_glossary_has_fifteen_terms_in_alphabetical_order() -> None:
+    terms = re.findall(r"^\| (.+?) \| [A-Z]", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.M)
+    assert len(terms) == 15
+    assert terms == sorted(terms)
