@@ -1,8 +1,10 @@
-# make demo    set up, then the whole job on synthetic voices
-# make test    the tests
-# make check   what CI runs: format, lint, types, architecture, tests
-# make slow    tests that take minutes
-# make benchmarks   ratios against the bare work (benchmarks/two_pass.py and lattice.py need an experiment)
+# make demo        set up, then run everything on synthetic voices
+# make test        run the tests
+# make check       run what CI runs: format, lint, types, architecture, tests
+# make slow        run the tests that take minutes
+# make format      mend formatting and lint
+# make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data
+# make clean       remove the environment and build files
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
@@ -15,7 +17,7 @@ demo: setup
 
 setup: $(READY)
 
-# The environment is made anew when pyproject.toml changes; .ready appears only when all of it is installed.
+# The environment is made again when pyproject.toml changes; .ready appears only when all of it is installed.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "lhuc_asr needs Python 3.11 or 3.12; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -1,4 +1,4 @@
-"""The commands and the Python of README.md and docs/, as they stand there."""
+"""The commands and the Python of README.md and docs/ as they stand there, and what the pages name."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import soundfile
 import torch
+import yaml
+from test_architecture import BELOW
 from typer.main import get_command
 
+import lhuc_asr
+from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.cli import main as command_line
+from lhuc_asr.corpus.sources import SOURCES
 from lhuc_asr.pipeline.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
+PAGES = ("README.md", "docs/extending.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
+# Files of the examples of docs/extending.md.
+NOT_YET_WRITTEN = {"adapt/offsets.py", "corpus/listed.py"}
 # Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
 ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download")
 
@@ -121,12 +129,66 @@ def test_the_ranking_page_from_top_to_bottom(type_in, tmp_path: Path) -> None:
     assert (tmp_path / "gates" / "gates.png").is_file()
 
 
+@pytest.fixture
+def import_block(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Run a block as a module; what it puts into the tables of methods and corpora is taken out after the test."""
+    before = [(table, dict(table)) for table in (METHODS, SOURCES)]
+
+    def run(block: str, page: str) -> ModuleType:
+        module = ModuleType("block")
+        monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses and pydantic look it up
+        exec(compile(block, page, "exec"), module.__dict__)
+        return module
+
+    yield run
+    for table, content in before:
+        table.clear()
+        table.update(content)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page: str, recordings: Path, type_in) -> None:
+def test_the_python_of_a_page_runs(page: str, recordings: Path, type_in, import_block) -> None:
     type_in("lhuc-asr export exp/an4 model")
     torch.manual_seed(1)
     for block in blocks(page, "python"):
-        exec(compile(block, page, "exec"), {})
+        import_block(block, page)
+
+
+def example(page: str, heading: str) -> str:
+    """The first block of Python below a heading."""
+    text = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
+    return re.search(r"^```python\n(.*?)^```", text, re.M | re.S)[1]
+
+
+def test_the_method_of_the_extending_page_runs_in_a_recipe_and_for_a_new_speaker(
+    recordings: Path, run, import_block
+) -> None:
+    experiment = recordings / "exp" / "an4"
+    import_block(example("docs/extending.md", "An adaptation method"), "docs/extending.md")
+    stages = run(experiment, "passes={offsets: {method: {kind: offsets}}}")
+    assert [stage for stage in stages if "offsets over" in stage] == [
+        f"offsets over {split}" for split in ("heldout", "test", "control")
+    ]
+    recognizer = lhuc_asr.load(experiment)
+    alice = recognizer.adapt(recordings / "alice", speaker="alice")
+    alice.save(recordings / "alice.safetensors")
+    texts = [
+        [transcript.text for transcript in recognizer.transcribe(recordings / "talk.wav", speaker)]
+        for speaker in (alice, recordings / "alice.safetensors")
+    ]
+    assert texts[0] == texts[1]
+    assert alice.adapted.log_likelihoods("alice", []).shape == (0, alice.adapted.model.pdf_count)
+
+
+def test_the_corpus_of_the_extending_page_is_read(recordings: Path, import_block) -> None:
+    module = import_block(example("docs/extending.md", "A corpus"), "docs/extending.md")
+    for name, audio in (("train", "a.wav"), ("test", "b.wav")):
+        (recordings / f"{name}.list").write_text(f"{name}er\t{recordings / audio}\tGO ON\n", encoding="utf-8")
+    reading = module.ListedSource(dir=recordings).read(recordings, hours=None, seed=1, workers=1)
+    [utterance] = reading.tests["test"].utterances
+    assert (utterance.speaker, utterance.words) == ("tester", ("GO", "ON"))
+    assert utterance.seconds == soundfile.info(recordings / "b.wav").duration
+    assert reading.recordings == {recordings / "a.wav", recordings / "b.wav"}
 
 
 def test_every_verb_in_the_text_is_one() -> None:
@@ -135,3 +197,59 @@ def test_every_verb_in_the_text_is_one() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         verbs = set(re.findall(r"`(?:\.venv/bin/)?lhuc-asr ([a-z]+)", text))
         assert verbs <= known, (page, verbs - known)
+
+
+def written_pages() -> list[Path]:
+    """All pages of the repository that people read."""
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", written_pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        place = page.parent / path if path else page
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
+
+
+# Pages of decisions also name what has been moved.
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    package = ROOT / lhuc_asr.__name__
+    names = {path.name for path in package.rglob("*.py")}
+    text = "".join((ROOT / page).read_text(encoding="utf-8").split("```")[::2])
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        if name not in NOT_YET_WRITTEN:
+            assert name in names or (ROOT / name).exists() or (package / name).exists(), name
+
+
+def test_the_rooms_of_the_readme_and_of_contributing_are_the_packages() -> None:
+    rooms = {path.parent.name for path in (ROOT / "lhuc_asr").glob("*/__init__.py")}
+    readme, contributing = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md"))
+    assert set(re.findall(r"^\| `lhuc_asr/(\w+)`", readme, re.M)) == rooms
+    stack = [line.split() for line in re.search(r"```\n(cli.*?)```", contributing, re.S)[1].splitlines()]
+    assert {room for line in stack for room in line} == rooms
+    for number, line in enumerate(stack):
+        below = {room for other in stack[number + 1 :] for room in other}
+        assert all(BELOW[room] <= below for room in line), line
+
+
+def test_the_passes_of_the_map_are_passes() -> None:
+    [text] = blocks("docs/map.md", "yaml")
+    overrides = [f"passes={yaml.safe_load(text)['passes']}", "noise={dir: noise, classes: [rain]}"]
+    load_config(ExperimentConfig, ROOT / "recipes/an4/config.yaml", overrides)
+
+
+def test_the_glossary_has_fifteen_terms_in_alphabetical_order() -> None:
+    terms = re.findall(r"^\| (.+?) \| [A-Z]", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.M)
+    assert len(terms) == 15
+    assert terms == sorted(terms)
