@@ -9,15 +9,16 @@ from pydantic import TypeAdapter
 from scaled_speakers import PDFS, WIDTH, frames_of, small_dnn
 
 from lhuc_asr.adapt.method import PreparedMethod
-from lhuc_asr.adapt.methods import MethodConfig, make_method
+from lhuc_asr.adapt.methods import AnyMethod, load_speakers
 from lhuc_asr.adapt.predicted import Predicted
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerData, no_targets
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.targets import FrameTargets, no_targets
 from lhuc_asr.base.errors import AlignmentError, ModelMismatchError
 from lhuc_asr.features.context import splice
 
 TECHNIQUES = {
     "lhuc": {},
-    "paper": {"kind": "lhuc", "optimizer": "sgd"},
+    "paper": {"kind": "lhuc", "preset": "paper"},
     "prior": {"kind": "lhuc", "prior_deviation": 0.3},
     "moments": {},
     "moments, then descent": {"kind": "moments", "descent": {"kind": "lhuc"}},
@@ -31,7 +32,7 @@ TECHNIQUES = {
 @pytest.fixture(params=TECHNIQUES)
 def method(request, small, tmp_path: Path):
     settings = {"kind": request.param, **TECHNIQUES[request.param]}
-    made = make_method(TypeAdapter(MethodConfig).validate_python(settings), tmp_path / "prepared")
+    made = TypeAdapter(AnyMethod).validate_python(settings).make(tmp_path / "prepared")
     if isinstance(made, PreparedMethod):
         generator = torch.Generator().manual_seed(3)
         training = {f"t{n}": frames_of(small, n, 60, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}
@@ -110,16 +111,16 @@ def test_amplitudes_of_another_model_are_refused(small, method, tmp_path: Path):
     with torch.no_grad():
         other.output.bias += 1
     with pytest.raises(ModelMismatchError):
-        method.load(other, tmp_path / "speakers")
+        load_speakers(other, tmp_path / "speakers")
 
 
 def test_no_adaptation_is_the_network_to_the_bit(small, tmp_path: Path):
-    method = make_method(TypeAdapter(MethodConfig).validate_python({"kind": "none"}), None)
+    method = TypeAdapter(AnyMethod).validate_python({"kind": "none"}).make(None)
     frames = frames_of(small, 20, 30)
     x = splice(torch.from_numpy(frames.features), small.config.context)
     before = small(x)
     found = method.estimate(small, {"ann": frames}, seed=1)
     found.save(tmp_path / "speakers")
-    for speakers in (found, method.load(small, tmp_path / "speakers")):
-        with speakers.applied(small, "ann"):
+    for speakers in (found, load_speakers(small, tmp_path / "speakers")):
+        with speakers.applied("ann"):
             assert torch.equal(small(x), before)
