@@ -35,8 +35,8 @@ from lhuc_asr.adapt.batches import SpeakerBatches
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, join_targets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
-from lhuc_asr.nnet.losses import candidate_cross_entropy, cross_entropy
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class Descent:
 
     def __init__(self, config: DescentConfig) -> None:
         self.config = config
+        self._objective: Objective[CandidateTargets] = FrameCrossEntropy(config.kl_weight)
 
     def adapt(
         self,
@@ -181,19 +182,17 @@ class Descent:
         penalty: Penalty | None,
     ) -> None:
         """Add the gradient of some speakers' mini-batches."""
-        size, rho = self.config.batch_size, self.config.kl_weight
+        size = self.config.batch_size
         longest = max(speaker.frames_in(step, size) for speaker in speakers)
         batches = [speaker.batch(step, size, longest) for speaker in speakers]
-        psi, unadapted, pdfs, posteriors, weights = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        psi = torch.cat([batch.psi for batch in batches])
         rows = bank.rows_of(speaker.name for speaker in speakers)
         logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
-        loss = (1 - rho) * candidate_cross_entropy(logits, pdfs, posteriors, weights)
-        if rho:
-            loss = loss + rho * cross_entropy(logits, unadapted, weights)
+        loss = self._objective(logits, join_targets([batch.targets for batch in batches]))
         if penalty is not None:
             # Each mini-batch bears its part of the penalty, so that a sweep bears the whole of it.
             parts = zip(batches, speakers, strict=True)
-            share = torch.stack([batch.weights.sum() / speaker.weight for batch, speaker in parts])
+            share = torch.stack([batch.targets.weights.sum() / speaker.weight for batch, speaker in parts])
             loss = loss + (share * penalty(rows)).sum()
         (loss / size).backward()
 
