@@ -14,7 +14,6 @@ from lhuc_asr.audio.utterance import Utterance, read_manifest
 def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny experiment's model; tests read it, and change copies of it."""
     from lhuc_asr.recognizer.from_experiment import of_experiment
-
     from lhuc_asr.recognizer.model_folder import export
 
     folder = tmp_path_factory.mktemp("elsewhere") / "model"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lhuc_asr.recognizer.from_experiment import find_model, of_experiment
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import dump_config, load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.recognizer.from_experiment import find_model, of_experiment
 from lhuc_asr.recognizer.model_folder import LANG_FILES, export, read_exported
 
 FILES = {"model.json", "network.safetensors", "topology.json", *(f"lang/{name}" for name in LANG_FILES)}
