@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.objective import CandidateTargets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
@@ -61,17 +60,12 @@ class SpeakerBatches:
         row0: list[Tensor] | None,
         seed: int,
     ) -> None:
-        _check(name, data, model)
+        data.check_fits(name, model)
         self.name = name
         self._seed, self._network, self._row0 = seed, network, row0
         self._context, self._device = model.context, network.device
         self._features = torch.from_numpy(np.ascontiguousarray(data.features))
-        targets = CandidateTargets(
-            weights=torch.from_numpy(data.targets.weight),
-            classes=torch.from_numpy(data.targets.pdf).long(),
-            posteriors=torch.from_numpy(data.targets.posterior),
-            reference=torch.empty(len(data.features), 0),
-        )
+        targets = data.targets.tensors()
         lengths = torch.tensor(data.lengths, dtype=torch.int64)
         ends = torch.cumsum(lengths, 0)
         self._last = torch.repeat_interleave(ends - 1, lengths)
@@ -134,19 +128,3 @@ class SpeakerBatches:
             return psi, psi.new_empty(len(psi), 0)
         with torch.no_grad():
             return psi, torch.softmax(self._network.logits(psi, self._row0), dim=1)
-
-
-def _check(name: str, data: SpeakerData, model: AcousticModel) -> None:
-    dimension = data.features.shape[1] if data.features.ndim == 2 else 0
-    if dimension != model.feature_dimension:
-        raise AlignmentError(
-            f"speaker {name!r}: features of shape {data.features.shape}, but the network takes "
-            f"{model.feature_dimension} a frame; compute them with the options that it was trained with"
-        )
-    pdf = data.targets.pdf
-    if pdf.size and pdf.max() >= model.pdf_count:
-        frame = int(np.argmax(pdf.max(axis=1)))
-        raise AlignmentError(
-            f"speaker {name!r}: pdf {int(pdf.max())} in frame {frame}, but the network has pdfs 0 to "
-            f"{model.pdf_count - 1}: the targets are of another tree; align or decode with this network's own"
-        )

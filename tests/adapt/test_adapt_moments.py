@@ -287,7 +287,7 @@ def test_what_does_not_belong_together_is_told(model, tmp_path):
     method.prepare(model, {"t": TRAINING[0]}, seed=0)
     frames = _speaker(0)
     frames.targets.pdf[3] = PDFS
-    with pytest.raises(AlignmentError, match=rf"speaker 'ann': 6 features a frame and pdfs up to {PDFS}"):
+    with pytest.raises(AlignmentError, match=rf"speaker 'ann': pdf {PDFS} in frame 3, but the network has"):
         method.estimate(model, {"ann": frames}, seed=0)
     with pytest.raises(ModelMismatchError, match="made with another network"):
         method.estimate(_model("sigmoid"), {"ann": _speaker(0)}, seed=0)
