@@ -16,12 +16,13 @@ import torch
 from timing import Turns, show
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.fold import fold
+from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
-from lhuc_asr.nnet.losses import candidate_cross_entropy
 
 DIMENSION, PDFS, CONTEXT, BATCH, SWEEPS = 40, 400, 5, 256, 3
 UTTERANCES, UTTERANCE_FRAMES = 20, 300  # a minute
@@ -100,14 +101,19 @@ def plain(model: Dnn, data: SpeakerData) -> None:
     optimizer = bank.optimizer("adam", lr=0.005)
     features = torch.from_numpy(data.features)
     spliced = torch.cat([splice(part, CONTEXT) for part in features.split(data.lengths)])
-    pdfs, posteriors = torch.from_numpy(data.targets.pdf).long(), torch.from_numpy(data.targets.posterior)
-    weights = torch.from_numpy(data.targets.weight)
+    targets = CandidateTargets(
+        weights=torch.from_numpy(data.targets.weight),
+        classes=torch.from_numpy(data.targets.pdf).long(),
+        posteriors=torch.from_numpy(data.targets.posterior),
+        reference=torch.empty(len(spliced), 0),
+    )
+    objective = FrameCrossEntropy()
     for _ in range(SWEEPS):
         for batch in torch.randperm(len(spliced)).split(BATCH):
             optimizer.zero_grad(set_to_none=True)
             model.zero_grad(set_to_none=True)
             with bank.speaker("0"):
-                loss = candidate_cross_entropy(model(spliced[batch]), pdfs[batch], posteriors[batch], weights[batch])
+                loss = objective(model(spliced[batch]), targets.select(batch))
             (loss / BATCH).backward()
             optimizer.step()
     bank.detach()

@@ -1,145 +1,130 @@
-"""One speaker's frames in shuffled mini-batches, with what does not change between sweeps computed once."""
+"""One speaker's frames in shuffled mini-batches; what does not change between sweeps can be computed once and kept."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice_index
+from lhuc_asr.lhuc.objective import CandidateTargets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
-# Frames that go through the network at once while nothing is differentiated.
+# Number of frames that go through the network at once where no gradient is taken.
 FRAMES_KEPT_AT_ONCE = 4_096
 
 
 class Batch(NamedTuple):
-    """Some of a speaker's frames, B of them; the last may be repetitions of weight 0 that fill it up.
+    """Some of one speaker's frames, B of them; the last may be repetitions of weight 0.
 
     Attributes:
-        psi: Activations of the lowest adapted layer before its amplitudes, shape (B, H).
-        unadapted: Posteriors of the pdfs by the network with row 0, shape (B, K), or (B, 0) where nobody asked.
-        pdfs: Candidates, shape (B, M), int64.
-        posteriors: Theirs, shape (B, M).
-        weights: Shape (B,).
+        psi: Outputs of the lowest scaled site before its scale, shape (B, H).
+        targets: Targets of the frames; their reference is the output with row 0, shape (B, K), or (B, 0) if it is not
+            needed.
     """
 
     psi: Tensor
-    unadapted: Tensor
-    pdfs: Tensor
-    posteriors: Tensor
-    weights: Tensor
+    targets: CandidateTargets
 
 
 class SpeakerBatches:
-    """A speaker's mini-batches, shuffled by a generator of his own: they do not depend on who else adapts.
+    """One speaker's mini-batches, shuffled by a generator of their own: they do not depend on who else adapts.
 
     Args:
-        name: The speaker, for messages.
-        frames: His data.
-        model: The speaker-independent network.
-        network: The same with amplitudes.
-        row0: xi(r) of row 0 at each adapted layer, shapes (1, H): the unadapted network's, where its posteriors are
-            wanted; None where they are not.
-        seed: Of the order.
+        name: The speaker's name, for messages.
+        data: The speaker's data.
+        model: The network.
+        network: The same network with scaled sites.
+        row0: xi(r) of row 0 at each site, shapes (1, H), if the output with row 0 is needed; None otherwise.
+        seed: Seed of the frame order.
+
+    Attributes:
+        name: The speaker's name.
+        weight: Sum of the frames' weights.
+        bytes_to_keep: Memory that ``keep`` takes, in bytes.
 
     Raises:
-        AlignmentError: Targets or features that are not this network's.
+        AlignmentError: The targets or features do not fit the network.
     """
 
     def __init__(
         self,
         name: str,
-        frames: SpeakerData,
+        data: SpeakerData,
         model: AcousticModel,
         network: ScaledNetwork,
         row0: list[Tensor] | None,
         seed: int,
     ) -> None:
-        _check(name, frames, model)
+        data.check_fits(name, model)
         self.name = name
         self._seed, self._network, self._row0 = seed, network, row0
         self._context, self._device = model.context, network.device
-        self._features = torch.from_numpy(np.ascontiguousarray(frames.features))
-        self._pdfs = torch.from_numpy(frames.targets.pdf).long()
-        self._posteriors = torch.from_numpy(frames.targets.posterior)
-        self._weights = torch.from_numpy(frames.targets.weight)
-        lengths = torch.tensor(frames.lengths, dtype=torch.int64)
+        self._features = torch.from_numpy(np.ascontiguousarray(data.features))
+        targets = data.targets.tensors()
+        lengths = torch.tensor(data.lengths, dtype=torch.int64)
         ends = torch.cumsum(lengths, 0)
         self._last = torch.repeat_interleave(ends - 1, lengths)
         self._first = torch.repeat_interleave(ends - lengths, lengths)
-        # Frames that count for nothing need not pass through the network.
-        self._useful = torch.nonzero(self._weights > 0).squeeze(1)
+        # Frames of weight 0 need not pass through the network. From here on, frames are numbered without them.
+        self._useful = torch.nonzero(targets.weights > 0).squeeze(1)
+        self._targets = targets.select(self._useful)
         self._order = torch.arange(len(self._useful))
         self._kept: tuple[Tensor, Tensor] | None = None
-        self.weight = float(self._weights.sum(dtype=torch.float64))
+        self.weight = float(targets.weights.sum(dtype=torch.float64))
         values = network.width + (model.pdf_count if row0 is not None else 0)
         self.bytes_to_keep = len(self._useful) * values * model.log_prior.element_size()
 
     def batches(self, size: int) -> int:
-        """Mini-batches a sweep; the last may not be full."""
+        """Number of mini-batches of a sweep; the last may not be full."""
         return -(-len(self._useful) // size)
 
     def keep(self) -> None:
-        """Compute psi of all frames now, and go on from there in every sweep."""
+        """Compute psi and the output with row 0 for all frames, and keep them until ``forget``."""
         parts = [self._compute(frames) for frames in self._useful.split(FRAMES_KEPT_AT_ONCE)]
-        psi, unadapted = zip(*parts, strict=True)
-        self._kept = torch.cat(psi), torch.cat(unadapted)
+        psi, reference = zip(*parts, strict=True)
+        self._kept = torch.cat(psi), torch.cat(reference)
 
     def forget(self) -> None:
-        """Give the memory of ``keep`` back."""
+        """Free the memory that ``keep`` took."""
         self._kept = None
 
     def shuffle(self, sweep: int) -> None:
-        """Another order, for the next sweep."""
+        """Draw the frame order of a sweep."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + sweep)
         self._order = torch.randperm(len(self._useful), generator=generator)
 
     def frames_in(self, step: int, size: int) -> int:
-        """Frames of mini-batch ``step``."""
+        """Number of frames in mini-batch ``step``."""
         return max(0, min(size, len(self._useful) - step * size))
 
     def batch(self, step: int, size: int, filled_to: int) -> Batch:
-        """Mini-batch ``step`` of ``size`` frames, filled up with frames of weight 0 where it has fewer."""
+        """Mini-batch ``step``.
+
+        Args:
+            step: Number of the mini-batch in the sweep, from 0.
+            size: Number of frames in a full mini-batch.
+            filled_to: Number of frames that the result has; repetitions of weight 0 fill it up.
+        """
         chosen = self._order[step * size : (step + 1) * size]
-        missing = filled_to - len(chosen)
-        frames = self._useful[chosen]
-        weights = functional.pad(self._weights[frames], (0, missing))
-        if missing:
-            chosen = torch.cat([chosen, chosen[:1].expand(missing)])
-            frames = self._useful[chosen]
+        targets = self._targets.select(chosen).fill(filled_to).to(self._device)
+        if len(chosen) < filled_to:
+            chosen = torch.cat([chosen, chosen[:1].expand(filled_to - len(chosen))])
         if self._kept is None:
-            psi, unadapted = self._compute(frames)
+            psi, reference = self._compute(self._useful[chosen])
         else:
-            psi, unadapted = (kept[chosen.to(kept.device)] for kept in self._kept)
-        targets = (self._pdfs[frames], self._posteriors[frames], weights)
-        return Batch(psi, unadapted, *(tensor.to(self._device) for tensor in targets))
+            psi, reference = (kept[chosen.to(kept.device)] for kept in self._kept)
+        return Batch(psi, replace(targets, reference=reference))
 
     def _compute(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Psi of frames, and their output with row 0: shapes (B, H) and (B, K) or (B, 0)."""
         index = splice_index(frames, self._first[frames], self._last[frames], self._context)
         psi = self._network.psi(self._features[index].flatten(1).to(self._device))
         if self._row0 is None:
             return psi, psi.new_empty(len(psi), 0)
         with torch.no_grad():
             return psi, torch.softmax(self._network.logits(psi, self._row0), dim=1)
-
-
-def _check(name: str, frames: SpeakerData, model: AcousticModel) -> None:
-    dimension = frames.features.shape[1] if frames.features.ndim == 2 else 0
-    if dimension != model.feature_dimension:
-        raise AlignmentError(
-            f"speaker {name!r}: features of shape {frames.features.shape}, but the network takes "
-            f"{model.feature_dimension} a frame; compute them with the options that it was trained with"
-        )
-    pdf = frames.targets.pdf
-    if pdf.size and pdf.max() >= model.pdf_count:
-        frame = int(np.argmax(pdf.max(axis=1)))
-        raise AlignmentError(
-            f"speaker {name!r}: pdf {int(pdf.max())} in frame {frame}, but the network has pdfs 0 to "
-            f"{model.pdf_count - 1}: the targets are of another tree; align or decode with this network's own"
-        )

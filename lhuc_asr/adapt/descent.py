@@ -22,7 +22,6 @@ size, and r goes hardly farther than that times the rate: with the defaults 2 s 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -32,13 +31,12 @@ import torch
 from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.batches import SpeakerBatches
+from lhuc_asr.adapt.method import warn_unadapted
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, join_targets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
-from lhuc_asr.nnet.losses import candidate_cross_entropy, cross_entropy
-
-logger = logging.getLogger(__name__)
 
 # Frames that go through the network at once. 1,024 x 512 units x 4 bytes = 2 MB a layer; on a CPU ten speakers' 2,560
 # took a sixth longer: the activations leave the caches, and their memory is given back and faulted in again. A GPU is
@@ -100,6 +98,7 @@ class Descent:
 
     def __init__(self, config: DescentConfig) -> None:
         self.config = config
+        self._objective: Objective[CandidateTargets] = FrameCrossEntropy(config.kl_weight)
 
     def adapt(
         self,
@@ -150,7 +149,8 @@ class Descent:
                         self._step(network, bank, optimizer, group, step, penalty)
             for speaker in group:
                 speaker.forget()
-        _warn("have no frame that counts", [speaker.name for speaker in data if not speaker.batches(1)], len(data))
+        mute = [speaker.name for speaker in data if not speaker.batches(1)]
+        warn_unadapted("they have no frame that counts", mute, len(data))
         put_back_diverged(bank, list(speakers))
 
     def _step(
@@ -181,19 +181,17 @@ class Descent:
         penalty: Penalty | None,
     ) -> None:
         """Add the gradient of some speakers' mini-batches."""
-        size, rho = self.config.batch_size, self.config.kl_weight
+        size = self.config.batch_size
         longest = max(speaker.frames_in(step, size) for speaker in speakers)
         batches = [speaker.batch(step, size, longest) for speaker in speakers]
-        psi, unadapted, pdfs, posteriors, weights = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        psi = torch.cat([batch.psi for batch in batches])
         rows = bank.rows_of(speaker.name for speaker in speakers)
         logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
-        loss = (1 - rho) * candidate_cross_entropy(logits, pdfs, posteriors, weights)
-        if rho:
-            loss = loss + rho * cross_entropy(logits, unadapted, weights)
+        loss = self._objective(logits, join_targets([batch.targets for batch in batches]))
         if penalty is not None:
             # Each mini-batch bears its part of the penalty, so that a sweep bears the whole of it.
             parts = zip(batches, speakers, strict=True)
-            share = torch.stack([batch.weights.sum() / speaker.weight for batch, speaker in parts])
+            share = torch.stack([batch.targets.weights.sum() / speaker.weight for batch, speaker in parts])
             loss = loss + (share * penalty(rows)).sum()
         (loss / size).backward()
 
@@ -224,11 +222,5 @@ def put_back_diverged(bank: SpeakerBank, speakers: Sequence[str]) -> None:
     rows = bank.rows_of(speakers)
     finite = torch.stack([table.detach()[rows].isfinite().all(1) for table in bank.tables]).all(0)
     diverged = [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
-    _warn("diverged: features that are not finite, or too large a learning rate", diverged, len(speakers))
+    warn_unadapted("they diverged: features that are not finite, or too large a learning rate", diverged, len(speakers))
     bank.reset(diverged)
-
-
-def _warn(what: str, names: Sequence[str], speakers: int) -> None:
-    if names:
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        logger.warning("%d of %d speakers stay unadapted, they %s: %s", len(names), speakers, what, shown)

@@ -7,6 +7,7 @@ are found by the tables in ``methods``.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ import torch
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+
+logger = logging.getLogger(__name__)
 
 
 class AdaptedSpeakers(Protocol):
@@ -141,3 +144,16 @@ class MethodConfig(StrictModel):
     def amplitude_layers(self) -> tuple[int, ...] | None:
         """Hidden layers that get amplitudes, from 0 at the bottom; None for all."""
         return None
+
+
+def warn_unadapted(reason: str, names: Sequence[str], count: int) -> None:
+    """Log a warning that names the speakers who stay unadapted, if there are any.
+
+    Args:
+        reason: Why: "they have no frame that counts".
+        names: Names of these speakers.
+        count: Number of all speakers.
+    """
+    if names:
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        logger.warning("%d of %d speakers stay unadapted, %s: %s", len(names), count, reason, shown)

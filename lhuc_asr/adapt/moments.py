@@ -17,7 +17,6 @@ It needs activations of 0 or more, as sigmoid's and ReLU's are: otherwise a rati
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,7 +28,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.method import AdaptedSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
@@ -39,8 +38,6 @@ from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-
-logger = logging.getLogger(__name__)
 
 MOMENTS_FILE = "moments.safetensors"
 # Frames that go through the network at once: 1,024 x 2,048 units x 4 bytes = 8 MB a layer.
@@ -174,13 +171,7 @@ class Moments:
                     continue
                 for table, xi in zip(bank.tables, amplitudes, strict=True):
                     table[bank.row(speaker)] = bank.amplitude.r_of(xi)
-        if failed:
-            logger.warning(
-                "%d of %d speakers stay unadapted, their activations are not finite; look at their features: %s",
-                len(failed),
-                len(speakers),
-                ", ".join(failed[:8]) + (", ..." if len(failed) > 8 else ""),
-            )
+        warn_unadapted("their activations are not finite, look at their features", failed, len(speakers))
         if self.config.descent is not None:
             well = {speaker: frames for speaker, frames in speakers.items() if speaker not in failed}
             Descent(self.config.descent).adapt(bank, model, well, seed)
@@ -232,13 +223,8 @@ class Moments:
 
 def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The frames that count: spliced features (B, (2c+1) D), and weight times posterior of each pdf (B, K)."""
-    targets, width, device = frames.targets, frames.features.shape[1], model.log_prior.device
-    highest = int(targets.pdf.max(initial=0))
-    if highest >= model.pdf_count or width != model.feature_dimension:
-        raise AlignmentError(
-            f"speaker {speaker!r}: {width} features a frame and pdfs up to {highest}, but the network has "
-            f"{model.feature_dimension} features and pdfs 0 to {model.pdf_count - 1}; they belong to another network"
-        )
+    targets, device = frames.targets, model.log_prior.device
+    frames.check_fits(speaker, model)
     features = torch.from_numpy(np.ascontiguousarray(frames.features))
     pdfs = torch.from_numpy(targets.pdf).long()
     shares = torch.from_numpy(targets.posterior * targets.weight[:, None])

@@ -17,6 +17,7 @@ from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, sampl
 from lhuc_asr.features.cmvn import CmvnAccumulator
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,30 @@ class SpeakerData:
             tuple(recordings),
             alignment_model,
         )
+
+    def check_fits(self, name: str, model: AcousticModel) -> None:
+        """Refuse data of another network.
+
+        Args:
+            name: The speaker's name, for the message.
+            model: The network.
+
+        Raises:
+            AlignmentError: The features or the targets do not fit the network.
+        """
+        dimension = self.features.shape[1] if self.features.ndim == 2 else 0
+        if dimension != model.feature_dimension:
+            raise AlignmentError(
+                f"speaker {name!r}: features of shape {self.features.shape}, but the network takes "
+                f"{model.feature_dimension} a frame; compute them with the options that it was trained with"
+            )
+        pdf = self.targets.pdf
+        if pdf.size and pdf.max() >= model.pdf_count:
+            frame = int(np.argmax(pdf.max(axis=1)))
+            raise AlignmentError(
+                f"speaker {name!r}: pdf {int(pdf.max())} in frame {frame}, but the network has pdfs 0 to "
+                f"{model.pdf_count - 1}: the targets are of another tree; align or decode with this network's own"
+            )
 
     def waveforms(self, sample_rate: int) -> Iterator[np.ndarray]:
         """The samples of each utterance, cut to the frames that count, shapes (N,), float32.

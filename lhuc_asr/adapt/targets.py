@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.decode.lattice import FramePosteriors
 from lhuc_asr.decode.lattice_search import LatticeSummary
+from lhuc_asr.lhuc.objective import CandidateTargets
 
 
 class TargetsConfig(StrictModel):
@@ -102,6 +104,15 @@ class FrameTargets:
     def certain(cls, pdf: np.ndarray, weight: np.ndarray) -> FrameTargets:
         """One pdf a frame, believed entirely: both of shape (T,)."""
         return cls(pdf[:, None], np.ones((len(pdf), 1), np.float32), weight)
+
+    def tensors(self) -> CandidateTargets:
+        """The targets as an objective takes them, without a reference; they share memory with these."""
+        return CandidateTargets(
+            weights=torch.from_numpy(self.weight),
+            classes=torch.from_numpy(self.pdf).long(),
+            posteriors=torch.from_numpy(self.posterior),
+            reference=torch.empty(len(self.weight), 0),
+        )
 
     def first(self, frames: int) -> FrameTargets:
         """The targets of the first frames."""

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
@@ -41,5 +42,5 @@ def cross_entropy_of(model: Dnn, found, name: str, frames: SpeakerData) -> float
     """Mean cross-entropy of a speaker's frames with the amplitudes that were found for him."""
     spliced = splice(torch.from_numpy(frames.features), 1)
     pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()
-    with torch.no_grad(), found.applied(model, name):
+    with torch.no_grad(), found.applied(name):
         return float(torch.nn.functional.cross_entropy(model(spliced), pdfs))

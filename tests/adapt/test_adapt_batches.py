@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lhuc_asr.adapt.batches import SpeakerBatches
-from lhuc_asr.adapt.scaled_dnn import ScaledDnn
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -34,7 +34,7 @@ def _frames(lengths: tuple[int, ...], highest: int = PDFS - 1) -> SpeakerData:
 
 def _batches(model: Dnn, frames: SpeakerData, layers: tuple[int, ...] = (0, 1)) -> SpeakerBatches:
     row0 = [torch.full((1, UNITS), 1.5) for _ in layers]
-    return SpeakerBatches("ann", frames, model, ScaledDnn(model, layers), row0, seed=3)
+    return SpeakerBatches("ann", frames, model, model.scaled(model.sites(layers)), row0, seed=3)
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -61,20 +61,20 @@ def test_a_sweep_is_every_useful_frame_once_with_what_the_network_says_of_it(mod
         batch = speaker.batch(step, 8, filled_to=8)
         real = speaker.frames_in(step, 8)
         assert len(batch.psi) == 8
-        assert not batch.weights[real:].any()
-        for psi_t, posterior in zip(batch.psi[:real], batch.unadapted[:real], strict=True):
+        assert not batch.targets.weights[real:].any()
+        for psi_t, posterior in zip(batch.psi[:real], batch.targets.reference[:real], strict=True):
             row = int((psi - psi_t).abs().sum(1).argmin())
             torch.testing.assert_close(psi_t, psi[row])
             torch.testing.assert_close(posterior, unadapted[row])
             seen.append(row)
-        assert batch.pdfs[:real, 0].tolist() == frames.targets.pdf[seen[-real:], 0].tolist()
-        assert batch.weights[:real].tolist() == frames.targets.weight[seen[-real:]].tolist()
+        assert batch.targets.classes[:real, 0].tolist() == frames.targets.pdf[seen[-real:], 0].tolist()
+        assert batch.targets.weights[:real].tolist() == frames.targets.weight[seen[-real:]].tolist()
     assert sorted(seen) == useful.tolist() != seen
 
 
 def test_where_no_posteriors_are_wanted_none_are_computed(model):
-    speaker = SpeakerBatches("ann", _frames((9,)), model, ScaledDnn(model, (0,)), None, seed=0)
-    assert speaker.batch(0, 4, 4).unadapted.shape == (4, 0)
+    speaker = SpeakerBatches("ann", _frames((9,)), model, model.scaled(model.sites((0,))), None, seed=0)
+    assert speaker.batch(0, 4, 4).targets.reference.shape == (4, 0)
     assert speaker.bytes_to_keep == 4 * UNITS * int((_frames((9,)).targets.weight > 0).sum())
 
 

@@ -8,7 +8,7 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.context import splice
 
-PLAIN = LhucConfig(optimizer="sgd", learning_rate=0.3, sweeps=4, batch_size=64)
+PLAIN = LhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
 
 
 def r_of(found, name: str) -> list[torch.Tensor]:
@@ -116,7 +116,7 @@ def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, sp
 
 def test_a_prior_around_row_zero_starts_from_the_network_as_it_is(small, speaker_of, tmp_path):
     options = LhucConfig(learning_rate=0.02, sweeps=3, kl_weight=0.0, batch_size=64)
-    config = BayesConfig(lhuc=options, estimate="map", around="row 0", prior_weight=1e6)
+    config = BayesConfig(lhuc=options, estimate="map", around="unadapted", prior_weight=1e6)
     method = Bayes(config, tmp_path)
     method.prepare(small, {f"t{n}": speaker_of(n, 100) for n in range(3)}, seed=0)
     found = method.estimate(small, {"ann": speaker_of(9, 60)}, seed=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scaled_speakers import UNITS, WIDTH, small_dnn
 
+from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.environment import combine
 from lhuc_asr.base.errors import ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.attach import attach
@@ -23,6 +24,10 @@ def bank_of(model, names, seed: int, xi: str = "exp", sites: str = SITES) -> Spe
     generator = torch.Generator().manual_seed(seed)
     bank.fill({site.name: 2 * torch.rand(len(names), site.width, generator=generator) - 0.5 for site in bank.sites})
     return bank
+
+
+def combined(speakers: SpeakerBank, environments: SpeakerBank, rows, alpha: float | None) -> SpeakerBank:
+    return combine(Amplitudes(speakers), Amplitudes(environments), rows, alpha).bank
 
 
 @pytest.fixture
@@ -43,12 +48,12 @@ def test_amplitudes_are_those_of_the_equation(model, alpha, functions):
         bank_of(model, ("a", "b"), 1, functions[0]),
         bank_of(model, ("rain", "car"), 2, functions[1]),
     )
-    found = combine(speakers, environments, ROWS, alpha)
-    assert found.speakers == tuple(ROWS)
+    bank = combined(speakers, environments, ROWS, alpha)
+    assert bank.speakers == tuple(ROWS)
     for name, (speaker, environment) in ROWS.items():
-        for site in found.sites:
+        for site in bank.sites:
             r_s, r_e = speakers.state(speaker).r[site.name], environments.state(environment).r[site.name]
-            xi = found.xi(site.name, found.rows_of([name]))[0]
+            xi = bank.xi(site.name, bank.rows_of([name]))[0]
             for value, of_speaker, of_environment in zip(xi.tolist(), r_s.tolist(), r_e.tolist(), strict=True):
                 s, e = by_hand[functions[0]](of_speaker), by_hand[functions[1]](of_environment)
                 expected = s * e if alpha is None else alpha * s + (1 - alpha) * e
@@ -60,9 +65,9 @@ def test_amplitudes_are_interpolated_and_not_r(model):
     speakers, environments = bank_of(model, ("a",), 1), bank_of(model, ("rain",), 2)
     for bank, r in ((speakers, 1.0), (environments, -1.0)):
         bank.fill({site.name: torch.full((UNITS,), r) for site in bank.sites})
-    halfway = combine(speakers, environments, {"x": ("a", "rain")}, 0.5)
+    halfway = combined(speakers, environments, {"x": ("a", "rain")}, 0.5)
     assert torch.allclose(halfway.state("x").r["hidden.0.activation"], torch.full((UNITS,), 1.5430806))
-    both = combine(speakers, environments, {"x": ("a", "rain")}, None)
+    both = combined(speakers, environments, {"x": ("a", "rain")}, None)
     assert torch.allclose(both.state("x").r["hidden.1.activation"], torch.ones(UNITS))
 
 
@@ -80,7 +85,7 @@ def outputs(bank: SpeakerBank, name: str) -> torch.Tensor:
 def test_at_both_ends_the_network_says_what_it_says_with_one_of_them_alone(model, xi):
     """To float32's rounding: the last bit of xi may depend on how many rows it is computed for at once."""
     speakers, environments = bank_of(model, ("a", "b"), 1, xi), bank_of(model, ("rain", "car"), 2, xi)
-    ends = {alpha: combine(speakers, environments, ROWS, alpha) for alpha in (0.0, 0.5, 1.0)}
+    ends = {alpha: combined(speakers, environments, ROWS, alpha) for alpha in (0.0, 0.5, 1.0)}
     for name, (speaker, environment) in ROWS.items():
         alone = {1.0: outputs(speakers, speaker), 0.0: outputs(environments, environment)}
         for alpha, expected in alone.items():
@@ -92,10 +97,10 @@ def test_of_neutral_amplitudes_nothing_comes_but_the_network_itself(model, tmp_p
     speakers, environments = (attach_neutral(model, names) for names in (("a", "b"), ("rain", "car")))
     plain = outputs(speakers, "")
     for alpha in (0.1, 0.7, None):
-        combined = combine(speakers, environments, ROWS, alpha)
-        assert torch.equal(outputs(combined, "a+rain"), plain)
-        assert torch.equal(outputs(combined, ""), plain)
-    combined.save(tmp_path)
+        both = combined(speakers, environments, ROWS, alpha)
+        assert torch.equal(outputs(both, "a+rain"), plain)
+        assert torch.equal(outputs(both, ""), plain)
+    both.save(tmp_path)
     again = SpeakerBank.load(tmp_path, model)
     again.detach()
     assert torch.equal(outputs(again, "b+car"), plain)
@@ -110,17 +115,17 @@ def attach_neutral(model, names) -> SpeakerBank:
 def test_what_does_not_fit_together_is_refused(model):
     speakers, environments = bank_of(model, ("a", "b"), 1), bank_of(model, ("rain", "car"), 2)
     with pytest.raises(ModelMismatchError, match="belong to different models"):
-        combine(speakers, bank_of(small_dnn(), ("rain", "car"), 2), ROWS, 0.5)
+        combined(speakers, bank_of(small_dnn(), ("rain", "car"), 2), ROWS, 0.5)
     with pytest.raises(
         ModelMismatchError, match=r"at hidden\.0\.activation, hidden\.1\.activation, of .* at hidden\.1"
     ):
-        combine(speakers, bank_of(model, ("rain", "car"), 2, sites="hidden.1.activation"), ROWS, 0.5)
+        combined(speakers, bank_of(model, ("rain", "car"), 2, sites="hidden.1.activation"), ROWS, 0.5)
     with pytest.raises(SpeakerError, match="'snow' is not in the bank"):
-        combine(speakers, environments, {"x": ("a", "snow")}, 0.5)
+        combined(speakers, environments, {"x": ("a", "snow")}, 0.5)
     for alpha in (-0.1, 1.1, math.nan):
         with pytest.raises(ConfigError, match="alpha"):
-            combine(speakers, environments, ROWS, alpha)
+            combined(speakers, environments, ROWS, alpha)
     with torch.no_grad():
         environments.tables[0][2, 3] = math.nan
     with pytest.raises(SpeakerError, match=r"'car': r at site 'hidden\.0\.activation' is not finite"):
-        combine(speakers, environments, ROWS, None)
+        combined(speakers, environments, ROWS, None)

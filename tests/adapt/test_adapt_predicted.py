@@ -19,7 +19,7 @@ def statistics_of(small, frames):
     return torch.cat(means).detach().double()
 
 
-@pytest.mark.parametrize("around", ["speakers", "row 0"])
+@pytest.mark.parametrize("around", ["speakers", "unadapted"])
 def test_the_linear_gate_ends_at_least_squares(small, speaker_of, tmp_path, around):
     """Normal equations on components found by hand; a new speaker gets what they say."""
     generator = torch.Generator().manual_seed(6)
@@ -36,7 +36,7 @@ def test_the_linear_gate_ends_at_least_squares(small, speaker_of, tmp_path, arou
     directions = vectors[:, -2:]
     inputs = torch.cat([centred @ directions, torch.ones(6, 1, dtype=torch.float64)], 1)
     targets = Lhuc(PLAIN).estimate(small, training, seed=0).bank.side_by_side()[1:].double()
-    if around == "row 0":  # which is neutral: 0
+    if around == "unadapted":  # which is neutral: 0
         targets -= targets.mean(0)
     solution = torch.linalg.solve(inputs.T @ inputs, inputs.T @ targets)
     own = torch.cat([(statistics_of(small, ann) - statistics.mean(0)) @ directions, torch.ones(1).double()])

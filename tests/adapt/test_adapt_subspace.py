@@ -25,13 +25,13 @@ def test_code_zero_is_the_speakers_mean_or_row_zero(small, speaker_of, tmp_path)
     plain = LhucConfig(learning_rate=0.05, sweeps=1, kl_weight=0.0, batch_size=64)
     training = {f"t{n}": speaker_of(n, 50) for n in range(3)}
     rows = Lhuc(plain).estimate(small, training, seed=0).bank.side_by_side()
-    for around, expected in (("speakers", rows[1:].mean(0)), ("row 0", rows[0])):
+    for around, expected in (("speakers", rows[1:].mean(0)), ("unadapted", rows[0])):
         Subspace(SubspaceConfig(lhuc=plain, around=around), tmp_path).prepare(small, training, seed=0)
         torch.testing.assert_close(load_tensors(tmp_path / SUBSPACE_FILE)[0]["mean"], expected)
 
 
 def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path):
-    plain = LhucConfig(optimizer="sgd", learning_rate=0.3, sweeps=4, batch_size=64)
+    plain = LhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
     method = Subspace(
         SubspaceConfig(lhuc=plain, dimensions=2, learning_rate=4.0, prior_weight=0.5, around="speakers"), tmp_path
     )

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import (
     FrameTargets,
-    SpeakerData,
     joined,
     targets_from_alignment,
     targets_from_confidence,

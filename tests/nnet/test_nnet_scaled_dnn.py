@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from lhuc_asr.adapt.scaled_dnn import ScaledDnn
 
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -41,7 +40,7 @@ def test_logits_and_gradients_are_those_of_hooks(model, layers):
     bank.detach()
 
     model.train()
-    network = ScaledDnn(model, layers)
+    network = model.scaled(model.sites(layers))
     rows = bank.rows_of(names)
     found = network.logits(network.psi(spliced), [bank.xi(site.name, rows) for site in bank.sites])
     (found * towards).sum().backward()
@@ -54,7 +53,7 @@ def test_logits_and_gradients_are_those_of_hooks(model, layers):
 def test_the_networks_weights_take_no_gradient_and_psi_none_at_all(model):
     for parameter in model.parameters():
         parameter.grad = None
-    network = ScaledDnn(model, (0, 1, 2))
+    network = model.scaled(model.sites())
     psi = network.psi(torch.ones(2, 3 * WIDTH, dtype=torch.float64))
     assert not psi.requires_grad
     xi = [torch.ones(1, UNITS, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -69,7 +68,7 @@ def test_products_in_bfloat16_keep_three_digits_and_sums_stay_in_the_models_type
     xi = [torch.full((1, UNITS), 1.003) for _ in range(3)]
     exact, rounded = (
         network.logits(network.psi(spliced), xi)
-        for network in (ScaledDnn(model, (0, 1, 2)), ScaledDnn(model, (0, 1, 2), torch.bfloat16))
+        for network in (model.scaled(model.sites()), model.scaled(model.sites(), torch.bfloat16))
     )
     assert rounded.dtype == torch.float32
     error = float((rounded - exact).abs().mean() / exact.abs().mean())

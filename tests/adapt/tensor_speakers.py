@@ -1,0 +1,100 @@
+"""What the two test methods share: speakers as a few tensors each, in files of their own format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.errors import ModelMismatchError, SpeakerError
+from lhuc_asr.base.tensors import load_format, save_tensors
+from lhuc_asr.features.context import splice
+from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TensorSpeakers(ABC):
+    """An ``AdaptedSpeakers`` whose parameters are named tensors; subclasses say what these change.
+
+    Attributes:
+        model: The network that is adapted.
+        tensors: Tensors of each speaker, by name.
+    """
+
+    model: AcousticModel
+    tensors: Mapping[str, Tensors]
+
+    format: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    @abstractmethod
+    def inputs(cls, model: AcousticModel, own: Tensors, features: torch.Tensor) -> torch.Tensor:
+        """The network's inputs (T, (2c + 1) D) for an utterance (T, D) of the speaker with these tensors."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return tuple(self.tensors)
+
+    def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
+        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        scores = [np.zeros((0, self.model.pdf_count), np.float32)]
+        for name, utterance in zip(names, utterances, strict=True):
+            own = self._of(name)
+            with torch.no_grad():
+                inputs = self.inputs(self.model, own, torch.from_numpy(np.array(utterance)))
+                scores.append(self.model.log_likelihoods(inputs).numpy())
+        return np.concatenate(scores)
+
+    def pooled(self, without: Collection[str]) -> Self:
+        for name in without:
+            self._of(name)
+        others = [own for name, own in self.tensors.items() if name not in without]
+        if not others:
+            raise SpeakerError(f"no speaker is left without {', '.join(without)}; the control needs others")
+        mean = {name: torch.stack([own[name] for own in others]).mean(0) for name in self.names}
+        return type(self)(self.model, dict.fromkeys(without, mean))
+
+    def save(self, folder: Path) -> None:
+        for name in self.tensors:
+            self.save_speaker(name, folder / f"{name}.safetensors", {})
+
+    def save_speaker(self, speaker: str, path: Path, extras: Tensors) -> None:
+        description = {"format": self.format, "speaker": speaker, "model": model_hash(self.model)}
+        save_tensors(path, {**self._of(speaker), **extras}, description)
+
+    @classmethod
+    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> Self:
+        loaded = {}
+        for path in paths:
+            tensors, description = load_format(path, "a speaker's file", cls.format)
+            if description["model"] != model_hash(model):
+                raise ModelMismatchError(f"{path}: the speaker belongs to another network; adapt the speaker again")
+            loaded[description["speaker"]] = {name: tensors[name] for name in cls.names}
+        return cls(model, loaded)
+
+    def _of(self, speaker: str) -> Tensors:
+        if speaker not in self.tensors:
+            raise SpeakerError(f"{speaker!r} was not adapted to; known: {', '.join(self.tensors) or 'none'}")
+        return self.tensors[speaker]
+
+
+def utterances_of(data: SpeakerData) -> list[torch.Tensor]:
+    """The features of a speaker's utterances, shapes (T, D)."""
+    return list(torch.from_numpy(data.features).split(data.lengths))
+
+
+def spliced(model: AcousticModel, features: torch.Tensor) -> torch.Tensor:
+    """The network's inputs for an utterance, shape (T, (2c + 1) D); an empty utterance gives none."""
+    if not len(features):
+        return features.new_zeros(0, (2 * model.context + 1) * model.feature_dimension)
+    return splice(features, model.context)

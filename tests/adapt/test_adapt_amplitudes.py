@@ -1,0 +1,77 @@
+"""Amplitudes of speakers: the equation by hand, files, and what does not belong to the network."""
+
+import pytest
+import torch
+from random_speakers import PDFS, WIDTH, logits_of, r_of, random_dnn, random_frames
+
+from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.methods import load_speakers
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
+from lhuc_asr.lhuc.attach import attach
+from lhuc_asr.nnet.dnn import Dnn
+
+
+@pytest.fixture
+def model() -> Dnn:
+    return random_dnn()
+
+
+def test_saved_and_loaded_the_speakers_score_the_same_bits(model, tmp_path):
+    method, spliced = (
+        Lhuc(LhucConfig(preset="paper")),
+        torch.randn(9, 3 * WIDTH, generator=torch.Generator().manual_seed(1)),
+    )
+    found = method.estimate(model, {"ann": random_frames(0), "bob": random_frames(1)}, seed=0)
+    found.save(tmp_path)
+    loaded = load_speakers(model, tmp_path)
+    plain = model(spliced)
+    for name in ("ann", "bob"):
+        scores = []
+        for speakers in (found, loaded):
+            with speakers.applied(name):
+                scores.append(model.log_likelihoods(spliced))
+        assert torch.equal(*scores)
+        assert not torch.equal(scores[0], model.log_likelihoods(spliced))
+    assert torch.equal(model(spliced), plain)
+
+
+def test_applied_is_the_equations(model):
+    found = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0)}, seed=0)
+    spliced = torch.randn(9, 3 * WIDTH, generator=torch.Generator().manual_seed(1))
+    with found.applied("ann"):
+        scores = model(spliced).double()
+    expected = logits_of(model, spliced.double(), [torch.exp(r.double()) for r in r_of(found, "ann")])
+    assert torch.allclose(scores, expected, atol=1e-4)
+
+
+def test_what_does_not_belong_together_is_told(model, tmp_path):
+    method = Lhuc(LhucConfig(preset="paper"))
+    found = method.estimate(model, {"ann": random_frames(0)}, seed=0)
+    other = Dnn(model.config, WIDTH, PDFS).eval()
+    with pytest.raises(SpeakerError, match="'bob' is not in the bank"), found.applied("bob"):
+        pass
+    assert not found.bank.attached
+    found.save(tmp_path)
+    with pytest.raises(ModelMismatchError):
+        load_speakers(other, tmp_path)
+    (tmp_path / "ann.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError):
+        load_speakers(model, tmp_path)
+
+
+def test_amplitudes_of_another_kind_of_network_are_refused():
+    bank = attach(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()), "1", ["ann"])
+    bank.detach()
+    with pytest.raises(ModelMismatchError, match="belong to a Sequential, expected an acoustic model"):
+        Amplitudes(bank).log_likelihoods("ann", [])
+
+
+def test_pooled_amplitudes_have_the_mean_r_of_the_others(model):
+    speakers = {name: random_frames(n) for n, name in enumerate(("ann", "bob", "cat"))}
+    adapted = Lhuc(LhucConfig(layers=(1,))).estimate(model, speakers, seed=0)
+    control = adapted.pooled(["bob"])
+    mean = (r_of(adapted, "ann")[0] + r_of(adapted, "cat")[0]) / 2
+    torch.testing.assert_close(r_of(control, "bob")[0], mean)
+    assert float((mean - r_of(adapted, "bob")[0]).abs().max()) > 0.01
+    assert control.bank.sites == adapted.bank.sites
