@@ -19,18 +19,18 @@ from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.pipeline.experiment import HELDOUT, Experiment
+from lhuc_asr.pipeline.experiment import HELDOUT, AlignedExperiment
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
 
 
-def two_pass(experiment: Experiment, split: str, plan: Pass) -> TwoPass:
-    """The models and utterances of a pass over a split."""
+def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass:
+    """The models and utterances of a network's passes over a split."""
     recordings = {utterance.id: utterance for utterance in experiment.utterances(split)}
     return TwoPass(
-        experiment.network(plan.network),
+        experiment.network(network),
         experiment.features(split),
         experiment.topology.silence_pdfs,
         recordings,
@@ -38,7 +38,7 @@ def two_pass(experiment: Experiment, split: str, plan: Pass) -> TwoPass:
     )
 
 
-def sets_of(experiment: Experiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
+def sets_of(experiment: AlignedExperiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
     """Which utterances of a split a pass estimates each set of parameters on, and which it decodes with them."""
     match plan.adaptation:
         case Adaptation(data=data):
@@ -50,19 +50,19 @@ def sets_of(experiment: Experiment, split: str, plan: Pass, features: FeatureTab
             return []
 
 
-def tuned_search(experiment: Experiment, plan: Pass) -> SearchConfig:
+def tuned_search(experiment: AlignedExperiment, plan: Pass) -> SearchConfig:
     """The search of a pass, as tuned on the held-out speakers."""
     chosen = read_json(experiment.folder.decode(HELDOUT, plan.searched_as) / SEARCH_FILE)["chosen"]
     return plan.search.model_copy(update=chosen)
 
 
-def speakers_of(experiment: Experiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
+def speakers_of(experiment: AlignedExperiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
     """What a pass over a split estimated, on its network."""
     return load_speakers(model, experiment.folder.speakers(split, plan.name))
 
 
 def crossed_of(
-    experiment: Experiment, split: str, speaker: Pass, environment: Pass, features: FeatureTable
+    experiment: AlignedExperiment, split: str, speaker: Pass, environment: Pass, features: FeatureTable
 ) -> Mapping[AdaptationSet, tuple[str, str]]:
     """The sets of a pass that combines two others, and the sets of the two that each is made of."""
     return crossed_sets(*(sets_of(experiment, split, part, features) for part in (speaker, environment)))
@@ -81,7 +81,7 @@ class EarlierPass:
         seed: Seed of the words that are corrupted in references.
     """
 
-    experiment: Experiment
+    experiment: AlignedExperiment
     split: str
     plan: Pass
     adaptation: Adaptation
@@ -127,7 +127,7 @@ class EarlierPass:
 
     def _scores(self) -> tuple[Iterator[Scores], int]:
         """The earlier pass's scores of all utterances, and their number."""
-        loop = two_pass(self.experiment, self.split, self.plan)
+        loop = two_pass(self.experiment, self.split, self.plan.network)
         count = len(loop.features.utterances)
         if self.plan.adaptation is None:
             return loop.first_pass(), count

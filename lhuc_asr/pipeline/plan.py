@@ -20,6 +20,34 @@ from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningCon
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What a method learns from the training speakers; passes whose methods learn the same share it.
+
+    Attributes:
+        network: Name of the network.
+        method: Options of the method; those that nothing learned depends on have their defaults.
+        silence_weight: Weight of silence in the targets.
+        environments: Environments of the recordings that are learned from; None for all.
+        seed: Seed of the learning.
+    """
+
+    network: str
+    method: PreparedConfig
+    silence_weight: float
+    environments: tuple[str, ...] | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder below ``speakers/prepared/``."""
+        options = self.method.model_dump_json(exclude=set(self.method.not_prepared))
+        depends = [self.network, self.silence_weight, options]
+        if self.environments is not None:
+            depends.append(self.environments)
+        return f"{self.method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
 class Adaptation:
     """How a pass adapts its network.
 
@@ -28,7 +56,7 @@ class Adaptation:
         data: Which recordings are adapted on, and which are decoded with that.
         targets: Kind of targets; ``lm_order`` is None where it is the recipe's own.
         method: Options of the method.
-        preparation: Name of what the method learned from the training speakers; None for a method that learns nothing.
+        preparation: What the method learns from the training speakers; None for a method that learns nothing.
         lattice: Options of the lattices that targets are made from; None where they are not.
         max_unaligned: Fraction of the references that may fail to align.
     """
@@ -37,7 +65,7 @@ class Adaptation:
     data: DataConfig
     targets: TargetsConfig
     method: MethodConfig
-    preparation: str | None
+    preparation: Preparation | None
     lattice: LatticeConfig | None
     max_unaligned: float | None
 
@@ -101,8 +129,8 @@ class Pass:
         return self.adaptation.targets.lm_order if isinstance(self.adaptation, Adaptation) else None
 
     @property
-    def preparation(self) -> str | None:
-        """Name of what the method learned from the training speakers."""
+    def preparation(self) -> Preparation | None:
+        """What the method learns from the training speakers."""
         return self.adaptation.preparation if isinstance(self.adaptation, Adaptation) else None
 
 
@@ -153,21 +181,21 @@ def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, P
         data=options.data,
         targets=targets.model_copy(update={"source": source, "lm_order": None if own_order else targets.lm_order}),
         method=config.method_of(options),
-        preparation=_preparation(options, config.method_of(options)),
+        preparation=_preparation(config, options),
         lattice=config.lattice if targets.from_lattices else None,
         max_unaligned=None if targets.unsupervised else config.monophone.max_unaligned,
     )
 
 
-def _preparation(options: PassConfig, method: MethodConfig) -> str | None:
-    """A name for what a method learns from the training speakers; passes whose methods learn the same share it."""
+def _preparation(config: ExperimentConfig, options: PassConfig) -> Preparation | None:
+    method = config.method_of(options)
     if not isinstance(method, PreparedConfig):
         return None
-    depends = [
-        options.network,
-        options.targets.silence_weight,
-        method.model_dump_json(exclude=set(method.not_prepared)),
-    ]
-    if options.data.environments is not None:
-        depends.append(options.data.environments)
-    return f"{method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
+    defaults = {name: type(method).model_fields[name].default for name in method.not_prepared}
+    return Preparation(
+        network=options.network,
+        method=method.model_copy(update=defaults),
+        silence_weight=options.targets.silence_weight,
+        environments=options.data.environments,
+        seed=config.seed,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,20 +17,30 @@ from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
-from lhuc_asr.pipeline.aligners import Aligned, aligners
-from lhuc_asr.pipeline.config import SI, ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment, at_corpus_rate, fold_folders, opened
-from lhuc_asr.pipeline.export import model_stage
+from lhuc_asr.pipeline.aligners import aligners
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import (
+    HELDOUT,
+    TRAIN,
+    Aligned,
+    AlignedExperiment,
+    Experiment,
+    at_corpus_rate,
+    fold_folders,
+    opened,
+)
+from lhuc_asr.pipeline.export import ModelOptions, model_stage
 from lhuc_asr.pipeline.language import (
-    LanguageOptions,
+    LanguageModelOptions,
+    LexiconOptions,
     check_language_files,
     graph_stage,
-    language_stages,
-    other_graph_stage,
+    language_model_stage,
+    lexicon_stage,
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of
+from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
 from lhuc_asr.pipeline.splits import CorpusOptions, corpus_stage
 from lhuc_asr.score.tables import PassScore
@@ -128,56 +139,58 @@ def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | 
     stages = Stages(folder.folder, folder.metrics)
     corpus_stage(stages, Experiment.of(config, folder), CorpusOptions.of(config, fold))
     config = at_corpus_rate(config, folder)
-    experiment, language, passes = Experiment.of(config, folder), LanguageOptions.of(config), passes_of(config)
+    experiment, passes = Experiment.of(config, folder), passes_of(config)
+    orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
 
-    language_stages(stages, experiment, language)
-    _feature_stage(stages, experiment, config.features, config.alignment_features, config.speeds)
+    lexicon_stage(stages, experiment, LexiconOptions.of(config))
+    for order in orders:
+        language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
+    _feature_stage(stages, experiment, FeatureOptions(config.features, config.alignment_features, config.speeds))
     aligned: Aligned | None = None
     for aligner in aligners(config):
         aligned = aligner.align(stages, experiment, aligned)
     if aligned is None:
         raise ValueError("no aligner: networks need an alignment")
-    options = NetworkOptions(config.dnn, config.trainer, config.features.dimension, config.seed)
-    network_stage(stages, experiment, SI, options, aligned.alignment, aligned.stage)
-    graph_stage(stages, experiment, config.transition_scale, aligned.stage)
-    for order in sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None}):
-        other_graph_stage(stages, experiment, language, order, config.transition_scale)
-    for name in networks_of(config)[1:]:
-        network_stage(stages, experiment, name, options, aligned.alignment, aligned.stage, config.networks[name])
+    for name in networks_of(config):
+        network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
-    # A name for each preparation that differs, and one of the passes that need it.
-    for preparation, plan in {plan.preparation: plan for plan in passes.values()}.items():
-        if preparation is not None:
-            _preparation_stage(stages, experiment, plan, preparation, aligned.stage)
+    experiment = AlignedExperiment.of(config, folder)
+    for order in orders:
+        graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
+    # Each preparation once, though several passes may need it.
+    preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
+    for preparation in preparations.values():
+        _preparation_stage(stages, experiment, preparation, aligned.stage)
     for split in (HELDOUT, *experiment.tests):
         for plan in passes.values():
             # Over the held-out speakers: passes that are tuned there, and the first passes that these adapt on.
             if split != HELDOUT or plan.tuned or plan.adaptation is None:
                 _pass_stage(stages, experiment, split, plan)
-    model_stage(stages, experiment, config, passes)
+    model_stage(stages, experiment, ModelOptions.of(config, next(iter(config.passes))))
 
 
-def _feature_stage(
-    stages: Stages,
-    experiment: Experiment,
-    features: FeatureConfig,
-    alignment_features: FeatureConfig,
-    speeds: tuple[float, ...],
-) -> None:
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Everything that features depend on, beside the recordings.
+
+    Attributes:
+        features: Features of the networks.
+        alignment_features: Features of the Gaussian mixtures.
+        speeds: Speeds of the training recordings.
+    """
+
+    features: FeatureConfig
+    alignment_features: FeatureConfig
+    speeds: tuple[float, ...]
+
+
+def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
     folder = experiment.folder
-
-    def make() -> None:
-        for split in experiment.splits:
-            utterances, at = experiment.utterances(split), speeds if split == TRAIN else (1.0,)
-            extract(folder.features(split), utterances, features, experiment.processes, at)
-            if split in (TRAIN, HELDOUT):
-                extract(folder.alignment_features(split), utterances, alignment_features, experiment.processes, at)
-
     stages.run(
         "features",
-        make,
+        partial(_extract_features, experiment),
+        options=options,
         after=["corpus"],
-        options=[features, alignment_features, speeds],
         outputs=[
             *(folder.features(split) for split in experiment.splits),
             *(folder.alignment_features(split) for split in (TRAIN, HELDOUT)),
@@ -185,28 +198,37 @@ def _feature_stage(
     )
 
 
-def _preparation_stage(stages: Stages, experiment: Experiment, plan: Pass, preparation: str, aligner: str) -> None:
+def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
+    folder, processes = experiment.folder, experiment.processes
+    for split in experiment.splits:
+        utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
+        extract(folder.features(split), utterances, options.features, processes, speeds)
+        if split in (TRAIN, HELDOUT):
+            extract(folder.alignment_features(split), utterances, options.alignment_features, processes, speeds)
+
+
+def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
     stages.run(
-        f"prepare {preparation}",
-        partial(prepare, experiment, plan),
-        after=[f"network {plan.network}", aligner],
-        options=[plan.seed],
-        outputs=[experiment.folder.prepared(preparation)],
+        f"prepare {preparation.name}",
+        partial(prepare, experiment),
+        options=preparation,
+        after=[f"network {preparation.network}", aligner],
+        outputs=[experiment.folder.prepared(preparation.name)],
     )
 
 
-def _pass_stage(stages: Stages, experiment: Experiment, split: str, plan: Pass) -> None:
+def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     after = [f"network {plan.network}", "graph", *(f"{earlier.name} over {split}" for earlier in plan.needed)]
     if plan.preparation is not None:
-        after.append(f"prepare {plan.preparation}")
+        after.append(f"prepare {plan.preparation.name}")
     if plan.lm_order is not None:
         after.append(f"graph of order {plan.lm_order}")
     if split != HELDOUT or not plan.tuned:
         after.append(f"{plan.searched_as} over {HELDOUT}")
     stages.run(
         f"{plan.name} over {split}",
-        partial(run_pass, experiment, split, plan),
-        after=after,
+        partial(run_pass, experiment, split),
         options=plan,
+        after=after,
         outputs=pass_outputs(experiment, split, plan),
     )

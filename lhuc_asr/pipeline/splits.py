@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,14 @@ NOISY_FOLDER = "noisy"
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Everything that the splits depend on, beside the files of the corpus.
+    """Everything that the splits depend on.
 
     Attributes:
         corpus, hours, seed, max_skipped, noise: As in the recipe.
         heldout_speakers: Number of training speakers who are kept back.
         folds: Number of folds.
         fold: The fold, from 1; None without cross-validation.
+        files: Fingerprint of the files of the corpus and of the noise.
     """
 
     corpus: CorpusSource
@@ -48,6 +50,7 @@ class CorpusOptions:
     heldout_speakers: int
     folds: int
     fold: int | None
+    files: str
 
     @classmethod
     def of(cls, config: ExperimentConfig, fold: int | None) -> CorpusOptions:
@@ -61,6 +64,7 @@ class CorpusOptions:
             heldout_speakers=config.heldout_speakers,
             folds=config.folds,
             fold=fold,
+            files=fingerprint([*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]),
         )
 
 
@@ -81,12 +85,12 @@ class Splits:
 
 def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
     """Add the stage that reads the corpus; it is stale when a file of the corpus, or a recording, has changed."""
-    folder, noise = experiment.folder, options.noise
-    noisy = [folder.folder / "corpus" / NOISY_FOLDER] if noise else []
+    folder = experiment.folder
+    noisy = [folder.folder / "corpus" / NOISY_FOLDER] if options.noise else []
     stages.run(
         "corpus",
-        lambda: _prepare(experiment, options),
-        options=[options, fingerprint([*options.corpus.paths(), *([noise.dir] if noise else [])])],
+        partial(_prepare, experiment),
+        options=options,
         outputs=[
             folder.sample_rate,
             *(folder.manifest(split) for split in experiment.splits),

@@ -22,7 +22,7 @@ from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, WER_FILE, sets_of, speakers_of, two_pass
-from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.score.figures import save_figure
@@ -54,7 +54,7 @@ class Look:
     """
 
     folder: ExperimentFolder
-    folds: Sequence[Experiment]
+    folds: Sequence[AlignedExperiment]
     split: str
     plan: Pass
     before: str
@@ -140,7 +140,7 @@ def _frames(at: Look) -> list[Row]:
     """Each speaker's frames whose best pdf is not that of the reference's alignment, beside their word errors."""
     errors: dict[str, np.ndarray] = {}  # frames, wrong before, wrong after
     for fold in at.folds:
-        loop = two_pass(fold, at.split, at.plan)
+        loop = two_pass(fold, at.split, at.plan.network)
         speakers = speakers_of(fold, at.split, at.plan, loop.model)
         sets = sets_of(fold, at.split, at.plan, loop.features)
         reference = reference_pdfs(fold, at.split, loop.model, at.max_unaligned)
@@ -181,7 +181,7 @@ def _tsne(at: Look) -> list[Row]:
         ConfigError: What the pass estimates is not amplitudes, so that hidden layers have nothing to show.
     """
     fold = at.folds[0]
-    loop = two_pass(fold, at.split, at.plan)
+    loop = two_pass(fold, at.split, at.plan.network)
     model, features = loop.model, loop.features
     speakers = speakers_of(fold, at.split, at.plan, model)
     if not isinstance(speakers, Amplitudes):

@@ -13,12 +13,12 @@ import numpy as np
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import write_json
-from lhuc_asr.base.config import load_config, parse_config
+from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
-from lhuc_asr.pipeline.experiment import Experiment, at_corpus_rate, fold_folders, opened
+from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_folders, opened, read_config
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import check_device, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
@@ -57,7 +57,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
         raise ExperimentError(
             f"{path}: no such file; expected the folder of an experiment: lhuc-asr run RECIPE makes one"
         )
-    config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
+    config = read_config(path).model_copy(update={"exp": folder})
     check_device(config)
     # Told before the first of them runs.
     starts = {}
@@ -133,7 +133,7 @@ def _look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
     plain = _with(config, config.networks, _needed(config, base))
     with opened(plain, record=False) as folder:
         splits, plan = make_passes(plain, folder), passes_of(plain)[base]
-        folds = [Experiment.of(at_corpus_rate(plain, fold), fold) for fold in fold_folders(plain, folder)]
+        folds = [AlignedExperiment.of(at_corpus_rate(plain, fold), fold) for fold in fold_folders(plain, folder)]
         looks = [
             Look(
                 folder=folder,

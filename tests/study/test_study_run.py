@@ -12,7 +12,7 @@ from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.study.run import looked_at, run_benchmark
-from lhuc_asr.study.series import EXPERIMENTS, base_pass, series
+from lhuc_asr.study.series import SERIES, base_pass, series
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ RECIPES = ("demo", "an4", "librispeech", "own_data")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", SERIES)
 def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(recipe: str, name: str) -> None:
     config = load_config(ExperimentConfig, Path("recipes") / recipe / "config.yaml")
     base = base_pass(config, None)
@@ -146,9 +146,7 @@ def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(recipe: s
 
 def test_series_of_two_bases_have_no_pass_in_common() -> None:
     config = load_config(ExperimentConfig, Path("recipes/an4/config.yaml"))
-    one, other = (
-        {v.name for name in EXPERIMENTS for v in series(config, name, base)} for base in ("lhuc", "lhuc_hard")
-    )
+    one, other = ({v.name for name in SERIES for v in series(config, name, base)} for base in ("lhuc", "lhuc_hard"))
     assert one & other == set()
 
 
