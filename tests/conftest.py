@@ -113,7 +113,10 @@ def executed_stages(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def run(closed_configuration: None, tiny_recipe: Path) -> Run:
-    """Run the tiny recipe in a folder, ``run(folder, "lhuc.sweeps=3")``; returns the stages that were not skipped."""
+    """Run the tiny recipe in a folder, ``run(folder, "lhuc.sweeps=3")``; returns the stages that were not skipped.
+
+    Figures are not drawn: they take longer than finished stages, and ``finished`` has them.
+    """
 
     from lhuc_asr.base.config import load_config
     from lhuc_asr.pipeline.config import ExperimentConfig
@@ -121,7 +124,10 @@ def run(closed_configuration: None, tiny_recipe: Path) -> Run:
 
     def run_in(folder: Path, *overrides: str) -> list[str]:
         before = len(executed_stages(folder))
-        run_recipe(load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", *overrides]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lhuc_asr.pipeline.results.save_figure", lambda figure, path: path.touch())
+            patch.setattr("lhuc_asr.pipeline.results.speaker_wer_figure", lambda *_: None)
+            run_recipe(load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", *overrides]))
         return executed_stages(folder)[before:]
 
     return run_in
