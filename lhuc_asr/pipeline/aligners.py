@@ -33,13 +33,7 @@ class Aligner(Protocol):
     """A way to align the training data."""
 
     def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the aligner's stages.
-
-        Args:
-            stages: The experiment's stages.
-            experiment: The experiment.
-            before: What the aligner before this one left; None for the first.
-        """
+        """Add the aligner's stages; ``before`` is the alignment of the aligner before it, None for the first."""
         ...
 
 
@@ -100,11 +94,7 @@ class NetworkAligner:
     options: RealignmentOptions
 
     def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the stages that train the network and align with it.
-
-        Raises:
-            ValueError: It is the first aligner.
-        """
+        """Add the stages that train the network and align with it."""
         if before is None:
             raise ValueError("a network cannot be the first aligner: it is trained on an alignment")
         network, name, stage = f"first{self.number}", realigned(self.number), f"realign{self.number}"

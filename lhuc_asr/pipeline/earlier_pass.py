@@ -1,4 +1,4 @@
-"""A pass over a split that has been made: its models, speakers and search, and what it says about the utterances."""
+"""A finished pass over a split: its network, sets, speakers and search, and the targets that can be made from it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass
 
 
 def sets_of(experiment: AlignedExperiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
-    """Which utterances of a split a pass estimates each set of parameters on, and which it decodes with them."""
+    """The adaptation sets of a pass: utterances that parameters are estimated on, and that are decoded with them."""
     match plan.adaptation:
         case Adaptation(data=data):
             environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
@@ -57,26 +57,26 @@ def tuned_search(experiment: AlignedExperiment, plan: Pass) -> SearchConfig:
 
 
 def speakers_of(experiment: AlignedExperiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
-    """What a pass over a split estimated, on its network."""
+    """The speakers that a pass over a split estimated, on its network."""
     return load_speakers(model, experiment.folder.speakers(split, plan.name))
 
 
 def crossed_of(
     experiment: AlignedExperiment, split: str, speaker: Pass, environment: Pass, features: FeatureTable
 ) -> Mapping[AdaptationSet, tuple[str, str]]:
-    """The sets of a pass that combines two others, and the sets of the two that each is made of."""
+    """The sets of a pass that combines two others, each with the names of the two sets that it combines."""
     return crossed_sets(*(sets_of(experiment, split, part, features) for part in (speaker, environment)))
 
 
 @dataclass(frozen=True)
 class EarlierPass:
-    """A ``FirstPass``: what an earlier pass says about a split, for a pass that adapts on it.
+    """A ``FirstPass``: an earlier pass over a split, as the source of a later pass's targets.
 
     Attributes:
         experiment: The experiment.
         split: The split.
         plan: The earlier pass.
-        adaptation: What the later pass asks of it.
+        adaptation: Options of the later pass.
         model: The network of the later pass, which aligns references.
         seed: Seed of the words that are corrupted in references.
     """
@@ -89,7 +89,7 @@ class EarlierPass:
     seed: int
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame on the best path: as it was found, or by a search with another language model."""
+        """The pdf of each frame on the best path: of the earlier pass, or of a search with another language model."""
         order = self.adaptation.targets.lm_order
         if order is None:
             features = self.experiment.features(self.split)
@@ -117,7 +117,7 @@ class EarlierPass:
             yield from progress(summaries, f"lattices of {self.plan.name} over {self.split}", count)
 
     def references(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame along the reference transcripts, some of their words replaced where that is asked."""
+        """The pdf of each frame along the reference transcripts; a fraction of their words may be replaced."""
         limit, corrupted = self.adaptation.max_unaligned or 0.0, self.adaptation.targets.corrupted or 0.0
         return reference_pdfs(self.experiment, self.split, self.model, limit, corrupted, self.seed)
 

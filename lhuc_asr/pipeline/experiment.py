@@ -44,7 +44,7 @@ TUNING_FOLDER = "tuning"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The folder of an experiment or of one fold, and how its work is spread.
+    """The folder of an experiment or of one fold, with its files opened by name, and the means for its work.
 
     Attributes:
         folder: The places of its files.
@@ -79,11 +79,11 @@ class Experiment:
 
     @cached_property
     def lexicon(self) -> Lexicon:
-        """The words that can be recognised."""
+        """The words that can be recognised, with their pronunciations."""
         return read_lexicon_folder(self.folder.lang)
 
     def topology_of(self, alignment: str) -> ContextDependency:
-        """The states of the phones that an aligner left."""
+        """The states of the phones in ``hmm/<alignment>``."""
         return topology.load(self.folder.topology(alignment))
 
     def utterances(self, split: str) -> list[Utterance]:
@@ -95,7 +95,7 @@ class Experiment:
         return FeatureStore(self.folder.features(split))
 
     def aligned(self, alignment: str, split: str) -> Alignment:
-        """What an aligner made of a split."""
+        """The alignment of a split in ``hmm/<alignment>``."""
         return Alignment(self.folder.alignment(alignment, split), self.features(split))
 
     def network(self, name: str) -> Dnn:
@@ -172,16 +172,14 @@ def realigned(number: int) -> str:
 
 
 def at_corpus_rate(config: ExperimentConfig, folder: ExperimentFolder) -> ExperimentConfig:
-    """The configuration with features at the recordings' sample rate, where that is lower."""
+    """The configuration with features at the recordings' sample rate, where it is lower than the recipe's."""
     rate = int(read_json(folder.sample_rate))
     if rate >= config.features.sample_rate:
         return config
     logger.info("recordings at %d Hz: features at that rate", rate)
+    kinds = {"features": config.features, "alignment_features": config.alignment_features}
     return config.model_copy(
-        update={
-            "features": config.features.model_copy(update={"sample_rate": rate}),
-            "alignment_features": config.alignment_features.model_copy(update={"sample_rate": rate}),
-        }
+        update={name: features.model_copy(update={"sample_rate": rate}) for name, features in kinds.items()}
     )
 
 
@@ -204,7 +202,7 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
     """A finished experiment, or one fold of a cross-validation, and its configuration.
 
     Raises:
-        ExperimentError: It is not an experiment's folder, is a cross-validation's that has one for each fold, or is
+        ExperimentError: It is not an experiment's folder, it is that of a whole cross-validation, or the experiment is
             unfinished.
         ConfigError: Its ``config.yaml`` was written by another version.
     """
@@ -218,7 +216,7 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
             f"{path}: a cross-validation has a network for each fold; give one of them, such as {path / 'fold1'}"
         )
     if not folder.sample_rate.is_file():
-        raise ExperimentError(f"{path}: the experiment is not finished; lhuc-asr run goes on with it")
+        raise ExperimentError(f"{path}: the experiment is not finished; finish it with lhuc-asr run")
     config = at_corpus_rate(config, folder)
     return config, AlignedExperiment.of(config, folder)
 
@@ -232,14 +230,14 @@ def fold_folders(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence
 
 @contextmanager
 def opened(config: ExperimentConfig, record: bool = True) -> Iterator[ExperimentFolder]:
-    """Take an experiment's folder for one run.
+    """Keep other runs out of an experiment's folder.
 
     Args:
         config: The recipe.
-        record: Whether it becomes the experiment's own: its ``config.yaml`` and ``run.json``.
+        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: Another run is in the folder, it cannot be written to, or it is a recipe's.
+        ExperimentError: Another run is in the folder, it cannot be written to, or it is a recipe's folder.
     """
     with locked(config.folder) as folder:
         if record:

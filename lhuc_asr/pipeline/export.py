@@ -1,4 +1,4 @@
-"""The recognizer that an experiment has trained, with one of its passes' way of adapting; and its export."""
+"""The model of an experiment's recognizer, which adapts to new speakers in the way of one of its passes."""
 
 from __future__ import annotations
 
@@ -102,18 +102,18 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
     config, experiment = read_experiment(folder)
     name = adapted_pass or next(iter(config.passes))
     if name not in config.passes:
-        raise ConfigError(f"no pass {name!r} that adapts; the experiment has {', '.join(config.passes)}")
+        raise ConfigError(f"{name!r} is not a pass that adapts; the experiment has {', '.join(config.passes)}")
     options = ModelOptions.of(config, name)
     if (way := _obstacle(options.adapted)) is not None:
         raise ConfigError(
-            f"the pass {name!r} adapts {way}; a new speaker is adapted to on the first pass over all that is given: "
+            f"the pass {name!r} adapts {way}; a model adapts to a new speaker on the first pass over all recordings: "
             f"choose another of {', '.join(config.passes)} with --pass"
         )
     try:
         description = _describe(experiment, options)
     except FileNotFoundError as error:
         raise ExperimentError(
-            f"{error.filename}: no such file, the experiment is not finished; lhuc-asr run goes on with it"
+            f"{error.filename}: no such file, the experiment is not finished; finish it with lhuc-asr run"
         ) from error
     files = ModelFiles.of(description, experiment.folder.folder)
     with MODELS.replacing(out) as temporary:
@@ -162,14 +162,14 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
 
 
 def _obstacle(plan: Pass) -> str | None:
-    """Why a pass's way of adapting does not suit a new speaker; None where it does."""
+    """The reason why a pass's way of adapting does not suit a new speaker; None if it does."""
     adaptation = plan.adaptation
     if adaptation is None or isinstance(adaptation, Combination):
         return "to speakers and environments apart"
     if not adaptation.targets.unsupervised:
         return "on reference transcripts"
     if adaptation.source.name != first_pass(plan.network):
-        return f"on what the pass {adaptation.source.name!r} found"
+        return f"on the words of the pass {adaptation.source.name!r}"
     return None if adaptation.data == DataConfig() else "on a part of a speaker's recordings"
 
 

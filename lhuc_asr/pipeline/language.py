@@ -29,30 +29,18 @@ GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 
 
 @dataclass(frozen=True)
-class TextOptions:
-    """Everything that the training text depends on, beside the recordings.
-
-    Attributes:
-        corpus: The corpus, which may have more text than that of its recordings, and a lexicon.
-        hours: Hours of training speech that the recipe asks for.
-    """
-
-    corpus: CorpusSource
-    hours: float | None
-
-
-@dataclass(frozen=True)
 class LexiconOptions:
     """Everything that the lexicon depends on.
 
     Attributes:
-        text: The training text.
+        corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
         vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
         files: Fingerprint of the files that these name.
     """
 
-    text: TextOptions
+    corpus: CorpusSource
+    hours: float | None
     lexicon: LexiconConfig
     vocabulary: LanguageModelConfig
     files: str
@@ -61,12 +49,9 @@ class LexiconOptions:
     def of(cls, config: ExperimentConfig) -> LexiconOptions:
         """The options of a recipe."""
         path = config.lexicon.path
-        return cls(
-            text=TextOptions(config.corpus, config.hours),
-            lexicon=config.lexicon,
-            vocabulary=LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary),
-            files=fingerprint([*config.lm.text, *([path] if path else [])]),
-        )
+        vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
+        files = fingerprint([*config.lm.text, *([path] if path else [])])
+        return cls(config.corpus, config.hours, config.lexicon, vocabulary, files)
 
 
 @dataclass(frozen=True)
@@ -74,18 +59,19 @@ class LanguageModelOptions:
     """Everything that a language model depends on, beside the lexicon.
 
     Attributes:
-        text: The training text.
+        corpus, hours: As in the recipe.
         lm: The n-gram model.
     """
 
-    text: TextOptions
+    corpus: CorpusSource
+    hours: float | None
     lm: LanguageModelConfig
 
     @classmethod
     def of(cls, config: ExperimentConfig, order: int | None) -> LanguageModelOptions:
         """The options of a recipe, with n-grams of another order; None for the recipe's own."""
         lm = config.lm if order is None else config.lm.model_copy(update={"order": order})
-        return cls(TextOptions(config.corpus, config.hours), lm)
+        return cls(config.corpus, config.hours, lm)
 
 
 def check_language_files(config: ExperimentConfig) -> None:
@@ -114,14 +100,7 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
 def language_model_stage(
     stages: Stages, experiment: Experiment, options: LanguageModelOptions, order: int | None = None
 ) -> None:
-    """Add the stage of the language models of an order: the one for tests, and the one for tuning.
-
-    Args:
-        stages: The experiment's stages.
-        experiment: The experiment.
-        options: The options of the models.
-        order: Their order, where it is not the recipe's own.
-    """
+    """Add the stage of the language models of an order: the one for tests, and the one for tuning."""
     stages.run(
         _named("language model", order),
         partial(_write_language_models, experiment, order),
@@ -161,8 +140,8 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
     model's text; nothing is taken from test transcripts.
     """
-    spoken = {word for _, words in _training_text(experiment, options.text) for word in words}
-    own = options.text.corpus.lexicon_path()
+    spoken = {word for _, words in _training_text(experiment, options.corpus, options.hours) for word in words}
+    own = options.corpus.lexicon_path()
     known = spoken if own is None else spoken | set(read_lexicon(own).words)
     vocabulary = select_vocabulary(known, options.vocabulary)
     lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=options.lexicon.path or own)
@@ -181,7 +160,7 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
         write_arpa(folder / ARPA_FILE, estimate_language_model(lm.sentences(), vocabulary, lm))
         return
     heldout = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
-    transcripts = _training_text(experiment, options.text)
+    transcripts = _training_text(experiment, options.corpus, options.hours)
     for place, left_out in ((folder / TUNING_FOLDER, heldout), (folder, set())):
         text = [words for speaker, words in transcripts if speaker not in left_out]
         write_arpa(place / ARPA_FILE, estimate_language_model(text, vocabulary, lm))
@@ -192,13 +171,15 @@ def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transi
         build_graph(experiment.lexicon, folder / ARPA_FILE, experiment.topology, folder, transition_scale)
 
 
-def _training_text(experiment: Experiment, options: TextOptions) -> list[tuple[str, tuple[str, ...]]]:
+def _training_text(
+    experiment: Experiment, corpus: CorpusSource, hours: float | None
+) -> list[tuple[str, tuple[str, ...]]]:
     """Speaker and words of each training transcript; the corpus may have more of them than recordings are used.
 
     An utterance with copies in several environments counts once: repeated, no n-gram would be seen once, and the
     discounts of Kneser-Ney would be wrong.
     """
     heard: list[Utterance] = [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
-    training = options.corpus.text_utterances(heard, hours=options.hours)
+    training = corpus.text_utterances(heard, hours=hours)
     said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
     return [(utterance.speaker, utterance.words) for utterance in said.values()]

@@ -7,7 +7,6 @@ is given nothing else, and its stage's key is made of it: what makes a pass stal
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
@@ -52,13 +51,13 @@ class Adaptation:
     """How a pass adapts its network.
 
     Attributes:
-        source: The earlier pass whose words are adapted on.
-        data: Which recordings are adapted on, and which are decoded with that.
-        targets: Kind of targets; ``lm_order`` is None where it is the recipe's own.
+        source: The earlier pass that targets are made from.
+        data: Recordings to adapt on, and recordings that are decoded with the result.
+        targets: Options of the targets; ``lm_order`` is None where it is the recipe's own.
         method: Options of the method.
         preparation: What the method learns from the training speakers; None for a method that learns nothing.
         lattice: Options of the lattices that targets are made from; None where they are not.
-        max_unaligned: Fraction of the references that may fail to align.
+        max_unaligned: Maximum fraction of the references that fail to align; None without references.
     """
 
     source: Pass
@@ -94,8 +93,8 @@ class Pass:
         network: Name of the network that decodes.
         adaptation: How the network is adapted; None for a first pass.
         search: Options of the search, before tuning.
-        searched_as: The pass with whose tuned scale and penalty this one is searched; itself where it is tuned.
-        tuning: What is tried in tuning.
+        searched_as: Name of the pass that has the tuned scale and penalty of the search; the pass's own if it is tuned.
+        tuning: Scales and penalties to try in tuning.
         seed: Seed of the adaptation.
     """
 
@@ -125,7 +124,7 @@ class Pass:
 
     @property
     def lm_order(self) -> int | None:
-        """Order of the language model that targets are searched with, where it is not the recipe's."""
+        """Order of the language model in the search for targets, where it is not the recipe's."""
         return self.adaptation.targets.lm_order if isinstance(self.adaptation, Adaptation) else None
 
     @property
@@ -139,8 +138,8 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
     plan: dict[str, Pass] = {}
     for network in networks_of(config):
         name = first_pass(network)
-        # The first pass of a network that goes on from another is searched as that network's: its scores are as sharp,
-        # and what is seen is the networks' difference, without the luck of two choices.
+        # The scores of a network that was trained from another are as sharp as that network's. Its first pass has the
+        # same search, so that the two differ in the networks alone, and not in lucky choices of the scale.
         start = None if network == SI else config.networks[network].start
         searched_as = name if start is None else first_pass(start)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
@@ -161,13 +160,6 @@ def networks_of(config: ExperimentConfig) -> list[str]:
     """Names of the networks that the recipe's passes need, the speaker-independent one first."""
     needed = {options.network for options in config.passes.values()}
     return [SI, *(network for network in config.networks if network in needed)]
-
-
-def needed_by(plan: Pass, passes: dict[str, Pass]) -> Iterator[Pass]:
-    """A pass and all those that it reads or is searched as, each after those that it needs; some may come twice."""
-    for other in (*plan.needed, *(() if plan.tuned else (passes[plan.searched_as],))):
-        yield from needed_by(other, passes)
-    yield plan
 
 
 def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, Pass]) -> Adaptation | Combination:

@@ -47,31 +47,31 @@ from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
 
-# The test split of a cross-validation: all speakers, each from the fold that has not seen them.
+# The test split of a cross-validation: all speakers, each decoded in the fold that is not trained on them.
 POOLED = "test"
 
 
 def run_recipe(config: ExperimentConfig) -> list[PassScore]:
-    """Run a recipe, or what is left of it.
+    """Run a recipe; its finished stages are skipped.
 
     Returns:
         The score of each pass over each test split.
 
     Raises:
-        LhucError: Whatever is wrong with the corpus, the configuration or the folder; what was finished stays.
+        LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     check_device(config)
     with opened(config) as folder:
         names = list(passes_of(config))
-        splits = make_passes(config, folder)
+        splits = make_passes(config, folder, model=True)
         return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
 
 
 def check_device(config: ExperimentConfig) -> None:
-    """Refuse a device that is not there before anything is written.
+    """Refuse a device that is not available, before anything is written.
 
     Raises:
-        ConfigError: torch cannot use it.
+        ConfigError: torch cannot use the device.
     """
     try:
         torch.zeros(1, device=config.device)
@@ -80,12 +80,13 @@ def check_device(config: ExperimentConfig) -> None:
         raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
 
 
-def make_passes(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[str]:
-    """Do every stage of a recipe that is not done yet, up to the scores of its passes; those of folds are pooled.
+def make_passes(config: ExperimentConfig, folder: ExperimentFolder, model: bool = False) -> Sequence[str]:
+    """Run the stages of a recipe that are not finished, up to the scores of its passes; scores of folds are pooled.
 
     Args:
         config: The recipe.
         folder: The experiment's folder, taken by ``experiment.opened``.
+        model: Whether the folder becomes a recognizer's model, with the recipe's first pass.
 
     Returns:
         The test splits.
@@ -93,48 +94,45 @@ def make_passes(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[
     check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
-        _run_stages(config, folder, fold=None)
+        _run_stages(config, folder, None, model)
         return config.corpus.test_sets
     folds = fold_folders(config, folder)
-    _run_folds(config, folds)
+    _run_folds(config, folds, model)
     pool_folds(folder, folds, POOLED, list(passes_of(config)))
     return (POOLED,)
 
 
-def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder]) -> None:
-    """Folds side by side, as many as there are workers: two on a thread each take less than one after the other on two.
+def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder], model: bool) -> None:
+    """Run as many folds at the same time as there are workers, which takes less time than one fold with all workers.
 
-    When one fails no further one begins, and those that have begun are finished before the error is told.
+    After an error no further fold begins, and those that have begun are finished before the error is raised.
     """
     at_once = min(config.workers, config.folds)
     shared = config.model_copy(update={"workers": config.workers // at_once})
     numbered = list(enumerate(folds, start=1))
     if at_once == 1:
-        for number, folder in numbered:
-            logger.info("fold %d of %d", number, config.folds)
-            _run_fold(shared, (number, folder))
+        for fold in numbered:
+            logger.info("fold %d of %d", fold[0], config.folds)
+            _run_fold(shared, model, None, fold)
         return
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
     with Executor(at_once) as executor:
-        executor.each(partial(_run_fold_logged, shared, level), numbered)
+        executor.each(partial(_run_fold, shared, model, level), numbered)
 
 
-def _run_fold(config: ExperimentConfig, numbered: tuple[int, ExperimentFolder]) -> None:
-    number, folder = numbered
+def _run_fold(config: ExperimentConfig, model: bool, level: int | None, fold: tuple[int, ExperimentFolder]) -> None:
+    """Run a fold; ``level`` is that of the log, which is not set up yet in a process of its own."""
+    number, folder = fold
+    if level is not None:
+        setup_logging(level, f"fold {number}: ")
     torch.set_num_threads(config.workers)
-    # A process outlives a parent that is killed by a second or so; the next run must not come between.
+    # A process lives for a second or so after its parent is killed; until then the lock keeps the next run out.
     with locked(folder.folder):
-        _run_stages(config, folder, number)
+        _run_stages(config, folder, number, model)
 
 
-def _run_fold_logged(config: ExperimentConfig, level: int, numbered: tuple[int, ExperimentFolder]) -> None:
-    """In a process of its own, which knows nothing yet of the log."""
-    setup_logging(level, f"fold {numbered[0]}: ")
-    _run_fold(config, numbered)
-
-
-def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | None) -> None:
-    """All stages of one experiment, or of one fold of a cross-validation."""
+def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | None, model: bool) -> None:
+    """Run all stages of one experiment, or of one fold of a cross-validation."""
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
     corpus_stage(stages, Experiment.of(config, folder), CorpusOptions.of(config, fold))
@@ -163,10 +161,11 @@ def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | 
         _preparation_stage(stages, experiment, preparation, aligned.stage)
     for split in (HELDOUT, *experiment.tests):
         for plan in passes.values():
-            # Over the held-out speakers: passes that are tuned there, and the first passes that these adapt on.
+            # The held-out speakers need the passes that are tuned on them, and the first passes, their sources.
             if split != HELDOUT or plan.tuned or plan.adaptation is None:
                 _pass_stage(stages, experiment, split, plan)
-    model_stage(stages, experiment, ModelOptions.of(config, next(iter(config.passes))))
+    if model:
+        model_stage(stages, experiment, ModelOptions.of(config, next(iter(config.passes))))
 
 
 @dataclass(frozen=True)

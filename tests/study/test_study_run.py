@@ -95,7 +95,10 @@ def test_tables_of_looks_agree_with_the_files(copied: Path, executed, caplog: py
 
 def test_the_pass_of_a_look_need_not_be_a_base(copied: Path, run) -> None:
     run(copied, "passes={moments: {method: {kind: moments}}, lhuc: {}}")
+    model = (copied / "model.json").read_bytes()
     folders = run_benchmark(copied, ["gains", "silence"])
+    # The recognizer adapts as before: by the recipe's first pass.
+    assert (copied / "model.json").read_bytes() == model
     assert {row["pass"] for row in read_json_lines(folders["gains"] / "table.jsonl")} == {"moments"}
     assert {row["curve"] for row in read_json_lines(folders["silence"] / "table.jsonl")} == {"lhuc"}
     with pytest.raises(
