@@ -44,7 +44,37 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def closed_configuration() -> Iterator[None]:
+    """The work of a stage that reads the configuration fails: an option that it reads may be missing in its key."""
+    from lhuc_asr.base.stages import Stages
+    from lhuc_asr.pipeline.config import ExperimentConfig
+
+    real_run, real_get, working = Stages.run, ExperimentConfig.__getattribute__, []
+
+    def run(self: Stages, name: str, work: Callable[[object], object], **arguments: object) -> None:
+        def noted_work(options: object) -> object:
+            working.append(name)
+            try:
+                return work(options)
+            finally:
+                working.pop()
+
+        real_run(self, name, noted_work, **arguments)
+
+    def get(self: ExperimentConfig, name: str) -> object:
+        assert not (working and name in ExperimentConfig.model_fields), (
+            f"a stage's work reads the configuration: {name}"
+        )
+        return real_get(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stages, "run", run)
+        patch.setattr(ExperimentConfig, "__getattribute__", get)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(closed_configuration: None, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny recipe's finished experiment; tests read it, and change copies of it."""
     from lhuc_asr.base.config import load_config
     from lhuc_asr.pipeline.config import ExperimentConfig
@@ -82,8 +112,11 @@ def executed_stages(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def run(tiny_recipe: Path) -> Run:
-    """Run the tiny recipe in a folder, ``run(folder, "lhuc.sweeps=3")``; returns the stages that were not skipped."""
+def run(closed_configuration: None, tiny_recipe: Path) -> Run:
+    """Run the tiny recipe in a folder, ``run(folder, "lhuc.sweeps=3")``; returns the stages that were not skipped.
+
+    Figures are not drawn: they take longer than finished stages, and ``finished`` has them.
+    """
 
     from lhuc_asr.base.config import load_config
     from lhuc_asr.pipeline.config import ExperimentConfig
@@ -91,7 +124,10 @@ def run(tiny_recipe: Path) -> Run:
 
     def run_in(folder: Path, *overrides: str) -> list[str]:
         before = len(executed_stages(folder))
-        run_recipe(load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", *overrides]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lhuc_asr.pipeline.results.save_figure", lambda figure, path: path.touch())
+            patch.setattr("lhuc_asr.pipeline.results.speaker_wer_figure", lambda *_: None)
+            run_recipe(load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", *overrides]))
         return executed_stages(folder)[before:]
 
     return run_in

@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lhuc_asr.base.atomic import DamagedFileError, read_json, read_json_lines, write_json, write_json_lines
 from lhuc_asr.base.config import StrictModel
@@ -31,6 +31,8 @@ CHANGES_IN_MESSAGE = 3
 
 # Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is in nanoseconds.
 STATE_FIELDS = ("path", "bytes", "changed")
+
+OptionsT = TypeVar("OptionsT")
 
 
 class Stages:
@@ -50,28 +52,30 @@ class Stages:
     def run(
         self,
         name: str,
-        action: Callable[[], Iterable[Path] | None],
+        work: Callable[[OptionsT], Iterable[Path] | None],
         *,
+        options: OptionsT,
         after: Iterable[str] = (),
-        options: Any = None,
         outputs: Iterable[Path] = (),
     ) -> None:
         """Run a stage, or skip it.
 
         Args:
             name: Name of the stage, in the log and in ``stages/``.
-            action: The work. It may return files that its result depends on and that were not known before.
+            work: The work, which is given the options. It may return files that its result depends on and that were
+                not known before.
+            options: Everything that its result depends on, beside the stages before it: configurations, dataclasses,
+                numbers, strings, lists of them. Its key is made of them, so that the work knows no option that the
+                key lacks.
             after: Names of the stages whose results it reads.
-            options: Everything else that its result depends on: configurations, numbers, strings, lists of them.
             outputs: Files that it writes; the stage is run again when one is missing.
         """
-        content = json.dumps([name, _plain(options), [self._keys[before] for before in after]], sort_keys=True)
-        key = hashlib.sha256(content.encode()).hexdigest()
+        key = stage_key(name, options, [self._keys[before] for before in after])
         self._keys[name] = key
         states = self._unchanged(name, key, outputs)
         if states is None:
             logger.info("%s", name)
-            states = self._executed(name, key, action)
+            states = self._executed(name, key, lambda: work(options))
         else:
             logger.info("%s: done before", name)
         if states:
@@ -81,12 +85,12 @@ class Stages:
         """Key of a stage that was run or skipped, or of the one that is running."""
         return self._keys[name]
 
-    def _executed(self, name: str, key: str, action: Callable[[], Iterable[Path] | None]) -> list[FileState]:
+    def _executed(self, name: str, key: str, work: Callable[[], Iterable[Path] | None]) -> list[FileState]:
         """Run a stage and write its record; returns the states of the files that it named."""
         record, files = self._record(name), self._files(name)
         record.unlink(missing_ok=True)
         with stopwatch() as watch:
-            paths = action() or ()
+            paths = work() or ()
         seconds = round(watch.seconds, 2)
         self._metrics.write(name, seconds=seconds)
         states = [self._state(path) for path in sorted({self._stored(path) for path in paths})]
@@ -140,6 +144,21 @@ class Stages:
     def _state(self, stored: str) -> FileState:
         _, size, changed = file_state(self._experiment / stored)
         return stored, size, changed
+
+
+def stage_key(name: str, options: Any, before: Sequence[str]) -> str:
+    """The key of a stage.
+
+    Args:
+        name: Name of the stage.
+        options: Its options.
+        before: The keys of the stages whose results it reads.
+
+    Returns:
+        SHA-256, hexadecimal.
+    """
+    content = json.dumps([name, _plain(options), list(before)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _plain(options: Any) -> Any:

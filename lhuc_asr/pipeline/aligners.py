@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,37 +22,18 @@ from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, Experiment, realigned
+from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, Aligned, Experiment, realigned
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.transcripts import transcripts
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Aligned:
-    """What an aligner leaves.
-
-    Attributes:
-        alignment: ``hmm/<alignment>`` has the topology, and the alignments of the training and held-out speakers.
-        stage: Name of the stage that wrote them.
-    """
-
-    alignment: str
-    stage: str
-
-
 class Aligner(Protocol):
     """A way to align the training data."""
 
     def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the aligner's stages.
-
-        Args:
-            stages: The experiment's stages.
-            experiment: The experiment.
-            before: What the aligner before this one left; None for the first.
-        """
+        """Add the aligner's stages; ``before`` is the alignment of the aligner before it, None for the first."""
         ...
 
 
@@ -59,14 +41,11 @@ def aligners(config: ExperimentConfig) -> list[Aligner]:
     """The aligners of a recipe, in their order."""
     schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
     trainer = config.trainer.model_copy(update={"schedule": schedule})
-    network = NetworkOptions(
-        dnn=config.dnn, trainer=trainer, feature_dimension=config.features.dimension, seed=config.seed
-    )
-    monophones = MonophoneOptions(config.monophone, config.speeds, config.seed)
-    realignment = RealignmentOptions(network, config.speeds, config.monophone.max_unaligned)
+    network = NetworkOptions(config.dnn, trainer, config.features.dimension, config.seed)
+    realignment = RealignmentOptions(config.speeds, config.monophone.max_unaligned)
     return [
-        MonophoneAligner(monophones),
-        *(NetworkAligner(number, realignment) for number in range(1, config.realignments + 1)),
+        MonophoneAligner(MonophoneOptions(config.monophone, config.speeds, config.seed)),
+        *(NetworkAligner(number, network, realignment) for number in range(1, config.realignments + 1)),
     ]
 
 
@@ -90,9 +69,9 @@ class MonophoneAligner:
         folder = experiment.folder
         stages.run(
             "monophones",
-            lambda: _train_monophones(experiment, self.options),
-            after=["lexicon", "features"],
+            partial(_train_monophones, experiment),
             options=self.options,
+            after=["lexicon", "features"],
             outputs=[folder.gmm(MONOPHONES), *alignment_outputs(experiment, MONOPHONES)],
         )
         return Aligned(MONOPHONES, "monophones")
@@ -100,9 +79,8 @@ class MonophoneAligner:
 
 @dataclass(frozen=True)
 class RealignmentOptions:
-    """Everything that a realignment depends on: its network, speeds of the training data, limit of failures."""
+    """Everything that an alignment depends on, beside its network: speeds of the training data, limit of failures."""
 
-    network: NetworkOptions
     speeds: tuple[float, ...]
     max_unaligned: float
 
@@ -112,23 +90,20 @@ class NetworkAligner:
     """A network that is trained on the alignment before it, and aligns anew."""
 
     number: int
+    network: NetworkOptions
     options: RealignmentOptions
 
     def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the stages that train the network and align with it.
-
-        Raises:
-            ValueError: It is the first aligner.
-        """
+        """Add the stages that train the network and align with it."""
         if before is None:
             raise ValueError("a network cannot be the first aligner: it is trained on an alignment")
         network, name, stage = f"first{self.number}", realigned(self.number), f"realign{self.number}"
-        network_stage(stages, experiment, network, self.options.network, before.alignment, before.stage)
+        network_stage(stages, experiment, network, self.network, before)
         stages.run(
             stage,
-            lambda: _realign(experiment, network, name, before.alignment, self.options),
+            partial(_realign, experiment, network, name, before.alignment),
+            options=self.options,
             after=[f"network {network}"],
-            options=[self.options.speeds, self.options.max_unaligned],
             outputs=alignment_outputs(experiment, name),
         )
         return Aligned(name, stage)

@@ -33,7 +33,7 @@ PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class TuningConfig(StrictModel):
-    """Scales and penalties that are tried on the held-out speakers, for each pass by itself.
+    """Scales and penalties to try on the held-out speakers, for each pass by itself.
 
     Attributes:
         acoustic_scales: Factors on log-likelihoods.
@@ -45,7 +45,7 @@ class TuningConfig(StrictModel):
 
 
 class CombineConfig(StrictModel):
-    """Two passes whose amplitudes are combined, for speaker and environment.
+    """A combination of the amplitudes of two passes, one for the speaker and one for the environment.
 
     Attributes:
         speaker: The pass with r_S.
@@ -71,8 +71,8 @@ class PassConfig(StrictModel):
         data: Recordings that the pass adapts on.
         targets: Adaptation targets of the pass.
         method: Adaptation method; None for the recipe's ``lhuc``.
-        search_as: An earlier pass whose scale and penalty this one decodes with: for series that differ in one thing
-            alone, as a curve does. None tunes them for this pass, which is then made over the held-out speakers too.
+        search_as: An earlier pass whose scale and penalty are used, for passes that are to differ in one option alone.
+            None tunes them for this pass, which is then made over the held-out speakers too.
         combine: Two earlier passes of the same network whose amplitudes are combined, instead of adapting.
     """
 
@@ -106,7 +106,7 @@ def first_pass(network: str) -> str:
 
 
 class ExperimentConfig(StrictModel):
-    """Everything that an experiment depends on.
+    """A recipe: everything that an experiment depends on.
 
     Attributes:
         name: Name of the experiment's folder below ``exp/``.
@@ -121,19 +121,19 @@ class ExperimentConfig(StrictModel):
             model.
         heldout_speakers: Number of training speakers who are kept back for newbob and for tuning.
         max_skipped: Fraction of bad recordings that is skipped with a warning; above it the run stops.
-        noise: Environments that every recording is put into; None leaves the recordings as they are.
+        noise: Noises that are added to every recording; None for the recordings as they are.
         speeds: Speeds at which training recordings are used.
-        lexicon, lm: Words, and what they are likely to follow.
+        lexicon, lm: Pronunciations, and the n-gram model.
         alignment_features, features: Features of the Gaussian mixtures, and of the network; at the corpus's sample rate
             where it is lower.
         monophone, dnn, trainer: Acoustic models, and how the network is trained.
         realignments: Number of times that a network aligns the training data anew for the next one.
         realignment_epochs: Number of epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
-        search, tuning, lattice: Decoding.
-        networks: Speaker-adaptively trained networks, by name; those that a pass has are trained.
+        search, tuning, lattice: Options of decoding.
+        networks: Speaker-adaptively trained networks, by name; a network is trained if a pass needs it.
         lhuc: Adaptation method of passes that do not name one.
-        passes: Passes that adapt, by name, in their order; the first passes go before them.
+        passes: Passes that adapt, by name, in their order; the first passes come before them.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -195,7 +195,7 @@ class ExperimentConfig(StrictModel):
         return self
 
     def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
-        """A pass that is tuned is made over the held-out speakers, and so must be what it depends on."""
+        """A pass that is tuned is made over the held-out speakers, and so are the passes that it depends on."""
         tuned = {other for other in known if other not in self.passes or self.passes[other].search_as is None}
         if plan.search_as is not None and plan.search_as not in tuned:
             before = ", ".join(sorted(tuned))
@@ -242,7 +242,7 @@ class ExperimentConfig(StrictModel):
             )
 
     def source_of(self, plan: PassConfig) -> str:
-        """Name of the pass whose words another adapts on."""
+        """Name of the pass that a pass's targets are made from."""
         return plan.targets.source or first_pass(plan.network)
 
     def method_of(self, plan: PassConfig) -> MethodConfig:

@@ -1,4 +1,4 @@
-"""A pass over a split that has been made: its models, speakers and search, and what it says about the utterances."""
+"""A finished pass over a split: its network, sets, speakers and search, and the targets that can be made from it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.pipeline.experiment import HELDOUT, Experiment
+from lhuc_asr.pipeline.experiment import HELDOUT, AlignedExperiment
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
 
 
-def two_pass(experiment: Experiment, split: str, plan: Pass) -> TwoPass:
-    """The models and utterances of a pass over a split."""
+def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass:
+    """The models and utterances of a network's passes over a split."""
     recordings = {utterance.id: utterance for utterance in experiment.utterances(split)}
     return TwoPass(
-        experiment.network(plan.network),
+        experiment.network(network),
         experiment.features(split),
         experiment.topology.silence_pdfs,
         recordings,
@@ -38,8 +38,8 @@ def two_pass(experiment: Experiment, split: str, plan: Pass) -> TwoPass:
     )
 
 
-def sets_of(experiment: Experiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
-    """Which utterances of a split a pass estimates each set of parameters on, and which it decodes with them."""
+def sets_of(experiment: AlignedExperiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
+    """The adaptation sets of a pass: utterances that parameters are estimated on, and that are decoded with them."""
     match plan.adaptation:
         case Adaptation(data=data):
             environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
@@ -50,38 +50,38 @@ def sets_of(experiment: Experiment, split: str, plan: Pass, features: FeatureTab
             return []
 
 
-def tuned_search(experiment: Experiment, plan: Pass) -> SearchConfig:
+def tuned_search(experiment: AlignedExperiment, plan: Pass) -> SearchConfig:
     """The search of a pass, as tuned on the held-out speakers."""
     chosen = read_json(experiment.folder.decode(HELDOUT, plan.searched_as) / SEARCH_FILE)["chosen"]
     return plan.search.model_copy(update=chosen)
 
 
-def speakers_of(experiment: Experiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
-    """What a pass over a split estimated, on its network."""
+def speakers_of(experiment: AlignedExperiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
+    """The speakers that a pass over a split estimated, on its network."""
     return load_speakers(model, experiment.folder.speakers(split, plan.name))
 
 
 def crossed_of(
-    experiment: Experiment, split: str, speaker: Pass, environment: Pass, features: FeatureTable
+    experiment: AlignedExperiment, split: str, speaker: Pass, environment: Pass, features: FeatureTable
 ) -> Mapping[AdaptationSet, tuple[str, str]]:
-    """The sets of a pass that combines two others, and the sets of the two that each is made of."""
+    """The sets of a pass that combines two others, each with the names of the two sets that it combines."""
     return crossed_sets(*(sets_of(experiment, split, part, features) for part in (speaker, environment)))
 
 
 @dataclass(frozen=True)
 class EarlierPass:
-    """A ``FirstPass``: what an earlier pass says about a split, for a pass that adapts on it.
+    """A ``FirstPass``: an earlier pass over a split, as the source of a later pass's targets.
 
     Attributes:
         experiment: The experiment.
         split: The split.
         plan: The earlier pass.
-        adaptation: What the later pass asks of it.
+        adaptation: Options of the later pass.
         model: The network of the later pass, which aligns references.
         seed: Seed of the words that are corrupted in references.
     """
 
-    experiment: Experiment
+    experiment: AlignedExperiment
     split: str
     plan: Pass
     adaptation: Adaptation
@@ -89,7 +89,7 @@ class EarlierPass:
     seed: int
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame on the best path: as it was found, or by a search with another language model."""
+        """The pdf of each frame on the best path: of the earlier pass, or of a search with another language model."""
         order = self.adaptation.targets.lm_order
         if order is None:
             features = self.experiment.features(self.split)
@@ -117,7 +117,7 @@ class EarlierPass:
             yield from progress(summaries, f"lattices of {self.plan.name} over {self.split}", count)
 
     def references(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame along the reference transcripts, some of their words replaced where that is asked."""
+        """The pdf of each frame along the reference transcripts; a fraction of their words may be replaced."""
         limit, corrupted = self.adaptation.max_unaligned or 0.0, self.adaptation.targets.corrupted or 0.0
         return reference_pdfs(self.experiment, self.split, self.model, limit, corrupted, self.seed)
 
@@ -127,7 +127,7 @@ class EarlierPass:
 
     def _scores(self) -> tuple[Iterator[Scores], int]:
         """The earlier pass's scores of all utterances, and their number."""
-        loop = two_pass(self.experiment, self.split, self.plan)
+        loop = two_pass(self.experiment, self.split, self.plan.network)
         count = len(loop.features.utterances)
         if self.plan.adaptation is None:
             return loop.first_pass(), count

@@ -1,7 +1,8 @@
 """An experiment as its stages and its readers see it: what is in its folder, opened by name.
 
 It does not hold the configuration. The work of a stage is given an experiment and the options that its key is made of,
-so that an option that is missing in the key cannot be read.
+so that an option that is missing in the key cannot be read. What depends on the aligners and on the language model is
+in ``AlignedExperiment``, for stages that come after these.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
-from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -43,36 +44,30 @@ TUNING_FOLDER = "tuning"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The folder of an experiment or of one fold, and how its work is spread.
+    """The folder of an experiment or of one fold, with its files opened by name, and the means for its work.
 
     Attributes:
-        folder: Where everything lies.
+        folder: The places of its files.
+        name: Name of the experiment's folder, and of the fold's in it.
         tests: Names of the test sets.
-        alignment: ``hmm/<alignment>`` of the last aligner: the networks of the passes are trained on it, and the
-            graphs have its topology.
-        alignment_features: Kind of features of the Gaussian mixtures.
-        separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
         processes: Number of processes for features and search, and of threads for alignment.
         device: Where networks run: ``cpu``, ``cuda``.
     """
 
     folder: ExperimentFolder
+    name: str
     tests: tuple[str, ...]
-    alignment: str
-    alignment_features: FeatureConfig
-    separate_tuning_lm: bool
     processes: int
     device: str
 
     @classmethod
     def of(cls, config: ExperimentConfig, folder: ExperimentFolder) -> Experiment:
         """The experiment of a recipe in a folder."""
+        path = folder.folder.absolute()
         return cls(
             folder=folder,
+            name=path.name if config.folds == 1 else f"{path.parent.name}/{path.name}",
             tests=config.corpus.test_sets,
-            alignment=last_alignment(config),
-            alignment_features=config.alignment_features,
-            separate_tuning_lm=not config.lm.text,
             processes=config.workers,
             device=config.device,
         )
@@ -84,22 +79,12 @@ class Experiment:
 
     @cached_property
     def lexicon(self) -> Lexicon:
-        """The words that can be recognised."""
+        """The words that can be recognised, with their pronunciations."""
         return read_lexicon_folder(self.folder.lang)
 
-    @cached_property
-    def topology(self) -> ContextDependency:
-        """The states of the phones, of the last aligner."""
-        return self.topology_of(self.alignment)
-
     def topology_of(self, alignment: str) -> ContextDependency:
-        """The states of the phones that an aligner left."""
+        """The states of the phones in ``hmm/<alignment>``."""
         return topology.load(self.folder.topology(alignment))
-
-    @property
-    def alignment_model(self) -> AlignmentModel:
-        """The Gaussian mixtures that aligned first."""
-        return AlignmentModel(self.folder.gmm(MONOPHONES), self.topology.pdf_count, self.alignment_features)
 
     def utterances(self, split: str) -> list[Utterance]:
         """The utterances of a split."""
@@ -110,30 +95,75 @@ class Experiment:
         return FeatureStore(self.folder.features(split))
 
     def aligned(self, alignment: str, split: str) -> Alignment:
-        """What an aligner made of a split."""
+        """The alignment of a split in ``hmm/<alignment>``."""
         return Alignment(self.folder.alignment(alignment, split), self.features(split))
 
     def network(self, name: str) -> Dnn:
         """A trained network, in evaluation mode, on the experiment's device."""
         return load_model(self.folder.network(name)).to(self.device)
 
-    def graph(self, split: str, lm_order: int | None = None) -> Path:
-        """The folder of the decoding graph for a split.
-
-        Args:
-            split: The held-out speakers may have one of their own.
-            lm_order: Order of the language model; None for the recipe's own.
-        """
-        folder = self.lang(lm_order)
-        return self.tuning_lang(lm_order) if split == HELDOUT else folder
-
     def lang(self, lm_order: int | None = None) -> Path:
         """The folder of a language model and its graph; that of the recipe's order has the lexicon too."""
         return self.folder.lang if lm_order is None else self.folder.lang / f"order{lm_order}"
 
-    def tuning_lang(self, lm_order: int | None = None) -> Path:
-        """The folder of the language model, and its graph, that scales are tuned with."""
-        return self.lang(lm_order) / TUNING_FOLDER if self.separate_tuning_lm else self.lang(lm_order)
+
+@dataclass(frozen=True)
+class AlignedExperiment(Experiment):
+    """An experiment that has its alignments and its language models.
+
+    Attributes:
+        alignment: ``hmm/<alignment>`` of the last aligner: the networks of the passes are trained on it, and the
+            graphs have its topology.
+        alignment_features: Features of the Gaussian mixtures.
+        separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
+    """
+
+    alignment: str
+    alignment_features: FeatureConfig
+    separate_tuning_lm: bool
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, folder: ExperimentFolder) -> AlignedExperiment:
+        """The experiment of a recipe in a folder."""
+        return cls(
+            **vars(Experiment.of(config, folder)),
+            alignment=realigned(config.realignments) if config.realignments else MONOPHONES,
+            alignment_features=config.alignment_features,
+            separate_tuning_lm=not config.lm.text,
+        )
+
+    @cached_property
+    def topology(self) -> ContextDependency:
+        """The states of the phones, of the last aligner."""
+        return self.topology_of(self.alignment)
+
+    @property
+    def alignment_model(self) -> AlignmentModel:
+        """The Gaussian mixtures that aligned first."""
+        return AlignmentModel(self.folder.gmm(MONOPHONES), self.topology.pdf_count, self.alignment_features)
+
+    def graph(self, split: str, lm_order: int | None = None) -> Path:
+        """The folder of the decoding graph for a split.
+
+        Args:
+            split: The split; scales are tuned on the held-out speakers, whose graph may be another.
+            lm_order: Order of the language model; None for the recipe's own.
+        """
+        tuning = split == HELDOUT and self.separate_tuning_lm
+        return self.lang(lm_order) / TUNING_FOLDER if tuning else self.lang(lm_order)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An alignment of the training and held-out speakers.
+
+    Attributes:
+        alignment: ``hmm/<alignment>`` has the topology and the alignments.
+        stage: Name of the stage that wrote them.
+    """
+
+    alignment: str
+    stage: str
 
 
 def realigned(number: int) -> str:
@@ -141,46 +171,54 @@ def realigned(number: int) -> str:
     return f"dnn{number}"
 
 
-def last_alignment(config: ExperimentConfig) -> str:
-    """``hmm/<name>`` of the last aligner."""
-    return realigned(config.realignments) if config.realignments else MONOPHONES
-
-
 def at_corpus_rate(config: ExperimentConfig, folder: ExperimentFolder) -> ExperimentConfig:
-    """The configuration with features at the recordings' sample rate, where that is lower."""
+    """The configuration with features at the recordings' sample rate, where it is lower than the recipe's."""
     rate = int(read_json(folder.sample_rate))
     if rate >= config.features.sample_rate:
         return config
     logger.info("recordings at %d Hz: features at that rate", rate)
+    kinds = {"features": config.features, "alignment_features": config.alignment_features}
     return config.model_copy(
-        update={
-            "features": config.features.model_copy(update={"sample_rate": rate}),
-            "alignment_features": config.alignment_features.model_copy(update={"sample_rate": rate}),
-        }
+        update={name: features.model_copy(update={"sample_rate": rate}) for name, features in kinds.items()}
     )
 
 
-def read_experiment(path: Path) -> tuple[ExperimentConfig, Experiment]:
+def read_config(path: Path) -> ExperimentConfig:
+    """The recipe that an experiment was made with, from its ``config.yaml``.
+
+    Raises:
+        ConfigError: The file has options or values that this version does not know.
+    """
+    try:
+        return load_config(ExperimentConfig, path)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; expected a file of this version of lhuc_asr: make the experiment again, lhuc-asr run RECIPE "
+            f"exp={path.parent}"
+        ) from error
+
+
+def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
     """A finished experiment, or one fold of a cross-validation, and its configuration.
 
     Raises:
-        ExperimentError: It is not an experiment's folder, is a cross-validation's that has one for each fold, or is
+        ExperimentError: It is not an experiment's folder, it is that of a whole cross-validation, or the experiment is
             unfinished.
-        ConfigError: It was made by another version, with settings that this one does not know.
+        ConfigError: Its ``config.yaml`` was written by another version.
     """
     folder = ExperimentFolder(path)
     configs = [file for file in (path / CONFIG_FILE, path.parent / CONFIG_FILE) if file.is_file()]
     if not configs or (configs[0].parent != path and not folder.manifest(TRAIN).is_file()):
         raise ExperimentError(f"{path}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4")
-    config = load_config(ExperimentConfig, configs[0])
+    config = read_config(configs[0])
     if config.folds > 1 and configs[0].parent == path:
         raise ExperimentError(
             f"{path}: a cross-validation has a network for each fold; give one of them, such as {path / 'fold1'}"
         )
     if not folder.sample_rate.is_file():
-        raise ExperimentError(f"{path}: the experiment is not finished; lhuc-asr run goes on with it")
+        raise ExperimentError(f"{path}: the experiment is not finished; finish it with lhuc-asr run")
     config = at_corpus_rate(config, folder)
-    return config, Experiment.of(config, folder)
+    return config, AlignedExperiment.of(config, folder)
 
 
 def fold_folders(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[ExperimentFolder]:
@@ -192,14 +230,14 @@ def fold_folders(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence
 
 @contextmanager
 def opened(config: ExperimentConfig, record: bool = True) -> Iterator[ExperimentFolder]:
-    """Take an experiment's folder for one run.
+    """Keep other runs out of an experiment's folder.
 
     Args:
         config: The recipe.
-        record: Whether it becomes the experiment's own: its ``config.yaml`` and ``run.json``.
+        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: Another run is in the folder, it cannot be written to, or it is a recipe's.
+        ExperimentError: Another run is in the folder, it cannot be written to, or it is a recipe's folder.
     """
     with locked(config.folder) as folder:
         if record:

@@ -1,8 +1,10 @@
-"""The recognizer that an experiment has trained, with one of its passes' way of adapting; and its export."""
+"""The model of an experiment's recognizer, which adapts to new speakers in the way of one of its passes."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.hashed_folder import hashes
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.base.version import __version__
+from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search
-from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, Experiment, read_experiment
+from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, AlignedExperiment, Experiment, read_experiment
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, passes_of
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,
@@ -37,25 +41,50 @@ USUAL_FRACTION = 0.95
 LONGEST_PIECE_SECONDS = 20.0
 
 
-def model_stage(stages: Stages, experiment: Experiment, config: ExperimentConfig, passes: dict[str, Pass]) -> None:
-    """Add the stage that makes the experiment's folder a model's, with the first of its passes that adapts.
+@dataclass(frozen=True)
+class ModelOptions:
+    """Everything that the description of a model depends on.
 
-    There is none where that pass cannot adapt to a new speaker.
+    Attributes:
+        first: The first pass over a new speaker's recordings.
+        adapted: The pass whose way of adapting the model has.
+        features: Features of the network.
+        alignment_features: Features of the Gaussian mixtures.
+        lattice: Options of lattices.
     """
-    plan = passes[next(iter(config.passes))]
+
+    first: Pass
+    adapted: Pass
+    features: FeatureConfig
+    alignment_features: FeatureConfig
+    lattice: LatticeConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, name: str) -> ModelOptions:
+        """The options of a recipe, with the way of adapting of one of its passes."""
+        passes = passes_of(config)
+        first = passes[first_pass(passes[name].network)]
+        return cls(first, passes[name], config.features, config.alignment_features, config.lattice)
+
+
+def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOptions) -> None:
+    """Add the stage that makes the experiment's folder a model's, unless the pass cannot adapt to a new speaker."""
+    plan = options.adapted
     if _obstacle(plan) is not None:
         return
-    first = first_pass(plan.network)
-    prepared = [] if plan.preparation is None else [f"prepare {plan.preparation}"]
-    tuned = [f"{passes[name].searched_as} over {HELDOUT}" for name in (first, plan.name)]
-    path = experiment.folder.folder / MODEL_JSON
+    prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
+    tuned = [f"{each.searched_as} over {HELDOUT}" for each in (options.first, plan)]
     stages.run(
         "model",
-        lambda: MODELS.write(path.parent, _describe(config, experiment, passes, plan)),
+        partial(_write_description, experiment),
+        options=options,
         after=["corpus", "graph", f"network {plan.network}", *prepared, *tuned],
-        options=[plan, config.features, config.alignment_features, config.lattice],
-        outputs=[path],
+        outputs=[experiment.folder.folder / MODEL_JSON],
     )
+
+
+def _write_description(experiment: AlignedExperiment, options: ModelOptions) -> None:
+    MODELS.write(experiment.folder.folder, _describe(experiment, options))
 
 
 def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDescription:
@@ -71,20 +100,20 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
         ConfigError: There is no such pass, or its way of adapting does not suit a new speaker.
     """
     config, experiment = read_experiment(folder)
-    passes = passes_of(config)
     name = adapted_pass or next(iter(config.passes))
     if name not in config.passes:
-        raise ConfigError(f"no pass {name!r} that adapts; the experiment has {', '.join(config.passes)}")
-    if (way := _obstacle(passes[name])) is not None:
+        raise ConfigError(f"{name!r} is not a pass that adapts; the experiment has {', '.join(config.passes)}")
+    options = ModelOptions.of(config, name)
+    if (way := _obstacle(options.adapted)) is not None:
         raise ConfigError(
-            f"the pass {name!r} adapts {way}; a new speaker is adapted to on the first pass over all that is given: "
+            f"the pass {name!r} adapts {way}; a model adapts to a new speaker on the first pass over all recordings: "
             f"choose another of {', '.join(config.passes)} with --pass"
         )
     try:
-        description = _describe(config, experiment, passes, passes[name])
+        description = _describe(experiment, options)
     except FileNotFoundError as error:
         raise ExperimentError(
-            f"{error.filename}: no such file, the experiment is not finished; lhuc-asr run goes on with it"
+            f"{error.filename}: no such file, the experiment is not finished; finish it with lhuc-asr run"
         ) from error
     files = ModelFiles.of(description, experiment.folder.folder)
     with MODELS.replacing(out) as temporary:
@@ -95,11 +124,10 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
     return description
 
 
-def _describe(
-    config: ExperimentConfig, experiment: Experiment, passes: dict[str, Pass], plan: Pass
-) -> ModelDescription:
+def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDescription:
     """The description of an experiment's model, its files at their places in the experiment's folder."""
-    adaptation, folder = plan.adaptation, experiment.folder
+    plan, folder = options.adapted, experiment.folder
+    adaptation = plan.adaptation
     if not isinstance(adaptation, Adaptation):
         raise ValueError(f"{plan.name}: a model needs a pass that estimates")
     paths = {
@@ -109,23 +137,23 @@ def _describe(
         **{name: folder.folder / name for name in LANG_FILES},
     }
     if plan.preparation is not None:
-        learned = sorted(folder.prepared(plan.preparation).iterdir())
+        learned = sorted(folder.prepared(plan.preparation.name).iterdir())
         paths |= {f"{PREPARED_FOLDER}/{path.name}": path for path in learned}
     places = {name: path.relative_to(folder.folder).as_posix() for name, path in paths.items()}
     whole, piece = _lengths(experiment)
     return ModelDescription(
         made_by=__version__,
-        experiment=f"{config.folder.name}/{folder.folder.name}" if config.folds > 1 else config.folder.name,
+        experiment=experiment.name,
         adapted_pass=plan.name,
         network=model_hash(experiment.network(plan.network)),
         seed=plan.seed,
-        features=config.features,
-        alignment_features=config.alignment_features,
+        features=options.features,
+        alignment_features=options.alignment_features,
         whole_seconds=whole,
         piece_seconds=piece,
-        first_search=tuned_search(experiment, passes[first_pass(plan.network)]),
+        first_search=tuned_search(experiment, options.first),
         adapted_search=tuned_search(experiment, plan),
-        lattice=config.lattice,
+        lattice=options.lattice,
         method=adaptation.method,
         targets=adaptation.targets.model_copy(update={"source": None}),
         files={name: place for name, place in places.items() if name != place},
@@ -134,14 +162,14 @@ def _describe(
 
 
 def _obstacle(plan: Pass) -> str | None:
-    """Why a pass's way of adapting does not suit a new speaker; None where it does."""
+    """The reason why a pass's way of adapting does not suit a new speaker; None if it does."""
     adaptation = plan.adaptation
     if adaptation is None or isinstance(adaptation, Combination):
         return "to speakers and environments apart"
     if not adaptation.targets.unsupervised:
         return "on reference transcripts"
     if adaptation.source.name != first_pass(plan.network):
-        return f"on what the pass {adaptation.source.name!r} found"
+        return f"on the words of the pass {adaptation.source.name!r}"
     return None if adaptation.data == DataConfig() else "on a part of a speaker's recordings"
 
 

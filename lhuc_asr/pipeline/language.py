@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
@@ -19,7 +20,7 @@ from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
+from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, TUNING_FOLDER, AlignedExperiment, Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -28,32 +29,49 @@ GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 
 
 @dataclass(frozen=True)
-class LanguageOptions:
-    """Everything that the words and their models depend on, beside the corpus stage.
+class LexiconOptions:
+    """Everything that the lexicon depends on.
 
     Attributes:
-        corpus: The corpus: it may have a lexicon and text of its own.
-        hours: Hours of training speech that the recipe asks for.
-        lexicon: Where pronunciations come from.
-        lm: The n-gram model.
+        corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
+        lexicon: Source of the pronunciations.
+        vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
+        files: Fingerprint of the files that these name.
     """
 
     corpus: CorpusSource
     hours: float | None
     lexicon: LexiconConfig
+    vocabulary: LanguageModelConfig
+    files: str
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> LexiconOptions:
+        """The options of a recipe."""
+        path = config.lexicon.path
+        vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
+        files = fingerprint([*config.lm.text, *([path] if path else [])])
+        return cls(config.corpus, config.hours, config.lexicon, vocabulary, files)
+
+
+@dataclass(frozen=True)
+class LanguageModelOptions:
+    """Everything that a language model depends on, beside the lexicon.
+
+    Attributes:
+        corpus, hours: As in the recipe.
+        lm: The n-gram model.
+    """
+
+    corpus: CorpusSource
+    hours: float | None
     lm: LanguageModelConfig
 
     @classmethod
-    def of(cls, config: ExperimentConfig) -> LanguageOptions:
-        """The options of a recipe."""
-        return cls(config.corpus, config.hours, config.lexicon, config.lm)
-
-    def with_order(self, order: int | None) -> LanguageOptions:
-        """The same with n-grams of another order; None for the recipe's own."""
-        if order is None:
-            return self
-        lm = self.lm.model_copy(update={"order": order})
-        return LanguageOptions(self.corpus, self.hours, self.lexicon, lm)
+    def of(cls, config: ExperimentConfig, order: int | None) -> LanguageModelOptions:
+        """The options of a recipe, with n-grams of another order; None for the recipe's own."""
+        lm = config.lm if order is None else config.lm.model_copy(update={"order": order})
+        return cls(config.corpus, config.hours, lm)
 
 
 def check_language_files(config: ExperimentConfig) -> None:
@@ -68,107 +86,100 @@ def check_language_files(config: ExperimentConfig) -> None:
             raise ConfigError(f"{key}: {path}: no such file; correct the path in the recipe")
 
 
-def language_stages(stages: Stages, experiment: Experiment, options: LanguageOptions) -> None:
-    """Add the stages of the lexicon and of the language models."""
-    lexicon, lang = options.lexicon, experiment.folder.lang
-    sources = fingerprint([*options.lm.text, *([lexicon.path] if lexicon.path else [])])
+def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOptions) -> None:
+    """Add the stage of the lexicon."""
     stages.run(
         "lexicon",
-        lambda: _write_lexicon(experiment, options),
+        partial(_write_lexicon, experiment),
+        options=options,
         after=["corpus"],
-        # Of the language model, the vocabulary alone.
-        options=[options.corpus, options.hours, lexicon, options.lm.text, options.lm.vocabulary, sources],
-        outputs=[lang / name for name in (LEXICON_FILE, PHONES_FILE)],
-    )
-    stages.run(
-        "language model",
-        lambda: _write_language_models(experiment, options, None),
-        after=["lexicon"],
-        options=[options.corpus, options.hours, options.lm],
-        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, None)],
+        outputs=[experiment.folder.lang / name for name in (LEXICON_FILE, PHONES_FILE)],
     )
 
 
-def graph_stage(stages: Stages, experiment: Experiment, transition_scale: float, aligner: str) -> None:
-    """Add the stage of the decoding graphs, with the topology that a stage left."""
-    folders = _lang_folders(experiment, None)
-    stages.run(
-        "graph",
-        lambda: _build_graphs(experiment, folders, transition_scale),
-        after=["language model", aligner],
-        options=[transition_scale],
-        outputs=[folder / name for folder in folders for name in GRAPH_FILES],
-    )
-
-
-def other_graph_stage(
-    stages: Stages, experiment: Experiment, options: LanguageOptions, order: int, transition_scale: float
+def language_model_stage(
+    stages: Stages, experiment: Experiment, options: LanguageModelOptions, order: int | None = None
 ) -> None:
-    """Add the stage of language models and graphs whose order is not the recipe's."""
-    folders = _lang_folders(experiment, order)
-
-    def make() -> None:
-        _write_language_models(experiment, options, order)
-        _build_graphs(experiment, folders, transition_scale)
-
+    """Add the stage of the language models of an order: the one for tests, and the one for tuning."""
     stages.run(
-        f"graph of order {order}",
-        make,
-        after=["graph"],
-        options=[options.with_order(order).lm, transition_scale],
+        _named("language model", order),
+        partial(_write_language_models, experiment, order),
+        options=options,
+        after=["lexicon"],
+        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, order, not options.lm.text)],
+    )
+
+
+def graph_stage(
+    stages: Stages, experiment: AlignedExperiment, transition_scale: float, aligner: str, order: int | None = None
+) -> None:
+    """Add the stage of the decoding graphs of an order, with the topology that the last aligner's stage left."""
+    folders = _lang_folders(experiment, order, experiment.separate_tuning_lm)
+    stages.run(
+        _named("graph", order),
+        partial(_build_graphs, experiment, folders),
+        options=transition_scale,
+        after=[_named("language model", order), aligner],
         outputs=[folder / name for folder in folders for name in GRAPH_FILES],
     )
 
 
-def _lang_folders(experiment: Experiment, order: int | None) -> list[Path]:
+def _named(stage: str, order: int | None) -> str:
+    return stage if order is None else f"{stage} of order {order}"
+
+
+def _lang_folders(experiment: Experiment, order: int | None, separate_tuning_lm: bool) -> list[Path]:
     """The folders of the models of an order: the one for tests, and the one for tuning."""
-    return list(dict.fromkeys((experiment.lang(order), experiment.tuning_lang(order))))
+    folder = experiment.lang(order)
+    return [folder, folder / TUNING_FOLDER] if separate_tuning_lm else [folder]
 
 
-def _write_lexicon(experiment: Experiment, options: LanguageOptions) -> None:
+def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     """Write the lexicon: the words that can be recognised.
 
     They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
     model's text; nothing is taken from test transcripts.
     """
-    spoken = {word for _, words in _training_text(experiment, options) for word in words}
+    spoken = {word for _, words in _training_text(experiment, options.corpus, options.hours) for word in words}
     own = options.corpus.lexicon_path()
     known = spoken if own is None else spoken | set(read_lexicon(own).words)
-    vocabulary = select_vocabulary(known, options.lm)
+    vocabulary = select_vocabulary(known, options.vocabulary)
     lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=options.lexicon.path or own)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
 
 
-def _write_language_models(experiment: Experiment, options: LanguageOptions, order: int | None) -> None:
+def _write_language_models(experiment: Experiment, order: int | None, options: LanguageModelOptions) -> None:
     """Write the language models over the lexicon's words.
 
     Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
     tuning would lean on it. Text of its own has seen no held-out speaker.
     """
-    lm, words = options.with_order(order).lm, experiment.lexicon.words
-    kept_back = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
-    transcripts = [] if lm.text else _training_text(experiment, options)
-    texts = {
-        experiment.tuning_lang(order): [words for speaker, words in transcripts if speaker not in kept_back],
-        experiment.lang(order): [words for _, words in transcripts],
-    }
-    for folder, text in texts.items():
-        write_arpa(folder / ARPA_FILE, estimate_language_model(lm.sentences() if lm.text else text, words, lm))
+    lm, vocabulary, folder = options.lm, experiment.lexicon.words, experiment.lang(order)
+    if lm.text:
+        write_arpa(folder / ARPA_FILE, estimate_language_model(lm.sentences(), vocabulary, lm))
+        return
+    heldout = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
+    transcripts = _training_text(experiment, options.corpus, options.hours)
+    for place, left_out in ((folder / TUNING_FOLDER, heldout), (folder, set())):
+        text = [words for speaker, words in transcripts if speaker not in left_out]
+        write_arpa(place / ARPA_FILE, estimate_language_model(text, vocabulary, lm))
 
 
-def _build_graphs(experiment: Experiment, folders: Sequence[Path], transition_scale: float) -> None:
+def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transition_scale: float) -> None:
     for folder in folders:
         build_graph(experiment.lexicon, folder / ARPA_FILE, experiment.topology, folder, transition_scale)
 
 
-def _training_text(experiment: Experiment, options: LanguageOptions) -> list[tuple[str, tuple[str, ...]]]:
-    """Speaker and words of each training transcript; those of the corpus where it has more than the recordings heard.
+def _training_text(
+    experiment: Experiment, corpus: CorpusSource, hours: float | None
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Speaker and words of each training transcript; the corpus may have more of them than recordings are used.
 
     An utterance with copies in several environments counts once: repeated, no n-gram would be seen once, and the
     discounts of Kneser-Ney would be wrong.
     """
     heard: list[Utterance] = [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
-    training = options.corpus.text_utterances(heard, hours=options.hours)
+    training = corpus.text_utterances(heard, hours=hours)
     said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
     return [(utterance.speaker, utterance.words) for utterance in said.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,8 +17,8 @@ from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig, train
-from lhuc_asr.pipeline.config import SI
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
+from lhuc_asr.pipeline.config import SI, ExperimentConfig
+from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Aligned, Experiment
 
 # In a network's folder: a file for each training speaker, at each speed one, and speaker-independent.safetensors.
 SPEAKERS_FOLDER = "speakers"
@@ -32,48 +33,36 @@ class NetworkOptions:
         trainer: How it is trained.
         feature_dimension: Number of features in a frame, D.
         seed: Seed of the weights, of the order of frames, and of dropout.
+        sat: How the training speakers' rows are trained with it; None without rows.
     """
 
     dnn: DnnConfig
     trainer: TrainerConfig
     feature_dimension: int
     seed: int
+    sat: SatConfig | None = None
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, name: str) -> NetworkOptions:
+        """The options of a network of a recipe: of ``si``, or of one of its speaker-adaptively trained networks."""
+        return cls(config.dnn, config.trainer, config.features.dimension, config.seed, config.networks.get(name))
 
 
-def network_stage(
-    stages: Stages,
-    experiment: Experiment,
-    name: str,
-    options: NetworkOptions,
-    alignment: str,
-    aligner: str,
-    sat: SatConfig | None = None,
-) -> None:
-    """Add the stage that trains ``am/<name>``, which goes on where a killed run stopped.
-
-    Args:
-        stages: The experiment's stages.
-        experiment: The experiment.
-        name: Name of the network.
-        options: What it depends on.
-        alignment: ``hmm/<alignment>`` has the targets.
-        aligner: Name of the stage that wrote them.
-        sat: How the training speakers' rows are trained with it; None without rows.
-    """
-    stage = f"network {name}"
+def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
+    """Add the stage that trains ``am/<name>`` on an alignment; it is resumed where a killed run stopped."""
+    stage, sat = f"network {name}", options.sat
     start = [] if sat is None or sat.start is None else [f"network {sat.start}"]
-    shown = [options] if sat is None else [options, sat.model_dump(mode="json", exclude_none=True)]
     stages.run(
         stage,
-        lambda: _train(experiment, name, options, alignment, sat, stages.key(stage)),
-        after=[aligner, *start],
-        options=shown,
+        partial(_train, experiment, name, aligned.alignment, partial(stages.key, stage)),
+        options=options,
+        after=[aligned.stage, *start],
         outputs=[experiment.folder.network(name)],
     )
 
 
 def _train(
-    experiment: Experiment, name: str, options: NetworkOptions, alignment: str, sat: SatConfig | None, key: str
+    experiment: Experiment, name: str, alignment: str, stage_key: Callable[[], str], options: NetworkOptions
 ) -> None:
     """Train a network; a saved state is resumed only if its name has the stage's key.
 
@@ -82,9 +71,9 @@ def _train(
     """
     model: AcousticModel
     model, sources = untrained_network(experiment, alignment, options)
-    path = experiment.folder.network(name)
+    path, sat = experiment.folder.network(name), options.sat
     arguments = (
-        path.parent / f"training-{key[:16]}.safetensors",
+        path.parent / f"training-{stage_key()[:16]}.safetensors",
         options.seed,
         torch.device(experiment.device),
         partial(_write_epoch, experiment, name),

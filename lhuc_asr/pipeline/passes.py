@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lhuc_asr.adapt.environment import combine
-from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
+from lhuc_asr.adapt.method import AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.targets import alignment_targets
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.audio.utterance import Utterance
@@ -33,27 +33,27 @@ from lhuc_asr.pipeline.earlier_pass import (
     tuned_search,
     two_pass,
 )
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
+from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, AlignedExperiment
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
 logger = logging.getLogger(__name__)
 
 
-def pass_outputs(experiment: Experiment, split: str, plan: Pass) -> list[Path]:
+def pass_outputs(experiment: AlignedExperiment, split: str, plan: Pass) -> list[Path]:
     """The files that a pass over a split leaves, and the speakers' folder where it adapts."""
     folder = experiment.folder.decode(split, plan.name)
     files = [folder / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
     return files if plan.adaptation is None else [*files, experiment.folder.speakers(split, plan.name)]
 
 
-def run_pass(experiment: Experiment, split: str, plan: Pass) -> None:
+def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     """Make a pass over a split: the two-pass loop's second half, for every kind of pass.
 
     Over the held-out speakers the search is tuned, unless it is another pass's; over others it is the one tuned there.
     """
-    loop = two_pass(experiment, split, plan)
+    loop = two_pass(experiment, split, plan.network)
     utterances = experiment.utterances(split)
     scores = loop.first_pass()
     if plan.adaptation is not None:
@@ -79,31 +79,20 @@ def run_pass(experiment: Experiment, split: str, plan: Pass) -> None:
     _write(experiment, split, plan, loop.features, hypotheses, record)
 
 
-def method_of(experiment: Experiment, plan: Pass) -> AdaptationMethod:
-    """The method of a pass; what it learned from the training speakers lies in ``speakers/prepared/``.
+def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
+    """Have a method learn from the training speakers, at the recordings' own speed.
 
-    Raises:
-        ValueError: The pass does not estimate anything.
-    """
-    if not isinstance(plan.adaptation, Adaptation):
-        raise ValueError(f"{plan.name}: a pass that estimates nothing has no method")
-    return plan.adaptation.method.make(experiment.folder.prepared(plan.preparation or ""))
-
-
-def prepare(experiment: Experiment, plan: Pass) -> None:
-    """Have a pass's method learn from the training speakers, at the recordings' own speed.
-
-    Where a pass adapts in some environments alone, the method learns in these: what a speaker's clean recordings are
-    compared with is clean speech, so that what is estimated is the speaker's and not the environment's.
+    A method that adapts on clean recordings alone learns from clean recordings alone: the parameters are then the
+    speaker's, and not the environment's.
 
     Raises:
         CorpusError: There is no training recording in these environments.
         ValueError: The method learns nothing from the training speakers.
     """
-    method = method_of(experiment, plan)
-    if not isinstance(method, PreparedMethod) or not isinstance(plan.adaptation, Adaptation):
-        raise ValueError(f"{plan.name}: its method learns nothing from the training speakers")
-    loop, where = two_pass(experiment, TRAIN, plan), plan.adaptation.data.environments
+    method = preparation.method.make(experiment.folder.prepared(preparation.name))
+    if not isinstance(method, PreparedMethod):
+        raise ValueError(f"{preparation.name}: the method learns nothing from the training speakers")
+    loop, where = two_pass(experiment, TRAIN, preparation.network), preparation.environments
     spoken: dict[str, list[tuple[StoredUtterance, int]]] = {}
     for utterance in experiment.utterances(TRAIN):
         if where is None or utterance.environment in where:
@@ -111,22 +100,24 @@ def prepare(experiment: Experiment, plan: Pass) -> None:
             spoken.setdefault(utterance.speaker, []).append((stored, stored.frames))
     if not spoken:
         raise CorpusError(
-            f"passes: {plan.name!r} learns from training recordings in {', '.join(where or ())}; there are none"
+            f"passes: {preparation.method.kind} learns from training recordings in {', '.join(where or ())}, but there "
+            "are none; correct data.environments of the pass, or the recipe's noise"
         )
     aligned = experiment.aligned(experiment.alignment, TRAIN)
     pdfs = {stored.id: aligned[stored.id] for theirs in spoken.values() for stored, _ in theirs}
-    targets = alignment_targets(pdfs, loop.silence_pdfs, plan.adaptation.targets.silence_weight)
+    targets = alignment_targets(pdfs, loop.silence_pdfs, preparation.silence_weight)
     training = {speaker: loop.speaker_data(targets, theirs) for speaker, theirs in spoken.items()}
-    method.prepare(loop.model, training, plan.seed)
+    method.prepare(loop.model, training, preparation.seed)
 
 
-def _adapt(experiment: Experiment, split: str, plan: Pass, loop: TwoPass) -> AdaptedSpeakers:
+def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> AdaptedSpeakers:
     """Estimate the speakers of a pass, or combine those of two earlier ones."""
     match plan.adaptation:
-        case Adaptation(source=source, targets=targets) as adaptation:
+        case Adaptation(source=source, targets=targets, preparation=preparation) as adaptation:
+            learned = None if preparation is None else experiment.folder.prepared(preparation.name)
             earlier = EarlierPass(experiment, split, source, adaptation, loop.model, plan.seed)
             sets = sets_of(experiment, split, plan, loop.features)
-            return loop.adapt(method_of(experiment, plan), earlier, targets, sets, plan.seed)
+            return loop.adapt(adaptation.method.make(learned), earlier, targets, sets, plan.seed)
         case Combination(speaker=speaker, environment=environment, alpha=alpha):
             r_s, r_e = (speakers_of(experiment, split, part, loop.model) for part in (speaker, environment))
             crossed = crossed_of(experiment, split, speaker, environment, loop.features)
@@ -136,7 +127,7 @@ def _adapt(experiment: Experiment, split: str, plan: Pass, loop: TwoPass) -> Ada
 
 
 def _write(
-    experiment: Experiment,
+    experiment: AlignedExperiment,
     split: str,
     plan: Pass,
     features: FeatureTable,

@@ -7,7 +7,6 @@ is given nothing else, and its stage's key is made of it: what makes a pass stal
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
@@ -20,24 +19,52 @@ from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningCon
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What a method learns from the training speakers; passes whose methods learn the same share it.
+
+    Attributes:
+        network: Name of the network.
+        method: Options of the method; those that nothing learned depends on have their defaults.
+        silence_weight: Weight of silence in the targets.
+        environments: Environments of the recordings that are learned from; None for all.
+        seed: Seed of the learning.
+    """
+
+    network: str
+    method: PreparedConfig
+    silence_weight: float
+    environments: tuple[str, ...] | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder below ``speakers/prepared/``."""
+        options = self.method.model_dump_json(exclude=set(self.method.not_prepared))
+        depends = [self.network, self.silence_weight, options]
+        if self.environments is not None:
+            depends.append(self.environments)
+        return f"{self.method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
 class Adaptation:
     """How a pass adapts its network.
 
     Attributes:
-        source: The earlier pass whose words are adapted on.
-        data: Which recordings are adapted on, and which are decoded with that.
-        targets: Kind of targets; ``lm_order`` is None where it is the recipe's own.
+        source: The earlier pass that targets are made from.
+        data: Recordings to adapt on, and recordings that are decoded with the result.
+        targets: Options of the targets; ``lm_order`` is None where it is the recipe's own.
         method: Options of the method.
-        preparation: Name of what the method learned from the training speakers; None for a method that learns nothing.
+        preparation: What the method learns from the training speakers; None for a method that learns nothing.
         lattice: Options of the lattices that targets are made from; None where they are not.
-        max_unaligned: Fraction of the references that may fail to align.
+        max_unaligned: Maximum fraction of the references that fail to align; None without references.
     """
 
     source: Pass
     data: DataConfig
     targets: TargetsConfig
     method: MethodConfig
-    preparation: str | None
+    preparation: Preparation | None
     lattice: LatticeConfig | None
     max_unaligned: float | None
 
@@ -66,8 +93,8 @@ class Pass:
         network: Name of the network that decodes.
         adaptation: How the network is adapted; None for a first pass.
         search: Options of the search, before tuning.
-        searched_as: The pass with whose tuned scale and penalty this one is searched; itself where it is tuned.
-        tuning: What is tried in tuning.
+        searched_as: Name of the pass that has the tuned scale and penalty of the search; the pass's own if it is tuned.
+        tuning: Scales and penalties to try in tuning.
         seed: Seed of the adaptation.
     """
 
@@ -97,12 +124,12 @@ class Pass:
 
     @property
     def lm_order(self) -> int | None:
-        """Order of the language model that targets are searched with, where it is not the recipe's."""
+        """Order of the language model in the search for targets, where it is not the recipe's."""
         return self.adaptation.targets.lm_order if isinstance(self.adaptation, Adaptation) else None
 
     @property
-    def preparation(self) -> str | None:
-        """Name of what the method learned from the training speakers."""
+    def preparation(self) -> Preparation | None:
+        """What the method learns from the training speakers."""
         return self.adaptation.preparation if isinstance(self.adaptation, Adaptation) else None
 
 
@@ -111,8 +138,8 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
     plan: dict[str, Pass] = {}
     for network in networks_of(config):
         name = first_pass(network)
-        # The first pass of a network that goes on from another is searched as that network's: its scores are as sharp,
-        # and what is seen is the networks' difference, without the luck of two choices.
+        # The scores of a network that was trained from another are as sharp as that network's. Its first pass has the
+        # same search, so that the two differ in the networks alone, and not in lucky choices of the scale.
         start = None if network == SI else config.networks[network].start
         searched_as = name if start is None else first_pass(start)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
@@ -135,13 +162,6 @@ def networks_of(config: ExperimentConfig) -> list[str]:
     return [SI, *(network for network in config.networks if network in needed)]
 
 
-def needed_by(plan: Pass, passes: dict[str, Pass]) -> Iterator[Pass]:
-    """A pass and all those that it reads or is searched as, each after those that it needs; some may come twice."""
-    for other in (*plan.needed, *(() if plan.tuned else (passes[plan.searched_as],))):
-        yield from needed_by(other, passes)
-    yield plan
-
-
 def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, Pass]) -> Adaptation | Combination:
     if options.combine is not None:
         speaker, environment = (plan[part] for part in options.combine.parts)
@@ -153,21 +173,21 @@ def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, P
         data=options.data,
         targets=targets.model_copy(update={"source": source, "lm_order": None if own_order else targets.lm_order}),
         method=config.method_of(options),
-        preparation=_preparation(options, config.method_of(options)),
+        preparation=_preparation(config, options),
         lattice=config.lattice if targets.from_lattices else None,
         max_unaligned=None if targets.unsupervised else config.monophone.max_unaligned,
     )
 
 
-def _preparation(options: PassConfig, method: MethodConfig) -> str | None:
-    """A name for what a method learns from the training speakers; passes whose methods learn the same share it."""
+def _preparation(config: ExperimentConfig, options: PassConfig) -> Preparation | None:
+    method = config.method_of(options)
     if not isinstance(method, PreparedConfig):
         return None
-    depends = [
-        options.network,
-        options.targets.silence_weight,
-        method.model_dump_json(exclude=set(method.not_prepared)),
-    ]
-    if options.data.environments is not None:
-        depends.append(options.data.environments)
-    return f"{method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
+    defaults = {name: type(method).model_fields[name].default for name in method.not_prepared}
+    return Preparation(
+        network=options.network,
+        method=method.model_copy(update=defaults),
+        silence_weight=options.targets.silence_weight,
+        environments=options.data.environments,
+        seed=config.seed,
+    )

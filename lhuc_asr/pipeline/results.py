@@ -19,9 +19,9 @@ ENVIRONMENTS_FILE = "environments.txt"
 
 
 def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
-    """Tables, CSV and figures of a split's passes, from their wer.json files; the first is compared with.
+    """Write tables, CSV and figures of a split's passes, from their wer.json files; each is compared with the first.
 
-    Figures are ``<pass>.png``: each speaker's word error rate in the first pass and in that one.
+    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in this one.
     """
     place = folder.decode(split)
     reports = {name: read_wer(place / name / WER_FILE) for name in names}
@@ -39,7 +39,7 @@ def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], se
 
 
 def pool_folds(folder: ExperimentFolder, folds: Sequence[ExperimentFolder], split: str, names: Sequence[str]) -> None:
-    """One report of each pass over the test speakers of all folds."""
+    """Write one report of each pass over the test speakers of all folds."""
     for name in names:
         folders = [fold.decode(split, name) for fold in folds]
         write_wer(folder.decode(split, name) / WER_FILE, pool([read_wer(each / WER_FILE) for each in folders]))

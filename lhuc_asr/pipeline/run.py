@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,51 +17,61 @@ from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
-from lhuc_asr.pipeline.aligners import Aligned, aligners
-from lhuc_asr.pipeline.config import SI, ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment, at_corpus_rate, fold_folders, opened
-from lhuc_asr.pipeline.export import model_stage
+from lhuc_asr.pipeline.aligners import aligners
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import (
+    HELDOUT,
+    TRAIN,
+    Aligned,
+    AlignedExperiment,
+    Experiment,
+    at_corpus_rate,
+    fold_folders,
+    opened,
+)
+from lhuc_asr.pipeline.export import ModelOptions, model_stage
 from lhuc_asr.pipeline.language import (
-    LanguageOptions,
+    LanguageModelOptions,
+    LexiconOptions,
     check_language_files,
     graph_stage,
-    language_stages,
-    other_graph_stage,
+    language_model_stage,
+    lexicon_stage,
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of
+from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
 from lhuc_asr.pipeline.splits import CorpusOptions, corpus_stage
 from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
 
-# The test split of a cross-validation: all speakers, each from the fold that has not seen them.
+# The test split of a cross-validation: all speakers, each decoded in the fold that is not trained on them.
 POOLED = "test"
 
 
 def run_recipe(config: ExperimentConfig) -> list[PassScore]:
-    """Run a recipe, or what is left of it.
+    """Run a recipe; its finished stages are skipped.
 
     Returns:
         The score of each pass over each test split.
 
     Raises:
-        LhucError: Whatever is wrong with the corpus, the configuration or the folder; what was finished stays.
+        LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     check_device(config)
     with opened(config) as folder:
         names = list(passes_of(config))
-        splits = make_passes(config, folder)
+        splits = make_passes(config, folder, model=True)
         return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
 
 
 def check_device(config: ExperimentConfig) -> None:
-    """Refuse a device that is not there before anything is written.
+    """Refuse a device that is not available, before anything is written.
 
     Raises:
-        ConfigError: torch cannot use it.
+        ConfigError: torch cannot use the device.
     """
     try:
         torch.zeros(1, device=config.device)
@@ -69,12 +80,13 @@ def check_device(config: ExperimentConfig) -> None:
         raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
 
 
-def make_passes(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[str]:
-    """Do every stage of a recipe that is not done yet, up to the scores of its passes; those of folds are pooled.
+def make_passes(config: ExperimentConfig, folder: ExperimentFolder, model: bool = False) -> Sequence[str]:
+    """Run the stages of a recipe that are not finished, up to the scores of its passes; scores of folds are pooled.
 
     Args:
         config: The recipe.
         folder: The experiment's folder, taken by ``experiment.opened``.
+        model: Whether the folder becomes a recognizer's model, with the recipe's first pass.
 
     Returns:
         The test splits.
@@ -82,102 +94,102 @@ def make_passes(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[
     check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
-        _run_stages(config, folder, fold=None)
+        _run_stages(config, folder, None, model)
         return config.corpus.test_sets
     folds = fold_folders(config, folder)
-    _run_folds(config, folds)
+    _run_folds(config, folds, model)
     pool_folds(folder, folds, POOLED, list(passes_of(config)))
     return (POOLED,)
 
 
-def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder]) -> None:
-    """Folds side by side, as many as there are workers: two on a thread each take less than one after the other on two.
+def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder], model: bool) -> None:
+    """Run as many folds at the same time as there are workers, which takes less time than one fold with all workers.
 
-    When one fails no further one begins, and those that have begun are finished before the error is told.
+    After an error no further fold begins, and those that have begun are finished before the error is raised.
     """
     at_once = min(config.workers, config.folds)
     shared = config.model_copy(update={"workers": config.workers // at_once})
     numbered = list(enumerate(folds, start=1))
     if at_once == 1:
-        for number, folder in numbered:
-            logger.info("fold %d of %d", number, config.folds)
-            _run_fold(shared, (number, folder))
+        for fold in numbered:
+            logger.info("fold %d of %d", fold[0], config.folds)
+            _run_fold(shared, model, None, fold)
         return
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
     with Executor(at_once) as executor:
-        executor.each(partial(_run_fold_logged, shared, level), numbered)
+        executor.each(partial(_run_fold, shared, model, level), numbered)
 
 
-def _run_fold(config: ExperimentConfig, numbered: tuple[int, ExperimentFolder]) -> None:
-    number, folder = numbered
+def _run_fold(config: ExperimentConfig, model: bool, level: int | None, fold: tuple[int, ExperimentFolder]) -> None:
+    """Run a fold; ``level`` is that of the log, which is not set up yet in a process of its own."""
+    number, folder = fold
+    if level is not None:
+        setup_logging(level, f"fold {number}: ")
     torch.set_num_threads(config.workers)
-    # A process outlives a parent that is killed by a second or so; the next run must not come between.
+    # A process lives for a second or so after its parent is killed; until then the lock keeps the next run out.
     with locked(folder.folder):
-        _run_stages(config, folder, number)
+        _run_stages(config, folder, number, model)
 
 
-def _run_fold_logged(config: ExperimentConfig, level: int, numbered: tuple[int, ExperimentFolder]) -> None:
-    """In a process of its own, which knows nothing yet of the log."""
-    setup_logging(level, f"fold {numbered[0]}: ")
-    _run_fold(config, numbered)
-
-
-def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | None) -> None:
-    """All stages of one experiment, or of one fold of a cross-validation."""
+def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | None, model: bool) -> None:
+    """Run all stages of one experiment, or of one fold of a cross-validation."""
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
     corpus_stage(stages, Experiment.of(config, folder), CorpusOptions.of(config, fold))
     config = at_corpus_rate(config, folder)
-    experiment, language, passes = Experiment.of(config, folder), LanguageOptions.of(config), passes_of(config)
+    experiment, passes = Experiment.of(config, folder), passes_of(config)
+    orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
 
-    language_stages(stages, experiment, language)
-    _feature_stage(stages, experiment, config.features, config.alignment_features, config.speeds)
+    lexicon_stage(stages, experiment, LexiconOptions.of(config))
+    for order in orders:
+        language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
+    _feature_stage(stages, experiment, FeatureOptions(config.features, config.alignment_features, config.speeds))
     aligned: Aligned | None = None
     for aligner in aligners(config):
         aligned = aligner.align(stages, experiment, aligned)
     if aligned is None:
         raise ValueError("no aligner: networks need an alignment")
-    options = NetworkOptions(config.dnn, config.trainer, config.features.dimension, config.seed)
-    network_stage(stages, experiment, SI, options, aligned.alignment, aligned.stage)
-    graph_stage(stages, experiment, config.transition_scale, aligned.stage)
-    for order in sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None}):
-        other_graph_stage(stages, experiment, language, order, config.transition_scale)
-    for name in networks_of(config)[1:]:
-        network_stage(stages, experiment, name, options, aligned.alignment, aligned.stage, config.networks[name])
+    for name in networks_of(config):
+        network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
-    # A name for each preparation that differs, and one of the passes that need it.
-    for preparation, plan in {plan.preparation: plan for plan in passes.values()}.items():
-        if preparation is not None:
-            _preparation_stage(stages, experiment, plan, preparation, aligned.stage)
+    experiment = AlignedExperiment.of(config, folder)
+    for order in orders:
+        graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
+    # Each preparation once, though several passes may need it.
+    preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
+    for preparation in preparations.values():
+        _preparation_stage(stages, experiment, preparation, aligned.stage)
     for split in (HELDOUT, *experiment.tests):
         for plan in passes.values():
-            # Over the held-out speakers: passes that are tuned there, and the first passes that these adapt on.
+            # The held-out speakers need the passes that are tuned on them, and the first passes, their sources.
             if split != HELDOUT or plan.tuned or plan.adaptation is None:
                 _pass_stage(stages, experiment, split, plan)
-    model_stage(stages, experiment, config, passes)
+    if model:
+        model_stage(stages, experiment, ModelOptions.of(config, next(iter(config.passes))))
 
 
-def _feature_stage(
-    stages: Stages,
-    experiment: Experiment,
-    features: FeatureConfig,
-    alignment_features: FeatureConfig,
-    speeds: tuple[float, ...],
-) -> None:
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Everything that features depend on, beside the recordings.
+
+    Attributes:
+        features: Features of the networks.
+        alignment_features: Features of the Gaussian mixtures.
+        speeds: Speeds of the training recordings.
+    """
+
+    features: FeatureConfig
+    alignment_features: FeatureConfig
+    speeds: tuple[float, ...]
+
+
+def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
     folder = experiment.folder
-
-    def make() -> None:
-        for split in experiment.splits:
-            utterances, at = experiment.utterances(split), speeds if split == TRAIN else (1.0,)
-            extract(folder.features(split), utterances, features, experiment.processes, at)
-            if split in (TRAIN, HELDOUT):
-                extract(folder.alignment_features(split), utterances, alignment_features, experiment.processes, at)
-
     stages.run(
         "features",
-        make,
+        partial(_extract_features, experiment),
+        options=options,
         after=["corpus"],
-        options=[features, alignment_features, speeds],
         outputs=[
             *(folder.features(split) for split in experiment.splits),
             *(folder.alignment_features(split) for split in (TRAIN, HELDOUT)),
@@ -185,28 +197,37 @@ def _feature_stage(
     )
 
 
-def _preparation_stage(stages: Stages, experiment: Experiment, plan: Pass, preparation: str, aligner: str) -> None:
+def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
+    folder, processes = experiment.folder, experiment.processes
+    for split in experiment.splits:
+        utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
+        extract(folder.features(split), utterances, options.features, processes, speeds)
+        if split in (TRAIN, HELDOUT):
+            extract(folder.alignment_features(split), utterances, options.alignment_features, processes, speeds)
+
+
+def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
     stages.run(
-        f"prepare {preparation}",
-        partial(prepare, experiment, plan),
-        after=[f"network {plan.network}", aligner],
-        options=[plan.seed],
-        outputs=[experiment.folder.prepared(preparation)],
+        f"prepare {preparation.name}",
+        partial(prepare, experiment),
+        options=preparation,
+        after=[f"network {preparation.network}", aligner],
+        outputs=[experiment.folder.prepared(preparation.name)],
     )
 
 
-def _pass_stage(stages: Stages, experiment: Experiment, split: str, plan: Pass) -> None:
+def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     after = [f"network {plan.network}", "graph", *(f"{earlier.name} over {split}" for earlier in plan.needed)]
     if plan.preparation is not None:
-        after.append(f"prepare {plan.preparation}")
+        after.append(f"prepare {plan.preparation.name}")
     if plan.lm_order is not None:
         after.append(f"graph of order {plan.lm_order}")
     if split != HELDOUT or not plan.tuned:
         after.append(f"{plan.searched_as} over {HELDOUT}")
     stages.run(
         f"{plan.name} over {split}",
-        partial(run_pass, experiment, split, plan),
-        after=after,
+        partial(run_pass, experiment, split),
         options=plan,
+        after=after,
         outputs=pass_outputs(experiment, split, plan),
     )

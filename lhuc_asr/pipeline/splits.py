@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +25,21 @@ from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
 
 logger = logging.getLogger(__name__)
 
-# Whose clips of noise a split gets; a test set gets those for testing.
+# The part of the noise clips that a split gets; a test set gets the part for testing.
 NOISE_PARTS: dict[str, Part] = {TRAIN: "training", HELDOUT: "heldout"}
 NOISY_FOLDER = "noisy"
 
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Everything that the splits depend on, beside the files of the corpus.
+    """Everything that the splits depend on.
 
     Attributes:
         corpus, hours, seed, max_skipped, noise: As in the recipe.
         heldout_speakers: Number of training speakers who are kept back.
         folds: Number of folds.
         fold: The fold, from 1; None without cross-validation.
+        files: Fingerprint of the files of the corpus and of the noise.
     """
 
     corpus: CorpusSource
@@ -48,6 +50,7 @@ class CorpusOptions:
     heldout_speakers: int
     folds: int
     fold: int | None
+    files: str
 
     @classmethod
     def of(cls, config: ExperimentConfig, fold: int | None) -> CorpusOptions:
@@ -61,6 +64,7 @@ class CorpusOptions:
             heldout_speakers=config.heldout_speakers,
             folds=config.folds,
             fold=fold,
+            files=fingerprint([*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]),
         )
 
 
@@ -71,7 +75,7 @@ class Splits:
     Attributes:
         train: Utterances of the training speakers.
         tests: Utterances of each test set.
-        recordings: All recordings that the corpus names, those that cannot be used too, and the clips of noise.
+        recordings: All recordings that the corpus names, usable or not, and the clips of noise.
     """
 
     train: list[Utterance]
@@ -81,12 +85,12 @@ class Splits:
 
 def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
     """Add the stage that reads the corpus; it is stale when a file of the corpus, or a recording, has changed."""
-    folder, noise = experiment.folder, options.noise
-    noisy = [folder.folder / "corpus" / NOISY_FOLDER] if noise else []
+    folder = experiment.folder
+    noisy = [folder.folder / "corpus" / NOISY_FOLDER] if options.noise else []
     stages.run(
         "corpus",
-        lambda: _prepare(experiment, options),
-        options=[options, fingerprint([*options.corpus.paths(), *([noise.dir] if noise else [])])],
+        partial(_prepare, experiment),
+        options=options,
         outputs=[
             folder.sample_rate,
             *(folder.manifest(split) for split in experiment.splits),
@@ -146,7 +150,9 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     utterances = splits.train + [u for test in splits.tests.values() for u in test]
     speakers = sorted({utterance.speaker for utterance in utterances})
     if len(speakers) < 2 * folds:
-        raise CorpusError(f"{len(speakers)} speakers are too few for {folds} folds; expected two a fold at least")
+        raise CorpusError(
+            f"{len(speakers)} speakers are too few for {folds} folds, expected at least two a fold; lower folds"
+        )
     order = np.random.default_rng(seed).permutation(len(speakers))
     chosen = {speakers[i] for i in order[fold - 1 :: folds]}
     return Splits(
@@ -163,7 +169,7 @@ def write_splits(splits: Splits, options: CorpusOptions, folder: Path, processes
         All recordings that the splits depend on: the corpus's, the clips of noise, the noisy copies.
 
     Raises:
-        CorpusError: There are so few training speakers that none is left to train on, or noise cannot be used.
+        CorpusError: All training speakers would be held out, or a clip of noise cannot be used.
     """
     speakers = sorted({utterance.speaker for utterance in splits.train})
     if len(speakers) <= options.heldout_speakers:
@@ -198,7 +204,7 @@ def write_splits(splits: Splits, options: CorpusOptions, folder: Path, processes
 def _validated(name: str, reading: Reading, max_skipped: float) -> list[Utterance]:
     validated = validate(reading, max_skipped=max_skipped)
     if not validated.utterances:
-        raise CorpusError(f"the {name} set has no usable utterance")
+        raise CorpusError(f"the {name} set has no usable utterance, expected at least one; correct the recordings")
     return validated.utterances
 
 

@@ -13,7 +13,7 @@ from lhuc_asr.lang.coverage import aligned_words
 from lhuc_asr.lang.text import UNKNOWN
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_blocks
-from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1
 
 
 def reference_pdfs(
-    experiment: Experiment,
+    experiment: AlignedExperiment,
     split: str,
     model: AcousticModel,
     max_unaligned: float,

@@ -13,7 +13,7 @@ its options and its data are the same, and the training of a network that was ki
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -137,11 +137,11 @@ def _corpus_stage(
         return {"train": data.train, "valid": data.valid, "test": data.test}
     files: Mapping[str, tuple[Path, ...]] = {split: (folder / f"{split}.parquet",) for split in SPLITS}
     outputs = [path for paths in files.values() for path in paths]
-    stages.run("corpus", partial(_make_corpus, data, folder), options=data, outputs=outputs)
+    stages.run("corpus", partial(_make_corpus, folder), options=data, outputs=outputs)
     return files
 
 
-def _make_corpus(data: MovieLensConfig | SyntheticUsersConfig, folder: Path) -> None:
+def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig) -> None:
     record = folder / "corpus.json"
     _refuse_to_replace(folder, record)
     with atomic_folder(folder) as temporary:
@@ -156,13 +156,24 @@ def _vocabularies_stage(
     stages: Stages, schema: Schema, files: Mapping[str, tuple[Path, ...]], training: Reader, path: Path
 ) -> Vocabularies:
     """The vocabularies of the training split; a change of any split's files makes this and all later stages anew."""
+    fingerprints = {split: fingerprint(paths) for split, paths in files.items()}
     stages.run(
         "vocabularies",
-        lambda: Vocabularies.fit(training.blocks(BLOCK), schema).save(path),
-        options=[schema, {split: fingerprint(paths) for split, paths in files.items()}],
+        lambda options: Vocabularies.fit(training.blocks(BLOCK), options[0]).save(path),
+        options=(schema, fingerprints),
         outputs=[path],
     )
     return Vocabularies.load(path, schema)
+
+
+@dataclass(frozen=True)
+class RankerOptions:
+    """Everything that a trained network depends on, beside the data and the vocabularies."""
+
+    schema: Schema
+    model: RankingConfig
+    trainer: RankerTrainerConfig
+    seed: int
 
 
 def _network_stage(
@@ -179,17 +190,16 @@ def _network_stage(
     stage, place = f"{name}, seed {seed}", folder / name / str(seed)
     state = place / "state.safetensors"
 
-    def train_and_measure() -> None:
+    def train_and_measure(options: RankerOptions) -> None:
         _clear_unless_begun(place, stages.key(stage))
-        examples = {split: Examples(paths, config.examples, vocabularies) for split, paths in files.items()}
-        result = _train_one(config, config.models[name], vocabularies, examples, seed, state, device)
-        write_json(place / RESULT_FILE, result)
+        examples = {split: Examples(paths, options.schema, vocabularies) for split, paths in files.items()}
+        write_json(place / RESULT_FILE, _train_one(options, vocabularies, examples, state, device))
 
     stages.run(
         stage,
         train_and_measure,
+        options=RankerOptions(config.examples, config.models[name], config.trainer, seed),
         after=["vocabularies"],
-        options=[config.models[name], config.trainer, seed],
         outputs=[place / RESULT_FILE, place / "ranker" / RANKER_JSON],
     )
     state.unlink(missing_ok=True)
@@ -198,11 +208,9 @@ def _network_stage(
 
 
 def _train_one(
-    config: RecommenderConfig,
-    model: RankingConfig,
+    options: RankerOptions,
     vocabularies: Vocabularies,
     examples: dict[str, Examples],
-    seed: int,
     state: Path,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -210,12 +218,12 @@ def _train_one(
     metrics = Metrics(state.parent / "metrics.jsonl")
     with stopwatch() as watch:
         network = train(
-            build(model, config.examples, vocabularies.rows, torch.Generator().manual_seed(seed)),
-            lambda epoch: examples["train"].batches(config.trainer.batch_size, (seed, epoch)),
+            build(options.model, options.schema, vocabularies.rows, torch.Generator().manual_seed(options.seed)),
+            lambda epoch: examples["train"].batches(options.trainer.batch_size, (options.seed, epoch)),
             lambda: examples["valid"].batches(EVALUATION_BATCH),
-            config.trainer,
+            options.trainer,
             state,
-            seed,
+            options.seed,
             device,
             lambda figures: metrics.write("epoch", **figures),
         )

@@ -1,4 +1,4 @@
-"""Experiments that make no new pass: they look at what one of the recipe's passes did."""
+"""The table of looks: each is a table and a figure about one finished pass of the recipe, without a new pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, WER_FILE, sets_of, speakers_of, two_pass
-from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.score.figures import save_figure
@@ -34,27 +34,27 @@ logger = logging.getLogger(__name__)
 # A row of a table.
 Row = dict[str, Any]
 
-# Of the picture of hidden activations: more is slow to compute and dark to look at.
+# Limits of the figure of hidden activations: with more points it is slow to compute, and too dark.
 TSNE_SPEAKERS, TSNE_STATES, TSNE_FRAMES_EACH = 6, 8, 20
 
 
 @dataclass(frozen=True)
 class Look:
-    """A finished pass over a split, to be looked at.
+    """A finished pass over a split, and the place of its figure.
 
     Attributes:
-        folder: Folder of the experiment; of all folds together where it has some.
+        folder: Folder of the experiment; in a cross-validation, of all folds together.
         folds: The experiment, or each of its folds.
-        split: The test split.
+        split: Name of the test split.
         plan: The pass.
-        before: Name of the first pass of the same network.
-        max_unaligned: Fraction of the references that may fail to align.
+        before: Name of the first pass with the same network.
+        max_unaligned: Maximum fraction of the references that fail to align.
         seed: Seed of the experiment.
         figure: File of the figure.
     """
 
     folder: ExperimentFolder
-    folds: Sequence[Experiment]
+    folds: Sequence[AlignedExperiment]
     split: str
     plan: Pass
     before: str
@@ -79,12 +79,12 @@ class Look:
 
 @dataclass(frozen=True)
 class LookKind:
-    """A way to look at a pass.
+    """A table and a figure that can be made of any pass.
 
     Attributes:
-        title: What is looked at: the figure's title.
-        paper: What the paper (Swietojanski, Li, Renals 2016) found.
-        look: Writes the figure, and returns the rows of the table.
+        title: Title of the figure.
+        paper: Finding of the paper (Swietojanski, Li, Renals 2016).
+        look: Writes the figure and returns the rows of the table.
     """
 
     title: str
@@ -92,32 +92,36 @@ class LookKind:
     look: Callable[[Look], list[Row]]
 
 
-def _gains(at: Look) -> list[Row]:
-    before, after = at.wer_reports()
-    save_figure(gains_figure(before, after, f"{at.split}: {at.name} against {at.before}"), at.figure)
+def _gains(look: Look) -> list[Row]:
+    """Each speaker's word errors before and after adaptation, in the order of the gains."""
+    before, after = look.wer_reports()
+    save_figure(gains_figure(before, after, f"{look.split}: {look.name} against {look.before}"), look.figure)
     rows = []
     for speaker, score in before.speakers.items():
         own = after.speakers[speaker]
         errors = {"errors_before": score.errors, "errors_after": own.errors}
-        rows.append(at.row(speaker=speaker, words=score.words, **errors, change=own.wer - score.wer))
+        rows.append(look.row(speaker=speaker, words=score.words, **errors, change=own.wer - score.wer))
     return sorted(rows, key=lambda row: (row["change"], row["speaker"]))
 
 
-def _spread(at: Look) -> list[Row]:
-    """The figure is of the first fold: units of another fold's network are other units."""
+def _spread(look: Look) -> list[Row]:
+    """The spread of the amplitudes of each layer.
+
+    The figure has the first fold alone: the networks of two folds do not have the same units.
+    """
     rows = []
-    for fold in at.folds:
-        speakers, layers = _read_amplitudes(fold.folder.speakers(at.split, at.name))
-        if fold is at.folds[0]:
-            title = f"{at.split}: amplitudes of {at.name}, {len(speakers)} speakers"
-            save_figure(amplitudes_figure(list(layers.values()), speakers, title), at.figure)
+    for fold in look.folds:
+        speakers, layers = _read_amplitudes(fold.folder.speakers(look.split, look.name))
+        if fold is look.folds[0]:
+            title = f"{look.split}: amplitudes of {look.name}, {len(speakers)} speakers"
+            save_figure(amplitudes_figure(list(layers.values()), speakers, title), look.figure)
         for site, values in layers.items():
             logs = np.log(np.maximum(values, 1e-3))
             rows.append(
-                at.row(
+                look.row(
                     folder=fold.folder.folder.name, site=site, speakers=len(speakers), units=values.shape[1],
                     mean_log=float(logs.mean()), deviation_log=float(logs.std()),
-                    # Of this spread, what is the speaker's and not the unit's.
+                    # The part of this spread that is between speakers, and not between units.
                     deviation_between_speakers=float(logs.std(axis=0).mean()),
                     least=float(values.min()), largest=float(values.max()),
                 )
@@ -136,14 +140,14 @@ def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     return [state.speaker for state in states], layers
 
 
-def _frames(at: Look) -> list[Row]:
-    """Each speaker's frames whose best pdf is not that of the reference's alignment, beside their word errors."""
+def _frames(look: Look) -> list[Row]:
+    """Each speaker's frame errors beside their word errors; a wrong frame's best pdf is not the reference's."""
     errors: dict[str, np.ndarray] = {}  # frames, wrong before, wrong after
-    for fold in at.folds:
-        loop = two_pass(fold, at.split, at.plan)
-        speakers = speakers_of(fold, at.split, at.plan, loop.model)
-        sets = sets_of(fold, at.split, at.plan, loop.features)
-        reference = reference_pdfs(fold, at.split, loop.model, at.max_unaligned)
+    for fold in look.folds:
+        loop = two_pass(fold, look.split, look.plan.network)
+        speakers = speakers_of(fold, look.split, look.plan, loop.model)
+        sets = sets_of(fold, look.split, look.plan, loop.features)
+        reference = reference_pdfs(fold, look.split, loop.model, look.max_unaligned)
         log_prior = loop.model.log_prior.cpu().numpy()
         unadapted = dict(loop.first_pass())
         for utterance, adapted in loop.second_pass(speakers, sets):
@@ -151,18 +155,19 @@ def _frames(at: Look) -> list[Row]:
             if pdfs is None:
                 continue
             counted, speaker = pdfs >= 0, loop.features.by_id[utterance].speaker
-            # The network's own decisions: posteriors, not likelihoods.
+            # The best pdf by posteriors, not by likelihoods.
             best = [(scores + log_prior).argmax(1) for scores in (unadapted[utterance], adapted)]
             wrong = [int(counted.sum()), *(int((each != pdfs)[counted].sum()) for each in best)]
             errors[speaker] = errors.get(speaker, np.zeros(3, np.int64)) + wrong
     if not errors:
         logger.warning(
-            "%s: no utterance's transcript could be aligned, are its words in the lexicon? left out", at.split
+            "%s: no transcript could be aligned; the split is left out; are its words in the lexicon?",
+            look.split,
         )
         return []
-    before, after = at.wer_reports()
+    before, after = look.wer_reports()
     rows = [
-        at.row(
+        look.row(
             speaker=speaker, frames=int(frames),
             frame_error_before=float(first / frames), frame_error_after=float(second / frames),
             wer_before=before.speakers[speaker].wer, wer_after=after.speakers[speaker].wer,
@@ -170,26 +175,26 @@ def _frames(at: Look) -> list[Row]:
         for speaker, (frames, first, second) in sorted(errors.items())
     ]  # fmt: skip
     first, second = ([(row[f"frame_error_{when}"], row[f"wer_{when}"]) for row in rows] for when in ("before", "after"))
-    save_figure(frames_figure(first, second, f"{at.split}: {at.name} against {at.before}"), at.figure)
+    save_figure(frames_figure(first, second, f"{look.split}: {look.name} against {look.before}"), look.figure)
     return rows
 
 
-def _tsne(at: Look) -> list[Row]:
-    """Activations of the top hidden layer in frames of the same states, of the first fold's first speakers.
+def _tsne(look: Look) -> list[Row]:
+    """Activations of the top hidden layer in frames of the same states, for some speakers of the first fold.
 
     Raises:
-        ConfigError: What the pass estimates is not amplitudes, so that hidden layers have nothing to show.
+        ConfigError: The pass does not estimate amplitudes, so that its hidden layers are not adapted.
     """
-    fold = at.folds[0]
-    loop = two_pass(fold, at.split, at.plan)
+    fold = look.folds[0]
+    loop = two_pass(fold, look.split, look.plan.network)
     model, features = loop.model, loop.features
-    speakers = speakers_of(fold, at.split, at.plan, model)
+    speakers = speakers_of(fold, look.split, look.plan, model)
     if not isinstance(speakers, Amplitudes):
-        raise ConfigError(f"tsne: {at.name!r} does not estimate amplitudes; choose another pass with --pass")
-    states = Alignment(fold.folder.decode(at.split, at.before) / ALIGNMENT_FILE, features)
+        raise ConfigError(f"tsne: {look.name!r} does not estimate amplitudes; choose another pass with --pass")
+    states = Alignment(fold.folder.decode(look.split, look.before) / ALIGNMENT_FILE, features)
     chosen = _common_frames(features, states, loop.silence_pdfs)
     before, after, owners = [], [], []
-    for each in sets_of(fold, at.split, at.plan, features):
+    for each in sets_of(fold, look.split, look.plan, features):
         for utterance in each.used_for:
             if frames := chosen.get(utterance.id):
                 spliced = splice(torch.from_numpy(np.array(features[utterance.id])), model.context)[frames]
@@ -198,17 +203,17 @@ def _tsne(at: Look) -> list[Row]:
                     with speakers.applied(each.name):
                         after.append(_top_layer(model, spliced))
                 owners += [(utterance.speaker, int(states[utterance.id][frame])) for frame in frames]
-    title = f"{at.split}: top hidden layer, {at.before} and {at.name}"
+    title = f"{look.split}: top hidden layer, {look.before} and {look.name}"
     hidden = np.concatenate(before), np.concatenate(after)
-    save_figure(tsne_figure(*hidden, owners, title, at.seed), at.figure)
+    save_figure(tsne_figure(*hidden, owners, title, look.seed), look.figure)
     return [
-        at.row(when=when, frames=len(owners), between_speakers=_between(values, owners))
-        for when, values in zip((at.before, at.name), hidden, strict=True)
+        look.row(when=when, frames=len(owners), between_speakers=_between(values, owners))
+        for when, values in zip((look.before, look.name), hidden, strict=True)
     ]
 
 
 def _common_frames(store: FeatureTable, states: Alignment, silence: np.ndarray) -> dict[str, list[int]]:
-    """Some frames of the states that the first speakers are in most, as many of each: by the utterances' ids."""
+    """Frames of the most frequent states of the first speakers, equally many of each state, by utterance ids."""
     utterances = [utterance for own in list(store.speakers.values())[:TSNE_SPEAKERS] for utterance in own]
     spoken = np.concatenate([states[utterance.id] for utterance in utterances])
     pdfs, counts = np.unique(spoken[(spoken >= 0) & ~np.isin(spoken, silence)], return_counts=True)
@@ -224,6 +229,7 @@ def _common_frames(store: FeatureTable, states: Alignment, silence: np.ndarray) 
 
 
 def _top_layer(model: AcousticModel, spliced: torch.Tensor) -> np.ndarray:
+    """Activations (T, H) of the top hidden layer."""
     hidden = spliced
     for layer in model.hidden_layers().values():
         hidden = layer(hidden)
@@ -231,7 +237,7 @@ def _top_layer(model: AcousticModel, spliced: torch.Tensor) -> np.ndarray:
 
 
 def _between(hidden: np.ndarray, owners: Sequence[tuple[str, int]]) -> float:
-    """Of the variance of frames around their state's mean, the share that is between speakers' means there."""
+    """The fraction of the variance around the states' means that is between the speakers' means of a state."""
     total = between = 0.0
     for state in {pdf for _, pdf in owners}:
         mean = hidden[[owner[1] == state for owner in owners]].mean(axis=0)
@@ -245,14 +251,14 @@ def _between(hidden: np.ndarray, owners: Sequence[tuple[str, int]]) -> float:
 LOOKS: dict[str, LookKind] = {
     "gains": LookKind(
         "Gains of all speakers in order",
-        "errors fall by 7 % on average, and for 89 % of 200 speakers (figure 10)",
+        "errors fall by 7 % on average, and for 89 % of the 200 speakers (figure 10)",
         _gains,
     ),
-    "spread": LookKind("Amplitudes of all speakers, and their spread by layer", "not looked at", _spread),
+    "spread": LookKind("Amplitudes of all speakers, and their spread by layer", "not reported", _spread),
     "frames": LookKind(
         "Frame errors and word errors of each speaker",
         "frame errors differ where word errors barely do (table II)",
         _frames,
     ),
-    "tsne": LookKind("The top hidden layer before and after", "looked at, no figure given", _tsne),
+    "tsne": LookKind("The top hidden layer before and after", "shown in a figure, without numbers", _tsne),
 }

@@ -1,6 +1,6 @@
-"""Experiments on a finished recipe: series of passes beside its own, each with a table and a figure.
+"""Series and looks on a finished experiment (``lhuc-asr benchmark``), each with a table and a figure.
 
-A series' passes are stages like all others, in the same folders: what is there is not made again, whoever made it.
+The passes of a series are stages of the experiment, in its folders: a pass that is finished is not made again.
 """
 
 from __future__ import annotations
@@ -13,73 +13,74 @@ import numpy as np
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import write_json
-from lhuc_asr.base.config import load_config, parse_config
+from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
-from lhuc_asr.pipeline.experiment import Experiment, at_corpus_rate, fold_folders, opened
+from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_folders, opened, read_config
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import check_device, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import read_wer
 from lhuc_asr.study.looks import LOOKS, Look, LookKind
-from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, series, unadapted
+from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, unadapted, variants_of
 
 logger = logging.getLogger(__name__)
 
-# All experiments, by name.
+# All series and looks, by name.
 KNOWN: dict[str, Series | LookKind] = {**SERIES, **LOOKS}
 
 
 def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = None) -> dict[str, Path]:
-    """Make experiments, or what is left of them.
+    """Make series and looks, without those of their passes that are finished.
 
     Args:
-        folder: Of an experiment that ``lhuc-asr run`` has finished, or not: what is missing is made.
-        names: Of experiments; None all, but for those that find no pass to start from, which a warning names.
-        base: The pass that series start from, and that is looked at; None: for each the recipe's first that fits.
+        folder: Folder of an experiment that ``lhuc-asr run`` has begun; missing stages are made.
+        names: Names of series and looks; None for all that the recipe has a pass for, with a warning for the others.
+        base: The pass that series vary and that looks show; None for the first of the recipe that is possible.
 
     Returns:
-        The folder of each, ``benchmark/<experiment>/``, or ``benchmark/<experiment>-<base>/`` where that is named:
+        The folder of each, ``benchmark/<name>/``, or ``benchmark/<name>-<base>/`` where the base is given:
         ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
 
     Raises:
-        ExperimentError: There is no experiment in the folder, or none of that name.
-        ConfigError: The recipe has no pass to start from, or a pass or network of a name that a series needs.
+        ExperimentError: The folder is not an experiment's, or there is no series or look of that name.
+        ConfigError: The recipe has no possible base, or has a pass or network under a name that a series needs.
     """
     unknown = [name for name in names or () if name not in KNOWN]
     if unknown:
-        raise ExperimentError(f"no experiment {', '.join(unknown)}; there are {', '.join(KNOWN)}")
+        raise ExperimentError(f"no series or look is named {', '.join(unknown)}; choose from {', '.join(KNOWN)}")
     path = folder / CONFIG_FILE
     if not path.exists():
         raise ExperimentError(
             f"{path}: no such file; expected the folder of an experiment: lhuc-asr run RECIPE makes one"
         )
-    config = load_config(ExperimentConfig, path).model_copy(update={"exp": folder})
+    config = read_config(path).model_copy(update={"exp": folder})
     check_device(config)
-    # Told before the first of them runs.
-    starts = {}
+    # An error in any of them is raised before the first of them runs.
+    bases = {}
     for name in KNOWN if names is None else names:
         try:
-            starts[name] = (base_pass if name in SERIES else looked_at)(config, base)
+            bases[name] = (base_pass if name in SERIES else pass_to_look_at)(config, base)
         except ConfigError as error:
             if names is not None:
                 raise
-            logger.warning("experiment %s is left out: %s", name, error)
+            logger.warning("%s is left out: %s", name, error)
     return {
-        name: (_run_series if name in SERIES else _look)(
-            config, name, start, folder / "benchmark" / (name if base is None else f"{name}-{base}")
+        name: (_run_series if name in SERIES else _run_look)(
+            config, name, own_base, folder / "benchmark" / (name if base is None else f"{name}-{base}")
         )
-        for name, start in starts.items()
+        for name, own_base in bases.items()
     }
 
 
 def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
+    """Make the passes of a series, their table and their figures."""
     kind, reference = SERIES[name], unadapted(config, base)
-    variants = series(config, name, base)
-    logger.info("experiment %s: %d passes from %s", name, len(variants), base)
+    variants = variants_of(config, name, base)
+    logger.info("series %s: %d variants of the pass %s", name, len(variants), base)
     passes = _needed(config, base)
     for variant in (reference, *variants):
         passes |= _needed(config, variant.name) or {variant.name: variant.plan}
@@ -103,19 +104,19 @@ def _with(
     return parse_config(ExperimentConfig, tree, str(config.folder / CONFIG_FILE))
 
 
-def looked_at(config: ExperimentConfig, name: str | None) -> str:
-    """The pass that is looked at: the one that is named, or the recipe's first.
+def pass_to_look_at(config: ExperimentConfig, name: str | None) -> str:
+    """The pass of a look: the named one, or the first of the recipe.
 
     Raises:
-        ConfigError: It is none of the recipe's passes that adapt.
+        ConfigError: The named pass is not a pass of the recipe that adapts.
     """
     if name is not None and name not in config.passes:
-        raise ConfigError(f"{name!r} is no pass of the recipe that adapts; there are {', '.join(config.passes)}")
+        raise ConfigError(f"{name!r} is not a pass of the recipe that adapts; choose from {', '.join(config.passes)}")
     return name or next(iter(config.passes))
 
 
 def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
-    """One of the recipe's passes and those that it depends on; others may not be there, and need not be made."""
+    """A pass of the recipe and those that it depends on; the recipe's other passes are not needed."""
     plan = config.passes.get(name)
     if plan is None:
         return {}
@@ -128,12 +129,12 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
     return needed | {name: plan}
 
 
-def _look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
-    """An experiment that makes no pass but the one that it looks at."""
+def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
+    """Make the table and the figures of a look; the pass is made where it is not finished."""
     plain = _with(config, config.networks, _needed(config, base))
     with opened(plain, record=False) as folder:
         splits, plan = make_passes(plain, folder), passes_of(plain)[base]
-        folds = [Experiment.of(at_corpus_rate(plain, fold), fold) for fold in fold_folders(plain, folder)]
+        folds = [AlignedExperiment.of(at_corpus_rate(plain, fold), fold) for fold in fold_folders(plain, folder)]
         looks = [
             Look(
                 folder=folder,
@@ -147,9 +148,9 @@ def _look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
             )
             for split in splits
         ]
-        rows = [row for at in looks for row in LOOKS[name].look(at)]
+        rows = [row for look in looks for row in LOOKS[name].look(look)]
         if not rows:
-            raise ExperimentError(f"{name}: nothing to look at in {', '.join(splits)}; the log says why")
+            raise ExperimentError(f"{name}: the table of {', '.join(splits)} would be empty; the log gives the reason")
         write_rows(place, rows)
         write_json(place / "run.json", run_record(plain.seed))
     return place
@@ -158,7 +159,7 @@ def _look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
 def _points(
     folder: ExperimentFolder, split: str, variants: Sequence[Variant], against: Mapping[str, str], seed: int
 ) -> list[Point]:
-    """Each pass beside the one without adaptation that was searched as it was."""
+    """Each variant compared with the pass without adaptation that was searched in the same way."""
     points = []
     for variant in variants:
         names = against[variant.name], variant.name

@@ -1,10 +1,10 @@
-"""The table of experiments: each is a series of passes that differ from a base pass in one thing.
+"""The table of series: each is a set of passes that differ from a base pass in one option.
 
-The base is one of the recipe's passes that descend on the words of an earlier pass (``lhuc``). Passes of a series are
-searched with its scale and penalty, and compared with the unadapted network searched like that. Where the targets
-flatten the scores, as posteriors of lattices do, that would mislead: such a pass is tuned for itself, compared with the
-first pass as tuned, and on a curve of its own. Networks that are trained for a series go on from the
-speaker-independent one.
+The base is a pass of the recipe with the method ``lhuc`` and targets from an earlier pass. The passes of a series are
+searched with the scale and the penalty of the base, and compared with the unadapted network, searched in the same way.
+Targets from lattice posteriors flatten the scores, so that the base's scale does not suit them: a pass with such
+targets is tuned for itself, compared with the tuned first pass, and has a curve of its own. Training of a series'
+networks starts from the speaker-independent network.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)
 SILENCE_WEIGHTS = (0.0, 0.01, 0.1, 1.0)
-# Factors on the base's learning rate; sweeps.
+# Factors on the base's learning rate, and numbers of sweeps.
 RATES, SWEEPS = (0.2, 1.0, 5.0), (1, 3, 10)
 POWERS = (1.0, 2.0)
 CORRUPTED = (0.1, 0.2, 0.4)
 GAMMAS = (0.3, 0.5, 0.7)
-# Of the networks that series train: on from the speaker-independent one, or five of them would take hours.
+# Number of epochs of a series' network. It starts from the speaker-independent network: five networks from random
+# weights would take hours.
 SAT_EPOCHS = 2
 
 
@@ -42,11 +43,11 @@ class Variant:
     """A pass of a series.
 
     Attributes:
-        name: Of the pass; ``<base>__...``, or one of the recipe's that does the same.
-        curve: Which of the series' curves it belongs to.
-        label: What is different about it, as the figure says it.
-        plan: What it does.
-        trained: How its network is trained, where it is not the base's.
+        name: Name of the pass: ``<base>__...``, or that of an equal pass of the recipe.
+        curve: Name of the curve that it belongs to.
+        label: Its value of the option that differs, on the figure's axis.
+        plan: Options of the pass.
+        trained: Options of training its network; None for the base's network.
     """
 
     name: str
@@ -58,14 +59,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Series:
-    """A series.
+    """A set of passes that differ in one option.
 
     Attributes:
-        title: What differs: the figure's title.
-        axis: What the labels are.
-        paper: What the paper (Swietojanski, Li, Renals 2016) found.
-        variants: The passes, given the recipe and the name of the base.
-        joined: Whether the labels are amounts, and not kinds.
+        title: Title of the figure: the option that differs.
+        axis: Title of the axis of labels.
+        paper: Finding of the paper (Swietojanski, Li, Renals 2016).
+        variants: Makes the passes, given the recipe and the name of the base.
+        joined: Whether a line joins the points of a curve: the labels are amounts, and not kinds.
     """
 
     title: str
@@ -76,55 +77,56 @@ class Series:
 
 
 def base_pass(config: ExperimentConfig, name: str | None) -> str:
-    """The pass that series vary: the one that is named, or the recipe's first that descends on an earlier pass' words.
+    """The base of a series: the named pass, or the first of the recipe that can be one.
 
     Raises:
-        ConfigError: There is none, or the one that is named is none.
+        ConfigError: The named pass cannot be a base, or no pass of the recipe can.
     """
-    fit = [
-        own
-        for own, plan in config.passes.items()
+    possible = [
+        known
+        for known, plan in config.passes.items()
         if plan.combine is None
         and plan.search_as is None
         and plan.targets.unsupervised
         and isinstance(config.method_of(plan), LhucConfig)
     ]
-    if name is None and fit:
-        return fit[0]
-    if name not in fit:
-        asked = "the recipe has no pass" if name is None else f"{name!r} is no pass of the recipe"
+    if name is None and possible:
+        return possible[0]
+    if name not in possible:
+        fault = "the recipe has no pass" if name is None else f"{name!r} is not a pass of the recipe"
         raise ConfigError(
-            f"{asked} with method lhuc, targets of an earlier pass, and a search of its own to start from"
+            f"{fault} that a series can start from; expected a pass with the method lhuc, targets from an earlier pass "
+            f"and no search_as; such passes: {', '.join(possible) or 'none, add one to the recipe'}"
         )
     return name
 
 
-def series(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
-    """The passes of an experiment; one that a pass of the recipe is already, as the base, has that one's name.
+def variants_of(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
+    """The passes of a series; a variant that equals a pass of the recipe, such as the base, has its name.
 
     Raises:
-        ConfigError: The recipe has another pass or network of a name that is needed.
+        ConfigError: The recipe has a different pass or network under a name that the series needs.
     """
-    passes = []
+    variants = []
     for variant in SERIES[name].variants(config, base):
-        same = next((own for own, plan in config.passes.items() if _alike(config, own, plan, variant)), None)
+        same = next((known for known, plan in config.passes.items() if _equal(config, known, plan, variant)), None)
         network = variant.plan.network
         if same is None and variant.name in config.passes:
-            raise ConfigError(f"passes: {variant.name!r} is a pass of the experiment {name} too; rename the recipe's")
+            raise ConfigError(f"passes: {variant.name!r} is also a pass of the series {name}; rename the recipe's")
         if variant.trained is not None and config.networks.get(network, variant.trained) != variant.trained:
-            raise ConfigError(f"networks: {network!r} is a network of the experiment {name} too; rename the recipe's")
-        passes.append(variant if same is None else replace(variant, name=same))
-    return passes
+            raise ConfigError(f"networks: {network!r} is also a network of the series {name}; rename the recipe's")
+        variants.append(variant if same is None else replace(variant, name=same))
+    return variants
 
 
-def _alike(config: ExperimentConfig, own: str, plan: PassConfig, variant: Variant) -> bool:
-    """Whether one of the recipe's passes does what a variant does."""
-    searched = plan.search_as == variant.plan.search_as or (plan.search_as is None and own == variant.plan.search_as)
+def _equal(config: ExperimentConfig, name: str, plan: PassConfig, variant: Variant) -> bool:
+    """Whether a pass of the recipe equals a variant."""
+    searched = plan.search_as == variant.plan.search_as or (plan.search_as is None and name == variant.plan.search_as)
     return searched and _resolved(config, plan) == _resolved(config, variant.plan)
 
 
 def _resolved(config: ExperimentConfig, plan: PassConfig) -> PassConfig:
-    """A plan with what it leaves to others filled in, but for the search."""
+    """A pass with the recipe's defaults filled in, without its search."""
     targets = plan.targets.model_copy(
         update={"source": config.source_of(plan), "lm_order": plan.targets.lm_order or config.lm.order}
     )
@@ -132,28 +134,27 @@ def _resolved(config: ExperimentConfig, plan: PassConfig) -> PassConfig:
 
 
 def unadapted(config: ExperimentConfig, base: str) -> Variant:
-    """The network without amplitudes, searched as the base: what the passes of a series are compared with.
+    """The pass that a series is compared with: the unadapted network, searched as the base.
 
-    Compared with the first pass as it was tuned, what another choice of scale and penalty brings by luck would be seen
-    as a gain of adaptation. The comparison is not neutral either: what was chosen for adapted scores does not suit
-    unadapted ones best.
+    In a comparison with the tuned first pass, a lucky choice of scale and penalty would look like a gain of adaptation.
+    This comparison is not neutral either: a scale chosen for adapted scores is not the best for unadapted ones.
     """
     plan = PassConfig(network=config.passes[base].network, method=UnadaptedConfig(), search_as=base)
     return _variant(base, "unadapted", plan)
 
 
 def _varied(config: ExperimentConfig, base: str, label: str, changes: Mapping[str, Any]) -> Variant:
-    """The base with other settings of its method."""
+    """The base with changed options of its method."""
     plan = config.passes[base]
-    settings = config.method_of(plan)
-    method = type(settings).model_validate({**settings.model_dump(), **changes})
+    options = config.method_of(plan)
+    method = type(options).model_validate({**options.model_dump(), **changes})
     return _variant(base, label, plan.model_copy(update={"method": method}))
 
 
 def _variant(base: str, label: str, plan: PassConfig, curve: str = "") -> Variant:
     """A pass that is searched as the base."""
-    what = re.sub(r"[^A-Za-z0-9-]+", "_", f"{curve} {label}".strip().replace(".", "-"))
-    return Variant(f"{base}__{what}", curve or base, label, plan.model_copy(update={"search_as": base}))
+    suffix = re.sub(r"[^A-Za-z0-9-]+", "_", f"{curve} {label}".strip().replace(".", "-"))
+    return Variant(f"{base}__{suffix}", curve or base, label, plan.model_copy(update={"search_as": base}))
 
 
 def _amplitudes(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -168,27 +169,27 @@ def _layers(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _steps(config: ExperimentConfig, base: str) -> list[Variant]:
-    own = config.method_of(config.passes[base]).model_dump()["learning_rate"]
-    found = []
+    original = config.method_of(config.passes[base]).model_dump()["learning_rate"]
+    variants = []
     for factor in RATES:
-        rate = float(f"{factor * own:.3g}")
+        rate = float(f"{factor * original:.3g}")
         for sweeps in SWEEPS:
             changes = {"learning_rate": rate, "sweeps": sweeps}
             variant = _varied(config, base, f"rate {rate:g}, {sweeps} sweeps".replace(",", ""), changes)
-            found.append(replace(variant, curve=f"rate {rate:g}", label=f"{sweeps}"))
-    return found
+            variants.append(replace(variant, curve=f"rate {rate:g}", label=f"{sweeps}"))
+    return variants
 
 
 def _amounts(config: ExperimentConfig, base: str, options: str, amounts: tuple[int, ...], unit: str) -> list[Variant]:
-    """The base, and moments, with so much of each speaker's data, and with all."""
-    own = config.passes[base]
-    found = []
-    for curve, method in (("", own.method), ("moments", MomentsConfig())):
+    """The base, and moments, with amounts of each speaker's data, and with all of it."""
+    original = config.passes[base]
+    variants = []
+    for curve, method in (("", original.method), ("moments", MomentsConfig())):
         for amount in (*amounts, None):
             limits = {"seconds": None, "utterances": None, options: amount}
-            plan = own.model_copy(update={"method": method, "data": _data(own, limits)})
-            found.append(_variant(base, "all" if amount is None else f"{amount} {unit}", plan, curve))
-    return found
+            plan = original.model_copy(update={"method": method, "data": _data(original, limits)})
+            variants.append(_variant(base, "all" if amount is None else f"{amount} {unit}", plan, curve))
+    return variants
 
 
 def _data(plan: PassConfig, changes: Mapping[str, Any]) -> DataConfig:
@@ -204,8 +205,8 @@ def _utterances(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
-    own = config.passes[base]
-    kept = {"source": own.targets.source, "silence_weight": own.targets.silence_weight}
+    original = config.passes[base]
+    kept = {"source": original.targets.source, "silence_weight": original.targets.silence_weight}
     kinds: dict[str, dict[str, Any]] = {
         "best path": {"kind": "best_path"},
         **{
@@ -218,47 +219,48 @@ def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
         "confidence": {"kind": "confidence"},
         **{f"lattice power {power:g}": {"kind": "lattice", "power": power} for power in POWERS},
     }
-    found = []
+    variants = []
     for label, changes in kinds.items():
         targets = TargetsConfig.model_validate({**kept, **changes})
-        variant = _variant(base, label, own.model_copy(update={"targets": targets}))
-        if targets.from_lattices and targets.kind != own.targets.kind:
+        variant = _variant(base, label, original.model_copy(update={"targets": targets}))
+        if targets.from_lattices and targets.kind != original.targets.kind:
             plan = variant.plan.model_copy(update={"search_as": None})
-            variant = replace(variant, curve=f"own search, against {first_pass(own.network)}", plan=plan)
-        found.append(variant)
-    return found
+            variant = replace(variant, curve=f"original search, against {first_pass(original.network)}", plan=plan)
+        variants.append(variant)
+    return variants
 
 
 def _silence(config: ExperimentConfig, base: str) -> list[Variant]:
-    own = config.passes[base]
+    original = config.passes[base]
     return [
         _variant(
             base,
             f"silence {weight:g}",
-            own.model_copy(update={"targets": own.targets.model_copy(update={"silence_weight": weight})}),
+            original.model_copy(update={"targets": original.targets.model_copy(update={"silence_weight": weight})}),
         )
         for weight in SILENCE_WEIGHTS
     ]
 
 
 def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
-    own = config.passes[base]
-    found = []
-    for curve, method in (("", own.method), ("moments", MomentsConfig())):
+    original = config.passes[base]
+    variants = []
+    for curve, method in (("", original.method), ("moments", MomentsConfig())):
         for mode in ("two_pass", "one_shot", "online"):
-            plan = own.model_copy(update={"method": method, "data": _data(own, {"mode": mode})})
-            found.append(_variant(base, mode, plan, curve))
-    return found
+            plan = original.model_copy(update={"method": method, "data": _data(original, {"mode": mode})})
+            variants.append(_variant(base, mode, plan, curve))
+    return variants
 
 
 def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:
-    """Row 0 of a network of its own, or of the recipe's that is trained like that, and the base on it.
+    """Two passes with a network that is trained for a series: row 0 alone, and the base.
 
-    Their names say how the network is trained, so that what is in two series is made once.
+    A network of the recipe that is trained in the same way is used instead. The passes are named for the training, so
+    that a network that is in two series is trained once.
     """
-    trained = SatConfig(start="si", schedule=_going_on(config), **settings)
-    own = f"sat__{trained.switching}_{trained.gamma:g}".replace(".", "-")
-    network = next((name for name, known in config.networks.items() if known == trained), own)
+    trained = SatConfig(start="si", schedule=_short_schedule(config), **settings)
+    own_name = f"sat__{trained.switching}_{trained.gamma:g}".replace(".", "-")
+    network = next((name for name, known in config.networks.items() if known == trained), own_name)
     row0 = PassConfig(network=network, method=UnadaptedConfig(), search_as=base)
     adapted = config.passes[base].model_copy(update={"network": network, "search_as": base})
     return [
@@ -267,8 +269,8 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
     ]
 
 
-def _going_on(config: ExperimentConfig) -> NewbobConfig:
-    """Of a network that is trained on: rates as the speaker-independent one ended with, halved after each epoch."""
+def _short_schedule(config: ExperimentConfig) -> NewbobConfig:
+    """The schedule of a trained network's further training: a rate as at its end, halved after each epoch."""
     return NewbobConfig(
         learning_rate=config.trainer.schedule.learning_rate / 8, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
     )
@@ -296,10 +298,10 @@ SERIES: dict[str, Series] = {
     "layers": Series(
         "Hidden layers adapted, from the bottom",
         "layers",
-        "the bottom layer alone gives most of it, and each further layer helps",
+        "the bottom layer alone gives most of the gain, and each further layer helps",
         _layers,
     ),
-    "steps": Series("Sweeps and learning rate", "sweeps", "one sweep is enough, and more do no harm", _steps),
+    "steps": Series("Sweeps and learning rate", "sweeps", "one sweep is enough, and more sweeps do no harm", _steps),
     "seconds": Series(
         "Seconds of a speaker's data",
         "adapted on",
@@ -307,33 +309,33 @@ SERIES: dict[str, Series] = {
         _seconds,
     ),
     "utterances": Series(
-        "Utterances of a speaker", "adapted on", "not looked at; talks of ten minutes are adapted on", _utterances
+        "Utterances of a speaker", "adapted on", "not reported; its speakers have talks of ten minutes", _utterances
     ),
     "targets": Series(
-        "What a frame is taken for",
+        "Adaptation targets",
         "targets",
         "references give much more than a first pass; its language model hardly matters (figures 7, 8)",
         _targets,
         joined=False,
     ),
-    "silence": Series("Weight of silence", "weight", "not looked at", _silence),
+    "silence": Series("Weight of silence", "weight", "not reported", _silence),
     "one_shot": Series(
-        "What was adapted on is decoded, or what came after",
+        "Two-pass, one-shot and online adaptation",
         "mode",
-        "what was learned on other recordings is as good, within 0.1 points (table IX)",
+        "amplitudes from other recordings of the speaker are as good, within 0.1 points (table IX)",
         _modes,
         joined=False,
     ),
     "gamma": Series(
-        "SAT-LHUC, trained on from si: share of frames with row 0",
+        "SAT-LHUC from the si network: probability of row 0",
         "gamma",
-        "0.5 to 0.6 is good whatever the task; below 0.3 the first pass suffers",
+        "0.5 to 0.6 is good for every task; below 0.3 the first pass suffers",
         _gammas,
     ),
     "switching": Series(
-        "SAT-LHUC, trained on from si: what takes row 0 as a whole",
+        "SAT-LHUC from the si network: unit that gets row 0 as a whole",
         "switching",
-        "frames and segments are alike; speakers are worse, through a worse first pass (table III)",
+        "frames and segments are equally good; speakers are worse, because of a worse first pass (table III)",
         _switching,
         joined=False,
     ),

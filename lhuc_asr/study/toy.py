@@ -33,7 +33,7 @@ REPORT_FILE = "toy.json"
 UNITS = 4
 X_LIMIT = 4.0
 POINTS = 101
-# Of the functions' steps: the transition from 10 to 90 % takes 4.4 / 8 = 0.55 of the axis's 8.
+# Slope of the functions' steps: the transition from 10 to 90 % takes 4.4 / 8 = 0.55 of the axis's 8.
 SLOPE = 8.0
 # A network starts with wider steps than it needs: the gradient of a steep one reaches few points.
 FIRST_SLOPE = 4.0
@@ -51,8 +51,8 @@ class StepNetwork(nn.Module):
     Its steps start spread over the axis, one somewhere in each part of it.
 
     Args:
-        units: How many steps.
-        seed: Of their first places and heights.
+        units: Number of steps.
+        seed: Seed of their initial places and heights.
     """
 
     def __init__(self, units: int, seed: int) -> None:
@@ -74,7 +74,7 @@ class StepNetwork(nn.Module):
         return output
 
     def basis(self, x: Tensor) -> Tensor:
-        """What each unit adds to the output at amplitude 1, (N, units)."""
+        """The part of each unit in the output at amplitude 1, (N, units)."""
         return torch.sigmoid(self.hidden(x)) * self.output.weight  # not self.activation, which carries amplitudes
 
 
@@ -82,8 +82,8 @@ def run_toy(folder: Path, seed: int) -> ToyReport:
     """Make the three regressions; write toy.json and three figures.
 
     Args:
-        folder: Where they go; made where it is not there.
-        seed: Of the networks' first weights, the only thing that is drawn.
+        folder: Folder of the files; it is made if it is missing.
+        seed: Seed of the networks' initial weights, which are all that is random.
     """
     x = torch.linspace(-X_LIMIT, X_LIMIT, POINTS, dtype=torch.float64).unsqueeze(1)  # (N, 1)
     report = ToyReport(seed, _regressions(x, seed))
@@ -99,7 +99,7 @@ def _regressions(x: Tensor, seed: int) -> tuple[ToyRegression, ...]:
     left_half, right_half = bump(x, -2.5, 0.0), bump(x, 0.0, 2.5)
     competing = {"f1": 1.0 * left_half + 0.2 * right_half, "f2": 0.2 * left_half + 1.0 * right_half}
     third = 1.4 * left_half + 0.5 * right_half
-    # Trained in both ways from the same first weights.
+    # Both ways of training start from the same weights.
     return (
         regress("bumps", x, alone, 1.2 * left + 0.4 * right, seed, adaptively=False),
         regress("si", x, competing, third, seed, adaptively=False),
@@ -110,14 +110,14 @@ def _regressions(x: Tensor, seed: int) -> tuple[ToyRegression, ...]:
 def regress(
     name: str, x: Tensor, training: Mapping[str, Tensor], target: Tensor, seed: int, adaptively: bool
 ) -> ToyRegression:
-    """Train a network on some functions, then have it follow a new one, with amplitudes only and with all weights.
+    """Train a network on functions, then adapt it to a new one, by amplitudes alone and by all weights.
 
     Args:
-        name: Of the regression.
+        name: Name of the regression.
         x: Points, shape (N, 1), float64.
         training: The functions to train on, each of shape (N, 1).
         target: The new function, shape (N, 1).
-        seed: Of the network's first weights.
+        seed: Seed of the network's initial weights.
         adaptively: Whether each function has amplitudes of its own in training.
     """
     model = StepNetwork(UNITS, seed)
@@ -149,12 +149,12 @@ def regress(
 
 
 def bump(x: Tensor, start: float, end: float) -> Tensor:
-    """Near 1 from start to end and near 0 elsewhere: a step up and a step down, of the shape of x."""
+    """A bump of the shape of x, near 1 from start to end and near 0 elsewhere: a step up and a step down."""
     return _step(x, start) - _step(x, end)
 
 
 def train_weights(model: nn.Module, x: Tensor, target: Tensor) -> None:
-    """Fit all weights, by L-BFGS: a function without noise can then be met to many digits."""
+    """Fit all weights by L-BFGS, which fits a function without noise to many digits."""
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=WEIGHT_STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-12
     )
@@ -189,7 +189,7 @@ def adapt_amplitudes(model: nn.Module, bank: SpeakerBank, speaker: str, x: Tenso
 def _descend(
     optimizers: Sequence[torch.optim.Optimizer], model: nn.Module, x: Tensor, target: Tensor, steps: int
 ) -> None:
-    # Down to no step at all: Adam's steps do not shrink by themselves.
+    # The rate falls to zero: Adam's steps do not shrink by themselves.
     schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]
     for _ in range(steps):
         for optimizer in optimizers:
@@ -214,5 +214,5 @@ def _amplitudes(bank: SpeakerBank, speaker: str) -> list[float]:
 
 
 def _points(curve: Tensor) -> list[float]:
-    # Seven digits: more than anyone sees, and the file stays small.
+    # Seven digits are more than a figure shows, and keep the file small.
     return [float(f"{value:.7g}") for value in curve.flatten().tolist()]

@@ -39,8 +39,8 @@ class Bench:
             self.output.write_text(name)
             return files if name == "first" else None
 
-        stages.run("first", lambda: act("first"), options=first, outputs=[self.output] if outputs else [])
-        stages.run("second", lambda: act("second"), after=["first"], options=second)
+        stages.run("first", lambda _: act("first"), options=first, outputs=[self.output] if outputs else [])
+        stages.run("second", lambda _: act("second"), after=["first"], options=second)
         return done
 
 
@@ -78,6 +78,13 @@ def test_equal_options_are_the_same_whatever_their_type(bench: Bench) -> None:
     assert bench.run((1, Options()), {"a": 2, "b": 1}) == []
 
 
+def test_the_work_is_given_the_options_that_the_key_is_made_of(tmp_path: Path) -> None:
+    given: list[Options] = []
+    options = Options(size=5)
+    Stages(tmp_path, Metrics(tmp_path / "metrics.jsonl")).run("x", lambda these: given.append(these), options=options)
+    assert given == [options]
+
+
 def test_a_missing_output_runs_its_stage_alone(bench: Bench) -> None:
     bench.run()
     bench.output.unlink()
@@ -85,20 +92,20 @@ def test_a_missing_output_runs_its_stage_alone(bench: Bench) -> None:
 
 
 def test_a_stage_that_fails_is_run_again_and_no_other(bench: Bench) -> None:
-    def fail() -> None:
+    def fail(_: object) -> None:
         raise KeyError
 
     stages = Stages(bench.folder, Metrics(bench.folder / "metrics.jsonl"))
-    stages.run("first", lambda: bench.output.write_text("") and None, outputs=[bench.output])
+    stages.run("first", lambda _: bench.output.write_text("") and None, options=None, outputs=[bench.output])
     with pytest.raises(KeyError):
-        stages.run("second", fail, after=["first"])
+        stages.run("second", fail, options=None, after=["first"])
     assert bench.run() == ["second"]
 
 
 def test_a_stage_that_failed_with_new_options_is_not_taken_for_done_with_the_old_ones(bench: Bench) -> None:
     """Its outputs may be half replaced."""
 
-    def fail() -> None:
+    def fail(_: object) -> None:
         raise KeyError
 
     bench.run(1)
@@ -117,7 +124,7 @@ def test_a_damaged_record_runs_its_stage(content: str, bench: Bench) -> None:
 
 def test_a_stage_cannot_come_after_one_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="lost"):
-        Stages(tmp_path, Metrics(tmp_path / "m")).run("x", lambda: None, after=["lost"])
+        Stages(tmp_path, Metrics(tmp_path / "m")).run("x", lambda _: None, options=None, after=["lost"])
 
 
 def test_a_change_of_a_file_that_a_stage_named_runs_it_and_those_after_it(bench: Bench, tmp_path: Path) -> None:

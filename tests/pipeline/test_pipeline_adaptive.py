@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lhuc_asr.pipeline.acoustics import TOPOLOGY_FILE, alignment_path
-from lhuc_asr.pipeline.adaptive import train_sat
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.an4 import An4Source
-from lhuc_asr.features.store import FeatureStore, write_store
+from lhuc_asr.features.store import write_store
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.phones import PhoneSet
@@ -23,14 +22,16 @@ from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import Aligned, Experiment
+from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 
 TRAINER = TrainerConfig(batch_size=32, schedule=NewbobConfig(max_epochs=2))
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> ExperimentFolder:
+def experiment(tmp_path: Path) -> Experiment:
     """Features and alignments of three training speakers, one of them at two speeds, and of a held-out one."""
-    layout = ExperimentFolder(tmp_path)
+    folder = ExperimentFolder(tmp_path)
     topology = MonophoneTopology.initial(PhoneSet(("SIL",), ("A",)))
     generator = np.random.default_rng(0)
     for split, speakers in (("train", ["ann", "bob", "sp0.9-ann"]), ("heldout", ["cat"])):
@@ -39,36 +40,38 @@ def layout(tmp_path: Path) -> ExperimentFolder:
             (f"{speaker}-1", speaker, np.eye(8, 10)[pdfs[f"{speaker}-1"]] + 0.3 * generator.standard_normal((80, 10)))
             for speaker in speakers
         ]
-        store = write_store(layout.features(split), items, 10)
-        write_alignment(alignment_path(layout, "mono", split), store, pdfs)
-    topology.save(layout.hmm("mono") / TOPOLOGY_FILE)
-    return layout
+        store = write_store(folder.features(split), items, 10)
+        write_alignment(folder.alignment("mono", split), store, pdfs)
+    topology.save(folder.topology("mono"))
+    config = ExperimentConfig(name="x", corpus=An4Source(kind="an4", dir=tmp_path), realignments=0, workers=1)
+    return Experiment.of(config, folder)
 
 
-def test_the_network_and_its_training_speakers_lie_side_by_side(layout, tmp_path):
-    features = {"kind": "fbank", "bins": 10}
-    config = ExperimentConfig(
-        name="x", corpus=An4Source(kind="an4", dir=tmp_path), features=features,
-        dnn=DnnConfig(hidden_layers=2, hidden_units=16, activation="relu", dropout=0.2, context=1),
-    )  # fmt: skip
-    folder = layout.acoustic_model("sat")
+def test_the_network_and_its_training_speakers_lie_side_by_side(experiment: Experiment) -> None:
+    dnn = DnnConfig(hidden_layers=2, hidden_units=16, activation="relu", dropout=0.2, context=1)
+    options = NetworkOptions(dnn, TRAINER, 10, seed=1, sat=SatConfig(learning_rate=0.02))
+    folder = experiment.folder.network("sat").parent
     (folder / "speakers").mkdir(parents=True)
     (folder / "speakers" / "of-an-earlier-run.safetensors").write_bytes(b"")
-    train_sat(config, layout, "sat", "mono", TRAINER, SatConfig(learning_rate=0.02), "0" * 64)
+    stages = Stages(experiment.folder.folder, experiment.folder.metrics)
+    stages.run("mono", lambda _: None, options=None)
+    network_stage(stages, experiment, "sat", options, Aligned("mono", "mono"))
 
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "speakers"]
     model = load_model(folder / "model.safetensors")
     bank = SpeakerBank.load(folder / "speakers", model)
     assert bank.speakers == ("ann", "bob", "sp0.9-ann")
     # The held-out loss in the log is what the saved network, by itself, gives: it was measured with row 0.
-    store = FeatureStore(layout.features("heldout"))
-    targets = np.fromfile(alignment_path(layout, "mono", "heldout"), np.int32)
-    found = evaluate(model, FrameSource(store.array, targets, store.utterances, 1), torch.device("cpu"))
-    logged = [row["heldout_loss"] for row in read_json_lines(layout.metrics.path) if row["stage"] == "am/sat"]
+    store = experiment.features("heldout")
+    targets = np.fromfile(experiment.folder.alignment("mono", "heldout"), np.int32)
+    evaluation = evaluate(model, FrameSource(store.array, targets, store.utterances, 1), torch.device("cpu"))
+    logged = [
+        row["heldout_loss"] for row in read_json_lines(experiment.folder.metrics.path) if row["stage"] == "am/sat"
+    ]
     assert len(logged) == 2
-    assert found.loss == pytest.approx(min(logged), abs=2e-5)
+    assert evaluation.loss == pytest.approx(min(logged), abs=2e-5)
     # Priors are the alignment's, as for any network that decodes; a pseudo-count moves them by a little.
-    counts = np.bincount(np.fromfile(alignment_path(layout, "mono", "train"), np.int32), minlength=8)
+    counts = np.bincount(np.fromfile(experiment.folder.alignment("mono", "train"), np.int32), minlength=8)
     assert model.log_prior.exp().tolist() == pytest.approx((counts / counts.sum()).tolist(), abs=0.005)
     assert counts.max() - counts.min() > 5
 

@@ -131,7 +131,7 @@ def test_what_clean_recordings_are_compared_with_is_clean_speech(noisy) -> None:
     """The mean activations of the clean training recordings, summed here frame by frame."""
     folder, _ = noisy
     layout = ExperimentFolder(folder)
-    model, store = load_model(layout.acoustic_model("si") / "model.safetensors"), FeatureStore(layout.features("train"))
+    model, store = load_model(layout.network("si")), FeatureStore(layout.features("train"))
     pdfs = Alignment(layout.hmm("mono") / "train.ali", store)
     silence = load_topology(layout.hmm("mono") / "topology.json").silence_pdfs
     means = {}
@@ -193,7 +193,7 @@ def test_the_corpus_is_prepared_again_when_the_noise_is_another(
         prepared.append(True)
         raise CorpusError("only asked")
 
-    monkeypatch.setattr("lhuc_asr.pipeline.run._prepare_corpus", prepare_corpus)
+    monkeypatch.setattr("lhuc_asr.pipeline.splits._prepare", prepare_corpus)
     os.utime(noise / "hum0.flac", (1, 1))
     with pytest.raises(CorpusError, match="only asked"):
         run(folder, *overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import opened
+from lhuc_asr.pipeline.experiment import opened, read_experiment
+from lhuc_asr.study.run import run_benchmark
 
 
 def test_two_runs_in_one_folder_are_refused(copied: Path, run) -> None:
@@ -34,3 +36,23 @@ def test_a_recipes_own_folder_is_not_taken_for_an_experiment(tiny_recipe: Path, 
 def test_a_name_does_not_lead_out_of_the_folder_of_experiments(name: str, tiny_recipe: Path) -> None:
     with pytest.raises(ConfigError, match="name"):
         load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"name='{name}'"])
+
+
+OLD_OPTIONS = {
+    "method: {kind: bayes, around: row 0}": r"around: Input should be 'speakers' or 'unadapted' \(found 'row 0'\)",
+    "method: {kind: lhuc, removed: 3}": r"unknown key 'passes.lhuc.method.removed'; .*",
+}
+
+
+@pytest.mark.parametrize("method", OLD_OPTIONS)
+@pytest.mark.parametrize("read", [read_experiment, lambda folder: run_benchmark(folder, ["gains"])])
+def test_an_experiment_of_another_version_is_refused_in_one_line(
+    method: str, read: Callable[[Path], object], tmp_path: Path, tiny_recipe: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{(tiny_recipe / 'config.yaml').read_text()}\npasses: {{lhuc: {{{method}}}}}", encoding="utf-8")
+    remedy = f"make the experiment again, lhuc-asr run RECIPE exp={tmp_path}"
+    expected = f"{config}: .*{OLD_OPTIONS[method]}; expected a file of this version of lhuc_asr: {remedy}"
+    with pytest.raises(ConfigError, match=f"^{expected}$") as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)

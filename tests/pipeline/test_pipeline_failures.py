@@ -70,8 +70,8 @@ def prepare(corpus: Corpus, tiny_recipe: Path, tmp_path: Path, monkeypatch: pyte
     def run_to(last: str, *overrides: str) -> Path:
         real = Stages.run
 
-        def stop_after(self: Stages, name: str, action: Callable[[], None], **arguments: object) -> None:
-            real(self, name, action, **arguments)
+        def stop_after(self: Stages, name: str, work: Callable[[object], object], **arguments: object) -> None:
+            real(self, name, work, **arguments)
             if name == last:
                 raise Reached
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.pipeline.acoustics import corrupt
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.transcripts import corrupt
 
 PASSES = """{
   lhuc: {},
@@ -45,7 +45,7 @@ def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
     shared = {name.rsplit("-", 1)[0] for name in executed if name.startswith("prepare ")}
     executed = [name for name in executed if not name.startswith("prepare ")]
     assert shared == {f"prepare {name}" for name in PREPARED}
-    expected = {"network sat", "graph of order 1"}
+    expected = {"network sat", "language model of order 1", "graph of order 1"}
     passes = {f"{name} over {split}" for split in splits for name in (*new, "sat_si")}
     # These are not tuned.
     passes -= {f"{name} over heldout" for name in ("half_second", "online", "misled", "unigram", "soft_unigram")}
@@ -74,8 +74,8 @@ REFUSED = {
     "passes={a: {search_as: si}, b: {search_as: a}}": "'b' is searched as 'a'; tuned passes before it: sat_si, si",
     "passes={a: {search_as: si}, b: {targets: {source: a}}}": "'b' is tuned over the held-out speakers, but 'a'",
     "passes={a: {targets: {power: 2.0}}}": "best_path targets have no posteriors",
-    "passes={a: {targets: {min_confidence: 0.5}}}": "best_path targets know no confidence",
-    "passes={a: {targets: {kind: reference, lm_order: 1}}}": "no search makes reference targets",
+    "passes={a: {targets: {min_confidence: 0.5}}}": "best_path targets have no confidences; leave it out",
+    "passes={a: {targets: {kind: reference, lm_order: 1}}}": "reference targets do not come from a search",
     "passes={a: {targets: {corrupted: 0.1}}}": "best_path targets have errors of their own",
     "passes={a: {method: {kind: unknown}}}": "passes.a.method",
     "passes={../a: {}}": "passes",

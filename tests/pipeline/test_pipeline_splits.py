@@ -14,8 +14,7 @@ from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.splits import Splits, fold_splits, made_paths, source_paths, write_splits
-from lhuc_asr.pipeline.splits import test_names as names_of_tests
+from lhuc_asr.pipeline.splits import CorpusOptions, Splits, fold_splits, write_splits
 
 
 def spoken(speaker: str, number: int = 0) -> Utterance:
@@ -32,6 +31,10 @@ def corpus(training: int, testing: int) -> Splits:
 def recipe(**options: object) -> ExperimentConfig:
     tree = {"name": "x", "corpus": {"kind": "kaldi", "train": "a", "test": "b"}, **options}
     return parse_config(ExperimentConfig, tree, "test")
+
+
+def options(**changes: object) -> CorpusOptions:
+    return CorpusOptions.of(recipe(**changes), fold=None)
 
 
 @given(training=st.integers(1, 12), testing=st.integers(1, 12), folds=st.integers(2, 5), seed=st.integers(0, 2**31))
@@ -58,34 +61,34 @@ def test_each_speaker_is_tested_in_exactly_one_fold(training: int, testing: int,
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_heldout_speakers_are_whole_and_chosen_by_the_seed(seed: int, tmp_path: Path) -> None:
     splits = corpus(6, 2)
-    write_splits(splits, recipe(heldout_speakers=2, seed=seed), tmp_path)
+    write_splits(splits, options(heldout_speakers=2, seed=seed), tmp_path, processes=1)
     train, heldout, test = (read_manifest(tmp_path / f"{name}.jsonl") for name in ("train", "heldout", "test"))
     assert len({u.speaker for u in heldout}) == 2
     assert not {u.speaker for u in train} & {u.speaker for u in heldout}
     assert sorted(train + heldout, key=lambda u: u.id) == sorted(splits.train, key=lambda u: u.id)
     assert test == splits.tests["test"]
-    write_splits(splits, recipe(heldout_speakers=2, seed=seed), tmp_path / "again")
+    write_splits(splits, options(heldout_speakers=2, seed=seed), tmp_path / "again", processes=1)
     assert read_manifest(tmp_path / "again" / "heldout.jsonl") == heldout
 
 
 @pytest.mark.parametrize("heldout", [6, 7])
 def test_somebody_must_be_left_to_train_on(heldout: int, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=f"6 training speakers, of which heldout_speakers={heldout} .* add speakers"):
-        write_splits(corpus(6, 2), recipe(heldout_speakers=heldout), tmp_path)
+        write_splits(corpus(6, 2), options(heldout_speakers=heldout), tmp_path, processes=1)
     assert not list(tmp_path.iterdir())
 
 
 def test_sources_and_test_sets_of_each_kind() -> None:
-    libri = recipe(corpus={"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]})
-    assert source_paths(libri) == [Path("L/t"), Path("L/u"), Path("L/v")]
-    assert names_of_tests(libri) == ("u", "v")
-    voices = recipe(corpus={"kind": "synthetic"})
-    assert source_paths(voices) == []
-    assert names_of_tests(voices) == ("test", "control")
-    other = recipe(corpus={"kind": "synthetic", "voices": {"seed": 2}})
-    assert made_paths(voices, Path("exp")) != made_paths(other, Path("exp"))
-    assert source_paths(recipe()) == [Path("a"), Path("b")]
-    assert made_paths(recipe(), Path("exp")) == []
+    libri = recipe(corpus={"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}).corpus
+    assert libri.paths() == [Path("L/t"), Path("L/u"), Path("L/v")]
+    assert libri.test_sets == ("u", "v")
+    voices = recipe(corpus={"kind": "synthetic"}).corpus
+    assert voices.paths() == []
+    assert voices.test_sets == ("test", "control")
+    other = recipe(corpus={"kind": "synthetic", "voices": {"seed": 2}}).corpus
+    assert voices.made_folders(Path("exp")) != other.made_folders(Path("exp"))
+    assert recipe().corpus.paths() == [Path("a"), Path("b")]
+    assert list(recipe().corpus.made_folders(Path("exp"))) == []
 
 
 @pytest.mark.parametrize(
@@ -127,13 +130,13 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
         for n in range(4)
     ]
     noise = {"dir": str(tmp_path), "classes": ["tone"], "snr_decibels": [-30, -30]}
-    config = recipe(heldout_speakers=1, folds=2, noise=noise, workers=1)
-    (noisy,) = made_paths(config, tmp_path / "fold1")
+    noisy_options = options(heldout_speakers=1, folds=2, noise=noise)
     heard: dict[str, set[int]] = {"train": set(), "heldout": set(), "test": set()}
     tested = []
     for fold in (1, 2):
         folder = tmp_path / f"fold{fold}" / "corpus"
-        write_splits(fold_splits(Splits(whole, {"test": []}), 2, fold, seed=1), config, folder)
+        write_splits(fold_splits(Splits(whole, {"test": []}), 2, fold, seed=1), noisy_options, folder, processes=1)
+        assert (folder / "noisy").is_dir()
         speakers = {}
         for split, clips in heard.items():
             utterances = read_manifest(folder / f"{split}.jsonl")
@@ -146,6 +149,6 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
         assert len(set().union(*speakers.values())) == sum(map(len, speakers.values())) == 6
         tested += sorted(speakers["test"])
     assert sorted(tested) == list("abcdef")
-    assert noisy.is_dir()
     assert sum(map(len, heard.values())) == len(set().union(*heard.values())) == 6
-    assert tmp_path in source_paths(config)
+    (tmp_path / "noise.tsv").write_text("\n".join(lines[:-1]))
+    assert options(noise=noise).files != noisy_options.files

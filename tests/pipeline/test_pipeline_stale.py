@@ -34,15 +34,15 @@ def stages_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def run(corpus: dict[str, object], **options: object) -> list[str]:
         executed: list[str] = []
 
-        def noted(self: Stages, name: str, action: Callable[[], object], **arguments: object) -> None:
+        def noted(self: Stages, name: str, work: Callable[[object], object], **arguments: object) -> None:
             if name not in STAGES:
                 return
 
-            def act() -> object:
+            def noted_work(options: object) -> object:
                 executed.append(name)
-                return action()
+                return work(options)
 
-            real(self, name, act, **arguments)
+            real(self, name, noted_work, **arguments)
             if name == STAGES[-1]:
                 raise Reached
 

@@ -101,7 +101,7 @@ def test_what_is_no_model_is_named(finished: Path, tmp_path: Path) -> None:
         find_model(tmp_path / "nowhere")
     with pytest.raises(ExperimentError, match="not an experiment's folder"):
         find_model(tmp_path)
-    with pytest.raises(ConfigError, match="no pass 'fmllr' that adapts; the experiment has lhuc"):
+    with pytest.raises(ConfigError, match="'fmllr' is not a pass that adapts; the experiment has lhuc"):
         of_experiment(finished, "fmllr")
 
 

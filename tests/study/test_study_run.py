@@ -1,4 +1,4 @@
-"""Experiments over the tiny recipe: what they make, what they leave alone, what they refuse."""
+"""Series and looks on the tiny experiment: their files, the files that stay as they were, and errors."""
 
 import csv
 from pathlib import Path
@@ -11,8 +11,10 @@ from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.study.run import looked_at, run_benchmark
-from lhuc_asr.study.series import EXPERIMENTS, base_pass, series
+from lhuc_asr.study.run import pass_to_look_at, run_benchmark
+from lhuc_asr.study.series import SERIES, base_pass, variants_of
+
+NOT_A_BASE = "'moments' is not a pass of the recipe that a series can start from; expected a pass with the method lhuc"
 
 
 @pytest.fixture
@@ -20,12 +22,12 @@ def config() -> ExperimentConfig:
     return load_config(ExperimentConfig, Path("recipes/demo/config.yaml"))
 
 
-def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copied: Path, executed) -> None:
+def test_a_series_writes_tables_and_figures_and_leaves_the_recipe_as_it_was(copied: Path, executed) -> None:
     settings = (copied / "config.yaml").read_bytes()
     table = (copied / "decode" / "test" / "table.txt").read_bytes()
     before = len(executed(copied))
-    found = run_benchmark(copied, ["layers", "one_shot"])
-    assert found == {name: copied / "benchmark" / name for name in ("layers", "one_shot")}
+    folders = run_benchmark(copied, ["layers", "one_shot"])
+    assert folders == {name: copied / "benchmark" / name for name in ("layers", "one_shot")}
     made = executed(copied)[before:]
     layers = load_config(ExperimentConfig, copied / "config.yaml").dnn.hidden_layers
     # All layers are what the base adapts: the last of the series is the base, which is not made again.
@@ -54,57 +56,63 @@ def test_an_experiment_leaves_tables_and_a_figure_and_the_recipe_as_it_was(copie
     assert read_json(folder / "run.json")["seed"] == rows[0]["seed"] == read_json(copied / "run.json")["seed"]
     assert (copied / "config.yaml").read_bytes() == settings
     assert (copied / "decode" / "test" / "table.txt").read_bytes() == table
-    assert {row["curve"] for row in read_json_lines(found["one_shot"] / "table.jsonl")} == {"lhuc", "moments"}
+    assert {row["curve"] for row in read_json_lines(folders["one_shot"] / "table.jsonl")} == {"lhuc", "moments"}
     before = len(executed(copied))
     run_benchmark(copied, ["layers", "one_shot"])
     assert executed(copied)[before:] == []
 
 
-def test_looks_at_speakers_say_what_the_files_say(copied: Path, executed, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_of_looks_agree_with_the_files(copied: Path, executed, caplog: pytest.LogCaptureFixture) -> None:
     before = len(executed(copied))
-    found = run_benchmark(copied, ["gains", "spread", "frames", "tsne"])
+    folders = run_benchmark(copied, ["gains", "spread", "frames", "tsne"])
     assert executed(copied)[before:] == []
     scores = {name: read_json(copied / "decode" / "test" / name / "wer.json")["speakers"] for name in ("si", "lhuc")}
-    rows = [row for row in read_json_lines(found["gains"] / "table.jsonl") if row["split"] == "test"]
+    rows = [row for row in read_json_lines(folders["gains"] / "table.jsonl") if row["split"] == "test"]
     assert {row["speaker"]: row["errors_after"] - row["errors_before"] for row in rows} == {
         speaker: scores["lhuc"][speaker]["errors"] - score["errors"] for speaker, score in scores["si"].items()
     }
     assert [row["change"] for row in rows] == sorted(row["change"] for row in rows)
-    rows = [row for row in read_json_lines(found["spread"] / "table.jsonl") if row["split"] == "test"]
+    rows = [row for row in read_json_lines(folders["spread"] / "table.jsonl") if row["split"] == "test"]
     states = [load_file(path) for path in (copied / "speakers" / "lhuc" / "test").glob("2*.safetensors")]
     for number, row in enumerate(rows):
         r = torch.stack([state[f"hidden.{number}.activation"] for state in states]).double()
         assert row["deviation_log"] == pytest.approx(float(r.std(correction=0)), rel=1e-4)  # xi is exp
         assert row["deviation_between_speakers"] == pytest.approx(float(r.std(dim=0, correction=0).mean()), rel=1e-4)
-    frames = [row for row in read_json_lines(found["frames"] / "table.jsonl") if row["split"] == "test"]
-    # A speaker none of whose sentences the small lexicon has is left out.
+    frames = [row for row in read_json_lines(folders["frames"] / "table.jsonl") if row["split"] == "test"]
+    # A speaker whose sentences all have words outside the small lexicon is left out.
     assert frames
     assert all(row["wer_after"] == pytest.approx(scores["lhuc"][row["speaker"]]["wer"]) for row in frames)
     assert all(0 < row["frame_error_before"] < 1 for row in frames)
-    tsne = [row for row in read_json_lines(found["tsne"] / "table.jsonl") if row["split"] == "test"]
+    tsne = [row for row in read_json_lines(folders["tsne"] / "table.jsonl") if row["split"] == "test"]
     assert [row["when"] for row in tsne] == ["si", "lhuc"]
     assert all(0 < row["between_speakers"] < 1 for row in tsne)
     for name in ("gains", "spread", "tsne"):
-        assert {path.stem for path in found[name].glob("*.png")} == {"test", "control"}
+        assert {path.stem for path in folders[name].glob("*.png")} == {"test", "control"}
     # Words of the control voices are not in this small lexicon.
-    assert {path.stem for path in found["frames"].glob("*.png")} == {"test"}
-    assert "control: no utterance's transcript could be aligned" in caplog.text
+    assert {path.stem for path in folders["frames"].glob("*.png")} == {"test"}
+    assert "control: no transcript could be aligned" in caplog.text
 
 
-def test_what_is_looked_at_need_not_be_what_series_vary(copied: Path, run) -> None:
+def test_the_pass_of_a_look_need_not_be_a_base(copied: Path, run) -> None:
     run(copied, "passes={moments: {method: {kind: moments}}, lhuc: {}}")
-    found = run_benchmark(copied, ["gains", "silence"])
-    assert {row["pass"] for row in read_json_lines(found["gains"] / "table.jsonl")} == {"moments"}
-    assert {row["curve"] for row in read_json_lines(found["silence"] / "table.jsonl")} == {"lhuc"}
-    with pytest.raises(ConfigError, match="'moments' is no pass of the recipe with method lhuc"):
+    model = (copied / "model.json").read_bytes()
+    folders = run_benchmark(copied, ["gains", "silence"])
+    # The recognizer adapts as before: by the recipe's first pass.
+    assert (copied / "model.json").read_bytes() == model
+    assert {row["pass"] for row in read_json_lines(folders["gains"] / "table.jsonl")} == {"moments"}
+    assert {row["curve"] for row in read_json_lines(folders["silence"] / "table.jsonl")} == {"lhuc"}
+    with pytest.raises(
+        ConfigError,
+        match=NOT_A_BASE,
+    ):
         run_benchmark(copied, ["gains", "silence"], base="moments")
 
 
-def test_a_base_that_adapts_on_another_pass_brings_it_along(copied: Path, run, executed) -> None:
+def test_the_source_of_a_base_is_made_too(copied: Path, run, executed) -> None:
     run(copied, "passes={lhuc: {}, twice: {targets: {source: lhuc}}, other: {data: {seconds: 1}}}")
     before = len(executed(copied))
-    found = run_benchmark(copied, ["silence"], base="twice")
-    rows = list(read_json_lines(found["silence"] / "table.jsonl"))
+    folders = run_benchmark(copied, ["silence"], base="twice")
+    rows = list(read_json_lines(folders["silence"] / "table.jsonl"))
     assert [row["label"] for row in rows[:4]] == ["silence 0", "silence 0.01", "silence 0.1", "silence 1"]
     # The base's own weight is the base.
     names = {"twice__silence_0", "twice", "twice__silence_0-1", "twice__silence_1"}
@@ -112,11 +120,11 @@ def test_a_base_that_adapts_on_another_pass_brings_it_along(copied: Path, run, e
     assert {stage.split(" over ")[0] for stage in executed(copied)[before:]} == names - {"twice"} | {"twice__unadapted"}
 
 
-def test_a_series_takes_what_the_recipe_has_made_under_another_name(copied: Path, run, executed) -> None:
+def test_an_equal_pass_of_the_recipe_is_not_made_again(copied: Path, run, executed) -> None:
     run(copied, "passes={lhuc: {}, weighted: {targets: {silence_weight: 0.1}, search_as: lhuc}}")
     before = len(executed(copied))
-    found = run_benchmark(copied, ["silence"])
-    rows = [row for row in read_json_lines(found["silence"] / "table.jsonl") if row["split"] == "test"]
+    folders = run_benchmark(copied, ["silence"])
+    rows = [row for row in read_json_lines(folders["silence"] / "table.jsonl") if row["split"] == "test"]
     assert [row["name"] for row in rows] == ["lhuc__silence_0", "lhuc", "weighted", "lhuc__silence_1"]
     made = {stage.split(" over ")[0] for stage in executed(copied)[before:]}
     assert made == {"lhuc__silence_0", "lhuc__silence_1", "lhuc__unadapted"}
@@ -128,11 +136,11 @@ RECIPES = ("demo", "an4", "librispeech", "own_data")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(recipe: str, name: str) -> None:
+@pytest.mark.parametrize("name", SERIES)
+def test_every_series_varies_its_base_and_names_each_pass(recipe: str, name: str) -> None:
     config = load_config(ExperimentConfig, Path("recipes") / recipe / "config.yaml")
     base = base_pass(config, None)
-    variants = series(config, name, base)
+    variants = variants_of(config, name, base)
     own = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
     made = {variant.name: variant.plan for variant in variants if variant.name not in config.passes}
     tree = {**config.model_dump(), "networks": config.networks | own, "passes": config.passes | made}
@@ -147,7 +155,7 @@ def test_every_experiment_varies_its_base_and_has_a_name_for_each_pass(recipe: s
 def test_series_of_two_bases_have_no_pass_in_common() -> None:
     config = load_config(ExperimentConfig, Path("recipes/an4/config.yaml"))
     one, other = (
-        {v.name for name in EXPERIMENTS for v in series(config, name, base)} for base in ("lhuc", "lhuc_hard")
+        {v.name for name in SERIES for v in variants_of(config, name, base)} for base in ("lhuc", "lhuc_hard")
     )
     assert one & other == set()
 
@@ -158,51 +166,59 @@ def test_series_of_two_bases_have_no_pass_in_common() -> None:
         (
             "one_shot",
             {"passes": {"lhuc": {}, "lhuc__one_shot": {"data": {"mode": "online"}}}},
-            "passes: 'lhuc__one_shot' is a pass of the experiment one_shot too",
+            "passes: 'lhuc__one_shot' is also a pass of the series one_shot",
         ),
         (
             "gamma",
             {"networks": {"sat__frame_0-5": {"gamma": 0.2}}, "passes": {"lhuc": {}}},
-            "networks: 'sat__frame_0-5' is a network of the experiment gamma too",
+            "networks: 'sat__frame_0-5' is also a network of the series gamma",
         ),
     ],
 )
-def test_a_series_does_not_take_a_name_from_the_recipe(
+def test_a_name_that_the_recipe_uses_for_something_else_is_refused(
     config: ExperimentConfig, name: str, changes: dict, message: str
 ) -> None:
     named = ExperimentConfig.model_validate({**config.model_dump(), **changes})
     with pytest.raises(ConfigError, match=message):
-        series(named, name, "lhuc")
+        variants_of(named, name, "lhuc")
 
 
-def test_a_base_keeps_the_words_that_it_adapts_on(config: ExperimentConfig) -> None:
+def test_the_variants_keep_the_source_of_the_base(config: ExperimentConfig) -> None:
     passes = {"lhuc": {}, "twice": {"targets": {"source": "lhuc"}}, "short": {"data": {"seconds": 10}}}
     named = ExperimentConfig.model_validate({**config.model_dump(), "passes": passes})
-    assert {variant.plan.targets.source for variant in series(named, "targets", "twice")} == {"lhuc"}
-    assert "twice" in {variant.name for variant in series(named, "targets", "twice")}
+    assert {variant.plan.targets.source for variant in variants_of(named, "targets", "twice")} == {"lhuc"}
+    assert "twice" in {variant.name for variant in variants_of(named, "targets", "twice")}
     # All is all, whatever the base is limited to.
-    limits = {v.label: v.plan.data.seconds for v in series(named, "seconds", "short") if v.curve == "short"}
+    limits = {v.label: v.plan.data.seconds for v in variants_of(named, "seconds", "short") if v.curve == "short"}
     assert limits == {"5 s": 5, "10 s": 10, "20 s": 20, "30 s": 30, "60 s": 60, "all": None}
-    assert all(v.plan.data.seconds is None for v in series(named, "utterances", "short"))
+    assert all(v.plan.data.seconds is None for v in variants_of(named, "utterances", "short"))
 
 
-def test_all_leaves_out_what_finds_no_base(copied: Path, run, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_leaves_out_series_without_a_base(
+    copied: Path, run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(copied, "passes={moments: {method: {kind: moments}}, as_moments: {search_as: moments}}")
-    found = run_benchmark(copied, None)
-    assert set(found) == {"gains", "spread", "frames", "tsne"}
-    assert "experiment amplitude is left out: the recipe has no pass with method lhuc" in caplog.text
+    with monkeypatch.context() as patch:
+        # The looks that are made are asked for, not their tables.
+        patch.setattr("lhuc_asr.study.run._run_look", lambda config, name, base, place: place)
+        folders = run_benchmark(copied, None)
+    assert folders == {name: copied / "benchmark" / name for name in ("gains", "spread", "frames", "tsne")}
+    assert "amplitude is left out: the recipe has no pass that a series can start from" in caplog.text
     # A pass that is searched as another brings that along.
-    found = run_benchmark(copied, ["gains"], base="as_moments")
-    assert found == {"gains": copied / "benchmark" / "gains-as_moments"}
-    assert {row["pass"] for row in read_json_lines(found["gains"] / "table.jsonl")} == {"as_moments"}
+    folders = run_benchmark(copied, ["gains"], base="as_moments")
+    assert folders == {"gains": copied / "benchmark" / "gains-as_moments"}
+    assert {row["pass"] for row in read_json_lines(folders["gains"] / "table.jsonl")} == {"as_moments"}
 
 
-def test_what_is_not_there_is_told(copied: Path, config: ExperimentConfig, tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match="no experiment nonsense; there are amplitude, "):
+def test_missing_names_folders_and_passes_are_errors(copied: Path, config: ExperimentConfig, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="no series or look is named nonsense; choose from amplitude, "):
         run_benchmark(copied, ["nonsense"])
     with pytest.raises(ExperimentError, match="no such file; expected the folder of an experiment"):
         run_benchmark(tmp_path, ["layers"])
-    with pytest.raises(ConfigError, match="'moments' is no pass of the recipe with method lhuc"):
+    with pytest.raises(
+        ConfigError,
+        match=NOT_A_BASE,
+    ):
         base_pass(config, "moments")
-    with pytest.raises(ConfigError, match="'si' is no pass of the recipe that adapts; there are lhuc"):
-        looked_at(config, "si")
+    with pytest.raises(ConfigError, match="'si' is not a pass of the recipe that adapts; choose from lhuc"):
+        pass_to_look_at(config, "si")

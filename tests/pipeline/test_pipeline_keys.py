@@ -1,0 +1,207 @@
+"""The key of a stage follows from its work: whatever the work is given, or could read, is in the key."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.runlog import Metrics
+from lhuc_asr.base.stages import Stages, stage_key
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.run import make_passes
+
+# Every kind of stage, with options of every kind.
+RECIPE: dict[str, Any] = {
+    "name": "keys",
+    "corpus": {"kind": "synthetic"},
+    "noise": {"dir": "noise", "classes": ["rain"]},
+    "lexicon": {"path": "words.txt"},
+    "realignments": 1,
+    "networks": {"sat": {"start": "si"}, "random": {}},
+    "passes": {
+        "lhuc": {},
+        "moments": {"method": {"kind": "moments"}},
+        "bayes": {"method": {"kind": "bayes"}, "network": "sat"},
+        "subspace": {"method": {"kind": "subspace"}, "network": "random"},
+        "predicted": {"method": {"kind": "predicted"}, "data": {"environments": ["clean"]}},
+        "lattice": {"targets": {"kind": "lattice", "lm_order": 1}, "search_as": "lhuc"},
+        "wrong": {"targets": {"kind": "reference", "corrupted": 0.1}, "data": {"seconds": 5}},
+        "twice": {"targets": {"source": "moments"}},
+        "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
+    },
+}
+# Options on which no result depends.
+WITHOUT_EFFECT = {"name", "exp", "workers", "device"}
+# Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
+NAMES = ("network", "source", "search_as", "combine", "combine.speaker", "combine.environment", "start", "folds")
+VALID_CHANGES: list[dict[str, Any]] = [
+    {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
+    {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["v", "u"]}},
+    {"realignments": 0},
+    {"realignments": 2},
+    {"networks": {"sat": {}, "random": {}}},
+    {"lm": {"text": ["text.txt"]}},
+    {"passes": RECIPE["passes"] | {"lhuc": {"network": "sat"}, "both": {}}},
+    {"passes": RECIPE["passes"] | {"twice": {"targets": {"source": "lhuc"}}}},
+    {"passes": RECIPE["passes"] | {"wrong": {**RECIPE["passes"]["wrong"], "search_as": "moments"}}},
+    {"passes": RECIPE["passes"] | {"both": {"combine": {"speaker": "moments", "environment": "lhuc"}}}},
+]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
+
+class NotedStages(Stages):
+    """Stages that are noted and not run: the key of each, its options, and whatever else its work is given."""
+
+    noted: NotedStages
+
+    def __init__(self, folder: Path, metrics: Metrics) -> None:
+        super().__init__(folder, metrics)
+        self.options: dict[str, Any] = {}
+        self.given: dict[str, tuple[Any, ...]] = {}
+        NotedStages.noted = self
+
+    def run(self, name: str, work: partial, *, options: Any, after: Any = (), outputs: Any = ()) -> None:
+        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after])
+        self.options[name] = options
+        self.given[name] = (work.func, *(readable(argument) for argument in work.args), options)
+
+
+def readable(argument: Any) -> Any:
+    """What work can read of an argument, beside files: not where it is done, and on how many processes."""
+    if isinstance(argument, Experiment):
+        return replace(argument, folder=ExperimentFolder(Path()), name="", processes=1, device="cpu")
+    if isinstance(argument, partial):  # the stage's own key
+        return argument.func.__name__
+    return [] if isinstance(argument, list) and isinstance(argument[0], Path) else argument
+
+
+@pytest.fixture
+def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ExperimentConfig], NotedStages]:
+    """The stages of a recipe."""
+    monkeypatch.setattr("lhuc_asr.pipeline.run.Stages", NotedStages)
+    monkeypatch.setattr("lhuc_asr.pipeline.run.check_language_files", lambda config: None)
+    folder = ExperimentFolder(tmp_path)
+    write_json(folder.sample_rate, 10**6)  # of recordings with any features
+
+    def stages_of(config: ExperimentConfig) -> NotedStages:
+        make_passes(config, folder)
+        return NotedStages.noted
+
+    return stages_of
+
+
+def recipe(**changes: Any) -> ExperimentConfig:
+    return parse_config(ExperimentConfig, RECIPE | changes, "test")
+
+
+def changes_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Each value in a tree of options, by its path, and the tree with another in its place."""
+    if isinstance(value, StrictModel) or is_dataclass(value):
+        names = type(value).model_fields if isinstance(value, StrictModel) else [field.name for field in fields(value)]
+        for name in names:
+            for path, other in changes_of(getattr(value, name)):
+                changed = {name: other}
+                tree = value.model_copy(update=changed) if isinstance(value, StrictModel) else replace(value, **changed)
+                yield f"{name}.{path}".rstrip("."), tree
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            for path, other in changes_of(inner):
+                yield f"{name}.{path}".rstrip("."), value | {name: other}
+    elif isinstance(value, tuple):
+        yield "", (*value, *(value[-1:] or (Path("new"),)))
+        for number, inner in enumerate(value):
+            for path, other in changes_of(inner):
+                yield f"{number}.{path}".rstrip("."), (*value[:number], other, *value[number + 1 :])
+    else:
+        yield "", changed_leaf(value)
+
+
+def changed_leaf(value: Any) -> Any:
+    match value:
+        case None:
+            return 7
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value}x"
+        case Path():
+            return value / "x"
+    raise TypeError(value)
+
+
+def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
+    stages = noted(recipe())
+    classes = {type(options).__name__ for options in stages.options.values()}
+    assert classes == {
+        *("CorpusOptions", "LexiconOptions", "LanguageModelOptions", "FeatureOptions", "MonophoneOptions", "float"),
+        *("RealignmentOptions", "NetworkOptions", "Preparation", "Pass", "ModelOptions"),
+    }
+    for name, options in stages.options.items():
+        key, count = stage_key(name, options, []), 0
+        for path, changed in changes_of(options):
+            assert stage_key(name, changed, []) != key, f"{name}: {path}"
+            count += 1
+        assert count > (10 if name == "corpus" else 0)
+
+
+def test_whatever_the_recipe_changes_of_what_work_is_given_is_in_its_key(noted) -> None:
+    """Options of the recipe are changed one at a time; what a work is given is compared, beside its files."""
+    config = recipe()
+    before = noted(config)
+    changes = [
+        (path, tree)
+        for path, tree in changes_of(config)
+        # A pass that combines has no other options: they are refused.
+        if not path.endswith(NAMES) and (not path.startswith("passes.both.") or path == "passes.both.combine.alpha")
+    ]
+    changes += [(str(change), recipe(**change)) for change in VALID_CHANGES]
+    assert len(changes) > 200
+    for path, changed in changes:
+        after = noted(changed)
+        for name in before.given.keys() & after.given.keys():
+            if before.given[name] != after.given[name]:
+                assert before.key(name) != after.key(name), f"{path}: the key of {name!r} does not depend on it"
+        same = before._keys == after._keys
+        assert same == (path in WITHOUT_EFFECT), f"{path}: {'changes nothing' if same else 'has an effect'}"
+
+
+def test_work_is_a_function_that_is_given_no_configuration() -> None:
+    folder = Path("lhuc_asr/pipeline")
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))]
+    functions = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
+    calls = [
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "stages.run"
+    ]
+    assert len(calls) >= 11
+    for call in calls:
+        work = call.args[1]
+        assert isinstance(work, ast.Call), ast.unparse(work)
+        assert ast.unparse(work.func) == "partial", ast.unparse(work)
+        assert not any("config" in ast.unparse(argument) for argument in work.args), ast.unparse(work)
+        arguments = functions[ast.unparse(work.args[0])].args.args
+        assert not any("ExperimentConfig" in ast.unparse(each.annotation) for each in arguments)
+
+
+def test_work_that_reads_the_configuration_is_caught(tmp_path: Path, run) -> None:
+    """The guard of conftest.py is on in every run of the tiny recipe, with every kind of pass."""
+    stages = Stages(tmp_path, Metrics(tmp_path / "metrics.jsonl"))
+    config = recipe()
+    with pytest.raises(AssertionError, match="a stage's work reads the configuration: seed"):
+        stages.run("x", lambda _: hash(config.seed), options=None)
+    assert config.seed == 1
