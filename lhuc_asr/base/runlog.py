@@ -1,8 +1,9 @@
 """Log lines, progress and metrics of a run.
 
-Progress is a bar on a terminal, one at a time: two bars would overwrite each other. Elsewhere it is a log line from
-time to time: without a terminal, in worker processes, inside other work that has the bar, and in other threads. Figures go to ``metrics.jsonl``, one JSON object a line, each written at once so that a killed
-run keeps them.
+Progress is a bar on a terminal, one bar at a time, because two would overwrite each other. Work that cannot have the bar
+writes a log line from time to time: without a terminal, in worker processes, in other threads, and inside the work that
+has the bar. Figures go to ``metrics.jsonl``, one JSON object a line, each written at once so that a killed run keeps
+them.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from lhuc_asr.adapt.scaled_dnn import ScaledDnn
 
 from lhuc_asr.adapt.batches import SpeakerBatches
-from lhuc_asr.adapt.scaled_dnn import ScaledDnn
 from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice

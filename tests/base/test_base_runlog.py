@@ -97,8 +97,7 @@ def test_threads_that_show_progress_at_once_have_one_bar(
 def test_work_that_fails_or_is_left_gives_the_bar_back(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     with pytest.raises(ZeroDivisionError):
-        for number in progress([0], "failing"):
-            1 / number
+        list(progress((1 / number for number in [0]), "failing"))
     left = progress([1, 2], "left")
     next(left)
     left.close()

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lhuc_asr.pipeline.acoustics import corrupt
 from safetensors.torch import load_file
 
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.pipeline.acoustics import corrupt
 from lhuc_asr.pipeline.config import ExperimentConfig
 
 PASSES = """{

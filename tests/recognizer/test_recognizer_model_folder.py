@@ -88,7 +88,7 @@ def test_a_file_too_many_is_refused(model: Path) -> None:
 def test_a_description_of_another_kind_is_refused(model: Path, change: dict[str, object], message: str) -> None:
     tree = json.loads((model / MODEL_JSON).read_text())
     (model / MODEL_JSON).write_text(json.dumps({**tree, **change}))
-    with pytest.raises(ExperimentError, match="model.json: ") as caught:
+    with pytest.raises(ExperimentError, match=r"model\.json: ") as caught:
         read_model(model)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -122,7 +122,7 @@ def test_what_is_not_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExperimentError, match="file: not a folder"):
         read_model(tmp_path / "file")
-    with pytest.raises(ExperimentError, match="model.json: no such file; name the folder of a model"):
+    with pytest.raises(ExperimentError, match=r"model\.json: no such file; name the folder of a model"):
         read_model(tmp_path)
 
 
