@@ -143,11 +143,9 @@ def test_a_recording_does_not_depend_on_the_others(
 def test_the_file_keeps_the_statistics_of_the_features(
     recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path
 ) -> None:
-    alice.save(tmp_path / "alice.safetensors")
-    file, read = (
-        SpeakerState.load(tmp_path / "alice.safetensors"),
-        recognizer.load_speaker(tmp_path / "alice.safetensors"),
-    )
+    path = tmp_path / "alice.safetensors"
+    alice.save(path)
+    file, read = SpeakerState.load(path), recognizer.load_speaker(path)
     assert alice.cmvn is not None
     assert read.cmvn is not None
     assert (read.name, read.network) == (alice.name, alice.network) == ("2001", file.model)
