@@ -31,7 +31,7 @@ NARROW = DnnConfig(hidden_layers=5, hidden_units=512, activation="relu", context
 
 
 def main() -> None:
-    """Measure with as many threads as the first argument says, or one."""
+    """Measure with the number of threads that is the first argument; one unless given."""
     threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def network(config: DnnConfig) -> Dnn:
-    """One of random weights."""
+    """A network of random weights."""
     model = Dnn(config, DIMENSION, PDFS)
     model.initialise(torch.Generator().manual_seed(1))
     torch.nn.init.normal_(model.output.weight, std=0.05)
@@ -76,7 +76,7 @@ def network(config: DnnConfig) -> Dnn:
 
 
 def speaker_data(speakers: int, utterances: int = UTTERANCES) -> dict[str, SpeakerData]:
-    """Noise."""
+    """Speakers whose features and targets are noise."""
     generator = np.random.default_rng(1)
     frames = utterances * UTTERANCE_FRAMES
     return {
@@ -97,7 +97,7 @@ def estimate(model: Dnn, data: dict[str, SpeakerData], bfloat16: bool = False) -
 
 def plain(model: Dnn, data: SpeakerData) -> None:
     """The same steps with hooks, autograd, and gradients of everything."""
-    bank = attach(model, "hidden.*.activation", ["0"])
+    bank = attach(model, model.sites(), ["0"])
     optimizer = bank.optimizer("adam", lr=0.005)
     features = torch.from_numpy(data.features)
     spliced = torch.cat([splice(part, CONTEXT) for part in features.split(data.lengths)])
@@ -123,7 +123,7 @@ def plain(model: Dnn, data: SpeakerData) -> None:
 def decoding(config: DnnConfig, clock: Callable[[], float]) -> list[object]:
     """Ratios of the folded and of the hooked network to the plain one."""
     model, hooked = network(config), network(config)
-    bank = attach(hooked, "hidden.*.activation", ["0"])
+    bank = attach(hooked, hooked.sites(), ["0"])
     with torch.no_grad():
         for table in bank.tables:
             table[1].normal_(std=0.1)

@@ -15,7 +15,8 @@ import torch
 from timing import Turns, show
 
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.targets import FrameTargets, SpeakerData
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 DIMENSION, PDFS, CONTEXT, BATCH = 40, 105, 7, 256

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import kaldi_decoder
 import numpy as np
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, score_utterance
+from lhuc_asr.pipeline.acoustics import score_utterance
 from timing import Turns, show
 
 from lhuc_asr.base.atomic import read_json
@@ -28,9 +28,10 @@ from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
 from lhuc_asr.decode.search import SearchConfig, Searcher
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.config import SI
-from lhuc_asr.pipeline.passes import SEARCH_FILE
-from lhuc_asr.pipeline.splits import HELDOUT
+from lhuc_asr.pipeline.earlier_pass import SEARCH_FILE
+from lhuc_asr.pipeline.experiment import HELDOUT
 
 SPEECH_SECONDS, FLAT_SECONDS = 60.0, 10.0
 FRAMES_A_SECOND = frames_of(1.0)
@@ -38,21 +39,21 @@ FRAMES_A_SECOND = frames_of(1.0)
 Scores = dict[str, np.ndarray]
 
 
-def main(folder: Path) -> None:
-    """Measure an experiment that has been run as far as its first pass over the held-out speakers."""
-    layout = ExperimentFolder(folder)
-    tuned = layout.decode(HELDOUT, SI) / SEARCH_FILE
+def main(path: Path) -> None:
+    """Measure an experiment whose first pass over the held-out speakers is finished."""
+    folder = ExperimentFolder(path)
+    tuned = folder.decode(HELDOUT, SI) / SEARCH_FILE
     if not tuned.exists():
         sys.exit(
             f"{tuned}: no such file; run a recipe first, or name another experiment: benchmarks/lattice.py exp/demo"
         )
     graph, config, lattice = (
-        DecodingGraph.load(layout.lang),
+        DecodingGraph.load(folder.lang),
         SearchConfig(**read_json(tuned)["chosen"]),
         LatticeConfig(),
     )
     plain, rich = Searcher(graph, config), LatticeSearcher(graph, config, lattice)
-    spoken = some_speech(layout)
+    spoken = some_speech(folder)
     noise = np.random.default_rng(1).standard_normal((frames_of(FLAT_SECONDS), graph.pdf_count), np.float32)
     rows = []
     for name, scores in (("speech", spoken), ("flat", {"flat": noise})):
@@ -64,7 +65,7 @@ def main(folder: Path) -> None:
         if name == "speech":
             searches["kaldi"] = partial(kaldi_lattices, graph, config, lattice, scores)
         turns = Turns(searches, seconds=30.0)
-        found = [rich.search(utterance, matrix) for utterance, matrix in scores.items()]
+        lattices = [rich.search(utterance, matrix) for utterance, matrix in scores.items()]
         same = sum(
             plain.search(utterance, matrix).words == rich.summarise(utterance, matrix).hypothesis.words
             for utterance, matrix in scores.items()
@@ -73,15 +74,17 @@ def main(folder: Path) -> None:
         for search in searches:
             factor = turns.of(search).median / (frames / FRAMES_A_SECOND)
             rows.append([f"{name}: {search}", f"{factor:.4f}", turns.ratio(search, "plain")])
-        arcs = sum(len(one.source) for one in found) / frames
-        rows.append([f"{name}: {arcs:.0f} arcs a frame, narrowest beam {min(one.beam for one in found):.2g}", "", ""])
+        arcs = sum(len(one.source) for one in lattices) / frames
+        rows.append(
+            [f"{name}: {arcs:.0f} arcs a frame, narrowest beam {min(one.beam for one in lattices):.2g}", "", ""]
+        )
         rows.append([f"{name}: same words as the plain search in {same} of {len(scores)}", "", ""])
-    show(f"{folder}: {graph.states} states, {config}", ["search", "of real time", "over plain [quartiles]"], rows)
+    show(f"{path}: {graph.states} states, {config}", ["search", "of real time", "over plain [quartiles]"], rows)
 
 
-def some_speech(layout: ExperimentFolder) -> Scores:
+def some_speech(folder: ExperimentFolder) -> Scores:
     """Log-likelihoods of held-out utterances, evenly chosen."""
-    model, store = load_model(layout.acoustic_model(SI) / MODEL_FILE), FeatureStore(layout.features(HELDOUT))
+    model, store = load_model(folder.network(SI)), FeatureStore(folder.features(HELDOUT))
     frames = sum(utterance.frames for utterance in store.utterances)
     step = max(1, round(frames / frames_of(SPEECH_SECONDS)))
     return {utterance.id: score_utterance(model, store[utterance.id]) for utterance in store.utterances[::step]}

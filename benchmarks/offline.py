@@ -2,9 +2,9 @@
 
     python benchmarks/offline.py MODEL AUDIO...    # a folder that lhuc-asr export made; a minute of one person
 
-The whole is what a user waits for: three commands, each a process that imports torch and loads the model. The parts are
-measured beside it in one process, each once after a first time that is thrown away: compiling the search's loops takes
-some ten seconds, once an installation.
+The whole is the time that a user waits for three commands, each a process that imports torch and loads the model. The
+parts are measured beside it in one process. Each is done twice and the second time counts, because the first compiles
+the loops of the search, which takes some ten seconds once an installation.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from timing import show
 
@@ -22,6 +23,8 @@ from lhuc_asr.base.runlog import stopwatch
 
 CORES = 2
 AIM_OF_REAL_TIME, AIM_BYTES = 1 / 3, 1.5e9
+
+ResultT = TypeVar("ResultT")
 
 
 def main(model: Path, audio: list[str]) -> None:
@@ -62,45 +65,46 @@ def main(model: Path, audio: list[str]) -> None:
 
 
 def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, float, float]]]:
-    """Seconds of speech, and what takes how long in a process that has torch imported."""
+    """Seconds of speech; and name, wall seconds and processor seconds of each part, in a process that has torch."""
     import torch
-    from lhuc_asr.recognizer.from_experiment import find_model
 
     from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
-    from lhuc_asr.adapt.methods import make_method
-    from lhuc_asr.adapt.two_pass import TwoPass, targets_of
+    from lhuc_asr.adapt.targets import alignment_targets
+    from lhuc_asr.adapt.two_pass import TwoPass
     from lhuc_asr.decode.pool import SearchPool
-    from lhuc_asr.hmm.topology import load as load_topology
+    from lhuc_asr.hmm import topology
     from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.nnet.scoring import score_utterance
+    from lhuc_asr.recognizer.model_folder import read_model
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import recordings
     from lhuc_asr.recognizer.speech import read_speech
 
     torch.set_num_threads(CORES)
-    description, files = find_model(model)
+    description, files = read_model(model)
     rows: list[tuple[str, float, float]] = []
 
-    def part(name: str, work: Callable[[], object]) -> object:
+    def part(name: str, work: Callable[[], ResultT]) -> ResultT:
         work()
-        result: list[object] = []
-        rows.append((name, *measured(lambda: result.append(work()))))
-        return result[0]
+        results: list[ResultT] = []
+        rows.append((name, *measured(lambda: results.append(work()))))
+        return results[0]
 
     part("loading the model", lambda: load(model))
-    network, pool = load_model(files.network), SearchPool(files.lang, processes=0)
-    with recordings(audio) as found:
-        speech = part("features", lambda: read_speech(found, description, "speaker"))
-        seconds = sum(recording.info.seconds for recording in found)
-    two_pass = TwoPass(network, speech.features, load_topology(files.topology).silence_pdfs)
-    scores = part(
-        "network", lambda: [(u.id, score_utterance(network, speech.features[u.id])) for u in speech.features.utterances]
-    )
-    best = part("first search", lambda: list(pool.search_all(scores, description.first_search)))
-    targets = two_pass.alignment_targets(targets_of(best), description.targets.silence_weight)
-    method = make_method(description.method, files.prepared)
-    who = adaptation_sets(speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), description.seed)
-    part("adaptation", lambda: two_pass.adapt(method, targets, who, description.seed))
+    pool, silence = SearchPool(files.lang, processes=0), topology.load(files.topology).silence_pdfs
+    with recordings(audio) as named:
+        speech = part("features", lambda: read_speech(named, description, "speaker"))
+        seconds = sum(recording.info.seconds for recording in named)
+    if speech is None:
+        sys.exit("nothing is said in the recordings; name others")
+    loop = TwoPass(load_model(files.network), speech.features, silence)
+    sets = adaptation_sets(speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), description.seed)
+    scores = part("network", lambda: list(loop.first_pass()))
+    hypotheses = part("first search", lambda: list(pool.search_all(scores, description.first_search)))
+    paths = {best.utterance: best.pdfs for best in hypotheses}
+    targets = alignment_targets(paths, silence, description.targets.silence_weight)
+    data = {each.name: loop.speaker_data(targets, each.estimated_on) for each in sets}
+    method = description.method.make(files.prepared)
+    part("adaptation", lambda: method.estimate(loop.model, data, description.seed))
     part(
         "search with lattices", lambda: list(pool.lattices_all(scores, description.adapted_search, description.lattice))
     )
@@ -108,12 +112,12 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
 
 
 def run(command: list[str]) -> None:
-    """Run a command; its words are of no interest here."""
+    """Run a command without its output."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def measured(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall seconds, and those of the processor with the processes that were waited for."""
+    """Wall seconds and processor seconds of some work, with those of its finished processes."""
 
     def processor() -> float:
         usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -4,12 +4,12 @@
 
 Both trees run the same commands, each in a process of its own: the demo, AN4 with its official split, PPNet's synthetic
 recipe, then the export of both experiments, ``adapt`` and ``transcribe`` for a speaker of each. The earlier tree is a
-git worktree below ``--work``. What a side has run is kept and not run again: delete its folder, or name another with
-``--work``, to start anew. What is compared:
+git worktree below ``--work``. Finished commands are not repeated: delete the folder of a side, or name another with
+``--work``, to start anew. Compared are
 
-- text as bytes: hypotheses, error rates, tables, tuned searches, transcripts;
-- alignments as bytes; tensors of networks, speakers and prepared methods by name, type, shape and bytes, since a file's
-  description may change where its numbers may not.
+- the bytes of texts and alignments: hypotheses, error rates, tables, tuned searches, transcripts;
+- the tensors of networks, speakers and preparations by name, type, shape and bytes. The description in their files'
+  headers may change.
 
 The exit status is 1 where anything differs or is missing on one side; every difference is a line.
 """
@@ -20,9 +20,9 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +41,7 @@ COMPARED_AS_BYTES = (
     "lang/**/lexicon.txt",
     "**/results.txt",
     "**/results.json",
+    "offline/*.txt",
     "*.txt",
 )
 COMPARED_AS_TENSORS = (
@@ -48,8 +49,11 @@ COMPARED_AS_TENSORS = (
     "hmm/**/gmm.safetensors",
     "speakers/**/*.safetensors",
     "**/ranker/*.safetensors",
+    "offline/*.safetensors",
     "*.safetensors",
 )
+# A preparation's folder: the hash is made of the names of options, which may change where the numbers may not.
+PREPARATION = re.compile(r"speakers/prepared/([^/]+)-[0-9a-f]{8}/")
 # A training state lies beside its network only while that is trained.
 LEFT_OUT = ("training-",)
 
@@ -126,22 +130,30 @@ def differences(before: Path, after: Path) -> tuple[list[str], int]:
     """
     lines, count = [], 0
     for patterns, digest in ((COMPARED_AS_BYTES, digest_of_bytes), (COMPARED_AS_TENSORS, digest_of_tensors)):
-        sides = [set(matching(side, patterns)) for side in (before, after)]
-        lines += [f"{path}: only in {before if path in sides[0] else after}" for path in sorted(sides[0] ^ sides[1])]
-        for path in sorted(sides[0] & sides[1]):
-            count += 1
-            if digest(before / path) != digest(after / path):
-                lines.append(f"{path}: differs")
+        ours, theirs = (matching(side, patterns) for side in (before, after))
+        for name in sorted(ours.keys() | theirs.keys()):
+            one, other = ours.get(name, []), theirs.get(name, [])
+            count += min(len(one), len(other))
+            if len(one) != len(other):
+                lines.append(f"{name}: only in {before if len(one) > len(other) else after}")
+            elif sorted(map(digest, one)) != sorted(map(digest, other)):
+                lines.append(f"{name}: differs")
     return lines, count
 
 
-def matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    """Files of the experiments in a folder that match a pattern, relative to the folder."""
+def matching(folder: Path, patterns: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files of the experiments in a folder that match a pattern, by the name that both sides have for them.
+
+    The name is the path in the folder, without the hash in a preparation's: preparations of one kind share a name.
+    """
+    named: dict[str, list[Path]] = {}
     for root in (folder, *sorted(folder.glob("exp/*"))):
-        for pattern in patterns:
-            for path in root.glob(pattern):
-                if path.is_file() and not path.name.startswith(LEFT_OUT):
-                    yield path.relative_to(folder)
+        for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
+            if path.is_file() and not path.name.startswith(LEFT_OUT):
+                name = PREPARATION.sub(r"speakers/prepared/\1/", path.relative_to(folder).as_posix())
+                if path not in named.setdefault(name, []):
+                    named[name].append(path)
+    return named
 
 
 def digest_of_bytes(path: Path) -> str:

@@ -1,105 +1,126 @@
 """Real-time factor of recognition with adaptation, from recordings to second-pass words. Aim: under 0.3 on 2 cores.
 
-    python benchmarks/two_pass.py [EXPERIMENT]        # exp/an4 where left out
+    python benchmarks/two_pass.py [EXPERIMENT]        # exp/an4 unless given
 
-Takes whole speakers of an experiment's first test split, about six minutes of speech, and does what a run does:
-features, first search, adaptation in three sweeps, second search. The searches include the network's scores, the first
-one the start of its worker processes; the search alone is measured beside them, on scores that are there already.
+Takes whole speakers of an experiment's first test split, about six minutes of speech, and does the work of a run:
+features, first pass, adaptation in three sweeps, second pass. Both passes include the network's scores, and the first
+one includes the start of the search's worker processes. The search alone, on finished scores, is measured beside them.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from timing import show
 
-from lhuc_asr.audio.resampling import resolve_sample_rate
-from lhuc_asr.audio.utterance import Utterance, read_manifest
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import stopwatch
+
+# Not at run time: the worker processes import this file too, and do not need torch.
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lhuc_asr.adapt.two_pass import TwoPass
+    from lhuc_asr.decode.hypothesis import Hypothesis
+    from lhuc_asr.decode.lattice_search import LatticeSummary
 
 SPEECH_SECONDS = 360.0
 SWEEPS = 3
 CORES = 2
 AIM = 0.3
+HOW_TO_MAKE_ONE = """make an experiment first, for example:
+  .venv/bin/lhuc-asr run recipes/an4 corpus.dir=DIR    # makes exp/an4
+  .venv/bin/lhuc-asr run recipes/demo                  # makes exp/demo, without any download
+and name its folder: python benchmarks/two_pass.py exp/demo"""
 
 
-def main(folder: Path) -> None:
-    """Measure an experiment that has been run as far as its tuning."""
-    # Here, not above: the worker processes import this file too, and have no use for torch.
+@dataclass(frozen=True)
+class BestPaths:
+    """A ``FirstPass`` of hypotheses that are there already.
+
+    Attributes:
+        hypotheses: Hypotheses of the first pass.
+    """
+
+    hypotheses: list[Hypothesis]
+
+    def best_paths(self) -> dict[str, np.ndarray]:
+        """The pdf of each frame of each utterance."""
+        return {best.utterance: best.pdfs for best in self.hypotheses}
+
+    def lattices(self) -> list[LatticeSummary]:
+        """Not measured here."""
+        raise NotImplementedError
+
+    def references(self) -> dict[str, np.ndarray]:
+        """Not measured here."""
+        raise NotImplementedError
+
+
+def main(path: Path) -> None:
+    """Measure an experiment whose scales are tuned."""
     import torch
-    from lhuc_asr.pipeline.acoustics import MODEL_FILE, TOPOLOGY_FILE
 
-    from lhuc_asr.adapt.adaptation_sets import adaptation_sets
-    from lhuc_asr.adapt.lhuc import Lhuc
-    from lhuc_asr.adapt.two_pass import TwoPass, targets_of
-    from lhuc_asr.base.config import load_config
-    from lhuc_asr.base.experiment_folder import ExperimentFolder
+    from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
+    from lhuc_asr.adapt.targets import TargetsConfig
+    from lhuc_asr.adapt.two_pass import TwoPass
     from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.features.extraction import extract
-    from lhuc_asr.hmm.topology import load as load_topology
-    from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.pipeline.config import SI, ExperimentConfig
-    from lhuc_asr.pipeline.passes import SEARCH_FILE, tuned_search
-    from lhuc_asr.pipeline.splits import HELDOUT, test_names
+    from lhuc_asr.pipeline.config import SI
+    from lhuc_asr.pipeline.earlier_pass import tuned_search
+    from lhuc_asr.pipeline.experiment import read_experiment
+    from lhuc_asr.pipeline.plan import passes_of
 
-    if not (ExperimentFolder(folder).decode(HELDOUT, SI) / SEARCH_FILE).exists():
-        sys.exit(
-            f"{folder}: no experiment that was run as far as its tuning; make one first, for example:\n"
-            "  .venv/bin/lhuc-asr run recipes/an4 corpus.dir=DIR    # makes exp/an4\n"
-            "  .venv/bin/lhuc-asr run recipes/demo                  # makes exp/demo, without any download\n"
-            "and name its folder: python benchmarks/two_pass.py exp/demo"
-        )
-    layout, config = ExperimentFolder(folder), load_config(ExperimentConfig, folder / "config.yaml")
     torch.set_num_threads(CORES)
-    split = test_names(config)[0]
-    utterances = whole_speakers(read_manifest(layout.manifest(split)))
-    rate = min(config.features.sample_rate, resolve_sample_rate(utterances))
-    features = config.features.model_copy(update={"sample_rate": rate})
-    method = Lhuc(config.lhuc.model_copy(update={"sweeps": SWEEPS}))
-    alignment = f"dnn{config.realignments}" if config.realignments else "mono"
-    topology = load_topology(layout.hmm(alignment) / TOPOLOGY_FILE)
-    model = load_model(layout.acoustic_model(SI) / MODEL_FILE)
-    adapted, plan = next(iter(config.passes.items()))
-    searches = {name: tuned_search(config, layout, name) for name in (SI, adapted)}
+    try:
+        config, experiment = read_experiment(path)
+        passes, adapted = passes_of(config), next(iter(config.passes))
+        first_search, adapted_search = (tuned_search(experiment, passes[name]) for name in (SI, adapted))
+    except (LhucError, FileNotFoundError) as error:
+        sys.exit(f"{error}\n{HOW_TO_MAKE_ONE}")
+    utterances = whole_speakers(experiment.utterances(experiment.tests[0]))
+    method = config.lhuc.model_copy(update={"sweeps": SWEEPS}).make(None)
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as temporary, SearchPool(layout.lang, CORES) as pool:
+    with tempfile.TemporaryDirectory() as temporary, SearchPool(experiment.folder.lang, CORES) as pool:
         with stopwatch() as watch:
-            store = extract(Path(temporary) / "features", utterances, features, CORES)
+            store = extract(Path(temporary) / "features", utterances, config.features, CORES)
         seconds["features"] = watch.seconds
-        environments = {utterance.id: utterance.environment for utterance in utterances}
-        who = adaptation_sets(store, environments, plan.data, config.seed)
-        two_pass = TwoPass(model, store, topology.silence_pdfs)
+        sets = adaptation_sets(store, {each.id: each.environment for each in utterances}, DataConfig(), config.seed)
+        loop = TwoPass(experiment.network(SI), store, experiment.topology.silence_pdfs)
         with stopwatch() as watch:
-            first = two_pass.decode(pool, searches[SI])
+            hypotheses = list(pool.search_all(loop.first_pass(), first_search))
         seconds["first pass"] = watch.seconds
         with stopwatch() as watch:
-            targets = two_pass.alignment_targets(targets_of(first), plan.targets.silence_weight)
-            speakers = two_pass.adapt(method, targets, who, config.seed)
+            speakers = loop.adapt(method, BestPaths(hypotheses), TargetsConfig(), sets, config.seed)
         seconds[f"adaptation, {SWEEPS} sweeps"] = watch.seconds
         with stopwatch() as watch:
-            two_pass.decode(pool, searches[adapted], speakers, who)
+            list(pool.search_all(loop.second_pass(speakers, sets), adapted_search))
         seconds["second pass"] = watch.seconds
-        whole = sum(seconds.values())
-        scores = list(two_pass.likelihoods())
+        scores = list(loop.first_pass())
         with stopwatch() as watch:
-            list(pool.search_all(scores, searches[SI]))
-        alone = watch.seconds
-    speech = sum(utterance.seconds for utterance in utterances)
-    rows = [[part, f"{taken:.1f}", f"{taken / speech:.3f}"] for part, taken in seconds.items()]
-    rows.append([f"whole (aim: under {AIM})", f"{whole:.1f}", f"{whole / speech:.3f}"])
-    rows.append(["the search alone", f"{alone:.1f}", f"{alone / speech:.3f}"])
-    show(
-        f"{folder}, {split}: {speech:.0f} s of {len(store.speakers)} speakers on {CORES} cores",
-        ["", "seconds", "of real time"],
-        rows,
-    )
+            list(pool.search_all(scores, first_search))
+    show_parts(f"{path}, {experiment.tests[0]}", loop, utterances, seconds, watch.seconds)
+
+
+def show_parts(
+    title: str, loop: TwoPass, utterances: list[Utterance], seconds: dict[str, float], search_alone: float
+) -> None:
+    """Print the seconds of each part, of the whole, and of the search alone."""
+    speech, whole = sum(utterance.seconds for utterance in utterances), sum(seconds.values())
+    parts = {**seconds, f"whole (aim: under {AIM})": whole, "the search alone": search_alone}
+    rows = [[part, f"{taken:.1f}", f"{taken / speech:.3f}"] for part, taken in parts.items()]
+    speakers = len(loop.features.speakers)
+    show(f"{title}: {speech:.0f} s of {speakers} speakers on {CORES} cores", ["", "seconds", "of real time"], rows)
 
 
 def whole_speakers(utterances: list[Utterance]) -> list[Utterance]:
-    """The first speakers' utterances, all of them, until there is enough speech."""
+    """All utterances of the first speakers, as many speakers as give enough speech."""
     chosen: list[Utterance] = []
     by_speaker = groupby(sorted(utterances, key=lambda utterance: utterance.speaker), lambda u: u.speaker)
     for _, theirs in by_speaker:

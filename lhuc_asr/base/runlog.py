@@ -1,8 +1,8 @@
 """Log lines, progress and metrics of a run.
 
-Progress is a bar on a terminal. Elsewhere, and in worker processes, whose bars would overwrite each other, it is a log
-line from time to time. Figures go to ``metrics.jsonl``, one JSON object a line, each written at once so that a killed
-run keeps them.
+Progress is a bar on a terminal, one bar at a time, because two would overwrite each other. Work without a bar writes a
+log line from time to time: without a terminal, in worker processes, in other threads, and inside the work that has the
+bar. Figures go to ``metrics.jsonl``, one JSON object a line, each written at once so that a killed run keeps them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ ItemT = TypeVar("ItemT")
 
 # Shortest time between two lines without a terminal, so that a log of hours stays readable.
 SECONDS_BETWEEN_LINES = 15.0
+
+# Held by the work that shows a bar.
+_bar_shown = threading.Lock()
 
 
 def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
@@ -58,11 +62,15 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty() and multiprocessing.parent_process() is None:
+    on_terminal = sys.stderr.isatty() and multiprocessing.parent_process() is None
+    if on_terminal and _bar_shown.acquire(blocking=False):
         from rich.console import Console
         from rich.progress import track
 
-        yield from track(items, description=title, total=total, console=Console(stderr=True), transient=True)
+        try:
+            yield from track(items, description=title, total=total, console=Console(stderr=True), transient=True)
+        finally:
+            _bar_shown.release()
         return
     last = time.monotonic()
     for count, item in enumerate(items, start=1):

@@ -9,21 +9,33 @@ import typer
 
 
 def adapt(
-    model: Annotated[Path, typer.Argument(help="A folder that export made, or an experiment's.")],
-    audio: Annotated[
-        list[str], typer.Argument(help="One person's recordings: files, folders, patterns, or - for standard input.")
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
     ],
-    speaker: Annotated[str, typer.Option("--speaker", metavar="NAME", help="The person's name.")],
+    audio: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="AUDIO", help="Recordings of one person: files, folders, patterns, or - for standard input."
+        ),
+    ],
+    speaker: Annotated[str, typer.Option("--speaker", metavar="NAME", help="Name of the person.")],
     transcripts: Annotated[
         Path | None,
-        typer.Option("--transcripts", metavar="FILE", help="What is said, where it is known: lines of NAME WORDS ..."),
+        typer.Option(
+            "--transcripts",
+            metavar="FILE",
+            help="Known transcripts: a line for each recording, its name and its words.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="The speaker's file; NAME.safetensors unless given."),
+        typer.Option("-o", "--output", metavar="FILE", help="File to write; default: NAME.safetensors"),
     ] = None,
 ) -> None:
-    """Adapt to a new speaker: learn amplitudes from recordings, on what a first pass finds in them."""
+    """Adapt to a new speaker, and write the speaker's file for transcribe.
+
+    The words come from a first pass over the recordings, or from known transcripts.
+    """
     from lhuc_asr.lhuc.speaker import check_speaker_name
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.transcript import read_transcripts

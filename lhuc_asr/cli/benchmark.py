@@ -9,19 +9,21 @@ import typer
 
 
 def benchmark(
-    experiment_folder: Annotated[Path, typer.Argument(metavar="EXP", help="An experiment's folder, as exp/an4.")],
+    experiment_folder: Annotated[
+        Path, typer.Argument(metavar="EXP", help="Folder of a finished experiment, such as exp/an4.")
+    ],
     experiment: Annotated[
-        list[str] | None, typer.Option("--experiment", "-e", help="Which; may be given several times.")
+        list[str] | None, typer.Option("--experiment", "-e", help="Name of a series; may be given several times.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All experiments that the recipe has a pass for.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All series that the recipe has a pass for.")] = False,
     base: Annotated[
         str | None,
-        typer.Option("--pass", help="The recipe's pass that experiments vary, or look at; else its first that fits."),
+        typer.Option("--pass", help="Pass of the recipe to vary; default: the first that fits"),
     ] = None,
 ) -> None:
-    """Vary one thing of a recipe's adaptation at a time: a table and a figure with intervals for each experiment.
+    """Vary one option of a recipe's adaptation at a time; write a table and a figure with intervals for each series.
 
-    Without --experiment or --all, say which there are. What was made before is not made again.
+    Without --experiment or --all, list the series. Finished work is not repeated.
     """
     from rich.table import Table
     from rich.text import Text

@@ -16,13 +16,18 @@ class Corpus(StrEnum):
 
 
 def download(
-    corpus: Annotated[Corpus, typer.Argument(help="Which corpus.")],
+    corpus: Annotated[Corpus, typer.Argument(metavar="CORPUS", help="Name of the corpus.")],
     subset: Annotated[
-        str, typer.Argument(help="Such as dev-clean, train-clean-100, or mini LibriSpeech's train-clean-5.")
+        str,
+        typer.Argument(
+            metavar="SUBSET", help="Such as dev-clean, train-clean-100, or train-clean-5 of mini LibriSpeech."
+        ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where LibriSpeech/SUBSET goes.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder to download to; it will hold LibriSpeech/SUBSET.")
+    ],
 ) -> None:
-    """Download a subset of LibriSpeech from openslr.org; a download that broke off is gone on with."""
+    """Download a subset of LibriSpeech from openslr.org; a download that was interrupted is resumed."""
     from lhuc_asr.corpus.download import download_librispeech
 
     typer.echo(f"{corpus.value} {subset}: {download_librispeech(subset, folder)}")

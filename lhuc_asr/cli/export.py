@@ -10,17 +10,18 @@ import typer
 
 def export(
     experiment: Annotated[
-        Path, typer.Argument(metavar="EXP", help="An experiment's folder, or of a cross-validation's one fold's.")
+        Path,
+        typer.Argument(metavar="EXP", help="Folder of a finished experiment, or of one fold of a cross-validation."),
     ],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     adapted_pass: Annotated[
         str | None,
         typer.Option(
-            "--pass", metavar="NAME", help="The pass to adapt to speakers as; the recipe's first unless given."
+            "--pass", metavar="NAME", help="Pass whose adaptation the model gets; default: the recipe's first"
         ),
     ] = None,
 ) -> None:
-    """Put what a finished experiment has trained into one folder that works elsewhere, for adapt and transcribe."""
+    """Copy the model of a finished experiment into one folder, for adapt and transcribe on any machine."""
     from lhuc_asr.pipeline import export as exporting
 
     description = exporting.export(experiment, out, adapted_pass)

@@ -9,9 +9,11 @@ import typer
 
 
 def info(
-    model: Annotated[Path, typer.Argument(help="A folder that export made, or an experiment's.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
+    ],
 ) -> None:
-    """Tell what is in a model's folder."""
+    """Describe a model: network, features, graph, search, adaptation."""
     from lhuc_asr.decode.graph import DecodingGraph
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.recognizer.model_folder import read_model

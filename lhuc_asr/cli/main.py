@@ -1,6 +1,6 @@
-"""``lhuc-asr``: verbs, and how errors are shown.
+"""``lhuc-asr``: its verbs, and how errors are shown.
 
-Verbs import what they need when they are called: torch alone takes seconds, ``--help`` must not.
+Verbs import what they need when they are called: torch alone takes seconds, which ``--help`` must not take.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")
 
-# The exit status that typer makes of Ctrl-C, as shells do: 128 and the signal's number.
+# Exit status that typer gives to Ctrl-C, as shells do: 128 plus the number of the signal.
 INTERRUPTED = 130
 
-# Set by --debug: errors are shown with their traceback.
+# Whether errors are shown with their traceback; set by --debug.
 _debug = False
 
 
@@ -66,7 +66,7 @@ def options(
 
 
 def main() -> None:
-    """Entry point: a mistake of the user ends in one line and exit status 1, not in a traceback."""
+    """Entry point. A user's mistake ends in one line and exit status 1, not in a traceback."""
     try:
         app()
     except LhucError as error:
@@ -76,12 +76,12 @@ def main() -> None:
     except OSError as error:
         if _debug:
             raise
-        # A full disk, a folder without permission: what the system says, and where.
+        # Such as a full disk or a folder without permission: the system's message, and the file.
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
-            way_on = "; the same command goes on from the last finished stage" if stages else ""
-            typer.echo(f"lhuc-asr: interrupted{way_on}", err=True)
+            remedy = "; the same command resumes it after the last finished stage" if stages else ""
+            typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)
         raise

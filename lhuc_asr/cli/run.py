@@ -9,14 +9,17 @@ import typer
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe's folder, with a config.yaml, or such a file.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example lhuc.sweeps=3.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings that replace the recipe's, such as lhuc.sweeps=3."),
     ] = None,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
-    What was finished before is not done again; a run that was killed goes on.
+    Finished stages are skipped; a run that was killed is resumed.
     """
     from lhuc_asr.base.config import load_config
     from lhuc_asr.pipeline.config import ExperimentConfig
@@ -26,7 +29,7 @@ def run(
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
     config = load_config(ExperimentConfig, path, overrides or [])
     passes = run_recipe(config)
-    # As wide as it is: fitted to a narrow terminal it would lose the names of splits and passes.
+    # At its full width: fitted to a narrow terminal it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)
     by_environment = environment_table(passes, title="WER % by environment")
     if by_environment is not None:

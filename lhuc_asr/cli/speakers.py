@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-speakers = typer.Typer(help="Look after speakers' files.", no_args_is_help=True)
+speakers = typer.Typer(help="List, show, copy and delete the files of adapted speakers.", no_args_is_help=True)
 
 
 @speakers.command("list")
 def list_speakers(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Speakers' files, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, or folders of them.")],
 ) -> None:
-    """List speakers: name, hash of the network that they belong to, how far their amplitudes are from 1, file."""
+    """List speakers: name, hash of the network, standard deviation of the amplitudes, file."""
     from lhuc_asr.recognizer.speaker_files import speaker_files, spreads
 
-    found = speaker_files(paths)
-    width = max((len(state.speaker) for state in found.values()), default=0)
-    for path, state in found.items():
+    states = speaker_files(paths)
+    width = max((len(state.speaker) for state in states.values()), default=0)
+    for path, state in states.items():
         rows = spreads(state)
         spread = sum(row.deviation for row in rows) / len(rows)
         typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:.3f}  {path}")
@@ -27,14 +27,14 @@ def list_speakers(
 
 @speakers.command("show")
 def show(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A speaker's file.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="File of a speaker.")],
 ) -> None:
-    """Show one speaker's amplitudes, layer by layer."""
+    """Show the amplitudes of one speaker, layer by layer."""
     from lhuc_asr.lhuc.speaker import SpeakerState
     from lhuc_asr.recognizer.speaker_files import spreads
 
     state = SpeakerState.load(path)
-    typer.echo(f"speaker     {state.speaker or 'none, row 0'}")
+    typer.echo(f"speaker     {state.speaker or 'none: the speaker-independent row'}")
     typer.echo(f"network     {state.model}")
     typer.echo(f"amplitude   {state.amplitude}")
     typer.echo(f"also        {', '.join(sorted(state.extras)) or 'nothing'}")
@@ -48,10 +48,10 @@ def show(
 
 @speakers.command("merge")
 def merge(
-    into: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; it is made where it is not there.")],
-    sources: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Speakers' files, or folders of them.")],
+    into: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to copy to; it is made if it does not exist.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, or folders of them.")],
 ) -> None:
-    """Copy speakers' files into one folder, all of them or none."""
+    """Copy speakers' files into one folder. If one cannot be copied, none is."""
     from lhuc_asr.recognizer import speaker_files
 
     typer.echo(f"{into}: {', '.join(speaker_files.merge(into, sources))}")
@@ -59,10 +59,10 @@ def merge(
 
 @speakers.command("delete")
 def delete(
-    folder: Annotated[Path, typer.Argument(help="A folder of speakers' files.")],
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The speakers.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of speakers' files.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of the speakers.")],
 ) -> None:
-    """Delete speakers' files, all of them or none."""
+    """Delete speakers' files. If one is not there, none is deleted."""
     from lhuc_asr.recognizer import speaker_files
 
     speaker_files.delete(folder, names)

@@ -9,12 +9,14 @@ import typer
 
 
 def toy(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where figures and toy.json go.")] = Path("exp/toy"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the networks' first weights.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write figures and toy.json to.")] = Path(
+        "exp/toy"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the networks' initial weights.")] = 1,
 ) -> None:
-    """Show on three toy regressions, in seconds, what amplitudes can learn and what they cannot.
+    """Show what amplitudes can learn and what they cannot, on three toy regressions, in seconds.
 
-    After figures 1 to 3 of the paper: a network of four units follows a new function, with its amplitudes only.
+    As in figures 1 to 3 of the paper: a network of four units is fitted to a new function through its amplitudes alone.
     """
     from lhuc_asr.score.tables import table_text
     from lhuc_asr.score.toy import toy_table

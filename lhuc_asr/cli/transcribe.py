@@ -9,32 +9,43 @@ import typer
 
 
 def transcribe(
-    model: Annotated[Path, typer.Argument(help="A folder that export made, or an experiment's.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
+    ],
     audio: Annotated[
-        list[str], typer.Argument(help="One person's recordings: files, folders, patterns, or - for standard input.")
+        list[str],
+        typer.Argument(
+            metavar="AUDIO", help="Recordings of one person: files, folders, patterns, or - for standard input."
+        ),
     ],
     speaker: Annotated[
-        Path | None, typer.Option("--speaker", metavar="FILE", help="The person's file, that adapt wrote.")
+        Path | None,
+        typer.Option("--speaker", metavar="FILE", help="The person's file, written by adapt; default: not adapted"),
     ] = None,
     form: Annotated[
         Literal["txt", "json", "srt", "ctm"],
-        typer.Option("--format", help="Words; with times and confidences: json, ctm; captions: srt."),
+        typer.Option("--format", help="Words alone: txt; with times and confidences: json or ctm; captions: srt."),
     ] = "txt",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PATH", help="A file; a folder, then a file for each recording in it."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="File to write; for a folder, a file for each recording; default: the terminal",
+        ),
     ] = None,
 ) -> None:
-    """Write down what is said in one person's recordings, adapted to the person or not."""
+    """Transcribe the recordings of one person, adapted to the person or not."""
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.transcript import write
 
-    found = load(model).transcribe(audio, speaker)
+    transcripts = load(model).transcribe(audio, speaker)
     if output is None:
-        typer.echo(write(found, form), nl=False)
-    elif output.is_dir() or (form == "srt" and len(found) > 1):
-        for transcript in found:
+        typer.echo(write(transcripts, form), nl=False)
+    elif output.is_dir() or (form == "srt" and len(transcripts) > 1):
+        for transcript in transcripts:
             write_text(output / f"{transcript.recording}.{form}", write([transcript], form))
     else:
-        write_text(output, write(found, form))
+        write_text(output, write(transcripts, form))

@@ -24,6 +24,7 @@ from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE
 from lhuc_asr.decode.lattice_search import LatticeConfig
@@ -120,19 +121,39 @@ class ModelFiles:
 
 
 def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
-    """A model's folder; its files are compared with their hashes.
+    """Read a model's folder, and compare its files with their hashes.
+
+    Args:
+        folder: An exported model; or a finished experiment's folder, or that of one fold of a cross-validation.
 
     Raises:
-        ExperimentError: It is not a model's folder, ``model.json`` is damaged or of another version, or a file is
+        ExperimentError: The folder is not a model's, ``model.json`` is damaged or of another version, or a file is
             missing or damaged.
     """
     if not folder.is_dir():
-        raise ExperimentError(f"{folder}: no such folder; give one that lhuc-asr export made, or an experiment's")
-    if not (folder / MODEL_JSON).exists() and (folder / "config.yaml").exists():
-        raise ExperimentError(
-            f"{folder}: the experiment has no {MODEL_JSON}: it is not finished, or none of its passes adapts to a new "
-            "speaker; lhuc-asr run goes on with it"
-        )
+        raise ExperimentError(f"{folder}: not a folder; give one that lhuc-asr export made, or an experiment's")
+    is_experiment = (folder / CONFIG_FILE).is_file() or ExperimentFolder(folder).sample_rate.is_file()
+    if not (folder / MODEL_JSON).exists():
+        _refuse_experiment(folder, is_experiment)
     complete = [PREPARED_FOLDER] if (folder / PREPARED_FOLDER).is_dir() else []
-    description = MODELS.read(folder, required=(NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE, *LANG_FILES), complete=complete)
+    try:
+        description = MODELS.read(folder, (NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE, *LANG_FILES), complete)
+    except ExperimentError as error:
+        if not is_experiment:
+            raise
+        raise ExperimentError(f"{error}, or run the experiment's recipe again: lhuc-asr run") from error
     return description, ModelFiles.of(description, folder)
+
+
+def _refuse_experiment(folder: Path, is_experiment: bool) -> None:
+    """Say what to do about an experiment's folder without a description; any other folder is left to the reader."""
+    folds = sorted(folder.glob(f"fold*/{MODEL_JSON}"))
+    if folds:
+        raise ExperimentError(
+            f"{folder}: a cross-validation has a model for each fold; give one of them, such as {folds[0].parent}"
+        )
+    if is_experiment:
+        raise ExperimentError(
+            f"{folder}: the experiment has no {MODEL_JSON}; if it is not finished, run its recipe again: lhuc-asr run; "
+            "if its first pass does not suit a new speaker, export another: lhuc-asr export --pass NAME"
+        )

@@ -1,11 +1,12 @@
 """A recognizer that adapts to a new speaker: the two-pass loop over recordings that a user names.
 
-The recordings of one call are taken for one person's: their features are normalised together, as an experiment
-normalises all of a test speaker's. A speaker's file keeps the mean and deviation of the features beside the parameters,
-which were estimated on features normalised so; with it, what is found in a recording does not depend on which others
-are transcribed with it. On AN4, utterances normalised one by one have 44 % more errors.
+All recordings of one call are one person's. Their features are normalised together, as an experiment normalises those
+of a test speaker: on AN4, utterances that are normalised one by one have 44 % more errors. A speaker's file keeps the
+mean and deviation of the features that its parameters were estimated on. With the file, the transcript of a recording
+does not depend on the other recordings of the call.
 
-Nothing here changes after it is loaded: threads may transcribe with different speakers at the same time.
+A recognizer does not change after loading. Threads may adapt and transcribe at the same time, each with its own
+speaker, and get what they would get one after the other.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
 from lhuc_asr.adapt.targets import FirstPass
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
-from lhuc_asr.base.errors import AudioError, CorpusError
+from lhuc_asr.base.errors import AudioError, CorpusError, ModelMismatchError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -49,10 +50,14 @@ LONGEST_TRANSCRIBED_SECONDS = 60.0
 
 
 def load(folder: str | Path) -> Recognizer:
-    """The recognizer of a model's folder: an exported one, or a finished experiment's.
+    """Load a recognizer.
+
+    Args:
+        folder: A folder that ``lhuc-asr export`` made; or a finished experiment's, such as ``exp/an4``, or that of one
+            fold of a cross-validation, such as ``exp/an4_folds5/fold1``.
 
     Raises:
-        ExperimentError: It is not a model's folder, or a file is missing or damaged.
+        ExperimentError: The folder is not a model's, the experiment is not finished, or a file is missing or damaged.
     """
     return Recognizer(*read_model(Path(folder)))
 
@@ -62,7 +67,7 @@ class Recognizer:
 
     Args:
         description: Description of the model.
-        files: Places of its files.
+        files: Places of the model's files.
 
     Attributes:
         description: Description of the model.
@@ -82,19 +87,19 @@ class Recognizer:
         speaker: str = "speaker",
         transcripts: Mapping[str, Sequence[str]] | None = None,
     ) -> Speaker:
-        """Adapt to one person's recordings, on what the first pass finds in them or on what is known to be said.
+        """Adapt to one person's recordings, with the words of a first pass or with known transcripts.
 
         Args:
-            audio: Files, folders, patterns, ``-``; see ``recordings``.
-            speaker: The person's name.
-            transcripts: The words of each recording, by its name (``read_transcripts``); for recordings of up to a
-                minute.
+            audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
+            speaker: Name of the person.
+            transcripts: Words of each recording, by its name (``read_transcripts``); None for a first pass. A
+                recording with a transcript may be up to a minute long.
 
         Returns:
-            The person: ``transcribe`` takes it, ``save`` writes it to a file.
+            The person, for ``transcribe`` and for a file (``save``).
 
         Raises:
-            SpeakerError: The name cannot be a file's.
+            SpeakerError: The name cannot be the name of a file.
             AudioError: A recording cannot be used, or nothing is said in any.
             CorpusError: There is no recording, or one has no transcript.
         """
@@ -115,26 +120,26 @@ class Recognizer:
                 targets = targets.model_copy(update={"kind": "reference"})
             method = options.method.make(self._files.prepared)
             adapted = loop.adapt(method, first_pass, targets, self._sets(speech), options.seed)
-        return Speaker(speaker, adapted, speech.cmvn)
+        return Speaker(speaker, options.network, adapted, speech.cmvn)
 
     def load_speaker(self, path: str | Path) -> Speaker:
-        """Read a person's file onto this recognizer's network.
+        """Read a person's file.
 
         Raises:
             CheckpointError: The file is missing or damaged.
             ModelMismatchError: The person was adapted to with another network.
         """
-        return load_speaker(self._network, Path(path), self.description.features.dimension)
+        return load_speaker(Path(path), self._network, self.description)
 
     def transcribe(self, audio: Audio, speaker: Speaker | str | Path | None = None) -> list[Transcript]:
-        """What is said in one person's recordings.
+        """Transcribe one person's recordings.
 
         Args:
-            audio: Files, folders, patterns, ``-``; see ``recordings``.
-            speaker: The person, as adapted to, or the file; None without adaptation.
+            audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
+            speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
 
         Returns:
-            One for each recording, ordered by name.
+            One transcript for each recording, ordered by name.
 
         Raises:
             AudioError: A recording cannot be used.
@@ -143,8 +148,14 @@ class Recognizer:
         """
         options = self.description
         person = self.load_speaker(speaker) if isinstance(speaker, str | Path) else speaker
+        if person is not None and person.network != options.network:
+            raise ModelMismatchError(
+                f"speaker {person.name!r} was adapted on the model {person.network[:12]}, this one is "
+                f"{options.network[:12]}; adapt to the speaker with this model"
+            )
+        name, cmvn = ("", None) if person is None else (person.name, person.cmvn)
         with recordings(_listed(audio)) as named:
-            speech = read_speech(named, options, *(("", None) if person is None else (person.name, person.cmvn)))
+            speech = read_speech(named, options, name, cmvn)
         words: dict[str, list[Word]] = {recording.name: [] for recording in named}
         if speech is not None:
             loop, starts = self._loop(speech), {piece.id: piece.start for piece in speech.pieces}
@@ -158,29 +169,30 @@ class Recognizer:
         return [Transcript(each.name, each.path, each.info.seconds, tuple(words[each.name])) for each in named]
 
     def _loop(self, speech: Speech) -> TwoPass:
+        """The two-pass loop over what was said."""
         pieces = {piece.id: piece for piece in speech.pieces}
         alignment_model = self._files.alignment_model(self.description, self._topology.pdf_count)
         return TwoPass(self._network, speech.features, self._topology.silence_pdfs, pieces, alignment_model)
 
     def _sets(self, speech: Speech) -> list[AdaptationSet]:
-        """One set: all pieces, in an order that the seed says, for all of them."""
+        """One set, the person's: estimated on all pieces, in an order chosen by the seed, and used for all."""
         return adaptation_sets(
             speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), self.description.seed
         )
 
     def _lattices(self, scores: Iterable[Scores], search: SearchConfig) -> Iterator[tuple[LatticeSummary, np.ndarray]]:
-        """The lattice of each piece, and the piece's scores (T, K); some pieces at a time are in memory."""
+        """The lattice of each piece and its scores (T, K), a block of pieces in memory at a time."""
         for block in _blocks(scores):
             summaries = self._pool.lattices_all(block, search, self.description.lattice)
             for summary, (_, matrix) in zip(summaries, block, strict=True):
                 yield summary, matrix
 
     def _placed(self, hypothesis: Hypothesis, scores: np.ndarray, start: float) -> list[Word]:
-        """The words of a piece that begins ``start`` seconds into its recording, each with its time."""
+        """The words of a piece, timed in its recording, in which the piece begins at ``start`` seconds."""
         if not hypothesis.words:
             return []
         placed = place(hypothesis.words, scores, self._lexicon, self._topology)
-        if placed is None:  # a path that stops short may have a word that the frames are too few for
+        if placed is None:  # a path that stops within a word has too few frames for it
             borders = [*hypothesis.word_frames, len(scores)]
             spans = tuple(pairwise(borders))
         else:
@@ -192,6 +204,7 @@ class Recognizer:
 
 
 def _blocks(scores: Iterable[Scores]) -> Iterator[list[Scores]]:
+    """Pieces in blocks of at least ``SCORING_FRAMES`` frames, the last one apart."""
     block: list[Scores] = []
     for utterance, matrix in scores:
         block.append((utterance, matrix))
@@ -203,6 +216,7 @@ def _blocks(scores: Iterable[Scores]) -> Iterator[list[Scores]]:
 
 
 def _check_transcripts(named: Sequence[Recording], transcripts: Mapping[str, Sequence[str]]) -> None:
+    """Raise an error unless each recording has a transcript and is short enough for it."""
     for recording in named:
         if recording.name not in transcripts:
             raise CorpusError(f"{recording.path}: no transcript for {recording.name!r}; add a line, or leave it out")
@@ -214,4 +228,5 @@ def _check_transcripts(named: Sequence[Recording], transcripts: Mapping[str, Seq
 
 
 def _listed(audio: Audio) -> list[str | Path]:
+    """A list also where one file was given."""
     return [audio] if isinstance(audio, str | Path) else list(audio)

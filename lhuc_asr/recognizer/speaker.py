@@ -14,6 +14,7 @@ from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.recognizer.model_folder import ModelDescription
 
 # In a speaker's file: mean and deviation of their features, shape (D,) each, float64.
 CMVN_MEAN, CMVN_DEVIATION = "cmvn.mean", "cmvn.deviation"
@@ -24,13 +25,15 @@ class Speaker:
     """A person who was adapted to.
 
     Attributes:
-        name: The person's name; "" for the speaker-independent row of an adaptively trained network.
+        name: Name of the person; "" for the speaker-independent row of an adaptively trained network.
+        network: Hash of the network that the parameters belong to.
         adapted: Parameters of the person.
-        cmvn: Statistics of the features that the parameters were estimated on; None where the file has none, as those
-            of an experiment's folder.
+        cmvn: Statistics of the features that the parameters were estimated on; None for files of an experiment's
+            folder, which do not hold them.
     """
 
     name: str
+    network: str
     adapted: AdaptedSpeakers
     cmvn: Cmvn | None
 
@@ -43,30 +46,33 @@ class Speaker:
         self.adapted.save_speaker(self.name, Path(path), tensors)
 
 
-def load_speaker(model: AcousticModel, path: Path, dimension: int) -> Speaker:
+def load_speaker(path: Path, network: AcousticModel, description: ModelDescription) -> Speaker:
     """Read a person's file.
 
     Args:
-        model: The network that the person belongs to.
         path: The file.
-        dimension: Number of features in a frame, D.
+        network: The network of the model.
+        description: Description of the model.
 
     Raises:
         CheckpointError: The file is missing or damaged.
         ModelMismatchError: The person was adapted to with another network.
     """
-    adapted = load_speakers(model, path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: a folder; name the file of one speaker, <speaker>.safetensors")
+    adapted = load_speakers(network, path)
     tensors, _ = load_tensors(path)
     name = next(iter(adapted.speakers), "")
-    return Speaker(name, adapted, _cmvn_of(path, tensors, dimension))
+    return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 
 
 def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:
+    """The statistics in a speaker's file, of features of D dimensions; None where there are none."""
     if CMVN_MEAN not in tensors and CMVN_DEVIATION not in tensors:
         return None
     mean, deviation = (tensors.get(name, torch.empty(0)).double().numpy() for name in (CMVN_MEAN, CMVN_DEVIATION))
-    whole = all(value.shape == (dimension,) and np.isfinite(value).all() for value in (mean, deviation))
-    if not whole or not (deviation > 0).all():
+    usable = all(value.shape == (dimension,) and np.isfinite(value).all() for value in (mean, deviation))
+    if not usable or not (deviation > 0).all():
         raise CheckpointError(
             f"{path}: mean and deviation of the features are damaged; copy the file again, or adapt the speaker again"
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +44,66 @@ def test_progress_reads_no_further_than_asked() -> None:
 
     assert next(progress(items(), "numbers", 5)) == 0
     assert read == [0]
+
+
+class Terminal(io.StringIO):
+    """Standard error on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal as standard error. Not a fixture: pytest has its own standard error after those."""
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(runlog, "SECONDS_BETWEEN_LINES", -1.0)
+    return shown
+
+
+def test_a_terminal_shows_one_bar_and_work_inside_it_is_told_in_lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    terminal = on_terminal(monkeypatch)
+    with caplog.at_level(logging.INFO, "lhuc_asr"):
+        assert [list(progress("ab", "inner")) for _ in progress([1, 2], "outer")] == [["a", "b"]] * 2
+    assert "outer" in terminal.getvalue()
+    assert "inner" not in terminal.getvalue()
+    assert caplog.messages == ["inner: 1 of 2", "inner: 2 of 2"] * 2
+
+
+def test_threads_that_show_progress_at_once_have_one_bar(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    terminal = on_terminal(monkeypatch)
+    barrier = threading.Barrier(3)
+
+    def work(title: str) -> list[int]:
+        numbers = []
+        for number in progress(range(3), title):
+            barrier.wait(timeout=30)
+            numbers.append(number)
+        return numbers
+
+    with caplog.at_level(logging.INFO, "lhuc_asr"), ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(work, ("one", "two", "three"))) == [[0, 1, 2]] * 3
+    bars = {title for title in ("one", "two", "three") if title in terminal.getvalue()}
+    lines = {message.split(":")[0] for message in caplog.messages}
+    assert len(bars) == 1
+    assert lines == {"one", "two", "three"} - bars
+
+
+def test_work_that_fails_or_is_left_gives_the_bar_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        list(progress((1 / number for number in [0]), "failing"))
+    left = progress([1, 2], "left")
+    next(left)
+    left.close()
+    assert list(progress([1], "later")) == [1]
+    for title in ("failing", "left", "later"):
+        assert title in terminal.getvalue()
 
 
 def test_the_log_goes_to_standard_error_once(package_log, capsys: pytest.CaptureFixture[str]) -> None:

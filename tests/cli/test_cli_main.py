@@ -127,7 +127,7 @@ def test_a_recipe_that_is_not_there_is_named(name: str, command, tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["name: [x\nlhuc: }\n", "- a\n", "\tname: x", "\x00"])
-def test_a_file_that_is_no_configuration_is_one_line(text: str, command, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_configuration_is_one_line(text: str, command, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     assert str(path) in mistake(command("run", path))
@@ -170,13 +170,13 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, package_log,
         command_line.main()
 
 
-def test_an_interruption_says_how_to_go_on(
+def test_an_interruption_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, command, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lhuc_asr.pipeline.run.run_recipe", lambda config: failing(KeyboardInterrupt())())
     assert command("run", tiny_recipe) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "lhuc-asr: interrupted; the same command goes on from the last finished stage"
+    assert last == "lhuc-asr: interrupted; the same command resumes it after the last finished stage"
 
 
 # A recipe.

@@ -13,11 +13,10 @@ from lhuc_asr.audio.utterance import Utterance, read_manifest
 @pytest.fixture(scope="session")
 def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny experiment's model; tests read it, and change copies of it."""
-    from lhuc_asr.recognizer.from_experiment import of_experiment
-    from lhuc_asr.recognizer.model_folder import export
+    from lhuc_asr.pipeline.export import export
 
     folder = tmp_path_factory.mktemp("elsewhere") / "model"
-    export(*of_experiment(finished), folder)
+    export(finished, folder)
     return folder
 
 

@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhuc_asr.pipeline.acoustics import reference_targets
 
 import lhuc_asr
 from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
-from lhuc_asr.adapt.lhuc import LhucSpeakers
-from lhuc_asr.adapt.methods import make_method
+from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.audio.utterance import Utterance, read_manifest, write_manifest
 from lhuc_asr.base.atomic import read_json_lines
-from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import (
     AudioError,
     CheckpointError,
@@ -27,14 +25,13 @@ from lhuc_asr.base.errors import (
     ModelMismatchError,
     SpeakerError,
 )
-from lhuc_asr.base.experiment_folder import ExperimentFolder
-from lhuc_asr.features.store import FeatureStore
-from lhuc_asr.hmm.topology import load as load_topology
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.speaker import SpeakerState
-from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.language import read_experiment_lexicon
-from lhuc_asr.recognizer.recognizer import CMVN_DEVIATION, CMVN_MEAN, Recognizer, load
+from lhuc_asr.pipeline.earlier_pass import EarlierPass
+from lhuc_asr.pipeline.experiment import read_experiment
+from lhuc_asr.pipeline.plan import Adaptation, passes_of
+from lhuc_asr.recognizer.recognizer import Recognizer, load
+from lhuc_asr.recognizer.speaker import CMVN_DEVIATION, CMVN_MEAN, Speaker
 
 Words = dict[str, str]
 
@@ -45,15 +42,21 @@ def recognizer(exported: Path) -> Recognizer:
 
 
 @pytest.fixture(scope="module")
-def alice(recognizer: Recognizer, audio: Path) -> SpeakerState:
-    """The speaker, by the name that the experiment has: the order of her data depends on it."""
+def alice(recognizer: Recognizer, audio: Path) -> Speaker:
+    """The speaker, by the name that the experiment has: the order of their data depends on it."""
     return recognizer.adapt(audio, speaker="2001")
+
+
+def state(speaker: Speaker, folder: Path) -> SpeakerState:
+    """What is in the speaker's file."""
+    speaker.save(folder / "state.safetensors")
+    return SpeakerState.load(folder / "state.safetensors")
 
 
 @pytest.fixture(scope="module")
 def known(finished: Path, said: list[Utterance]) -> dict[str, tuple[str, ...]]:
     """The words of each recording that the lexicon of so few voices has."""
-    lexicon = read_experiment_lexicon(finished / "lang")
+    lexicon = read_lexicon_folder(finished / "lang")
     return {u.id: tuple(word for word in u.words if word in lexicon.pronunciations) for u in said}
 
 
@@ -70,23 +73,29 @@ def decoded(folder: Path, name: str, said: list[Utterance]) -> Words:
 
 
 def test_the_words_are_those_of_the_experiments_passes(
-    finished: Path, recognizer: Recognizer, alice: SpeakerState, audio: Path, said: list[Utterance]
+    finished: Path, recognizer: Recognizer, alice: Speaker, audio: Path, said: list[Utterance]
 ) -> None:
     assert words_of(recognizer, audio) == decoded(finished, "si", said)
     assert words_of(recognizer, audio, alice) == decoded(finished, "lhuc", said)
 
 
-def test_the_amplitudes_are_those_of_the_experiment(finished: Path, alice: SpeakerState) -> None:
-    """There she adapted together with another speaker."""
+def test_the_amplitudes_are_those_of_the_experiment(finished: Path, alice: Speaker, tmp_path: Path) -> None:
+    """There they adapted together with another speaker."""
     expected = SpeakerState.load(finished / "speakers" / "lhuc" / "test" / "2001.safetensors")
-    assert (alice.model, alice.sites, alice.amplitude) == (expected.model, expected.sites, expected.amplitude)
+    found = state(alice, tmp_path)
+    assert (found.speaker, found.model, found.sites, found.amplitude) == (
+        expected.speaker,
+        expected.model,
+        expected.sites,
+        expected.amplitude,
+    )
     for site, r in expected.r.items():
         assert r.abs().max() > 0.01
-        torch.testing.assert_close(alice.r[site], r, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.r[site], r, rtol=0, atol=1e-6)
 
 
 def test_an_experiments_own_folder_does_as_well(
-    finished: Path, alice: SpeakerState, audio: Path, said: list[Utterance]
+    finished: Path, alice: Speaker, audio: Path, said: list[Utterance]
 ) -> None:
     recognizer = lhuc_asr.load(finished)
     assert words_of(recognizer, audio, alice) == decoded(finished, "lhuc", said)
@@ -96,23 +105,23 @@ def test_an_experiments_own_folder_does_as_well(
 
 
 def test_known_words_are_adapted_to_as_the_oracle_does(
-    copied: Path, recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]]
+    copied: Path, recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:
-    config, layout = load_config(ExperimentConfig, copied / "config.yaml"), ExperimentFolder(copied)
-    utterances = [replace(u, text=" ".join(known.get(u.id, u.words))) for u in read_manifest(layout.manifest("test"))]
-    write_manifest(layout.manifest("test"), utterances)
-    model = load_model(layout.acoustic_model("si") / "model.safetensors")
-    store = FeatureStore(layout.features("test"))
-    two_pass = TwoPass(model, store, load_topology(layout.hmm("mono") / "topology.json").silence_pdfs)
-    targets = two_pass.alignment_targets(reference_targets(config, layout, "test", model, "mono"), 0.01)
-    (own,) = (
-        share
-        for share in adaptation_sets(store, {u.id: "" for u in store.utterances}, DataConfig(), config.seed)
-        if share.name == "2001"
+    config, experiment = read_experiment(copied)
+    manifest = experiment.folder.manifest("test")
+    write_manifest(manifest, [replace(u, text=" ".join(known.get(u.id, u.words))) for u in read_manifest(manifest)])
+    plan, targets = passes_of(config)["lhuc"], TargetsConfig(kind="reference", silence_weight=0.01)
+    assert isinstance(plan.adaptation, Adaptation)
+    model, features = experiment.network("si"), experiment.features("test")
+    oracle = EarlierPass(
+        experiment, "test", plan.adaptation.source, replace(plan.adaptation, targets=targets), model, config.seed
     )
-    expected = two_pass.adapt(make_method(config.lhuc, None), targets, [own], config.seed)
-    assert isinstance(expected, LhucSpeakers)
-    found = recognizer.adapt(audio, "2001", known)
+    every = adaptation_sets(features, {u.id: "" for u in features.utterances}, DataConfig(), config.seed)
+    (own,) = (each for each in every if each.name == "2001")
+    two_pass = TwoPass(model, features, experiment.topology.silence_pdfs)
+    expected = two_pass.adapt(config.lhuc.make(None), oracle, targets, [own], config.seed)
+    assert isinstance(expected, Amplitudes)
+    found = state(recognizer.adapt(audio, "2001", known), tmp_path)
     for site, table in zip(expected.bank.sites, expected.bank.tables, strict=True):
         assert table.detach()[1].abs().max() > 0.01
         torch.testing.assert_close(found.r[site.name], table.detach()[1], rtol=0, atol=1e-6)
@@ -122,7 +131,7 @@ def test_known_words_are_adapted_to_as_the_oracle_does(
 
 
 def test_a_recording_does_not_depend_on_the_others(
-    recognizer: Recognizer, alice: SpeakerState, audio: Path, tmp_path: Path
+    recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path
 ) -> None:
     alice.save(tmp_path / "alice.safetensors")
     together = {each.recording: each for each in recognizer.transcribe(audio, alice)}
@@ -132,16 +141,28 @@ def test_a_recording_does_not_depend_on_the_others(
 
 
 def test_the_file_keeps_the_statistics_of_the_features(
-    recognizer: Recognizer, alice: SpeakerState, tmp_path: Path
+    recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path
 ) -> None:
-    alice.save(tmp_path / "alice.safetensors")
-    read = SpeakerState.load(tmp_path / "alice.safetensors")
-    for name in (CMVN_MEAN, CMVN_DEVIATION):
-        assert read.extras[name].dtype == torch.float64
-        assert torch.equal(read.extras[name], alice.extras[name])
+    path = tmp_path / "alice.safetensors"
+    alice.save(path)
+    file, read = SpeakerState.load(path), recognizer.load_speaker(path)
+    assert alice.cmvn is not None
+    assert read.cmvn is not None
+    assert (read.name, read.network) == (alice.name, alice.network) == ("2001", file.model)
+    for name, kept, own in (
+        (CMVN_MEAN, read.cmvn.mean, alice.cmvn.mean),
+        (CMVN_DEVIATION, read.cmvn.deviation, alice.cmvn.deviation),
+    ):
+        assert file.extras[name].dtype == torch.float64
+        np.testing.assert_array_equal(file.extras[name].numpy(), own)
+        np.testing.assert_array_equal(kept, own)
+    # A speaker that was read is written again as they were.
+    read.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    assert recognizer.transcribe(audio, read) == recognizer.transcribe(audio, alice)
 
 
-def test_words_have_times_and_confidences(recognizer: Recognizer, alice: SpeakerState, audio: Path) -> None:
+def test_words_have_times_and_confidences(recognizer: Recognizer, alice: Speaker, audio: Path) -> None:
     for transcript in recognizer.transcribe(audio, alice):
         assert transcript.words
         last = 0.0
@@ -152,7 +173,7 @@ def test_words_have_times_and_confidences(recognizer: Recognizer, alice: Speaker
 
 
 def test_a_long_recording_is_cut_and_times_are_its_own(
-    recognizer: Recognizer, alice: SpeakerState, audio: Path, tmp_path: Path
+    recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path
 ) -> None:
     """Recordings one after the other, a second of silence between: the words of each, at its time."""
     silence, parts, starts, at = np.zeros(16000, np.float32), [], {}, 0.0
@@ -196,7 +217,7 @@ def test_no_network_and_no_file_outside_the_output(
 
 
 def test_silence_has_no_words_and_nobody_to_adapt_to(
-    recognizer: Recognizer, alice: SpeakerState, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    recognizer: Recognizer, alice: Speaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000 * 30), 16000)
     for speaker in (None, alice):
@@ -221,25 +242,53 @@ def test_other_rates_and_channels_are_brought_to_the_models(
     assert ("other.wav: 8000 Hz, but the model has learned from 16000 Hz" in caplog.text) == (rate == 8000)
 
 
-def test_a_speaker_of_another_model_is_refused(recognizer: Recognizer, alice: SpeakerState, audio: Path) -> None:
+def test_a_speaker_of_another_model_is_refused(
+    recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path
+) -> None:
+    """From the file, and as adapted to with another recognizer."""
+    replace(state(alice, tmp_path), model="0" * 64).save(tmp_path / "alice.safetensors")
     with pytest.raises(ModelMismatchError, match="speaker '2001' was adapted on the model 000000000000"):
-        recognizer.transcribe(audio, replace(alice, model="0" * 64))
+        recognizer.transcribe(audio, tmp_path / "alice.safetensors")
+    with pytest.raises(ModelMismatchError, match="speaker '2001' was adapted on the model 000000000000"):
+        recognizer.transcribe(audio, replace(alice, network="0" * 64))
+
+
+def test_a_speaker_of_the_same_model_loaded_again_is_taken(exported: Path, alice: Speaker, audio: Path) -> None:
+    again = load(exported)
+    assert again.transcribe(audio, alice) == again.transcribe(audio, again.adapt(audio, "2001"))
+
+
+def test_the_speaker_independent_row_is_a_speaker_without_a_name(
+    recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path
+) -> None:
+    """As an experiment with adaptive training leaves it, beside the speakers'."""
+    replace(state(alice, tmp_path), speaker="").save(tmp_path / "speaker-independent.safetensors")
+    row0 = recognizer.load_speaker(tmp_path / "speaker-independent.safetensors")
+    assert row0.name == ""
+    assert recognizer.transcribe(audio, row0) == recognizer.transcribe(audio, alice)
+
+
+def test_a_folder_is_not_a_speaker(recognizer: Recognizer, finished: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"speakers/lhuc/test: a folder; name the file of one speaker"):
+        recognizer.load_speaker(finished / "speakers" / "lhuc" / "test")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"amplitude": "tanh"}, "not a speaker of this model .*no amplitude is called 'tanh'"),
+        ({"amplitude": "tanh"}, "not a speaker of this network .*no amplitude is called 'tanh'"),
         ({"extras": {CMVN_MEAN: torch.zeros(40)}}, "mean and deviation of the features are damaged"),
         ({"extras": {CMVN_MEAN: torch.zeros(40), CMVN_DEVIATION: torch.zeros(40)}}, "deviation of the features are"),
         ({"extras": {CMVN_MEAN: torch.zeros(3), CMVN_DEVIATION: torch.ones(3)}}, "deviation of the features are"),
+        ({"extras": {CMVN_MEAN: torch.full((40,), torch.nan), CMVN_DEVIATION: torch.ones(40)}}, "are damaged"),
     ],
 )
 def test_a_speaker_that_does_not_fit_is_refused(
-    recognizer: Recognizer, alice: SpeakerState, audio: Path, change: dict[str, object], message: str
+    recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
+    replace(state(alice, tmp_path), **change).save(tmp_path / "alice.safetensors")  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match=message):
-        recognizer.transcribe(audio, replace(alice, **change))  # type: ignore[arg-type]
+        recognizer.transcribe(audio, tmp_path / "alice.safetensors")
 
 
 def test_a_name_that_leads_elsewhere_is_refused(recognizer: Recognizer, audio: Path) -> None:
@@ -266,9 +315,13 @@ def test_transcripts_must_belong_to_the_recordings(
 
 
 def test_a_recording_that_fits_its_transcript_is_enough(
-    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
+    recognizer: Recognizer,
+    audio: Path,
+    known: dict[str, tuple[str, ...]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, *others = known
     partly = {first: known[first]} | dict.fromkeys(others, ("XYZZY",))
-    assert any(bool(r.any()) for r in recognizer.adapt(audio, "x", partly).r.values())
+    assert any(bool(r.any()) for r in state(recognizer.adapt(audio, "x", partly), tmp_path).r.values())
     assert caplog.text.count("the lexicon lacks XYZZY") == len(others)
