@@ -17,7 +17,6 @@ from pathlib import Path
 
 import kaldi_decoder
 import numpy as np
-from lhuc_asr.pipeline.acoustics import score_utterance
 from timing import Turns, show
 
 from lhuc_asr.base.atomic import read_json

@@ -91,7 +91,7 @@ def test_a_good_package_keeps(rule) -> None:
 BAD = [
     (long_pieces, "lhuc/x.py", "'x'\n" * 401, "401 lines"),
     (long_pieces, "lhuc/x.py", "def f():\n" + "    1\n" * 80, "f has 81 lines"),
-    (attributes_without_noun, "lhuc/x.py", "'''X.\n\nAttributes:\n    seed: Of the order.\n'''", "begins with its noun"),
+    (attributes_without_noun, "lhuc/x.py", "'X\\n\\nAttributes:\\n    seed: Of the order.'", "begins with its noun"),
     (vague_variables, "lhuc/x.py", "def f():\n    found = 1", "2: a variable called"),
     (unknown_rooms, "attic/old.py", "", "attic/old.py: no room"),
     (unknown_rooms, "loose.py", "", "loose.py: no room"),

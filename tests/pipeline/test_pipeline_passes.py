@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lhuc_asr.pipeline.acoustics import corrupt
 from safetensors.torch import load_file
 
 from lhuc_asr.base.atomic import read_json
