@@ -150,7 +150,7 @@ def test_what_clean_recordings_are_compared_with_is_clean_speech(noisy) -> None:
     ]
     assert len(prepared) == 2
     for mean in means.values():
-        assert any(torch.allclose(found.double(), mean, rtol=1e-4, atol=1e-5) for found in prepared)
+        assert any(torch.allclose(learned.double(), mean, rtol=1e-4, atol=1e-5) for learned in prepared)
     assert not torch.allclose(*means.values(), rtol=1e-2)
 
 
