@@ -1,8 +1,8 @@
 """An experiment as its stages and its readers see it: what is in its folder, opened by name.
 
 It does not hold the configuration. The work of a stage is given an experiment and the options that its key is made of,
-so that an option that is missing in the key cannot be read. What depends on the aligners and on the language model is
-in ``AlignedExperiment``, for stages that come after these.
+so that an option that is missing in the key cannot be read. Stages that come after the aligners and the language
+models are given an ``AlignedExperiment``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningCon
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a method learns from the training speakers; passes whose methods learn the same share it.
+    """Learning of a method from the training speakers; passes share it if their methods learn the same.
 
     Attributes:
         network: Name of the network.
@@ -55,7 +55,7 @@ class Adaptation:
         data: Recordings to adapt on, and recordings that are decoded with the result.
         targets: Options of the targets; ``lm_order`` is None where it is the recipe's own.
         method: Options of the method.
-        preparation: What the method learns from the training speakers; None for a method that learns nothing.
+        preparation: Learning from the training speakers; None for a method that learns nothing from them.
         lattice: Options of the lattices that targets are made from; None where they are not.
         max_unaligned: Maximum fraction of the references that fail to align; None without references.
     """
@@ -129,7 +129,7 @@ class Pass:
 
     @property
     def preparation(self) -> Preparation | None:
-        """What the method learns from the training speakers."""
+        """Learning from the training speakers; None for a pass without it."""
         return self.adaptation.preparation if isinstance(self.adaptation, Adaptation) else None
 
 

@@ -116,7 +116,7 @@ def read_splits(options: CorpusOptions, folder: Path, processes: int) -> Splits:
     """Read and validate a corpus.
 
     Args:
-        options: What to read.
+        options: The corpus, and how much of it to read.
         folder: Folder of the experiment, for recordings that the corpus makes.
         processes: Number of processes for making recordings.
 

@@ -1,4 +1,4 @@
-"""What users get wrong, and what recordings do: one line that tells what to do, or a listed skip with a limit."""
+"""Mistakes of users and bad recordings: an error of one line with a remedy, or recordings skipped up to a limit."""
 
 from __future__ import annotations
 

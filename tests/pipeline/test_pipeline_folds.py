@@ -22,7 +22,7 @@ SMALL = (
     "monophone={iterations: 2, growing_iterations: 1, gaussians: 60}",
     "trainer.schedule.max_epochs=1",
     "tuning.acoustic_scales=[0.1]",
-    "search.beam=8",
+    "search.beam=6",
 )
 
 

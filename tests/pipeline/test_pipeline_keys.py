@@ -1,4 +1,4 @@
-"""The key of a stage follows from its work: whatever the work is given, or could read, is in the key."""
+"""The key of a stage follows from its work: every option that the work can read is in the key."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class NotedStages(Stages):
 
 
 def readable(argument: Any) -> Any:
-    """What work can read of an argument, beside files: not where it is done, and on how many processes."""
+    """The part of an argument that a result can depend on, without files, places and numbers of processes."""
     if isinstance(argument, Experiment):
         return replace(argument, folder=ExperimentFolder(Path()), name="", processes=1, device="cpu")
     if isinstance(argument, partial):  # the stage's own key
@@ -95,7 +95,7 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Experime
     write_json(folder.sample_rate, 10**6)  # of recordings with any features
 
     def stages_of(config: ExperimentConfig) -> NotedStages:
-        make_passes(config, folder)
+        make_passes(config, folder, model=True)
         return NotedStages.noted
 
     return stages_of
@@ -157,8 +157,8 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
         assert count > (10 if name == "corpus" else 0)
 
 
-def test_whatever_the_recipe_changes_of_what_work_is_given_is_in_its_key(noted) -> None:
-    """Options of the recipe are changed one at a time; what a work is given is compared, beside its files."""
+def test_every_option_of_the_recipe_that_work_is_given_is_in_its_key(noted) -> None:
+    """The options of the recipe are changed one at a time; the arguments of all work are compared with the keys."""
     config = recipe()
     before = noted(config)
     changes = [

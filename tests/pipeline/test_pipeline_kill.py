@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def start(recipe: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    """``lhuc-asr run`` in a process group of its own, that its workers can be found by."""
+    """``lhuc-asr run`` in a process group of its own, by which its workers are known."""
     command = [sys.executable, "-c", MAIN, "run", str(recipe), f"exp={folder}", "workers=2"]
     with log.open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
@@ -31,7 +31,7 @@ def start(recipe: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def members(group: int) -> list[int]:
     """Processes of a group that still run."""
-    found = []
+    running = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -39,8 +39,8 @@ def members(group: int) -> list[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if int(fields[2]) == group and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
+                running.append(int(entry.name))
+    return running
 
 
 def wait_for_none(group: int) -> None:
@@ -55,7 +55,7 @@ def finished_stages(folder: Path) -> set[str]:
 
 
 def executed(folder: Path) -> list[str]:
-    """Stages that ended, out of the figures; a last line that the kill cut is no stage."""
+    """Stages that ended, out of the figures; a last line that was cut by the kill is not a stage."""
     path = folder / "metrics.jsonl"
     stages = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:

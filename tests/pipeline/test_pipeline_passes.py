@@ -83,18 +83,18 @@ REFUSED = {
 
 
 def test_targets_by_another_language_model_are_those_of_its_search(copied: Path, run) -> None:
-    """What a pass learns from a unigram's targets is what it learns where the recipe's own model is a unigram."""
+    """Speakers adapted on a unigram's targets are those of a recipe whose own language model is a unigram."""
     unigram = "targets: {lm_order: 1}, search_as: lhuc"
     run(copied, "lm.order=2", f"passes={{lhuc: {{}}, unigram: {{{unigram}}}}}")
-    found = {path.name: load_file(path) for path in (copied / "speakers" / "unigram" / "test").glob("2*")}
+    speakers = {path.name: load_file(path) for path in (copied / "speakers" / "unigram" / "test").glob("2*")}
     search = read_json(copied / "decode" / "heldout" / "si" / "search.json")["chosen"]
     scale, penalty = search["acoustic_scale"], search["insertion_penalty"]
-    bigram = {name: load_file(copied / "speakers" / "lhuc" / "test" / name) for name in found}
-    assert any(not torch.equal(found[name][key], own[key]) for name, own in bigram.items() for key in own)
+    bigram = {name: load_file(copied / "speakers" / "lhuc" / "test" / name) for name in speakers}
+    assert any(not torch.equal(speakers[name][key], own[key]) for name, own in bigram.items() for key in own)
     only = f"tuning={{acoustic_scales: [{scale}], insertion_penalties: [{penalty}]}}"
     run(copied, "lm.order=1", only, f"search.insertion_penalty={penalty}", "passes={lhuc: {}}")
-    assert len(found) == 2
-    for name, tensors in found.items():
+    assert len(speakers) == 2
+    for name, tensors in speakers.items():
         expected = load_file(copied / "speakers" / "lhuc" / "test" / name)
         assert all(torch.equal(tensors[key], expected[key]) for key in expected)
 
@@ -106,11 +106,11 @@ def test_corrupted_transcripts_differ_in_the_share_that_is_asked_for() -> None:
     spoken["unknown"] = ("<unk>",) * 20
     changed = {}
     for share in (0.1, 0.4, 1.0):
-        found = corrupt(spoken, words, share, seed=1)
-        assert {name: len(found[name]) for name in spoken} == {name: len(own) for name, own in spoken.items()}
+        corrupted = corrupt(spoken, words, share, seed=1)
+        assert {name: len(corrupted[name]) for name in spoken} == {name: len(own) for name, own in spoken.items()}
         changed[share] = {
             (name, place): word
-            for name, own in found.items()
+            for name, own in corrupted.items()
             for place, word in enumerate(own)
             if word != spoken[name][place]
         }

@@ -148,7 +148,7 @@ def test_every_series_varies_its_base_and_names_each_pass(recipe: str, name: str
     plans = [(checked.passes[variant.name], checked.method_of(checked.passes[variant.name])) for variant in variants]
     assert all(one != other for n, one in enumerate(plans) for other in plans[:n])
     assert len({(variant.curve, variant.label) for variant in variants}) == len(variants)
-    # Of the recipe's passes only what does the same is taken, above all the base.
+    # A pass of the recipe is used only if it is equal, as the base is.
     assert all(variant.name.startswith(f"{base}__") for variant in variants if variant.name in made)
 
 

@@ -1,4 +1,4 @@
-"""What amplitudes can do and cannot, against answers known by construction and in closed form."""
+"""Toy regressions, compared with answers known by construction and in closed form."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_amplitudes_of_bumps_are_the_ratios_of_their_heights(regressions: dict[s
 
 
 def test_one_network_for_two_functions_learns_their_average(regressions: dict[str, ToyRegression]) -> None:
-    """What minimises the squared error to both is their mean."""
+    """The mean of two functions minimises the squared error to both."""
     average = np.mean(list(regressions["si"].training.values()), axis=0)
     np.testing.assert_allclose(regressions["si"].trained[""], average, atol=0.01)
 
