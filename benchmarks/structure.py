@@ -1,4 +1,4 @@
-"""Figures of the code's structure, a column for each tree: for changes that are to make the house simpler.
+"""Figures of the code's structure, a column for each tree: for changes that are to make the code simpler.
 
     python benchmarks/structure.py [--places] [TREE...]        # this checkout unless given
 
