@@ -1,8 +1,8 @@
-"""Estimating LHUC amplitudes against the same written the plain way, speakers together against one, and decoding.
+"""Speed of estimating LHUC amplitudes, against a plain implementation; of many speakers together; of decoding.
 
-The plain way: hooks on the network, autograd through all of it, gradients of the weights too, every product in every
-sweep. A minute of speech (6,000 frames), three sweeps; decoding is the network's forward pass over that minute, as it
-is, with hooks, and with the amplitudes folded into its weights.
+The plain implementation has hooks on the network, autograd through all of it with gradients of the weights, and every
+product in every sweep. The data is a minute of speech (6,000 frames), for three sweeps. Decoding is the network's
+forward pass over that minute: as it is, with hooks, and with the amplitudes folded into its weights.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ def speaker_data(speakers: int, utterances: int = UTTERANCES) -> dict[str, Speak
 
 
 def estimate(model: Dnn, data: dict[str, SpeakerData], bfloat16: bool = False) -> object:
-    """The package's way."""
+    """The package's implementation."""
     options = LhucConfig(sweeps=SWEEPS, batch_size=BATCH, kl_weight=0.0, bfloat16=bfloat16)
     return Lhuc(options).estimate(model, data, seed=1)
 
 
 def plain(model: Dnn, data: SpeakerData) -> None:
-    """The same steps with hooks, autograd, and gradients of everything."""
+    """The plain implementation: the same steps with hooks, autograd, and gradients of everything."""
     bank = attach(model, model.sites(), ["0"])
     optimizer = bank.optimizer("adam", lr=0.005)
     features = torch.from_numpy(data.features)
@@ -121,7 +121,7 @@ def plain(model: Dnn, data: SpeakerData) -> None:
 
 
 def decoding(config: DnnConfig, clock: Callable[[], float]) -> list[object]:
-    """Ratios of the folded and of the hooked network to the plain one."""
+    """Ratios of the folded network's time, and of the hooked one's, to the unadapted one's."""
     model, hooked = network(config), network(config)
     bank = attach(hooked, hooked.sites(), ["0"])
     with torch.no_grad():

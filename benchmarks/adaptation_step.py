@@ -1,8 +1,8 @@
-"""Estimating LHUC amplitudes against the matrix products that it cannot do without. Aim: at most 1.2 times where wide.
+"""Time of estimating LHUC amplitudes over that of its matrix products. Aim: at most 1.2 for a wide network.
 
-These are the bottom layer's product of every frame, once; and for each mini-batch of each sweep forward in every layer
+The products are the bottom layer's of every frame, once; and for each mini-batch of each sweep, those of every layer
 above, and the gradient of the output of every layer with amplitudes. No weight takes a gradient. Amplitudes, losses,
-fetching the frames and the optimizer are overhead; there is much of it to one product where a network is narrow.
+fetching the frames and the optimizer are overhead, which weighs more in a narrow network.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def estimation(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], object]:
-    """Estimate all layers' amplitudes on noise."""
+    """A function that estimates the amplitudes of all layers on noise."""
     model = Dnn(config, DIMENSION, PDFS)
     model.initialise(torch.Generator().manual_seed(1))
     model.eval()
@@ -68,7 +68,7 @@ def estimation(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], ob
 
 
 def products(config: DnnConfig, speakers: int, sweeps: int) -> Callable[[], object]:
-    """The products alone, all speakers' mini-batches side by side, into memory that is there already."""
+    """A function that does the products alone, all speakers' mini-batches side by side, in allocated memory."""
     widths = [(2 * CONTEXT + 1) * DIMENSION] + [config.hidden_units] * config.hidden_layers + [PDFS]
     weights = [torch.randn(above, below) for below, above in pairwise(widths)]
     values = [torch.randn(speakers * BATCH, width) for width in widths]

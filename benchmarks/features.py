@@ -1,8 +1,8 @@
 """Feature extraction against the bare call of kaldi-native-fbank, in seconds of audio a second.
 
-The bare call computes filterbanks and throws them away. ``compute_features`` adds scaling the samples and fetching the
-frames one by one, as the library hands them out; ``extract`` adds reading recordings, normalising each speaker and
-writing the store, and with more than one worker also their start, which pays only for corpora of hours.
+The bare call computes filterbanks and discards them. ``compute_features`` adds scaling of the samples and fetching of
+the frames, one by one as the library has them. ``extract`` adds reading recordings, normalising each speaker and
+writing the store; with several workers also their start, which pays only for corpora of hours.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def bare(samples: list[float]) -> int:
-    """What cannot be done without: the library's own work, on samples as it takes them."""
+    """The library's own work, on samples in the form that it takes."""
     computer = knf.OnlineFbank(_options(CONFIG))
     computer.accept_waveform(float(CONFIG.sample_rate), samples)
     computer.input_finished()

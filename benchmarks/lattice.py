@@ -1,11 +1,11 @@
 """Real-time factor of lattice search against the plain search, on one core. Aim: at most twice the plain one.
 
-    python benchmarks/lattice.py [EXPERIMENT]        # exp/an4 where left out
+    python benchmarks/lattice.py [EXPERIMENT]        # exp/an4 unless given
 
-Takes about a minute of an experiment's held-out speakers, with the search that was tuned there. ``posteriors`` is the
-lattice search with all that a pass takes from it: forward-backward, frames, confidences. kaldi-decoder's
-LatticeSimpleDecoder runs within the same beams, on speech only: it bounds neither states nor arcs. Flat scores are
-noise of deviation 1 for ten seconds, about what a network gives that has learned nothing.
+Takes about a minute of an experiment's held-out speakers, with the search that was tuned on them. ``posteriors`` is the
+lattice search with all that a pass needs: forward-backward, frames, confidences. kaldi-decoder's LatticeSimpleDecoder
+has the same beams and runs on speech only, because it bounds neither states nor arcs. Flat scores are ten seconds of
+noise with deviation 1, like the scores of an untrained network.
 """
 
 from __future__ import annotations

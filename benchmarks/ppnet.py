@@ -1,9 +1,9 @@
 """A training step of the gated networks against the plain DNN's of the same size. Aim of PPNet: at most 1.5 times.
 
-A step is forward, backward and both optimizers, on batches that are in memory already. Features are ids with
-embeddings of 8 numbers from tables of 100,000 rows; the prior features are a user and an item with embeddings of their
-own. The more features there are, the more of a step is the embeddings', which all networks have. PEPNet has one task
-here: it is the network of PPNet and a gate on the embeddings.
+A step is forward, backward and both optimizers, on batches in memory. Features are ids with embeddings of 8 numbers
+from tables of 100,000 rows; the prior features are a user and an item with embeddings of their own. All networks have
+the embeddings, whose fraction of a step grows with the number of features. PEPNet has one task here: it is the network
+of PPNet with a gate on the embeddings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def main() -> None:
 
 
 def ids(features: int) -> Schema:
-    """So many shared ids, a prior user and item, and a domain."""
+    """A schema of shared ids, a prior user and item, and a domain.
+
+    Args:
+        features: Number of shared ids.
+    """
     return Schema(
         features=(
             *(FieldConfig(name=f"feature {number}", kind="id") for number in range(features)),
@@ -55,7 +59,7 @@ def ids(features: int) -> Schema:
 
 
 def steps(kind: str, units: tuple[int, ...], schema: Schema, config: RankerTrainerConfig) -> Callable[[], object]:
-    """Some updates, each on another batch."""
+    """A function that makes ``STEPS`` updates, each on another batch."""
     network_config = RankingConfig.model_validate({"kind": kind, "hidden_units": units})
     generator = torch.Generator().manual_seed(1)
     network = build(network_config, schema, {table.name: ROWS for table in schema.tables}, generator).train()
@@ -71,7 +75,7 @@ def steps(kind: str, units: tuple[int, ...], schema: Schema, config: RankerTrain
 
 def noise(schema: Schema, generator: torch.Generator) -> Batch:
     """A batch of random ids and labels."""
-    # Squares of uniform numbers: some ids are frequent, as everywhere.
+    # Squares of uniform numbers, so that some ids are frequent, as in real data.
     uniform = torch.rand(len(schema.features), BATCH, generator=generator)
     ids = 1 + ((ROWS - 1) * uniform.square()).long()
     labels = torch.randint(2, (BATCH, 1), generator=generator).float()

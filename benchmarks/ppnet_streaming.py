@@ -1,10 +1,10 @@
 """Ten million generated examples streamed from one Parquet file: memory, and examples a second. Aim: memory is flat.
 
-    python benchmarks/ppnet_streaming.py [FOLDER]        # a temporary folder where left out; the file takes a gigabyte
+    python benchmarks/ppnet_streaming.py [FOLDER]        # a temporary folder unless given; the file takes a gigabyte
 
-Memory is the process' resident set, after each tenth of the stream; it is flat where the last tenths hold no more than
-the second did. Seconds are the processor's, of one thread. The stream is read in shuffled blocks, as in training, first
-alone, then a PPNet is trained on a part of it. ``ppnet.py`` has the ratio of its steps to the plain network's.
+Memory is the resident set of the process after each tenth of the stream; it is flat if the last tenths hold no more
+than the second. Seconds are processor seconds of one thread. The stream is read in shuffled blocks, as in training,
+first alone, then a PPNet is trained on a part of it. ``ppnet.py`` has the ratio of its steps to the plain network's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 EXAMPLES, TRAINED, BATCH = 10_000_000, 2_000_000, 1024
 USERS = 100_000
-# Of a table of so many users only the rows that took part are moved.
+# Only the rows of a batch are moved: the table has many users.
 ROWS = {"embedding_optimizer": "row_adam", "embedding_l2": 0.0}
 RECIPE = Path(__file__).parents[1] / "recipes" / "ppnet_synthetic" / "config.yaml"
 
@@ -43,6 +43,7 @@ Result = TypeVar("Result")
 
 
 def main(folder: Path) -> None:
+    """Write the examples to a folder where they are missing, read them, and train on a part of them."""
     torch.set_num_threads(1)
     config = load_config(RecommenderConfig, RECIPE)
     path = folder / "examples.parquet"
@@ -59,22 +60,22 @@ def main(folder: Path) -> None:
 
 
 def watch(what: str, count: int, examples: Examples, use: Callable[[Batch], object]) -> None:
-    """Stream so many examples; show the resident memory after each tenth."""
-    found: list[float] = []
+    """Stream ``count`` examples; show the resident memory after each tenth."""
+    megabytes: list[float] = []
     start, done = time.process_time(), 0
     for batch in islice(examples.batches(BATCH, 1), count // BATCH):
         use(batch)
         done += len(batch)
-        if done * 10 >= (len(found) + 1) * (count - BATCH):
-            found.append(resident())
+        if done * 10 >= (len(megabytes) + 1) * (count - BATCH):
+            megabytes.append(resident())
     seconds = time.process_time() - start
     console.print(
-        f"{what}: {done / seconds:,.0f} examples/s; megabytes by tenths: {', '.join(f'{m:.0f}' for m in found)}"
+        f"{what}: {done / seconds:,.0f} examples/s; megabytes by tenths: {', '.join(f'{m:.0f}' for m in megabytes)}"
     )
 
 
 def report(what: str, count: int, action: Callable[[], Result]) -> Result:
-    """Do something with so many examples; show the resident memory before and after."""
+    """Do something with ``count`` examples; show the resident memory before and after."""
     start, before = time.process_time(), resident()
     result = action()
     seconds = time.process_time() - start

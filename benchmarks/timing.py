@@ -1,4 +1,4 @@
-"""Alternating measurements: what is compared runs in turns, so that a busy moment of the machine meets all of it."""
+"""Alternating measurements: the functions to compare run in turns, so that a busy moment of the machine meets all."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Turns:
     """Seconds of several functions, measured in turns: A B A B ...
 
     Args:
-        candidates: What to measure, by name; each is called once before, to warm up.
-        seconds: Rounds go on for about so long, at least three of them.
-        clock: ``time.process_time`` counts this process' cores only, so others on the machine disturb little; right
-            where all work is done in one thread. ``time.perf_counter`` is the wall's.
+        candidates: Functions to measure, by name; each is called once before, to warm up.
+        seconds: Approximate duration of all rounds; there are at least three.
+        clock: ``time.process_time`` counts the processor seconds of this process, so that other work on the machine
+            disturbs little; for work in one thread. ``time.perf_counter`` is wall time.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Turns:
             rounds += 1
 
     def of(self, name: str) -> Spread:
-        """Seconds a call."""
+        """Seconds of a call."""
         return Spread.of(self.seconds[name])
 
     def ratio(self, name: str, base: str) -> Spread:
-        """How many times longer ``name`` takes than ``base``, a round at a time."""
+        """Ratio of the seconds of ``name`` to those of ``base``, in each round."""
         return Spread.of([mine / its for mine, its in zip(self.seconds[name], self.seconds[base], strict=True)])
 
 

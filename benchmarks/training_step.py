@@ -1,8 +1,8 @@
-"""One step of training against the matrix products that it cannot do without. Aim: at most 1.5 times.
+"""Time of a training step over that of its matrix products. Aim: at most 1.5.
 
 A step fetches a mini-batch (shuffled frames with their context), goes forward and backward, clips the gradient and
-updates the weights. Its products are: forward in every layer, the gradient of every weight, the gradient of every
-layer's input but the lowest. Everything else is overhead, and should stay small beside them.
+updates the weights. Its products are those of the forward pass in every layer, the gradient of every weight, and the
+gradient of every layer's input but the lowest. Everything else is overhead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def training_steps(config: DnnConfig) -> Callable[[], object]:
-    """An epoch over utterances of 2.56 s that make ``STEPS`` mini-batches."""
+    """A function that trains an epoch on utterances of 2.56 s, which make ``STEPS`` mini-batches."""
     source = noise_source(BATCH, STEPS)
     model = Dnn(config, DIMENSION, PDFS)
     model.initialise(torch.Generator().manual_seed(1))
@@ -66,7 +66,7 @@ def noise_source(frames: int, utterances: int) -> FrameSource:
 
 
 def products(config: DnnConfig) -> Callable[[], object]:
-    """The products of as many steps, into memory that is there already."""
+    """A function that does the products of as many steps, in allocated memory."""
     widths = [(2 * CONTEXT + 1) * DIMENSION] + [config.hidden_units] * config.hidden_layers + [PDFS]
     weights = [torch.randn(above, below) for below, above in pairwise(widths)]
     values = [torch.randn(BATCH, width) for width in widths]  # activations, and gradients of the same shapes

@@ -1,7 +1,7 @@
 """Alignment on one core: times real time (aim: over 200), and against the compiled kernel alone.
 
-``align`` adds to the kernel a thread pool, checks, and the pdfs of the path; ``transcript_graph`` is what an utterance
-costs when its words are new. Scores of the frames are not counted: they are the acoustic model's.
+``align`` adds a thread pool, checks, and the pdfs of the path to the kernel. ``transcript_graph`` is the cost of a new
+transcript. The frames' scores, which are the acoustic model's work, are not counted.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def kernel(graphs: list[StateGraph], scores: list[np.ndarray]) -> None:
-    """The compiled recursion and nothing else."""
+    """The compiled recursion alone."""
     for graph, frames in zip(graphs, scores, strict=True):
         _viterbi(
             frames, graph.pdf, graph.start, graph.end, graph.arc_first, graph.arc_source, graph.arc_log_prob

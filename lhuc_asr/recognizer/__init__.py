@@ -1,1 +1,1 @@
-"""A trained recognizer and a new speaker, on any machine: one folder, recordings, one speaker's file."""
+"""A trained recognizer and a new speaker, on any machine: a model's folder, recordings, a speaker's file."""

@@ -1,4 +1,4 @@
-"""What is known about a new speaker's recordings before adaptation: a first pass, or transcripts."""
+"""The words of a new speaker's recordings before adaptation: from a first pass, or from transcripts."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SearchedFirstPass:
 
     Attributes:
         loop: The network and the recordings.
-        pool: Searches.
+        pool: The decoding graph, searched.
         search: Options of the search.
-        lattice: Options of its lattices.
+        lattice: Options of the lattices.
     """
 
     loop: TwoPass
@@ -55,7 +55,7 @@ class SearchedFirstPass:
         return summaries
 
     def references(self) -> Mapping[str, np.ndarray]:
-        """Not known: a model is not exported with a pass that adapts on reference transcripts.
+        """Refuse: the words are not known, and no model is exported with a pass that adapts on reference transcripts.
 
         Raises:
             CorpusError: Always.
@@ -68,7 +68,7 @@ class SearchedFirstPass:
 
 @dataclass(frozen=True)
 class KnownTranscripts:
-    """A ``FirstPass`` of recordings whose words are known: they are aligned, not searched.
+    """A ``FirstPass`` of recordings whose words are known: the words are aligned, and nothing is searched.
 
     Attributes:
         loop: The network and the recordings.
@@ -89,7 +89,7 @@ class KnownTranscripts:
         return self.references()
 
     def lattices(self) -> Iterable[LatticeSummary]:
-        """Not known: nothing is searched.
+        """Refuse: nothing is searched.
 
         Raises:
             CorpusError: Always.
@@ -100,7 +100,7 @@ class KnownTranscripts:
         """The pdf of each frame along the transcripts; recordings that do not fit theirs are left out.
 
         Raises:
-            CorpusError: None fits.
+            CorpusError: No recording fits its transcript.
         """
         pdfs = {}
         for utterance, scores in self.loop.first_pass():
@@ -115,10 +115,11 @@ class KnownTranscripts:
             else:
                 pdfs[utterance] = placed.pdfs
         if not pdfs:
-            raise CorpusError("no recording fits its transcript; are they of one another?")
+            raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
         return pdfs
 
 
 def _warn_of_silence(hypotheses: Sequence[Hypothesis]) -> None:
+    """Warn about recordings in which no word was found."""
     if not any(hypothesis.words for hypothesis in hypotheses):
-        logger.warning("the first pass finds no word in the recordings; what is adapted to is hardly the speaker")
+        logger.warning("the first pass finds no word in the recordings; the speaker can hardly be learned from them")

@@ -1,4 +1,4 @@
-"""Words that are known, placed in time: Viterbi along all pronunciations of them, with silence between."""
+"""Known words placed in time: a Viterbi alignment with their pronunciations, and silence between them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lhuc_asr.lang.lexicon import Lexicon
 
 @dataclass(frozen=True)
 class PlacedWords:
-    """Where words are.
+    """Words and their frames.
 
     Attributes:
-        spans: First frame of each word, and the one behind its last.
+        spans: First frame of each word, and the frame after its last.
         pdfs: The pdf of each frame, shape (T,), int32.
     """
 
@@ -32,13 +32,13 @@ def place(
     """Align words with frames.
 
     Args:
-        words: One at least, all of them in the lexicon.
+        words: At least one word, all of them in the lexicon.
         log_likelihoods: Log p(x | pdf), shape (T, K).
         lexicon: Pronunciations.
         topology: States of the phones.
 
     Returns:
-        Where they are; None where the frames are too few for them.
+        The words' frames; None if there are too few frames.
     """
     graph = transcript_graph(words, lexicon, topology)
     (path,) = align([graph], [log_likelihoods])

@@ -1,15 +1,15 @@
-"""A recognizer as one folder that works elsewhere.
+"""The folder of a model: everything that adapts and transcribes, on any machine.
 
 ```
-model.json            what it is, how it searches and adapts, and the SHA-256 of every other file
+model.json            description: features, search, adaptation, and the SHA-256 of every other file
 network.safetensors   the acoustic model
 topology.json         states of the phones
 gmm.safetensors       the Gaussian mixtures that first aligned the training data
 lang/                 lexicon.txt, phones.json, words.txt, HCLG.fst, graph.json
-prepared/             what the adaptation method learned from the training speakers, where it learns
+prepared/             what the adaptation method learned from the training speakers, if it learns from them
 ```
 
-The folder of a finished experiment is a model's folder too: its ``model.json`` says where in it these files lie.
+The folder of a finished experiment is a model's folder too: its ``model.json`` names the places of these files in it.
 """
 
 from __future__ import annotations
@@ -44,18 +44,17 @@ class ModelDescription(FolderDescription):
     Attributes:
         format: Format of the folder.
         experiment: Name of the experiment's folder.
-        adapted_pass: Name of the experiment's pass whose way of adapting this model has.
-        network: Hash of the network; a speaker's file names the network that it belongs to by it.
-        seed: Seed of the order in which a speaker's data is taken.
-        features: Kind of features that the network takes.
-        alignment_features: Kind of features of the Gaussian mixtures.
-        whole_seconds: Length of the experiment's longest utterance: recordings that are not longer are searched in one
-            piece.
-        piece_seconds: Greatest length of the pieces of longer recordings: that of the training utterances, the longest
-            twentieth left out.
-        first_search: The search without a speaker, as tuned for the first pass.
-        adapted_search: The search with a speaker, as tuned for the adapted pass.
-        lattice: How much of a search is kept for confidences.
+        adapted_pass: Name of the experiment's pass that the model adapts as.
+        network: Hash of the network; it stands in the speakers' files too.
+        seed: Seed of the order of a speaker's data.
+        features: Options of the network's features.
+        alignment_features: Options of the Gaussian mixtures' features.
+        whole_seconds: Maximum length of a recording that is searched in one piece: that of the experiment's longest
+            utterance.
+        piece_seconds: Maximum length of the pieces of longer recordings: that of 95 % of the training utterances.
+        first_search: Options of the search without a speaker, as tuned for the first pass.
+        adapted_search: Options of the search with a speaker, as tuned for the adapted pass.
+        lattice: Options of the lattices, which confidences are computed from.
         method: Options of the adaptation method.
         targets: Kind of adaptation targets.
     """
@@ -83,15 +82,15 @@ MODELS = FolderKind(
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a recognizer's files are.
+    """Places of a model's files.
 
     Attributes:
-        network: The acoustic model.
-        topology: States of the phones.
-        gmm: The Gaussian mixtures that first aligned the training data.
+        network: File of the acoustic model.
+        topology: File of the states of the phones.
+        gmm: File of the Gaussian mixtures that first aligned the training data.
         lang: Folder of lexicon and graph.
-        prepared: Folder of what the adaptation method learned; None where it learns nothing.
-        by_name: Every file by its name in an exported folder.
+        prepared: Folder of what the adaptation method learned from the training speakers; None if it learns nothing.
+        by_name: Every file, by its name in an exported folder.
     """
 
     network: Path
@@ -116,7 +115,7 @@ class ModelFiles:
         )
 
     def alignment_model(self, description: ModelDescription, pdf_count: int) -> AlignmentModel:
-        """The model that first aligned the training data; it is read when a method asks for it."""
+        """The model that first aligned the training data; its file is read when a method asks for it."""
         return AlignmentModel(self.gmm, pdf_count, description.alignment_features)
 
 

@@ -1,8 +1,8 @@
-"""Where long recordings are cut: at their longest pauses, into pieces as long as the utterances that a model knows.
+"""Cutting long recordings at their longest pauses, into pieces as long as the utterances that a model knows.
 
 A pause is a stretch whose level is nearer to the recording's floor than to its loud parts. The longest pause is the
-likeliest end of a sentence, so cuts are made at pauses from the longest to the shortest, as long as a piece is too
-long; where a piece without a pause is, at its quietest moment. Levels are mean squares, of full scale 1, over 10 ms.
+likeliest end of a sentence. So pieces that are too long are cut at their pauses, from the longest pause to the
+shortest, and a piece without a pause at its quietest moment. Levels are mean squares over 10 ms, 1 being full scale.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 
-# Levels are averaged over 50 ms: a plosive's closure is no pause, and a click no speech.
+# Levels are averaged over 50 ms: the closure of a plosive is not a pause, and a click is not speech.
 SMOOTHED_FRAMES = 5
-# Shares of a recording's frames that are quieter than its floor, and than its loud parts.
-FLOOR_SHARE, LOUD_SHARE = 0.10, 0.95
-# Of the way from floor to loud parts, in decibels: what is below is a pause.
-PAUSE_SHARE = 0.25
+# Fractions of a recording's frames that are quieter than its floor, and than its loud parts.
+FLOOR_FRACTION, LOUD_FRACTION = 0.10, 0.95
+# Levels below this fraction of the way from the floor to the loud parts, in decibels, are a pause.
+PAUSE_FRACTION = 0.25
 SHORTEST_PIECE_SECONDS = 0.5
-# Quieter than -60 dB of full scale is silence, and so is what never rises 6 dB above a long recording's floor: noise
-# alone does not in 50 ms, and speech does by far more. AN4's quietest recording reaches -33 dB.
+# A piece is silence if it stays below -60 dB of full scale; AN4's quietest recording reaches -33 dB. A piece of a long
+# recording is silence, too, if it stays within 6 dB of the floor: noise averaged over 50 ms does, speech never.
 SILENCE_LEVEL, SPEECH_OVER_FLOOR = 1e-6, 4.0
 
 
@@ -30,11 +30,11 @@ def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
     """Cut a recording into pieces.
 
     Args:
-        level: Mean squares of 10 ms each, shape (N,).
-        longest_seconds: Of a piece.
+        level: Mean square of each 10 ms, shape (N,).
+        longest_seconds: Maximum length of a piece.
 
     Returns:
-        First frame of each piece and the one behind its last; together they are the whole recording.
+        First frame of each piece and the frame after its last; together the pieces are the whole recording.
     """
     level = _smoothed(level)
     longest, shortest = (round(seconds / FRAME_SHIFT_SECONDS) for seconds in (longest_seconds, SHORTEST_PIECE_SECONDS))
@@ -47,7 +47,7 @@ def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
             borders.insert(after, middle)
     for low, high in list(pairwise(borders)):
         while high - low > longest:
-            # The last two pieces share what is left, so that none is tiny.
+            # The last two pieces share the rest, so that neither is tiny.
             reach = min(longest, high - low - shortest)
             low = low + reach // 2 + int(np.argmin(level[low + reach // 2 : low + reach]))
             insort(borders, low)
@@ -58,21 +58,21 @@ def has_speech(level: np.ndarray, pieces: list[tuple[int, int]]) -> list[bool]:
     """Whether each piece of a recording is more than silence and steady noise.
 
     Args:
-        level: Mean squares of 10 ms each, shape (N,).
+        level: Mean square of each 10 ms, shape (N,).
         pieces: As from ``cut``.
     """
     level = _smoothed(level)
     # A short recording may be one vowel, as loud throughout.
-    floor = float(np.quantile(level, FLOOR_SHARE)) if len(pieces) > 1 else 0.0
+    floor = float(np.quantile(level, FLOOR_FRACTION)) if len(pieces) > 1 else 0.0
     least = max(SILENCE_LEVEL, SPEECH_OVER_FLOOR * floor)
     return [bool(level[first:end].max() > least) for first, end in pieces]
 
 
 def _pauses(level: np.ndarray) -> list[tuple[int, int]]:
-    """First frame and the one behind the last of each pause, the longest first."""
+    """First frame of each pause and the frame after its last, the longest pause first."""
     decibels = 10.0 * np.log10(np.maximum(level, SILENCE_LEVEL))
-    floor, loud = np.quantile(decibels, (FLOOR_SHARE, LOUD_SHARE))
-    quiet = decibels < floor + PAUSE_SHARE * (loud - floor)
+    floor, loud = np.quantile(decibels, (FLOOR_FRACTION, LOUD_FRACTION))
+    quiet = decibels < floor + PAUSE_FRACTION * (loud - floor)
     changes = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]])))
     runs = [(int(begin), int(end)) for begin, end in changes.reshape(-1, 2)]
     return sorted(runs, key=lambda run: run[0] - run[1])
@@ -83,5 +83,5 @@ def _smoothed(level: np.ndarray) -> np.ndarray:
     total, frames = (
         np.convolve(values, window)[before : before + len(level)] for values in (level, np.ones(len(level)))
     )
-    smoothed: np.ndarray = total / frames  # at the edges over as many frames as there are
+    smoothed: np.ndarray = total / frames  # fewer frames at the edges
     return smoothed

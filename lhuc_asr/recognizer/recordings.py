@@ -1,4 +1,4 @@
-"""From what a user names to recordings: files, folders, patterns, standard input."""
+"""Recordings that a user names: files, folders, patterns, standard input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS
 
 STANDARD_INPUT, STANDARD_INPUT_NAME = "-", "standard-input"
-# The files of a folder that are taken for recordings; a file that is named itself may be called anything.
+# Endings of the recordings in a folder; a file that the user names may have any.
 ENDINGS = frozenset({".wav", ".flac", ".ogg", ".oga", ".sph"})
 
 
@@ -25,9 +25,9 @@ class Recording:
     """A recording that can be opened.
 
     Attributes:
-        name: The file's name without its ending, or its path where others have that name too; no white space.
-        path: Where it is.
-        info: What its header says.
+        name: Name of the file without its ending, or its path if several files have that name; without white space.
+        path: The file.
+        info: Content of its header.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Recording:
 
 @contextmanager
 def recordings(sources: Sequence[str | Path]) -> Iterator[list[Recording]]:
-    """Open what a user names, as a context: standard input lies in a temporary file for as long.
+    """A context with the recordings that a user names; standard input is in a temporary file inside it.
 
     Args:
-        sources: Files; folders, of which the files with a recording's ending are taken, those in folders below too;
-            patterns such as ``talks/*.flac``; ``-`` for standard input, one WAV, FLAC or Ogg stream.
+        sources: Files; folders, for all files in them and below that have a recording's ending; patterns such as
+            ``talks/*.flac``; ``-`` for standard input, one WAV, FLAC or Ogg stream.
 
     Yields:
-        The recordings, ordered by name, each once however often it was named.
+        The recordings, ordered by name; a recording that is named several times comes once.
 
     Raises:
         AudioError: A recording cannot be used.
@@ -52,15 +52,15 @@ def recordings(sources: Sequence[str | Path]) -> Iterator[list[Recording]]:
     """
     named = [str(source) for source in sources]
     paths = {path.resolve(): path for source in named if source != STANDARD_INPUT for path in _paths(source)}
-    found = dict(zip(_names(list(paths.values())), paths.values(), strict=True))
+    named_paths = dict(zip(_names(list(paths.values())), paths.values(), strict=True))
     with tempfile.TemporaryDirectory(prefix="lhuc-asr-") as folder:
         if STANDARD_INPUT in named:
-            found[STANDARD_INPUT_NAME] = Path(folder) / STANDARD_INPUT_NAME
-            with found[STANDARD_INPUT_NAME].open("wb") as file:
+            named_paths[STANDARD_INPUT_NAME] = Path(folder) / STANDARD_INPUT_NAME
+            with named_paths[STANDARD_INPUT_NAME].open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
-        if not found:
+        if not named_paths:
             raise CorpusError("no recording was named; give files, folders, patterns, or - for standard input")
-        yield [Recording(name, path, _probed(path)) for name, path in sorted(found.items())]
+        yield [Recording(name, path, _probed(path)) for name, path in sorted(named_paths.items())]
 
 
 def _paths(source: str) -> list[Path]:
@@ -93,5 +93,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _probed(path: Path) -> AudioInfo:
     info = probe(path)
     if info.seconds < FRAME_LENGTH_SECONDS:
-        raise AudioError(f"{path}: {1000 * info.seconds:.0f} ms are less than one window of features; leave it out")
+        raise AudioError(
+            f"{path}: {1000 * info.seconds:.0f} ms are shorter than one window of features; leave the recording out"
+        )
     return info

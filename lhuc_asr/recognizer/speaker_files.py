@@ -1,4 +1,4 @@
-"""Speakers' files in folders: what they hold, and putting folders together."""
+"""Folders of speakers' files: their content, merging and deleting."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, speaker_path
 
 @dataclass(frozen=True)
 class LayerSpread:
-    """How far the amplitudes of a site are from 1.
+    """Spread of the amplitudes at a site.
 
     Attributes:
-        site: Its name.
-        units: Their number.
-        mean, deviation, lowest, highest: Of the amplitudes xi(r).
+        site: Name of the site.
+        units: Number of units.
+        mean, deviation, lowest, highest: Statistics of the amplitudes xi(r).
     """
 
     site: str
@@ -31,20 +31,20 @@ class LayerSpread:
 
 
 def speaker_files(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
-    """The speakers of files and of folders of files, row 0 left out.
+    """The speakers of files and of folders of files, without speaker-independent rows.
 
     Raises:
-        CheckpointError: A file is missing, damaged or no speaker's.
+        CheckpointError: A file is missing, damaged, or not a speaker's.
         SpeakerError: A folder has no speaker's file.
     """
-    found: dict[Path, SpeakerState] = {}
+    speakers: dict[Path, SpeakerState] = {}
     for path in paths:
         files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         states = {file: SpeakerState.load(file) for file in files}
         if not states:
             raise SpeakerError(f"{path}: no speaker's file (*.safetensors) in this folder")
-        found |= {file: state for file, state in states.items() if state.speaker}
-    return found
+        speakers |= {file: state for file, state in states.items() if state.speaker}
+    return speakers
 
 
 def spreads(state: SpeakerState) -> list[LayerSpread]:
@@ -58,23 +58,23 @@ def spreads(state: SpeakerState) -> list[LayerSpread]:
 
 
 def merge(into: Path, sources: Sequence[Path]) -> list[str]:
-    """Copy speakers' files into one folder, all of them or none; one that is there already, bit for bit, stays.
+    """Copy speakers' files into one folder, all of them or none. A file may be there already, if it is the same.
 
     Args:
-        into: The folder; made where it is not there.
+        into: The folder; it is made if it does not exist.
         sources: Files, and folders of files.
 
     Returns:
-        The names of the speakers that were copied.
+        Names of the speakers whose files were copied.
 
     Raises:
-        CheckpointError: A file is missing, damaged or no speaker's.
+        CheckpointError: A file is missing, damaged, or not a speaker's.
         ModelMismatchError: The speakers do not all belong to one model.
         SpeakerError: Two different speakers have one name.
     """
-    there = speaker_files([into]) if into.is_dir() and any(into.glob("*.safetensors")) else {}
-    contents: dict[str, bytes] = {state.speaker: path.read_bytes() for path, state in there.items()}
-    first = next(iter(there.values()), None)
+    present = speaker_files([into]) if into.is_dir() and any(into.glob("*.safetensors")) else {}
+    contents: dict[str, bytes] = {state.speaker: path.read_bytes() for path, state in present.items()}
+    first = next(iter(present.values()), None)
     copied: dict[str, bytes] = {}
     for path, state in speaker_files(sources).items():
         first = first or state

@@ -1,4 +1,4 @@
-"""One person's recordings to the features that are searched: cut at pauses, computed, normalised together."""
+"""Features of one person's recordings: cut at pauses, computed, normalised together."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Speech:
     """Stretches of recordings in which something is said.
 
     Attributes:
-        pieces: The stretches, recording after recording; each is no longer than the model's utterances.
-        recording_of: The recording of each piece, by the piece's id.
-        features: Their features, normalised.
-        cmvn: How they were normalised.
+        pieces: The stretches, recording after recording, each as long as an utterance of the model at most.
+        recording_of: Name of the recording of each piece, by the piece's id.
+        features: Normalised features of the pieces.
+        cmvn: Mean and deviation that they were normalised with.
     """
 
     pieces: tuple[Utterance, ...]
@@ -47,17 +47,17 @@ def read_speech(
     *,
     whole: bool = False,
 ) -> Speech | None:
-    """Cut recordings, and compute their features.
+    """Cut recordings and compute their features.
 
     Args:
-        recordings: Of one person.
-        model: Whose features and lengths.
-        speaker: The person.
-        cmvn: Mean and deviation to normalise with; those of these recordings unless given.
-        whole: Whether recordings are left whole, however long.
+        recordings: Recordings of one person.
+        model: The model, whose features and lengths of pieces are used.
+        speaker: Name of the person.
+        cmvn: Mean and deviation to normalise with; None for those of these recordings.
+        whole: Whether recordings are left whole, however long they are.
 
     Returns:
-        What is searched; None where nothing is said in any of the recordings.
+        The speech; None if nothing is said in any of the recordings.
 
     Raises:
         AudioError: A recording is damaged.
@@ -65,19 +65,18 @@ def read_speech(
     pieces: list[Utterance] = []
     recording_of: dict[str, str] = {}
     for recording in recordings:
-        found = _pieces(recording, model, speaker, whole)
-        if not found:
-            logger.warning("%s: nothing is said in it, it is silence or steady noise", recording.path)
+        spoken = _pieces(recording, model, speaker, whole)
+        if not spoken:
+            logger.warning("%s: nothing is said in it: it is silence or steady noise", recording.path)
         if recording.info.sample_rate < model.features.sample_rate:
             logger.warning(
-                "%s: %d Hz, but the model has learned from %d Hz: what it knows of higher frequencies is missing, "
-                "expect more errors",
+                "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing, expect more errors",
                 recording.path,
                 recording.info.sample_rate,
                 model.features.sample_rate,
             )
-        pieces += found
-        recording_of |= {piece.id: recording.name for piece in found}
+        pieces += spoken
+        recording_of |= {piece.id: recording.name for piece in spoken}
     if not pieces:
         return None
     values = [

@@ -1,4 +1,4 @@
-"""What was said in a recording, word for word, and how that is written: plain, JSON, SRT, CTM; and read back."""
+"""Transcripts of recordings with times and confidences, written as text, JSON, SRT or CTM, and read from text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lhuc_asr.lang.text import normalise, numbered_lines
 
 Format = Literal["txt", "json", "srt", "ctm"]
 
-# A caption ends where it would have more characters or seconds, or where nothing is said for so long.
+# A caption ends before it has more characters or seconds than this, and at a pause of this length.
 CAPTION_CHARACTERS, CAPTION_SECONDS, CAPTION_PAUSE_SECONDS = 80, 6.0, 0.7
 
 
@@ -22,9 +22,9 @@ class Word:
     """A word.
 
     Attributes:
-        word: As in the lexicon.
-        start, end: In the recording, seconds.
-        confidence: How probable it is, 0 to 1.
+        word: The word, as in the lexicon.
+        start, end: Times in the recording, in seconds.
+        confidence: Probability that the word was said, 0 to 1.
     """
 
     word: str
@@ -35,13 +35,13 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in a recording.
+    """The words of a recording.
 
     Attributes:
-        recording: Its name.
-        path: The file.
-        seconds: Its length.
-        words: In their order.
+        recording: Name of the recording.
+        path: File of the recording.
+        seconds: Length of the recording.
+        words: Words in the order of their times.
     """
 
     recording: str
@@ -51,18 +51,18 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The words with spaces between."""
+        """The words, separated by spaces."""
         return " ".join(word.word for word in self.words)
 
 
 def write(transcripts: Sequence[Transcript], form: Format) -> str:
-    """The transcripts in a format, ending in a line end.
+    """Transcripts in a format; the text ends with a line break.
 
-    ``txt`` is a line for each recording, its name first: what ``read_transcripts`` reads. ``ctm`` is NIST's: recording,
-    channel, start, length, word, confidence.
+    ``txt`` has a line for each recording, its name first, as ``read_transcripts`` reads it. ``ctm`` is NIST's format:
+    recording, channel, start, length, word, confidence.
 
     Raises:
-        CorpusError: SRT of more than one recording; it has no place for their names.
+        CorpusError: There are several recordings for SRT, which has no place for their names.
     """
     match form:
         case "txt":
@@ -74,26 +74,26 @@ def write(transcripts: Sequence[Transcript], form: Format) -> str:
         case "srt":
             if len(transcripts) != 1:
                 raise CorpusError(
-                    f"SRT holds one recording, here are {len(transcripts)}; give a folder for them: --output FOLDER"
+                    f"SRT holds one recording, found {len(transcripts)}; write them to a folder: --output FOLDER"
                 )
             return "\n".join(_captions(transcripts[0]))
 
 
 def read_transcripts(path: Path) -> dict[str, tuple[str, ...]]:
-    """The words of each recording, from lines of ``name words ...``.
+    """The words of each recording, from lines of a name and words.
 
     Raises:
-        CorpusError: The file is missing or no text, or names a recording twice.
+        CorpusError: The file is missing or not a text, or names a recording twice.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    transcripts: dict[str, tuple[str, ...]] = {}
     for number, line in numbered_lines(path, CorpusError):
         if not line.strip():
             continue
         name, *rest = line.split(maxsplit=1)
-        if name in found:
-            raise CorpusError(f"{path}:{number}: {name!r} has a line before this one; leave one of them")
-        found[name] = tuple(normalise(" ".join(rest)).split())
-    return found
+        if name in transcripts:
+            raise CorpusError(f"{path}:{number}: {name!r} has an earlier line already; delete one of the two")
+        transcripts[name] = tuple(normalise(" ".join(rest)).split())
+    return transcripts
 
 
 def _tree(transcript: Transcript) -> dict[str, object]:
@@ -111,7 +111,7 @@ def _tree(transcript: Transcript) -> dict[str, object]:
 
 def _ctm_lines(transcript: Transcript) -> Iterator[str]:
     for word in transcript.words:
-        # The end is rounded, not the length: so words that follow on each other do not overlap.
+        # The end is rounded, not the length, so that a word does not overlap with the next one.
         start, end = round(word.start, 3), round(word.end, 3)
         yield f"{transcript.recording} 1 {start:.3f} {end - start:.3f} {word.word} {word.confidence:.3f}\n"
 
@@ -134,7 +134,7 @@ def _captions(transcript: Transcript) -> Iterator[str]:
 
 
 def _srt_time(seconds: float) -> str:
-    """Hours, minutes, seconds, milliseconds.
+    """A time as hours, minutes, seconds and milliseconds.
 
     Example:
         >>> _srt_time(3723.45)

@@ -82,7 +82,7 @@ def test_formats_and_where_they_go(
     two = sorted(spoken.parent.glob("*.flac"))[:2]
     assert command("transcribe", finished, *two, "--format", "srt", "-o", tmp_path / "captions") in (0, None)
     assert sorted(path.name for path in (tmp_path / "captions").iterdir()) == [f"{path.stem}.srt" for path in two]
-    assert "SRT holds one recording, here are 2" in str(command("transcribe", finished, *two, "--format", "srt"))
+    assert "SRT holds one recording, found 2" in str(command("transcribe", finished, *two, "--format", "srt"))
 
 
 def test_transcripts_are_adapted_to(finished: Path, spoken: Path, tmp_path: Path, command) -> None:

@@ -34,19 +34,21 @@ def test_workers_find_what_this_process_finds_in_order(graph, pool, penalty):
     items = corpus(9)
     with SearchPool(graph.folder, processes=0) as here:
         expected = list(here.search_all(items, config))
-    found = list(pool.search_all(items, config))
-    assert [h.utterance for h in found] == [name for name, _ in items]
-    assert [(h.words, h.cost, h.word_frames) for h in found] == [(h.words, h.cost, h.word_frames) for h in expected]
-    assert all(np.array_equal(a.pdfs, b.pdfs) for a, b in zip(found, expected, strict=True))
+    hypotheses = list(pool.search_all(items, config))
+    assert [h.utterance for h in hypotheses] == [name for name, _ in items]
+    assert [(h.words, h.cost, h.word_frames) for h in hypotheses] == [
+        (h.words, h.cost, h.word_frames) for h in expected
+    ]
+    assert all(np.array_equal(a.pdfs, b.pdfs) for a, b in zip(hypotheses, expected, strict=True))
 
 
 def test_workers_tell_of_the_same_lattices(graph, pool):
     items = corpus(5)
     with SearchPool(graph.folder, processes=0) as here:
         expected = list(here.lattices_all(items, SearchConfig(), LatticeConfig()))
-    found = list(pool.lattices_all(items, SearchConfig(), LatticeConfig()))
-    assert [summary.hypothesis.utterance for summary in found] == [name for name, _ in items]
-    for mine, its in zip(found, expected, strict=True):
+    summaries = list(pool.lattices_all(items, SearchConfig(), LatticeConfig()))
+    assert [summary.hypothesis.utterance for summary in summaries] == [name for name, _ in items]
+    for mine, its in zip(summaries, expected, strict=True):
         assert mine.hypothesis.words == its.hypothesis.words
         assert mine.hypothesis.confidences == its.hypothesis.confidences
         np.testing.assert_array_equal(mine.frames.pdf, its.frames.pdf)
@@ -76,8 +78,8 @@ def test_narrowed_lattices_are_counted(graph, caplog):
     clear = spoken(("ab",), np.random.default_rng(0))
     with SearchPool(graph.folder, processes=0) as here:
         items = [("flat-1", flat), ("clear", clear), ("flat-2", flat)]
-        found = list(here.lattices_all(items, SearchConfig(), LatticeConfig(beam=20.0, max_arcs=20)))
-    assert [summary.narrowed for summary in found] == [True, False, True]
+        summaries = list(here.lattices_all(items, SearchConfig(), LatticeConfig(beam=20.0, max_arcs=20)))
+    assert [summary.narrowed for summary in summaries] == [True, False, True]
     assert caplog.records[-1].getMessage() == "2 of 3 lattices had to be narrowed: flat-1, flat-2"
 
 

@@ -1,4 +1,4 @@
-"""A new speaker on an exported model: what the experiment found, and nothing but the recordings is needed."""
+"""A new speaker on an exported model: the experiment's words and amplitudes, from nothing but the recordings."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_the_words_are_those_of_the_experiments_passes(
 def test_the_amplitudes_are_those_of_the_experiment(finished: Path, alice: Speaker, tmp_path: Path) -> None:
     """There they adapted together with another speaker."""
     expected = SpeakerState.load(finished / "speakers" / "lhuc" / "test" / "2001.safetensors")
-    found = state(alice, tmp_path)
-    assert (found.speaker, found.model, found.sites, found.amplitude) == (
+    adapted = state(alice, tmp_path)
+    assert (adapted.speaker, adapted.model, adapted.sites, adapted.amplitude) == (
         expected.speaker,
         expected.model,
         expected.sites,
@@ -91,7 +91,7 @@ def test_the_amplitudes_are_those_of_the_experiment(finished: Path, alice: Speak
     )
     for site, r in expected.r.items():
         assert r.abs().max() > 0.01
-        torch.testing.assert_close(found.r[site], r, rtol=0, atol=1e-6)
+        torch.testing.assert_close(adapted.r[site], r, rtol=0, atol=1e-6)
 
 
 def test_an_experiments_own_folder_does_as_well(
@@ -121,10 +121,10 @@ def test_known_words_are_adapted_to_as_the_oracle_does(
     two_pass = TwoPass(model, features, experiment.topology.silence_pdfs)
     expected = two_pass.adapt(config.lhuc.make(None), oracle, targets, [own], config.seed)
     assert isinstance(expected, Amplitudes)
-    found = state(recognizer.adapt(audio, "2001", known), tmp_path)
+    adapted = state(recognizer.adapt(audio, "2001", known), tmp_path)
     for site, table in zip(expected.bank.sites, expected.bank.tables, strict=True):
         assert table.detach()[1].abs().max() > 0.01
-        torch.testing.assert_close(found.r[site.name], table.detach()[1], rtol=0, atol=1e-6)
+        torch.testing.assert_close(adapted.r[site.name], table.detach()[1], rtol=0, atol=1e-6)
 
 
 # What a speaker's file is for.
@@ -184,12 +184,12 @@ def test_a_long_recording_is_cut_and_times_are_its_own(
         parts += [samples, silence]
         at += len(samples) / 16000 + 1.0
     soundfile.write(tmp_path / "long.flac", np.concatenate(parts), 16000)
-    (found,) = recognizer.transcribe(tmp_path / "long.flac", alice)
-    assert found.seconds > recognizer.description.whole_seconds
+    (transcript,) = recognizer.transcribe(tmp_path / "long.flac", alice)
+    assert transcript.seconds > recognizer.description.whole_seconds
     for each in recognizer.transcribe(audio, alice):
         begin, end = starts[each.recording], starts[each.recording] + each.seconds
         # Silence around the pieces may change a word of a weak model, and where it is placed; most stay.
-        inside = [word.word for word in found.words if begin - 0.5 <= word.start < end + 0.5]
+        inside = [word.word for word in transcript.words if begin - 0.5 <= word.start < end + 0.5]
         assert len(set(inside) & {word.word for word in each.words}) >= len({word.word for word in each.words}) / 2
 
 
@@ -221,8 +221,8 @@ def test_silence_has_no_words_and_nobody_to_adapt_to(
 ) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000 * 30), 16000)
     for speaker in (None, alice):
-        (found,) = recognizer.transcribe(tmp_path / "silence.wav", speaker)
-        assert (found.text, found.seconds) == ("", 30.0)
+        (transcript,) = recognizer.transcribe(tmp_path / "silence.wav", speaker)
+        assert (transcript.text, transcript.seconds) == ("", 30.0)
     assert "silence.wav: nothing is said in it" in caplog.text
     with pytest.raises(AudioError, match="speaker 'bob': nothing is said in the recordings"):
         recognizer.adapt(tmp_path, "bob")
@@ -237,9 +237,9 @@ def test_other_rates_and_channels_are_brought_to_the_models(
     samples, _ = soundfile.read(next(iter(sorted(audio.iterdir()))), dtype="float32")
     other = librosa.resample(samples, orig_sr=16000, target_sr=rate)
     soundfile.write(tmp_path / "other.wav", np.stack([other] * channels, axis=1), rate)
-    (found,) = recognizer.transcribe(tmp_path / "other.wav")
-    assert found.words
-    assert ("other.wav: 8000 Hz, but the model has learned from 16000 Hz" in caplog.text) == (rate == 8000)
+    (transcript,) = recognizer.transcribe(tmp_path / "other.wav")
+    assert transcript.words
+    assert ("other.wav: 8000 Hz, but the model was trained at 16000 Hz" in caplog.text) == (rate == 8000)
 
 
 def test_a_speaker_of_another_model_is_refused(
@@ -306,7 +306,7 @@ def test_transcripts_must_belong_to_the_recordings(
     missing = min(known)
     with pytest.raises(CorpusError, match=f"no transcript for '{missing}'; add a line"):
         recognizer.adapt(audio, "x", {name: words for name, words in known.items() if name != missing})
-    with pytest.raises(CorpusError, match="no recording fits its transcript"):
+    with pytest.raises(CorpusError, match="no recording fits its transcript; give the transcripts of these recordings"):
         recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
     assert "the lexicon lacks XYZZY" in caplog.text
     soundfile.write(tmp_path / "long.wav", np.zeros(61 * 16000), 16000)

@@ -1,4 +1,4 @@
-"""What a user can name, and what is told of what is no recording."""
+"""Recordings that a user can name, and the errors for what is not a recording."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*sources: str | Path) -> list[str]:
-    with recordings(sources) as found:
-        assert all(recording.path.exists() and recording.info.seconds == 0.1 for recording in found)
-        return [recording.name for recording in found]
+    with recordings(sources) as named:
+        assert all(recording.path.exists() and recording.info.seconds == 0.1 for recording in named)
+        return [recording.name for recording in named]
 
 
 def test_files_folders_and_patterns_are_expanded_and_ordered_by_name(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_is_no_recording_is_named(folder: Path, sources: Sequence[str], mes
 
 def test_less_than_a_window_is_refused(folder: Path) -> None:
     soundfile.write(folder / "click.wav", np.zeros(160), 16000)
-    with pytest.raises(AudioError, match=r"click.wav: 10 ms are less than one window"):
+    with pytest.raises(AudioError, match=r"click.wav: 10 ms are shorter than one window"):
         names("click.wav")
 
 
@@ -110,8 +110,8 @@ def test_standard_input_is_a_recording_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     standard_input(encoded(form))
-    with recordings(["-"]) as (found,):
-        assert (found.name, found.info.frames) == ("standard-input", 1600)
+    with recordings(["-"]) as (recording,):
+        assert (recording.name, recording.info.frames) == ("standard-input", 1600)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,8 +120,8 @@ def test_a_wav_that_does_not_know_its_length_is_read(standard_input: Callable[[b
     size = content.index(b"data") + 4
     content[4:8] = content[size : size + 4] = b"\xff\xff\xff\xff"
     standard_input(bytes(content))
-    with recordings(["-"]) as (found,):
-        assert found.info.frames == 1600
+    with recordings(["-"]) as (recording,):
+        assert recording.info.frames == 1600
 
 
 def test_a_flac_that_does_not_know_its_length_is_refused(standard_input: Callable[[bytes], None]) -> None:

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(*paths: Path) -> list[str]:
-    return [found.speaker for found in speaker_files(paths).values()]
+    return [state.speaker for state in speaker_files(paths).values()]
 
 
 def test_files_and_folders_are_listed_without_row_zero(folder: Path) -> None:
@@ -39,9 +39,9 @@ def test_files_and_folders_are_listed_without_row_zero(folder: Path) -> None:
 
 
 def test_amplitudes_are_summed_up_by_site() -> None:
-    (found,) = spreads(state("x", 0.5, 1.0, 1.5, 2.0))
-    assert (found.site, found.units, found.mean, found.lowest, found.highest) == ("layer", 4, 1.25, 0.5, 2.0)
-    assert found.deviation == pytest.approx((2 * (0.25**2 + 0.75**2) / 4) ** 0.5)
+    (spread,) = spreads(state("x", 0.5, 1.0, 1.5, 2.0))
+    assert (spread.site, spread.units, spread.mean, spread.lowest, spread.highest) == ("layer", 4, 1.25, 0.5, 2.0)
+    assert spread.deviation == pytest.approx((2 * (0.25**2 + 0.75**2) / 4) ** 0.5)
 
 
 def test_merge_copies_bit_for_bit_and_may_be_done_again(folder: Path, tmp_path: Path) -> None:

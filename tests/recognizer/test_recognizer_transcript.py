@@ -37,9 +37,9 @@ def read_ctm(text: str) -> list[tuple[str, float, float, str, float]]:
     """NIST's: six fields by single spaces, ascending, no overlap."""
     rows = []
     for line in text.splitlines():
-        found = re.fullmatch(r"(\S+) 1 (\d+\.\d{3}) (\d+\.\d{3}) (\S+) ([01]\.\d{3})", line)
-        assert found, line
-        name, start, length, word, confidence = found.groups()
+        fields = re.fullmatch(r"(\S+) 1 (\d+\.\d{3}) (\d+\.\d{3}) (\S+) ([01]\.\d{3})", line)
+        assert fields, line
+        name, start, length, word, confidence = fields.groups()
         rows.append((name, float(start), float(start) + float(length), word, float(confidence)))
     for before, after in pairwise(rows):
         assert before[0] != after[0] or after[1] >= before[2] - 1e-9
@@ -54,9 +54,9 @@ def read_srt(text: str) -> list[tuple[float, float, str]]:
     for number, block in enumerate(text.removesuffix("\n").split("\n\n"), start=1):
         first, times, *lines = block.split("\n")
         assert first == str(number)
-        found = re.fullmatch(r"(\d\d):([0-5]\d):([0-5]\d),(\d{3}) --> (\d\d):([0-5]\d):([0-5]\d),(\d{3})", times)
-        assert found, times
-        fields = list(map(int, found.groups()))
+        match = re.fullmatch(r"(\d\d):([0-5]\d):([0-5]\d),(\d{3}) --> (\d\d):([0-5]\d):([0-5]\d),(\d{3})", times)
+        assert match, times
+        fields = list(map(int, match.groups()))
         start, end = (3600 * h + 60 * m + s + ms / 1000 for h, m, s, ms in (fields[:4], fields[4:]))
         assert last <= start < end
         assert len(lines) == 1
@@ -78,7 +78,7 @@ def test_transcripts_are_normalised_and_name_a_recording_once(tmp_path: Path) ->
     path.write_text("a  don\N{RIGHT SINGLE QUOTATION MARK}t go\n\nb yes\n")
     assert read_transcripts(path) == {"a": ("DON'T", "GO"), "b": ("YES",)}
     path.write_text("a yes\na no\n")
-    with pytest.raises(CorpusError, match=r"text:2: 'a' has a line before"):
+    with pytest.raises(CorpusError, match=r"text:2: 'a' has an earlier line already; delete one"):
         read_transcripts(path)
 
 
@@ -120,5 +120,5 @@ def test_a_pause_ends_a_caption() -> None:
 
 
 def test_srt_holds_one_recording() -> None:
-    with pytest.raises(CorpusError, match="SRT holds one recording, here are 2"):
+    with pytest.raises(CorpusError, match="SRT holds one recording, found 2; write them to a folder"):
         write([TALK, NOTHING], "srt")

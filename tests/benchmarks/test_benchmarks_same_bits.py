@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-
-ROOT = Path(__file__).parents[1]
 
 HYPOTHESES = "exp/demo/decode/test/lhuc/hypotheses.jsonl"
 ALIGNMENT = "exp/demo/hmm/mono/train.ali"
@@ -22,14 +20,9 @@ ADAPTED, TRANSCRIPT = "offline/demo_speaker.safetensors", "offline/demo_after.tx
 FIRST_HASH, SECOND_HASH = "0123abcd", "fedc9876"
 
 
-@pytest.fixture(scope="module")
-def differences() -> Callable[[Path, Path], tuple[list[str], int]]:
-    spec = importlib.util.spec_from_file_location("same_bits", ROOT / "benchmarks" / "same_bits.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    compare: Callable[[Path, Path], tuple[list[str], int]] = module.differences
+@pytest.fixture
+def differences(script: Callable[[str], ModuleType]) -> Callable[[Path, Path], tuple[list[str], int]]:
+    compare: Callable[[Path, Path], tuple[list[str], int]] = script("same_bits").differences
     return compare
 
 
