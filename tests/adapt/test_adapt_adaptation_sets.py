@@ -217,8 +217,8 @@ def test_shares_of_speaker_and_environment_are_crossed(noisy):
     ("data", "message"),
     [
         ({"environments": ["clean", "snow"]}, r"no utterance in the environments snow; there are: clean, rain, street"),
-        ({"unit": "joint", "environments": ["clean"]}, "unit joint learns in each by itself; leave one of the two out"),
-        ({"unit": "environment", "mode": "online"}, "mode online: an environment is learned from others"),
+        ({"unit": "joint", "environments": ["clean"]}, "unit joint estimates in each environment separately"),
+        ({"unit": "environment", "mode": "online"}, "mode online: an environment is estimated on other speakers"),
         ({"environments": []}, "environments"),
     ],
 )
@@ -231,5 +231,5 @@ def test_recordings_without_environment_and_a_speaker_alone(store, tmp_path):
     with pytest.raises(CorpusError, match=r"without an environment \(known: none\); name each"):
         adaptation_sets(store, environments_of(store), DataConfig(unit="joint"), seed=1)
     alone = write_store(tmp_path / "alone", [("a-1", "a", np.zeros((5, 2), np.float32))], 2)
-    with pytest.raises(CorpusError, match="there is one speaker only"):
+    with pytest.raises(CorpusError, match="the split has only one speaker, and an environment"):
         adaptation_sets(alone, {"a-1": "rain"}, DataConfig(unit="environment"), seed=1)

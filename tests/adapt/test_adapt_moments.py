@@ -280,7 +280,7 @@ def test_what_does_not_belong_together_is_told(model, tmp_path):
     with pytest.raises(ConfigError, match="give it a folder"):
         Moments(MomentsConfig())
     method = Moments(MomentsConfig(), tmp_path)
-    with pytest.raises(CheckpointError, match="prepare the technique on the training speakers first"):
+    with pytest.raises(CheckpointError, match="prepare the method on the training speakers first"):
         method.estimate(model, {"ann": _speaker(0)}, seed=0)
     with pytest.raises(AlignmentError, match="none of 0 training speakers has a frame that counts"):
         method.prepare(model, {}, seed=0)

@@ -115,14 +115,14 @@ def test_prediction_looks_at_no_target(small, training, speaker_of, tmp_path):
 @pytest.mark.parametrize("make", METHODS)
 def test_what_is_missing_or_of_something_else_is_told(make, small, training, speaker_of, tmp_path):
     ann = {"ann": speaker_of(9, 30)}
-    with pytest.raises(ConfigError, match="learns from training speakers; give it a folder"):
+    with pytest.raises(ConfigError, match="learns from the training speakers; give it a folder"):
         make()(None).estimate(small, ann, seed=0)
-    with pytest.raises(ConfigError, match="learns from training speakers; give it a folder"):
+    with pytest.raises(ConfigError, match="learns from the training speakers; give it a folder"):
         make()(None).prepare(small, training, seed=0)
     method = make()(tmp_path)
-    with pytest.raises(CheckpointError, match=r"safetensors: no such file; prepare the technique on the training"):
+    with pytest.raises(CheckpointError, match=r"safetensors: no such file; prepare the method on the training"):
         method.estimate(small, ann, seed=0)
-    with pytest.raises(SpeakerError, match="learned over training speakers, at least 2; found 1"):
+    with pytest.raises(SpeakerError, match="the method needs at least 2 training speakers; found 1"):
         method.prepare(small, ann, seed=0)
     assert not list(tmp_path.iterdir())
     method.prepare(small, training, seed=0)

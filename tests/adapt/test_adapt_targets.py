@@ -100,7 +100,7 @@ def test_frames_of_which_nothing_is_probable_are_left_out():
 
 @pytest.mark.parametrize("power", [0.0, -1.0, np.inf, np.nan])
 def test_powers_that_are_none_are_refused(power):
-    with pytest.raises(AlignmentError, match="expected a number above 0, 1 leaves them as they are"):
+    with pytest.raises(AlignmentError, match="expected a number above 0; 1 leaves them unchanged"):
         targets_from_lattice(POSTERIORS, np.array([0]), 0.1, power=power)
 
 
