@@ -108,7 +108,7 @@ def train_speaker_adaptive(
         rows = _Rows(bank, training, config)
         train(model, training, heldout, trainer, state_path, seed, device, on_epoch, rows)
     except SpeakerError as error:  # a row that is not finite is noticed before the loss is
-        raise CheckpointError(f"training diverged, lower {rows.rates} ({error})") from error
+        raise CheckpointError(f"training diverged; lower {rows.rates} ({error})") from error
     finally:
         bank.detach()
     return bank

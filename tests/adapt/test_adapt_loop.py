@@ -36,7 +36,7 @@ SPLIT = "control"
 # Enough training for a first pass with few errors. Every pass is searched as the first, so that what differs is the
 # adaptation alone.
 RECIPE = (
-    "corpus.voices={training_speakers: 12, test_speakers: 2, control_speakers: 3, training_utterances: 9, "
+    "corpus.voices={training_speakers: 12, test_speakers: 2, control_speakers: 3, training_utterances: 12, "
     "test_utterances: 1, control_utterances: 8}",
     "heldout_speakers=2",
     "dnn={hidden_layers: 2, hidden_units: 64, activation: relu, context: 3}",
