@@ -1,1 +1,1 @@
-"""Techniques that adapt the acoustic model to one speaker's data, each a file behind one protocol."""
+"""Adaptation of an acoustic model to one speaker's data: methods behind one protocol, and the two-pass loop."""

@@ -1,4 +1,4 @@
-"""Which recordings amplitudes are estimated on, and which are decoded with them: by speaker, environment, or both."""
+"""Adaptation sets: the recordings that parameters are estimated on, and those that are decoded with them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from lhuc_asr.features.store import FeatureTable, StoredUtterance
 
 
 class DataConfig(StrictModel):
-    """Which recordings amplitudes are estimated on, and which are decoded with them.
+    """Options of adaptation sets.
 
     Attributes:
-        utterances: At most so many; which ones, the seed says.
-        seconds: At most so much of them.
-        mode: ``two_pass``: all of a speaker's recordings are decoded with what was learned on all. ``one_shot``: each
-            half, or each of so many ``parts``, with what was learned on the rest. ``online``: each with what was
-            learned on those before it.
-        parts: Of ``one_shot``; None 2. Two-pass adaptation learns the errors where it then decodes: here it does not.
-        unit: What is adapted to: None: a speaker, wherever he is. ``joint``: a speaker in an environment.
-            ``environment``: an environment; it is learned from the recordings there of the split's other speakers, so
-            that it says nothing about the one who is decoded.
-        environments: Of the recordings that teach about a speaker; None all. What is learned is used everywhere. A
-            technique that learns from the training speakers first learns from their recordings there.
+        utterances: Maximum number of utterances to estimate on, chosen by the seed; None for all.
+        seconds: Maximum length of these utterances, in seconds; None for no limit.
+        mode: ``two_pass`` decodes all of a speaker's utterances with parameters estimated on all of them. ``one_shot``
+            divides them into ``parts`` and decodes each part with parameters estimated on the others; so an utterance
+            is not decoded with parameters that have learned its own errors. ``online`` decodes each utterance with
+            parameters estimated on the earlier ones.
+        parts: Number of parts of ``one_shot``; None for 2.
+        unit: What is adapted to. None is a speaker in all environments, ``joint`` a speaker in one environment, and
+            ``environment`` an environment; for the latter, parameters are estimated on the other speakers of the split
+            and so tell nothing about the speaker who is decoded.
+        environments: Environments whose recordings a speaker's parameters are estimated on; None for all. The
+            parameters are used in every environment. A method that learns from the training speakers also uses only
+            their recordings in these environments.
     """
 
     utterances: int | None = Field(None, ge=1)
@@ -44,24 +46,27 @@ class DataConfig(StrictModel):
     @model_validator(mode="after")
     def _possible(self) -> DataConfig:
         if self.parts is not None and self.mode != "one_shot":
-            raise ValueError(f"parts: mode {self.mode} has none; leave it out, or take mode one_shot")
+            raise ValueError(f"parts: mode {self.mode} has none; leave it out, or choose mode one_shot")
         if self.unit is not None and self.environments is not None:
-            raise ValueError(f"environments: unit {self.unit} learns in each by itself; leave one of the two out")
+            raise ValueError(
+                f"environments: unit {self.unit} estimates in each environment separately; leave one of the two out"
+            )
         if self.unit == "environment" and self.mode != "two_pass":
             raise ValueError(
-                f"mode {self.mode}: an environment is learned from others than who is decoded; leave it out"
+                f"mode {self.mode}: an environment is estimated on other speakers than the one decoded; leave mode out"
             )
         return self
 
 
 @dataclass(frozen=True)
 class AdaptationSet:
-    """One set of amplitudes: the data that it is estimated on, and the utterances that it is used for.
+    """One set of parameters: the utterances that it is estimated on, and those that it decodes.
 
     Attributes:
-        name: Of the row; the speaker's, with ``.<environment>`` and ``.<number>`` where he has several.
-        estimated_on: Utterances, and how many of their frames count.
-        used_for: Utterances.
+        name: Name of the set: the speaker's, with ``.<environment>`` and ``.<number>`` if a speaker has several sets.
+        estimated_on: Utterances that the parameters are estimated on, each with the number of its first frames that
+            are used.
+        used_for: Utterances that are decoded with the parameters.
     """
 
     name: str
@@ -71,7 +76,7 @@ class AdaptationSet:
 
 @dataclass(frozen=True)
 class _Recording:
-    """An utterance, where it was recorded, and the id that it shares with its copies in other environments."""
+    """An utterance, its environment, and the id that it shares with its copies in other environments."""
 
     stored: StoredUtterance
     environment: str
@@ -81,20 +86,20 @@ class _Recording:
 def adaptation_sets(
     store: FeatureTable, environments: Mapping[str, str], data: DataConfig, seed: int
 ) -> list[AdaptationSet]:
-    """The shares of every speaker of a split; every utterance is decoded with one of them.
+    """The adaptation sets of a split; every utterance is decoded with one of them.
 
-    Two-pass adaptation decodes all of a speaker's utterances with amplitudes estimated on them, or on as much of them
-    as ``data`` allows. One-shot adaptation halves what was said, or parts it more finely: each part is decoded with
-    amplitudes estimated on the others. Online, each utterance is decoded with amplitudes estimated on those before it,
-    in the corpus' order; of these the latest, where ``data`` allows only so much. Neither learns from a copy of what it
-    decodes. Of an environment the other speakers teach in turn, so that a limit takes as much of each.
+    Two-pass adaptation estimates on all of a speaker's utterances, up to the limits in ``data``, and decodes all of
+    them. One-shot adaptation divides what was said into parts, and decodes each part with parameters estimated on the
+    others. Online adaptation decodes each utterance with parameters estimated on the earlier ones, in the order of the
+    corpus; if there is a limit, on the latest of these. Neither of the two estimates on a copy of what it decodes. For
+    an environment, the other speakers' utterances are taken in turn, so that a limit takes equally many of each.
 
     Args:
         store: Features of the split.
-        environments: Of each utterance's id; "" where none is known.
-        data: How much, and which way.
-        seed: Of the order in which a speaker's utterances are taken, but for online adaptation; it does not depend on
-            who else is there.
+        environments: Environment of each utterance, by its id; "" if it is unknown.
+        data: Options of the sets.
+        seed: Seed of the order in which a speaker's utterances are taken, except in online adaptation; the order does
+            not depend on the other speakers.
 
     Raises:
         CorpusError: ``data`` asks for environments or speakers that the split does not have.
@@ -106,62 +111,66 @@ def adaptation_sets(
     }
     for speaker, theirs in recordings.items():
         random.Random(f"{seed} {speaker}").shuffle(theirs)
-    found: list[AdaptationSet] = []
+    sets: list[AdaptationSet] = []
     for speaker, own in recordings.items():
         if data.unit is None:
-            found += _of_speaker(speaker, own, data)
+            sets += _sets_of_speaker(speaker, own, data)
             continue
         for environment in sorted({recording.environment for recording in own}):
             name = f"{speaker}.{environment}"
             if data.unit == "joint":
-                found += _of_speaker(name, _in(environment, own), data)
+                sets += _sets_of_speaker(name, _in(environment, own), data)
             else:
                 others = [_in(environment, theirs) for other, theirs in recordings.items() if other != speaker]
-                found.append(_share(name, _in_turn(others), _in(environment, own), data))
-    return [share for share in found if share.used_for]
+                sets.append(_set(name, _in_turn(others), _in(environment, own), data))
+    return [each for each in sets if each.used_for]
 
 
 def crossed_sets(
     speakers: Sequence[AdaptationSet], environments: Sequence[AdaptationSet]
 ) -> dict[AdaptationSet, tuple[str, str]]:
-    """Shares of two passes crossed.
+    """The adaptation sets of a pass that combines two others.
+
+    Args:
+        speakers: Sets of the pass with the speakers' amplitudes.
+        environments: Sets of the pass with the environments' amplitudes.
 
     Returns:
-        A share for each two of which both are used for some utterance, to be used for these, and the names of the two.
-        Nothing is estimated on it.
+        A set for each speaker's set and environment's set that are used for the same utterances, with the names of the
+        two. It is used for these utterances; nothing is estimated on it.
     """
-    environment_of = {utterance.id: share.name for share in environments for utterance in share.used_for}
+    environment_of = {utterance.id: each.name for each in environments for utterance in each.used_for}
     used: dict[tuple[str, str], list[StoredUtterance]] = {}
-    for share in speakers:
-        for utterance in share.used_for:
-            used.setdefault((share.name, environment_of[utterance.id]), []).append(utterance)
+    for each in speakers:
+        for utterance in each.used_for:
+            used.setdefault((each.name, environment_of[utterance.id]), []).append(utterance)
     return {AdaptationSet("+".join(names), (), tuple(utterances)): names for names, utterances in used.items()}
 
 
-def _of_speaker(name: str, own: Sequence[_Recording], data: DataConfig) -> Iterator[AdaptationSet]:
-    """The shares of a speaker, all of whose recordings these are, or of a speaker in an environment."""
+def _sets_of_speaker(name: str, own: Sequence[_Recording], data: DataConfig) -> Iterator[AdaptationSet]:
+    """The sets of a speaker, or of a speaker in one environment; ``own`` has all their recordings there."""
     match data.mode:
         case "two_pass":
-            yield _share(name, own, own, data)
+            yield _set(name, own, own, data)
         case "one_shot":
             said = list(dict.fromkeys(recording.spoken for recording in own))
             parts = data.parts or 2
             for number in range(parts):
                 part = set(said[number::parts])
                 used, others = ([r for r in own if (r.spoken in part) == inside] for inside in (True, False))
-                yield _share(f"{name}.{number + 1}", others, used, data)
+                yield _set(f"{name}.{number + 1}", others, used, data)
         case "online":
             order = sorted(own, key=lambda recording: recording.stored.first)
             for number, recording in enumerate(order, start=1):
                 earlier = [before for before in order[: number - 1] if before.spoken != recording.spoken]
-                yield _share(f"{name}.{number}", earlier[::-1], [recording], data)
+                yield _set(f"{name}.{number}", earlier[::-1], [recording], data)
 
 
-def _share(name: str, teaching: Sequence[_Recording], used: Sequence[_Recording], data: DataConfig) -> AdaptationSet:
+def _set(name: str, estimated_on: Sequence[_Recording], used: Sequence[_Recording], data: DataConfig) -> AdaptationSet:
     places = data.environments
-    heard = [recording.stored for recording in teaching if places is None or recording.environment in places]
+    kept = [recording.stored for recording in estimated_on if places is None or recording.environment in places]
     used_for = sorted((recording.stored for recording in used), key=lambda utterance: utterance.first)
-    return AdaptationSet(name, _limited(heard, data), tuple(used_for))
+    return AdaptationSet(name, _limited(kept, data), tuple(used_for))
 
 
 def _in(environment: str, recordings: Sequence[_Recording]) -> list[_Recording]:
@@ -184,7 +193,10 @@ def _refuse_unknown(store: FeatureTable, everywhere: set[str], data: DataConfig)
     if missing:
         raise CorpusError(f"{store.title}: no utterance in the environments {', '.join(missing)}; there are: {known}")
     if data.unit == "environment" and len(store.speakers) < 2:
-        raise CorpusError(f"{store.title}: unit environment: there is one speaker only, and no other to learn it from")
+        raise CorpusError(
+            f"{store.title}: unit environment: the split has only one speaker, and an environment is estimated on the "
+            "others; use a split with more speakers, or another unit"
+        )
 
 
 def _limited(utterances: Sequence[StoredUtterance], data: DataConfig) -> tuple[tuple[StoredUtterance, int], ...]:

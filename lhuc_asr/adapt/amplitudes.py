@@ -1,4 +1,4 @@
-"""Speakers as amplitudes of hidden units: what every LHUC method estimates, and the network adapted with them.
+"""Amplitudes of speakers: what every LHUC method estimates, and the network scaled by them.
 
 h_j^{l,s} = xi(r_j^{l,s}) psi_j(w_j^T x + b_j)          (equation 3 of Swietojanski et al. 2016)
 """
@@ -70,9 +70,9 @@ class Amplitudes:
 
     @contextmanager
     def applied(self, speaker: str) -> Iterator[AcousticModel]:
-        """A context in which the network itself has the amplitudes of ``speaker``, to look at its hidden units.
+        """A context in which the network itself has the amplitudes of ``speaker``, for looking at its hidden units.
 
-        It hooks the network: only one thread may use it, and nothing that decodes does.
+        It sets hooks on the network, so only one thread may use it. Decoding does not use it.
         """
         self.bank.attach()
         try:
@@ -113,7 +113,7 @@ class Amplitudes:
         """Read speakers' files; see ``AdaptedSpeakers``.
 
         Raises:
-            CheckpointError: A file is missing or damaged, or has a site that no hidden layer of the network is.
+            CheckpointError: A file is missing or damaged, or has a site that the network does not have.
             ModelMismatchError: A speaker belongs to another network, or not to the bank of the others.
         """
         states = [SpeakerState.load(path) for path in paths]

@@ -1,9 +1,12 @@
-"""Bayesian LHUC, and MAP estimation of amplitudes: what little data leaves open, the training speakers decide.
+"""Bayesian and MAP estimation of amplitudes: with little data, the prior over the training speakers decides.
 
-Preparing estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does, and keeps their mean and variance,
-unit by unit: the prior. A speaker then gets the Gaussian posterior over his r (``lhuc/posterior.py``: Xie et al.
-2021), or the r that is most probable given his data and the prior (MAP). Either way what is used is one r, and
-the more data, the farther from the prior's mean it goes.
+``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. Their mean and variance, unit by
+unit, are the prior. For a new speaker, ``estimate`` computes one of two things:
+
+    posterior    a Gaussian posterior over r, of which the mean is used (``lhuc/posterior.py``; Xie et al. 2021)
+    map          the r that is most probable given the data and the prior
+
+The more data a speaker has, the farther r moves from the mean of the prior.
 """
 
 from __future__ import annotations
@@ -31,18 +34,19 @@ PRIOR_FILE = "prior.safetensors"
 
 
 class BayesConfig(PreparedConfig):
-    """How posteriors are estimated.
+    """Options of Bayesian and MAP estimation.
 
     Attributes:
-        kind: Of technique.
-        lhuc: Descent, for the training speakers' amplitudes and for a new speaker's posterior, where the prior takes
-            the place of ``prior_deviation``.
-        estimate: ``posterior``: a Gaussian; ``map``: the most probable r alone.
-        around: The prior's mean: that of the training ``speakers``, or ``row 0``, the network as it is. What training
-            speakers have in common is mostly how well the network knows its training data: no new speaker shares it.
-        prior_weight: Weight of the divergence from the prior. Frames repeat each other, so that the evidence of T
-            of them is less than T times one's: more than 1 makes up for it.
-        variance_floor: Least variance of r over speakers.
+        kind: Name of the method.
+        lhuc: Options of the descent, both for the training speakers' amplitudes and for a new speaker. For a new
+            speaker the prior replaces ``prior_deviation``.
+        estimate: ``posterior`` for a Gaussian over r, ``map`` for the most probable r.
+        around: Mean of the prior. ``speakers`` is the mean of the training speakers, ``unadapted`` the network without
+            adaptation. What training speakers have in common is mostly that the network was trained on them, which a
+            new speaker does not share; hence the default.
+        prior_weight: Weight of the divergence from the prior. Neighbouring frames are correlated, so T frames are less
+            evidence than T independent ones; a weight above 1 corrects for this.
+        variance_floor: Smallest variance of r over the speakers.
     """
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"estimate", "prior_weight"})
@@ -70,8 +74,8 @@ class Bayes:
     """Bayesian LHUC as an adaptation method.
 
     Args:
-        config: How.
-        folder: Where the prior is kept.
+        config: Options of the method.
+        folder: Folder of the prior's file.
     """
 
     def __init__(self, config: BayesConfig, folder: Path | None = None) -> None:
@@ -82,8 +86,8 @@ class Bayes:
         """Estimate the prior over the training speakers and write it.
 
         Raises:
-            ConfigError: The technique was made without a folder.
-            SpeakerError: There are fewer than two of them, or amplitudes diverged.
+            ConfigError: The method was made without a folder.
+            SpeakerError: There are fewer than two training speakers, or their amplitudes diverged.
         """
         path = prepared_file(self._folder, PRIOR_FILE)
         check_speaker_count(path, len(training), 2)
@@ -96,18 +100,18 @@ class Bayes:
         write_prepared(path, bank, tensors)
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
-        """Estimate the posterior of each speaker; what is used is its mean.
+        """Estimate each speaker's amplitudes: the mean of the posterior, or the most probable r.
 
-        A speaker without a frame that counts stays speaker-independent.
+        A speaker without a frame that counts stays unadapted.
 
         Args:
-            model: The speaker-independent network; it comes back unchanged.
+            model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Of the order of frames and of the samples; neither depends on who else adapts.
+            seed: Seed of the frame order and of the samples; neither depends on who else adapts.
 
         Raises:
-            CheckpointError: The prior has not been prepared, or is damaged.
-            ModelMismatchError: It belongs to another network, or to other options.
+            CheckpointError: The prior has not been prepared, or its file is damaged.
+            ModelMismatchError: The prior was prepared with another network or other options.
         """
         descent = Descent(self.config.lhuc)
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
@@ -141,5 +145,5 @@ class Bayes:
 
 
 def sample_generator(seed: int, sweep: int, step: int) -> torch.Generator:
-    """Of the sample of a mini-batch: how many mini-batches others have before it doesn't matter."""
+    """Generator of the sample of r for one mini-batch; it does not depend on how many mini-batches came before."""
     return torch.Generator().manual_seed(((seed * 1_000_003 + sweep) * 1_000_003 + step) % 2**63)

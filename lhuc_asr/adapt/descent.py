@@ -1,23 +1,23 @@
 """Gradient descent on rows of a bank, the network frozen (Swietojanski et al. 2016, sec. III, equations 7 to 9).
 
-Each speaker's cross-entropy is minimised over r alone. Speakers adapt in the same mini-batches, each a block of its
-own; as rows do not touch each other, the result is what a run for each speaker alone gives. A speaker's gradient is the
-sum over their frames of a mini-batch, divided by the batch's nominal size: each frame counts the same, also in a last
-batch that is not full (under SGD; see below).
+Each speaker's cross-entropy is minimised over r only. Speakers adapt in common mini-batches, each with a block of their
+own. Rows do not affect each other, so the result is that of a separate run for each speaker. A speaker's gradient is
+the sum over their frames of a mini-batch divided by the nominal batch size. Under SGD every frame then has the same
+weight, also in a last batch that is not full.
 
-What a sweep over a speaker's frames descends, with weights w_t, targets q_t, network outputs p_t(r), and the network's
-own outputs p_t(r_0) with row 0:
+With weights w_t, targets q_t, outputs p_t(r), and outputs p_t(r_0) of the network with row 0, a sweep over a speaker's
+frames descends
 
     F(r) = sum_t w_t H((1 - rho) q_t + rho p_t(r_0), p_t(r))  +  |r - r_0|^2 / (2 sigma^2)
 
-rho is ``kl_weight``: targets are drawn towards what the unadapted network believes (Yu et al. 2013). sigma is
-``prior_deviation``: a Gaussian prior around row 0; being one term beside a sum over frames, it counts for much where
-frames are few (maximum a posteriori).
+rho is ``kl_weight``: it mixes the outputs of the unadapted network into the targets (Yu et al. 2013). sigma is
+``prior_deviation``, the standard deviation of a Gaussian prior around row 0. The prior is one term beside a sum over
+frames, so its influence is large if there are few frames (maximum a posteriori).
 
-One utterance can do little harm: SGD's step is proportional to the number of frames in it. A step of Adam is about
-``learning_rate`` long in every unit however few the frames are, but the number of steps is sweeps x frames / batch
-size, and r goes hardly farther than that times the rate: with the defaults 2 s of speech, one mini-batch, end some
-0.025 from neutral. Where there is much data the targets' errors are learned too; against that stands rho.
+A single utterance cannot do much harm. A step of SGD is proportional to the number of frames. A step of Adam is about
+``learning_rate`` long in every unit, but the number of steps is sweeps x frames / batch size, and r moves hardly
+farther than that number times the rate. With the defaults, 2 s of speech are one mini-batch a sweep and end about 0.025
+from neutral. With much data, the errors in the targets are learned too; rho counteracts this.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, join_targets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
-# Frames that go through the network at once. 1,024 x 512 units x 4 bytes = 2 MB a layer; on a CPU ten speakers' 2,560
-# took a sixth longer: the activations leave the caches, and their memory is given back and faulted in again. A GPU is
-# idle with so few.
+# Number of frames that go through the network at once. On a CPU, 1,024 x 512 units x 4 bytes = 2 MB a layer stay in the
+# caches; 2,560 frames of ten speakers took a sixth longer. A GPU needs more frames to be busy.
 CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
-# Memory for what is kept of frames between sweeps: a minute of 2,048 units is 49 MB. Speakers adapt in groups that fit.
+# Memory for what is kept between sweeps, in bytes: a minute of 2,048 units is 49 MB. Speakers adapt in groups that fit.
 KEPT_BYTES = 1 << 29
 
-# Rows (N,) -> (N,); sweep, mini-batch -> a context.
+# Rows (N,) -> penalties (N,).
 Penalty = Callable[[torch.Tensor], torch.Tensor]
+# Number of the sweep, number of the mini-batch in it -> a context for its gradient.
 StepContext = Callable[[int, int], AbstractContextManager[object]]
 
 # The options of ``preset: paper``: sec. V of the paper.
@@ -56,22 +56,22 @@ PAPER = {"optimizer": "sgd", "learning_rate": 0.8, "sweeps": 1, "kl_weight": 0.0
 class DescentConfig(StrictModel):
     """Options of the descent.
 
-    The defaults are chosen by the frame cross-entropy of held-out speakers' recordings that they did not adapt on, best
-    path targets: a smaller rho does a little better where there are minutes and the network is weak (LibriSpeech, one
-    hour of training), but less well for short recordings of a better network (AN4), and a larger rate without rho harms
-    those.
+    The defaults were chosen by frame cross-entropy, with best path targets, on recordings of held-out speakers that
+    they were not adapted on. A smaller rho is a little better with minutes of data and a weak network (LibriSpeech, one
+    hour of training), and worse with short recordings and a better network (AN4). A larger rate without rho is worse
+    there too.
 
     Attributes:
-        preset: ``paper`` for the paper's setting: SGD with rate 0.8, one sweep, hard targets. It gives the options
-            below other defaults; None leaves them.
-        optimizer: ``sgd``, or ``adam`` with moments of its own for each speaker.
+        preset: ``paper`` changes the defaults of the options below to the paper's: SGD with rate 0.8, one sweep, hard
+            targets. None keeps them.
+        optimizer: ``sgd``, or ``adam`` with separate moments for each speaker.
         learning_rate: Step size of the optimizer.
-        sweeps: Number of times that the data is gone through.
+        sweeps: Number of passes over the data.
         batch_size: Number of frames of one speaker in a mini-batch.
-        kl_weight: rho, the weight of the unadapted network's outputs in the targets.
+        kl_weight: rho, the share of the unadapted network's outputs in the targets.
         prior_deviation: sigma of the prior on r around row 0; None for no prior.
-        bfloat16: Whether matrix products are in bfloat16: twice as fast where the processor multiplies it, slower
-            elsewhere.
+        bfloat16: Whether matrix products are in bfloat16. They are twice as fast if the processor has bfloat16
+            products, and slower if it has not.
     """
 
     preset: Literal["paper"] | None = None
@@ -90,7 +90,7 @@ class DescentConfig(StrictModel):
 
 
 class Descent:
-    """Moves speakers' rows down their cross-entropy.
+    """Gradient descent on speakers' rows.
 
     Args:
         config: Options of the descent.
@@ -110,23 +110,24 @@ class Descent:
         penalty: Penalty | None = None,
         each_step: StepContext | None = None,
     ) -> None:
-        """Move rows of a bank from where they are: to adapt again, or from amplitudes that were estimated otherwise.
+        """Move rows of a bank, beginning from their present values.
 
-        Inside ``bank.computed(...)`` what moves is not the rows but what r is computed from. A speaker without a frame
-        that counts, or whose numbers left the range of floats, ends at row 0, and a warning says so.
+        Inside ``bank.computed(...)`` it moves what r is computed from, not the rows. A speaker who has no frame that
+        counts, or whose row becomes infinite or not a number, ends at row 0; a warning names them.
 
         Args:
-            bank: Detached, with amplitudes after hidden layers of the model, and with these speakers.
-            model: Its model.
+            bank: A detached bank with these speakers.
+            model: The bank's model.
             speakers: Each speaker's data.
             seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
-            optimizer: Optimizer of what r is computed from; the configuration's, of the bank's rows, unless given.
-            penalty: In the place of the prior that the configuration names: rows (N,) -> what counts once beside the
-                sum over all of a speaker's frames, shape (N,).
-            each_step: Sweep, and number of the mini-batch in it -> a context for its gradient.
+            optimizer: Optimizer of the parameters that move; None for the configuration's, of the bank's rows.
+            penalty: A function from rows (N,) to penalties (N,), each added once to the sum over all of that speaker's
+                frames; None for the configuration's prior.
+            each_step: A function from the number of the sweep and of the mini-batch in it to a context for the
+                gradient.
 
         Raises:
-            AlignmentError: A speaker's targets or features are not this network's.
+            AlignmentError: A speaker's targets or features do not fit the network.
         """
         config = self.config
         if penalty is None and config.prior_deviation is not None:
@@ -162,7 +163,7 @@ class Descent:
         step: int,
         penalty: Penalty | None,
     ) -> None:
-        """One mini-batch of every speaker who has that many."""
+        """Take one step: mini-batch ``step`` of every speaker who has that many."""
         size = self.config.batch_size
         active = [speaker for speaker in speakers if speaker.frames_in(step, size)]
         optimizer.zero_grad(set_to_none=True)
@@ -180,7 +181,7 @@ class Descent:
         step: int,
         penalty: Penalty | None,
     ) -> None:
-        """Add the gradient of some speakers' mini-batches."""
+        """Add the gradient of mini-batch ``step`` of some speakers."""
         size = self.config.batch_size
         longest = max(speaker.frames_in(step, size) for speaker in speakers)
         batches = [speaker.batch(step, size, longest) for speaker in speakers]
@@ -189,7 +190,7 @@ class Descent:
         logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
         loss = self._objective(logits, join_targets([batch.targets for batch in batches]))
         if penalty is not None:
-            # Each mini-batch bears its part of the penalty, so that a sweep bears the whole of it.
+            # Each mini-batch has its share of the penalty, so that a sweep has the whole of it.
             parts = zip(batches, speakers, strict=True)
             share = torch.stack([batch.targets.weights.sum() / speaker.weight for batch, speaker in parts])
             loss = loss + (share * penalty(rows)).sum()
@@ -204,7 +205,10 @@ def _distance_from_row0(bank: SpeakerBank, deviation: float, rows: torch.Tensor)
 
 
 def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[list[SpeakerBatches], bool]]:
-    """Speakers who adapt together, and whether what they keep between sweeps fits; a long recording's may not."""
+    """Groups of speakers who adapt together, and for each group whether its frames fit into ``KEPT_BYTES``.
+
+    A group of one speaker with a long recording may not fit.
+    """
     group: list[SpeakerBatches] = []
     for speaker in speakers:
         if not speaker.batches(1):

@@ -15,7 +15,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
 class LhucConfig(DescentConfig, MethodConfig):
-    """How amplitudes are estimated: the descent's options, and where the amplitudes are.
+    """Options of test-only LHUC: those of the descent, and the place of the amplitudes.
 
     Attributes:
         kind: Name of the method.
@@ -43,7 +43,7 @@ class Lhuc:
     """Test-only LHUC as an adaptation method.
 
     Args:
-        config: How amplitudes are estimated.
+        config: Options of the method.
     """
 
     def __init__(self, config: LhucConfig) -> None:
@@ -52,17 +52,17 @@ class Lhuc:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate the amplitudes of all speakers together.
 
-        A speaker without a frame that counts, or whose numbers left the range of floats, has the amplitudes of
-        row 0, and a warning says so.
+        A speaker who has no frame that counts, or whose row becomes infinite or not a number, stays unadapted; a
+        warning names them.
 
         Args:
-            model: The network; it is not touched.
+            model: The network; it comes back unchanged.
             speakers: Each speaker's data.
             seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
 
         Raises:
             SiteError: The network does not have a layer.
-            AlignmentError: A speaker's targets or features are not this network's.
+            AlignmentError: A speaker's targets or features do not fit the network.
         """
         bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)
         Descent(self.config).adapt(bank, model, speakers, seed)

@@ -1,8 +1,8 @@
-"""The protocol of adaptation methods: what the two-pass loop asks of one, and nothing else.
+"""The protocol of adaptation methods: all that the two-pass loop uses of a method.
 
-A method estimates something about speakers from their data; what, is its own affair: it may transform features, add
-inputs, scale hidden units, or move weights. The network that it is given never changes. Methods and what they estimate
-are found by the tables in ``methods``.
+A method estimates parameters of speakers from their data. It may transform features, add inputs, scale hidden units, or
+move weights; the loop does not know which. The network that it is given never changes. A new method is a file in this
+room and a line in the table of ``methods``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class AdaptedSpeakers(Protocol):
-    """What a method has estimated about some speakers, and the network adapted to them.
+    """The parameters of some speakers, and the network adapted with them.
 
     Attributes:
-        format: Format of the speakers' files, named in their headers: how ``load_speakers`` finds the class.
+        format: Format of the speakers' files. It is in the description of each file, and ``load_speakers`` finds the
+            class by it.
     """
 
     format: ClassVar[str]
@@ -38,16 +39,16 @@ class AdaptedSpeakers(Protocol):
         ...
 
     def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """Log p(x | pdf) up to a constant a frame, by the network adapted to each utterance's speaker.
+        """Log p(x | pdf) up to a constant for each frame, by the network adapted to each utterance's speaker.
 
-        Depends on the arguments alone: threads may call it at the same time.
+        The result depends only on the arguments, so threads may call it at the same time.
 
         Args:
-            speakers: One speaker of all utterances, or one for each.
+            speakers: The speaker of all utterances, or one speaker for each.
             utterances: Features of each utterance, shapes (T_i, D).
 
         Returns:
-            Shape (T, K), float32: the utterances' frames one after the other.
+            The frames of the utterances one after the other, shape (T, K), float32.
 
         Raises:
             SpeakerError: A speaker is unknown.
@@ -55,12 +56,13 @@ class AdaptedSpeakers(Protocol):
         ...
 
     def pooled(self, without: Collection[str]) -> AdaptedSpeakers:
-        """The control: the mean of the other speakers' parameters, nothing of the speakers' own.
+        """The control for some speakers: the mean of the other speakers' parameters.
 
-        A method whose parameters have no mean makes one estimate from the others' data instead.
+        If the parameters have no mean, the control is one estimate from the other speakers' data.
 
         Args:
-            without: Speakers that are left out; the result has these, all with the same parameters.
+            without: Speakers who are left out of the mean. The result has these speakers, all with the same
+                parameters.
 
         Raises:
             SpeakerError: A speaker is unknown, or no other is left.
@@ -100,12 +102,18 @@ class AdaptationMethod(Protocol):
     """A way to adapt a network to speakers."""
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> AdaptedSpeakers:
-        """Estimate all of these speakers together, each as if it were alone.
+        """Estimate the parameters of all speakers; the result for each is the same as alone.
 
         Args:
             model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Seed of whatever is random; what it gives a speaker does not depend on who else adapts.
+            seed: Seed of all that is random. A speaker's random numbers do not depend on who else adapts.
+
+        Returns:
+            The parameters of these speakers. A speaker without data is in it, unadapted.
+
+        Raises:
+            AlignmentError: The targets or features of a speaker do not fit the network.
         """
         ...
 
@@ -115,16 +123,22 @@ class PreparedMethod(AdaptationMethod, Protocol):
     """A method that learns from the training speakers before it adapts to others."""
 
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
-        """Write what ``estimate`` will need, learned from the training speakers and their reference alignment."""
+        """Learn from the training speakers, and write what ``estimate`` needs into the method's folder.
+
+        Args:
+            model: The network; it comes back unchanged.
+            training: The training speakers, with their reference alignment as targets.
+            seed: Seed of all that is random.
+        """
         ...
 
 
 class MethodConfig(StrictModel):
-    """Base of the options of adaptation methods; a method is chosen by its ``kind``.
+    """Base class of the options of adaptation methods.
 
     Attributes:
         kind: Name of the method.
-        speakers: Class of what the method estimates.
+        speakers: Class of the speakers that the method estimates.
     """
 
     kind: str
@@ -136,7 +150,7 @@ class MethodConfig(StrictModel):
         """The method with these options.
 
         Args:
-            folder: Folder of what the method learned from the training speakers; None for a method that learns nothing
+            folder: Folder of what the method learns from the training speakers; None for a method that does not learn
                 from them.
         """
 

@@ -1,4 +1,4 @@
-"""The table of adaptation methods: a new one is a file in this room, and a line here."""
+"""The table of adaptation methods. A new method is a file in this room and a line here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import read_format
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
-# The options of each method by its kind; they make the method, and name the class of what it estimates.
+# The options of each method, by its kind. They make the method, and name the class of its speakers.
 METHODS: dict[str, type[MethodConfig]] = {
     "lhuc": LhucConfig,
     "moments": MomentsConfig,
@@ -27,19 +27,19 @@ METHODS: dict[str, type[MethodConfig]] = {
     "none": UnadaptedConfig,
 }
 
-# A field of a configuration that chooses a method: ``method: {kind: moments}``.
+# The type of a configuration field that chooses a method, as in ``method: {kind: moments}``.
 AnyMethod = Annotated[MethodConfig, ChosenByKind(METHODS)]
 
 
 def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
-    """Read a speaker's file, or all speakers' files of a folder, whatever method wrote them.
+    """Read one speaker's file, or all speakers' files of a folder. The files may be of any method.
 
     Args:
         model: The network that the speakers belong to.
         place: A file, or a folder of ``*.safetensors``.
 
     Raises:
-        CheckpointError: There is no speaker's file, one is damaged, or it is of an unknown format.
+        CheckpointError: There is no speaker's file, or a file is damaged or of an unknown format.
         ModelMismatchError: A speaker belongs to another network, or to another method than the others.
     """
     paths = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]

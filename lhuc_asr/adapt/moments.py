@@ -1,18 +1,18 @@
-"""Amplitudes by matching moments: in closed form, with no step size and no belief in the network's own errors.
+"""Amplitudes by matching moments: a closed form, without a step size and without backpropagation.
 
-A unit that is more active than its speaker's words let expect is turned down, one that is less active is turned up.
-Preparing learns, over the training speakers and their reference alignment, what each unit does in each state:
-E[h_j | k], the mean activation of unit j given pdf k, and m_j, its mean over all frames. A speaker with targets q_tk of
-weights w_t then has
+A unit that is more active than expected from the speaker's words is turned down, and a less active one is turned up.
+``prepare`` computes over the training speakers, aligned to their references, the mean activation of each unit j given
+each pdf k, E[h_j | k], and the mean over all frames, m_j. For a speaker with targets q_tk and weights w_t, the
+amplitudes are
 
     xi_j = (sum_t w_t sum_k q_tk E[h_j | k] + tau m_j) / (sum_t w_t h_j(t) + tau m_j)
 
-layer by layer from the bottom, h_j(t) with the amplitudes of the layers below applied: what a layer has put right, the
-next need not. tau (``prior_frames``) is what pulls xi to 1 where there is little data: pseudo-frames on which the unit
-does what it does on average. The targets enter as counts of states alone, so that a frame with a wrong target does harm
-only in so far as it changes what the speaker is believed to have said on the whole.
+They are computed layer by layer from the bottom, with h_j(t) already scaled by the amplitudes below: a layer corrects
+only what the layers below it have left. tau (``prior_frames``) is a number of pseudo-frames with mean activation; it
+keeps xi near 1 if there is little data. The targets enter only as counts of pdfs. A wrong target does harm only as far
+as it changes these counts.
 
-It needs activations of 0 or more, as sigmoid's and ReLU's are: otherwise a ratio of means says nothing about scale.
+Activations must be 0 or more, as those of sigmoid and ReLU are. Otherwise a ratio of means is not a scale.
 """
 
 from __future__ import annotations
@@ -34,32 +34,33 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import splice_index
+from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 MOMENTS_FILE = "moments.safetensors"
-# Frames that go through the network at once: 1,024 x 2,048 units x 4 bytes = 8 MB a layer.
+# Number of frames that go through the network at once: 1,024 x 2,048 units x 4 bytes = 8 MB a layer.
 FRAMES_AT_ONCE = 1_024
-# A pdf's mean activations rest on its frames and on so many of the overall mean: neighbouring frames repeat each other,
-# and a pdf that is in one or two words of the training data says little.
+# Number of pseudo-frames with the overall mean that are added to each pdf's frames. Neighbouring frames are correlated,
+# so a pdf that occurs in only one or two words has little evidence of its own.
 PDF_PRIOR_FRAMES = 10.0
-# Amplitudes stay within [1/4, 4] (2sigmoid: 7/4): the ratio of a unit that hardly ever fires is mostly noise.
+# Amplitudes stay within [1/4, 4] ([1/4, 7/4] for 2sigmoid): the ratio of a unit that hardly ever fires is mostly noise.
 LARGEST_AMPLITUDE = 4.0
 
 
 class MomentsConfig(PreparedConfig):
-    """How amplitudes are matched.
+    """Options of moment matching.
 
     Attributes:
-        kind: Of technique.
-        amplitude: xi.
-        layers: Hidden layers that get amplitudes, from 0 at the bottom; None all.
-        prior_frames: tau, pseudo-frames of the mean activation. With the default, half a minute of speech (3,000
-            frames) goes less than half of the way: so the frame cross-entropy of held-out speakers' other recordings
-            was lowest, or next to it, on AN4 and on LibriSpeech.
-        descent: Gradient descent that starts from the matched amplitudes; None for none.
+        kind: Name of the method.
+        amplitude: Name of the amplitude function xi.
+        layers: Hidden layers that get amplitudes, from 0 at the bottom; None for all.
+        prior_frames: tau, the number of pseudo-frames with mean activation. With the default, half a minute of speech
+            (3,000 frames) moves xi less than half of the way. This value gave the lowest or second lowest frame
+            cross-entropy on other recordings of held-out speakers, on AN4 and on LibriSpeech.
+        descent: Options of a gradient descent that starts from the matched amplitudes; None for no descent.
     """
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"amplitude", "layers", "prior_frames", "descent"})
@@ -67,7 +68,7 @@ class MomentsConfig(PreparedConfig):
     speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
 
     kind: Literal["moments"] = "moments"
-    amplitude: Literal["exp", "2sigmoid", "identity", "relu"] = "exp"
+    amplitude: AmplitudeName = "exp"
     layers: tuple[int, ...] | None = None
     prior_frames: float = Field(4000.0, gt=0.0)
     descent: LhucConfig | None = None
@@ -92,8 +93,8 @@ class Moments:
     """Moment matching as an adaptation method.
 
     Args:
-        config: How.
-        folder: Where ``prepare`` keeps the mean activations.
+        config: Options of the method.
+        folder: Folder of the file with the mean activations.
 
     Raises:
         ConfigError: There is no folder.
@@ -101,23 +102,23 @@ class Moments:
 
     def __init__(self, config: MomentsConfig, folder: Path | None = None) -> None:
         if folder is None:
-            raise ConfigError("moments: this technique learns from the training speakers; give it a folder")
+            raise ConfigError("moments: this method learns from the training speakers; give it a folder")
         self.config = config
         self._path = folder / MOMENTS_FILE
 
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
-        """Write the mean activation of every hidden unit in each pdf, and overall.
+        """Write the mean activation of every hidden unit, for each pdf and over all frames.
 
-        It does not depend on the configuration: one preparation serves all. Takes K H numbers of float64 a layer,
-        whatever the number of frames.
+        The result does not depend on the options, so one file serves all. Memory is K x H float64 numbers a layer,
+        however many frames there are.
 
         Args:
-            model: The speaker-independent network; it comes back unchanged.
+            model: The network; it comes back unchanged.
             training: The training speakers, with their reference alignment as targets.
-            seed: Not needed: nothing is drawn.
+            seed: Not used: nothing is random.
 
         Raises:
-            AlignmentError: Targets or features are not this network's, or no frame counts.
+            AlignmentError: Targets or features do not fit the network, or no frame counts.
         """
         pdfs, device = model.pdf_count, model.log_prior.device
         widths = [site.width for site in find_sites(model, model.sites())]
@@ -143,21 +144,21 @@ class Moments:
         save_tensors(self._path, tensors, {"model": model_hash(model)})
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
-        """Match the amplitudes of each speaker, and descend from there where the configuration says so.
+        """Match the amplitudes of each speaker, then descend from there if the options say so.
 
-        A speaker without a frame that counts stays neutral; one whose activations are not finite does too, with a
-        warning. Holds one layer's activations of one speaker at a time: 49 MB a minute at 2,048 units.
+        A speaker without a frame that counts stays unadapted. So does a speaker whose activations are not finite; a
+        warning names them. Memory is one layer's activations of one speaker: 49 MB a minute at 2,048 units.
 
         Args:
-            model: The speaker-independent network; it comes back unchanged.
+            model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Of the descent.
+            seed: Seed of the descent.
 
         Raises:
-            SiteError: A layer that the network does not have.
-            AlignmentError: Targets or features are not this network's.
+            SiteError: The network does not have a layer.
+            AlignmentError: Targets or features do not fit the network.
             CheckpointError: ``prepare`` has not been run, or its file is damaged.
-            ModelMismatchError: It was run with another network.
+            ModelMismatchError: ``prepare`` was run with another network.
         """
         prepared = self._read(model)
         bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)
@@ -201,11 +202,11 @@ class Moments:
                 continue
             prior = self.config.prior_frames * prepared[f"mean.{number}"].double()
             expected = counts @ prepared[f"expected.{number}"].double() + prior
-            found = prior.clone()
+            observed = prior.clone()
             for weight, block in zip(weights, hidden, strict=True):
-                found += weight @ block
-            # A unit that never fires, here or in training, has no ratio.
-            xi = torch.where(found != 0, expected / found, 1.0).clamp(1.0 / LARGEST_AMPLITUDE, highest).float()
+                observed += weight @ block
+            # A unit that fires neither here nor in training has no ratio.
+            xi = torch.where(observed != 0, expected / observed, 1.0).clamp(1.0 / LARGEST_AMPLITUDE, highest).float()
             for block in hidden:
                 block *= xi
             amplitudes.append(xi)
@@ -214,7 +215,7 @@ class Moments:
     def _read(self, model: AcousticModel) -> dict[str, torch.Tensor]:
         """What ``prepare`` wrote: ``mean.<layer>`` (H,) and ``expected.<layer>`` (K, H), float32."""
         if not self._path.exists():
-            raise CheckpointError(f"{self._path}: no such file; prepare the technique on the training speakers first")
+            raise CheckpointError(f"{self._path}: no such file; prepare the method on the training speakers first")
         tensors, description = load_tensors(self._path)
         if description.get("model") != model_hash(model):
             raise ModelMismatchError(f"{self._path}: made with another network; delete it and prepare again")
@@ -222,7 +223,7 @@ class Moments:
 
 
 def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The frames that count: spliced features (B, (2c+1) D), and weight times posterior of each pdf (B, K)."""
+    """Blocks of the frames that count: spliced features (B, (2c + 1) D), and weight times posterior (B, K)."""
     targets, device = frames.targets, model.log_prior.device
     frames.check_fits(speaker, model)
     features = torch.from_numpy(np.ascontiguousarray(frames.features))

@@ -1,16 +1,16 @@
-"""Predicted amplitudes: a gate network looks at a speaker's statistics and says his r; no adaptation pass at all.
+"""Predicted amplitudes: gate networks predict r from statistics of a speaker's activations, without targets.
 
-The features are normalised speaker by speaker, so their means and variances are the same for everybody and say
-nothing. What survives are the higher moments, and how the bands go together: of these the hidden units of the
-frozen network are non-linear functions that have been trained for what matters in speech. So the statistics are the
-mean activations of the units that get amplitudes, over all of the speaker's frames, whatever was said: no target is
-looked at, no first pass is needed. They are normalised and reduced to a few principal components over the training
-speakers: with some tens of speakers, thousands of inputs could explain anything.
+The features are normalised speaker by speaker, so their means and variances are the same for everybody and tell nothing
+about the speaker. Higher moments and correlations between bands remain, and the hidden units of the network are
+non-linear functions of these, trained for speech. The statistics are therefore the mean activations, over all of a
+speaker's frames, of the units that get amplitudes. Neither targets nor a first pass are needed. The statistics are
+normalised and reduced to a few principal components over the training speakers: some tens of speakers are too few to
+learn from thousands of inputs.
 
-Preparing estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does, and trains a gate (``lhuc/gate.py``)
-for each layer to say them; after that, if wanted, the gates of all layers jointly on the cross-entropy of the
-training speakers' frames. The idea is that of Geng et al., "On-the-Fly Feature Based Rapid Speaker Adaptation"
-(arXiv 2203.14593), whose statistics are spectral bases.
+``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does, and trains for each layer a gate
+(``lhuc/gate.py``) that predicts them. The gates of all layers can then be trained jointly on the cross-entropy of the
+training speakers' frames. The idea is that of Geng et al., "On-the-Fly Feature Based Rapid Speaker Adaptation" (arXiv
+2203.14593), whose statistics are spectral bases.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ GATES_FILE = "gates.safetensors"
 
 
 class PredictedConfig(PreparedConfig):
-    """How gates are trained.
+    """Options of predicted amplitudes.
 
     Attributes:
-        kind: Of technique.
-        lhuc: Descent for the training speakers' amplitudes, which the gates learn to say.
-        dimensions: Principal components of the statistics, P.
-        hidden_units: Of each gate; None: a linear map.
-        around: What the gates say of an average speaker: the training ``speakers``' mean, or ``row 0``, the network as
-            it is; see ``adapt/bayes.py``.
-        steps: Of Adam on the squared error of r, all training speakers in each.
-        learning_rate: Of Adam.
-        weight_decay: Of the gates' weights, not their biases: strong decay says the mean amplitudes to everybody.
-        joint_sweeps: Sweeps over the training speakers' frames, all gates jointly; 0: none.
-        joint_learning_rate: Of Adam in these.
+        kind: Name of the method.
+        lhuc: Options of the descent for the training speakers' amplitudes, which the gates learn to predict.
+        dimensions: Number of principal components of the statistics, P.
+        hidden_units: Number of hidden units of each gate; None for a linear map.
+        around: Prediction for an average speaker. ``speakers`` is the mean of the training speakers, ``unadapted`` the
+            network without adaptation; see ``BayesConfig.around``.
+        steps: Number of steps of Adam on the squared error of r; each step sees all training speakers.
+        learning_rate: Step size of Adam.
+        weight_decay: Weight decay of the gates' weights, not of their biases. With strong decay every speaker gets the
+            mean amplitudes.
+        joint_sweeps: Number of sweeps over the training speakers' frames in joint training; 0 for no joint training.
+        joint_learning_rate: Step size of Adam in joint training.
     """
 
     speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
@@ -83,8 +84,8 @@ class Predicted:
     """Predicted amplitudes as an adaptation method.
 
     Args:
-        config: How.
-        folder: Where the gates are kept.
+        config: Options of the method.
+        folder: Folder of the gates' file.
     """
 
     def __init__(self, config: PredictedConfig, folder: Path | None = None) -> None:
@@ -95,16 +96,16 @@ class Predicted:
         """Train the gates on the training speakers and write them.
 
         Raises:
-            ConfigError: The technique was made without a folder.
-            SpeakerError: There are fewer than two of them.
-            CheckpointError: Their amplitudes, or the gates, diverged.
+            ConfigError: The method was made without a folder.
+            SpeakerError: There are fewer than two training speakers.
+            CheckpointError: Amplitudes or gates diverged.
         """
         path = prepared_file(self._folder, GATES_FILE)
         check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
         statistics = _statistics(bank, model, training)
         mean, bases = principal_components(statistics, self.config.dimensions)
-        # Divided by their squared length, bases as long as a standard deviation give components of variance 1.
+        # A basis is as long as a standard deviation: divided by its squared length, it gives a component of variance 1.
         projection = bases / bases.square().sum(1, keepdim=True).clamp(min=torch.finfo(bases.dtype).tiny)
         conditioning = (statistics - mean) @ projection.T  # (S, P)
         gates = _gates(bank, conditioning.shape[1], self.config.hidden_units, seed)
@@ -117,16 +118,16 @@ class Predicted:
         write_prepared(path, bank, {"mean": mean, "projection": projection, **gates.state_dict()}, **self._shape)
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
-        """Predict each speaker's amplitudes from his features; his targets are not looked at.
+        """Predict each speaker's amplitudes from their features; targets are not used.
 
         Args:
-            model: The speaker-independent network; it comes back unchanged.
+            model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Nothing here is random.
+            seed: Not used: nothing is random.
 
         Raises:
-            CheckpointError: The gates have not been prepared, or are damaged.
-            ModelMismatchError: They belong to another network, or to other options.
+            CheckpointError: The gates have not been prepared, or their file is damaged.
+            ModelMismatchError: The gates were prepared with another network or other options.
         """
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
         prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
@@ -143,11 +144,11 @@ class Predicted:
 
     @property
     def _shape(self) -> dict[str, int | None]:
-        """Options that the kept tensors' shapes follow from."""
+        """Options that determine the shapes of the gates' tensors."""
         return {"dimensions": self.config.dimensions, "hidden_units": self.config.hidden_units}
 
     def _fit(self, gates: nn.ModuleList, conditioning: torch.Tensor, targets: list[torch.Tensor]) -> None:
-        """Least squares: the gates' r (S, H) against the training speakers'."""
+        """Fit the gates' r to the training speakers' r, shapes (S, H), by least squares."""
         optimizer = _adam(gates, self.config.learning_rate, self.config.weight_decay)
         for _ in range(self.config.steps):
             optimizer.zero_grad(set_to_none=True)
@@ -164,10 +165,10 @@ class Predicted:
         training: Mapping[str, SpeakerData],
         seed: int,
     ) -> None:
-        """The cross-entropy of the training speakers' frames, through the gates of all layers."""
+        """Train the gates of all layers on the cross-entropy of the training speakers' frames."""
         gate_of = {site.name: gate for site, gate in zip(bank.sites, _each(gates), strict=True)}
         optimizer = _adam(gates, self.config.joint_learning_rate, self.config.weight_decay)
-        # A sweep a time: a descent of several may go over some speakers' sweeps before it comes to others.
+        # One sweep a descent: a descent may finish all sweeps of some speakers before it begins with others.
         descent = Descent(self.config.lhuc.model_copy(update={"sweeps": 1, "prior_deviation": None}))
         with bank.computed(lambda site, rows: gate_of[site].r(conditioning[rows - 1])):
             for sweep in range(self.config.joint_sweeps):
@@ -192,7 +193,7 @@ def _adam(gates: nn.ModuleList, learning_rate: float, weight_decay: float) -> to
 
 
 def _statistics(bank: SpeakerBank, model: AcousticModel, speakers: Mapping[str, SpeakerData]) -> torch.Tensor:
-    """Mean activations of the units that get amplitudes, unscaled, layer by layer side by side: shape (S, W)."""
+    """Mean unscaled activations of the units that get amplitudes, all layers side by side, shape (S, W)."""
     adapted = {site.name for site in bank.sites}
     means = []
     with frozen(model), torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a technique learns from the training speakers and keeps: tensors, bound to the network and its sites."""
+"""What a method has learned from the training speakers: a file of tensors that belongs to one network and its sites."""
 
 from __future__ import annotations
 
@@ -16,45 +16,50 @@ from lhuc_asr.lhuc.speaker import model_hash
 
 
 class PreparedConfig(MethodConfig):
-    """Settings of a technique that learns from the training speakers.
+    """Options of a method that learns from the training speakers.
 
     Attributes:
-        not_prepared: Settings that nothing learned from the training speakers depends on: techniques that differ in
-            no other share what was learned.
+        not_prepared: Names of the options that do not affect what is learned from the training speakers. Methods that
+            differ only in these share one preparation.
     """
 
     not_prepared: ClassVar[frozenset[str]] = frozenset()
 
 
 def prepared_file(folder: Path | None, name: str) -> Path:
-    """The file in a technique's folder.
+    """The path of a file in a method's folder.
 
     Raises:
-        ConfigError: The technique was made without a folder.
+        ConfigError: The method was made without a folder.
     """
     if folder is None:
-        raise ConfigError(f"{name}: this technique learns from training speakers; give it a folder to keep that in")
+        raise ConfigError(f"{name}: this method learns from the training speakers; give it a folder for what it learns")
     return folder / name
 
 
-def check_speaker_count(path: Path, found: int, least: int) -> None:
+def check_speaker_count(path: Path, count: int, least: int) -> None:
     """Refuse too few training speakers.
 
+    Args:
+        path: The file that would be written.
+        count: Number of training speakers.
+        least: Number that the method needs.
+
     Raises:
-        SpeakerError: With the numbers.
+        SpeakerError: There are fewer than ``least``.
     """
-    if found < least:
-        raise SpeakerError(f"{path.name}: learned over training speakers, at least {least}; found {found}")
+    if count < least:
+        raise SpeakerError(f"{path.name}: the method needs at least {least} training speakers; found {count}")
 
 
 def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Tensor], **options: int | None) -> None:
-    """Write tensors, whole or not at all, with the model, sites and amplitude of the bank that they belong to.
+    """Write tensors with the model, sites and amplitude function that they belong to, whole or not at all.
 
     Args:
-        path: Where to.
-        bank: Of the training speakers.
-        tensors: What was learned.
-        options: Those that it was learned with and cannot be used without.
+        path: The file.
+        bank: Bank of the training speakers.
+        tensors: What was learned, by name.
+        options: Options that must be the same when the tensors are read.
 
     Raises:
         CheckpointError: A tensor is not finite.
@@ -66,20 +71,26 @@ def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Te
 
 
 def read_prepared(path: Path, bank: SpeakerBank, **options: int | None) -> dict[str, torch.Tensor]:
-    """Read tensors that belong to a bank's model, sites and amplitude, and to these options.
+    """Read tensors that ``write_prepared`` wrote.
+
+    Args:
+        path: The file.
+        bank: A bank with the model, sites and amplitude function that the tensors must belong to.
+        options: Options that the tensors must have been written with.
 
     Raises:
         CheckpointError: The file is missing or damaged.
-        ModelMismatchError: It belongs to another model, other sites, another amplitude or other options.
+        ModelMismatchError: The tensors belong to another model, other sites, another amplitude function or other
+            options.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file; prepare the technique on the training speakers first")
-    tensors, found = load_tensors(path)
+        raise CheckpointError(f"{path}: no such file; prepare the method on the training speakers first")
+    tensors, description = load_tensors(path)
     for key, expected in (_description(bank) | options).items():
-        if found.get(key) != expected:
+        if description.get(key) != expected:
             raise ModelMismatchError(
-                f"{path}: made with {key} {found.get(key)!r}, here it is {expected!r}; delete the file and prepare the "
-                "technique again"
+                f"{path}: made with {key} {description.get(key)!r}, here it is {expected!r}; delete the file and "
+                "prepare the method again"
             )
     device = bank.tables[0].device
     for name, tensor in tensors.items():

@@ -1,20 +1,20 @@
-"""SAT-LHUC: the network, theta^0 and a row for each training speaker, trained together (equations 4 to 6).
+"""SAT-LHUC: a network trained together with row 0 and a row for each training speaker (equations 4 to 6 of the paper).
 
-    L = - sum_t log P(c_t | x_t; theta_SI, theta_LHUC^{m_t}),    m_t = 0 if k_t = 1, else the frame's speaker
+    L = - sum_t log P(c_t | x_t; theta_SI, theta_LHUC^{m_t}),    m_t = 0 if k_t = 1, else the speaker of frame t
 
-k_t = 1 with probability gamma. It is drawn anew every epoch, and not by tosses of a coin: the share of frames with
-k_t = 1 is gamma in every epoch. Row 0, theta^0, thereby learns the transform for speakers of whom nothing is known.
-The held-out speakers, whose loss steers newbob, are such, and are evaluated with it.
+k_t = 1 with probability gamma, so row 0 (theta^0) learns the transform for unknown speakers. k is drawn anew in every
+epoch, but not independently for each frame: in every epoch the fraction of frames with k_t = 1 is gamma. The held-out
+speakers, whose loss controls newbob, are unknown and are evaluated with row 0.
 
-Of a mini-batch row 0 sees half, a speaker's row a frame or two. The gradient of a row is the sum over its frames by
-the size of the whole batch (equation 9), so with SGD a speaker's row takes steps hundreds of times shorter than the
-network's. The paper could afford that, with 10 minutes a speaker; here each row may be normalised by Adam, which
-keeps its averages for the row alone.
+In a mini-batch, half of the frames use row 0 and only one or two use a given speaker's row. The gradient of a row is
+the sum over its frames divided by the size of the whole batch (equation 9), so with SGD the steps of a speaker's row
+are hundreds of times shorter than the network's. With ten minutes a speaker, as in the paper, that is enough. With less
+data, Adam normalises the steps of each row; its averages are kept for each row separately.
 
-The result is folded: an ordinary network, theta^0 in its weights, is what decodes and what is adapted to new
-speakers, from neutral amplitudes. That they start at row 0 is then no rule that anybody has to remember. With the
-training speakers' amplitudes over those of row 0 the folded network computes what the one that was trained computes.
-Only amplitudes that can be divided by each other allow this, exp and identity: docs/decisions/0005.
+After training, row 0 is folded into the weights. The result is an ordinary network, which decodes and is adapted to new
+speakers from neutral amplitudes; they then start at row 0 without a special case. With the training speakers'
+amplitudes divided by those of row 0, the folded network computes what the trained one does. The division needs an
+amplitude function with a quotient, exp or identity: docs/decisions/0005.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 
-# xi(r) / xi(r0) = xi(quotient(r, r0)), for all r and r0 (but r0 = 0 of identity).
+# xi(r) / xi(r0) = xi(quotient(r, r0)) for all r and r0, except r0 = 0 of identity.
 QUOTIENTS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "exp": torch.sub,
     "identity": torch.div,
@@ -48,16 +48,16 @@ QUOTIENTS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = 
 
 
 class SatConfig(StrictModel):
-    """How rows are trained with the network.
+    """Options of training rows with the network.
 
     Attributes:
-        gamma: Fraction of the frames that take the speaker-independent transform, row 0.
-        switching: What takes it or does not as a whole: a ``frame``, a ``segment`` (utterance), a ``speaker``.
-        amplitude: xi.
-        optimizer: Of the rows: ``adam``, with averages of its own for each row, or ``sgd``.
-        learning_rate: Of the rows in the first epochs; newbob halves it with the network's.
-        start: ``si``: the network is the speaker-independent one, trained on; None: it starts with random weights.
-        schedule: Of the network's rate; None the trainer's.
+        gamma: Fraction of the frames that use row 0.
+        switching: Unit that is switched to row 0 as a whole: ``frame``, ``segment`` (an utterance) or ``speaker``.
+        amplitude: Name of the amplitude function xi.
+        optimizer: Optimizer of the rows: ``adam``, with separate averages for each row, or ``sgd``.
+        learning_rate: Step size of the rows in the first epochs; newbob halves it together with the network's.
+        start: ``si`` to start from the speaker-independent network, None to start from random weights.
+        schedule: Schedule of the network's learning rate; None for the trainer's.
     """
 
     gamma: float = Field(0.5, gt=0.0, lt=1.0)
@@ -80,25 +80,25 @@ def train_speaker_adaptive(
     device: torch.device,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> SpeakerBank:
-    """Train a network and its speakers' rows to the end of the schedule, going on from ``state_path``.
+    """Train a network and its speakers' rows to the end of the schedule, resuming from ``state_path``.
 
     Args:
-        model: Initialised, or trained already; trained in place.
+        model: The network, initialised or already trained; it is trained in place.
         training: Frames to train on. Speakers without a target have no row.
-        heldout: Frames of other speakers, seen through row 0.
-        config: How the rows are trained; its schedule, where it has one, is the network's.
-        trainer: How the network is.
-        state_path: Where the state of both is kept after every epoch.
-        seed: Of the order of frames, of dropout and of the switching.
-        device: Where the network runs.
-        on_epoch: Called with each epoch's figures.
+        heldout: Frames of other speakers, evaluated with row 0.
+        config: Options of the rows; its schedule, if it has one, replaces the trainer's.
+        trainer: Options of the network's training.
+        state_path: File of the state after the last epoch.
+        seed: Seed of the frame order, of dropout and of the switching.
+        device: Device that the network runs on.
+        on_epoch: Function that is called with the figures of each epoch.
 
     Returns:
         The rows, detached; ``model`` is their network, in evaluation mode.
 
     Raises:
-        AlignmentError: No frame to train on, or none that is held out, has a target.
-        CheckpointError: ``state_path`` belongs to another network, or training diverged.
+        AlignmentError: No training frame, or no held-out frame, has a target.
+        CheckpointError: ``state_path`` is the state of another network, or training diverged.
     """
     if config.schedule is not None:
         trainer = trainer.model_copy(update={"schedule": config.schedule})
@@ -108,25 +108,26 @@ def train_speaker_adaptive(
         rows = _Rows(bank, training, config)
         train(model, training, heldout, trainer, state_path, seed, device, on_epoch, rows)
     except SpeakerError as error:  # a row that is not finite is noticed before the loss is
-        raise CheckpointError(f"training diverged, lower {rows.rates} ({error})") from error
+        raise CheckpointError(f"training diverged; lower {rows.rates} ({error})") from error
     finally:
         bank.detach()
     return bank
 
 
 def fold_row_zero(bank: SpeakerBank) -> tuple[AcousticModel, SpeakerBank]:
-    """The network with row 0 in its weights, and every speaker's amplitudes over those of row 0.
+    """Fold row 0 into the weights, and divide every speaker's amplitudes by those of row 0.
 
-    The folded network alone computes what row 0 gave, and with a speaker's row what his row gave, but for rounding.
+    Up to rounding, the folded network computes what the network computed with row 0, and with a speaker's new row what
+    it computed with the old one.
 
     Args:
-        bank: Rows of an acoustic model, their amplitude one of ``QUOTIENTS``.
+        bank: Bank of an acoustic model; its amplitude function is one of ``QUOTIENTS``.
 
     Returns:
         The network, in evaluation mode, and its bank, detached; row 0 is neutral.
 
     Raises:
-        FoldError: The amplitude has no quotient, row 0 silences a unit, or a row is not finite.
+        FoldError: The amplitude function has no quotient, an amplitude of row 0 is 0, or a row is not finite.
     """
     name = bank.amplitude.name
     if name not in QUOTIENTS:
@@ -149,20 +150,22 @@ def fold_row_zero(bank: SpeakerBank) -> tuple[AcousticModel, SpeakerBank]:
 def assign_rows(
     source: FrameSource, rows: Mapping[str, int], config: SatConfig, generator: np.random.Generator
 ) -> np.ndarray:
-    """The row m_t of each frame for one epoch (equation 6); ``config.gamma`` of the frames with a target get row 0.
+    """The row m_t of each frame for one epoch (equation 6); a fraction gamma of the frames with a target gets row 0.
 
-    Of T such frames ``frame`` gives floor(gamma T + 1/2) to row 0, and of each utterance's its own share within one.
-    ``segment`` and ``speaker`` take whole ones in random order, as many as bring the sum nearest to gamma T: it is off
-    by at most half of a segment or speaker. (To fill the sum up with short ones would starve their rows.)
+    With switching by ``frame``, floor(gamma T + 1/2) of T frames get row 0, and in each utterance the fraction is gamma
+    within one frame. With ``segment`` and ``speaker``, whole ones are taken in random order, as many as bring the
+    number of frames nearest to gamma T; it is off by at most half of one. (Filling the rest with short ones would give
+    their rows fewer frames than others.)
 
     Args:
         source: The training frames.
-        rows: The row of each speaker, 1 or more.
-        config: How it switches.
-        generator: Of the choice.
+        rows: Row of each speaker, 1 or more.
+        config: Options of the switching.
+        generator: Generator of the random choice.
 
     Returns:
-        Shape (N,), int32, a number a frame of ``source.features``; 0 also for those of other utterances.
+        A row for each frame of ``source.features``, shape (N,), int32; 0 for frames of utterances that are not in the
+        source.
     """
     assigned = np.zeros(len(source.features), np.int32)
     speakers = _speakers(source)
@@ -171,7 +174,7 @@ def assign_rows(
             assigned[utterance.rows] = rows[speaker]
     if config.switching == "frame":
         seen = chosen = 0
-        # In random order, or the fraction of a frame that an utterance is rounded by would always be the same.
+        # In random order: otherwise each utterance would be rounded the same way in every epoch.
         for number in generator.permutation(len(source.utterances)):
             utterance = source.utterances[number]
             frames = utterance.first + np.flatnonzero(source.targets[utterance.rows] >= 0)
@@ -193,7 +196,7 @@ def assign_rows(
 
 
 def _speakers(source: FrameSource) -> dict[str, list[StoredUtterance]]:
-    """The utterances with a target, by their speakers, in the order of the source."""
+    """The utterances of each speaker that have a target, in the order of the source."""
     speakers: dict[str, list[StoredUtterance]] = {}
     for utterance in source.utterances:
         if _target_frames(source, utterance):
@@ -206,7 +209,7 @@ def _target_frames(source: FrameSource, utterance: StoredUtterance) -> int:
 
 
 class _Rows(Companion):
-    """The rows' part in the training of their network."""
+    """The rows, as what is trained beside their network."""
 
     rates = "trainer.schedule.learning_rate, or learning_rate of the rows (networks)"
 

@@ -1,4 +1,4 @@
-"""One speaker's adaptation data: everything that an adaptation method may learn from."""
+"""One speaker's adaptation data: features, targets, recordings, and the model that aligned the training data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 @dataclass(frozen=True)
 class AlignmentModel:
-    """The Gaussian mixtures that first aligned the training data: fMLLR's statistics are taken with them.
+    """The Gaussian mixtures that first aligned the training data; fMLLR collects its statistics with them.
 
-    Their pdfs are those of the network's targets.
+    Their pdfs are the network's pdfs.
 
     Attributes:
         path: File of the mixtures.
@@ -38,7 +38,7 @@ class AlignmentModel:
 
     @cached_property
     def gmm(self) -> DiagonalGmm:
-        """The mixtures, read when they are first asked for.
+        """The mixtures; they are read on first use.
 
         Raises:
             CheckpointError: The file is missing or damaged.
@@ -52,11 +52,11 @@ class SpeakerData:
 
     Attributes:
         features: Normalised features of the utterances, one after the other, shape (T, D), float32.
-        lengths: Number of frames of each utterance; context is not taken across their borders.
+        lengths: Number of frames of each utterance. Splicing does not cross the borders.
         targets: Targets of all frames, shape (T,).
-        recordings: The utterances that the features were computed from, in their order; empty where the features are
-            all that is known. An utterance may be longer than its frames here: adaptation data can be limited.
-        alignment_model: The model that aligned the training data; None where it did not come with the network.
+        recordings: The utterances that the features were computed from, in the same order; empty if they are unknown.
+            A recording may be longer than its frames here, because adaptation data can be limited.
+        alignment_model: The model that aligned the training data; None if it did not come with the network.
     """
 
     features: np.ndarray
@@ -81,7 +81,13 @@ class SpeakerData:
         recordings: Sequence[Utterance] = (),
         alignment_model: AlignmentModel | None = None,
     ) -> SpeakerData:
-        """From the features (T, D) and targets (T,) of each utterance."""
+        """The data of several utterances.
+
+        Args:
+            utterances: Features (T, D) and targets (T,) of each utterance; at least one.
+            recordings: The utterances that the features were computed from, if they are known.
+            alignment_model: The model that aligned the training data, if it is known.
+        """
         return cls(
             np.concatenate([features for features, _ in utterances]),
             tuple(len(features) for features, _ in utterances),
@@ -115,13 +121,13 @@ class SpeakerData:
             )
 
     def waveforms(self, sample_rate: int) -> Iterator[np.ndarray]:
-        """The samples of each utterance, cut to the frames that count, shapes (N,), float32.
+        """The samples of each utterance, cut to the frames that are here, shapes (N,), float32.
 
         Args:
-            sample_rate: Sample rate to resample to, hertz.
+            sample_rate: Sample rate of the result, hertz.
 
         Raises:
-            CorpusError: The recordings are not known.
+            CorpusError: The recordings are unknown.
             AudioError: A recording cannot be read.
         """
         if not self.recordings and self.lengths:
@@ -131,10 +137,10 @@ class SpeakerData:
             yield read_audio(utterance, sample_rate)[: window + (frames - 1) * shift]
 
     def alignment_features(self) -> np.ndarray:
-        """Features of the alignment model, normalised over this data, a row for each frame: shape (T, D').
+        """The alignment model's features of all frames, normalised over this data, shape (T, D'), float32.
 
         Raises:
-            CorpusError: The recordings or the alignment model are not known.
+            CorpusError: The recordings or the alignment model are unknown.
             AudioError: A recording cannot be read.
         """
         if self.alignment_model is None:

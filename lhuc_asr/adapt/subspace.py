@@ -1,13 +1,13 @@
-"""Amplitudes in a subspace: a speaker is a few numbers, what they mean is learned from the training speakers.
+"""Subspace LHUC: the amplitudes of a speaker follow from a short code.
 
-Preparing estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does, and keeps their mean m and their
-first P principal components as bases B, each as long as its standard deviation over speakers. A new speaker then
-has P numbers, his code c, instead of one a unit:
+``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. It keeps their mean m and their
+first P principal components as bases B; the length of each basis vector is its standard deviation over the speakers. A
+new speaker has a code c of P numbers instead of one number for each unit:
 
-    r = m + c B,        c ~ N(0, 1) a priori
+    r = m + c B,        prior: c ~ N(0, 1)
 
-estimated by descent on his frames' cross-entropy, and on c^2 / 2. This is subspace LHUC (Samarakoon and Sim,
-Interspeech 2016) with bases from principal components, where theirs are trained with the network.
+c is estimated by gradient descent on the cross-entropy of the speaker's frames plus |c|^2 / 2. This is subspace LHUC
+(Samarakoon and Sim, Interspeech 2016), but with bases from principal components; theirs are trained with the network.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ SUBSPACE_FILE = "subspace.safetensors"
 
 
 class SubspaceConfig(PreparedConfig):
-    """How codes and their bases are estimated.
+    """Options of subspace LHUC.
 
     Attributes:
-        kind: Of technique.
-        lhuc: Descent for the training speakers' amplitudes; its optimizer, sweeps and batches are the codes' too.
-        dimensions: Numbers a speaker, P; fewer where there are not more training speakers than that.
-        learning_rate: Of the codes, whose unit is a standard deviation over speakers.
-        around: What the code 0 stands for: the training ``speakers``' mean m, or ``row 0``, the network as it is, in
-            its place; see ``adapt/bayes.py``.
-        prior_weight: Weight of c^2 / 2 against the frames' cross-entropy.
+        kind: Name of the method.
+        lhuc: Options of the descent for the training speakers' amplitudes. The codes have the same optimizer, number
+            of sweeps and batch size.
+        dimensions: Length of a code, P. It is at most the number of training speakers less one.
+        learning_rate: Step size for the codes, in standard deviations over the speakers.
+        around: Meaning of the code 0. ``speakers`` is the mean m of the training speakers, ``unadapted`` the network
+            without adaptation; see ``BayesConfig.around``.
+        prior_weight: Weight of |c|^2 / 2 against the cross-entropy of the frames.
     """
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"learning_rate", "prior_weight"})
@@ -70,8 +71,8 @@ class Subspace:
     """Subspace LHUC as an adaptation method.
 
     Args:
-        config: How.
-        folder: Where mean and bases are kept.
+        config: Options of the method.
+        folder: Folder of the file with mean and bases.
     """
 
     def __init__(self, config: SubspaceConfig, folder: Path | None = None) -> None:
@@ -79,11 +80,11 @@ class Subspace:
         self._folder = folder
 
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
-        """Find the bases over the training speakers and write them.
+        """Compute mean and bases over the training speakers and write them.
 
         Raises:
-            ConfigError: The technique was made without a folder.
-            SpeakerError: There are fewer than two of them.
+            ConfigError: The method was made without a folder.
+            SpeakerError: There are fewer than two training speakers.
             CheckpointError: Their amplitudes diverged.
         """
         path = prepared_file(self._folder, SUBSPACE_FILE)
@@ -96,18 +97,18 @@ class Subspace:
         write_prepared(path, bank, {"mean": mean, "bases": bases}, dimensions=self.config.dimensions)
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
-        """Estimate the code of each speaker; the bank has the amplitudes that it stands for.
+        """Estimate the code of each speaker, and from it the amplitudes.
 
-        A speaker without a frame that counts stays speaker-independent.
+        A speaker without a frame that counts stays unadapted.
 
         Args:
-            model: The speaker-independent network; it comes back unchanged.
+            model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Of the order of each speaker's frames; it does not depend on who else adapts.
+            seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
 
         Raises:
-            CheckpointError: The bases have not been prepared, or are damaged.
-            ModelMismatchError: They belong to another network, or to other options.
+            CheckpointError: The bases have not been prepared, or their file is damaged.
+            ModelMismatchError: The bases were prepared with another network or other options.
         """
         descent = Descent(self.config.lhuc)
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
@@ -120,8 +121,8 @@ class Subspace:
         codes = RowTable(prepared["bases"].new_zeros(len(bank.speakers) + 1, len(prepared["bases"])))
 
         def code(rows: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = functional.embedding(rows.to(codes.device), codes, sparse=True)
-            return found
+            selected: torch.Tensor = functional.embedding(rows.to(codes.device), codes, sparse=True)
+            return selected
 
         def r(site: str, rows: torch.Tensor) -> torch.Tensor:
             amplitudes: torch.Tensor = mean[site] + code(rows) @ bases[site]
@@ -142,19 +143,19 @@ class Subspace:
 
 
 def principal_components(rows: torch.Tensor, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and bases of rows: those directions in which they vary most.
+    """Mean and principal components of rows.
 
     Args:
-        rows: Shape (S, W), at least two.
-        dimensions: P, as far as there are that many directions.
+        rows: At least two, shape (S, W).
+        dimensions: Number of components, P; fewer are returned if there are fewer.
 
     Returns:
-        The mean, shape (W,), and the bases, shape (P, W): orthogonal, each as long as the standard deviation of the
-        rows along it.
+        The mean, shape (W,), and the bases, shape (P, W). The bases are orthogonal; the length of each is the standard
+        deviation of the rows along it.
     """
     mean = rows.double().mean(0)
     _, singular, directions = torch.linalg.svd(rows.double() - mean, full_matrices=False)
-    # What is centred varies in one direction fewer than there are rows.
+    # S centred rows vary in at most S - 1 directions.
     kept = min(dimensions, len(rows) - 1, rows.shape[1])
     deviations = singular[:kept, None] / (len(rows) - 1) ** 0.5
     return mean.to(rows.dtype), (deviations * directions[:kept]).to(rows.dtype).contiguous()

@@ -1,6 +1,7 @@
 """Adaptation targets: candidate pdfs of each frame, their posteriors, and the weight of the frame.
 
-One type for every adaptation method, from four makers: best path, confidences, lattices, reference transcripts.
+All adaptation methods use this one type. Targets are made from a best path, word confidences, lattices, or reference
+transcripts.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ class TargetsConfig(StrictModel):
     """The adaptation targets of a pass.
 
     Attributes:
-        kind: ``best_path`` of the search in an earlier pass; ``confidence``, the same with each word weighted by its
-            confidence; ``lattice``, the posteriors of every pdf of a frame; or ``reference``, the forced alignment of
-            the reference transcripts: a bound on what targets can give, not a result.
-        source: The earlier pass; None for the first pass of the same network.
-        silence_weight: Weight of frames of silence; frames of speech have 1.
-        min_confidence: Words (``confidence``) or frames (``lattice``) below it have weight 0.
-        power: Exponent of a lattice's posteriors; above 1 they are sharper.
-        lm_order: Order of the n-gram model with which the earlier pass is searched again, for the targets alone: how
-            much they depend on the language model. None for the recipe's own.
-        corrupted: Fraction of a reference's words that are replaced by other words of the lexicon, chosen by the seed:
-            how much amplitudes depend on the targets' errors. A larger fraction corrupts the same words and more.
+        kind: ``best_path``, the best path of an earlier pass; ``confidence``, the same with each word weighted by its
+            confidence; ``lattice``, the posteriors of the pdfs in the lattice of an earlier pass; or ``reference``,
+            the forced alignment of the reference transcripts. The last is an upper bound for the others, not a result.
+        source: Name of the earlier pass; None for the first pass of the same network.
+        silence_weight: Weight of frames of silence; frames of speech have weight 1.
+        min_confidence: Confidence below which words (``confidence``) or frames (``lattice``) get weight 0.
+        power: Exponent of a lattice's posteriors; above 1 makes them sharper.
+        lm_order: Order of an n-gram model with which the earlier pass is searched again, only to make the targets; it
+            shows how much adaptation depends on the language model. None for the recipe's own.
+        corrupted: Fraction of the words of the references that are replaced by other words of the lexicon, chosen by
+            the seed; it shows how much adaptation depends on errors in the targets. A larger fraction replaces the
+            same words and others.
     """
 
     kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
@@ -70,12 +72,12 @@ class TargetsConfig(StrictModel):
 
 @dataclass(frozen=True)
 class FrameTargets:
-    """What each frame is believed to be: candidates with their posteriors, and how much the frame counts.
+    """The targets of some frames.
 
     Attributes:
-        pdf: Candidates of each frame, shape (T, M), int32; M is 1 for a best path.
-        posterior: Their posteriors, shape (T, M), float32; a frame with fewer candidates has zeros.
-        weight: How much the frame counts, shape (T,), float32, 0 or more.
+        pdf: Candidate pdfs of each frame, shape (T, M), int32; M is 1 for a best path.
+        posterior: Posterior of each candidate, shape (T, M), float32; 0 fills up frames with fewer candidates.
+        weight: Weight of each frame, 0 or more, shape (T,), float32.
     """
 
     pdf: np.ndarray
@@ -102,7 +104,12 @@ class FrameTargets:
 
     @classmethod
     def certain(cls, pdf: np.ndarray, weight: np.ndarray) -> FrameTargets:
-        """One pdf a frame, believed entirely: both of shape (T,)."""
+        """Targets with one pdf a frame, of posterior 1.
+
+        Args:
+            pdf: Pdf of each frame, shape (T,), int32.
+            weight: Weight of each frame, shape (T,), float32.
+        """
         return cls(pdf[:, None], np.ones((len(pdf), 1), np.float32), weight)
 
     def tensors(self) -> CandidateTargets:
@@ -120,9 +127,9 @@ class FrameTargets:
 
 
 class FirstPass(Protocol):
-    """What a first pass, or any earlier one, says about the utterances that are adapted on.
+    """The results of an earlier pass, usually the first, for the utterances that are adapted on.
 
-    Nothing is computed before it is asked for.
+    Each method computes its result when it is called.
     """
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
@@ -139,11 +146,11 @@ class FirstPass(Protocol):
 
 
 def make_targets(first_pass: FirstPass, config: TargetsConfig, silence_pdfs: np.ndarray) -> dict[str, FrameTargets]:
-    """The targets of each utterance, as the configuration says.
+    """The targets of each utterance.
 
     Args:
-        first_pass: What is known about the utterances.
-        config: Kind of targets, and their weights.
+        first_pass: Results of the earlier pass.
+        config: Options of the targets.
         silence_pdfs: Pdfs of silence.
     """
     silence_weight = config.silence_weight
@@ -177,12 +184,12 @@ def make_targets(first_pass: FirstPass, config: TargetsConfig, silence_pdfs: np.
 def alignment_targets(
     paths: Mapping[str, np.ndarray], silence_pdfs: np.ndarray, silence_weight: float
 ) -> dict[str, FrameTargets]:
-    """Targets of utterances from the pdfs of their frames, shapes (T,); see ``targets_from_alignment``."""
+    """Targets of utterances from the pdfs of their frames; see ``targets_from_alignment``."""
     return {utterance: targets_from_alignment(pdfs, silence_pdfs, silence_weight) for utterance, pdfs in paths.items()}
 
 
 def no_targets(frames: int) -> FrameTargets:
-    """Targets of frames of which nothing is known: they count for nothing."""
+    """Targets of weight 0, for frames of which nothing is known."""
     return FrameTargets.certain(np.zeros(frames, np.int32), np.zeros(frames, np.float32))
 
 
@@ -190,9 +197,9 @@ def targets_from_alignment(pdfs: np.ndarray, silence_pdfs: np.ndarray, silence_w
     """Targets from a best path or from a reference's alignment.
 
     Args:
-        pdfs: Shape (T,); negative where there is none, such frames get weight 0.
-        silence_pdfs: Pdfs of silence: they tell little of a speaker and are many.
-        silence_weight: Their weight; speech has weight 1.
+        pdfs: Pdf of each frame, shape (T,); negative for a frame without one, which gets weight 0.
+        silence_pdfs: Pdfs of silence. Frames of silence are many and tell little about a speaker.
+        silence_weight: Weight of frames of silence; frames of speech have weight 1.
     """
     weight = np.where(np.isin(pdfs, silence_pdfs), silence_weight, 1.0).astype(np.float32)
     weight[pdfs < 0] = 0.0
@@ -206,24 +213,23 @@ def targets_from_lattice(
     power: float = 1.0,
     min_confidence: float = 0.0,
 ) -> FrameTargets:
-    """Targets from a lattice's posteriors: all that a frame may have been, each as far as it is believed.
+    """Targets from the posteriors of a lattice.
 
     Args:
-        frames: Posteriors of the pdfs.
+        frames: Posteriors of the pdfs of each frame.
         silence_pdfs: Pdfs of silence.
-        silence_weight: Their weight; a frame weighs what its candidates do, in proportion to their posteriors.
-        power: Posteriors are raised to it and normalised: above 1 they are sharper, at 1 as they are. Soft targets
-            teach a network to be unsure, which acoustic scales chosen for a sure one do not expect.
-        min_confidence: Frames whose most probable pdf has a posterior (before ``power``) below it get weight 0.
+        silence_weight: Weight of silence. The weight of a frame is the mean of its candidates' weights under their
+            posteriors.
+        power: Exponent of the posteriors, which are normalised afterwards; above 1 makes them sharper. Soft targets
+            make a network less certain, and the acoustic scale was tuned for a more certain one.
+        min_confidence: Posterior of the most probable pdf, before ``power``, below which a frame gets weight 0.
 
     Raises:
         AlignmentError: The power is not above 0.
     """
     if not 0.0 < power < np.inf:
-        raise AlignmentError(
-            f"posteriors to the power of {power}; expected a number above 0, 1 leaves them as they are"
-        )
-    # Of the largest in each frame, so that a high power leaves at least that.
+        raise AlignmentError(f"posteriors to the power of {power}; expected a number above 0; 1 leaves them unchanged")
+    # Relative to the largest in each frame: with a high power at least that one stays above 0.
     largest = frames.posterior.max(axis=1, keepdims=True)
     sharpened = (frames.posterior / largest).astype(np.float64) ** power
     posterior = (sharpened / sharpened.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -240,16 +246,16 @@ def targets_from_confidence(
     min_confidence: float = 0.0,
     weighted: bool = False,
 ) -> FrameTargets:
-    """Targets from the parts of a best path that are believed.
+    """Targets from a best path, with weights from confidences.
 
     Args:
-        pdfs: Of the best path, shape (T,).
-        confidence: How far each frame is believed, 0 to 1, shape (T,): of its word (``Hypothesis.frame_confidences``)
+        pdfs: Pdf of each frame on the best path, shape (T,).
+        confidence: Confidence of each frame, 0 to 1, shape (T,): that of its word (``Hypothesis.frame_confidences``)
             or of its pdf (``FramePosteriors.of``).
         silence_pdfs: Pdfs of silence.
-        silence_weight: Their weight; speech has weight 1.
-        min_confidence: Frames of less get weight 0.
-        weighted: Whether the others' weight is multiplied by their confidence.
+        silence_weight: Weight of frames of silence; frames of speech have weight 1.
+        min_confidence: Confidence below which a frame gets weight 0.
+        weighted: Whether the weights of the other frames are multiplied by their confidences.
 
     Raises:
         AlignmentError: There are not as many confidences as frames, or they are not between 0 and 1.
@@ -259,12 +265,12 @@ def targets_from_confidence(
             f"confidences of shape {confidence.shape} for {pdfs.shape} frames; expected one a frame, between 0 and 1"
         )
     targets = targets_from_alignment(pdfs, silence_pdfs, silence_weight)
-    believed = np.where(confidence >= min_confidence, confidence if weighted else 1.0, 0.0)
-    return replace(targets, weight=(targets.weight * believed).astype(np.float32))
+    factor = np.where(confidence >= min_confidence, confidence if weighted else 1.0, 0.0)
+    return replace(targets, weight=(targets.weight * factor).astype(np.float32))
 
 
 def joined(parts: Sequence[FrameTargets]) -> FrameTargets:
-    """Targets of utterances one after the other; those with fewer candidates get some of posterior 0."""
+    """Targets of several utterances, one after the other; candidates of posterior 0 fill up those with fewer."""
     most = max(part.pdf.shape[1] for part in parts)
 
     def filled(table: np.ndarray) -> np.ndarray:

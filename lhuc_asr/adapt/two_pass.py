@@ -1,12 +1,12 @@
 """The two-pass loop (Swietojanski et al. 2016, sec. III; its steps are those of Kaldi's steps/decode_fmllr.sh).
 
     1. first pass     decode with the unadapted network             -> words, pdf of each frame
-    2. targets        what the first pass says of each frame, silence weighted down
-    3. adaptation     estimate each speaker's parameters, the network frozen
-    4. second pass    decode again, each speaker with their parameters
+    2. targets        pdfs of the first pass, silence weighted down -> targets of each frame
+    3. adaptation     the network frozen                            -> parameters of each speaker
+    4. second pass    decode again, with each speaker's parameters  -> words
 
-Recipes and the recognizer both go through here. A recipe's first pass may be any earlier pass, by another network too:
-``FirstPass`` is what is asked of it.
+Recipes and the recognizer both use it. A recipe may take the targets from any earlier pass, also of another network;
+``FirstPass`` is the protocol of such a pass.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ class TwoPass:
     """The models and the utterances of both passes.
 
     Attributes:
-        model: The network that is adapted; it is never changed.
+        model: The network that is adapted; it never changes.
         features: Features of the utterances.
         silence_pdfs: Pdfs of silence.
-        recordings: The utterances' recordings, by their ids, for methods that need more than features.
-        alignment_model: The model that aligned the training data, for methods that need it.
+        recordings: Recordings of the utterances, by their ids, for methods that need more than features; empty if they
+            are unknown.
+        alignment_model: The model that aligned the training data, for methods that need it; None if it is unknown.
 
     Raises:
         AlignmentError: The features are not those that the network takes.
@@ -79,9 +80,9 @@ class TwoPass:
 
         Args:
             method: The adaptation method.
-            first_pass: What an earlier pass says about the utterances.
-            targets: Kind of targets that are made of it.
-            sets: Which utterances each set of parameters is estimated on.
+            first_pass: Results of the earlier pass.
+            targets: Options of the targets.
+            sets: The adaptation sets.
             seed: Seed of the method.
         """
         targets_of = make_targets(first_pass, targets, self.silence_pdfs)
@@ -102,7 +103,7 @@ class TwoPass:
         """One speaker's adaptation data.
 
         Args:
-            targets: Targets of each utterance's frames; an utterance without any counts for nothing.
+            targets: Targets of each utterance, by its id; an utterance without targets gets weight 0.
             utterances: The speaker's utterances, each with the number of its first frames that are used.
         """
         parts = [

@@ -1,7 +1,7 @@
 """No adaptation, as a method: every speaker has neutral amplitudes.
 
-A pass with it is the unadapted network with another pass's scale and penalty: what gains are measured against where the
-choice of these must not count.
+A pass with it decodes with the unadapted network, but with the acoustic scale and insertion penalty of another pass.
+Gains over it do not depend on how these were tuned.
 """
 
 from __future__ import annotations

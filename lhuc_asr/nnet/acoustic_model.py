@@ -1,8 +1,8 @@
 """What alignment, search and adaptation ask of an acoustic model, whatever its layers are.
 
-A *site* is a place whose outputs an adaptation method may scale: the output of a hidden layer's non-linearity. A model
-names its sites as modules are named, so that hooks find them, and can be cut into a ``ScaledNetwork``, which takes the
-scales as an argument: no hook is set, and threads with different speakers do not meet.
+A *site* is the output of a hidden layer's non-linearity, which an adaptation method may scale. Sites have the names of
+the modules there, so that hooks can be set on them. ``AcousticModel.scaled`` gives a ``ScaledNetwork``, which takes the
+scales as an argument instead of hooks: threads can run it with different speakers at the same time.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ class AcousticModel(nn.Module, ABC):
     def hidden_layers(self) -> Mapping[str, nn.Module]:
         """The hidden layers from the bottom: the name of each layer's site, and the module that computes its output.
 
-        Each module takes the output of the one before it, the lowest the spliced features.
+        The input of the lowest module is the spliced features, and that of each other module the output of the one
+        before it.
         """
 
     @abstractmethod
     def scaled(self, sites: Sequence[str], precision: torch.dtype | None = None) -> ScaledNetwork:
-        """The network with scaled sites, sharing its weights.
+        """The network with scaled sites; it shares the weights.
 
         Args:
-            sites: Names of the sites that are scaled, from the bottom.
-            precision: Type of the matrix products above the lowest of these sites; None keeps the network's.
+            sites: Names of the scaled sites, from the bottom.
+            precision: Type of the matrix products above the lowest scaled site; None for that of the weights.
 
         Raises:
             SiteError: The network does not have a site.
@@ -57,7 +58,7 @@ class AcousticModel(nn.Module, ABC):
             layers: Numbers of the layers, from 0 at the bottom; None for all.
 
         Raises:
-            SiteError: There is no such layer, or none was named.
+            SiteError: The network does not have one of the layers, or ``layers`` is empty.
         """
         names = list(self.hidden_layers())
         if layers is None:
@@ -68,7 +69,7 @@ class AcousticModel(nn.Module, ABC):
         return [names[layer] for layer in layers]
 
     def log_likelihoods(self, spliced: Tensor) -> Tensor:
-        """Log p(x | pdf) up to a constant a frame (Bourlard and Morgan 1994).
+        """Log p(x | pdf) up to a constant for each frame (Bourlard and Morgan 1994).
 
         Args:
             spliced: Shape (B, (2c + 1) D).
@@ -80,7 +81,7 @@ class AcousticModel(nn.Module, ABC):
 
 
 class ScaledNetwork(ABC):
-    """A network in evaluation mode whose sites are scaled by what it is called with; its weights never change.
+    """A network in evaluation mode whose sites are scaled by an argument; its weights never change.
 
     Attributes:
         width: Number of units at the lowest scaled site, H.
@@ -99,7 +100,7 @@ class ScaledNetwork(ABC):
         """Logits of the pdfs.
 
         Args:
-            psi: Shape (B, H); N contiguous blocks of equal size, each with scales of its own.
+            psi: N contiguous blocks of equal size, each with its own scales, shape (B, H).
             scales: Scales at each site, shapes (N, H).
 
         Returns:
@@ -108,5 +109,5 @@ class ScaledNetwork(ABC):
 
 
 def over_priors(logits: Tensor, log_prior: Tensor) -> Tensor:
-    """Log posteriors less log priors: log p(x | pdf) up to a constant a frame, shape (B, K), float32."""
+    """Log posteriors minus log priors: log p(x | pdf) up to a constant for each frame, shape (B, K), float32."""
     return torch.log_softmax(logits.float(), dim=1) - log_prior

@@ -1,4 +1,4 @@
-"""SpecAugment for spliced frames: bands of features are masked in training (Park et al. 2019)."""
+"""SpecAugment for spliced frames (Park et al. 2019): a random band of features is masked in training."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torchaudio.functional import mask_along_axis_iid
 
 
 def mask_bands(spliced: torch.Tensor, feature_dimension: int, width: int) -> torch.Tensor:
-    """Set a random band of features to 0, their mean, in all of a frame's context.
+    """Set a random band of features to 0, which is their mean, in the whole context of each frame.
 
     Args:
         spliced: Shape (B, (2c + 1) D).
-        feature_dimension: D.
-        width: The band's width is drawn evenly from 0 to this, exclusive, for each frame; 0 masks nothing.
+        feature_dimension: Number of features in a frame, D.
+        width: Upper limit of the band's width, which is drawn for each frame from 0 to below it; 0 masks nothing.
 
     Returns:
         A new tensor, shape (B, (2c + 1) D).

@@ -1,7 +1,7 @@
-"""What is trained in the same mini-batches as a network, and is no part of it: amplitudes of speakers, for one.
+"""What is trained in the same mini-batches as a network without being part of it, such as amplitudes of speakers.
 
-The trainer tells it when an epoch begins, whose frames a mini-batch holds, and when gradients are there; and keeps
-its tensors in the training state. The class itself does nothing: training a network alone.
+The trainer calls a companion at the beginning of an epoch, around the forward pass of each mini-batch, and after its
+backward pass. It keeps the companion's tensors in the training state.
 """
 
 from __future__ import annotations
@@ -13,43 +13,44 @@ import torch
 
 
 class Companion:
-    """Follows a network's training and takes no part in it; subclasses do.
+    """A companion that does nothing: the network is trained alone. Subclasses override the methods.
 
     Attributes:
-        rates: The options that hold the learning rates, for the message when training diverges.
+        rates: Names of the options with the learning rates, for the message when training diverges.
     """
 
     rates = "trainer.schedule.learning_rate"
 
     def begin_epoch(self, seed: int, rate_share: float) -> None:
-        """An epoch begins.
+        """Begin an epoch.
 
         Args:
-            seed: All random choices of the epoch depend on it alone.
-            rate_share: The epoch's learning rate as a share of the first epoch's.
+            seed: Seed of all random choices of the epoch.
+            rate_share: Learning rate of the epoch divided by that of the first epoch.
         """
 
     def batch(self, frames: torch.Tensor) -> AbstractContextManager[object]:
         """A context for the forward pass of a mini-batch.
 
         Args:
-            frames: Rows of its frames in the features' array, shape (B,), int64.
+            frames: Rows of the mini-batch's frames in the array of features, shape (B,), int64.
         """
         return nullcontext()
 
     def step(self) -> None:
-        """Update what is the companion's own, after the backward pass; leaves no gradient behind."""
+        """Update the companion's parameters after a backward pass, and clear their gradients."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that the next epoch depends on, by names."""
+        """All tensors that the next epoch depends on, by name."""
         return {}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go back to what ``state`` returned.
+        """Restore what ``state`` returned.
 
         Raises:
-            KeyError, RuntimeError: It is the state of something else.
+            KeyError, RuntimeError: It is the state of another companion.
         """
 
 
+# The companion of a network that is trained alone.
 ALONE = Companion()

@@ -26,10 +26,10 @@ class DnnConfig(StrictModel):
 
     Attributes:
         hidden_layers: Number of hidden layers.
-        hidden_units: Units in each, H.
-        activation: ``sigmoid`` or ``relu``.
+        hidden_units: Number of units in each hidden layer, H.
+        activation: Non-linearity of the hidden layers.
         dropout: Probability of zeroing a hidden unit in training, rounded to 1/256.
-        context: Frames to either side of the one that is classified.
+        context: Number of frames on either side of the one that is classified, c.
     """
 
     hidden_layers: int = Field(6, ge=1)
@@ -40,7 +40,14 @@ class DnnConfig(StrictModel):
 
 
 class HiddenLayer(nn.Module):
-    """Affine map, non-linearity, dropout."""
+    """Affine map, non-linearity, dropout.
+
+    Args:
+        inputs: Number of inputs, I.
+        units: Number of units, H.
+        activation: Name of the non-linearity.
+        dropout: Probability of zeroing a unit in training.
+    """
 
     def __init__(self, inputs: int, units: int, activation: str, dropout: float) -> None:
         super().__init__()
@@ -49,7 +56,7 @@ class HiddenLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Activations (B, H) of inputs (B, I)."""
+        """Outputs (B, H) of inputs (B, I)."""
         hidden: torch.Tensor = self.dropout(self.activation(self.linear(inputs)))
         return hidden
 
@@ -58,12 +65,12 @@ class Dnn(AcousticModel):
     """The acoustic model.
 
     Args:
-        config: Its shape.
+        config: Shape of the network.
         feature_dimension: Number of features in a frame, D.
         pdf_count: Number of pdfs, K.
 
     Attributes:
-        config: Its shape.
+        config: Shape of the network.
     """
 
     def __init__(self, config: DnnConfig, feature_dimension: int, pdf_count: int) -> None:
@@ -81,7 +88,7 @@ class Dnn(AcousticModel):
         self.register_buffer("log_prior", torch.zeros(pdf_count))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Random weights: He et al. (2015) for ReLU, four times Glorot and Bengio's (2010) for sigmoid."""
+        """Draw random weights: He et al. (2015) for ReLU, four times Glorot and Bengio (2010) for sigmoid."""
         for number, layer in enumerate(self.hidden):
             if not isinstance(layer, HiddenLayer):
                 raise TypeError("hidden layers are HiddenLayer")
@@ -94,10 +101,10 @@ class Dnn(AcousticModel):
             nn.init.uniform_(weight, -limit, limit, generator=generator)
             nn.init.zeros_(layer.linear.bias)
             if self.config.activation == "sigmoid" and number > 0:
-                # Inputs are around 1/2, not 0: without this, layer after layer goes where sigmoid is flat.
+                # Inputs are around 1/2, not 0. Without this shift, higher layers would be where sigmoid is flat.
                 with torch.no_grad():
                     layer.linear.bias.sub_(0.5 * weight.sum(1))
-        # All pdfs start equally likely: the first steps then learn the priors, not to undo noise.
+        # All pdfs start equally likely, so that the first steps learn the priors instead of undoing noise.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 

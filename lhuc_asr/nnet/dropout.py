@@ -1,7 +1,8 @@
-"""Dropout whose random numbers cost little: half of a training step's forward pass on a CPU went into torch's.
+"""Dropout (Srivastava et al. 2014) with cheap random numbers.
 
-A unit is kept where a random byte reaches a threshold, eight units a 64-bit number; probabilities are therefore
-multiples of 1/256 (Srivastava et al. 2014, kept units scaled up in training).
+On a CPU, the random numbers of torch's own dropout took half of the forward pass of a training step. Here a unit is
+kept if a random byte reaches a threshold, and a 64-bit random number serves eight units. Probabilities are therefore
+multiples of 1/256.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from torch.nn import functional
 
 
 class Dropout(nn.Module):
-    """Zeroes activations at random in training; passes them through in evaluation.
+    """Zeroes activations at random in training, and scales the others up; does nothing in evaluation.
 
-    On other devices than the CPU torch's own dropout is used, and torch's own generator.
+    On devices other than the CPU it uses torch's own dropout and generator.
 
     Args:
-        probability: Of zeroing an activation, rounded to 1/256.
+        probability: Probability of zeroing an activation, rounded to 1/256.
     """
 
     def __init__(self, probability: float) -> None:
@@ -27,11 +28,11 @@ class Dropout(nn.Module):
         self.seed(0)
 
     def seed(self, *entropy: int) -> None:
-        """Begin the sequence of masks that these numbers name."""
+        """Seed the sequence of masks."""
         self._bits = np.random.SFC64(np.random.SeedSequence(entropy))
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """Activations of any shape, some of them zeroed."""
+        """The activations, some of them zeroed; they may have any shape."""
         if not self.training or self.threshold == 0:
             return activations
         if activations.device.type != "cpu":

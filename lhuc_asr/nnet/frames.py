@@ -1,7 +1,7 @@
-"""Frames with their context and targets, shuffled, in mini-batches.
+"""Frames with context and targets, in shuffled mini-batches.
 
-Utterances are read from the memory map in blocks, in random order; the frames of a block are shuffled. Memory
-holds one block, whatever the corpus' size.
+Utterances are read from the memory map in blocks, in random order, and the frames of a block are shuffled. One block is
+in memory at a time, however large the corpus is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from lhuc_asr.features.context import splice_index
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 
-# 300,000 frames x 40 features x 4 bytes = 48 MB: 50 minutes of speech, well mixed, small beside torch itself.
+# Number of frames in a block. 50 minutes of speech are well mixed, and 300,000 x 40 features x 4 bytes = 48 MB are
+# little beside torch itself.
 BLOCK_FRAMES = 300_000
 
 
@@ -25,9 +26,9 @@ class FrameSource:
 
     Attributes:
         features: All frames of the store, shape (N, D), float32 (a memory map).
-        targets: Pdf of each frame, shape (N,), int32; negative: the frame is left out.
-        utterances: Which utterances.
-        context: Frames to either side.
+        targets: Pdf of each frame, shape (N,), int32; negative for frames that are left out.
+        utterances: The utterances.
+        context: Number of frames on either side, c.
     """
 
     features: np.ndarray
@@ -38,9 +39,14 @@ class FrameSource:
     def shuffled(
         self, batch_size: int, generator: torch.Generator
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """One epoch: spliced features (B, (2c+1) D), targets (B,), and the frames' rows in ``features`` (B,).
+        """The mini-batches of one epoch.
 
-        B is ``batch_size`` but for blocks' ends.
+        Args:
+            batch_size: Number of frames in a mini-batch, B; the last of a block may have fewer.
+            generator: Generator of the order.
+
+        Yields:
+            Spliced features (B, (2c + 1) D), targets (B,), and rows of the frames in ``features`` (B,).
         """
         order = torch.randperm(len(self.utterances), generator=generator).tolist()
         for block in blocks_of((self.utterances[i] for i in order), BLOCK_FRAMES):
@@ -53,7 +59,7 @@ class FrameSource:
                 yield features[index].flatten(1), targets[batch], rows[batch]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The frames that have targets, in order, with their targets."""
+        """The frames with targets in their order: spliced features (B, (2c + 1) D) and targets (B,)."""
         for block in blocks_of(self.utterances, BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
             for batch in torch.nonzero(targets >= 0).squeeze(1).split(batch_size):
@@ -61,7 +67,7 @@ class FrameSource:
                 yield features[index].flatten(1), targets[batch]
 
     def _load(self, block: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A block's features (N, D), targets (N,), and each frame's utterance's first and last row (N,)."""
+        """Features (N, D) and targets (N,) of a block, and the first and last row of each frame's utterance (N,)."""
         features = torch.from_numpy(np.concatenate([self.features[u.rows] for u in block]))
         targets = torch.from_numpy(np.concatenate([self.targets[u.rows] for u in block])).long()
         frames = torch.tensor([u.frames for u in block])
@@ -75,9 +81,9 @@ def priors(targets: np.ndarray, pdf_count: int, pseudo_frames: float) -> torch.T
     """Log prior of each pdf from an alignment, shape (K,), float32.
 
     Args:
-        targets: Pdf of each frame; negative ones are left out.
-        pdf_count: K.
-        pseudo_frames: Added to each pdf's count, so that one never seen has a finite prior.
+        targets: Pdf of each frame, shape (N,); negative for frames that are left out.
+        pdf_count: Number of pdfs, K.
+        pseudo_frames: Number that is added to the count of each pdf, so that an unseen pdf has a finite prior.
     """
     counts = np.bincount(targets[targets >= 0], minlength=pdf_count) + pseudo_frames
     return torch.from_numpy(np.log(counts / counts.sum())).float()

@@ -1,4 +1,4 @@
-"""Newbob: full steps while they help, then halved every epoch until they help no more."""
+"""Newbob: a constant learning rate while the loss improves, then a rate halved every epoch until it does not."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 
-# Held-out losses below this, in nats a frame, are zero but for rounding.
+# Held-out loss, in nats a frame, below which a loss is zero up to rounding.
 LOSS_FLOOR = 1e-12
 
 
 class NewbobConfig(StrictModel):
-    """When to halve and when to stop, in relative improvement of the held-out loss.
+    """Options of newbob. Improvements are relative improvements of the held-out loss.
 
     Attributes:
-        learning_rate: Of the first epochs, for the mean gradient of a mini-batch.
-        halve_below: Halving begins when an epoch improves by less.
-        stop_below: Training ends when, halving, an epoch improves by less.
-        max_epochs: The end in any case.
+        learning_rate: Learning rate of the first epochs, for the mean gradient of a mini-batch.
+        halve_below: Improvement of an epoch below which halving begins.
+        stop_below: Improvement of an epoch below which training ends, once halving has begun.
+        max_epochs: Maximum number of epochs.
     """
 
     learning_rate: float = Field(0.08, gt=0.0)
@@ -33,10 +33,10 @@ class Newbob:
     """The schedule's state after some epochs.
 
     Attributes:
-        learning_rate: For the next epoch.
+        learning_rate: Learning rate of the next epoch.
         best_loss: Lowest held-out loss so far.
         halving: Whether halving has begun.
-        epochs: Epochs done.
+        epochs: Number of epochs so far.
         finished: Whether training is over.
     """
 
@@ -48,7 +48,7 @@ class Newbob:
 
     def after(self, loss: float, config: NewbobConfig) -> Newbob:
         """The state after an epoch that ended with a held-out ``loss``."""
-        # The first epoch has nothing to be compared with; after a loss of zero there is nothing to improve.
+        # The first epoch counts as an improvement. The floor avoids a division by a loss of zero.
         improvement = 1.0 if self.epochs == 0 else (self.best_loss - loss) / max(self.best_loss, LOSS_FLOOR)
         finished = self.epochs + 1 >= config.max_epochs or (self.halving and improvement < config.stop_below)
         halving = self.halving or improvement < config.halve_below

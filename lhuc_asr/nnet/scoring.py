@@ -11,20 +11,20 @@ from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable, StoredUtterance, blocks_of
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork, over_priors
 
-# Number of frames that go through the network before their scores are handed on.
+# Number of frames whose scores are computed before they are yielded.
 SCORING_FRAMES = 20_000
 
 
 def score_blocks(
     model: AcousticModel, store: FeatureTable, utterances: Sequence[StoredUtterance]
 ) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
-    """Log-likelihoods of utterances, in blocks: the utterances, and their frames' scores (N, K)."""
+    """Log-likelihoods of utterances in blocks: the utterances of each block, and the scores of their frames (N, K)."""
     for block in blocks_of(utterances, SCORING_FRAMES):
         yield block, np.concatenate([score_utterance(model, store[utterance.id]) for utterance in block])
 
 
 def score_utterance(model: AcousticModel, features: np.ndarray) -> np.ndarray:
-    """Log p(x | pdf) up to a constant a frame.
+    """Log p(x | pdf) up to a constant for each frame.
 
     Args:
         model: The network, in evaluation mode.
@@ -45,9 +45,9 @@ def score_scaled(
     """``score_utterance`` by a network with scaled sites.
 
     Args:
-        model: The network whose priors and context count.
-        network: The same with scaled sites: ``model.scaled(...)``.
-        scales: The scale of each site, shapes (1, H).
+        model: The network; its priors and its context are used.
+        network: The same network with scaled sites, from ``model.scaled(...)``.
+        scales: Scales of each site, shapes (1, H).
         features: Shape (T, D).
 
     Returns:

@@ -1,7 +1,7 @@
-"""Speaker-independent training: frame cross-entropy by SGD, newbob on held-out speakers.
+"""Training of a network: frame cross-entropy by SGD, with newbob on held-out speakers.
 
-After every epoch the whole state is written; a run that was killed goes on from there and ends with the same
-bits. An epoch that makes the held-out loss worse is undone, as in Kaldi's train_scheduler.sh.
+The whole state is written after every epoch. A run that was killed resumes from it and ends with the same bits. An
+epoch that makes the held-out loss worse is undone, as in Kaldi's train_scheduler.sh.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ logger = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=AcousticModel)
 
+# Number of frames in a batch of the evaluation.
 EVALUATION_BATCH = 4096
 
 
 class TrainerConfig(StrictModel):
-    """How a network is trained.
+    """Options of training.
 
     Attributes:
-        batch_size: Frames in a mini-batch.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        max_gradient_norm: Gradients are scaled down to it.
-        band_mask: SpecAugment: bands of up to so many features are masked in each training frame.
-        precision: Of the matrix products; weights stay in float32.
-        schedule: Learning rate and epochs.
+        batch_size: Number of frames in a mini-batch.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        max_gradient_norm: Greatest norm of a gradient; a longer one is scaled down to it.
+        band_mask: Greatest number of features that SpecAugment masks in each training frame; 0 for none.
+        precision: Type of the matrix products; weights stay in float32.
+        schedule: Schedule of the learning rate.
     """
 
     batch_size: int = Field(256, ge=1)
@@ -58,7 +59,12 @@ class TrainerConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy (nats a frame), and share of frames whose best pdf is right."""
+    """Loss and accuracy of a network over some frames.
+
+    Attributes:
+        loss: Mean cross-entropy, nats a frame.
+        accuracy: Fraction of frames whose most probable pdf is the target.
+    """
 
     loss: float
     accuracy: float
@@ -75,25 +81,25 @@ def train(
     on_epoch: Callable[[dict[str, Any]], None],
     companion: Companion = ALONE,
 ) -> ModelT:
-    """Train to the end of the schedule, going on from ``state_path`` where it exists.
+    """Train to the end of the schedule, resuming from ``state_path`` if it exists.
 
     Args:
-        model: Initialised; trained in place.
+        model: The network, initialised; it is trained in place.
         training: Frames to train on.
-        heldout: Frames of other speakers, which steer the schedule.
-        config: How.
-        state_path: Where the state is kept after every epoch.
-        seed: Of the order of frames and of dropout.
-        device: Where the network runs.
-        on_epoch: Called with each epoch's figures.
+        heldout: Frames of other speakers; their loss controls the schedule.
+        config: Options of training.
+        state_path: File of the state after the last epoch.
+        seed: Seed of the frame order and of dropout.
+        device: Device that the network runs on.
+        on_epoch: Function that is called with the figures of each epoch.
         companion: What is trained together with the network.
 
     Returns:
         The model of the best epoch, in evaluation mode.
 
     Raises:
-        AlignmentError: No frame to train on, or none that is held out, has a target.
-        CheckpointError: ``state_path`` belongs to another network, or training diverged.
+        AlignmentError: No training frame, or no held-out frame, has a target.
+        CheckpointError: ``state_path`` is the state of another network, or training diverged.
     """
     model.to(device)
     optimizer = torch.optim.SGD(
@@ -105,7 +111,7 @@ def train(
     newbob = Newbob(config.schedule.learning_rate)
     if state_path.exists():
         newbob = _restore(state_path, model, optimizer, companion)
-        logger.info("training goes on after epoch %d", newbob.epochs)
+        logger.info("training resumes after epoch %d", newbob.epochs)
     while not newbob.finished:
         with stopwatch() as watch:
             loss = _epoch(model, optimizer, training, config, newbob, seed, device, companion)
@@ -113,7 +119,7 @@ def train(
         if not torch.isfinite(torch.tensor(loss + evaluation.loss)):
             raise CheckpointError(
                 f"epoch {newbob.epochs + 1}: the loss is {loss}, held out {evaluation.loss}: training "
-                f"diverged, lower {companion.rates}"
+                f"diverged; lower {companion.rates}"
             )
         rate, better = newbob.learning_rate, evaluation.loss <= newbob.best_loss
         if not better and state_path.exists():
@@ -140,7 +146,12 @@ def train(
 
 
 def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) -> Evaluation:
-    """Loss and frame accuracy of a model.
+    """Loss and frame accuracy of a network.
+
+    Args:
+        model: The network; afterwards it is in evaluation mode.
+        source: The frames.
+        device: Device that the network runs on.
 
     Raises:
         AlignmentError: No frame has a target.
@@ -167,7 +178,7 @@ def _epoch(
     device: torch.device,
     companion: Companion = ALONE,
 ) -> float:
-    """One pass over the training frames; returns the mean loss. The order depends on seed and epoch alone."""
+    """Train for one epoch, and return the mean loss. The frame order depends only on the seed and the epoch."""
     epoch_seed = seed * 1_000_003 + newbob.epochs
     order = torch.Generator().manual_seed(epoch_seed)
     for group in optimizer.param_groups:
@@ -179,7 +190,7 @@ def _epoch(
     for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         module.seed(epoch_seed, number)
     companion.begin_epoch(epoch_seed, newbob.learning_rate / config.schedule.learning_rate)
-    # SpecAugment (and dropout on a GPU) draw from torch's generator: it is seeded for this epoch, and put back.
+    # SpecAugment, and dropout on a GPU, draw from torch's generator: it is seeded for this epoch and restored after it.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed)
         for features, targets, rows in progress(
@@ -204,7 +215,7 @@ def _check_frames(frames: int, source: FrameSource, purpose: str) -> None:
     if frames == 0:
         raise AlignmentError(
             f"no frame of {len(source.utterances)} utterances has a target to {purpose} on; "
-            "is the split empty, or its alignment of other features?"
+            "check that the split is not empty, and that its alignment was made on these features"
         )
 
 
@@ -226,7 +237,7 @@ def _restore(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, compa
         newbob = Newbob(**description["newbob"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: the state of another network ({error}); delete it to train from the start"
+            f"{path}: the state of another network ({error}); delete it to train from the beginning"
         ) from error
     for name, parameter in model.named_parameters():
         buffer = tensors.get(f"momentum.{name}")

@@ -4,7 +4,8 @@
 
 A and b are estimated by gradient descent on the cross-entropy of the speaker's frames, the network frozen: feature
 discriminative linear regression (Seide et al., "Feature engineering in context-dependent deep neural networks", ASRU
-2011). A prior around the identity holds them back where there are few frames.
+2011). Priors around the identity hold
+them back: A has many numbers for the frames of one speaker.
 """
 
 from __future__ import annotations
@@ -41,15 +42,17 @@ class AffineConfig(MethodConfig):
         kind: Name of the method.
         steps: Number of steps of Adam, all frames in each.
         learning_rate: Step size of Adam.
-        prior_weight: Weight of |A - 1|^2 + |b|^2 beside the sum over the frames.
+        matrix_prior: Weight of |A - 1|^2 beside the sum over the frames.
+        offset_prior: Weight of |b|^2.
     """
 
     speakers: ClassVar[type[AdaptedSpeakers]] = AffineSpeakers
 
     kind: Literal["affine"] = "affine"
-    steps: int = 60
-    learning_rate: float = 0.02
-    prior_weight: float = 3.0
+    steps: int = 30
+    learning_rate: float = 0.03
+    matrix_prior: float = 1000.0
+    offset_prior: float = 1.0
 
     def make(self, folder: Path | None) -> Affine:
         return Affine(self)
@@ -79,8 +82,9 @@ class Affine:
         optimizer = torch.optim.Adam([tensor.requires_grad_() for tensor in own.values()], lr=self.config.learning_rate)
         for _ in range(self.config.steps):
             inputs = torch.cat([AffineSpeakers.inputs(model, own, features) for features in utterances])
-            distance = (own["matrix"] - identity).square().sum() + own["offset"].square().sum()
-            loss = objective(model(inputs), targets) + self.config.prior_weight * distance
+            loss = objective(model(inputs), targets)
+            loss = loss + self.config.matrix_prior * (own["matrix"] - identity).square().sum()
+            loss = loss + self.config.offset_prior * own["offset"].square().sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

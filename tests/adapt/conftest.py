@@ -1,4 +1,4 @@
-"""The small network of scaled_speakers, its speakers, and what amplitudes make of their cross-entropy."""
+"""The small network of scaled_speakers, its speakers, and their cross-entropy with amplitudes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network of random weights and speakers of random frames: adaptation must do arithmetic with them, not learn."""
+"""A network of random weights, and speakers with random frames: for the arithmetic of adaptation, not for gains."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ WIDTH, PDFS, UNITS = 6, 8, 24
 
 
 def random_dnn() -> Dnn:
-    """A network of random weights, sure of what it says, with dropout that adaptation must not see."""
+    """A network of random weights with confident outputs; adaptation must not use its dropout."""
     made = Dnn(DnnConfig(hidden_layers=2, hidden_units=UNITS, context=1, dropout=0.3), WIDTH, PDFS)
     generator = torch.Generator().manual_seed(0)
     made.initialise(generator)
@@ -26,7 +26,7 @@ def random_dnn() -> Dnn:
 def random_frames(
     seed: int, lengths: tuple[int, ...] = (30, 1, 19), weight: float | None = None, repeated: bool = False
 ) -> SpeakerData:
-    """Random frames, targets and weights, unless all are to be the same."""
+    """Random frames, targets and weights; with ``repeated`` all frames are the same."""
     generator = np.random.default_rng(seed)
     count = sum(lengths)
     features = generator.standard_normal((count, WIDTH)).astype(np.float32)

@@ -26,7 +26,7 @@ NOISE = {"ann": (0.5, 3.0), "bob": (3.0, 0.5), "cat": (0.5, 0.5)}
 
 
 def sat_source(seed: int, speakers: dict[str, tuple[float, float]] = NOISE, each: int = 100) -> FrameSource:
-    """Two utterances a speaker, frames around their pdf's corner of a square, each speaker with noise of his own."""
+    """Two utterances a speaker, frames around their pdf's corner of a square, each speaker with different noise."""
     generator = np.random.default_rng(seed)
     targets = np.repeat(generator.integers(PDFS, size=len(speakers) * each // 10), 10).astype(np.int32)
     noise = np.repeat(np.array(list(speakers.values())), each, axis=0)
@@ -47,7 +47,7 @@ def sat_model(seed: int = 0) -> Dnn:
 
 
 class KilledError(Exception):
-    """What stands for a killed process."""
+    """Raised in place of a killed process."""
 
 
 def train_sat(

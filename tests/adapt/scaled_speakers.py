@@ -1,4 +1,4 @@
-"""A small network, sure of what it says, and speakers for whom its units are scaled by amplitudes that we know."""
+"""A small network with confident outputs, and speakers for whom its units are scaled by known amplitudes."""
 
 import numpy as np
 import torch
@@ -12,19 +12,19 @@ WIDTH, PDFS, UNITS = 6, 8, 16
 
 
 def small_dnn() -> Dnn:
-    """Two hidden layers of 16, context 1, 8 pdfs; its dropout is not for adaptation."""
+    """Two hidden layers of 16 units, context 1, 8 pdfs; adaptation must not use its dropout."""
     made = Dnn(DnnConfig(hidden_layers=2, hidden_units=UNITS, context=1, dropout=0.3), WIDTH, PDFS)
     generator = torch.Generator().manual_seed(0)
     made.initialise(generator)
     torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)
     with torch.no_grad():
-        # Units are on half of the time: without this all frames were of the same few pdfs.
+        # Units are on half of the time. Without this bias all frames would have the same few pdfs.
         made.output.bias.copy_(-0.5 * made.output.weight.sum(1))
     return made.eval()
 
 
 def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0):
-    """Random features of that standard deviation, and pdfs drawn from the network with these amplitudes (2 x 16)."""
+    """Random features with standard deviation ``scale``, and pdfs drawn from the network with these amplitudes (2, H)."""
     generator = torch.Generator().manual_seed(seed)
     features = scale * torch.randn(frames, WIDTH, generator=generator)
     hidden = splice(features, 1)
@@ -38,9 +38,9 @@ def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: f
     return SpeakerData(features.numpy(), (frames,), targets)
 
 
-def cross_entropy_of(model: Dnn, found, name: str, frames: SpeakerData) -> float:
-    """Mean cross-entropy of a speaker's frames with the amplitudes that were found for him."""
+def cross_entropy_of(model: Dnn, adapted, name: str, frames: SpeakerData) -> float:
+    """Mean cross-entropy of a speaker's frames with the speaker's amplitudes."""
     spliced = splice(torch.from_numpy(frames.features), 1)
     pdfs = torch.from_numpy(frames.targets.pdf[:, 0]).long()
-    with torch.no_grad(), found.applied(name):
+    with torch.no_grad(), adapted.applied(name):
         return float(torch.nn.functional.cross_entropy(model(spliced), pdfs))

@@ -1,4 +1,4 @@
-"""Amplitudes of speakers: the equation by hand, files, and what does not belong to the network."""
+"""Amplitudes of speakers: the equation by hand, files, the mean of others, and foreign networks."""
 
 import pytest
 import torch
@@ -22,13 +22,13 @@ def test_saved_and_loaded_the_speakers_score_the_same_bits(model, tmp_path):
         Lhuc(LhucConfig(preset="paper")),
         torch.randn(9, 3 * WIDTH, generator=torch.Generator().manual_seed(1)),
     )
-    found = method.estimate(model, {"ann": random_frames(0), "bob": random_frames(1)}, seed=0)
-    found.save(tmp_path)
+    adapted = method.estimate(model, {"ann": random_frames(0), "bob": random_frames(1)}, seed=0)
+    adapted.save(tmp_path)
     loaded = load_speakers(model, tmp_path)
     plain = model(spliced)
     for name in ("ann", "bob"):
         scores = []
-        for speakers in (found, loaded):
+        for speakers in (adapted, loaded):
             with speakers.applied(name):
                 scores.append(model.log_likelihoods(spliced))
         assert torch.equal(*scores)
@@ -37,22 +37,22 @@ def test_saved_and_loaded_the_speakers_score_the_same_bits(model, tmp_path):
 
 
 def test_applied_is_the_equations(model):
-    found = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0)}, seed=0)
+    adapted = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0)}, seed=0)
     spliced = torch.randn(9, 3 * WIDTH, generator=torch.Generator().manual_seed(1))
-    with found.applied("ann"):
+    with adapted.applied("ann"):
         scores = model(spliced).double()
-    expected = logits_of(model, spliced.double(), [torch.exp(r.double()) for r in r_of(found, "ann")])
+    expected = logits_of(model, spliced.double(), [torch.exp(r.double()) for r in r_of(adapted, "ann")])
     assert torch.allclose(scores, expected, atol=1e-4)
 
 
-def test_what_does_not_belong_together_is_told(model, tmp_path):
+def test_unknown_speakers_and_foreign_files_are_refused(model, tmp_path):
     method = Lhuc(LhucConfig(preset="paper"))
-    found = method.estimate(model, {"ann": random_frames(0)}, seed=0)
+    adapted = method.estimate(model, {"ann": random_frames(0)}, seed=0)
     other = Dnn(model.config, WIDTH, PDFS).eval()
-    with pytest.raises(SpeakerError, match="'bob' is not in the bank"), found.applied("bob"):
+    with pytest.raises(SpeakerError, match="'bob' is not in the bank"), adapted.applied("bob"):
         pass
-    assert not found.bank.attached
-    found.save(tmp_path)
+    assert not adapted.bank.attached
+    adapted.save(tmp_path)
     with pytest.raises(ModelMismatchError):
         load_speakers(other, tmp_path)
     (tmp_path / "ann.safetensors").write_bytes(b"nothing")

@@ -1,4 +1,4 @@
-"""A speaker's mini-batches: each useful frame once a sweep, kept or computed anew; data of another network is told."""
+"""A speaker's mini-batches: each useful frame once a sweep, kept or computed again; foreign data is refused."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def _batches(model: Dnn, frames: SpeakerData, layers: tuple[int, ...] = (0, 1)) 
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("layers", [(0, 1), (1,)])
-def test_a_sweep_is_every_useful_frame_once_with_what_the_network_says_of_it(model, kept, layers):
+def test_a_sweep_has_every_useful_frame_once_with_the_networks_outputs(model, kept, layers):
     frames = _frames((20, 1, 12))
     speaker = _batches(model, frames, layers)
     if kept:
@@ -72,20 +72,20 @@ def test_a_sweep_is_every_useful_frame_once_with_what_the_network_says_of_it(mod
     assert sorted(seen) == useful.tolist() != seen
 
 
-def test_where_no_posteriors_are_wanted_none_are_computed(model):
+def test_outputs_with_row_zero_are_computed_only_if_needed(model):
     speaker = SpeakerBatches("ann", _frames((9,)), model, model.scaled(model.sites((0,))), None, seed=0)
     assert speaker.batch(0, 4, 4).targets.reference.shape == (4, 0)
     assert speaker.bytes_to_keep == 4 * UNITS * int((_frames((9,)).targets.weight > 0).sum())
 
 
-def test_targets_of_another_tree_are_told(model):
+def test_targets_of_another_tree_are_refused(model):
     with pytest.raises(
         AlignmentError, match=r"speaker 'ann': pdf 7 in frame 7, but the network has pdfs 0 to 4: .*tree"
     ):
         _batches(model, _frames((9,), highest=7))
 
 
-def test_features_of_another_dimension_are_told(model):
+def test_features_of_another_dimension_are_refused(model):
     frames = SpeakerData(np.zeros((2, 5), np.float32), (2,), FrameTargets.certain(np.zeros(2, np.int32), np.ones(2)))
     with pytest.raises(AlignmentError, match=r"speaker 'ann': features of shape \(2, 5\), but the network takes 3"):
         _batches(model, frames)

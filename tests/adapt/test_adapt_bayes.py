@@ -1,4 +1,4 @@
-"""Bayesian LHUC: descent by hand in float64, a prior that helps where data is little, the limits of its weight."""
+"""Bayesian LHUC: descent by hand in float64, the gain of a prior with little data, the limits of its weight."""
 
 import pytest
 import torch
@@ -11,13 +11,13 @@ from lhuc_asr.features.context import splice
 PLAIN = LhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
 
 
-def r_of(found, name: str) -> list[torch.Tensor]:
-    return [table.detach()[found.bank.row(name)] for table in found.bank.tables]
+def r_of(adapted, name: str) -> list[torch.Tensor]:
+    return [table.detach()[adapted.bank.row(name)] for table in adapted.bank.tables]
 
 
 @pytest.fixture
 def training(speaker_of):
-    """Speakers drawn from a prior: half of the units vary, the others hardly do; some mean away from 0."""
+    """Speakers drawn from a prior: half of the units vary, the others hardly do; the means are not 0."""
     generator = torch.Generator().manual_seed(5)
     mean, deviation = 0.3 * torch.randn(2, 16, generator=generator), torch.tensor([0.6, 0.02]).repeat(2, 8)
     drawn = {f"t{n:02d}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(12)}
@@ -26,14 +26,14 @@ def training(speaker_of):
 
 @pytest.mark.parametrize("estimate", ["posterior", "map"])
 def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path, estimate):
-    """Everything in one batch of 64 nominal frames: the loss and the divergence, over 64, by autograd in float64."""
+    """All frames in one batch of nominal size 64: loss and divergence, divided by 64, by autograd in float64."""
     training = {f"t{n}": speaker_of(n, 50) for n in range(4)}
     method = Bayes(
         BayesConfig(lhuc=PLAIN, estimate=estimate, prior_weight=0.5, variance_floor=0.01, around="speakers"), tmp_path
     )
     method.prepare(small, training, seed=0)
     frames = speaker_of(50, 40)
-    found = method.estimate(small, {"ann": frames}, seed=7)
+    adapted = method.estimate(small, {"ann": frames}, seed=7)
 
     prior = {name: tensor.double() for name, tensor in load_tensors(tmp_path / PRIOR_FILE)[0].items()}
     means = [prior[f"mean.hidden.{layer}.activation"] for layer in range(2)]
@@ -68,7 +68,7 @@ def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path,
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter -= PLAIN.learning_rate * gradient
-    for r, by_hand, mean in zip(r_of(found, "ann"), mu, means, strict=True):
+    for r, by_hand, mean in zip(r_of(adapted, "ann"), mu, means, strict=True):
         torch.testing.assert_close(r.double(), by_hand.detach(), rtol=1e-4, atol=1e-5)
         assert (by_hand - mean).abs().max() > 1e-3
 
@@ -76,7 +76,7 @@ def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path,
 def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
     small, training, speaker_of, loss_of, tmp_path
 ):
-    """New speakers of the same prior: ten frames, and three hundred; the loss is that of frames not adapted on."""
+    """New speakers of the same prior, with 10 and with 300 frames; the loss is that of other frames."""
     known, mean, deviation = training
     options = LhucConfig(learning_rate=0.03, sweeps=25, kl_weight=0.0, batch_size=64)
     generator = torch.Generator().manual_seed(8)
@@ -91,8 +91,8 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
                 method = Bayes(BayesConfig(lhuc=options, estimate=kind, around="speakers"), tmp_path / kind)
                 if frames == 10:
                     method.prepare(small, known, seed=0)
-            found = method.estimate(small, speakers, seed=0)
-            losses[kind, frames] = sum(loss_of(found, name, held[name]) for name in held) / len(held)
+            adapted = method.estimate(small, speakers, seed=0)
+            losses[kind, frames] = sum(loss_of(adapted, name, held[name]) for name in held) / len(held)
     for kind in ("posterior", "map"):
         assert losses[kind, 10] < losses["plain", 10] - 0.3
         assert losses[kind, 300] < losses["plain", 300] + 0.1  # one noisy sample a step converges more slowly
@@ -107,17 +107,17 @@ def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, sp
     moved = []
     for weight in (0.0, 1e6):
         config = BayesConfig(lhuc=options, estimate="map", prior_weight=weight)
-        found = Bayes(config, tmp_path).estimate(small, {"ann": speaker_of(9, 60)}, seed=0)
-        r = r_of(found, "ann")
+        adapted = Bayes(config, tmp_path).estimate(small, {"ann": speaker_of(9, 60)}, seed=0)
+        r = r_of(adapted, "ann")
         moved.append(max(float((r[n] - means[f"mean.hidden.{n}.activation"]).abs().max()) for n in range(2)))
     assert moved[0] > 0.1
     assert moved[1] < 0.05
 
 
-def test_a_prior_around_row_zero_starts_from_the_network_as_it_is(small, speaker_of, tmp_path):
+def test_a_prior_around_unadapted_starts_from_the_unadapted_network(small, speaker_of, tmp_path):
     options = LhucConfig(learning_rate=0.02, sweeps=3, kl_weight=0.0, batch_size=64)
     config = BayesConfig(lhuc=options, estimate="map", around="unadapted", prior_weight=1e6)
     method = Bayes(config, tmp_path)
     method.prepare(small, {f"t{n}": speaker_of(n, 100) for n in range(3)}, seed=0)
-    found = method.estimate(small, {"ann": speaker_of(9, 60)}, seed=0)
-    assert max(float(r.abs().max()) for r in r_of(found, "ann")) < 0.05
+    adapted = method.estimate(small, {"ann": speaker_of(9, 60)}, seed=0)
+    assert max(float(r.abs().max()) for r in r_of(adapted, "ann")) < 0.05

@@ -1,4 +1,4 @@
-"""Amplitudes of speaker and environment combined: by hand, at both ends, and what is refused."""
+"""Combined amplitudes of speaker and environment: by hand, at both ends, and what is refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_amplitudes_are_those_of_the_equation(model, alpha, functions):
 
 
 def test_amplitudes_are_interpolated_and_not_r(model):
-    """exp(1) and exp(-1) half and half are cosh(1) = 1.543; r half and half would be 0, the amplitude 1."""
+    """The mean of exp(1) and exp(-1) is cosh(1) = 1.543; the mean of r would be 0, with amplitude 1."""
     speakers, environments = bank_of(model, ("a",), 1), bank_of(model, ("rain",), 2)
     for bank, r in ((speakers, 1.0), (environments, -1.0)):
         bank.fill({site.name: torch.full((UNITS,), r) for site in bank.sites})
@@ -82,8 +82,8 @@ def outputs(bank: SpeakerBank, name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("xi", ["exp", "2sigmoid", "relu"])
-def test_at_both_ends_the_network_says_what_it_says_with_one_of_them_alone(model, xi):
-    """To float32's rounding: the last bit of xi may depend on how many rows it is computed for at once."""
+def test_at_both_ends_the_scores_are_those_of_one_of_them_alone(model, xi):
+    """Up to rounding: the last bit of xi may depend on how many rows are computed at once."""
     speakers, environments = bank_of(model, ("a", "b"), 1, xi), bank_of(model, ("rain", "car"), 2, xi)
     ends = {alpha: combined(speakers, environments, ROWS, alpha) for alpha in (0.0, 0.5, 1.0)}
     for name, (speaker, environment) in ROWS.items():
@@ -93,7 +93,7 @@ def test_at_both_ends_the_network_says_what_it_says_with_one_of_them_alone(model
             assert (outputs(ends[0.5], name) - expected).abs().max() > 0.01
 
 
-def test_of_neutral_amplitudes_nothing_comes_but_the_network_itself(model, tmp_path):
+def test_combined_neutral_amplitudes_leave_the_network_unchanged(model, tmp_path):
     speakers, environments = (attach_neutral(model, names) for names in (("a", "b"), ("rain", "car")))
     plain = outputs(speakers, "")
     for alpha in (0.1, 0.7, None):

@@ -63,8 +63,8 @@ def test_the_network_comes_back_bit_for_bit(model, training):
     model.train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
-    found = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0)}, seed=0)
-    with found.applied("ann"):
+    adapted = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0)}, seed=0)
+    with adapted.applied("ann"):
         pass
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
@@ -75,7 +75,7 @@ def test_the_network_comes_back_bit_for_bit(model, training):
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_frames_of_weight_zero_are_as_if_left_out(model, weight):
-    """Silence of weight 0 teaches nothing; of weight 1 it does."""
+    """Silence of weight 0 changes nothing, silence of weight 1 does."""
     frames = random_frames(6, (40,), weight=1.0)
     masked = frames.targets.weight.copy()
     masked[:15] = weight
@@ -92,10 +92,10 @@ def test_frames_of_weight_zero_are_as_if_left_out(model, weight):
 
 def test_a_speaker_without_a_useful_frame_stays_neutral(model, caplog):
     speakers = {"mute": random_frames(0, weight=0.0), "ann": random_frames(1)}
-    found = Lhuc(LhucConfig(preset="paper")).estimate(model, speakers, seed=0)
-    assert not any(r.any() for r in r_of(found, "mute"))
+    adapted = Lhuc(LhucConfig(preset="paper")).estimate(model, speakers, seed=0)
+    assert not any(r.any() for r in r_of(adapted, "mute"))
     assert "1 of 2 speakers stay unadapted, they have no frame that counts: mute" in caplog.text
-    assert all(r.any() for r in r_of(found, "ann"))
+    assert all(r.any() for r in r_of(adapted, "ann"))
     alone = Lhuc(LhucConfig(preset="paper")).estimate(model, {"mute": speakers["mute"]}, seed=0)
     assert not any(r.any() for r in r_of(alone, "mute"))
     assert Lhuc(LhucConfig(preset="paper")).estimate(model, {}, seed=0).bank.speakers == ()
@@ -109,27 +109,27 @@ def test_a_speaker_who_diverges_stays_unadapted_and_harms_nobody(model, bad, opt
     speakers = {"ann": random_frames(1), "broken": broken, "bob": random_frames(2)}
     kl_weight = 0.0 if optimizer == "sgd" else 0.7
     method = Lhuc(LhucConfig(optimizer=optimizer, learning_rate=0.05, batch_size=16, sweeps=2, kl_weight=kl_weight))
-    found = method.estimate(model, speakers, seed=0)
+    adapted = method.estimate(model, speakers, seed=0)
     assert "1 of 3 speakers stay unadapted, they diverged" in caplog.text
     assert caplog.text.rstrip().endswith(": broken")
-    assert not any(r.any() for r in r_of(found, "broken"))
+    assert not any(r.any() for r in r_of(adapted, "broken"))
     for name in ("ann", "bob"):
         alone = method.estimate(model, {name: speakers[name]}, seed=0)
-        for one, other in zip(r_of(found, name), r_of(alone, name), strict=True):
+        for one, other in zip(r_of(adapted, name), r_of(alone, name), strict=True):
             assert torch.allclose(one, other, atol=1e-5)
             assert one.any()
 
 
-def test_a_step_that_is_far_too_large_is_told(model, caplog):
-    found = Lhuc(LhucConfig(preset="paper", learning_rate=1e30, sweeps=3)).estimate(
+def test_a_learning_rate_that_is_far_too_large_leaves_a_warning(model, caplog):
+    adapted = Lhuc(LhucConfig(preset="paper", learning_rate=1e30, sweeps=3)).estimate(
         model, {"ann": random_frames(0)}, seed=0
     )
     assert "1 of 1 speakers stay unadapted, they diverged" in caplog.text
-    assert not any(r.any() for r in r_of(found, "ann"))
+    assert not any(r.any() for r in r_of(adapted, "ann"))
 
 
 @pytest.mark.parametrize("layers", [(), (2,), (0, -1)])
-def test_layers_that_the_network_lacks_are_told(model, layers):
+def test_layers_that_the_network_does_not_have_are_refused(model, layers):
     with pytest.raises(SiteError, match="the network has hidden layers 0 to 1"):
         Lhuc(LhucConfig(preset="paper", layers=layers)).estimate(model, {"ann": random_frames(0)}, seed=0)
 
@@ -147,7 +147,7 @@ def _accuracy(model: Dnn, features: torch.Tensor, truth: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("xi", ["exp", "2sigmoid"])
 def test_speakers_whose_units_are_scaled_are_recovered_and_controls_do_not_suffer(model, xi):
-    """A speaker's pdfs are drawn from the network with his amplitudes, a control's from the network as it is.
+    """A speaker's pdfs are drawn from the network with the speaker's amplitudes, a control's from the network itself.
 
     Drawn, not the most probable: only then are the true amplitudes also the most likely ones.
     """
@@ -167,9 +167,9 @@ def test_speakers_whose_units_are_scaled_are_recovered_and_controls_do_not_suffe
         held[name] = features[1200:], truth[1200:]
     before = {name: _accuracy(model, *held[name]) for name in speakers}
     config = LhucConfig(preset="paper", amplitude=xi, batch_size=64, sweeps=10, learning_rate=0.1)
-    found = Lhuc(config).estimate(model, speakers, seed=0)
+    adapted = Lhuc(config).estimate(model, speakers, seed=0)
     for name in speakers:
-        with found.applied(name):
+        with adapted.applied(name):
             after = _accuracy(model, *held[name])
         if name.startswith("control"):
             assert after > before[name] - 0.04

@@ -1,4 +1,4 @@
-"""Moment matching: the equation by hand, speakers who are made by scaling units, what little data does."""
+"""Moment matching: the equation by hand, speakers with scaled units, and little data."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ WIDTH, PDFS, UNITS, CONTEXT = 6, 5, 16, 1
 
 
 def _model(activation: str = "relu") -> Dnn:
-    """Random weights, with dropout that the statistics must not see."""
+    """Random weights; the statistics must not use the dropout."""
     config = DnnConfig(hidden_layers=3, hidden_units=UNITS, context=CONTEXT, dropout=0.3, activation=activation)
     made = Dnn(config, WIDTH, PDFS)
     made.initialise(torch.Generator().manual_seed(0))
@@ -47,17 +47,17 @@ def _speaker(seed: int, lengths: tuple[int, ...] = (31, 1, 18), candidates: int 
 
 
 def _activations(model: Dnn, frames: SpeakerData, xi: list[np.ndarray]) -> list[np.ndarray]:
-    """h of every layer before its own amplitude, float64, frame after frame and unit after unit of each utterance."""
+    """Activations h of every layer before its own amplitude, shapes (T, H), float64."""
     parts = torch.from_numpy(frames.features).split(frames.lengths)
     hidden = torch.cat([splice(part, CONTEXT) for part in parts]).numpy().astype(np.float64)
-    found = []
+    activations = []
     for layer, amplitudes in zip(model.hidden, xi, strict=True):
         weight, bias = (p.detach().numpy().astype(np.float64) for p in (layer.linear.weight, layer.linear.bias))
         before = hidden @ weight.T + bias
         hidden = np.maximum(before, 0) if model.config.activation == "relu" else 1 / (1 + np.exp(-before))
-        found.append(hidden)
+        activations.append(hidden)
         hidden = hidden * amplitudes
-    return found
+    return activations
 
 
 def _by_hand(
@@ -113,19 +113,19 @@ def test_amplitudes_are_the_equation(tmp_path, activation, candidates, at_once, 
     model = _model(activation)
     training = [_speaker(n, (40, 60), candidates) for n in range(3)]
     frames = _speaker(50, candidates=candidates)
-    found = _prepared(model, tmp_path, training, prior_frames=20.0).estimate(model, {"ann": frames}, seed=0)
-    for xi, expected in zip(_xi(found, "ann"), _by_hand(model, training, frames, 20.0), strict=True):
+    adapted = _prepared(model, tmp_path, training, prior_frames=20.0).estimate(model, {"ann": frames}, seed=0)
+    for xi, expected in zip(_xi(adapted, "ann"), _by_hand(model, training, frames, 20.0), strict=True):
         np.testing.assert_allclose(xi, expected, rtol=1e-4)
         assert np.abs(xi - 1).max() > 0.02
 
 
-def test_layers_left_out_stay_and_those_above_see_them_unscaled(model, tmp_path):
+def test_layers_that_are_left_out_stay_unscaled_below_the_others(model, tmp_path):
     frames = _speaker(50)
     method = _prepared(model, tmp_path, TRAINING, prior_frames=20.0, layers=(2, 0))
-    found = method.estimate(model, {"ann": frames}, seed=0)
-    assert [site.name for site in found.bank.sites] == ["hidden.0.activation", "hidden.2.activation"]
+    adapted = method.estimate(model, {"ann": frames}, seed=0)
+    assert [site.name for site in adapted.bank.sites] == ["hidden.0.activation", "hidden.2.activation"]
     expected = _by_hand(model, TRAINING, frames, 20.0, layers=(0, 2))
-    for xi, by_hand in zip(_xi(found, "ann"), expected[::2], strict=True):
+    for xi, by_hand in zip(_xi(adapted, "ann"), expected[::2], strict=True):
         np.testing.assert_allclose(xi, by_hand, rtol=1e-4)
 
 
@@ -138,15 +138,17 @@ def test_the_one_preparation_serves_all_options(model, tmp_path):
 
 
 def test_every_amplitude_function_gives_the_same_amplitudes(model, tmp_path):
-    """Also at the ends of the range: a prior of next to nothing lets ratios become extreme."""
-    found = {}
+    """Also at the ends of the range: with hardly any prior, ratios become extreme."""
+    amplitudes = {}
     for name in ("exp", "2sigmoid", "identity", "relu"):
         method = _prepared(model, tmp_path, TRAINING, amplitude=name, prior_frames=1e-3)
-        found[name] = np.concatenate(_xi(method.estimate(model, {"ann": _speaker(2, (9,))}, seed=0), "ann")[:1])
-    assert found["exp"].max() > 2.0
+        amplitudes[name] = np.concatenate(_xi(method.estimate(model, {"ann": _speaker(2, (9,))}, seed=0), "ann")[:1])
+    assert amplitudes["exp"].max() > 2.0
     for name in ("identity", "relu"):
-        np.testing.assert_allclose(found[name], found["exp"], rtol=1e-5)
-    np.testing.assert_allclose(found["2sigmoid"], np.minimum(found["exp"], 2 - 1 / LARGEST_AMPLITUDE), rtol=1e-5)
+        np.testing.assert_allclose(amplitudes[name], amplitudes["exp"], rtol=1e-5)
+    np.testing.assert_allclose(
+        amplitudes["2sigmoid"], np.minimum(amplitudes["exp"], 2 - 1 / LARGEST_AMPLITUDE), rtol=1e-5
+    )
 
 
 def test_many_speakers_together_are_each_alone_bit_for_bit(model, tmp_path):
@@ -171,8 +173,8 @@ def test_less_data_stays_nearer_to_neutral_and_none_is_neutral(model, tmp_path):
         for name, n in parts.items()
         for weight in [np.full(n or 1, float(n > 0), np.float32)]
     }
-    found = method.estimate(model, speakers | {"empty": SpeakerData.of([(long.features[:0], _nothing())])}, seed=0)
-    distance = {name: np.abs(np.log(np.concatenate(_xi(found, name)))).mean() for name in found.bank.speakers}
+    adapted = method.estimate(model, speakers | {"empty": SpeakerData.of([(long.features[:0], _nothing())])}, seed=0)
+    distance = {name: np.abs(np.log(np.concatenate(_xi(adapted, name)))).mean() for name in adapted.bank.speakers}
     assert distance["none"] == distance["empty"] == 0.0
     assert 0.0 < distance["short"] < 0.5 * distance["long"]
 
@@ -184,8 +186,8 @@ def _nothing() -> FrameTargets:
 def test_units_that_never_fire_stay_neutral(model, tmp_path):
     with torch.no_grad():
         model.hidden[1].linear.bias[3] = -1e6
-    found = _prepared(model, tmp_path, TRAINING).estimate(model, {"ann": _speaker(1)}, seed=0)
-    xi = _xi(found, "ann")[1]
+    adapted = _prepared(model, tmp_path, TRAINING).estimate(model, {"ann": _speaker(1)}, seed=0)
+    xi = _xi(adapted, "ann")[1]
     assert xi[3] == 1.0
     assert (np.delete(xi, 3) != 1.0).any()
 
@@ -228,12 +230,12 @@ def test_the_descent_starts_from_the_matched_amplitudes(model, tmp_path):
     moved = LhucConfig(learning_rate=0.1, sweeps=2)
     for descent, same in ((still, True), (moved, False)):
         method = Moments(MomentsConfig(descent=descent), tmp_path)
-        found = method.estimate(model, frames, seed=4)
+        adapted = method.estimate(model, frames, seed=4)
         for name in frames:
-            for a, b in zip(_xi(found, name), _xi(matched, name), strict=True):
+            for a, b in zip(_xi(adapted, name), _xi(matched, name), strict=True):
                 assert np.allclose(a, b, atol=1e-6) == same
     Descent(moved).adapt(matched.bank, model, frames, seed=4)
-    assert all(np.array_equal(a, b) for a, b in zip(_xi(found, "ann"), _xi(matched, "ann"), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(_xi(adapted, "ann"), _xi(matched, "ann"), strict=True))
 
 
 def test_a_descent_of_other_amplitudes_is_refused():
@@ -246,8 +248,8 @@ def test_a_descent_of_other_amplitudes_is_refused():
 def test_the_network_comes_back_as_it_was(model, tmp_path, training):
     model.train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = _prepared(model, tmp_path, TRAINING).estimate(model, {"ann": _speaker(0)}, seed=0)
-    with found.applied("ann"):
+    adapted = _prepared(model, tmp_path, TRAINING).estimate(model, {"ann": _speaker(0)}, seed=0)
+    with adapted.applied("ann"):
         pass
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -257,10 +259,10 @@ def test_the_network_comes_back_as_it_was(model, tmp_path, training):
 
 def test_saved_and_loaded_the_speakers_are_the_same(model, tmp_path):
     method = _prepared(model, tmp_path, TRAINING, amplitude="2sigmoid")
-    found = method.estimate(model, {"ann": _speaker(0)}, seed=0)
-    found.save(tmp_path / "speakers")
+    adapted = method.estimate(model, {"ann": _speaker(0)}, seed=0)
+    adapted.save(tmp_path / "speakers")
     loaded = load_speakers(model, tmp_path / "speakers")
-    assert all(np.array_equal(a, b) for a, b in zip(_xi(found, "ann"), _xi(loaded, "ann"), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(_xi(adapted, "ann"), _xi(loaded, "ann"), strict=True))
 
 
 def test_a_speaker_who_is_not_finite_harms_nobody(model, tmp_path, caplog):
@@ -268,19 +270,19 @@ def test_a_speaker_who_is_not_finite_harms_nobody(model, tmp_path, caplog):
     bad = _speaker(5)
     bad.features[7] = np.nan
     bad.targets.weight[7] = 1.0
-    found = method.estimate(model, {"bad": bad, "ann": _speaker(1)}, seed=0)
+    adapted = method.estimate(model, {"bad": bad, "ann": _speaker(1)}, seed=0)
     assert "1 of 2 speakers stay unadapted" in caplog.text
-    assert all((xi == 1.0).all() for xi in _xi(found, "bad"))
+    assert all((xi == 1.0).all() for xi in _xi(adapted, "bad"))
     alone = method.estimate(model, {"ann": _speaker(1)}, seed=0)
-    for a, b in zip(_xi(found, "ann"), _xi(alone, "ann"), strict=True):
+    for a, b in zip(_xi(adapted, "ann"), _xi(alone, "ann"), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_what_does_not_belong_together_is_told(model, tmp_path):
+def test_missing_and_foreign_data_is_refused(model, tmp_path):
     with pytest.raises(ConfigError, match="give it a folder"):
         Moments(MomentsConfig())
     method = Moments(MomentsConfig(), tmp_path)
-    with pytest.raises(CheckpointError, match="prepare the technique on the training speakers first"):
+    with pytest.raises(CheckpointError, match="prepare the method on the training speakers first"):
         method.estimate(model, {"ann": _speaker(0)}, seed=0)
     with pytest.raises(AlignmentError, match="none of 0 training speakers has a frame that counts"):
         method.prepare(model, {}, seed=0)

@@ -1,4 +1,4 @@
-"""What every technique keeps that learns from the training speakers: files bound to the network, speakers apart."""
+"""Methods that learn from the training speakers: files that belong to a network, speakers as if alone."""
 
 import dataclasses
 
@@ -51,8 +51,8 @@ def method(request, small, training, tmp_path):
     return made
 
 
-def r_of(found, name):
-    return [table.detach()[found.bank.row(name)] for table in found.bank.tables]
+def r_of(adapted, name):
+    return [table.detach()[adapted.bank.row(name)] for table in adapted.bank.tables]
 
 
 def test_speakers_together_are_each_alone_and_the_same_seed_gives_the_same_bits(method, small, speaker_of):
@@ -79,28 +79,30 @@ def test_the_network_comes_back_bit_for_bit(method, small, training, speaker_of)
 
 
 def test_saved_and_loaded_speakers_are_the_same_bits(method, small, speaker_of, tmp_path):
-    found = method.estimate(small, {"ann": speaker_of(9, 30)}, seed=0)
-    found.save(tmp_path / "speakers")
+    adapted = method.estimate(small, {"ann": speaker_of(9, 30)}, seed=0)
+    adapted.save(tmp_path / "speakers")
     loaded = load_speakers(small, tmp_path / "speakers")
-    assert all(torch.equal(a, b) for a, b in zip(r_of(found, "ann"), r_of(loaded, "ann"), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(r_of(adapted, "ann"), r_of(loaded, "ann"), strict=True))
 
 
 def test_nobody_to_adapt_to(method, small):
     assert method.estimate(small, {}, seed=0).bank.speakers == ()
 
 
-def test_a_speaker_without_a_frame_that_counts_and_others_beside_him(small, training, speaker_of, tmp_path):
+def test_a_speaker_without_a_frame_that_counts_beside_others(small, training, speaker_of, tmp_path):
     for make in (bayes, maximum, subspace):
         method = make()(tmp_path / make.__name__)
         method.prepare(small, training, seed=0)
         speakers = {"mute": speaker_of(8, 20, weight=0.0), "ann": speaker_of(9, 30)}
-        found = method.estimate(small, speakers, seed=0)
+        adapted = method.estimate(small, speakers, seed=0)
         alone = method.estimate(small, {"ann": speakers["ann"]}, seed=0)
-        assert not any(r.any() for r in r_of(found, "mute"))
-        assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(r_of(found, "ann"), r_of(alone, "ann"), strict=True))
+        assert not any(r.any() for r in r_of(adapted, "mute"))
+        assert all(
+            torch.allclose(a, b, atol=2e-5) for a, b in zip(r_of(adapted, "ann"), r_of(alone, "ann"), strict=True)
+        )
 
 
-def test_prediction_looks_at_no_target(small, training, speaker_of, tmp_path):
+def test_prediction_does_not_use_targets(small, training, speaker_of, tmp_path):
     method = predicted()(tmp_path)
     method.prepare(small, training, seed=0)
     frames = speaker_of(9, 40)
@@ -113,16 +115,16 @@ def test_prediction_looks_at_no_target(small, training, speaker_of, tmp_path):
 
 
 @pytest.mark.parametrize("make", METHODS)
-def test_what_is_missing_or_of_something_else_is_told(make, small, training, speaker_of, tmp_path):
+def test_missing_and_foreign_files_are_refused(make, small, training, speaker_of, tmp_path):
     ann = {"ann": speaker_of(9, 30)}
-    with pytest.raises(ConfigError, match="learns from training speakers; give it a folder"):
+    with pytest.raises(ConfigError, match="learns from the training speakers; give it a folder"):
         make()(None).estimate(small, ann, seed=0)
-    with pytest.raises(ConfigError, match="learns from training speakers; give it a folder"):
+    with pytest.raises(ConfigError, match="learns from the training speakers; give it a folder"):
         make()(None).prepare(small, training, seed=0)
     method = make()(tmp_path)
-    with pytest.raises(CheckpointError, match=r"safetensors: no such file; prepare the technique on the training"):
+    with pytest.raises(CheckpointError, match=r"safetensors: no such file; prepare the method on the training"):
         method.estimate(small, ann, seed=0)
-    with pytest.raises(SpeakerError, match="learned over training speakers, at least 2; found 1"):
+    with pytest.raises(SpeakerError, match="the method needs at least 2 training speakers; found 1"):
         method.prepare(small, ann, seed=0)
     assert not list(tmp_path.iterdir())
     method.prepare(small, training, seed=0)

@@ -140,8 +140,8 @@ def test_joint_training_is_the_textbooks(tmp_path, xi):
                 table.sub_(0.5 * share * gradient)
     for parameter, expected in zip(bank.model.parameters(), network, strict=True):
         assert torch.allclose(parameter.double(), expected, atol=1e-5)
-    for found, expected in zip(tables_of(bank), tables, strict=True):
-        assert torch.allclose(found.double(), expected, atol=1e-5)
+    for table, expected in zip(tables_of(bank), tables, strict=True):
+        assert torch.allclose(table.double(), expected, atol=1e-5)
         assert float((expected[0].detach() - start).abs().max()) > 0.01
 
 
@@ -201,7 +201,7 @@ def test_speakers_without_a_target_have_no_row(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_rows_learn_what_speakers_differ_in(tmp_path, precision):
-    """Each axis is noise for one of them; a row of his own turns it down, the other's row turns it up."""
+    """Each axis is noise for one of them; the speaker's own row turns it down, the other's row turns it up."""
     trainer = TrainerConfig(
         batch_size=32, precision=precision, schedule=NewbobConfig(learning_rate=0.05, max_epochs=10, stop_below=0)
     )
@@ -222,14 +222,14 @@ def test_rows_learn_what_speakers_differ_in(tmp_path, precision):
 # Errors
 
 
-def test_divergence_is_told_and_the_last_good_state_kept(tmp_path):
+def test_divergence_is_an_error_and_the_last_good_state_is_kept(tmp_path):
     path = tmp_path / "state"
     with pytest.raises(KilledError):
         train_sat(path, SatConfig(), kill_after=2)
     kept = path.read_bytes()
     broken = replace(sat_source(0), features=np.full((300, 2), np.nan, np.float32))
     with pytest.raises(
-        CheckpointError, match=r"training diverged, lower .*learning_rate, or learning_rate of the rows"
+        CheckpointError, match=r"training diverged; lower .*learning_rate, or learning_rate of the rows"
     ):
         train_sat(path, SatConfig(), training=broken)
     assert path.read_bytes() == kept

@@ -1,4 +1,4 @@
-"""Targets and their weights; a speaker's frames that do not fit each other."""
+"""Targets and their weights, from every source; data whose parts do not fit each other."""
 
 from dataclasses import replace
 
@@ -19,11 +19,11 @@ from lhuc_asr.decode.lattice import FramePosteriors
 
 
 def test_silence_is_weighted_down_and_frames_without_a_pdf_count_for_nothing():
-    found = targets_from_alignment(np.array([7, 0, -1, 4, 8]), np.arange(5), 0.01)
-    assert found.pdf.tolist() == [[7], [0], [0], [4], [8]]
-    assert found.posterior.tolist() == [[1.0]] * 5
-    np.testing.assert_array_equal(found.weight, np.array([1, 0.01, 0, 0.01, 1], np.float32))
-    assert (found.pdf.dtype, found.weight.dtype) == (np.int32, np.float32)
+    targets = targets_from_alignment(np.array([7, 0, -1, 4, 8]), np.arange(5), 0.01)
+    assert targets.pdf.tolist() == [[7], [0], [0], [4], [8]]
+    assert targets.posterior.tolist() == [[1.0]] * 5
+    np.testing.assert_array_equal(targets.weight, np.array([1, 0.01, 0, 0.01, 1], np.float32))
+    assert (targets.pdf.dtype, targets.weight.dtype) == (np.int32, np.float32)
 
 
 def test_an_alignment_is_not_written_to():
@@ -34,7 +34,7 @@ def test_an_alignment_is_not_written_to():
 
 
 @pytest.mark.parametrize("weight", [[1.0], [[1.0, 1.0]]])
-def test_a_weight_for_each_pdf(weight):
+def test_each_pdf_needs_one_weight(weight):
     with pytest.raises(AlignmentError, match=r"expected \(T, M\), \(T, M\) and \(T,\)"):
         FrameTargets.certain(np.zeros(2, np.int32), np.array(weight, np.float32))
 
@@ -42,7 +42,7 @@ def test_a_weight_for_each_pdf(weight):
 @pytest.mark.parametrize(
     ("pdf", "weight"), [([1, 2], [1.0, np.nan]), ([1, 2], [1.0, -0.1]), ([1, 2], [1.0, np.inf]), ([1, -1], [1.0, 0.0])]
 )
-def test_weights_and_pdfs_that_mean_nothing_are_refused(pdf, weight):
+def test_negative_and_infinite_weights_and_negative_pdfs_are_refused(pdf, weight):
     with pytest.raises(AlignmentError, match="weights must be finite and 0 or more, pdfs 0 or more"):
         FrameTargets.certain(np.array(pdf, np.int32), np.array(weight, np.float32))
 
@@ -52,22 +52,22 @@ def test_a_speakers_utterances_one_after_the_other():
         (np.full((n, 2), n, np.float32), FrameTargets.certain(np.full(n, n, np.int32), np.full(n, 0.5, np.float32)))
         for n in (3, 1, 2)
     ]
-    found = SpeakerData.of(parts)
-    assert found.lengths == (3, 1, 2)
-    assert found.features[:, 0].tolist() == found.targets.pdf[:, 0].tolist() == [3, 3, 3, 1, 2, 2]
+    data = SpeakerData.of(parts)
+    assert data.lengths == (3, 1, 2)
+    assert data.features[:, 0].tolist() == data.targets.pdf[:, 0].tolist() == [3, 3, 3, 1, 2, 2]
 
 
 @pytest.mark.parametrize(("lengths", "targets"), [((2, 2), 5), ((5,), 4), ((3, 3), 5)])
 def test_frames_that_do_not_fit_are_refused(lengths, targets):
-    found = FrameTargets.certain(np.zeros(targets, np.int32), np.ones(targets, np.float32))
+    wrong = FrameTargets.certain(np.zeros(targets, np.int32), np.ones(targets, np.float32))
     with pytest.raises(
         AlignmentError, match=rf"5 frames, {sum(lengths)} in the utterances' lengths, {targets} targets"
     ):
-        SpeakerData(np.zeros((5, 2), np.float32), lengths, found)
+        SpeakerData(np.zeros((5, 2), np.float32), lengths, wrong)
 
 
 @pytest.mark.parametrize("posterior", [[[0.5, 0.4]], [[1.2, -0.2]], [[np.nan, 1.0]], [[0.0, 0.0]]])
-def test_posteriors_that_are_no_distribution_are_refused(posterior):
+def test_posteriors_that_are_not_a_distribution_are_refused(posterior):
     with pytest.raises(AlignmentError, match="posteriors of frame 0 of 1 sum to"):
         FrameTargets(np.zeros((1, 2), np.int32), np.array(posterior, np.float32), np.ones(1, np.float32))
 
@@ -93,18 +93,18 @@ def test_a_high_power_leaves_the_best_path_of_pdfs():
     np.testing.assert_allclose(sharp.posterior, np.eye(3)[[0, 0, 0, 0]], atol=1e-6)
 
 
-def test_frames_of_which_nothing_is_probable_are_left_out():
-    found = targets_from_lattice(POSTERIORS, np.array([], int), 0.1, power=4.0, min_confidence=0.6)
-    assert found.weight.tolist() == [0.0, 1.0, 1.0, 1.0]
+def test_frames_without_a_probable_pdf_are_left_out():
+    targets = targets_from_lattice(POSTERIORS, np.array([], int), 0.1, power=4.0, min_confidence=0.6)
+    assert targets.weight.tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("power", [0.0, -1.0, np.inf, np.nan])
-def test_powers_that_are_none_are_refused(power):
-    with pytest.raises(AlignmentError, match="expected a number above 0, 1 leaves them as they are"):
+def test_powers_of_zero_or_less_and_not_finite_are_refused(power):
+    with pytest.raises(AlignmentError, match="expected a number above 0; 1 leaves them unchanged"):
         targets_from_lattice(POSTERIORS, np.array([0]), 0.1, power=power)
 
 
-def test_a_best_path_is_believed_where_it_is_sure():
+def test_frames_of_a_best_path_are_weighted_by_confidence():
     pdfs, confidence = np.array([5, 6, 0, 0, 7]), np.array([0.5, 0.75, 0.9, 0.1, 1.0])
     chosen = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75)
     assert chosen.weight.tolist() == [0.0, 1.0, 0.5, 0.0, 1.0]
@@ -115,7 +115,7 @@ def test_a_best_path_is_believed_where_it_is_sure():
     np.testing.assert_allclose(both.weight, [0.0, 0.75, 0.45, 0.0, 1.0], rtol=1e-6)
 
 
-def test_frames_believed_by_their_pdfs_or_by_their_words():
+def test_confidences_of_frames_from_their_pdfs_or_their_words():
     np.testing.assert_allclose(POSTERIORS.of(np.array([4, 4, 2, 4])), [0.3, 0.8, 0.0, 1.0], rtol=1e-6)
     # Emitted at frames 1, 3, 3 and 4 of 6: the second lasts for no frame of its own.
     hypothesis = Hypothesis(
@@ -130,7 +130,7 @@ def test_frames_believed_by_their_pdfs_or_by_their_words():
 
 
 @pytest.mark.parametrize("confidence", [[0.5], [0.5, 1.1], [0.5, np.nan], [-0.1, 0.5]])
-def test_confidences_that_are_none_are_refused(confidence):
+def test_confidences_of_the_wrong_number_or_range_are_refused(confidence):
     with pytest.raises(AlignmentError, match="expected one a frame, between 0 and 1"):
         targets_from_confidence(np.array([1, 2]), np.array(confidence), np.array([0]), 0.1)
 
@@ -138,7 +138,7 @@ def test_confidences_that_are_none_are_refused(confidence):
 def test_utterances_with_different_numbers_of_candidates_are_joined():
     two = FrameTargets(np.array([[3, 4]], np.int32), np.array([[0.75, 0.25]], np.float32), np.ones(1, np.float32))
     one = FrameTargets.certain(np.array([5], np.int32), np.array([0.5], np.float32))
-    found = joined([two, one])
-    assert found.pdf.tolist() == [[3, 4], [5, 0]]
-    assert found.posterior.tolist() == [[0.75, 0.25], [1.0, 0.0]]
-    assert found.weight.tolist() == [1.0, 0.5]
+    targets = joined([two, one])
+    assert targets.pdf.tolist() == [[3, 4], [5, 0]]
+    assert targets.posterior.tolist() == [[0.75, 0.25], [1.0, 0.0]]
+    assert targets.weight.tolist() == [1.0, 0.5]

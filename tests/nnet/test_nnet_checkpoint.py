@@ -1,4 +1,4 @@
-"""Networks on disk: the same bits back, and every way in which a file can be wrong."""
+"""Files of networks: the same bits when they are read, and errors for damaged and foreign files."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_a_network_comes_back_bit_for_bit(tmp_path, model):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "folder"])
-def test_a_damaged_file_is_told(tmp_path, model, damage):
+def test_a_damaged_file_is_refused(tmp_path, model, damage):
     path = tmp_path / "model.safetensors"
     save_model(path, model)
     data = path.read_bytes()
@@ -52,7 +52,7 @@ def test_a_damaged_file_is_told(tmp_path, model, damage):
         {"dnn": {"hidden_layers": 2, "hidden_units": 5}, "feature_dimension": "wide", "pdf_count": 4},
     ],
 )
-def test_a_description_that_does_not_fit_is_told(tmp_path, model, description):
+def test_a_description_that_does_not_fit_is_refused(tmp_path, model, description):
     path = tmp_path / "model.safetensors"
     save_tensors(path, model.state_dict(), description)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not an acoustic model of this version"):

@@ -61,7 +61,7 @@ def test_the_prior_is_a_buffer_not_a_parameter():
 
 
 @pytest.mark.parametrize("wrong", [{"hidden_layers": 0}, {"dropout": 1.0}, {"activation": "tanh"}, {"unit": 3}])
-def test_shapes_that_make_no_network_are_refused(wrong):
+def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(ValidationError):
         DnnConfig(**wrong)
 

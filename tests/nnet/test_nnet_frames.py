@@ -39,16 +39,16 @@ def _expected(source: FrameSource) -> dict[int, tuple[list[float], int]]:
     return rows
 
 
-def _found(batches, context: int) -> list[tuple[int, tuple[list[float], int]]]:
-    found = []
+def _centres(batches, context: int) -> list[tuple[int, tuple[list[float], int]]]:
+    frames = []
     for features, targets, *rows in batches:
         assert features.dtype == torch.float32
         assert targets.dtype == torch.int64
         # Features name their own row, so the rows that shuffled frames come with can be held against them.
         assert all(frames.tolist() == features[:, 2 * context].tolist() for frames in rows)
         for vector, target in zip(features.tolist(), targets.tolist(), strict=True):
-            found.append((int(vector[2 * context]), (vector, target)))
-    return found
+            frames.append((int(vector[2 * context]), (vector, target)))
+    return frames
 
 
 @pytest.mark.parametrize("block_frames", [1, 20, 1000])
@@ -64,8 +64,8 @@ def test_every_frame_with_a_target_comes_once(block_frames, lengths, context, ba
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames_module, "BLOCK_FRAMES", block_frames)
         expected = _expected(source)
-        in_order = _found(source.in_order(batch), context)
-        shuffled = _found(source.shuffled(batch, torch.Generator().manual_seed(seed)), context)
+        in_order = _centres(source.in_order(batch), context)
+        shuffled = _centres(source.shuffled(batch, torch.Generator().manual_seed(seed)), context)
     assert [row for row, _ in in_order] == sorted(expected)
     assert dict(in_order) == expected
     assert len(shuffled) == len(expected)
@@ -82,7 +82,7 @@ def test_batches_are_full_but_the_last():
 def test_the_order_is_the_generators():
     source = _source([40, 30, 20], 1)
     orders = [
-        [row for row, _ in _found(source.shuffled(8, torch.Generator().manual_seed(seed)), 1)] for seed in (1, 1, 2)
+        [row for row, _ in _centres(source.shuffled(8, torch.Generator().manual_seed(seed)), 1)] for seed in (1, 1, 2)
     ]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] != sorted(orders[0])
@@ -91,7 +91,7 @@ def test_the_order_is_the_generators():
 def test_only_the_chosen_utterances_are_read():
     source = _source([10, 10, 10], 0)
     middle = FrameSource(source.features, source.targets, source.utterances[1:2], 2)
-    rows = {row for row, _ in _found(middle.in_order(4), 2)}
+    rows = {row for row, _ in _centres(middle.in_order(4), 2)}
     assert rows
     assert rows <= set(range(10, 20))
     first_vector = next(middle.in_order(1))[0]
@@ -101,6 +101,6 @@ def test_only_the_chosen_utterances_are_read():
 
 def test_priors_are_relative_frequencies():
     targets = np.array([0, 0, 0, 2, -1, -1], np.int32)
-    found = priors(targets, 4, 1.0).exp().tolist()
-    assert found == pytest.approx([4 / 8, 1 / 8, 2 / 8, 1 / 8])
-    assert math.fsum(found) == pytest.approx(1.0)
+    fractions = priors(targets, 4, 1.0).exp().tolist()
+    assert fractions == pytest.approx([4 / 8, 1 / 8, 2 / 8, 1 / 8])
+    assert math.fsum(fractions) == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""The cut network against hooks on the network itself, in float64: logits, gradients, and what must not be touched."""
+"""The scaled network against hooks on the network itself, in float64: logits, gradients, unchanged weights."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ WIDTH, PDFS, UNITS, SPEAKERS = 4, 7, 12, 3
 
 @pytest.fixture(params=["sigmoid", "relu"])
 def model(request) -> Dnn:
-    """Three hidden layers with dropout that adaptation must not see, in training mode, in float64."""
+    """Three hidden layers in training mode and float64; adaptation must not use the dropout."""
     made = Dnn(
         DnnConfig(hidden_layers=3, hidden_units=UNITS, context=1, dropout=0.5, activation=request.param), WIDTH, PDFS
     )
@@ -42,9 +42,9 @@ def test_logits_and_gradients_are_those_of_hooks(model, layers):
     model.train()
     network = model.scaled(model.sites(layers))
     rows = bank.rows_of(names)
-    found = network.logits(network.psi(spliced), [bank.xi(site.name, rows) for site in bank.sites])
-    (found * towards).sum().backward()
-    torch.testing.assert_close(found, hooked, rtol=0, atol=1e-12)
+    logits = network.logits(network.psi(spliced), [bank.xi(site.name, rows) for site in bank.sites])
+    (logits * towards).sum().backward()
+    torch.testing.assert_close(logits, hooked, rtol=0, atol=1e-12)
     for table, gradient in zip(bank.tables, expected, strict=True):
         torch.testing.assert_close(table.grad.to_dense(), gradient, rtol=0, atol=1e-12)
         assert gradient[1:].any(1).all()

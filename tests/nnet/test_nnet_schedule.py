@@ -1,4 +1,4 @@
-"""Newbob, a table: held-out losses, and the learning rates and states that follow."""
+"""Newbob as a table: held-out losses, and the learning rates and states that follow from them."""
 
 import dataclasses
 
@@ -30,12 +30,12 @@ CONFIG = NewbobConfig(learning_rate=0.8, halve_below=0.01, stop_below=0.001, max
     ],
 )
 def test_newbob(losses, rates, finished):
-    state, found = Newbob(CONFIG.learning_rate), []
+    state, visited = Newbob(CONFIG.learning_rate), []
     for loss in losses:
         assert not state.finished
         state = state.after(loss, CONFIG)
-        found.append(state.learning_rate)
-    assert found == pytest.approx(rates)
+        visited.append(state.learning_rate)
+    assert visited == pytest.approx(rates)
     assert state.finished == finished
     assert state.best_loss == min(losses)
     assert state.epochs == len(losses)

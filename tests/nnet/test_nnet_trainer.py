@@ -1,4 +1,4 @@
-"""Training: it learns, a killed run ends with the bits of one that was not, worse epochs are undone."""
+"""Training: it learns, a killed run ends with the same bits, worse epochs are undone."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -58,7 +58,7 @@ def _model(seed: int = 0, shape: DnnConfig = SHAPE) -> Dnn:
 
 
 class _KilledError(Exception):
-    """What stands for a killed process."""
+    """Raised in place of a killed process."""
 
 
 class _KilledSource(FrameSource):
@@ -201,7 +201,7 @@ def test_an_epoch_of_plain_sgd_is_the_textbooks(tmp_path, make_source):
                 yield batch
 
     source = Recording(training.features, training.targets, training.utterances, training.context)
-    found = _Run(tmp_path / "state", source, heldout, config)(model=_model(shape=shape))
+    trained = _Run(tmp_path / "state", source, heldout, config)(model=_model(shape=shape))
     for features, targets, _ in seen:
         loss = -torch.log_softmax(oracle(features), 1).gather(1, targets.unsqueeze(1)).mean()
         gradients = torch.autograd.grad(loss, list(oracle.parameters()))
@@ -211,7 +211,7 @@ def test_an_epoch_of_plain_sgd_is_the_textbooks(tmp_path, make_source):
             for parameter, gradient, v in zip(oracle.parameters(), gradients, velocity, strict=True):
                 v.mul_(0.9).add_(scale * gradient + 0.01 * parameter)
                 parameter.sub_(0.3 * v)
-    for parameter, expected in zip(found.parameters(), oracle.parameters(), strict=True):
+    for parameter, expected in zip(trained.parameters(), oracle.parameters(), strict=True):
         assert torch.allclose(parameter, expected, atol=1e-5)
 
 
@@ -230,22 +230,24 @@ def test_evaluation_is_the_mean_over_frames_with_targets(make_source):
     torch.nn.init.normal_(model.output.weight, generator=torch.Generator().manual_seed(0))
     features, targets = next(source.in_order(1000))
     log_posteriors = torch.log_softmax(model.eval()(features), 1)
-    found = evaluate(model, source, CPU)
+    evaluation = evaluate(model, source, CPU)
     assert len(targets) == 80
-    assert found.loss == pytest.approx(-float(log_posteriors.gather(1, targets.unsqueeze(1)).mean().detach()), rel=1e-5)
-    assert found.accuracy == pytest.approx(float((log_posteriors.argmax(1) == targets).float().mean()))
+    assert evaluation.loss == pytest.approx(
+        -float(log_posteriors.gather(1, targets.unsqueeze(1)).mean().detach()), rel=1e-5
+    )
+    assert evaluation.accuracy == pytest.approx(float((log_posteriors.argmax(1) == targets).float().mean()))
 
 
 @pytest.mark.parametrize("empty", ["training", "heldout"])
-def test_nothing_to_learn_from_is_told(tmp_path, make_source, empty):
-    """A mean over no frames would look like a loss of zero, the best of all."""
+def test_frames_without_targets_are_refused(tmp_path, make_source, empty):
+    """A mean over zero frames would look like a loss of zero, the best possible."""
     sources = {"training": make_source(0), "heldout": make_source(1, 300)}
     sources[empty] = replace(sources[empty], targets=np.full_like(sources[empty].targets, -1))
     with pytest.raises(AlignmentError, match="no frame of 3 utterances has a target"):
         _Run(tmp_path / "state", sources["training"], sources["heldout"], CALM)()
 
 
-def test_divergence_is_told_and_the_last_good_state_kept(tmp_path, make_source):
+def test_divergence_is_an_error_and_the_last_good_state_is_kept(tmp_path, make_source):
     run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
     with pytest.raises(_KilledError):
         run(kill_after=2)
@@ -261,12 +263,12 @@ def test_the_state_of_another_network_is_refused(tmp_path, make_source):
     with pytest.raises(_KilledError):
         run(kill_after=1)
     wider = _model(shape=SHAPE.model_copy(update={"hidden_units": 17}))
-    with pytest.raises(CheckpointError, match=r"(?s)state of another network.*delete it to train from the start"):
+    with pytest.raises(CheckpointError, match=r"(?s)state of another network.*delete it to train from the beginning"):
         run(model=wider)
 
 
 @pytest.mark.parametrize("damage", ["cut", "no schedule"])
-def test_a_damaged_state_is_told(tmp_path, make_source, damage):
+def test_a_damaged_state_is_refused(tmp_path, make_source, damage):
     run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
     with pytest.raises(_KilledError):
         run(kill_after=1)
