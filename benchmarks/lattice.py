@@ -22,6 +22,7 @@ from timing import Turns, show
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.units import frames_of
+from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
 from lhuc_asr.decode.search import SearchConfig, Searcher
@@ -30,7 +31,6 @@ from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.config import SI
 from lhuc_asr.pipeline.earlier_pass import SEARCH_FILE
-from lhuc_asr.pipeline.experiment import HELDOUT
 
 SPEECH_SECONDS, FLAT_SECONDS = 60.0, 10.0
 FRAMES_A_SECOND = frames_of(1.0)

@@ -16,13 +16,14 @@ from typing import Protocol
 import numpy as np
 
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, Aligned, Experiment, realigned
+from lhuc_asr.pipeline.experiment import MONOPHONES, Aligned, Experiment, realigned
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.transcripts import transcripts
 

@@ -13,13 +13,14 @@ from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.runlog import progress
+from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.pipeline.experiment import HELDOUT, AlignedExperiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 

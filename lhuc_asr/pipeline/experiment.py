@@ -8,7 +8,7 @@ models are given an ``AlignedExperiment``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm import topology
@@ -34,8 +35,6 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 
 logger = logging.getLogger(__name__)
 
-# The splits of the training speakers: those that networks are trained on, and those that are held out for tuning.
-TRAIN, HELDOUT = "train", "heldout"
 # ``hmm/<name>`` of the first aligner, which starts from nothing.
 MONOPHONES = "mono"
 # In ``lang/``: the language model that has not seen the held-out speakers' transcripts, and its graph.
@@ -61,11 +60,11 @@ class Experiment:
     device: str
 
     @classmethod
-    def of(cls, config: ExperimentConfig, folder: ExperimentFolder) -> Experiment:
-        """The experiment of a recipe in a folder."""
-        path = folder.folder.absolute()
+    def of(cls, config: ExperimentConfig) -> Experiment:
+        """The experiment of a recipe, or of one fold, in the configuration's folder."""
+        path = config.folder.absolute()
         return cls(
-            folder=folder,
+            folder=ExperimentFolder(config.folder),
             name=path.name if config.folds == 1 else f"{path.parent.name}/{path.name}",
             tests=config.corpus.test_sets,
             processes=config.workers,
@@ -123,10 +122,10 @@ class AlignedExperiment(Experiment):
     separate_tuning_lm: bool
 
     @classmethod
-    def of(cls, config: ExperimentConfig, folder: ExperimentFolder) -> AlignedExperiment:
+    def of(cls, config: ExperimentConfig) -> AlignedExperiment:
         """The experiment of a recipe in a folder."""
         return cls(
-            **vars(Experiment.of(config, folder)),
+            **vars(Experiment.of(config)),
             alignment=realigned(config.realignments) if config.realignments else MONOPHONES,
             alignment_features=config.alignment_features,
             separate_tuning_lm=not config.lm.text,
@@ -171,9 +170,9 @@ def realigned(number: int) -> str:
     return f"dnn{number}"
 
 
-def at_corpus_rate(config: ExperimentConfig, folder: ExperimentFolder) -> ExperimentConfig:
+def at_corpus_rate(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration with features at the recordings' sample rate, where it is lower than the recipe's."""
-    rate = int(read_json(folder.sample_rate))
+    rate = int(read_json(ExperimentFolder(config.folder).sample_rate))
     if rate >= config.features.sample_rate:
         return config
     logger.info("recordings at %d Hz: features at that rate", rate)
@@ -217,15 +216,15 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
         )
     if not folder.sample_rate.is_file():
         raise ExperimentError(f"{path}: the experiment is not finished; finish it with lhuc-asr run")
-    config = at_corpus_rate(config, folder)
-    return config, AlignedExperiment.of(config, folder)
+    config = at_corpus_rate(config.model_copy(update={"exp": path}))
+    return config, AlignedExperiment.of(config)
 
 
-def fold_folders(config: ExperimentConfig, folder: ExperimentFolder) -> Sequence[ExperimentFolder]:
-    """The folders of a cross-validation's folds; the experiment's own where there is only one."""
+def fold_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
+    """The configuration of each fold of a cross-validation, in a folder of its own; itself where there is only one."""
     if config.folds == 1:
-        return [folder]
-    return [ExperimentFolder(folder.folder / f"fold{fold}") for fold in range(1, config.folds + 1)]
+        return [config]
+    return [config.model_copy(update={"exp": config.folder / f"fold{fold}"}) for fold in range(1, config.folds + 1)]
 
 
 @contextmanager

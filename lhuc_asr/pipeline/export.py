@@ -14,12 +14,13 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.hashed_folder import hashes
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.base.version import __version__
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search
-from lhuc_asr.pipeline.experiment import HELDOUT, MONOPHONES, TRAIN, AlignedExperiment, Experiment, read_experiment
+from lhuc_asr.pipeline.experiment import MONOPHONES, AlignedExperiment, Experiment, read_experiment
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, passes_of
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,

@@ -13,6 +13,7 @@ from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
@@ -20,7 +21,7 @@ from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, TUNING_FOLDER, AlignedExperiment, Experiment
+from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.pipeline.config import SI, ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Aligned, Experiment
+from lhuc_asr.pipeline.experiment import Aligned, Experiment
 
 # In a network's folder: a file for each training speaker, at each speed one, and speaker-independent.safetensors.
 SPEAKERS_FOLDER = "speakers"

@@ -17,6 +17,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_json_lines
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
@@ -33,7 +34,7 @@ from lhuc_asr.pipeline.earlier_pass import (
     tuned_search,
     two_pass,
 )
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, AlignedExperiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer

@@ -15,18 +15,18 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.pipeline.aligners import aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.corpus_stage import CorpusOptions, corpus_stage
 from lhuc_asr.pipeline.experiment import (
-    HELDOUT,
-    TRAIN,
     Aligned,
     AlignedExperiment,
     Experiment,
     at_corpus_rate,
-    fold_folders,
+    fold_configs,
     opened,
 )
 from lhuc_asr.pipeline.export import ModelOptions, model_stage
@@ -42,7 +42,6 @@ from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
-from lhuc_asr.pipeline.splits import CorpusOptions, corpus_stage
 from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     check_device(config)
     with opened(config) as folder:
         names = list(passes_of(config))
-        splits = make_passes(config, folder, model=True)
+        splits = make_passes(config, model=True)
         return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
 
 
@@ -80,12 +79,11 @@ def check_device(config: ExperimentConfig) -> None:
         raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
 
 
-def make_passes(config: ExperimentConfig, folder: ExperimentFolder, model: bool = False) -> Sequence[str]:
+def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     """Run the stages of a recipe that are not finished, up to the scores of its passes; scores of folds are pooled.
 
     Args:
-        config: The recipe.
-        folder: The experiment's folder, taken by ``experiment.opened``.
+        config: The recipe; ``experiment.opened`` keeps other runs out of its folder.
         model: Whether the folder becomes a recognizer's model, with the recipe's first pass.
 
     Returns:
@@ -94,50 +92,51 @@ def make_passes(config: ExperimentConfig, folder: ExperimentFolder, model: bool 
     check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
-        _run_stages(config, folder, None, model)
+        _run_stages(config, None, model)
         return config.corpus.test_sets
-    folds = fold_folders(config, folder)
-    _run_folds(config, folds, model)
-    pool_folds(folder, folds, POOLED, list(passes_of(config)))
+    _run_folds(config, model)
+    folds = [ExperimentFolder(fold.folder) for fold in fold_configs(config)]
+    pool_folds(ExperimentFolder(config.folder), folds, POOLED, list(passes_of(config)))
     return (POOLED,)
 
 
-def _run_folds(config: ExperimentConfig, folds: Sequence[ExperimentFolder], model: bool) -> None:
+def _run_folds(config: ExperimentConfig, model: bool) -> None:
     """Run as many folds at the same time as there are workers, which takes less time than one fold with all workers.
 
     After an error no further fold begins, and those that have begun are finished before the error is raised.
     """
     at_once = min(config.workers, config.folds)
     shared = config.model_copy(update={"workers": config.workers // at_once})
-    numbered = list(enumerate(folds, start=1))
+    folds = list(enumerate(fold_configs(shared), start=1))
     if at_once == 1:
-        for fold in numbered:
+        for fold in folds:
             logger.info("fold %d of %d", fold[0], config.folds)
-            _run_fold(shared, model, None, fold)
+            _run_fold(model, None, fold)
         return
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
     with Executor(at_once) as executor:
-        executor.each(partial(_run_fold, shared, model, level), numbered)
+        executor.each(partial(_run_fold, model, level), folds)
 
 
-def _run_fold(config: ExperimentConfig, model: bool, level: int | None, fold: tuple[int, ExperimentFolder]) -> None:
+def _run_fold(model: bool, level: int | None, fold: tuple[int, ExperimentConfig]) -> None:
     """Run a fold; ``level`` is that of the log, which is not set up yet in a process of its own."""
-    number, folder = fold
+    number, config = fold
     if level is not None:
         setup_logging(level, f"fold {number}: ")
     torch.set_num_threads(config.workers)
     # A process lives for a second or so after its parent is killed; until then the lock keeps the next run out.
-    with locked(folder.folder):
-        _run_stages(config, folder, number, model)
+    with locked(config.folder):
+        _run_stages(config, number, model)
 
 
-def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | None, model: bool) -> None:
+def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None:
     """Run all stages of one experiment, or of one fold of a cross-validation."""
+    folder = ExperimentFolder(config.folder)
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
-    corpus_stage(stages, Experiment.of(config, folder), CorpusOptions.of(config, fold))
-    config = at_corpus_rate(config, folder)
-    experiment, passes = Experiment.of(config, folder), passes_of(config)
+    corpus_stage(stages, Experiment.of(config), CorpusOptions.of(config, fold))
+    config = at_corpus_rate(config)
+    experiment, passes = Experiment.of(config), passes_of(config)
     orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
 
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
@@ -152,7 +151,7 @@ def _run_stages(config: ExperimentConfig, folder: ExperimentFolder, fold: int | 
     for name in networks_of(config):
         network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
-    experiment = AlignedExperiment.of(config, folder)
+    experiment = AlignedExperiment.of(config)
     for order in orders:
         graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
     # Each preparation once, though several passes may need it.

@@ -18,7 +18,7 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
-from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_folders, opened, read_config
+from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import check_device, make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
@@ -89,7 +89,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> 
     plans, first = passes_of(extended), first_pass(config.passes[base].network)
     against = {v.name: reference.name if plans[v.name].searched_as == base else first for v in variants}
     with opened(extended, record=False) as folder:
-        splits = make_passes(extended, folder)
+        splits = make_passes(extended)
         points = [point for split in splits for point in _points(folder, split, variants, against, config.seed)]
         write_series(place, kind.title, kind.axis, kind.paper, points, kind.joined)
         write_json(place / "run.json", run_record(extended.seed))
@@ -133,8 +133,8 @@ def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Pa
     """Make the table and the figures of a look; the pass is made where it is not finished."""
     plain = _with(config, config.networks, _needed(config, base))
     with opened(plain, record=False) as folder:
-        splits, plan = make_passes(plain, folder), passes_of(plain)[base]
-        folds = [AlignedExperiment.of(at_corpus_rate(plain, fold), fold) for fold in fold_folders(plain, folder)]
+        splits, plan = make_passes(plain), passes_of(plain)[base]
+        folds = [AlignedExperiment.of(at_corpus_rate(fold)) for fold in fold_configs(plain)]
         looks = [
             Look(
                 folder=folder,

@@ -43,8 +43,8 @@ def experiment(tmp_path: Path) -> Experiment:
         store = write_store(folder.features(split), items, 10)
         write_alignment(folder.alignment("mono", split), store, pdfs)
     topology.save(folder.topology("mono"))
-    config = ExperimentConfig(name="x", corpus=An4Source(kind="an4", dir=tmp_path), realignments=0, workers=1)
-    return Experiment.of(config, folder)
+    config = ExperimentConfig(name="x", exp=folder.folder, corpus=An4Source(dir=tmp_path), realignments=0, workers=1)
+    return Experiment.of(config)
 
 
 def test_the_network_and_its_training_speakers_lie_side_by_side(experiment: Experiment) -> None:

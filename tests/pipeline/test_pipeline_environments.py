@@ -195,7 +195,7 @@ def test_the_corpus_is_prepared_again_when_the_noise_is_another(
         prepared.append(True)
         raise CorpusError("only asked")
 
-    monkeypatch.setattr("lhuc_asr.pipeline.splits._prepare", prepare_corpus)
+    monkeypatch.setattr("lhuc_asr.pipeline.corpus_stage._prepare", prepare_corpus)
     os.utime(noise / "hum0.flac", (1, 1))
     with pytest.raises(CorpusError, match="only asked"):
         run(folder, *overrides)

@@ -206,7 +206,7 @@ def test_a_missing_file_of_words_is_named_before_any_recording_is_read(option: s
 
 
 def test_a_table_of_noise_that_is_missing_is_named_before_any_recording_is_read(prepare, monkeypatch) -> None:
-    monkeypatch.setattr("lhuc_asr.pipeline.splits.validate", None)
+    monkeypatch.setattr("lhuc_asr.corpus.splits.validate", None)
     assert "/nowhere/noise.tsv: no such file" in refused(prepare, "noise={dir: /nowhere, classes: [rain]}")
 
 

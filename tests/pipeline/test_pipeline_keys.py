@@ -95,7 +95,7 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Experime
     write_json(folder.sample_rate, 10**6)  # of recordings with any features
 
     def stages_of(config: ExperimentConfig) -> NotedStages:
-        make_passes(config, folder, model=True)
+        make_passes(config.model_copy(update={"exp": tmp_path}), model=True)
         return NotedStages.noted
 
     return stages_of

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
+from lhuc_asr.corpus.splits import SplitOptions, Splits, fold_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.splits import CorpusOptions, Splits, fold_splits, write_splits
+from lhuc_asr.pipeline.corpus_stage import CorpusOptions
 
 
 def spoken(speaker: str, number: int = 0) -> Utterance:
@@ -33,8 +34,8 @@ def recipe(**options: object) -> ExperimentConfig:
     return parse_config(ExperimentConfig, tree, "test")
 
 
-def options(**changes: object) -> CorpusOptions:
-    return CorpusOptions.of(recipe(**changes), fold=None)
+def options(**changes: object) -> SplitOptions:
+    return CorpusOptions.of(recipe(**changes), fold=None).splits
 
 
 @given(training=st.integers(1, 12), testing=st.integers(1, 12), folds=st.integers(2, 5), seed=st.integers(0, 2**31))
@@ -131,6 +132,7 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
     ]
     noise = {"dir": str(tmp_path), "classes": ["tone"], "snr_decibels": [-30, -30]}
     noisy_options = options(heldout_speakers=1, folds=2, noise=noise)
+    files_before = CorpusOptions.of(recipe(noise=noise), fold=None).files
     heard: dict[str, set[int]] = {"train": set(), "heldout": set(), "test": set()}
     tested = []
     for fold in (1, 2):
@@ -151,4 +153,4 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
     assert sorted(tested) == list("abcdef")
     assert sum(map(len, heard.values())) == len(set().union(*heard.values())) == 6
     (tmp_path / "noise.tsv").write_text("\n".join(lines[:-1]))
-    assert options(noise=noise).files != noisy_options.files
+    assert CorpusOptions.of(recipe(noise=noise), fold=None).files != files_before

@@ -1,45 +1,43 @@
-"""The corpus stage: recordings as splits of training, held-out and test speakers, or of a fold's."""
+"""Splits of a corpus: training, held-out and test speakers, or those of a fold; each with its manifest."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from lhuc_asr.audio.resampling import resolve_sample_rate
 from lhuc_asr.audio.utterance import Utterance, write_manifest
-from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.base.fingerprint import fingerprint
-from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.noise import NoiseConfig, Part, clip_paths, put_into_environments
 from lhuc_asr.corpus.reading import Reading
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.validate import validate
-from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import HELDOUT, TRAIN, Experiment
 
 logger = logging.getLogger(__name__)
 
+# The splits of the training speakers: those that networks are trained on, and those that are held out for tuning.
+TRAIN, HELDOUT = "train", "heldout"
 # The part of the noise clips that a split gets; a test set gets the part for testing.
 NOISE_PARTS: dict[str, Part] = {TRAIN: "training", HELDOUT: "heldout"}
 NOISY_FOLDER = "noisy"
 
 
 @dataclass(frozen=True)
-class CorpusOptions:
-    """Everything that the splits depend on.
+class SplitOptions:
+    """Everything that the splits depend on, beside the files of the corpus.
 
     Attributes:
-        corpus, hours, seed, max_skipped, noise: As in the recipe.
-        heldout_speakers: Number of training speakers who are kept back.
-        folds: Number of folds.
+        corpus: The corpus.
+        hours: Hours of training speech to read; None for all.
+        seed: Seed of every random choice.
+        max_skipped: Fraction of bad recordings that is skipped with a warning; above it reading stops.
+        noise: Environments that every recording is put into; None leaves the recordings as they are.
+        heldout_speakers: Number of training speakers who are held out.
+        folds: Number of folds of a cross-validation; 1 for none.
         fold: The fold, from 1; None without cross-validation.
-        files: Fingerprint of the files of the corpus and of the noise.
     """
 
     corpus: CorpusSource
@@ -50,22 +48,6 @@ class CorpusOptions:
     heldout_speakers: int
     folds: int
     fold: int | None
-    files: str
-
-    @classmethod
-    def of(cls, config: ExperimentConfig, fold: int | None) -> CorpusOptions:
-        """The options of a recipe."""
-        return cls(
-            corpus=config.corpus,
-            hours=config.hours,
-            seed=config.seed,
-            max_skipped=config.max_skipped,
-            noise=config.noise,
-            heldout_speakers=config.heldout_speakers,
-            folds=config.folds,
-            fold=fold,
-            files=fingerprint([*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]),
-        )
 
 
 @dataclass(frozen=True)
@@ -83,36 +65,7 @@ class Splits:
     recordings: frozenset[Path] = frozenset()
 
 
-def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
-    """Add the stage that reads the corpus; it is stale when a file of the corpus, or a recording, has changed."""
-    folder = experiment.folder
-    noisy = [folder.folder / "corpus" / NOISY_FOLDER] if options.noise else []
-    stages.run(
-        "corpus",
-        partial(_prepare, experiment),
-        options=options,
-        outputs=[
-            folder.sample_rate,
-            *(folder.manifest(split) for split in experiment.splits),
-            *options.corpus.made_folders(folder.folder),
-            *noisy,
-        ],
-    )
-
-
-def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
-    """Write manifests and sample rate; returns the recordings, so that a later run sees whether they have changed."""
-    folder = experiment.folder
-    splits = read_splits(options, folder.folder, experiment.processes)
-    if options.fold is not None:
-        splits = fold_splits(splits, options.folds, options.fold, options.seed)
-    recordings = write_splits(splits, options, folder.folder / "corpus", experiment.processes)
-    utterances = [*splits.train, *(utterance for test in splits.tests.values() for utterance in test)]
-    write_json(folder.sample_rate, resolve_sample_rate(utterances))
-    return recordings
-
-
-def read_splits(options: CorpusOptions, folder: Path, processes: int) -> Splits:
+def read_splits(options: SplitOptions, folder: Path, processes: int) -> Splits:
     """Read and validate a corpus.
 
     Args:
@@ -162,7 +115,7 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     )
 
 
-def write_splits(splits: Splits, options: CorpusOptions, folder: Path, processes: int) -> set[Path]:
+def write_splits(splits: Splits, options: SplitOptions, folder: Path, processes: int) -> set[Path]:
     """Write the manifests of train, heldout and test splits, and the noisy copies where the recipe has noise.
 
     Returns:
