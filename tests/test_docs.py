@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from test_architecture import BELOW
+from house_rules import BELOW
 from typer.main import get_command
 
 import lhuc_asr
