@@ -17,7 +17,6 @@ from pathlib import Path
 
 import kaldi_decoder
 import numpy as np
-from lhuc_asr.pipeline.acoustics import MODEL_FILE, score_utterance
 from timing import Turns, show
 
 from lhuc_asr.base.atomic import read_json
@@ -28,6 +27,7 @@ from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
 from lhuc_asr.decode.search import SearchConfig, Searcher
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.acoustics import MODEL_FILE, score_utterance
 from lhuc_asr.pipeline.config import SI
 from lhuc_asr.pipeline.passes import SEARCH_FILE
 from lhuc_asr.pipeline.splits import HELDOUT

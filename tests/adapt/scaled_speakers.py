@@ -24,7 +24,7 @@ def small_dnn() -> Dnn:
 
 
 def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0):
-    """Random features with standard deviation ``scale``, and pdfs drawn from the network with these amplitudes (2, H)."""
+    """Random features of standard deviation ``scale``; pdfs drawn from the network with these amplitudes (2, H)."""
     generator = torch.Generator().manual_seed(seed)
     features = scale * torch.randn(frames, WIDTH, generator=generator)
     hidden = splice(features, 1)

@@ -62,7 +62,7 @@ def test_decay_shrinks_towards_the_mean_amplitudes(small, speaker_of, tmp_path):
 
 @pytest.mark.parametrize("joint_sweeps", [0, 2])
 def test_amplitudes_that_can_be_seen_in_the_features_are_predicted(small, speaker_of, loss_of, tmp_path, joint_sweeps):
-    """A speaker's frames are scaled by 0.5 to 1.5, and the amplitudes follow from that number: targets are not needed."""
+    """Frames are scaled by 0.5 to 1.5, and the amplitudes follow from that number; targets are not needed."""
     direction = torch.randn(2, 16, generator=torch.Generator().manual_seed(3))
 
     def speaker(seed, frames, size):

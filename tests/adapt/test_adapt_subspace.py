@@ -1,4 +1,4 @@
-"""Subspace LHUC: principal components by eigenvectors, descent by hand, a gain where speakers differ in few directions."""
+"""Subspace LHUC: principal components by eigenvectors, descent by hand, a gain in few dimensions."""
 
 import pytest
 import torch
