@@ -184,7 +184,7 @@ def test_the_corpus_of_the_extending_page_is_read(recordings: Path, import_block
     module = import_block(example("docs/extending.md", "A corpus"), "docs/extending.md")
     for name, audio in (("train", "a.wav"), ("test", "b.wav")):
         (recordings / f"{name}.list").write_text(f"{name}er\t{recordings / audio}\tGO ON\n", encoding="utf-8")
-    reading = module.ListedSource(dir=recordings).read(recordings, hours=None, seed=1, workers=1)
+    reading = module.ListedSource(dir=recordings).read(recordings, hours=None, seed=1, processes=1)
     [utterance] = reading.tests["test"].utterances
     assert (utterance.speaker, utterance.words) == ("tester", ("GO", "ON"))
     assert utterance.seconds == soundfile.info(recordings / "b.wav").duration

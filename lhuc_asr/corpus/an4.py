@@ -43,7 +43,7 @@ class An4Source(CorpusSource):
         """The folder."""
         return [self.dir]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         """Read the official training and test sets."""
         return CorpusReading(read_an4(self.dir, "train"), {TEST: read_an4(self.dir, "test")})
 

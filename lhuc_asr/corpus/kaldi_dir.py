@@ -45,7 +45,7 @@ class KaldiSource(CorpusSource):
         """The two folders."""
         return [self.train, self.test]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         """Read both directories."""
         return CorpusReading(read_kaldi_dir(self.train), {TEST: read_kaldi_dir(self.test)})
 

@@ -49,7 +49,7 @@ class LibriSpeechSource(CorpusSource):
         """The folders of the subsets."""
         return [self.dir / subset for subset in (*self.train, *self.test)]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         """Read the training subsets, or ``hours`` of them, and the test subsets."""
         train = read_librispeech(self.dir, self.train, hours=hours, seed=seed)
         return CorpusReading(train, {name: read_librispeech(self.dir, [name]) for name in self.test})

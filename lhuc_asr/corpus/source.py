@@ -74,14 +74,14 @@ class CorpusSource(StrictModel):
         return []
 
     @abstractmethod
-    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         """Read recordings and transcripts.
 
         Args:
             experiment: Folder of the experiment, for recordings that the source makes.
             hours: Hours of training speech to read, in sources that can choose; None reads all.
             seed: Seed of that choice.
-            workers: Number of processes for making recordings; the result does not depend on it.
+            processes: Number of processes for making recordings; the result does not depend on it.
 
         Raises:
             CorpusError: The corpus is missing or malformed.

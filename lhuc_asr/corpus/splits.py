@@ -77,7 +77,7 @@ def read_splits(options: SplitOptions, folder: Path, processes: int) -> Splits:
         CorpusError: The corpus is not where or what the recipe says.
     """
     clips = clip_paths(options.noise) if options.noise else ()  # first: an error in its table is seen at once
-    reading = options.corpus.read(folder, hours=options.hours, seed=options.seed, workers=processes)
+    reading = options.corpus.read(folder, hours=options.hours, seed=options.seed, processes=processes)
     splits = Splits(
         _validated("training", reading.train, options.max_skipped),
         {name: _validated(name, test, options.max_skipped) for name, test in reading.tests.items()},

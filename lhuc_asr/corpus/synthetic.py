@@ -42,10 +42,10 @@ class SyntheticSource(CorpusSource):
         options = hashlib.sha256(self.voices.model_dump_json().encode()).hexdigest()[:8]
         return [experiment / f"voices-{options}"]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         """Make the voices where they are missing, and read them."""
         (folder,) = self.made_folders(experiment)
         if not folder.exists():
-            generate(self.voices, folder, workers)
+            generate(self.voices, folder, processes)
         tests = {name: read_librispeech(folder, [name]) for name in self.test_sets}
         return CorpusReading(read_librispeech(folder, ["train"]), tests)

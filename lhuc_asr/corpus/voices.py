@@ -202,13 +202,13 @@ def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: n
     return np.clip(padded * 10 ** (speaker.level_decibels / 20), -1, 1).astype(np.float32)
 
 
-def generate(config: VoicesConfig, folder: Path, workers: int = 2) -> None:
+def generate(config: VoicesConfig, folder: Path, processes: int = 2) -> None:
     """Write the corpus, whole or not at all.
 
     Args:
         config: The voices and their sentences.
         folder: Folder of the corpus; an existing one is replaced.
-        workers: Number of processes; the corpus does not depend on it.
+        processes: Number of processes; the corpus does not depend on it.
 
     Raises:
         ConfigError: espeak-ng does not know an accent.
@@ -216,7 +216,7 @@ def generate(config: VoicesConfig, folder: Path, workers: int = 2) -> None:
         WorkerError: A worker process died.
     """
     everybody = speakers(config)
-    with atomic_folder(folder) as temporary, Executor(workers) as executor:
+    with atomic_folder(folder) as temporary, Executor(processes) as executor:
         record = partial(_record_speaker, config, temporary)
         recorded = executor.map(record, everybody)
         seconds = list(progress(recorded, "synthetic voices", len(everybody)))

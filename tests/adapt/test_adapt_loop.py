@@ -100,7 +100,8 @@ def test_an_affine_distortion_is_undone_by_the_affine_method(undistorted, with_d
     clean, harmed = errors(undistorted, "si"), errors(with_distortion, "si")
     assert harmed > 1.6 * clean
     assert errors(with_distortion, "affine") < 0.65 * harmed
-    assert errors(with_distortion, "again") <= clean + 2
+    # 198 words: the number of errors has a standard deviation of about four.
+    assert errors(with_distortion, "again") <= min(clean + 2, errors(undistorted, "again") + 6)
     assert errors(undistorted, "affine") <= clean + 2
 
 

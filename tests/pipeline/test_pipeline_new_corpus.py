@@ -39,7 +39,7 @@ class ListedSource(CorpusSource):
     def paths(self) -> list[Path]:
         return [self.dir]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, workers: int) -> CorpusReading:
+    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         return CorpusReading(self._read("train"), {name: self._read(name) for name in self.tests})
 
     def _read(self, name: str) -> Reading:

@@ -54,7 +54,7 @@ def test_export_replaces_a_model_and_nothing_else(finished: Path, exported: Path
 
 
 def test_a_pass_that_is_not_there_is_named(finished: Path, out: Path) -> None:
-    with pytest.raises(ConfigError, match="no pass 'fmllr' that adapts; the experiment has lhuc"):
+    with pytest.raises(ConfigError, match="'fmllr' is not a pass that adapts; the experiment has lhuc"):
         export(finished, out, "fmllr")
     assert not out.exists()
 
@@ -70,7 +70,7 @@ def with_passes(folder: Path, **passes: dict[str, object]) -> Path:
     ("plan", "way"),
     [
         ({"targets": {"kind": "reference"}}, "on reference transcripts"),
-        ({"targets": {"source": "lhuc"}}, "on what the pass 'lhuc' found"),
+        ({"targets": {"source": "lhuc"}}, "on the words of the pass 'lhuc'"),
         ({"data": {"seconds": 10}}, "on a part of a speaker's recordings"),
         ({"data": {"mode": "one_shot"}}, "on a part of a speaker's recordings"),
     ],
@@ -102,6 +102,6 @@ def test_a_fold_is_exported_and_a_cross_validation_is_not(copied: Path, tmp_path
     tree = config.model_dump(mode="json") | {"folds": 2, "corpus": {"kind": "an4", "dir": "an4"}}
     (whole / "fold1" / "config.yaml").unlink()
     (whole / "config.yaml").write_text(dump_config(ExperimentConfig.model_validate(tree)))
-    assert export(whole / "fold1", out).experiment == f"{config.folder.name}/fold1"
+    assert export(whole / "fold1", out).experiment == f"{whole.name}/fold1"
     with pytest.raises(ExperimentError, match=r"give one of them, such as .*fold1"):
         export(whole, out)
