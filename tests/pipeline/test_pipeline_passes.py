@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +10,6 @@ from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.transcripts import corrupt
 
 PASSES = """{
   lhuc: {},
@@ -97,28 +95,6 @@ def test_targets_by_another_language_model_are_those_of_its_search(copied: Path,
     for name, tensors in speakers.items():
         expected = load_file(copied / "speakers" / "lhuc" / "test" / name)
         assert all(torch.equal(tensors[key], expected[key]) for key in expected)
-
-
-def test_corrupted_transcripts_differ_in_the_share_that_is_asked_for() -> None:
-    words = [f"W{number}" for number in range(50)]
-    generator = np.random.default_rng(3)
-    spoken = {f"u{n}": tuple(generator.choice(words, size=40).tolist()) for n in range(50)}
-    spoken["unknown"] = ("<unk>",) * 20
-    changed = {}
-    for share in (0.1, 0.4, 1.0):
-        corrupted = corrupt(spoken, words, share, seed=1)
-        assert {name: len(corrupted[name]) for name in spoken} == {name: len(own) for name, own in spoken.items()}
-        changed[share] = {
-            (name, place): word
-            for name, own in corrupted.items()
-            for place, word in enumerate(own)
-            if word != spoken[name][place]
-        }
-        assert set(changed[share].values()) <= set(words)
-        deviation = (share * (1 - share) / 2020) ** 0.5
-        assert len(changed[share]) / 2020 == pytest.approx(share, abs=4 * deviation)
-    assert changed[0.1].items() <= changed[0.4].items() <= changed[1.0].items()
-    assert corrupt(spoken, words, 0.4, seed=2) != corrupt(spoken, words, 0.4, seed=1)
 
 
 @pytest.mark.parametrize("override", REFUSED)
