@@ -72,6 +72,8 @@ def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOpt
     """Add the stage that makes the experiment's folder a model's, unless the pass cannot adapt to a new speaker."""
     plan = options.adapted
     if _obstacle(plan) is not None:
+        # The model of an earlier run with another first pass would be taken for this one.
+        (experiment.folder.folder / MODEL_JSON).unlink(missing_ok=True)
         return
     prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
     tuned = [f"{each.searched_as} over {HELDOUT}" for each in (options.first, plan)]
