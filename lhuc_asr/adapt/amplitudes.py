@@ -119,13 +119,17 @@ class Amplitudes:
         states = [SpeakerState.load(path) for path in paths]
         first = states[0]
         # The network first: the sites of another may not be here.
-        first.check_fits(first.sites, first.amplitude, model_hash(model))
+        network = model_hash(model)
+        first.check_fits(first.sites, first.amplitude, network)
         try:
             sites = find_sites(model, [site.name for site in first.sites])
             bank = SpeakerBank(model, sites, xi=first.amplitude)
         except (ConfigError, SiteError) as error:
             raise CheckpointError(f"{paths[0]}: not a speaker of this network ({error})") from error
-        bank.put(*states)
+        # Not ``put``, which would hash the network again: for a large one that takes seconds.
+        for state in states:
+            state.check_fits(bank.sites, bank.amplitude.name, network)
+        bank.set_rows(states)
         return cls(bank)
 
     def _scales(self, speaker: str) -> list[torch.Tensor]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ CHANGES_IN_MESSAGE = 3
 
 # Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is in nanoseconds.
 STATE_FIELDS = ("path", "bytes", "changed")
+# A time of change that no file has.
+NEVER = -1
 
 OptionsT = TypeVar("OptionsT")
 
@@ -89,11 +92,12 @@ class Stages:
         """Run a stage and write its record; returns the states of the files that it named."""
         record, files = self._record(name), self._files(name)
         record.unlink(missing_ok=True)
+        begun = time.time_ns()
         with stopwatch() as watch:
             paths = work() or ()
         seconds = round(watch.seconds, 2)
         self._metrics.write(name, seconds=seconds)
-        states = [self._state(path) for path in sorted({self._stored(path) for path in paths})]
+        states = [self._state_at(begun, path) for path in sorted({self._stored(path) for path in paths})]
         files.unlink(missing_ok=True)
         if states:
             write_json_lines(files, (dict(zip(STATE_FIELDS, state, strict=True)) for state in states))
@@ -140,6 +144,16 @@ class Stages:
         path = path.absolute()
         inside = path.is_relative_to(self._experiment)
         return str(path.relative_to(self._experiment) if inside else path)
+
+    def _state_at(self, begun: int, stored: str) -> FileState:
+        """State of a file that a stage has read; one that is never found again if it has changed since the stage began.
+
+        The stage may have read the file before it changed. Files in the experiment's folder are made by the stage.
+        """
+        stored, size, changed = self._state(stored)
+        # A file may have a time in the future, from a clock that was wrong.
+        changed_meanwhile = Path(stored).is_absolute() and changed is not None and begun < changed <= time.time_ns()
+        return stored, size, NEVER if changed_meanwhile else changed
 
     def _state(self, stored: str) -> FileState:
         _, size, changed = file_state(self._experiment / stored)

@@ -47,7 +47,8 @@ class LibriSpeechSource(CorpusSource):
 
     def paths(self) -> list[Path]:
         """The folders of the subsets."""
-        return [self.dir / subset for subset in (*self.train, *self.test)]
+        home = _subsets_folder(self.dir)
+        return [home / subset for subset in (*self.train, *self.test)]
 
     def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
         """Read the training subsets, or ``hours`` of them, and the test subsets."""
@@ -136,8 +137,13 @@ def _home(root: Path) -> Path:
     """Folder of the subsets, absolute, so that manifests are valid in any working directory."""
     if not root.is_dir():
         raise CorpusError(f"{root}: no such folder; expected LibriSpeech as {LAYOUT}")
+    return _subsets_folder(root).absolute()
+
+
+def _subsets_folder(root: Path) -> Path:
+    """Folder of the subsets: ``root``, or ``LibriSpeech`` in it."""
     inner = root / "LibriSpeech"
-    return (inner if inner.is_dir() else root).absolute()
+    return inner if inner.is_dir() else root
 
 
 def _chapters(home: Path, subset: str) -> Iterator[tuple[str, Path]]:

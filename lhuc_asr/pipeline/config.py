@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
+from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.methods import AnyMethod
@@ -215,11 +216,20 @@ class ExperimentConfig(StrictModel):
                 raise ValueError(f"passes: {name!r} combines {part!r}; passes that adapt before it: {adapted}")
             if self.passes[part].network != plan.network:
                 raise ValueError(f"passes: {name!r} is of the network {plan.network}, but combines {part!r} of another")
+            if not self.estimates_amplitudes(part):
+                raise ValueError(
+                    f"passes: {name!r} combines {part!r}, which does not estimate amplitudes; give it another method"
+                )
         if self._layers(combine.speaker) != self._layers(combine.environment):
             raise ValueError(
                 f"passes: {name!r} combines {combine.speaker!r} and {combine.environment!r}, which have amplitudes at "
                 "different layers; give their methods the same"
             )
+
+    def estimates_amplitudes(self, name: str) -> bool:
+        """Whether the speakers of a pass are amplitudes, which can be combined and looked at unit by unit."""
+        plan = self.passes[name]
+        return plan.combine is not None or issubclass(self.method_of(plan).speakers, Amplitudes)
 
     def _layers(self, name: str) -> set[int]:
         """The hidden layers at which a pass has amplitudes."""

@@ -18,6 +18,7 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import MONOPHONES, AlignedExperiment, Experiment, read_experiment
@@ -72,6 +73,8 @@ def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOpt
     """Add the stage that makes the experiment's folder a model's, unless the pass cannot adapt to a new speaker."""
     plan = options.adapted
     if _obstacle(plan) is not None:
+        # The model of an earlier run with another first pass would be taken for this one.
+        (experiment.folder.folder / MODEL_JSON).unlink(missing_ok=True)
         return
     prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
     tuned = [f"{each.searched_as} over {HELDOUT}" for each in (options.first, plan)]
@@ -146,7 +149,8 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
         made_by=__version__,
         experiment=experiment.name,
         adapted_pass=plan.name,
-        network=model_hash(experiment.network(plan.network)),
+        # Not ``experiment.network``: the machine may not have the device that the experiment ran on.
+        network=model_hash(load_model(folder.network(plan.network))),
         seed=plan.seed,
         features=options.features,
         alignment_features=options.alignment_features,

@@ -21,6 +21,7 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, WER_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
@@ -85,11 +86,13 @@ class LookKind:
         title: Title of the figure.
         paper: Finding of the paper (Swietojanski, Li, Renals 2016).
         look: Writes the figure and returns the rows of the table.
+        of_amplitudes: Whether the pass has to estimate amplitudes.
     """
 
     title: str
     paper: str
     look: Callable[[Look], list[Row]]
+    of_amplitudes: bool = False
 
 
 def _gains(look: Look) -> list[Row]:
@@ -149,14 +152,15 @@ def _frames(look: Look) -> list[Row]:
         sets = sets_of(fold, look.split, look.plan, loop.features)
         reference = reference_pdfs(fold, look.split, loop.model, look.max_unaligned)
         log_prior = loop.model.log_prior.cpu().numpy()
-        unadapted = dict(loop.first_pass())
         for utterance, adapted in loop.second_pass(speakers, sets):
             pdfs = reference.get(utterance)
             if pdfs is None:
                 continue
             counted, speaker = pdfs >= 0, loop.features.by_id[utterance].speaker
+            # One utterance at a time: the scores of a whole split may not fit into memory.
+            unadapted = score_utterance(loop.model, loop.features[utterance])
             # The best pdf by posteriors, not by likelihoods.
-            best = [(scores + log_prior).argmax(1) for scores in (unadapted[utterance], adapted)]
+            best = [(scores + log_prior).argmax(1) for scores in (unadapted, adapted)]
             wrong = [int(counted.sum()), *(int((each != pdfs)[counted].sum()) for each in best)]
             errors[speaker] = errors.get(speaker, np.zeros(3, np.int64)) + wrong
     if not errors:
@@ -230,10 +234,10 @@ def _common_frames(store: FeatureTable, states: Alignment, silence: np.ndarray) 
 
 def _top_layer(model: AcousticModel, spliced: torch.Tensor) -> np.ndarray:
     """Activations (T, H) of the top hidden layer."""
-    hidden = spliced
+    hidden = spliced.to(model.log_prior.device)
     for layer in model.hidden_layers().values():
         hidden = layer(hidden)
-    return hidden.numpy()
+    return hidden.cpu().numpy()
 
 
 def _between(hidden: np.ndarray, owners: Sequence[tuple[str, int]]) -> float:
@@ -254,11 +258,11 @@ LOOKS: dict[str, LookKind] = {
         "errors fall by 7 % on average, and for 89 % of the 200 speakers (figure 10)",
         _gains,
     ),
-    "spread": LookKind("Amplitudes of all speakers, and their spread by layer", "not reported", _spread),
+    "spread": LookKind("Amplitudes of all speakers, and their spread by layer", "not reported", _spread, True),
     "frames": LookKind(
         "Frame errors and word errors of each speaker",
         "frame errors differ where word errors barely do (table II)",
         _frames,
     ),
-    "tsne": LookKind("The top hidden layer before and after", "shown in a figure, without numbers", _tsne),
+    "tsne": LookKind("The top hidden layer before and after", "shown in a figure, without numbers", _tsne, True),
 }

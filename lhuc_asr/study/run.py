@@ -63,7 +63,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
     bases = {}
     for name in KNOWN if names is None else names:
         try:
-            bases[name] = (base_pass if name in SERIES else pass_to_look_at)(config, base)
+            bases[name] = base_pass(config, base) if name in SERIES else pass_to_look_at(config, base, LOOKS[name])
         except ConfigError as error:
             if names is not None:
                 raise
@@ -104,15 +104,22 @@ def _with(
     return parse_config(ExperimentConfig, tree, str(config.folder / CONFIG_FILE))
 
 
-def pass_to_look_at(config: ExperimentConfig, name: str | None) -> str:
-    """The pass of a look: the named one, or the first of the recipe.
+def pass_to_look_at(config: ExperimentConfig, name: str | None, kind: LookKind) -> str:
+    """The pass of a look: the named one, or the first of the recipe that is possible.
 
     Raises:
-        ConfigError: The named pass is not a pass of the recipe that adapts.
+        ConfigError: The named pass is not a pass of the recipe that adapts, or the look needs amplitudes that the pass,
+            or every pass, does not estimate.
     """
     if name is not None and name not in config.passes:
         raise ConfigError(f"{name!r} is not a pass of the recipe that adapts; choose from {', '.join(config.passes)}")
-    return name or next(iter(config.passes))
+    possible = [known for known in config.passes if not kind.of_amplitudes or config.estimates_amplitudes(known)]
+    if name is None and possible:
+        return possible[0]
+    if name not in possible:
+        fault = "no pass of the recipe estimates" if name is None else f"{name!r} does not estimate"
+        raise ConfigError(f"{fault} amplitudes; passes that do: {', '.join(possible) or 'none, add one to the recipe'}")
+    return name
 
 
 def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:

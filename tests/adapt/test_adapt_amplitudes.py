@@ -9,6 +9,7 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.attach import attach
+from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.dnn import Dnn
 
 
@@ -57,6 +58,28 @@ def test_unknown_speakers_and_foreign_files_are_refused(model, tmp_path):
         load_speakers(other, tmp_path)
     (tmp_path / "ann.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError):
+        load_speakers(model, tmp_path)
+
+
+def test_the_network_is_hashed_once_however_many_speakers_are_loaded(model, tmp_path, monkeypatch):
+    Lhuc(LhucConfig(preset="paper")).estimate(model, {f"s{n}": random_frames(n) for n in range(3)}, 0).save(tmp_path)
+    hashed = []
+
+    def noted(network: torch.nn.Module) -> str:
+        hashed.append(network)
+        return model_hash(network)
+
+    for module in ("lhuc_asr.adapt.amplitudes", "lhuc_asr.lhuc.bank"):
+        monkeypatch.setattr(f"{module}.model_hash", noted)
+    assert load_speakers(model, tmp_path).speakers == ("s0", "s1", "s2")
+    assert hashed == [model]
+
+
+def test_speakers_with_amplitudes_at_different_sites_are_refused(model, tmp_path):
+    for name, layers in (("ann", (0,)), ("bob", (1,))):
+        adapted = Lhuc(LhucConfig(preset="paper", layers=layers)).estimate(model, {name: random_frames(0)}, seed=0)
+        adapted.save_speaker(name, tmp_path / f"{name}.safetensors", {})
+    with pytest.raises(ModelMismatchError, match=r"bob\.safetensors: speaker 'bob' has amplitudes at"):
         load_speakers(model, tmp_path)
 
 

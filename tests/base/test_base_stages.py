@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -143,6 +144,33 @@ def test_a_change_of_a_file_that_a_stage_named_runs_it_and_those_after_it(bench:
     files[0].write_text("back")
     assert bench.run(files=files) == ["first", "second"]
     assert bench.run(files=files) == []
+
+
+def test_a_file_that_changes_while_its_stage_runs_is_read_again(tmp_path: Path) -> None:
+    recording, made = tmp_path / "recording", tmp_path / "exp" / "made"
+    recording.write_text("old")
+    read: list[str] = []
+
+    def work(_: None) -> list[Path]:
+        read.append(recording.read_text())
+        made.write_text(read[-1])
+        if read == ["old"]:
+            time.sleep(0.02)  # the times of files are a few milliseconds coarse
+            recording.write_text("new")
+        return [recording, made]
+
+    for _ in range(3):
+        made.parent.mkdir(exist_ok=True)
+        Stages(made.parent, Metrics(made.parent / "metrics.jsonl")).run("corpus", work, options=None)
+    assert read == ["old", "new"]
+
+
+def test_a_file_from_the_future_does_not_run_its_stage_for_ever(bench: Bench, tmp_path_factory) -> None:
+    recording = tmp_path_factory.mktemp("elsewhere") / "recording"
+    recording.touch()
+    os.utime(recording, (4e9, 4e9))
+    assert bench.run(files=[recording]) == ["first", "second"]
+    assert bench.run(files=[recording]) == []
 
 
 def test_the_order_of_the_files_that_a_stage_names_does_not_matter(bench: Bench, tmp_path: Path) -> None:

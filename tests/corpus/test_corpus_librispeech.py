@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.librispeech import Reader, read_librispeech, read_speakers_table
+from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.corpus.librispeech import LibriSpeechSource, Reader, read_librispeech, read_speakers_table
 
 READERS = ("19", "26", "103", "1034")
 
@@ -45,6 +46,16 @@ def test_a_subset_is_read_whole(root: Path) -> None:
 
 def test_the_root_may_be_either_folder(root: Path) -> None:
     assert read_librispeech(root, ["dev-clean"]) == read_librispeech(root / "LibriSpeech", ["dev-clean"])
+
+
+def test_the_paths_are_those_of_the_subsets_in_either_folder(root: Path) -> None:
+    for folder in (root, root / "LibriSpeech"):
+        source = LibriSpeechSource(dir=folder, train=("dev-clean",), test=())
+        assert source.paths() == [root / "LibriSpeech" / "dev-clean"]
+        before = fingerprint(source.paths())
+        with (chapter_of(root, "19") / "19-7.trans.txt").open("a") as transcript:
+            transcript.write("19-7-0003 ANOTHER WORD\n")
+        assert fingerprint(source.paths()) != before
 
 
 def test_a_subset_named_twice_is_read_once(root: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from shift_method import ShiftConfig
 
+from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
@@ -223,6 +225,13 @@ def test_what_cannot_be_made_is_refused_before_anything_runs(override: str) -> N
         load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [override])
     assert REFUSED[override] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_only_amplitudes_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "shift", ShiftConfig)
+    override = "passes={a: {}, b: {method: {kind: shift}}, c: {combine: {speaker: a, environment: b}}}"
+    with pytest.raises(ConfigError, match="'c' combines 'b', which does not estimate amplitudes; give it another"):
+        load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [override])
 
 
 def test_an_environment_that_the_noise_does_not_make_is_named() -> None:

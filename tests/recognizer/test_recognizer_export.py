@@ -53,6 +53,12 @@ def test_export_replaces_a_model_and_nothing_else(finished: Path, exported: Path
     assert (tmp_path / "other" / "thesis.txt").exists()
 
 
+def test_an_experiment_is_exported_without_the_device_that_it_ran_on(copied: Path, exported: Path, out: Path) -> None:
+    config = load_config(ExperimentConfig, copied / "config.yaml", ["device=cuda:99"])
+    (copied / "config.yaml").write_text(dump_config(config))
+    assert export(copied, out).network == read_model(exported)[0].network
+
+
 def test_a_pass_that_is_not_there_is_named(finished: Path, out: Path) -> None:
     with pytest.raises(ConfigError, match="'fmllr' is not a pass that adapts; the experiment has lhuc"):
         export(finished, out, "fmllr")

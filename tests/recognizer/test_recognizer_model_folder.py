@@ -135,6 +135,16 @@ def test_an_unfinished_experiment_is_told_what_to_do(copied: Path) -> None:
         read_model(copied)
 
 
+def test_the_model_of_an_earlier_first_pass_does_not_stay(copied: Path, run) -> None:
+    oracle = "passes={oracle: {targets: {kind: reference}, search_as: si}, lhuc: {}}"
+    run(copied, oracle)
+    with pytest.raises(ExperimentError, match=r"no model\.json; .*export another: lhuc-asr export --pass NAME"):
+        read_model(copied)
+    assert run(copied, oracle) == []
+    assert run(copied) == ["model"]
+    assert read_model(copied)[0].adapted_pass == "lhuc"
+
+
 def test_a_fold_is_a_model_and_a_cross_validation_is_not(copied: Path, tmp_path: Path) -> None:
     whole = tmp_path / "cross"
     whole.mkdir()

@@ -11,6 +11,7 @@ from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.study.looks import LOOKS
 from lhuc_asr.study.run import pass_to_look_at, run_benchmark
 from lhuc_asr.study.series import SERIES, base_pass, variants_of
 
@@ -221,4 +222,4 @@ def test_missing_names_folders_and_passes_are_errors(copied: Path, config: Exper
     ):
         base_pass(config, "moments")
     with pytest.raises(ConfigError, match="'si' is not a pass of the recipe that adapts; choose from lhuc"):
-        pass_to_look_at(config, "si")
+        pass_to_look_at(config, "si", LOOKS["gains"])
