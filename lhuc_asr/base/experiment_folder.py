@@ -84,7 +84,7 @@ class ExperimentFolder:
         return self.folder / "speakers" / name / split
 
     def prepared(self, preparation: str) -> Path:
-        """Folder of what a technique learned from the training speakers; several passes may share it."""
+        """Folder of what a method learned from the training speakers; several passes may share it."""
         return self.folder / "speakers" / "prepared" / preparation
 
     def decode(self, split: str, name: str = "") -> Path:

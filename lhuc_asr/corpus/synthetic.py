@@ -43,9 +43,9 @@ class SyntheticSource(CorpusSource):
         return [experiment / f"voices-{options}"]
 
     def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
-        """Make the voices where they are missing, and read them."""
+        """Make the voices, all of them where a recording is missing, and read them."""
         (folder,) = self.made_folders(experiment)
-        if not folder.exists():
+        if sum(1 for _ in folder.rglob("*.flac")) < self.voices.recordings:
             generate(self.voices, folder, processes)
         tests = {name: read_librispeech(folder, [name]) for name in self.test_sets}
         return CorpusReading(read_librispeech(folder, ["train"]), tests)

@@ -117,6 +117,15 @@ class VoicesConfig(StrictModel):
     noise_decibels: Range = (20, 40)
     noise_slope: Range = (0, 4)
 
+    @property
+    def recordings(self) -> int:
+        """Number of recordings of all speakers."""
+        return (
+            self.training_speakers * self.training_utterances
+            + self.test_speakers * self.test_utterances
+            + self.control_speakers * self.control_utterances
+        )
+
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> VoicesConfig:
         warps = {"training_warps": self.training_warps, "test_warps": self.test_warps}

@@ -113,8 +113,8 @@ class ExperimentConfig(StrictModel):
         name: Name of the experiment's folder below ``exp/``.
         exp: The folder itself; None for ``exp/<name>``.
         seed: Seed of every random choice.
-        workers: Number of processes for features and search, of threads of the network, and of folds side by side,
-            which share them.
+        workers: Number of processor cores that a run uses: for processes of features and search, threads of the
+            network, and folds side by side, which share them. With 1 everything runs in the calling process.
         device: Where the network runs: ``cpu``, ``cuda``.
         corpus: Recordings and transcripts.
         hours: Hours of training speech, chosen by the seed; None for all.

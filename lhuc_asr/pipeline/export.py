@@ -175,6 +175,8 @@ def _obstacle(plan: Pass) -> str | None:
         return "on reference transcripts"
     if adaptation.source.name != first_pass(plan.network):
         return f"on the words of the pass {adaptation.source.name!r}"
+    if plan.lm_order is not None:
+        return f"on the words of a search with a language model of order {plan.lm_order}"
     return None if adaptation.data == DataConfig() else "on a part of a speaker's recordings"
 
 

@@ -220,6 +220,7 @@ def test_synthetic_voices_that_are_changed_or_deleted_are_noticed(tmp_path: Path
     assert stages_of(corpus) == STAGES
     first.unlink()
     assert stages_of(corpus) == STAGES
+    assert first.exists()  # made again
     assert stages_of(corpus) == []
 
 

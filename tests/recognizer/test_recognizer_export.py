@@ -77,6 +77,7 @@ def with_passes(folder: Path, **passes: dict[str, object]) -> Path:
     [
         ({"targets": {"kind": "reference"}}, "on reference transcripts"),
         ({"targets": {"source": "lhuc"}}, "on the words of the pass 'lhuc'"),
+        ({"targets": {"lm_order": 1}}, "on the words of a search with a language model of order 1"),
         ({"data": {"seconds": 10}}, "on a part of a speaker's recordings"),
         ({"data": {"mode": "one_shot"}}, "on a part of a speaker's recordings"),
     ],
