@@ -140,7 +140,7 @@ def _read_table(path: Path, *, optional: bool = False) -> dict[str, Entry]:
         place = f"{path}:{number}"
         id, *rest = line.split(maxsplit=1)
         if id in table:
-            raise CorpusError(f"{place}: {id} comes twice, first at {table[id].place}")
+            raise CorpusError(f"{place}: {id} appears twice, first at {table[id].place}")
         table[id] = Entry(place, rest[0] if rest else "")
     return table
 
