@@ -133,7 +133,9 @@ class Moments:
                         hidden = layer(hidden)
                         total += occupancy.T @ hidden
         if not bool(counts.any()):
-            raise AlignmentError(f"none of {len(training)} training speakers has a frame of weight above 0; align them first")
+            raise AlignmentError(
+                f"none of {len(training)} training speakers has a frame of weight > 0; align them first"
+            )
         tensors: dict[str, torch.Tensor] = {}
         for number, total in enumerate(sums):
             mean = total.sum(0) / counts.sum()  # (H,)

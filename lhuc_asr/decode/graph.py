@@ -70,7 +70,7 @@ class DecodingGraph:
         Raises:
             GraphError: A file is missing, damaged, or of another build than the others.
         """
-        remedy = f"delete {folder / DESCRIPTION_FILE} and build the graph again"
+        remedy = f"delete {folder / DESCRIPTION_FILE} and rebuild the graph"
         try:
             tree = read_json(folder / DESCRIPTION_FILE)
             for name, expected in tree["sha256"].items():
