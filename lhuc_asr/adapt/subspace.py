@@ -8,8 +8,8 @@ c of P numbers instead of one number for each unit:
 
 By default m is row 0, the network without adaptation (``around: unadapted``); with ``around: speakers`` it is the mean
 of the training speakers. c is estimated by gradient descent on the cross-entropy of the speaker's frames plus
-|c|^2 / 2. This is subspace LHUC (Samarakoon and Sim, Interspeech 2016), but with bases from principal components; theirs
-are trained with the network.
+|c|^2 / 2. This is subspace LHUC (Samarakoon and Sim, Interspeech 2016), but with bases from principal components;
+theirs are trained with the network.
 """
 
 from __future__ import annotations

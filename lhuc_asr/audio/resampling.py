@@ -16,7 +16,7 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
     Args:
         samples: Shape (N,).
-        rate: Their sample rate.
+        rate: Sample rate of ``samples``.
         new_rate: Sample rate of the result, in the same unit.
 
     Returns:

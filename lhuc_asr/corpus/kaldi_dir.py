@@ -38,7 +38,7 @@ class KaldiSource(CorpusSource):
 
     @property
     def environments(self) -> None:
-        """Those that ``utt2env`` names, known only after reading."""
+        """None: the environments in ``utt2env`` are known only after reading."""
         return None
 
     def paths(self) -> list[Path]:
@@ -52,7 +52,7 @@ class KaldiSource(CorpusSource):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a table: its place, for messages, and what follows its id."""
+    """A line of a table: the place for messages, and the text after the id."""
 
     place: str
     value: str

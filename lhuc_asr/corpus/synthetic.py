@@ -38,12 +38,12 @@ class SyntheticSource(CorpusSource):
         return []
 
     def made_folders(self, experiment: Path) -> list[Path]:
-        """The folder of the voices; voices with other options are other voices, with a folder of their own."""
+        """Folder of the voices; other options give other voices, in another folder."""
         options = hashlib.sha256(self.voices.model_dump_json().encode()).hexdigest()[:8]
         return [experiment / f"voices-{options}"]
 
     def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
-        """Make the voices where they are missing, and read them."""
+        """Make the voices if they are missing, and read them."""
         (folder,) = self.made_folders(experiment)
         if not folder.exists():
             generate(self.voices, folder, processes)

@@ -68,7 +68,7 @@ class Reader:
 
         Args:
             rows: Number of rows in a block.
-            generator: Draws the order of the pieces; None: the files' order.
+            generator: Draws the order of the pieces; None for the files' order.
 
         Yields:
             Tables with a column for each field and each label, by name.

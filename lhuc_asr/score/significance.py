@@ -3,9 +3,9 @@
 Both passes recognised the same utterances, so pairs of errors are resampled (Bisani and Ney,
 "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Errors of one
 speaker are correlated, above all after adaptation. A sample therefore draws as many speakers as there are, with
-replacement, and then as many utterances of each drawn speaker as they have, with replacement. The second level makes
-intervals a little wide where speakers hardly differ; fewer than ten speakers make them too narrow, as in any
-bootstrap. With one speaker only the utterances are drawn, and the result does not extend to other speakers.
+replacement, and then, for each drawn speaker, as many utterances as that speaker has, with replacement. The second
+level makes intervals a little wide where speakers hardly differ; fewer than ten speakers make them too narrow, as in
+any bootstrap. With one speaker only the utterances are drawn, and the result does not extend to other speakers.
 """
 
 from __future__ import annotations
