@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 
 class SpeakerBatches:
-    """One speaker's mini-batches, shuffled by a generator of their own: they do not depend on who else adapts.
+    """One speaker's mini-batches, shuffled by a generator of their own, so that they do not depend on other speakers.
 
     Args:
         name: The speaker's name, for messages.
@@ -40,7 +40,7 @@ class SpeakerBatches:
         model: The network.
         network: The same network with scaled sites.
         row0: xi(r) of row 0 at each site, shapes (1, H), if the output with row 0 is needed; None otherwise.
-        seed: Seed of the frame order.
+        seed: Seeds the order of the frames.
 
     Attributes:
         name: The speaker's name.

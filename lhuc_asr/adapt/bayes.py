@@ -102,12 +102,12 @@ class Bayes:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate each speaker's amplitudes: the mean of the posterior, or the most probable r.
 
-        A speaker without a frame that counts stays unadapted.
+        A speaker whose frames all have weight 0 stays unadapted.
 
         Args:
             model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Seed of the frame order and of the samples; neither depends on who else adapts.
+            seed: Seeds the order of each speaker's frames and the samples; neither depends on the other speakers.
 
         Raises:
             CheckpointError: The prior has not been prepared, or its file is damaged.

@@ -112,14 +112,14 @@ class Descent:
     ) -> None:
         """Move rows of a bank, beginning from their present values.
 
-        Inside ``bank.computed(...)`` it moves what r is computed from, not the rows. A speaker who has no frame that
-        counts, or whose row becomes infinite or not a number, ends at row 0; a warning names them.
+        Inside ``bank.computed(...)`` it moves what r is computed from, not the rows. A speaker whose frames all
+        have weight 0, or whose row becomes infinite or not a number, ends at row 0; a warning names them.
 
         Args:
             bank: A detached bank with these speakers.
             model: The bank's model.
             speakers: Each speaker's data.
-            seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
+            seed: Seeds the order of each speaker's frames, which does not depend on the other speakers.
             optimizer: Optimizer of the parameters that move; None for the configuration's, of the bank's rows.
             penalty: A function from rows (N,) to penalties (N,), each added once to the sum over all of that speaker's
                 frames; None for the configuration's prior.
@@ -151,7 +151,7 @@ class Descent:
             for speaker in group:
                 speaker.forget()
         mute = [speaker.name for speaker in data if not speaker.batches(1)]
-        warn_unadapted("they have no frame that counts", mute, len(data))
+        warn_unadapted("all their frames have weight 0", mute, len(data))
         put_back_diverged(bank, list(speakers))
 
     def _step(

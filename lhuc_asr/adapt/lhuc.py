@@ -52,13 +52,13 @@ class Lhuc:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate the amplitudes of all speakers together.
 
-        A speaker who has no frame that counts, or whose row becomes infinite or not a number, stays unadapted; a
+        A speaker whose frames all have weight 0, or whose row becomes infinite or not a number, stays unadapted; a
         warning names them.
 
         Args:
             model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
+            seed: Seeds the order of each speaker's frames, which does not depend on the other speakers.
 
         Raises:
             SiteError: The network does not have a layer.

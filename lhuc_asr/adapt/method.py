@@ -107,7 +107,7 @@ class AdaptationMethod(Protocol):
         Args:
             model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Seed of all that is random. A speaker's random numbers do not depend on who else adapts.
+            seed: Seeds everything random. A speaker's random numbers do not depend on the other speakers.
 
         Returns:
             The parameters of these speakers. A speaker without data is in it, unadapted.
@@ -164,7 +164,7 @@ def warn_unadapted(reason: str, names: Sequence[str], count: int) -> None:
     """Log a warning that names the speakers who stay unadapted, if there are any.
 
     Args:
-        reason: Why: "they have no frame that counts".
+        reason: Why: "all their frames have weight 0".
         names: Names of these speakers.
         count: Number of all speakers.
     """

@@ -109,7 +109,7 @@ class Moments:
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Write the mean activation of every hidden unit, for each pdf and over all frames.
 
-        The result does not depend on the options, so one file serves all. Memory is K x H float64 numbers a layer,
+        The result does not depend on the options, so one file serves all. Memory is K x H float64 numbers per layer,
         however many frames there are.
 
         Args:
@@ -118,7 +118,7 @@ class Moments:
             seed: Not used: nothing is random.
 
         Raises:
-            AlignmentError: Targets or features do not fit the network, or no frame counts.
+            AlignmentError: Targets or features do not fit the network, or all frames have weight 0.
         """
         pdfs, device = model.pdf_count, model.log_prior.device
         widths = [site.width for site in find_sites(model, model.sites())]
@@ -133,7 +133,9 @@ class Moments:
                         hidden = layer(hidden)
                         total += occupancy.T @ hidden
         if not bool(counts.any()):
-            raise AlignmentError(f"none of {len(training)} training speakers has a frame that counts; align them first")
+            raise AlignmentError(
+                f"none of {len(training)} training speakers has a frame of weight > 0; align them first"
+            )
         tensors: dict[str, torch.Tensor] = {}
         for number, total in enumerate(sums):
             mean = total.sum(0) / counts.sum()  # (H,)
@@ -146,8 +148,8 @@ class Moments:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Match the amplitudes of each speaker, then descend from there if the options say so.
 
-        A speaker without a frame that counts stays unadapted. So does a speaker whose activations are not finite; a
-        warning names them. Memory is one layer's activations of one speaker: 49 MB a minute at 2,048 units.
+        A speaker whose frames all have weight 0 stays unadapted. So does a speaker whose activations are not finite; a
+        warning names them. Memory is one layer's activations of one speaker: 49 MB per minute at 2,048 units.
 
         Args:
             model: The network; it comes back unchanged.

@@ -1,13 +1,15 @@
 """Subspace LHUC: the amplitudes of a speaker follow from a short code.
 
-``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. It keeps their mean m and their
-first P principal components as bases B; the length of each basis vector is its standard deviation over the speakers. A
-new speaker has a code c of P numbers instead of one number for each unit:
+``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. It keeps their first P principal
+components as bases B, each scaled to the standard deviation of the training speakers along it. A new speaker has a code
+c of P numbers instead of one number for each unit:
 
-    r = m + c B,        prior: c ~ N(0, 1)
+    r = m + c B,        prior: c ~ N(0, I)
 
-c is estimated by gradient descent on the cross-entropy of the speaker's frames plus |c|^2 / 2. This is subspace LHUC
-(Samarakoon and Sim, Interspeech 2016), but with bases from principal components; theirs are trained with the network.
+By default m is row 0, the network without adaptation (``around: unadapted``); with ``around: speakers`` it is the mean
+of the training speakers. c is estimated by gradient descent on the cross-entropy of the speaker's frames plus
+|c|^2 / 2. This is subspace LHUC (Samarakoon and Sim, Interspeech 2016), but with bases from principal components;
+theirs are trained with the network.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ class SubspaceConfig(PreparedConfig):
 
     Attributes:
         kind: Name of the method.
-        lhuc: Options of the descent for the training speakers' amplitudes. The codes have the same optimizer, number
-            of sweeps and batch size.
-        dimensions: Length of a code, P. It is at most the number of training speakers less one.
+        lhuc: Options of the descent for the training speakers' amplitudes. Codes are trained with the same optimizer,
+            sweeps and batch size.
+        dimensions: Length of a code, P; with S training speakers at most S - 1 are kept.
         learning_rate: Step size for the codes, in standard deviations over the speakers.
-        around: Meaning of the code 0. ``speakers`` is the mean m of the training speakers, ``unadapted`` the network
-            without adaptation; see ``BayesConfig.around``.
+        around: What a code of all zeros stands for, m: ``unadapted`` for row 0, the network without adaptation,
+            ``speakers`` for the mean of the training speakers; see ``BayesConfig.around``.
         prior_weight: Weight of |c|^2 / 2 against the cross-entropy of the frames.
     """
 
@@ -72,7 +74,7 @@ class Subspace:
 
     Args:
         config: Options of the method.
-        folder: Folder of the file with mean and bases.
+        folder: Folder of the file with m and the bases.
     """
 
     def __init__(self, config: SubspaceConfig, folder: Path | None = None) -> None:
@@ -80,7 +82,9 @@ class Subspace:
         self._folder = folder
 
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
-        """Compute mean and bases over the training speakers and write them.
+        """Compute m and the bases from the training speakers and write them.
+
+        m is row 0 of the training speakers' bank, or their mean with ``around: speakers``.
 
         Raises:
             ConfigError: The method was made without a folder.
@@ -99,12 +103,12 @@ class Subspace:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Estimate the code of each speaker, and from it the amplitudes.
 
-        A speaker without a frame that counts stays unadapted.
+        A speaker whose frames all have weight 0 stays unadapted.
 
         Args:
             model: The network; it comes back unchanged.
             speakers: Each speaker's data.
-            seed: Seed of the order of each speaker's frames; it does not depend on who else adapts.
+            seed: Seeds the order of each speaker's frames, which does not depend on the other speakers.
 
         Raises:
             CheckpointError: The bases have not been prepared, or their file is damaged.
@@ -146,11 +150,11 @@ def principal_components(rows: torch.Tensor, dimensions: int) -> tuple[torch.Ten
     """Mean and principal components of rows.
 
     Args:
-        rows: At least two, shape (S, W).
-        dimensions: Number of components, P; fewer are returned if there are fewer.
+        rows: At least two rows, shape (S, W).
+        dimensions: Number of components, P; at most min(S - 1, W) are returned.
 
     Returns:
-        The mean, shape (W,), and the bases, shape (P, W). The bases are orthogonal; the length of each is the standard
+        The mean, shape (W,), and the bases, shape (P, W). The bases are orthogonal, each scaled to the standard
         deviation of the rows along it.
     """
     mean = rows.double().mean(0)

@@ -104,7 +104,7 @@ class FrameTargets:
 
     @classmethod
     def certain(cls, pdf: np.ndarray, weight: np.ndarray) -> FrameTargets:
-        """Targets with one pdf a frame, of posterior 1.
+        """Targets with one pdf per frame, of posterior 1.
 
         Args:
             pdf: Pdf of each frame, shape (T,), int32.
@@ -262,7 +262,7 @@ def targets_from_confidence(
     """
     if confidence.shape != pdfs.shape or not np.all((confidence >= 0.0) & (confidence <= 1.0)):
         raise AlignmentError(
-            f"confidences of shape {confidence.shape} for {pdfs.shape} frames; expected one a frame, between 0 and 1"
+            f"confidences of shape {confidence.shape} for {pdfs.shape} frames; expected one per frame, between 0 and 1"
         )
     targets = targets_from_alignment(pdfs, silence_pdfs, silence_weight)
     factor = np.where(confidence >= min_confidence, confidence if weighted else 1.0, 0.0)

@@ -1,12 +1,13 @@
 """The two-pass loop (Swietojanski et al. 2016, sec. III; its steps are those of Kaldi's steps/decode_fmllr.sh).
 
-    1. first pass     decode with the unadapted network             -> words, pdf of each frame
-    2. targets        pdfs of the first pass, silence weighted down -> targets of each frame
-    3. adaptation     the network frozen                            -> parameters of each speaker
-    4. second pass    decode again, with each speaker's parameters  -> words
+    1. first pass     score with the unadapted network, search       -> words, pdf of each frame
+    2. targets        pdfs of the first pass, silence weighted down  -> targets of each frame
+    3. adaptation     the network frozen                             -> parameters of each speaker
+    4. second pass    score with each speaker's parameters, search   -> words
 
-Recipes and the recognizer both use it. A recipe may take the targets from any earlier pass, also of another network;
-``FirstPass`` is the protocol of such a pass.
+``TwoPass`` returns the scores of both passes; the search is the caller's. A recipe searches for the best path
+(``pipeline/passes.py``), the recognizer searches lattices, because it needs confidences. A recipe may take the targets
+from any earlier pass, also of another network; ``FirstPass`` is the protocol of such a pass.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class TwoPass:
     def __post_init__(self) -> None:
         if self.features.dimension != self.model.feature_dimension:
             raise AlignmentError(
-                f"{self.features.title}: {self.features.dimension} features a frame, but the network takes "
+                f"{self.features.title}: {self.features.dimension} features per frame, but the network takes "
                 f"{self.model.feature_dimension}; compute them with the options that it was trained with"
             )
 

@@ -59,7 +59,7 @@ def probe(path: Path) -> AudioInfo:
     if header.format not in FORMATS:
         raise AudioError(f"{path}: expected WAV, FLAC or Ogg, found {header.format_info}; convert it")
     if header.frames >= UNKNOWN_LENGTH:
-        raise AudioError(f"{path}: its header does not say how long it is; where FLAC goes through a pipe, send WAV")
+        raise AudioError(f"{path}: its header does not say how long it is; through a pipe, send WAV instead of FLAC")
     _refuse_truncation(path, header.format)
     if header.frames == 0:
         raise AudioError(f"{path}: the recording has no samples")
@@ -67,7 +67,7 @@ def probe(path: Path) -> AudioInfo:
 
 
 def _refuse_truncation(path: Path, audio_format: str) -> None:
-    """Find a truncation that libsndfile accepts silently: it takes what is left of a WAV or Ogg for the whole.
+    """Refuse a truncation that libsndfile accepts silently: it reads the rest of a WAV or Ogg as if it were whole.
 
     FLAC needs nothing here: its header counts the samples, and its decoder fails where they end.
     """

@@ -16,7 +16,7 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
     Args:
         samples: Shape (N,).
-        rate: Their sample rate.
+        rate: Sample rate of ``samples``.
         new_rate: Sample rate of the result, in the same unit.
 
     Returns:
@@ -35,12 +35,12 @@ def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
 
     Args:
         samples: Shape (N,).
-        speed: Factor of the speed; above 1 is faster and shorter.
+        speed: Speed factor, rounded to hundredths; above 1 makes the recording faster and shorter.
 
     Returns:
         About N / ``speed`` samples, float32; the same array at speed 1.
     """
-    # Only the ratio of the two rates matters; speeds are never finer than a hundredth.
+    # Only the ratio of the two rates matters.
     return resample(samples, round(100 * speed), 100)
 
 

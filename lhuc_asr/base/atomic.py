@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, fsynced, renamed.
+"""Files that appear whole or not at all: written to a temporary file next to the target, fsynced, and renamed.
 
 The two formats that all rooms share are here too: JSON and JSON lines.
 """
@@ -28,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     After an exception ``path`` is as it was before, and the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same name in every run, so that the file of a killed run is written over and does not stay for ever.
+    # The same name in every run, so that the file of a killed run is overwritten and does not linger.
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
@@ -41,11 +41,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path`` to fill; it replaces ``path`` when the block ends without an exception."""
+    """An empty folder beside ``path`` to fill; it replaces ``path`` when the block ends without an exception.
+
+    Replacing an existing folder takes two renames: the old folder makes way, then the new one takes its place. If the
+    second fails, the old folder is put back. If the process is killed between the two, ``path`` is missing until its
+    next ``atomic_folder``, which puts the old folder back first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    discarded = path.with_name(f".{path.name}.old")
-    for left in (temporary, discarded):
+    old = path.with_name(f".{path.name}.old")
+    _put_back(old, path)
+    for left in (temporary, old):
         shutil.rmtree(left, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -54,12 +60,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _fsync(file)
         if path.exists():
-            os.replace(path, discarded)
+            os.replace(path, old)
         os.replace(temporary, path)
         _fsync(path.parent)
     finally:
+        _put_back(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(discarded, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,12 +82,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value, whole or not at all; NaN is refused, because it is not JSON."""
+    """Write one JSON value, whole or not at all.
+
+    Raises:
+        ValueError: The value contains NaN or infinity, which JSON does not have.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
+    """Write one JSON object per line, whole or not at all.
+
+    Raises:
+        ValueError: A row contains NaN or infinity, which JSON does not have.
+    """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
@@ -95,11 +110,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: not valid JSON ({error}); delete it to have it made again") from error
+        raise DamagedFileError(f"{path}: not valid JSON ({error}); delete the file and run again") from error
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read one JSON object a line.
+    """Read one JSON object per line.
 
     Raises:
         DamagedFileError: A line is not a JSON object; the message names it.
@@ -110,12 +125,12 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise DamagedFileError(
-                    f"{path}:{number}: not valid JSON ({error}); delete the file to have it made again"
+                    f"{path}:{number}: not valid JSON ({error}); delete the file and run again"
                 ) from error
             if not isinstance(row, dict):
                 raise DamagedFileError(
-                    f"{path}:{number}: expected a JSON object, found {type(row).__name__}; delete it to have it made "
-                    "again"
+                    f"{path}:{number}: expected a JSON object, found {type(row).__name__}; "
+                    "delete the file and run again"
                 )
             yield row
 
@@ -128,6 +143,12 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _put_back(old: Path, path: Path) -> None:
+    """Undo the first of the two renames of ``atomic_folder`` if the second did not follow."""
+    if old.exists() and not path.exists():
+        os.replace(old, path)
 
 
 def _fsync(path: Path) -> None:

@@ -93,7 +93,7 @@ def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> Mode
     """Validate a tree of plain values against a configuration class.
 
     Raises:
-        ConfigError: With one line a mistake, naming ``source``, the key, and the nearest known key.
+        ConfigError: The message has one clause per mistake, with the key and the nearest known key, after ``source``.
     """
     try:
         return model.model_validate(tree)

@@ -31,7 +31,7 @@ from lhuc_asr.base.errors import ConfigError, MissingExtraError
 SAMPLE_RATE = 22050
 PHONEME_SEPARATOR = "_"
 
-# Limits that the engine accepts without clipping: percent of its pitch scale, and words a minute.
+# Limits that the engine accepts without clipping: percent of its pitch scale, and words per minute.
 PITCH_LIMITS = (0, 99)
 RATE_LIMITS = (80, 450)
 
@@ -57,7 +57,7 @@ class Voice:
         variant: Timbre, one of ``variants()``.
         pitch: Pitch, 0 to 99; 50 is the variant's own, 0 and 99 are about three quarters of an octave away.
         pitch_range: Range of the pitch, 0 to 99; 0 is monotonous, 50 is the variant's own.
-        rate: Speaking rate, 80 to 450 words a minute.
+        rate: Speaking rate, 80 to 450 words per minute.
 
     Raises:
         ConfigError: A number is outside its limits.
@@ -136,7 +136,7 @@ def phonemes(text: str, language: str) -> str:
     clauses: list[str] = []
     with _fresh_library() as library:
         _checked(library.espeak_SetVoiceByName(identifier.encode()), f"language {language}")
-        while rest.value is not None:  # one clause a call; the pointer is null after the last one
+        while rest.value is not None:  # one clause per call; the pointer is null after the last one
             clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, mode).decode())
     return " ".join(" ".join(clauses).split())
 
@@ -249,7 +249,7 @@ def _paths() -> tuple[Path, Path]:
 
 @contextmanager
 def _fresh_library() -> Iterator[ctypes.CDLL]:
-    """The library, loaded anew for the length of the block."""
+    """A freshly loaded library, unloaded when the block ends."""
     path, data = _paths()
     process = ctypes.CDLL(None)
     process.dlclose.argtypes = [ctypes.c_void_p]

@@ -3,7 +3,7 @@
 Processes are spawned, not forked: a fork of a process whose libraries run threads can hang. A task is therefore a
 function that is importable by name, with arguments that can be pickled, from a module that is quick to import where
 the work is short; a script that spreads work needs the usual ``if __name__ == "__main__"``. Other machines may stand
-behind the same class one day: a task must leave the same result when it is done twice.
+behind the same class one day: a task must leave the same result when it is run twice.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Executor:
 
     Args:
         processes: Number of processes.
-        start: Makes what all tasks of a process share, such as a graph. It is called once in each process, here at once
-            where the tasks run here; every task is then called as ``function(shared, item)``.
+        start: Makes what all tasks of a process share, such as a graph. It is called once in each process, or at once
+            if the tasks run in this process; every task is then called as ``function(shared, item)``.
         arguments: Arguments of ``start``.
     """
 
@@ -175,7 +175,7 @@ def _with_shared(function: Callable[..., ResultT], item: ItemT) -> ResultT:
 
 
 def _exit_with_parent(parent: int) -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End with the parent: a worker whose parent was killed would wait for work forever."""
 
     def watch() -> None:
         while os.getppid() == parent:

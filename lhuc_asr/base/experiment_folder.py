@@ -88,7 +88,7 @@ class ExperimentFolder:
         return self.folder / "speakers" / "prepared" / preparation
 
     def decode(self, split: str, name: str = "") -> Path:
-        """Folder of the hypotheses and scores of a pass over a split; without a name that of the split."""
+        """Folder of a pass's hypotheses and scores over a split; without a name, the folder of the split."""
         return self.folder / "decode" / split / name
 
 

@@ -1,10 +1,10 @@
-"""Folders of models: files beside a JSON description that says what they are and what they must hash to.
+"""Folders of models: files, and a JSON description that says what they are and what their hashes must be.
 
 The description names a format, and the SHA-256 of every other file. A folder is written whole or not at all. On
 reading, the format, the description, and the presence and hash of every file are checked, with errors of one line.
 
 A file has a name, and a place: its path relative to the folder. The two are the same unless the description's
-``files`` says otherwise, so that the folder of an experiment, which has an arrangement of its own, can be read as a
+``files`` says otherwise, so that the folder of an experiment, which is arranged differently, can be read as a
 model's folder.
 """
 
@@ -29,7 +29,7 @@ class FolderDescription(StrictModel):
     Attributes:
         format: Format of the folder; a subclass makes it a ``Literal`` with a default.
         made_by: Version of lhuc_asr that wrote the folder.
-        files: Place of each file that does not lie at its name.
+        files: Place of each file whose place is not its name.
         sha256: SHA-256 of every file, by name.
     """
 

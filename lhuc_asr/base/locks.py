@@ -13,7 +13,7 @@ from lhuc_asr.base.errors import ExperimentError
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """Make a folder where there is none, and keep other runs out of it.
+    """Make a folder if it is missing, and keep other runs out of it.
 
     The operating system releases the lock of a process that is killed.
 

@@ -2,7 +2,7 @@
 
 Progress is a bar on a terminal, one bar at a time, because two would overwrite each other. Work without a bar writes a
 log line from time to time: without a terminal, in worker processes, in other threads, and inside the work that has the
-bar. Figures go to ``metrics.jsonl``, one JSON object a line, each written at once so that a killed run keeps them.
+bar. Figures go to ``metrics.jsonl``, one JSON object per line, each written at once so that a killed run keeps them.
 """
 
 from __future__ import annotations

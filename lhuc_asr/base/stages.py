@@ -5,8 +5,8 @@ writes its key to ``stages/<name>.json``; a later run with the same key skips it
 stage is run again from its beginning, or from a state that it saved itself.
 
 Some files are known only when the stage has run: the recordings that a corpus names. The stage returns their paths.
-Their sizes and times of change are kept in ``stages/<name>.files.jsonl``. When one of them has changed or is gone, the
-stage is run again, and so are the stages after it.
+Their sizes and modification times are kept in ``stages/<name>.files.jsonl``. When one of them has changed or is gone,
+the stage is run again, and so are the stages after it.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Stages:
 
         Args:
             name: Name of the stage, in the log and in ``stages/``.
-            work: The work, which is given the options. It may return files that its result depends on and that were
+            work: The work, which is given the options. It may return files that the result depends on and that were
                 not known before.
-            options: Everything that its result depends on, beside the stages before it: configurations, dataclasses,
-                numbers, strings, lists of them. Its key is made of them, so that the work knows no option that the
-                key lacks.
-            after: Names of the stages whose results it reads.
-            outputs: Files that it writes; the stage is run again when one is missing.
+            options: Everything that the result depends on, apart from earlier stages: configurations, dataclasses,
+                numbers, strings, lists of them. The key is made of them, so that the work cannot use an option that
+                the key lacks.
+            after: Names of the stages whose results the work reads.
+            outputs: Files that the work writes; the stage is run again when one is missing.
         """
         key = stage_key(name, options, [self._keys[before] for before in after])
         self._keys[name] = key
@@ -137,7 +137,7 @@ class Stages:
         return self._folder / f"{name}.files.jsonl"
 
     def _stored(self, path: Path) -> str:
-        """A path as records name it: relative to the experiment's folder where it is in there, else absolute.
+        """A path as records name it: relative to the experiment's folder if it is inside, else absolute.
 
         An experiment whose folder is moved stays finished.
         """
@@ -176,7 +176,7 @@ def stage_key(name: str, options: Any, before: Sequence[str]) -> str:
 
 
 def _plain(options: Any) -> Any:
-    """Options as JSON values. What is None is left out: an option that a new version adds costs nobody their stages."""
+    """Options as JSON values without None, so that a new option with the default None leaves finished stages valid."""
     if isinstance(options, StrictModel):
         return options.model_dump(mode="json", exclude_none=True)
     if is_dataclass(options):

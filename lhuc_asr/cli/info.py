@@ -10,19 +10,20 @@ import typer
 
 def info(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
+        Path, typer.Argument(metavar="MODEL", help="An exported model's folder, or a finished experiment's.")
     ],
 ) -> None:
     """Describe a model: network, features, graph, search, adaptation."""
     from lhuc_asr.decode.graph import DecodingGraph
     from lhuc_asr.nnet.checkpoint import load_model
-    from lhuc_asr.recognizer.model_folder import read_model
+    from lhuc_asr.recognizer.model_folder import MODEL_JSON, read_model
 
     description, files = read_model(model)
     network, graph = load_model(files.network), DecodingGraph.load(files.lang)
     features, shape = description.features, network.config
     piece, whole = description.piece_seconds, description.whole_seconds
-    size = sum(path.stat().st_size for path in files.by_name.values())
+    paths = [model / MODEL_JSON, *files.by_name.values()]
+    size = sum(path.stat().st_size for path in paths)
     first, adapted = (
         f"scale {search.acoustic_scale:g}, insertion penalty {search.insertion_penalty:g}, beam {search.beam:g}"
         for search in (description.first_search, description.adapted_search)
@@ -31,16 +32,17 @@ def info(
     lines = {
         "experiment": f"{description.experiment}, made by lhuc_asr {description.made_by}",
         "network": f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs",
-        "hash": description.network,
-        "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, {shape.context} frames around",
+        "network hash": description.network,
+        "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, "
+        f"{shape.context} frames of context on each side",
         "words": f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs",
-        "pieces": f"of {piece:.1f} s where a recording is longer than {whole:.1f} s",
-        "search": first,
-        "adapted": adapted,
-        "adaptation": f"{description.method.kind} on {description.targets.kind} targets, as the pass "
+        "pieces": f"recordings over {whole:.1f} s are cut into pieces of at most {piece:.1f} s",
+        "first search": first,
+        "adapted search": adapted,
+        "adaptation": f"{description.method.kind} on {description.targets.kind} targets, as in pass "
         f"{description.adapted_pass}, seed {description.seed}",
-        "settings": ", ".join(f"{key} {value}" for key, value in method.items()),
-        "files": f"{len(files.by_name) + 1}, {size / 1e6:.1f} MB",
+        "method options": ", ".join(f"{key} {value}" for key, value in method.items()),
+        "files": f"{len(paths)}, {size / 1e6:.1f} MB",
     }
     for key, text in lines.items():
-        typer.echo(f"{key:12}{text}")
+        typer.echo(f"{key:16}{text}")

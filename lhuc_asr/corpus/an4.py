@@ -113,7 +113,7 @@ def _read_transcription(path: Path) -> dict[str, str]:
         if match is None:
             raise CorpusError(f"{path}:{number}: expected 'WORDS (utterance-id)', found {line!r}")
         if match["id"] in texts:
-            raise CorpusError(f"{path}:{number}: {match['id']} comes twice")
+            raise CorpusError(f"{path}:{number}: {match['id']} appears twice")
         texts[match["id"]] = " ".join(word for word in match["words"].split() if not FILLER.fullmatch(word))
     return texts
 

@@ -38,7 +38,7 @@ class KaldiSource(CorpusSource):
 
     @property
     def environments(self) -> None:
-        """Those that ``utt2env`` names, known only after reading."""
+        """None: the environments in ``utt2env`` are known only after reading."""
         return None
 
     def paths(self) -> list[Path]:
@@ -52,7 +52,7 @@ class KaldiSource(CorpusSource):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a table: its place, for messages, and what follows its id."""
+    """A line of a table: the place for messages, and the text after the id."""
 
     place: str
     value: str
@@ -140,7 +140,7 @@ def _read_table(path: Path, *, optional: bool = False) -> dict[str, Entry]:
         place = f"{path}:{number}"
         id, *rest = line.split(maxsplit=1)
         if id in table:
-            raise CorpusError(f"{place}: {id} comes twice, first at {table[id].place}")
+            raise CorpusError(f"{place}: {id} appears twice, first at {table[id].place}")
         table[id] = Entry(place, rest[0] if rest else "")
     return table
 

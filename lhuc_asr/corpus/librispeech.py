@@ -1,7 +1,7 @@
-"""LibriSpeech in its official layout: whole subsets, or a number of hours or readers of them.
+"""LibriSpeech in its official layout: whole subsets, or a given number of hours or readers from them.
 
     <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>-<number>.flac        (or .wav, .ogg)
-    <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt            (id, then words, a line each)
+    <root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt            (one utterance per line: id, words)
     <root>/SPEAKERS.TXT
 
 Source: Panayotov, Chen, Povey, Khudanpur, "LibriSpeech: an ASR corpus based on public domain audio books",
@@ -30,9 +30,10 @@ class LibriSpeechSource(CorpusSource):
     """LibriSpeech in its official layout.
 
     Attributes:
-        dir: Folder of the subsets, or the one above it.
+        dir: Folder of the subsets, or the folder that contains it as ``LibriSpeech``.
         train: Subsets to train on.
-        test: Subsets to test on, each a test set.
+        test: Subsets to test on, each a test set. The default ones are not official: they are readers of
+            train-clean-100 and of test-other with recordings to adapt on; ``recipes/librispeech/README.md`` lists them.
     """
 
     kind: Literal["librispeech"] = "librispeech"
@@ -51,12 +52,12 @@ class LibriSpeechSource(CorpusSource):
         return [home / subset for subset in (*self.train, *self.test)]
 
     def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
-        """Read the training subsets, or ``hours`` of them, and the test subsets."""
+        """Read the training subsets, or ``hours`` of speech from them, and the test subsets."""
         train = read_librispeech(self.dir, self.train, hours=hours, seed=seed)
         return CorpusReading(train, {name: read_librispeech(self.dir, [name]) for name in self.test})
 
     def text_utterances(self, training: Sequence[Utterance], *, hours: float | None) -> Sequence[Utterance]:
-        """All utterances of the training subsets, even where only some hours of them are trained on."""
+        """All utterances of the training subsets, even if only some hours of them are trained on."""
         return training if hours is None else read_librispeech(self.dir, self.train).utterances
 
 
@@ -88,12 +89,12 @@ def read_librispeech(
     """Read one or more subsets, or a part of them.
 
     Args:
-        root: The folder of the subsets, or the one above it.
+        root: Folder of the subsets, or the folder that contains it as ``LibriSpeech``.
         subsets: Names such as "train-clean-100".
         hours: Hours of speech to read: one utterance of each reader in turn, in a random order, until the hours are
-            reached. A longer part contains every shorter one with the same readers and seed. None reads all.
-        speakers: Numbers of readers ("19"), or how many readers to draw; None reads all.
-        seed: Seed of both random choices.
+            reached. With the same readers and seed, a larger selection contains every smaller one. None reads all.
+        speakers: Ids of readers ("19"), or the number of readers to choose; None reads all.
+        seed: Seeds the choice of readers and the order of utterances.
 
     Raises:
         CorpusError: The layout is not that of LibriSpeech, a subset or reader is missing, or there are fewer hours
@@ -112,10 +113,10 @@ def read_librispeech(
 
 
 def read_speakers_table(root: Path) -> dict[str, Reader]:
-    """Read SPEAKERS.TXT: the readers by their numbers.
+    """Read SPEAKERS.TXT: the readers by their ids.
 
     Raises:
-        CorpusError: The file is missing, or a line does not have five columns.
+        CorpusError: The file is missing, a line does not have five columns, or its minutes are not a number.
     """
     path = _home(root) / "SPEAKERS.TXT"
     readers = {}
@@ -169,7 +170,7 @@ def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
         if path.suffix.lower() not in AUDIO_ENDINGS:
             continue
         if path.stem in audio:
-            raise CorpusError(f"{path}: the same utterance as {audio[path.stem].name}; keep one of the two")
+            raise CorpusError(f"{path}: duplicates {audio[path.stem].name}; keep one of them")
         audio[path.stem] = path
     transcript = chapter / f"{prefix}.trans.txt"
     texts = _read_transcript(transcript, prefix) if transcript.exists() else {}
@@ -189,18 +190,18 @@ def _read_transcript(path: Path, prefix: str) -> dict[str, str]:
         if not id.startswith(f"{prefix}-"):
             raise CorpusError(f"{path}:{number}: expected an utterance id {prefix}-NNNN, found {id!r}")
         if id in texts:
-            raise CorpusError(f"{path}:{number}: {id} comes twice")
+            raise CorpusError(f"{path}:{number}: {id} appears twice")
         texts[id] = " ".join(words)
     return texts
 
 
 def _choose(there: Collection[str], wanted: Collection[str] | int | None, rng: random.Random, home: Path) -> list[str]:
-    """Numbers of the readers to read, sorted."""
+    """Ids of the chosen readers, sorted."""
     if wanted is None:
         return sorted(there)
     if isinstance(wanted, int):
         if not 1 <= wanted <= len(there):
-            raise CorpusError(f"{home}: asked for {wanted} readers, there are {len(there)}")
+            raise CorpusError(f"{home}: asked for {wanted} readers, but there are only {len(there)}")
         return sorted(rng.sample(sorted(there), wanted))
     if unknown := sorted(set(wanted) - set(there)):
         raise CorpusError(f"{home}: no reader {', '.join(unknown)}; readers there: {', '.join(sorted(there))}")
@@ -224,4 +225,4 @@ def _take(items: Iterable[Utterance | Skip], hours: float, home: Path) -> Iterat
         seconds += item.seconds if isinstance(item, Utterance) else 0.0
         if seconds >= 3600.0 * hours:
             return
-    raise CorpusError(f"{home}: asked for {hours} hours, the chosen readers have {seconds / 3600:.2f}")
+    raise CorpusError(f"{home}: asked for {hours} hours, but the chosen readers have only {seconds / 3600:.2f}")

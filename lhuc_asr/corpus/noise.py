@@ -1,6 +1,6 @@
 """Copies of utterances in acoustic environments: clean, or with noise of a class at a random level.
 
-A folder of noise has the table ``noise.tsv``, a line per clip, with at least the columns ``path`` and ``class``. Each
+A folder of noise has the table ``noise.tsv``, one line per clip, with at least the columns ``path`` and ``class``. Each
 class is an environment. Training, held-out and test utterances get different recordings of a class. The copy of an
 utterance is called ``<id>.<environment>``, also in the clean environment.
 
@@ -267,7 +267,7 @@ def _copy_of(utterance: Utterance, environment: str) -> Utterance:
     if utterance.environment:
         raise CorpusError(
             f"utterance {utterance.id} was recorded in the environment {utterance.environment!r}, it cannot be put "
-            "into others; leave out noise:, or the corpus' own environments"
+            "into others; leave out noise:, or the corpus's own environments"
         )
     name = f"{utterance.id}.{environment}"
     if reason := unsafe_name(name):

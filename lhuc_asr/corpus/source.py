@@ -49,7 +49,7 @@ class CorpusSource(StrictModel):
 
     @property
     def has_own_test_speakers(self) -> bool:
-        """Whether test speakers differ from training speakers on purpose, so that they cannot be pooled for folds."""
+        """Whether test speakers differ from training speakers on purpose, so that folds cannot pool the two."""
         return False
 
     @property

@@ -89,7 +89,7 @@ def read_splits(options: SplitOptions, folder: Path, processes: int) -> Splits:
 
 
 def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
-    """Splits of one fold of a cross-validation over all speakers, each in the test set of exactly one fold.
+    """Splits of one fold of a cross-validation; every speaker is in the test set of exactly one fold.
 
     Args:
         splits: The corpus's own splits, which are pooled first.
@@ -98,13 +98,13 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
         seed: Seed of the speakers' order.
 
     Raises:
-        CorpusError: There are fewer than two speakers a fold.
+        CorpusError: There are fewer than two speakers per fold.
     """
     utterances = splits.train + [u for test in splits.tests.values() for u in test]
     speakers = sorted({utterance.speaker for utterance in utterances})
     if len(speakers) < 2 * folds:
         raise CorpusError(
-            f"{len(speakers)} speakers are too few for {folds} folds, expected at least two a fold; lower folds"
+            f"{len(speakers)} speakers are too few for {folds} folds, expected at least two per fold; lower folds"
         )
     order = np.random.default_rng(seed).permutation(len(speakers))
     chosen = {speakers[i] for i in order[fold - 1 :: folds]}

@@ -38,7 +38,7 @@ class SyntheticSource(CorpusSource):
         return []
 
     def made_folders(self, experiment: Path) -> list[Path]:
-        """The folder of the voices; voices with other options are other voices, with a folder of their own."""
+        """Folder of the voices; other options give other voices, in another folder."""
         options = hashlib.sha256(self.voices.model_dump_json().encode()).hexdigest()[:8]
         return [experiment / f"voices-{options}"]
 

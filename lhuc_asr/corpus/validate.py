@@ -117,7 +117,7 @@ def _refuse_duplicates(utterances: list[Utterance]) -> None:
     if repeated:
         first = [str(u.audio) for u in utterances if u.id == repeated[0]]
         raise CorpusError(
-            f"{len(repeated)} utterance ids come twice or more; {repeated[0]!r} names {' and '.join(first)}; "
+            f"{len(repeated)} utterance ids appear more than once; {repeated[0]!r} names {' and '.join(first)}; "
             "give every utterance an id of its own"
         )
 

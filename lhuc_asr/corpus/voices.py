@@ -146,7 +146,7 @@ class SyntheticSpeaker:
     """One voice, its vocal tract and its microphone.
 
     Attributes:
-        number: Number, its name in the corpus.
+        number: Number of the speaker, which is also the name in the corpus.
         group: Training, test or control.
         voice: Voice as it sounds after the warp.
         warp: Factor of the frequencies of all formants.
@@ -312,7 +312,7 @@ def _resample(samples: Samples, ratio: float) -> Samples:
 
 
 def _noise(length: int, sample_rate: int, slope: float, generator: np.random.Generator) -> Samples:
-    """Gaussian noise of unit power that falls by ``slope`` decibels an octave, shape (length,)."""
+    """Gaussian noise of unit power that falls by ``slope`` decibels per octave, shape (length,)."""
     size = 1 << (length - 1).bit_length()  # a power of two, because prime lengths are ten times as slow
     spectrum = np.fft.rfft(generator.standard_normal(size))
     octaves = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / sample_rate) / NOISE_CORNER_HERTZ, 1.0))

@@ -1,7 +1,7 @@
-"""Transducers as numpy arrays, by way of OpenFst's ``const`` file format.
+"""Transducers as numpy arrays, via OpenFst's ``const`` file format.
 
-kaldifst cannot change all arcs in one operation, and a Python call for each arc takes minutes on a decoding graph.
-OpenFst's constant transducers are two packed arrays behind a small header: numpy reads, changes and writes
+kaldifst cannot change all arcs in one operation, and a Python call per arc takes minutes on a decoding graph.
+OpenFst's constant transducers are two packed arrays after a small header: numpy reads, changes and writes
 millions of arcs in a fraction of a second. Semiring: tropical, 32-bit floats.
 """
 
@@ -32,7 +32,7 @@ _STATE = np.dtype(
 _MAGIC = 2125659606
 _VERSION = 2
 _IS_ALIGNED = 4  # flag: both arrays start at multiples of 16 bytes
-_EXPANDED = 1  # property: the number of states is known; OpenFst works the others out when it needs them
+_EXPANDED = 1  # property: the number of states is known; other properties are computed on demand
 _NAMES = b"".join(struct.pack("<i", len(name)) + name for name in (b"const", b"standard"))
 _HEADER = struct.Struct("<iiQqqq")  # version, flags, properties, start, states, arcs
 
@@ -67,11 +67,15 @@ class ArcTable:
 
     @classmethod
     def from_fst(cls, fst: kaldifst.StdFst) -> ArcTable:
-        """The arrays of any kaldifst transducer."""
+        """The table of any kaldifst transducer.
+
+        Raises:
+            GraphError: The temporary file cannot be written.
+        """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "const.fst")
             if not kaldifst.StdConstFst(fst).write(str(path)):
-                raise GraphError(f"{path}: cannot be written; make room in the folder of temporary files")
+                raise GraphError("a transducer cannot be written to a temporary file; is the temporary directory full?")
             return cls.read(path)
 
     @classmethod
@@ -79,12 +83,12 @@ class ArcTable:
         """Read an OpenFst ``const`` file.
 
         Raises:
-            GraphError: The file is of another format, or is cut short.
+            GraphError: The file is of another format, or its length does not fit its header.
         """
         data = path.read_bytes()
         names = struct.pack("<i", _MAGIC) + _NAMES
         if not data.startswith(names) or len(data) < len(names) + _HEADER.size:
-            raise GraphError(f"{path}: not an OpenFst file of type const over standard arcs; build it again")
+            raise GraphError(f"{path}: not an OpenFst const FST with standard arcs; rebuild it")
         _, flags, _, start, states, arcs = _HEADER.unpack_from(data, len(names))
         alignment = 16 if flags & _IS_ALIGNED else 1
         state_offset = _round_up(len(names) + _HEADER.size, alignment)
@@ -92,7 +96,7 @@ class ArcTable:
         if len(data) != arc_offset + arcs * ARC.itemsize:
             raise GraphError(
                 f"{path}: {len(data)} bytes, but {states} states and {arcs} arcs take "
-                f"{arc_offset + arcs * ARC.itemsize}; the file is damaged, build it again"
+                f"{arc_offset + arcs * ARC.itemsize}; the file is damaged, rebuild it"
             )
         state_table = np.frombuffer(data, _STATE, states, state_offset)
         source = np.repeat(np.arange(states), state_table["arcs"])
@@ -114,11 +118,21 @@ class ArcTable:
             file.write(self.arcs.tobytes())
 
     def to_fst(self) -> kaldifst.StdConstFst:
-        """The constant transducer of kaldifst, for search."""
+        """This transducer as a kaldifst StdConstFst.
+
+        Raises:
+            GraphError: kaldifst cannot read it back from a temporary file.
+        """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "const.fst")
             self.write(path)
-            return read_const_fst(path)
+            fst = kaldifst.StdConstFst.read(str(path))
+        if fst is None:
+            raise GraphError(
+                f"a transducer of {len(self.final)} states and {len(self.arcs)} arcs cannot be read back from a "
+                "temporary file; is the temporary directory full?"
+            )
+        return fst
 
     def sorted(self) -> ArcTable:
         """The same transducer with its arcs ordered by source; the arcs of a state keep their order."""
@@ -134,7 +148,7 @@ def read_const_fst(path: Path) -> kaldifst.StdConstFst:
     """
     fst = kaldifst.StdConstFst.read(str(path))
     if fst is None:
-        raise GraphError(f"{path}: OpenFst cannot read it; delete its folder and build the graph again")
+        raise GraphError(f"{path}: OpenFst cannot read it; delete its folder and rebuild the graph")
     return fst
 
 

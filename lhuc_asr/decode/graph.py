@@ -70,7 +70,7 @@ class DecodingGraph:
         Raises:
             GraphError: A file is missing, damaged, or of another build than the others.
         """
-        remedy = f"delete {folder / DESCRIPTION_FILE} and build the graph again"
+        remedy = f"delete {folder / DESCRIPTION_FILE} and rebuild the graph"
         try:
             tree = read_json(folder / DESCRIPTION_FILE)
             for name, expected in tree["sha256"].items():
@@ -197,7 +197,7 @@ def build_graph(
 
 
 def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
-    """Let every HMM state last: behind each arc that enters one, add a loop with its label.
+    """Add self-loops: after each arc that enters an HMM state, a loop with the arc's label.
 
     A state of the graph whose incoming arcs all have one label gets the loop itself. In front of any other state a
     new state is put for each label, with a loop and an epsilon to the old state.

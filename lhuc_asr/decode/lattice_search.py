@@ -96,7 +96,7 @@ class LatticeSearcher:
             if max_active <= max(self.config.min_active, 1):
                 raise SearchError(
                     f"{utterance}: with {max_active} active states its {len(log_likelihoods)} frames still take more "
-                    f"than {self.lattice_config.max_tokens} tokens or {self.lattice_config.max_arcs} arcs a frame; "
+                    f"than {self.lattice_config.max_tokens} tokens or {self.lattice_config.max_arcs} arcs per frame; "
                     "cut the recording, raise the lattice's bounds, or lower the search's min_active"
                 )
         if self.narrowed(lattice):

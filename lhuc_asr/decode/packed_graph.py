@@ -60,7 +60,7 @@ class PackedGraph(NamedTuple):
         if ordered < states:
             raise GraphError(
                 f"{states - ordered} of the graph's {states} states lie on or behind a circle of epsilons; "
-                "delete the graph and build it again from a lexicon without empty pronunciations"
+                "delete the graph and rebuild it from a lexicon without empty pronunciations"
             )
         return cls(
             start=table.start,

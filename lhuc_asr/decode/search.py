@@ -135,7 +135,7 @@ def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) ->
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
         raise SearchError(
             f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
-            f"{pdf_count}); network and graph belong to different models, build the graph again"
+            f"{pdf_count}); network and graph belong to different models; rebuild the graph"
         )
     if not np.isfinite(log_likelihoods).all():
         frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])

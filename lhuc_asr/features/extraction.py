@@ -1,4 +1,4 @@
-"""Extraction of features: from the recordings of a split to its feature store, in processes.
+"""Extraction of features: from the recordings of a split to its feature store, in parallel processes.
 
 The imports are light: the processes do not load torch, and load librosa only where a recording is resampled.
 """

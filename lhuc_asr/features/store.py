@@ -21,7 +21,7 @@ from lhuc_asr.features.cmvn import CmvnAccumulator
 
 @dataclass(frozen=True, slots=True)
 class StoredUtterance:
-    """Place of the frames of an utterance: the rows from ``first`` to before ``first + frames``."""
+    """Rows of an utterance's frames: from ``first`` up to, not including, ``first + frames``."""
 
     id: str
     speaker: str

@@ -1,4 +1,4 @@
-"""Alignment of many utterances with any acoustic model: the graphs of their transcripts, Viterbi, self-loops."""
+"""Alignment of many utterances with any acoustic model: transcript graphs, Viterbi, self-loop probabilities."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def transcript_graphs(
         topology: States of the phones.
 
     Raises:
-        AlignmentError: A transcript has no words, or one that is not in the lexicon.
+        AlignmentError: A transcript is empty or has a word that is not in the lexicon.
     """
     shared: dict[tuple[str, ...], StateGraph] = {}
     graphs = {}
@@ -71,10 +71,11 @@ def align_utterances(
         max_unaligned: Share of the utterances that may fail to align.
 
     Returns:
-        The pdfs of each aligned utterance, shape (T,), int32, and the average log-likelihood of a frame.
+        The pdfs of each aligned utterance, shape (T,), int32, and the average log-probability per frame of the best
+        paths, transitions included.
 
     Raises:
-        AlignmentError: More than ``max_unaligned`` of the utterances failed to align.
+        AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
     scores = (
         (block, gmm.log_likelihoods(block_features(store, block)).numpy())
@@ -92,16 +93,17 @@ def align_blocks(
     """Align blocks of utterances that any model has scored.
 
     Args:
-        scores: Blocks of utterances, and the log-likelihoods of their frames one after the other, (N, K).
+        scores: Blocks of utterances, and their log-likelihoods, concatenated along frames, shape (N, K).
         graphs: Graph of each utterance, by its id.
         threads: Number of cores for Viterbi.
         max_unaligned: Share of the utterances that may fail to align.
 
     Returns:
-        The pdfs of each aligned utterance, shape (T,), int32, and the average log-likelihood of a frame.
+        The pdfs of each aligned utterance, shape (T,), int32, and the average log-probability per frame of the best
+        paths, transitions included.
 
     Raises:
-        AlignmentError: More than ``max_unaligned`` of the utterances failed to align.
+        AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
     pdfs: dict[str, np.ndarray] = {}
     failed: list[str] = []
@@ -116,26 +118,35 @@ def align_blocks(
             pdfs[utterance.id] = path.pdfs
             total += path.log_prob
             frames += utterance.frames
-    if len(failed) > max_unaligned * (len(failed) + len(pdfs)) or not pdfs:
-        raise AlignmentError(
-            f"{len(failed)} of {len(failed) + len(pdfs)} utterances cannot be aligned (limit "
-            f"{max_unaligned:.0%}): {', '.join(failed[:5])}; they are shorter than their transcripts allow, "
-            "check that text and audio are of the same utterances"
-        )
-    if failed:
-        logger.warning("%d utterances are too short for their transcripts: %s", len(failed), ", ".join(failed[:5]))
+    _check_unaligned(failed, len(pdfs), max_unaligned)
     return pdfs, total / frames
 
 
+def _check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:
+    """Refuse too many utterances that failed to align; warn about a few."""
+    count, names = len(failed) + aligned, ", ".join(failed[:5])
+    remedy = "too short for their transcripts; check that text and audio match"
+    if not count:
+        raise AlignmentError("no utterances to align; expected at least one")
+    if not aligned:
+        raise AlignmentError(f"none of {count} utterances can be aligned: {names}; {remedy}")
+    if len(failed) > limit * count:
+        raise AlignmentError(
+            f"{len(failed)} of {count} utterances cannot be aligned (limit {limit:.0%}): {names}; {remedy}"
+        )
+    if failed:
+        logger.warning("%d utterances are too short for their transcripts: %s", len(failed), names)
+
+
 def estimate_self_loops(topology: ContextDependency, paths: Iterable[np.ndarray]) -> ContextDependency:
-    """Estimate the probabilities of staying from an alignment.
+    """Estimate self-loop probabilities from an alignment.
 
     Args:
         topology: States of the phones.
         paths: The pdfs of each utterance, shape (T,).
 
     Returns:
-        The same states with other probabilities of staying.
+        The same states with the estimated self-loop probabilities.
     """
     visits = np.zeros(topology.pdf_count)
     stays = np.zeros(topology.pdf_count)
@@ -148,5 +159,5 @@ def estimate_self_loops(topology: ContextDependency, paths: Iterable[np.ndarray]
 
 
 def block_features(store: FeatureStore, block: Sequence[StoredUtterance]) -> torch.Tensor:
-    """Features of the utterances of a block, one after the other, shape (N, D), float32."""
+    """Features of a block's utterances, concatenated along frames, shape (N, D), float32."""
     return torch.from_numpy(np.concatenate([store.array[utterance.rows] for utterance in block]))

@@ -105,7 +105,7 @@ def train_monophones(
         statistics = _accumulate(gmm, store, utterances, pdfs)
         gmm = gmm.update(statistics)
         logger.info(
-            "monophones %d/%d: %d Gaussians, log-likelihood %.3f a frame, %d of %d utterances aligned",
+            "monophones %d/%d: %d Gaussians, log-probability %.3f per frame, %d of %d utterances aligned",
             iteration, config.iterations, gmm.gaussians, log_prob, len(pdfs), len(utterances),
         )  # fmt: skip
     graphs = transcript_graphs(utterances, transcripts, lexicon, topology)

@@ -1,4 +1,4 @@
-"""Emitting states of the phones' hidden Markov models, and their probabilities of staying."""
+"""Emitting states of the phones' hidden Markov models, and their self-loop probabilities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class HmmState(NamedTuple):
 
     Attributes:
         pdf: Number of its pdf, 0 .. K-1.
-        self_loop: Probability of staying in it for another frame.
+        self_loop: Probability of staying in the state for another frame.
     """
 
     pdf: int
@@ -29,7 +29,7 @@ class HmmState(NamedTuple):
 
 
 def smoothed_self_loops(stays: np.ndarray, visits: np.ndarray) -> np.ndarray:
-    """Probabilities of staying from counts, smoothed by one pseudo-visit and kept within ``SELF_LOOP_RANGE``.
+    """Self-loop probabilities from counts, smoothed by one pseudo-visit and kept within ``SELF_LOOP_RANGE``.
 
     Args:
         stays: Frames of each pdf that the same state follows, shape (K,).

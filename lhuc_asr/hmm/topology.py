@@ -66,7 +66,7 @@ class ContextDependency(Protocol):
         ...
 
     def with_self_loops(self, stays: np.ndarray, visits: np.ndarray) -> ContextDependency:
-        """The same states with probabilities of staying estimated from counts.
+        """The same states with self-loop probabilities estimated from counts.
 
         Args:
             stays: Frames of each pdf that the same state follows, shape (K,).
@@ -98,7 +98,7 @@ class MonophoneTopology:
 
     Attributes:
         phones: The phone set.
-        self_loop: Probability of staying in each pdf's state, shape (K,), float64.
+        self_loop: Self-loop probability of each pdf's state, shape (K,), float64.
         context_width: Number of phones in a window.
         central_position: Index of the phone in the window whose states are asked for.
     """
@@ -146,7 +146,7 @@ class MonophoneTopology:
         return tuple(HmmState(pdf, float(self.self_loop[pdf])) for pdf in pdfs)
 
     def with_self_loops(self, stays: np.ndarray, visits: np.ndarray) -> MonophoneTopology:
-        """The topology with probabilities of staying estimated from counts.
+        """The topology with self-loop probabilities estimated from counts.
 
         Args:
             stays: Frames of each pdf that the same state follows, shape (K,).

@@ -64,7 +64,7 @@ def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDe
         topology: States of each phone.
 
     Raises:
-        AlignmentError: The transcript has no words, or one that is not in the lexicon.
+        AlignmentError: The transcript is empty or has a word that is not in the lexicon.
     """
     if not words:
         raise AlignmentError("a transcript without words cannot be aligned; leave the utterance out")

@@ -40,7 +40,7 @@ def cover(
     policy: UnknownWordPolicy,
     pronounce: Callable[[list[str]], Mapping[str, Phones]] | None = None,
 ) -> Coverage:
-    """Make a lexicon cover the words of a text; one that does already is returned as it is.
+    """Make a lexicon cover the words of a text; a lexicon that already covers them is returned as it is.
 
     Args:
         lexicon: The lexicon.
@@ -78,7 +78,7 @@ def cover(
 
 
 def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
-    """The words of a transcript as they are aligned: ``<unk>``, if the lexicon has it, for each that it lacks."""
+    """The words of a transcript as they are aligned: words that the lexicon lacks become ``<unk>`` if it has that."""
     if UNKNOWN not in lexicon.pronunciations:
         return tuple(words)
     return tuple(word if word in lexicon.pronunciations else UNKNOWN for word in words)

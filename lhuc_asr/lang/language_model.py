@@ -73,7 +73,7 @@ def estimate_language_model(
 
     Args:
         sentences: The text, each sentence a sequence of words.
-        words: The lexicon's words; with ``<unk>`` among them, the model predicts words outside the lexicon as that.
+        words: The lexicon's words; with ``<unk>`` among them, the model predicts other words as ``<unk>``.
         config: The options.
 
     Raises:

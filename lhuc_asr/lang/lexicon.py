@@ -42,7 +42,7 @@ _WORDS_SHOWN = 10
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words, their pronunciations, and the phone set of these.
+    """Words, their pronunciations, and their phone set.
 
     Attributes:
         pronunciations: The variants of each word, each a tuple of phones.

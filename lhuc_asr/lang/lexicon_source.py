@@ -21,13 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class LexiconConfig(StrictModel):
-    """Where pronunciations come from.
+    """Options of the lexicon.
 
     Attributes:
-        path: File of ``word phones`` lines; None for the corpus' own dictionary, or, if it has none, for
-            espeak-ng's pronunciation of every word.
-        language: Language of espeak-ng, which pronounces the words that the file lacks, or all words.
-        unknown_words: What to do with words that the file lacks: ``pronounce``, ``unk`` or ``error``.
+        path: File of ``word phones`` lines; None for the corpus's own dictionary, or, if there is none, for espeak-ng's
+            pronunciation of every word.
+        language: Language of espeak-ng, which pronounces words of the training transcripts that the file lacks, or all
+            words if there is no file.
+        unknown_words: What to do with words of the training transcripts that the file lacks: ``pronounce``, ``unk`` or
+            ``error``. Other words that the file lacks are left out.
         word_positions: Whether phones at the beginning, inside and at the end of a word are different phones.
         silence_probability: Probability of a pause between two words.
     """
@@ -44,16 +46,14 @@ def make_lexicon(
 ) -> Lexicon:
     """Make the lexicon of a vocabulary.
 
-    A word of the vocabulary that the file does not pronounce is left out, unless it is required: then
-    ``config.unknown_words`` says what to do with it. Phones that no word uses are left out, because nothing could
-    train them.
+    A word of the vocabulary that the file lacks is left out, unless it is required: then ``config.unknown_words`` says
+    what to do with it. Phones that no word uses are left out, because there would be no data to train them.
 
     Args:
-        vocabulary: The words that can be recognised.
-        required: The words of the vocabulary that the training transcripts contain: a recording cannot be aligned
-            without them.
+        vocabulary: Candidate words.
+        required: Words of the training transcripts, part of the vocabulary. Recordings cannot be aligned without them.
         config: The options.
-        dictionary: The corpus' own dictionary, which is used if the options name no file.
+        dictionary: The corpus's own dictionary, used if the options name no file.
 
     Raises:
         LexiconError: The file is damaged, or a word cannot be pronounced.
@@ -72,7 +72,7 @@ def make_lexicon(
 def _looked_up(
     vocabulary: Sequence[str], required: Iterable[str], dictionary: Lexicon, config: LexiconConfig
 ) -> Lexicon:
-    """The words of the vocabulary that a dictionary has, and the required ones."""
+    """The dictionary's entries for the vocabulary, completed for required words."""
     pronounce_missing = partial(_pronounce_like, dictionary, config.language)
     covering = cover(dictionary, required, config.unknown_words, pronounce_missing).lexicon
     words = [word for word in vocabulary if word in covering.pronunciations]

@@ -30,7 +30,7 @@ _NOTHING_LEFT = 1e-9
 def prune(model: NgramModel, threshold: float) -> NgramModel:
     """Leave out the n-grams whose removal raises the model's perplexity by less than a fraction ``threshold``.
 
-    Unigrams stay, and so do the histories of longer n-grams that stay. Back-off weights are computed anew, so that the
+    Unigrams stay, and so do the histories of longer n-grams that stay. Back-off weights are recomputed, so that the
     probabilities in every history sum to one again.
 
     Args:

@@ -106,4 +106,4 @@ def numbered_lines(path: Path, error: type[LhucError]) -> Iterator[tuple[int, st
             "convert the file, for example with iconv -t UTF-8"
         ) from problem
     except (OSError, EOFError, zlib.error) as problem:
-        raise error(f"{path}:{number + 1}: cannot be read on ({problem}); the file is damaged") from problem
+        raise error(f"{path}:{number + 1}: cannot be read further ({problem}); the file is damaged") from problem

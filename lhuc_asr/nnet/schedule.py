@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 
-# Held-out loss, in nats a frame, below which a loss is zero up to rounding.
+# Held-out loss, in nats per frame, below which a loss is zero up to rounding.
 LOSS_FLOOR = 1e-12
 
 

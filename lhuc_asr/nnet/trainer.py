@@ -62,7 +62,7 @@ class Evaluation:
     """Loss and accuracy of a network over some frames.
 
     Attributes:
-        loss: Mean cross-entropy, nats a frame.
+        loss: Mean cross-entropy, nats per frame.
         accuracy: Fraction of frames whose most probable pdf is the target.
     """
 

@@ -123,7 +123,7 @@ class ExperimentConfig(StrictModel):
         heldout_speakers: Number of training speakers who are kept back for newbob and for tuning.
         max_skipped: Fraction of bad recordings that is skipped with a warning; above it the run stops.
         noise: Noises that are added to every recording; None for the recordings as they are.
-        speeds: Speeds at which training recordings are used.
+        speeds: Speeds at which training recordings are used, multiples of 0.01; 1.0 is one of them.
         lexicon, lm: Pronunciations, and the n-gram model.
         alignment_features, features: Features of the Gaussian mixtures, and of the network; at the corpus's sample rate
             where it is lower.
@@ -148,7 +148,7 @@ class ExperimentConfig(StrictModel):
     heldout_speakers: int = Field(8, ge=1)
     max_skipped: float = Field(0.05, ge=0.0, le=1.0)
     noise: NoiseConfig | None = None
-    speeds: tuple[float, ...] = Field((1.0,), min_length=1)
+    speeds: tuple[FiniteFloat, ...] = Field((1.0,), min_length=1)
     lexicon: LexiconConfig = LexiconConfig()
     lm: LanguageModelConfig = LanguageModelConfig()
     alignment_features: FeatureConfig = FeatureConfig(kind="mfcc", delta_order=2)
@@ -168,8 +168,10 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> ExperimentConfig:
-        if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds) or min(self.speeds) <= 0:
-            raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, each once, all above 0")
+        if any(speed <= 0 or speed != round(speed, 2) for speed in self.speeds):
+            raise ValueError(f"speeds {self.speeds}: expected positive multiples of 0.01")
+        if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds):
+            raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, and each only once")
         if self.folds > 1 and self.corpus.has_own_test_speakers:
             raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
         for name in self.networks:

@@ -1,4 +1,8 @@
-"""A finished pass over a split: its network, sets, speakers and search, and the targets that can be made from it."""
+"""A finished pass over a split: its network, sets, speakers and search, and the targets that can be made from it.
+
+Lattices, and best paths with another language model, are not stored. For such targets ``EarlierPass`` scores and
+searches the earlier pass again. This is not the second pass, which is in ``passes.py``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work of a pass over a split: adapt where it adapts, decode, score.
+"""The work of a pass over a split: adapt if the pass adapts, decode, compute error rates.
 
 A pass is given resolved (``plan.Pass``); nothing here reads the configuration.
 """
@@ -50,9 +50,11 @@ def pass_outputs(experiment: AlignedExperiment, split: str, plan: Pass) -> list[
 
 
 def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    """Make a pass over a split: the two-pass loop's second half, for every kind of pass.
+    """Make a pass of any kind over a split: a first pass, an adapted pass, or a combination of two earlier passes.
 
-    Over the held-out speakers the search is tuned, unless it is another pass's; over others it is the one tuned there.
+    The scores come from ``adapt/two_pass.py``; the search for the best path is here. A pass with a search of its own
+    tunes it over the held-out speakers. Over the other splits, and for a pass that shares another's search, the tuned
+    search is read.
     """
     loop = two_pass(experiment, split, plan.network)
     utterances = experiment.utterances(split)

@@ -1,7 +1,8 @@
-"""The plan of a recipe's passes: each resolved, with everything that it depends on.
+"""The plan of a recipe's passes: each resolved, with all of its options.
 
-A ``Pass`` holds all options that its result depends on, those of the passes that it builds on too. The work of a pass
-is given nothing else, and its stage's key is made of it: what makes a pass stale is what is written here.
+A ``Pass`` holds all options that its result depends on, also those of the passes that it builds on. The work of a pass
+is given no other options, and its stage's key is made of them. The key also contains the stages that the pass depends
+on: network, graph, earlier passes, preparation, tuned search. ``_pass_stage`` in ``pipeline/run.py`` names them.
 """
 
 from __future__ import annotations

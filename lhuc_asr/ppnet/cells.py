@@ -74,7 +74,7 @@ def read_cells(place: Place, column: pa.Array, field: FieldConfig | None) -> pa.
         field: The field; None for a label.
 
     Returns:
-        Text for one category a cell, lists of text for several, float64 for numbers and labels.
+        Text for one category per cell, lists of text for several, float64 for numbers and labels.
 
     Raises:
         ExamplesError: A cell is missing, or is not a number, not finite, too large, or not UTF-8; a label is neither 0

@@ -6,7 +6,7 @@ interval
 
     mean +- t(0.975, S - 1) sd / sqrt(S)        S seeds
 
-which says what to expect of training again on the same data, not of another sample of users.
+which holds for training again on the same data, not for another sample of users.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
 
 
 def results_table(results: Results, task: str, title: str) -> Table:
-    """The table of one task, one line a network, for a terminal or, with ``table_text``, a file."""
+    """The table of one task, one line per network, for a terminal or, with ``table_text``, a file."""
     table = Table(title=Text(title), title_justify="left")
     for heading in ("model", "parameters", "AUC", "GAUC", "log loss", "calibration"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)

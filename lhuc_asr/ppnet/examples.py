@@ -44,8 +44,8 @@ class Examples:
 
         Args:
             size: Number of examples in a mini-batch, B.
-            seed: Seed of the order, such as (seed, epoch); the same seed gives the same batches. None: the files'
-                order.
+            seed: Seed of the order, such as (seed, epoch); the same seed gives the same batches. None for the
+                files' order.
             block: Number of examples that are in memory and shuffled together, rounded down to whole mini-batches.
 
         Raises:

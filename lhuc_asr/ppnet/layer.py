@@ -3,9 +3,9 @@
     h' = delta(c) * h          LHUC in a ranking network (PPNet); delta is the gate of ``lhuc/gate.py``
     h' = h + r(c)              the half of FiLM that shifts (Perez et al., AAAI 2018), as a baseline
 
-c is the conditioning vector, made of embeddings of the user and of the item shown. Before training both leave h as it
-is, for every c. For an unknown user they stay as before training, whatever was learned since: a stranger does not get
-the amplitudes of somebody else.
+c is the conditioning vector, made of embeddings of the user and of the item shown. Before training delta and r do not
+depend on c: r is 0, and delta is 1, or 1/2 with the scale ``sigmoid``. For an unknown user they keep these values,
+whatever was learned since: an unknown user does not get the amplitudes of somebody else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LHUCLayer(nn.Module):
         user_dim: Length of a user's features, I.
         scaling_func: Function from r to the amplitudes: ``2sigmoid``, ``exp``, ``identity``, or another amplitude,
             which start at 1; or ``sigmoid``, which starts at 1/2.
-        gate_hidden: Number of units of a hidden layer between the features and the amplitudes; None: no such layer.
+        gate_hidden: Number of units of a hidden layer between the features and the amplitudes; None for no such layer.
         generator: Draws the initial weights of that hidden layer; needed with ``gate_hidden``.
 
     Attributes:
@@ -61,7 +61,7 @@ class LHUCLayer(nn.Module):
         Args:
             user_feature: Features of the users, shape (B, I).
             known: Whether a user's amplitudes are predicted, bool, shape (B, 1); the other users get those of an
-                untrained gate. None: all are predicted.
+                untrained gate. None if all are predicted.
         """
         r = self.gate(self.hidden(user_feature))
         return self._scale(r if known is None else torch.where(known, r, self._start))
@@ -77,7 +77,7 @@ class BiasLayer(nn.Module):
     Args:
         hidden_dim: Number of hidden units, H.
         user_dim: Length of a user's features, I.
-        gate_hidden: Number of units of a hidden layer between the features and the bias; None: no such layer.
+        gate_hidden: Number of units of a hidden layer between the features and the bias; None for no such layer.
         generator: Draws the initial weights of that hidden layer; needed with ``gate_hidden``.
     """
 

@@ -2,7 +2,7 @@
 
     AUC                 probability that a random positive is ranked above a random negative; a tie counts half
     GAUC                AUC of each user's own examples, averaged with the number of the user's examples as weight
-    log loss            mean of -log p(label), nats an example
+    log loss            mean of -log p(label), nats per example
     calibration         sum of probabilities / sum of labels: 1 where as many clicks came as were predicted
     calibration error   mean distance of probability and share of clicks over bins of equally many examples
 
@@ -32,7 +32,7 @@ class TaskMetrics:
     Attributes:
         auc: AUC; None where all labels are equal.
         gauc: GAUC; None where the labels of each user are equal.
-        log_loss: Log loss, nats an example.
+        log_loss: Log loss, nats per example.
         calibration: Calibration; None where no label is 1.
         calibration_error: Calibration error, over bins of equally many examples.
         examples: Number of examples.

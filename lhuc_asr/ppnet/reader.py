@@ -68,7 +68,7 @@ class Reader:
 
         Args:
             rows: Number of rows in a block.
-            generator: Draws the order of the pieces; None: the files' order.
+            generator: Draws the order of the pieces; None for the files' order.
 
         Yields:
             Tables with a column for each field and each label, by name.
@@ -115,7 +115,7 @@ class Reader:
     def _check_names(self, path: Path, names: list[str]) -> None:
         for source in self._sources:
             if names.count(source) != 1:
-                problem = "comes twice" if source in names else f"is missing; the file has {', '.join(names)}"
+                problem = "appears twice" if source in names else f"is missing; the file has {', '.join(names)}"
                 raise ExamplesError(f"{path}: column {source!r} {problem}")
 
     def _read(self, piece: _Piece) -> Iterator[pa.Table]:

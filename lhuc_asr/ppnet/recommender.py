@@ -64,7 +64,7 @@ class RecommenderConfig(StrictModel):
 
     Attributes:
         name: Name of the experiment.
-        exp: Folder of the experiment; None: ``exp/<name>``.
+        exp: Folder of the experiment; None for ``exp/<name>``.
         data: The corpus.
         examples: Schema of the corpus's tables.
         models: Configurations of the networks, by their names in the tables.
@@ -155,7 +155,7 @@ def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig) -> 
 def _vocabularies_stage(
     stages: Stages, schema: Schema, files: Mapping[str, tuple[Path, ...]], training: Reader, path: Path
 ) -> Vocabularies:
-    """The vocabularies of the training split; a change of any split's files makes this and all later stages anew."""
+    """The vocabularies of the training split; if a file of any split changes, this and all later stages run again."""
     fingerprints = {split: fingerprint(paths) for split, paths in files.items()}
     stages.run(
         "vocabularies",

@@ -31,12 +31,12 @@ class FieldConfig(StrictModel):
         kind: ``id`` and ``category``: one category in each cell; ``number``; ``sequence``: categories in the order of
             time, the latest last; ``multi``: a set of categories, such as the genres of a film.
         group: Part of the network that sees the field.
-        column: Column that the field is read from; None: the column of its name.
+        column: Column that the field is read from; None for the column with the field's name.
         embedding: Length of the embedding of a category, or of a number (a learned vector times the standardised
             number).
-        buckets: Number of rows into which categories are hashed; None: categories have a vocabulary.
+        buckets: Number of rows into which categories are hashed; None for a vocabulary instead.
         vocabulary_of: Name of the field whose vocabulary and table of embeddings are used; a history of items uses
-            those of the item. None: the field has its own.
+            those of the item. None if the field has its own.
         min_count: Number of times that training must have a category; a rarer one counts as unseen.
         pooling: How the embeddings of a cell's categories are combined.
         max_length: Maximum number of categories of a cell; the last ones are used.

@@ -23,8 +23,8 @@ class SimplePPNet(nn.Module):
         scaling_func: Scaling function of the gates, see ``LHUCLayer``.
         tasks: Number of probabilities for each example.
         unseen_user: Id of unseen users: their amplitudes stay those of an untrained gate, and the embedding is not
-            trained. None: every id is a known user.
-        generator: Draws the initial weights; None: torch's own generator.
+            trained. None if every id is a known user.
+        generator: Draws the initial weights; None for torch's own generator.
 
     Example:
         >>> model = SimplePPNet(feature_dim=4, user_num=10, user_emb_dim=3)
@@ -49,7 +49,7 @@ class SimplePPNet(nn.Module):
         self.fcs = nn.ModuleList(linear(*widths, generator) for widths in pairwise([feature_dim, *hidden_units]))
         self.lhuc_layers = nn.ModuleList(LHUCLayer(units, user_emb_dim, scaling_func) for units in hidden_units)
         self.final = linear(hidden_units[-1], tasks, generator)
-        # After the network itself, which is therefore the same as without users.
+        # After the weights, so that the network has the same initial weights as without users.
         nn.init.normal_(self.user_embedding.weight, generator=generator)
         if unseen_user is not None:
             nn.init.zeros_(self.user_embedding.weight[unseen_user])

@@ -1,4 +1,4 @@
-"""The deep network: hidden layers, each scaled by a gate or not, and logits.
+"""The deep network: hidden layers, each adapted by a gate or not, and logits.
 
     a_l = norm(W_l h_{l-1} + b_l)
     h_l = dropout(m_l(relu(a_l), c))       the gate m after the activation, or
@@ -26,8 +26,8 @@ class GateConfig(StrictModel):
     """The gates of a network.
 
     Attributes:
-        scale: Function from r to the amplitude.
-        hidden: Number of units of each gate's hidden layer; None: a gate is one linear map.
+        scale: Amplitude function of the gate (see ``lhuc/gate.py``).
+        hidden: Number of units of each gate's hidden layer; None for a single linear map.
         position: Position of a gate relative to the activation.
         output: Whether the logits have a gate as well.
         unseen_share: Share of the training examples, drawn at random, whose user is treated as unseen. The network thus
@@ -46,7 +46,7 @@ class TowerConfig(StrictModel):
 
     Attributes:
         hidden_units: Number of units of each hidden layer, from the input up.
-        batch_norm: Whether the outputs of the linear maps are normalised over the mini-batch.
+        batch_norm: Whether the outputs of the hidden layers' linear maps are normalised over the mini-batch.
         dropout: Probability that a hidden unit is dropped in training.
     """
 
@@ -63,9 +63,9 @@ class Tower(nn.Module):
         outputs: Number of logits for each example, O.
         config: Shape of the network.
         generator: Draws the initial weights.
-        gate_of: Makes the gate of a layer from its number of units. It is called after the network itself has been
-            drawn, which is therefore the same without gates. None: no gates.
-        gate: Options of the gates; read only with ``gate_of``.
+        gate_of: Makes the gate of a layer from its number of units; None for no gates. Called after the weights are
+            initialised, so that a network has the same initial weights with and without gates.
+        gate: Options of the gates, ignored without ``gate_of``; only ``position`` and ``output`` are used here.
 
     Attributes:
         gates: Gates of the hidden layers, from the input up, and of the output where it has one.
@@ -97,8 +97,8 @@ class Tower(nn.Module):
 
         Args:
             inputs: Inputs, shape (B, E).
-            conditioning: Conditioning vectors c of the gates, shape (B, I).
-            known: Whether a user gets the learned gates, bool, shape (B, 1); None: all do.
+            conditioning: Conditioning vectors c of the gates, shape (B, I); None only without gates.
+            known: Whether a user gets the learned gates, bool, shape (B, 1); None if all do.
         """
         hidden = inputs
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):

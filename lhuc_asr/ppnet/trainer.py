@@ -45,7 +45,7 @@ class RankerTrainerConfig(StrictModel):
         learning_rate: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW, on the matrices of the network and its gates.
         embedding_optimizer: Optimizer of the tables of embeddings.
-        embedding_learning_rate: Learning rate of the tables of embeddings; None: ``learning_rate``.
+        embedding_learning_rate: Learning rate of the tables of embeddings; None for ``learning_rate``.
         embedding_l2: Strength of the regularisation of embeddings. With ``row_adam`` it is the gradient of an L2
             penalty on the distance to row 0, on rows that took part; row 0 is zero unless training met rare
             categories, which it stands for. With ``adamw`` it is AdamW's weight decay, on all rows, towards zero.
@@ -146,7 +146,7 @@ def train(
 def evaluate(model: RankingNetwork, batches: Iterable[Batch], device: torch.device) -> dict[str, TaskMetrics]:
     """The figures of each task, by the name of its label.
 
-    The label, the probability and the user of every example are in memory, 16 bytes an example with one task.
+    The label, the probability and the user of every example are in memory, 16 bytes per example with one task.
 
     Raises:
         ScoreError: The batches have no examples, or the network's output is not a number.
@@ -226,7 +226,7 @@ def step(model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer],
     """Update the network once.
 
     Returns:
-        The loss before the update, nats an example, summed over the tasks.
+        The loss before the update, nats per example, summed over the tasks.
     """
     for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)

@@ -147,7 +147,7 @@ def _check(content: dict[str, Any]) -> None:
     for name, categories in content["categories"].items():
         texts = isinstance(categories, list) and all(isinstance(category, str) for category in categories)
         if not texts or len(set(categories)) < len(categories):
-            raise ValueError(f"the categories of {name!r} are not a list of texts, each of which comes once")
+            raise ValueError(f"the categories of {name!r} are not a list of texts, each of which appears once")
     for name, (mean, deviation) in content["numbers"].items():
         if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0.0):
             raise ValueError(f"{name!r} has mean {mean} and deviation {deviation}")

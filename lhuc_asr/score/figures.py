@@ -20,7 +20,7 @@ BEFORE = "#6A6A6A"
 WIDTH_INCHES = 7.0
 # Height of title, axis and legend, beside the rows.
 FRAME_INCHES = 1.7
-# Least and largest height of a row: its label fits, and the rows stay on one screen where they can.
+# Least and largest height of a row: the label fits, and the rows stay on one screen if possible.
 ROW_INCHES = (0.17, 0.36)
 SCREEN_INCHES = 6.0
 DOTS_PER_INCH = 150

@@ -23,7 +23,7 @@ from lhuc_asr.score.wer import WerReport
 CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Half the width over which curves stand beside each other at a label.
 SPREAD = 0.24
-# Letters an inch in the sentence below a figure.
+# Letters per inch in the sentence below a figure.
 LETTERS_AN_INCH = 14
 
 
@@ -46,7 +46,7 @@ class Point:
         low, high: 95 % interval of ``relative``, bootstrapped over speakers and their utterances; infinite ends are
             possible, because a sample of a split with few errors may have none.
         p: Two-sided p-value.
-        better, worse, equal: Number of speakers with fewer, more, and as many errors.
+        better, worse, equal: Number of speakers with fewer, more, and equally many errors.
     """
 
     split: str
@@ -120,7 +120,7 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, joined: bool = True) -> Figure:
-    """Draw the relative change of the word error rate at each label, with its 95 % interval, a colour for each curve.
+    """Draw the relative change of the word error rate at each label, with its 95 % interval, one colour per curve.
 
     Args:
         points: Points of one split.

@@ -1,11 +1,11 @@
 """Significance of a difference between two word error rates: the paired bootstrap over speakers and utterances.
 
-Both passes recognised the same utterances, so the pairs of their errors are resampled (Bisani and Ney,
+Both passes recognised the same utterances, so pairs of errors are resampled (Bisani and Ney,
 "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Errors of one
 speaker are correlated, above all after adaptation. A sample therefore draws as many speakers as there are, with
-replacement, and then as many utterances of each drawn speaker as they have, with replacement. The second level makes
-intervals a little wide where speakers hardly differ; fewer than ten speakers make them too narrow, as in any
-bootstrap. With one speaker only the utterances are drawn, and the result does not extend to other speakers.
+replacement, and then, for each drawn speaker, as many utterances as that speaker has, with replacement. The second
+level makes intervals a little wide where speakers hardly differ; fewer than ten speakers make them too narrow, as in
+any bootstrap. With one speaker only the utterances are drawn, and the result does not extend to other speakers.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Comparison:
         interval_absolute: 95 % interval of ``absolute``.
         relative: (after - before) / before; infinite where the first pass made no error and the second did.
         interval_relative: 95 % interval of ``relative``.
-        p_value: Two-sided p-value: probability of a difference at least as far from the observed one as zero is.
+        p_value: Two-sided p-value: twice the smaller share of samples on one side of zero (+1 correction).
         share_improved: Share of the samples in which the second pass made fewer errors (Bisani and Ney's
             probability of improvement).
         speakers_better: Number of speakers with fewer errors in the second pass.
-        speakers_worse: Number of speakers with more errors.
-        speakers_equal: Number of speakers with as many errors.
+        speakers_worse: Number of speakers with more errors in the second pass.
+        speakers_equal: Number of speakers with equally many errors in both passes.
         speakers_resampled: Whether speakers were drawn; False with one speaker, whose utterances alone were drawn.
     """
 
@@ -68,13 +68,13 @@ def compare(before: WerReport, after: WerReport, generator: np.random.Generator,
         samples: Number of bootstrap samples; the p-value cannot fall below 2 / (samples + 1).
 
     Raises:
-        ScoreError: The passes differ in their utterances, a report has no utterances, or only one.
+        ScoreError: The passes differ in their utterances, a report lacks utterance scores, or has only one utterance.
     """
     pairs = _paired(before, after)
     sums = _bootstrap_sums(pairs, generator, samples)  # (samples, 3)
     before_errors, after_errors, words = sums.T
     difference = after_errors - before_errors
-    # A sample of utterances without words has insertions and a rate that is not defined: one word keeps it finite.
+    # A sample may contain no reference words; dividing by at least 1 keeps its rate finite.
     absolute = difference / np.maximum(words, 1)
     speaker_differences = [after.speakers[name].errors - score.errors for name, score in before.speakers.items()]
     return Comparison(
@@ -99,10 +99,8 @@ def _paired(before: WerReport, after: WerReport) -> list[NDArray[np.int64]]:
     second = {score.id: score for score in after.scored_utterances()}
     odd = sorted(first.keys() ^ second.keys())
     if odd:
-        raise ScoreError(
-            f"utterance {odd[0]!r} and {len(odd) - 1} more are in one of the two passes only; "
-            "expected two passes over the same utterances"
-        )
+        count = f"{len(odd)} utterances are" if len(odd) > 1 else "1 utterance is"
+        raise ScoreError(f"{count} in only one pass, such as {odd[0]!r}; expected two passes over the same utterances")
     if len(first) == 1:
         raise ScoreError(f"{next(iter(first))!r} is the only utterance; the bootstrap needs at least two")
     rows: dict[str, list[tuple[int, int, int]]] = {speaker: [] for speaker in sorted(before.speakers)}
@@ -142,7 +140,10 @@ def _relative(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:
-    """The 95 % percentile interval, between observed values: interpolation would turn inf into NaN."""
+    """The 95 % percentile interval.
+
+    Its ends are order statistics of the bootstrap samples, without interpolation, which would turn inf into NaN.
+    """
     low, high = np.quantile(values, [TAIL, 1 - TAIL], method="inverted_cdf")
     return float(low), float(high)
 
@@ -150,8 +151,8 @@ def _interval(values: NDArray[np.float64]) -> Interval:
 def _p_value(difference: NDArray[np.int64]) -> float:
     """Twice the smaller share of samples on one side of zero.
 
-    The observed sample counts as one more, so that p is never 0 (Davison
-    and Hinkley, Bootstrap Methods and their Application, 1997, section 4.2).
+    The observed data count as one extra sample, so that p is never 0 (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 4.2).
     """
     smaller = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
     return min(1.0, 2 * (int(smaller) + 1) / (len(difference) + 1))

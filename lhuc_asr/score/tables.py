@@ -70,7 +70,7 @@ def compare_passes(
 
 
 def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
-    """The table of passes by split, one line a pass, for a terminal.
+    """The table of passes by split, one line per pass, for a terminal.
 
     Changes are relative to the split's first pass, with their 95 % interval; p is two-sided. The intervals of a split
     with one speaker hold for that speaker only, and the table's caption says so.
@@ -100,7 +100,7 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
 
 
 def environment_table(passes: Sequence[PassScore], title: str | None = None, clean: str = "clean") -> Table | None:
-    """Word error rates of passes in each environment, one line a pass, for a terminal.
+    """Word error rates of passes in each environment, one line per pass, for a terminal.
 
     The clean environment comes first. The column "noisy" is all the other environments together, errors over words;
     "all" is every utterance.

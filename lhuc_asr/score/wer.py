@@ -73,7 +73,7 @@ class WerReport:
             that gives speakers only.
 
     Raises:
-        ScoreError: The report has no speakers, a speaker has no reference words, an utterance comes twice, or the
+        ScoreError: The report has no speakers, a speaker has no reference words, an utterance appears twice, or the
             utterances do not add up to the speakers.
     """
 

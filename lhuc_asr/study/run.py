@@ -1,6 +1,6 @@
 """Series and looks on a finished experiment (``lhuc-asr benchmark``), each with a table and a figure.
 
-The passes of a series are stages of the experiment, in its folders: a pass that is finished is not made again.
+The passes of a series are stages of the experiment, in its folders: a finished pass is not run again.
 """
 
 from __future__ import annotations

@@ -51,5 +51,5 @@ def test_a_flac_without_its_length_is_refused(tmp_path: Path) -> None:
     content[21] &= 0xF0
     content[22:26] = bytes(4)  # total samples in STREAMINFO, 36 bits
     path.write_bytes(content)
-    with pytest.raises(AudioError, match="does not say how long it is; where FLAC goes through a pipe, send WAV"):
+    with pytest.raises(AudioError, match="does not say how long it is; through a pipe, send WAV instead of FLAC"):
         probe(path)

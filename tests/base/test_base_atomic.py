@@ -79,6 +79,52 @@ def test_what_a_killed_run_left_does_not_get_into_the_next(tmp_path: Path) -> No
     assert os.listdir(tmp_path / "folder") == ["a"]
 
 
+def test_the_old_folder_is_put_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("before")
+    replace = os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        if source.name.endswith(".partial"):
+            raise OSError("the disk is gone")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="the disk is gone"), atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("after")
+    assert (folder / "a").read_text() == "before"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_process_killed_between_the_two_renames_does_not_lose_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("before")
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from lhuc_asr.base.atomic import atomic_folder
+        replace = os.replace
+        def killed(source, target):
+            if source.name.endswith(".partial"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+        os.replace = killed
+        with atomic_folder(Path(sys.argv[1])) as temporary:
+            (temporary / "a").write_text("after")
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(folder)], timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    with pytest.raises(KeyError), atomic_folder(folder):
+        raise KeyError
+    assert (folder / "a").read_text() == "before"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
@@ -157,7 +203,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(DamagedFileError, match=r"a\.json: not valid JSON .*; delete it to have it made again"):
+    with pytest.raises(DamagedFileError, match=r"a\.json: not valid JSON .*; delete the file and run again"):
         read_json(path)
 
 

@@ -67,8 +67,16 @@ def test_a_new_speaker_without_a_network(finished: Path, spoken: Path, tmp_path:
 def test_info_tells_what_a_model_is(finished: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("info", finished) in (0, None)
     shown = capsys.readouterr().out
-    for word in ("1 x 48 relu", "40 fbank at 16000 Hz", "lhuc on best_path targets", "seed 3"):
-        assert word in shown
+    for words in (
+        "1 x 48 relu",
+        "40 fbank at 16000 Hz",
+        "frames of context on each side",
+        "s are cut into pieces of at most",
+        "lhuc on best_path targets, as in pass lhuc, seed 3",
+    ):
+        assert words in shown
+    labels = ("network hash", "first search", "adapted search", "method options")
+    assert all(f"\n{label:16}" in shown for label in labels)
 
 
 def test_formats_and_where_they_go(

@@ -70,7 +70,7 @@ def test_what_is_not_in_all_three_places_is_skipped(cmu: Path) -> None:
     ("name", "line", "message"),
     [
         ("transcription", "YES", r"transcription:3: expected 'WORDS \(utterance-id\)', found 'YES'"),
-        ("transcription", "YES (an251-fash-b)", "transcription:3: an251-fash-b comes twice"),
+        ("transcription", "YES (an251-fash-b)", "transcription:3: an251-fash-b appears twice"),
         ("fileids", "an253", "fileids:3: expected <folder>/<speaker>/<utterance>, found 'an253'"),
     ],
 )

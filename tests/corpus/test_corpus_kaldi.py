@@ -62,9 +62,9 @@ def test_shell_commands_are_refused_and_not_run(data: Path, tmp_path: Path, entr
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [
-        ("wav.scp", "rec1 other.wav", r"wav\.scp:2: rec1 comes twice, first at .*wav\.scp:1"),
+        ("wav.scp", "rec1 other.wav", r"wav\.scp:2: rec1 appears twice, first at .*wav\.scp:1"),
         ("wav.scp", "rec2", r"wav\.scp:2: expected a recording's path"),
-        ("text", "a-1 AGAIN", r"text:3: a-1 comes twice"),
+        ("text", "a-1 AGAIN", r"text:3: a-1 appears twice"),
         ("segments", "c-1 rec1 0.5 1.0", r"segments:3: utterance c-1 is not in .*utt2spk"),
         ("segments", "a-2 rec1 1.0 1.0", r"segments:3: expected 0 <= start < end, found 1\.0 and 1\.0"),
         ("segments", "a-2 rec1 -0.5 1.0", r"segments:3: expected 0 <= start < end, found -0\.5 and 1\.0"),

@@ -81,7 +81,7 @@ def test_more_hours_hold_fewer_hours(root: Path) -> None:
 
 
 def test_hours_that_are_not_there(root: Path) -> None:
-    with pytest.raises(CorpusError, match=r"asked for 2 hours, the chosen readers have 0\.00"):
+    with pytest.raises(CorpusError, match=r"asked for 2 hours, but the chosen readers have only 0\.00"):
         read_librispeech(root, ["dev-clean"], hours=2)
     with pytest.raises(CorpusError, match="expected a number above 0"):
         read_librispeech(root, ["dev-clean"], hours=0)
@@ -98,7 +98,7 @@ def test_readers_are_chosen_by_name_or_number(root: Path) -> None:
     assert set().union(*draws) == set(READERS)
     with pytest.raises(CorpusError, match="no reader 20; readers there: 103, 1034, 19, 26"):
         read_librispeech(root, ["dev-clean"], speakers=["19", "20"])
-    with pytest.raises(CorpusError, match="asked for 5 readers, there are 4"):
+    with pytest.raises(CorpusError, match="asked for 5 readers, but there are only 4"):
         read_librispeech(root, ["dev-clean"], speakers=5)
 
 
@@ -125,7 +125,7 @@ def test_a_chapter_without_transcripts_is_skipped(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("19-7-0000 AGAIN", ":4: 19-7-0000 comes twice"), ("20-7-0000 WORD", "expected an utterance id 19-7-NNNN")],
+    [("19-7-0000 AGAIN", ":4: 19-7-0000 appears twice"), ("20-7-0000 WORD", "expected an utterance id 19-7-NNNN")],
 )
 def test_a_wrong_line_of_a_transcript_is_named(root: Path, line: str, message: str) -> None:
     path = chapter_of(root, "19") / "19-7.trans.txt"
@@ -143,7 +143,7 @@ def test_a_transcript_in_another_encoding(root: Path) -> None:
 
 def test_one_utterance_in_two_formats(root: Path, record) -> None:
     record(chapter_of(root, "19") / "19-7-0000.wav")
-    with pytest.raises(CorpusError, match=r"the same utterance as 19-7-0000\.flac; keep one"):
+    with pytest.raises(CorpusError, match=r"19-7-0000\.wav: duplicates 19-7-0000\.flac; keep one of them"):
         read_librispeech(root, ["dev-clean"])
 
 

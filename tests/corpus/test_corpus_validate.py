@@ -84,7 +84,7 @@ def test_no_utterance_is_an_error() -> None:
 def test_one_id_for_two_utterances_is_an_error(spoken) -> None:
     first = spoken("u")
     second = replace(spoken("v"), id="u", speaker="b")
-    with pytest.raises(CorpusError, match=r"1 utterance ids come twice or more; 'u' names .*u\.wav and .*v\.wav"):
+    with pytest.raises(CorpusError, match=r"1 utterance ids appear more than once; 'u' names .*u\.wav and .*v\.wav"):
         validate(Reading([first, second]))
 
 

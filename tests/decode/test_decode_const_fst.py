@@ -36,7 +36,7 @@ def test_a_file_cut_short_or_of_another_type_is_named(tmp_path):
     with pytest.raises(GraphError, match=r"HCLG\.fst: \d+ bytes, but 3 states and 4 arcs take \d+"):
         ArcTable.read(path)
     kaldifst.compile(TEXT).write(str(path))
-    with pytest.raises(GraphError, match=r"HCLG\.fst: not an OpenFst file of type const"):
+    with pytest.raises(GraphError, match=r"HCLG\.fst: not an OpenFst const FST with standard arcs"):
         ArcTable.read(path)
 
 

@@ -314,7 +314,7 @@ def test_a_damaged_file_is_named(graph, name):
 @pytest.mark.parametrize("name", ["HCLG.fst", "words.txt", "graph.json"])
 def test_a_missing_file_is_named(graph, name):
     (graph.folder / name).unlink()
-    with pytest.raises(GraphError, match=rf"{name}: no such file; delete .* and build the graph again"):
+    with pytest.raises(GraphError, match=rf"{name}: no such file; delete .* and rebuild the graph"):
         DecodingGraph.load(graph.folder)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.features.store import FeatureStore, write_store
-from lhuc_asr.hmm.aligner import estimate_self_loops
+from lhuc_asr.features.store import FeatureStore, StoredUtterance, write_store
+from lhuc_asr.hmm.aligner import align_blocks, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.monophone import MonophoneConfig, Monophones, train_monophones
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.lexicon import Lexicon
@@ -130,6 +130,17 @@ def test_all_too_short_and_unknown_words_are_told(spoken):
     unknown = {**spoken.transcripts, "u003": ["zebra"]}
     with pytest.raises(AlignmentError, match="1 words are not in the lexicon: zebra"):
         train_monophones(spoken.store, spoken.store.utterances, unknown, LEXICON, CONFIG, 0)
+
+
+def test_none_can_be_aligned_whatever_the_limit():
+    topology = MonophoneTopology.initial(LEXICON.phones)
+    short = [StoredUtterance(id, "s", 0, 1) for id in ("u1", "u2")]
+    graphs = transcript_graphs(short, {"u1": ["ab"], "u2": ["ab"]}, LEXICON, topology)
+    scores = np.zeros((2, topology.pdf_count), np.float32)
+    with pytest.raises(AlignmentError, match="none of 2 utterances can be aligned: u1, u2; too short for their"):
+        align_blocks(iter([(short, scores)]), graphs, threads=1, max_unaligned=1.0)
+    with pytest.raises(AlignmentError, match="no utterances to align"):
+        align_blocks(iter([]), graphs, threads=1, max_unaligned=1.0)
 
 
 def test_staying_is_counted_within_utterances_only():

@@ -170,7 +170,7 @@ def test_an_id_that_comes_twice_is_refused(corpus: Corpus, prepare) -> None:
     with (corpus.train / "wav.scp").open("a", encoding="utf-8") as file:
         file.write(f"1001-1-0000 {corpus.recording(1)}\n")
     message = refused(prepare)
-    assert "wav.scp:37: 1001-1-0000 comes twice" in message
+    assert "wav.scp:37: 1001-1-0000 appears twice" in message
 
 
 def test_a_test_speaker_who_is_a_training_speaker_is_refused(corpus: Corpus, prepare) -> None:

@@ -108,6 +108,10 @@ def librispeech(folder: Path) -> dict[str, object]:
     return {"kind": "librispeech", "dir": str(folder), "train": ["train"], "test": ["test"]}
 
 
+def librispeech_from_above(folder: Path) -> dict[str, object]:
+    return {**librispeech(folder / "LibriSpeech"), "dir": str(folder)}
+
+
 def kaldi(folder: Path) -> dict[str, object]:
     """With all recordings outside the data directories."""
     for split in SPEAKERS:
@@ -119,7 +123,7 @@ def kaldi(folder: Path) -> dict[str, object]:
     return {"kind": "kaldi", "train": str(folder / "train"), "test": str(folder / "test")}
 
 
-CORPORA = [an4_of_cmu, an4_packed, librispeech, kaldi]
+CORPORA = [an4_of_cmu, an4_packed, librispeech, librispeech_from_above, kaldi]
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -146,6 +150,18 @@ def test_a_recording_that_is_changed_deleted_or_put_back_is_noticed(make, tmp_pa
     assert stages_of(corpus) == STAGES
     assert stages_of(corpus) == []
     kept.rename(first)
+    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus) == []
+
+
+@pytest.mark.parametrize("make", [librispeech, librispeech_from_above])
+def test_a_transcript_that_changes_and_a_new_utterance_are_noticed(make, tmp_path: Path, stages_of) -> None:
+    corpus = make(tmp_path / "corpus")
+    assert stages_of(corpus) == STAGES
+    transcript = next((tmp_path / "corpus").rglob("s1-1.trans.txt"))
+    transcript.write_text(transcript.read_text().replace("YES", "NO"))
+    assert stages_of(corpus) == STAGES
+    record(transcript.parent / "s1-1-0003.flac")
     assert stages_of(corpus) == STAGES
     assert stages_of(corpus) == []
 

@@ -158,7 +158,7 @@ def test_a_bad_cell_of_a_csv_file_is_named(line: str, message: str, tmp_path: Pa
         ("a.csv", "", "not a CSV file \\(Empty CSV file\\)"),
         ("a.csv", "click,genres,user,age\n", "has no rows below the names of the columns"),
         ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is missing; the file has click, genres, user"),
-        ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' comes twice"),
+        ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' appears twice"),
         ("a.csv", "click,genres,user,age\n1,War,7,1\n1,War,7\n", "Row #3: Expected 4 columns, got 3"),
         ("a.parquet", "PAR1", "not a Parquet file"),
         ("a.txt", CSV, r"cannot read examples from such a file; give \.csv or \.parquet files"),

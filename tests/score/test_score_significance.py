@@ -174,7 +174,7 @@ def test_samples_without_words_have_a_rate_all_the_same() -> None:
 
 
 def test_other_utterances_cannot_be_compared() -> None:
-    with pytest.raises(ScoreError, match=r"utterance 'a-1' and 1 more are in one of the two passes only"):
+    with pytest.raises(ScoreError, match=r"2 utterances are in only one pass, such as 'a-1'; expected"):
         compare(report({"a": [1, 2, 3]}), report({"a": [1]}), rng())
 
 
