@@ -5,8 +5,8 @@ writes its key to ``stages/<name>.json``; a later run with the same key skips it
 stage is run again from its beginning, or from a state that it saved itself.
 
 Some files are known only when the stage has run: the recordings that a corpus names. The stage returns their paths.
-Their sizes and times of change are kept in ``stages/<name>.files.jsonl``. When one of them has changed or is gone, the
-stage is run again, and so are the stages after it.
+Their sizes and modification times are kept in ``stages/<name>.files.jsonl``. When one of them has changed or is gone,
+the stage is run again, and so are the stages after it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # Changed files that a log line names.
 CHANGES_IN_MESSAGE = 3
 
-# Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is in nanoseconds.
+# Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is the modification time in nanoseconds.
 STATE_FIELDS = ("path", "bytes", "changed")
 
 OptionsT = TypeVar("OptionsT")

@@ -100,7 +100,7 @@ class Recognizer:
 
         Raises:
             SpeakerError: The name cannot be the name of a file.
-            AudioError: A recording cannot be used, or nothing is said in any.
+            AudioError: A recording cannot be used, or none contains speech.
             CorpusError: There is no recording, or one has no transcript.
         """
         check_speaker_name(speaker)
@@ -111,7 +111,7 @@ class Recognizer:
             speech = read_speech(named, options, speaker, whole=transcripts is not None)
             if speech is None:
                 raise AudioError(
-                    f"speaker {speaker!r}: nothing is said in the recordings; there is nothing to adapt to"
+                    f"speaker {speaker!r}: no speech found in the recordings; there is nothing to adapt to"
                 )
             loop, targets = self._loop(speech), options.targets
             first_pass: FirstPass = SearchedFirstPass(loop, self._pool, options.first_search, options.lattice)
