@@ -1,4 +1,4 @@
-"""Subspace LHUC: the amplitudes of a speaker follow from a short code.
+"""Subspace LHUC: a speaker's amplitudes follow from a short code.
 
 ``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. It keeps their mean m and their
 first P principal components as bases B; the length of each basis vector is its standard deviation over the speakers. A
@@ -7,7 +7,8 @@ new speaker has a code c of P numbers instead of one number for each unit:
     r = m + c B,        prior: c ~ N(0, 1)
 
 c is estimated by gradient descent on the cross-entropy of the speaker's frames plus |c|^2 / 2. This is subspace LHUC
-(Samarakoon and Sim, Interspeech 2016), but with bases from principal components; theirs are trained with the network.
+(Samarakoon and Sim, Interspeech 2016), but its bases are principal components instead of being trained with the
+network.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class SubspaceConfig(PreparedConfig):
         kind: Name of the method.
         lhuc: Options of the descent for the training speakers' amplitudes. The codes have the same optimizer, number
             of sweeps and batch size.
-        dimensions: Length of a code, P. It is at most the number of training speakers less one.
+        dimensions: Length of a code, P. Codes are shorter if there are P training speakers or fewer: S speakers give at
+            most S - 1 dimensions.
         learning_rate: Step size for the codes, in standard deviations over the speakers.
-        around: Meaning of the code 0. ``speakers`` is the mean m of the training speakers, ``unadapted`` the network
+        around: What code 0 stands for. ``speakers`` is the mean m of the training speakers, ``unadapted`` the network
             without adaptation; see ``BayesConfig.around``.
         prior_weight: Weight of |c|^2 / 2 against the cross-entropy of the frames.
     """
@@ -146,12 +148,12 @@ def principal_components(rows: torch.Tensor, dimensions: int) -> tuple[torch.Ten
     """Mean and principal components of rows.
 
     Args:
-        rows: At least two, shape (S, W).
-        dimensions: Number of components, P; fewer are returned if there are fewer.
+        rows: At least two rows, shape (S, W).
+        dimensions: Number of components, P; fewer are returned if the rows do not have that many.
 
     Returns:
-        The mean, shape (W,), and the bases, shape (P, W). The bases are orthogonal; the length of each is the standard
-        deviation of the rows along it.
+        The mean, shape (W,), and the bases, shape (P, W). The basis vectors are orthogonal; the length of each is the
+        standard deviation of the rows in its direction.
     """
     mean = rows.double().mean(0)
     _, singular, directions = torch.linalg.svd(rows.double() - mean, full_matrices=False)

@@ -131,7 +131,7 @@ def test_confidences_of_frames_from_their_pdfs_or_their_words():
 
 @pytest.mark.parametrize("confidence", [[0.5], [0.5, 1.1], [0.5, np.nan], [-0.1, 0.5]])
 def test_confidences_of_the_wrong_number_or_range_are_refused(confidence):
-    with pytest.raises(AlignmentError, match="expected one a frame, between 0 and 1"):
+    with pytest.raises(AlignmentError, match="expected one per frame, between 0 and 1"):
         targets_from_confidence(np.array([1, 2]), np.array(confidence), np.array([0]), 0.1)
 
 
