@@ -1,4 +1,4 @@
-"""The words of utterances as the lexicon has them, and forced alignments along them."""
+"""The words of utterances as the lexicon writes them, and forced alignments to these words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1.0,)) -> dict[str, tuple[str, ...]]:
-    """The words of each utterance of a split, at each speed, as the lexicon has them."""
+    """The words of each utterance of a split, at each speed, as the lexicon writes them."""
     utterances = experiment.utterances(split)
     words = {utterance.id: aligned_words(utterance.words, experiment.lexicon) for utterance in utterances}
     return {spoken_at(speed, name): spoken for speed in speeds for name, spoken in words.items()}
@@ -33,20 +33,20 @@ def reference_pdfs(
     corrupted: float = 0.0,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets.
+    """Pdfs (T,) of a split's utterances, force-aligned to the reference transcripts: the oracle's targets.
 
-    Utterances with a word that the lexicon lacks, which no first pass can find either, are left out.
+    Utterances with a word that the lexicon lacks are left out; no first pass can find such a word either.
 
     Args:
         experiment: The experiment.
         split: The split.
         model: The network that aligns.
-        max_unaligned: Fraction of the utterances that may fail to align.
+        max_unaligned: Maximum fraction of the utterances that fail to align.
         corrupted: Fraction of the words that are replaced by other words of the lexicon.
-        seed: Seed of which words are replaced, and by which.
+        seed: Seed for choosing which words are replaced, and by what.
 
     Raises:
-        AlignmentError: More utterances than that fail.
+        AlignmentError: More utterances than ``max_unaligned`` fail to align.
     """
     lexicon, store = experiment.lexicon, experiment.features(split)
     words = transcripts(experiment, split)
@@ -70,9 +70,9 @@ def corrupt(
 
     Args:
         transcripts: The words of each utterance.
-        words: Words that may stand in their place, each once; at least two.
-        fraction: Fraction of all words. A larger one replaces the same words, by the same, and more.
-        seed: Seed of which words are replaced, and by which.
+        words: Words that replace others, each once; at least two.
+        fraction: Fraction of all words to replace. A larger fraction makes the same replacements and more.
+        seed: Seed for choosing which words are replaced, and by what.
 
     Example:
         >>> corrupt({"a": ("ONE", "TWO")}, ["ONE", "TWO"], 1.0, seed=1)
@@ -82,7 +82,8 @@ def corrupt(
     number_of = {word: number for number, word in enumerate(words)}
 
     def other(word: str, steps: int) -> str:
-        # Steps from the word itself, cyclic: never back to it. One that is not in the list stands before its start.
+        # The steps are taken from the word itself, cyclically, and never lead back to it. A word that is not in the
+        # list counts as the one before the first.
         return words[(number_of.get(word, -1) + 1 + steps) % len(words)]
 
     corrupted = {}
