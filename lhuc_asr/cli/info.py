@@ -32,12 +32,13 @@ def info(
         "experiment": f"{description.experiment}, made by lhuc_asr {description.made_by}",
         "network": f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs",
         "hash": description.network,
-        "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, {shape.context} frames around",
+        "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, "
+        f"{shape.context} frames on either side",
         "words": f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs",
-        "pieces": f"of {piece:.1f} s where a recording is longer than {whole:.1f} s",
+        "pieces": f"at most {piece:.1f} s, of recordings longer than {whole:.1f} s",
         "search": first,
         "adapted": adapted,
-        "adaptation": f"{description.method.kind} on {description.targets.kind} targets, as the pass "
+        "adaptation": f"{description.method.kind} on {description.targets.kind} targets, like the pass "
         f"{description.adapted_pass}, seed {description.seed}",
         "settings": ", ".join(f"{key} {value}" for key, value in method.items()),
         "files": f"{len(files.by_name) + 1}, {size / 1e6:.1f} MB",
