@@ -28,9 +28,9 @@ class DataConfig(StrictModel):
             is not decoded with parameters that have learned its own errors. ``online`` decodes each utterance with
             parameters estimated on the earlier ones.
         parts: Number of parts of ``one_shot``; None for 2.
-        unit: What is adapted to. None is a speaker in all environments, ``joint`` a speaker in one environment, and
-            ``environment`` an environment; for the latter, parameters are estimated on the other speakers of the split
-            and so tell nothing about the speaker who is decoded.
+        unit: What the parameters adapt to. None is a speaker in all environments, ``joint`` a speaker in one
+            environment, and ``environment`` an environment. With ``environment``, the parameters are estimated on the
+            other speakers of the split, so they carry nothing about the speaker who is decoded.
         environments: Environments whose recordings a speaker's parameters are estimated on; None for all. The
             parameters are used in every environment. A method that learns from the training speakers also uses only
             their recordings in these environments.
@@ -53,19 +53,18 @@ class DataConfig(StrictModel):
             )
         if self.unit == "environment" and self.mode != "two_pass":
             raise ValueError(
-                f"mode {self.mode}: an environment is estimated on other speakers than the one decoded; leave mode out"
+                f"mode {self.mode}: unit environment estimates on other speakers than the one decoded; leave mode out"
             )
         return self
 
 
 @dataclass(frozen=True)
 class AdaptationSet:
-    """One set of parameters: the utterances that it is estimated on, and those that it decodes.
+    """One set of parameters: the utterances that they are estimated on, and those that are decoded with them.
 
     Attributes:
         name: Name of the set: the speaker's, with ``.<environment>`` and ``.<number>`` if a speaker has several sets.
-        estimated_on: Utterances that the parameters are estimated on, each with the number of its first frames that
-            are used.
+        estimated_on: Utterances that the parameters are estimated on, each with the number of leading frames to use.
         used_for: Utterances that are decoded with the parameters.
     """
 
@@ -90,9 +89,10 @@ def adaptation_sets(
 
     Two-pass adaptation estimates on all of a speaker's utterances, up to the limits in ``data``, and decodes all of
     them. One-shot adaptation divides what was said into parts, and decodes each part with parameters estimated on the
-    others. Online adaptation decodes each utterance with parameters estimated on the earlier ones, in the order of the
-    corpus; if there is a limit, on the latest of these. Neither of the two estimates on a copy of what it decodes. For
-    an environment, the other speakers' utterances are taken in turn, so that a limit takes equally many of each.
+    others. Online adaptation decodes each utterance with parameters estimated on the earlier ones, in corpus order, or
+    on the most recent of these if there is a limit. Neither one-shot nor online adaptation estimates on copies of what
+    it decodes. For an environment, the other speakers' utterances are taken in turn, so that a limit keeps about
+    equally many of each speaker's.
 
     Args:
         store: Features of the split.
@@ -136,8 +136,8 @@ def crossed_sets(
         environments: Sets of the pass with the environments' amplitudes.
 
     Returns:
-        A set for each speaker's set and environment's set that are used for the same utterances, with the names of the
-        two. It is used for these utterances; nothing is estimated on it.
+        A set for each pair of a speaker's set and an environment's set that share utterances, with the names of the
+        two. These utterances are decoded with the combined parameters; nothing is estimated on the new set.
     """
     environment_of = {utterance.id: each.name for each in environments for utterance in each.used_for}
     used: dict[tuple[str, str], list[StoredUtterance]] = {}
@@ -148,7 +148,7 @@ def crossed_sets(
 
 
 def _sets_of_speaker(name: str, own: Sequence[_Recording], data: DataConfig) -> Iterator[AdaptationSet]:
-    """The sets of a speaker, or of a speaker in one environment; ``own`` has all their recordings there."""
+    """The sets of a speaker, or of a speaker in one environment, whose recordings are ``own``."""
     match data.mode:
         case "two_pass":
             yield _set(name, own, own, data)
@@ -178,7 +178,7 @@ def _in(environment: str, recordings: Sequence[_Recording]) -> list[_Recording]:
 
 
 def _in_turn(orders: Iterable[Sequence[_Recording]]) -> list[_Recording]:
-    """The first recording of each, then the second of each, and so on."""
+    """The first recording of each list, then the second of each, and so on."""
     return [recording for recording in chain.from_iterable(zip_longest(*orders)) if recording is not None]
 
 
@@ -186,12 +186,12 @@ def _refuse_unknown(store: FeatureTable, everywhere: set[str], data: DataConfig)
     known = ", ".join(sorted(everywhere - {""})) or "none"
     if data.unit is not None and "" in everywhere:
         raise CorpusError(
-            f"{store.title}: unit {data.unit}: there are utterances without an environment (known: {known}); name "
-            "each utterance's in the corpus, or put it into some with noise:"
+            f"{store.title}: unit {data.unit}: some utterances have no environment (known: {known}); name the "
+            "environment of each utterance in the corpus, or make environments with noise:"
         )
     missing = sorted(set(data.environments or ()) - everywhere)
     if missing:
-        raise CorpusError(f"{store.title}: no utterance in the environments {', '.join(missing)}; there are: {known}")
+        raise CorpusError(f"{store.title}: no utterance in the environments {', '.join(missing)}; known: {known}")
     if data.unit == "environment" and len(store.speakers) < 2:
         raise CorpusError(
             f"{store.title}: unit environment: the split has only one speaker, and an environment is estimated on the "

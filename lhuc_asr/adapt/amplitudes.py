@@ -1,4 +1,4 @@
-"""Amplitudes of speakers: what every LHUC method estimates, and the network scaled by them.
+"""Speakers' amplitudes, which every LHUC method estimates, and the network scaled by them.
 
 h_j^{l,s} = xi(r_j^{l,s}) psi_j(w_j^T x + b_j)          (equation 3 of Swietojanski et al. 2016)
 """
@@ -63,7 +63,7 @@ class Amplitudes:
         scales: dict[str, list[torch.Tensor]] = {}
         for name, features in zip(names, utterances, strict=True):
             if name not in scales:
-                # A row at a time: the last bit of xi may depend on how many are computed at once.
+                # Rows are computed one at a time, because the last bit of xi may depend on how many there are.
                 scales[name] = self._scales(name)
             scores.append(score_scaled(self.model, self._network, scales[name], features))
         return np.concatenate(scores)
@@ -85,7 +85,7 @@ class Amplitudes:
         """The mean r of the other speakers, for those in ``without``; see ``AdaptedSpeakers``.
 
         Raises:
-            SpeakerError: A speaker is unknown, or no other is left.
+            SpeakerError: A speaker is unknown, or no other speaker is left.
         """
         left_out = set(self.bank.rows_of(without).tolist())
         others = [row for row in range(1, len(self.speakers) + 1) if row not in left_out]
@@ -101,11 +101,11 @@ class Amplitudes:
         return Amplitudes(control)
 
     def save(self, folder: Path) -> None:
-        """Write ``<speaker>.safetensors`` for each speaker, and row 0."""
+        """Write ``<speaker>.safetensors`` for each speaker, and a file for row 0."""
         self.bank.save(folder)
 
     def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
-        """Write one speaker's file, with tensors that travel in it."""
+        """Write one speaker's file, with extra tensors."""
         replace(self.bank.state(speaker), extras=dict(extras)).save(path)
 
     @classmethod
@@ -114,7 +114,8 @@ class Amplitudes:
 
         Raises:
             CheckpointError: A file is missing or damaged, or has a site that the network does not have.
-            ModelMismatchError: A speaker belongs to another network, or not to the bank of the others.
+            ModelMismatchError: A speaker belongs to another network, or has other sites or another amplitude function
+                than the others.
         """
         states = [SpeakerState.load(path) for path in paths]
         first = states[0]

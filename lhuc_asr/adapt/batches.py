@@ -1,4 +1,4 @@
-"""One speaker's frames in shuffled mini-batches; what does not change between sweeps can be computed once and kept."""
+"""One speaker's frames in shuffled mini-batches; whatever is the same in every sweep can be computed once and kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lhuc_asr.features.context import splice_index
 from lhuc_asr.lhuc.objective import CandidateTargets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
-# Number of frames that go through the network at once where no gradient is taken.
+# Number of frames that go through the network at once when psi is computed for all frames.
 FRAMES_KEPT_AT_ONCE = 4_096
 
 
 class Batch(NamedTuple):
-    """Some of one speaker's frames, B of them; the last may be repetitions of weight 0.
+    """B of one speaker's frames; the last ones may be repetitions of weight 0.
 
     Attributes:
         psi: Outputs of the lowest scaled site before its scale, shape (B, H).
@@ -80,7 +80,7 @@ class SpeakerBatches:
         self.bytes_to_keep = len(self._useful) * values * model.log_prior.element_size()
 
     def batches(self, size: int) -> int:
-        """Number of mini-batches of a sweep; the last may not be full."""
+        """Number of mini-batches in a sweep; the last may not be full."""
         return -(-len(self._useful) // size)
 
     def keep(self) -> None:
@@ -108,7 +108,7 @@ class SpeakerBatches:
         Args:
             step: Number of the mini-batch in the sweep, from 0.
             size: Number of frames in a full mini-batch.
-            filled_to: Number of frames that the result has; repetitions of weight 0 fill it up.
+            filled_to: Number of frames in the result; a smaller mini-batch is padded with repetitions of weight 0.
         """
         chosen = self._order[step * size : (step + 1) * size]
         targets = self._targets.select(chosen).fill(filled_to).to(self._device)

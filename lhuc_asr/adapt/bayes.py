@@ -42,11 +42,11 @@ class BayesConfig(PreparedConfig):
             speaker the prior replaces ``prior_deviation``.
         estimate: ``posterior`` for a Gaussian over r, ``map`` for the most probable r.
         around: Mean of the prior. ``speakers`` is the mean of the training speakers, ``unadapted`` the network without
-            adaptation. What training speakers have in common is mostly that the network was trained on them, which a
-            new speaker does not share; hence the default.
+            adaptation. What the training speakers have in common is mostly that the network was trained on them. A new
+            speaker does not share this; hence the default.
         prior_weight: Weight of the divergence from the prior. Neighbouring frames are correlated, so T frames are less
             evidence than T independent ones; a weight above 1 corrects for this.
-        variance_floor: Smallest variance of r over the speakers.
+        variance_floor: Lower limit of the variance of r over the training speakers.
     """
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"estimate", "prior_weight"})
@@ -145,5 +145,5 @@ class Bayes:
 
 
 def sample_generator(seed: int, sweep: int, step: int) -> torch.Generator:
-    """Generator of the sample of r for one mini-batch; it does not depend on how many mini-batches came before."""
+    """Random generator for one mini-batch's sample of r; it does not depend on how many mini-batches came before."""
     return torch.Generator().manual_seed(((seed * 1_000_003 + sweep) * 1_000_003 + step) % 2**63)

@@ -1,9 +1,9 @@
 """Gradient descent on rows of a bank, the network frozen (Swietojanski et al. 2016, sec. III, equations 7 to 9).
 
-Each speaker's cross-entropy is minimised over r only. Speakers adapt in common mini-batches, each with a block of their
-own. Rows do not affect each other, so the result is that of a separate run for each speaker. A speaker's gradient is
-the sum over their frames of a mini-batch divided by the nominal batch size. Under SGD every frame then has the same
-weight, also in a last batch that is not full.
+Each speaker's cross-entropy is minimised over r only. Speakers share mini-batches, in which each has a block of their
+own. Rows do not affect each other, so each speaker's result is the same as in a separate run. A speaker's gradient is
+the sum over the speaker's frames in a mini-batch, divided by the nominal batch size. Under SGD every frame then has the
+same weight, even in a last batch that is not full.
 
 With weights w_t, targets q_t, outputs p_t(r), and outputs p_t(r_0) of the network with row 0, a sweep over a speaker's
 frames descends
@@ -16,8 +16,8 @@ frames, so its influence is large if there are few frames (maximum a posteriori)
 
 A single utterance cannot do much harm. A step of SGD is proportional to the number of frames. A step of Adam is about
 ``learning_rate`` long in every unit, but the number of steps is sweeps x frames / batch size, and r moves hardly
-farther than that number times the rate. With the defaults, 2 s of speech are one mini-batch a sweep and end about 0.025
-from neutral. With much data, the errors in the targets are learned too; rho counteracts this.
+farther than that number times the rate. With the defaults, 2 s of speech make one mini-batch per sweep, and r ends
+about 0.025 from neutral. With much data, the errors in the targets are learned too; rho counteracts this.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, join_targets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
-# Number of frames that go through the network at once. On a CPU, 1,024 x 512 units x 4 bytes = 2 MB a layer stay in the
-# caches; 2,560 frames of ten speakers took a sixth longer. A GPU needs more frames to be busy.
+# Number of frames that go through the network at once. On a CPU, 1,024 x 512 units x 4 bytes = 2 MB per layer stay in
+# the caches; 2,560 frames of ten speakers took a sixth longer. A GPU needs more frames to be busy.
 CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
-# Memory for what is kept between sweeps, in bytes: a minute of 2,048 units is 49 MB. Speakers adapt in groups that fit.
+# Memory for what is kept between sweeps, in bytes. A minute of speech at 2,048 units takes 49 MB. Speakers adapt in
+# groups that fit.
 KEPT_BYTES = 1 << 29
 
 # Rows (N,) -> penalties (N,).
 Penalty = Callable[[torch.Tensor], torch.Tensor]
-# Number of the sweep, number of the mini-batch in it -> a context for its gradient.
+# Number of the sweep, number of the mini-batch within the sweep -> a context for the gradient.
 StepContext = Callable[[int, int], AbstractContextManager[object]]
 
 # The options of ``preset: paper``: sec. V of the paper.
@@ -56,8 +57,8 @@ PAPER = {"optimizer": "sgd", "learning_rate": 0.8, "sweeps": 1, "kl_weight": 0.0
 class DescentConfig(StrictModel):
     """Options of the descent.
 
-    The defaults were chosen by frame cross-entropy, with best path targets, on recordings of held-out speakers that
-    they were not adapted on. A smaller rho is a little better with minutes of data and a weak network (LibriSpeech, one
+    The defaults were chosen by frame cross-entropy, with best-path targets, on held-out speakers' recordings that were
+    not used for adaptation. A smaller rho is a little better with minutes of data and a weak network (LibriSpeech, one
     hour of training), and worse with short recordings and a better network (AN4). A larger rate without rho is worse
     there too.
 
@@ -71,7 +72,7 @@ class DescentConfig(StrictModel):
         kl_weight: rho, the share of the unadapted network's outputs in the targets.
         prior_deviation: sigma of the prior on r around row 0; None for no prior.
         bfloat16: Whether matrix products are in bfloat16. They are twice as fast if the processor has bfloat16
-            products, and slower if it has not.
+            products, and slower if it does not.
     """
 
     preset: Literal["paper"] | None = None
@@ -110,7 +111,7 @@ class Descent:
         penalty: Penalty | None = None,
         each_step: StepContext | None = None,
     ) -> None:
-        """Move rows of a bank, beginning from their present values.
+        """Move rows of a bank, starting from their current values.
 
         Inside ``bank.computed(...)`` it moves what r is computed from, not the rows. A speaker whose frames all
         have weight 0, or whose row becomes infinite or not a number, ends at row 0; a warning names them.
@@ -163,7 +164,7 @@ class Descent:
         step: int,
         penalty: Penalty | None,
     ) -> None:
-        """Take one step: mini-batch ``step`` of every speaker who has that many."""
+        """Take one step with mini-batch ``step`` of every speaker who has that many."""
         size = self.config.batch_size
         active = [speaker for speaker in speakers if speaker.frames_in(step, size)]
         optimizer.zero_grad(set_to_none=True)
@@ -181,7 +182,7 @@ class Descent:
         step: int,
         penalty: Penalty | None,
     ) -> None:
-        """Add the gradient of mini-batch ``step`` of some speakers."""
+        """Add the gradient of some speakers' mini-batches number ``step``."""
         size = self.config.batch_size
         longest = max(speaker.frames_in(step, size) for speaker in speakers)
         batches = [speaker.batch(step, size, longest) for speaker in speakers]
@@ -190,7 +191,7 @@ class Descent:
         logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
         loss = self._objective(logits, join_targets([batch.targets for batch in batches]))
         if penalty is not None:
-            # Each mini-batch has its share of the penalty, so that a sweep has the whole of it.
+            # Each mini-batch has a share of the penalty; the shares of a sweep add up to the whole penalty.
             parts = zip(batches, speakers, strict=True)
             share = torch.stack([batch.targets.weights.sum() / speaker.weight for batch, speaker in parts])
             loss = loss + (share * penalty(rows)).sum()

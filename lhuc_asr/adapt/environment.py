@@ -1,4 +1,4 @@
-"""Amplitudes of a speaker and of an environment, estimated apart and combined (Swietojanski et al. 2016).
+"""Amplitudes of a speaker and of an environment, estimated separately and combined (Swietojanski et al. 2016).
 
 r_S is estimated on a speaker's recordings in one environment, and r_E on other speakers' recordings in another. Neither
 was estimated on that speaker in that environment. After hidden layer l they are combined in one of two ways:
@@ -27,8 +27,8 @@ def combine(
 ) -> Amplitudes:
     """Combine amplitudes of speakers and of environments.
 
-    With alpha 1 the result has the speakers' amplitudes, with alpha 0 the environments'. The last bit may differ: that
-    of xi may depend on how many rows are computed at once. Row 0 of the result is neutral.
+    With alpha 1 the result has the speakers' amplitudes, with alpha 0 the environments', except that the last bit may
+    differ: it may depend on how many rows are computed at once. Row 0 of the result is neutral.
 
     Args:
         speakers: Amplitudes of speakers.
@@ -42,7 +42,7 @@ def combine(
     Raises:
         ConfigError: alpha is outside [0, 1], or one of the two is not ``Amplitudes``.
         ModelMismatchError: The banks belong to different models, or have amplitudes at different sites.
-        SpeakerError: A name is unknown, or its row is not finite.
+        SpeakerError: A name is unknown, or the row of a name is not finite.
     """
     if not isinstance(speakers, Amplitudes) or not isinstance(environments, Amplitudes):
         raise ConfigError(

@@ -15,7 +15,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
 class LhucConfig(DescentConfig, MethodConfig):
-    """Options of test-only LHUC: those of the descent, and the place of the amplitudes.
+    """Options of test-only LHUC: those of the descent, the amplitude function, and the layers.
 
     Attributes:
         kind: Name of the method.

@@ -27,8 +27,8 @@ class AdaptedSpeakers(Protocol):
     """The parameters of some speakers, and the network adapted with them.
 
     Attributes:
-        format: Format of the speakers' files. It is in the description of each file, and ``load_speakers`` finds the
-            class by it.
+        format: Format of the speakers' files. Each file's description has it, and ``load_speakers`` chooses the class
+            by it.
     """
 
     format: ClassVar[str]
@@ -39,7 +39,7 @@ class AdaptedSpeakers(Protocol):
         ...
 
     def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """Log p(x | pdf) up to a constant for each frame, by the network adapted to each utterance's speaker.
+        """Log p(x | pdf), up to a constant per frame, by the network adapted to each utterance's speaker.
 
         The result depends only on the arguments, so threads may call it at the same time.
 
@@ -65,12 +65,12 @@ class AdaptedSpeakers(Protocol):
                 parameters.
 
         Raises:
-            SpeakerError: A speaker is unknown, or no other is left.
+            SpeakerError: A speaker is unknown, or no other speaker is left.
         """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write one file a speaker, ``<speaker>.safetensors``."""
+        """Write one file per speaker, ``<speaker>.safetensors``."""
         ...
 
     def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
@@ -79,7 +79,7 @@ class AdaptedSpeakers(Protocol):
         Args:
             speaker: The speaker's name.
             path: The file.
-            extras: Tensors that travel in the file under their names, such as statistics of the speaker's features.
+            extras: Extra tensors for the file, by name, such as statistics of the speaker's features.
         """
         ...
 
@@ -102,7 +102,7 @@ class AdaptationMethod(Protocol):
     """A way to adapt a network to speakers."""
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> AdaptedSpeakers:
-        """Estimate the parameters of all speakers; the result for each is the same as alone.
+        """Estimate the parameters of all speakers; each speaker's are the same as if nobody else adapted.
 
         Args:
             model: The network; it comes back unchanged.
@@ -110,7 +110,7 @@ class AdaptationMethod(Protocol):
             seed: Seeds everything random. A speaker's random numbers do not depend on the other speakers.
 
         Returns:
-            The parameters of these speakers. A speaker without data is in it, unadapted.
+            The parameters of these speakers. A speaker without data is included, unadapted.
 
         Raises:
             AlignmentError: The targets or features of a speaker do not fit the network.
@@ -128,7 +128,7 @@ class PreparedMethod(AdaptationMethod, Protocol):
         Args:
             model: The network; it comes back unchanged.
             training: The training speakers, with their reference alignment as targets.
-            seed: Seed of all that is random.
+            seed: Seed of all random numbers.
         """
         ...
 
@@ -150,7 +150,7 @@ class MethodConfig(StrictModel):
         """The method with these options.
 
         Args:
-            folder: Folder of what the method learns from the training speakers; None for a method that does not learn
+            folder: Folder for what the method learns from the training speakers; None for a method that does not learn
                 from them.
         """
 

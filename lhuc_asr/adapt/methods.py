@@ -17,7 +17,7 @@ from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import read_format
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
-# The options of each method, by its kind. They make the method, and name the class of its speakers.
+# The class of each method's options, by the method's kind. It makes the method, and names the class of its speakers.
 METHODS: dict[str, type[MethodConfig]] = {
     "lhuc": LhucConfig,
     "moments": MomentsConfig,
@@ -32,14 +32,14 @@ AnyMethod = Annotated[MethodConfig, ChosenByKind(METHODS)]
 
 
 def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
-    """Read one speaker's file, or all speakers' files of a folder. The files may be of any method.
+    """Read one speaker's file, or all speakers' files in a folder. The files may be of any method.
 
     Args:
         model: The network that the speakers belong to.
         place: A file, or a folder of ``*.safetensors``.
 
     Raises:
-        CheckpointError: There is no speaker's file, or a file is damaged or of an unknown format.
+        CheckpointError: There is no speaker's file, or a file is damaged or has an unknown format.
         ModelMismatchError: A speaker belongs to another network, or to another method than the others.
     """
     paths = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]

@@ -41,7 +41,7 @@ from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 MOMENTS_FILE = "moments.safetensors"
-# Number of frames that go through the network at once: 1,024 x 2,048 units x 4 bytes = 8 MB a layer.
+# Number of frames that go through the network at once: 1,024 x 2,048 units x 4 bytes = 8 MB per layer.
 FRAMES_AT_ONCE = 1_024
 # Number of pseudo-frames with the overall mean that are added to each pdf's frames. Neighbouring frames are correlated,
 # so a pdf that occurs in only one or two words has little evidence of its own.
@@ -142,7 +142,7 @@ class Moments:
             expected = (total + PDF_PRIOR_FRAMES * mean) / (counts[:, None] + PDF_PRIOR_FRAMES)  # (K, H)
             tensors |= {f"mean.{number}": mean.float(), f"expected.{number}": expected.float()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise AlignmentError("activations of the training speakers are not finite; look at their features")
+            raise AlignmentError("activations of the training speakers are not finite; check their features")
         save_tensors(self._path, tensors, {"model": model_hash(model)})
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
@@ -159,7 +159,7 @@ class Moments:
         Raises:
             SiteError: The network does not have a layer.
             AlignmentError: Targets or features do not fit the network.
-            CheckpointError: ``prepare`` has not been run, or its file is damaged.
+            CheckpointError: ``prepare`` has not been run, or the file that it wrote is damaged.
             ModelMismatchError: ``prepare`` was run with another network.
         """
         prepared = self._read(model)
@@ -174,7 +174,7 @@ class Moments:
                     continue
                 for table, xi in zip(bank.tables, amplitudes, strict=True):
                     table[bank.row(speaker)] = bank.amplitude.r_of(xi)
-        warn_unadapted("their activations are not finite, look at their features", failed, len(speakers))
+        warn_unadapted("their activations are not finite (check their features)", failed, len(speakers))
         if self.config.descent is not None:
             well = {speaker: frames for speaker, frames in speakers.items() if speaker not in failed}
             Descent(self.config.descent).adapt(bank, model, well, seed)

@@ -105,7 +105,8 @@ class Predicted:
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
         statistics = _statistics(bank, model, training)
         mean, bases = principal_components(statistics, self.config.dimensions)
-        # A basis is as long as a standard deviation: divided by its squared length, it gives a component of variance 1.
+        # The length of a basis vector is a standard deviation. Divided by the square of this length, the vector gives a
+        # component of variance 1.
         projection = bases / bases.square().sum(1, keepdim=True).clamp(min=torch.finfo(bases.dtype).tiny)
         conditioning = (statistics - mean) @ projection.T  # (S, P)
         gates = _gates(bank, conditioning.shape[1], self.config.hidden_units, seed)
@@ -168,7 +169,8 @@ class Predicted:
         """Train the gates of all layers on the cross-entropy of the training speakers' frames."""
         gate_of = {site.name: gate for site, gate in zip(bank.sites, _each(gates), strict=True)}
         optimizer = _adam(gates, self.config.joint_learning_rate, self.config.weight_decay)
-        # One sweep a descent: a descent may finish all sweeps of some speakers before it begins with others.
+        # Each descent has one sweep, because a descent may finish all sweeps of some speakers before it begins with
+        # others.
         descent = Descent(self.config.lhuc.model_copy(update={"sweeps": 1, "prior_deviation": None}))
         with bank.computed(lambda site, rows: gate_of[site].r(conditioning[rows - 1])):
             for sweep in range(self.config.joint_sweeps):

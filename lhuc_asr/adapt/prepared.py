@@ -43,7 +43,7 @@ def check_speaker_count(path: Path, count: int, least: int) -> None:
     Args:
         path: The file that would be written.
         count: Number of training speakers.
-        least: Number that the method needs.
+        least: Minimum number that the method needs.
 
     Raises:
         SpeakerError: There are fewer than ``least``.

@@ -8,13 +8,13 @@ speakers, whose loss controls newbob, are unknown and are evaluated with row 0.
 
 In a mini-batch, half of the frames use row 0 and only one or two use a given speaker's row. The gradient of a row is
 the sum over its frames divided by the size of the whole batch (equation 9), so with SGD the steps of a speaker's row
-are hundreds of times shorter than the network's. With ten minutes a speaker, as in the paper, that is enough. With less
-data, Adam normalises the steps of each row; its averages are kept for each row separately.
+are hundreds of times shorter than the network's. With ten minutes per speaker, as in the paper, that is enough. With
+less data, Adam normalises the steps of each row, with separate averages for each.
 
-After training, row 0 is folded into the weights. The result is an ordinary network, which decodes and is adapted to new
-speakers from neutral amplitudes; they then start at row 0 without a special case. With the training speakers'
-amplitudes divided by those of row 0, the folded network computes what the trained one does. The division needs an
-amplitude function with a quotient, exp or identity: docs/decisions/0005.
+After training, row 0 is folded into the weights. The result is an ordinary network: it decodes, and is adapted to new
+speakers from neutral amplitudes, which now stand for row 0. With the training speakers' amplitudes divided by those of
+row 0, the folded network computes what the trained one does. The division needs an amplitude function with a quotient,
+exp or identity: docs/decisions/0005.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ QUOTIENTS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = 
 
 
 class SatConfig(StrictModel):
-    """Options of training rows with the network.
+    """Options of training speakers' rows together with the network.
 
     Attributes:
         gamma: Fraction of the frames that use row 0.
@@ -91,7 +91,7 @@ def train_speaker_adaptive(
         state_path: File of the state after the last epoch.
         seed: Seed of the frame order, of dropout and of the switching.
         device: Device that the network runs on.
-        on_epoch: Function that is called with the figures of each epoch.
+        on_epoch: Function that is called with the metrics of each epoch.
 
     Returns:
         The rows, detached; ``model`` is their network, in evaluation mode.
@@ -117,8 +117,8 @@ def train_speaker_adaptive(
 def fold_row_zero(bank: SpeakerBank) -> tuple[AcousticModel, SpeakerBank]:
     """Fold row 0 into the weights, and divide every speaker's amplitudes by those of row 0.
 
-    Up to rounding, the folded network computes what the network computed with row 0, and with a speaker's new row what
-    it computed with the old one.
+    Up to rounding, the folded network alone computes what the network computed with row 0. With a speaker's new row it
+    computes what the network computed with that speaker's old row.
 
     Args:
         bank: Bank of an acoustic model; its amplitude function is one of ``QUOTIENTS``.
@@ -153,9 +153,9 @@ def assign_rows(
     """The row m_t of each frame for one epoch (equation 6); a fraction gamma of the frames with a target gets row 0.
 
     With switching by ``frame``, floor(gamma T + 1/2) of T frames get row 0, and in each utterance the fraction is gamma
-    within one frame. With ``segment`` and ``speaker``, whole ones are taken in random order, as many as bring the
-    number of frames nearest to gamma T; it is off by at most half of one. (Filling the rest with short ones would give
-    their rows fewer frames than others.)
+    within one frame. With ``segment`` and ``speaker``, whole segments or speakers are taken in random order, as many as
+    bring the number of frames nearest to gamma T; the number is off by at most half a segment or speaker. (Filling the
+    rest with short segments would leave fewer frames for their speakers' rows than for others.)
 
     Args:
         source: The training frames.
@@ -196,7 +196,7 @@ def assign_rows(
 
 
 def _speakers(source: FrameSource) -> dict[str, list[StoredUtterance]]:
-    """The utterances of each speaker that have a target, in the order of the source."""
+    """Each speaker's utterances that have a target, in the order of the source."""
     speakers: dict[str, list[StoredUtterance]] = {}
     for utterance in source.utterances:
         if _target_frames(source, utterance):
@@ -209,7 +209,7 @@ def _target_frames(source: FrameSource, utterance: StoredUtterance) -> int:
 
 
 class _Rows(Companion):
-    """The rows, as what is trained beside their network."""
+    """The rows as a companion of their network."""
 
     rates = "trainer.schedule.learning_rate, or learning_rate of the rows (networks)"
 

@@ -52,10 +52,10 @@ class SpeakerData:
 
     Attributes:
         features: Normalised features of the utterances, one after the other, shape (T, D), float32.
-        lengths: Number of frames of each utterance. Splicing does not cross the borders.
+        lengths: Number of frames of each utterance. Splicing does not cross from one utterance into the next.
         targets: Targets of all frames, shape (T,).
         recordings: The utterances that the features were computed from, in the same order; empty if they are unknown.
-            A recording may be longer than its frames here, because adaptation data can be limited.
+            A recording may be longer than the frames in ``features``, because adaptation data can be limited.
         alignment_model: The model that aligned the training data; None if it did not come with the network.
     """
 
@@ -110,7 +110,7 @@ class SpeakerData:
         if dimension != model.feature_dimension:
             raise AlignmentError(
                 f"speaker {name!r}: features of shape {self.features.shape}, but the network takes "
-                f"{model.feature_dimension} a frame; compute them with the options that it was trained with"
+                f"{model.feature_dimension} per frame; compute them with the options that it was trained with"
             )
         pdf = self.targets.pdf
         if pdf.size and pdf.max() >= model.pdf_count:
@@ -121,7 +121,7 @@ class SpeakerData:
             )
 
     def waveforms(self, sample_rate: int) -> Iterator[np.ndarray]:
-        """The samples of each utterance, cut to the frames that are here, shapes (N,), float32.
+        """The samples of each utterance, cut to the frames in ``features``, shapes (N,), float32.
 
         Args:
             sample_rate: Sample rate of the result, hertz.

@@ -1,4 +1,4 @@
-"""Subspace LHUC: the amplitudes of a speaker follow from a short code.
+"""Subspace LHUC: a speaker's amplitudes follow from a short code.
 
 ``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. It keeps their first P principal
 components as bases B, each scaled to the standard deviation of the training speakers along it. A new speaker has a code

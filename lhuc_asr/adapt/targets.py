@@ -33,10 +33,10 @@ class TargetsConfig(StrictModel):
         min_confidence: Confidence below which words (``confidence``) or frames (``lattice``) get weight 0.
         power: Exponent of a lattice's posteriors; above 1 makes them sharper.
         lm_order: Order of an n-gram model with which the earlier pass is searched again, only to make the targets; it
-            shows how much adaptation depends on the language model. None for the recipe's own.
+            shows how much adaptation depends on the language model. None for the order of the recipe's own model.
         corrupted: Fraction of the words of the references that are replaced by other words of the lexicon, chosen by
             the seed; it shows how much adaptation depends on errors in the targets. A larger fraction replaces the
-            same words and others.
+            same words and more.
     """
 
     kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
@@ -76,7 +76,7 @@ class FrameTargets:
 
     Attributes:
         pdf: Candidate pdfs of each frame, shape (T, M), int32; M is 1 for a best path.
-        posterior: Posterior of each candidate, shape (T, M), float32; 0 fills up frames with fewer candidates.
+        posterior: Posterior of each candidate, shape (T, M), float32; frames with fewer candidates are padded with 0.
         weight: Weight of each frame, 0 or more, shape (T,), float32.
     """
 
@@ -99,7 +99,7 @@ class FrameTargets:
         if not np.all(self.posterior >= 0) or not np.all(np.abs(total - 1) < 1e-3):
             wrong = int(np.argmax(~(np.abs(total - 1) < 1e-3) | ~(self.posterior >= 0).all(axis=1)))
             raise AlignmentError(
-                f"posteriors of frame {wrong} of {frames} sum to {total[wrong]:g}; expected 0 or more each, 1 together"
+                f"posteriors of frame {wrong} of {frames} sum to {total[wrong]:g}; expected a sum of 1, none below 0"
             )
 
     @classmethod
@@ -113,7 +113,7 @@ class FrameTargets:
         return cls(pdf[:, None], np.ones((len(pdf), 1), np.float32), weight)
 
     def tensors(self) -> CandidateTargets:
-        """The targets as an objective takes them, without a reference; they share memory with these."""
+        """The targets as tensors for an objective, without a reference; they share memory with the arrays here."""
         return CandidateTargets(
             weights=torch.from_numpy(self.weight),
             classes=torch.from_numpy(self.pdf).long(),
@@ -189,7 +189,7 @@ def alignment_targets(
 
 
 def no_targets(frames: int) -> FrameTargets:
-    """Targets of weight 0, for frames of which nothing is known."""
+    """Targets of weight 0, for frames about which nothing is known."""
     return FrameTargets.certain(np.zeros(frames, np.int32), np.zeros(frames, np.float32))
 
 
@@ -270,7 +270,7 @@ def targets_from_confidence(
 
 
 def joined(parts: Sequence[FrameTargets]) -> FrameTargets:
-    """Targets of several utterances, one after the other; candidates of posterior 0 fill up those with fewer."""
+    """Targets of several utterances, one after the other, padded with candidates of posterior 0 to one width."""
     most = max(part.pdf.shape[1] for part in parts)
 
     def filled(table: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@
 
 ``TwoPass`` returns the scores of both passes; the search is the caller's. A recipe searches for the best path
 (``pipeline/passes.py``), the recognizer searches lattices, because it needs confidences. A recipe may take the targets
-from any earlier pass, also of another network; ``FirstPass`` is the protocol of such a pass.
+from any earlier pass, even one with another network; ``FirstPass`` is the protocol of such a pass.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ class TwoPass:
     """The models and the utterances of both passes.
 
     Attributes:
-        model: The network that is adapted; it never changes.
+        model: The network to adapt; its own weights never change.
         features: Features of the utterances.
         silence_pdfs: Pdfs of silence.
-        recordings: Recordings of the utterances, by their ids, for methods that need more than features; empty if they
-            are unknown.
-        alignment_model: The model that aligned the training data, for methods that need it; None if it is unknown.
+        recordings: The utterances with their audio files, by id, for methods that need more than features; empty if
+            unknown.
+        alignment_model: The Gaussian mixtures that first aligned the training data, for methods that need them; None if
+            unknown.
 
     Raises:
         AlignmentError: The features are not those that the network takes.
@@ -63,7 +64,7 @@ class TwoPass:
     # 1. First pass.
 
     def first_pass(self) -> Iterator[Scores]:
-        """The unadapted network's scores of all utterances, in their order."""
+        """The unadapted network's scores for all utterances, in their order."""
         for utterance in self.features.utterances:
             yield utterance.id, score_utterance(self.model, self.features[utterance.id])
 
@@ -77,7 +78,7 @@ class TwoPass:
         sets: Sequence[AdaptationSet],
         seed: int,
     ) -> AdaptedSpeakers:
-        """Estimate the parameters of every adaptation set, all together.
+        """Estimate the parameters of all adaptation sets together.
 
         Args:
             method: The adaptation method.
@@ -93,7 +94,7 @@ class TwoPass:
     # 4. Second pass.
 
     def second_pass(self, speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet]) -> Iterator[Scores]:
-        """The adapted network's scores of all utterances, set after set, each with its set's parameters."""
+        """The adapted network's scores for all utterances, set after set, each with the parameters of its set."""
         for each in sets:
             for utterance in each.used_for:
                 yield utterance.id, speakers.log_likelihoods(each.name, [self.features[utterance.id]])
@@ -104,8 +105,8 @@ class TwoPass:
         """One speaker's adaptation data.
 
         Args:
-            targets: Targets of each utterance, by its id; an utterance without targets gets weight 0.
-            utterances: The speaker's utterances, each with the number of its first frames that are used.
+            targets: Targets of each utterance, by its id; the frames of an utterance without targets get weight 0.
+            utterances: The speaker's utterances, each with the number of leading frames to use.
         """
         parts = [
             (self.features[u.id][:frames], targets.get(u.id, no_targets(u.frames)).first(frames))

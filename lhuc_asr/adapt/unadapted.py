@@ -1,7 +1,7 @@
 """No adaptation, as a method: every speaker has neutral amplitudes.
 
-A pass with it decodes with the unadapted network, but with the acoustic scale and insertion penalty of another pass.
-Gains over it do not depend on how these were tuned.
+A pass with this method decodes with the unadapted network, but may use the acoustic scale and insertion penalty of
+another pass. A gain over it then does not come from how the scale and the penalty were tuned.
 """
 
 from __future__ import annotations

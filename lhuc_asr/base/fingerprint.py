@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# Path, bytes and modification time in nanoseconds; the last two are None where the file is missing.
+# Path, bytes and modification time in nanoseconds; the last two are None if the file is missing.
 FileState = tuple[str, int | None, int | None]
 
 
@@ -27,7 +27,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def file_state(path: Path) -> FileState:
-    """Path, size and modification time of a file; for a link, of the file that it points to."""
+    """Path, size and modification time of a file; for a link, the size and time are its target's."""
     try:
         status = path.stat()
     except OSError:  # missing, or a link to nowhere
@@ -46,7 +46,7 @@ def hash_of(states: Iterable[FileState]) -> str:
 def files_below(folder: Path) -> Iterator[Path]:
     """All files in a folder and the folders below it, linked ones too, sorted.
 
-    A link to a folder that contains it is not followed: that would never end.
+    A link back to one of its parent folders is not followed, because that would never end.
     """
     yield from sorted(_files_below(folder, frozenset()))
 

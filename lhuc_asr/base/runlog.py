@@ -1,8 +1,9 @@
 """Log lines, progress and metrics of a run.
 
-Progress is a bar on a terminal, one bar at a time, because two would overwrite each other. Work without a bar writes a
-log line from time to time: without a terminal, in worker processes, in other threads, and inside the work that has the
-bar. Figures go to ``metrics.jsonl``, one JSON object per line, each written at once so that a killed run keeps them.
+On a terminal, progress is a bar. Only one bar is shown at a time, because two would overwrite each other. Where no bar
+can be shown (no terminal, a worker process, or another task already has the bar), progress is logged from time to time
+instead. Metrics go to ``metrics.jsonl``, one JSON object per line, each written immediately, so that a killed run keeps
+them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
 
-# Shortest time between two lines without a terminal, so that a log of hours stays readable.
+# Minimum time between two progress lines of one task, so that the log of a long run stays readable.
 SECONDS_BETWEEN_LINES = 15.0
 
-# Held by the work that shows a bar.
+# Held by the task that shows a bar.
 _bar_shown = threading.Lock()
 
 
@@ -57,7 +58,7 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
 
     Args:
         items: Items to iterate over.
-        title: Name of the work.
+        title: Name of the task.
         total: Number of items; needed only where ``len(items)`` is not known.
     """
     if total is None and isinstance(items, Sized):
@@ -81,7 +82,7 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
 
 
 class Metrics:
-    """A writer that appends figures to ``metrics.jsonl``.
+    """A writer that appends metrics to ``metrics.jsonl``.
 
     Args:
         path: The file.
@@ -91,7 +92,7 @@ class Metrics:
         self.path = path
 
     def write(self, stage: str, **figures: Any) -> None:
-        """Append one line: the stage, the time in seconds since 1970, the figures."""
+        """Append one line: the stage, the time in seconds since 1970, and the metrics."""
         row = {"stage": stage, "time": round(time.time(), 3), **figures}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -99,7 +100,7 @@ class Metrics:
 
 @contextmanager
 def stopwatch() -> Iterator[Stopwatch]:
-    """Measure wall seconds of a block: ``with stopwatch() as watch: ...; watch.seconds``."""
+    """Measure the wall-clock time of a block, in seconds: ``with stopwatch() as watch: ...; watch.seconds``."""
     watch = Stopwatch()
     try:
         yield watch
@@ -108,17 +109,17 @@ def stopwatch() -> Iterator[Stopwatch]:
 
 
 class Stopwatch:
-    """A clock of wall seconds, from its making until it is stopped."""
+    """A wall-clock stopwatch that runs from its creation until it is stopped."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._seconds: float | None = None
 
     def stop(self) -> None:
-        """Stop the clock."""
+        """Stop the stopwatch."""
         self._seconds = time.perf_counter() - self._start
 
     @property
     def seconds(self) -> float:
-        """Seconds so far, or until the clock was stopped."""
+        """Seconds until now, or until the stopwatch was stopped."""
         return time.perf_counter() - self._start if self._seconds is None else self._seconds

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # Changed files that a log line names.
 CHANGES_IN_MESSAGE = 3
 
-# Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is in nanoseconds.
+# Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is the modification time in nanoseconds.
 STATE_FIELDS = ("path", "bytes", "changed")
 # A time of change that no file has.
 NEVER = -1

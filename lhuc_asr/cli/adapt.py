@@ -24,7 +24,7 @@ def adapt(
         typer.Option(
             "--transcripts",
             metavar="FILE",
-            help="Known transcripts: a line for each recording, its name and its words.",
+            help="Known transcripts: one line per recording, with its name and its words.",
         ),
     ] = None,
     output: Annotated[
@@ -40,7 +40,7 @@ def adapt(
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.transcript import read_transcripts
 
-    check_speaker_name(speaker)  # before seconds of work, and before it becomes a path
+    check_speaker_name(speaker)  # before seconds of work, and before the name becomes a path
     known = None if transcripts is None else read_transcripts(transcripts)
     path = output or Path(f"{speaker}.safetensors")
     load(model).adapt(audio, speaker, known).save(path)

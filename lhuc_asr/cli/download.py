@@ -20,7 +20,8 @@ def download(
     subset: Annotated[
         str,
         typer.Argument(
-            metavar="SUBSET", help="Such as dev-clean, train-clean-100, or train-clean-5 of mini LibriSpeech."
+            metavar="SUBSET",
+            help="Name of the subset, such as dev-clean, train-clean-100, or train-clean-5 of mini LibriSpeech.",
         ),
     ],
     folder: Annotated[

@@ -16,13 +16,11 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     adapted_pass: Annotated[
         str | None,
-        typer.Option(
-            "--pass", metavar="NAME", help="Pass whose adaptation the model gets; default: the recipe's first"
-        ),
+        typer.Option("--pass", metavar="NAME", help="Pass that the model adapts like; default: the recipe's first"),
     ] = None,
 ) -> None:
     """Copy the model of a finished experiment into one folder, for adapt and transcribe on any machine."""
     from lhuc_asr.pipeline import export as exporting
 
     description = exporting.export(experiment, out, adapted_pass)
-    typer.echo(f"{out}: {description.experiment}, adapts as its pass {description.adapted_pass}")
+    typer.echo(f"{out}: {description.experiment}, adapts like the pass {description.adapted_pass}")

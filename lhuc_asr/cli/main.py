@@ -1,6 +1,6 @@
 """``lhuc-asr``: its verbs, and how errors are shown.
 
-Verbs import what they need when they are called: torch alone takes seconds, which ``--help`` must not take.
+Verbs import what they need when they are called: importing torch alone takes seconds, and ``--help`` must be fast.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet file to write.")],
     device: Device = "cpu",
 ) -> None:
-    """Write the probabilities of examples: a column for each task, a row for each example."""
+    """Write the probabilities of examples: one column per task, one row per example."""
     from lhuc_asr.ppnet.prediction import write_predictions
     from lhuc_asr.ppnet.ranker_folder import load_ranker
 
@@ -98,7 +98,9 @@ def inspect(
     files: Files,
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder to write gates.json and gates.png to.")],
     by: Annotated[str | None, typer.Option(help="The feature to group by; by default the schema's user.")] = None,
-    most: Annotated[int, typer.Option(min=2, help="Most groups in the figure, from both ends of the order.")] = 40,
+    most: Annotated[
+        int, typer.Option(min=2, help="Maximum number of groups in the figure, from both ends of the order.")
+    ] = 40,
     known: Annotated[
         Path | None, typer.Option(help="JSON of each group's true scales: the scales.json of a synthetic corpus.")
     ] = None,
@@ -129,7 +131,7 @@ def inspect(
 
 
 def _place(device: str) -> torch.device:
-    """The device of a network, checked before it is trained.
+    """The device that a network runs on, checked before any work.
 
     Raises:
         ConfigError: This machine does not have the device.
@@ -140,7 +142,7 @@ def _place(device: str) -> torch.device:
         place = torch.device(device)
         if place.type not in ("cpu", "cuda"):
             raise ConfigError(
-                f"--device {device}: not a kind of device to use; give cpu, cuda, or one of several as cuda:1"
+                f"--device {device}: not a supported kind of device; give cpu, cuda, or one of several as cuda:1"
             )
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:

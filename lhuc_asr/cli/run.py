@@ -29,7 +29,7 @@ def run(
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
     config = load_config(ExperimentConfig, path, overrides or [])
     passes = run_recipe(config)
-    # At its full width: fitted to a narrow terminal it would lose the names of splits and passes.
+    # The table keeps its full width: fitted to a narrow terminal, it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)
     by_environment = environment_table(passes, title="WER % by environment")
     if by_environment is not None:

@@ -37,7 +37,7 @@ def show(
     typer.echo(f"speaker     {state.speaker or 'none: the speaker-independent row'}")
     typer.echo(f"network     {state.model}")
     typer.echo(f"amplitude   {state.amplitude}")
-    typer.echo(f"also        {', '.join(sorted(state.extras)) or 'nothing'}")
+    typer.echo(f"extras      {', '.join(sorted(state.extras)) or 'none'}")
     rows = spreads(state)
     width = max(len(row.site) for row in rows)
     typer.echo(f"{'site':{width}}  units   mean  deviation  lowest  highest")
@@ -62,7 +62,7 @@ def delete(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of speakers' files.")],
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of the speakers.")],
 ) -> None:
-    """Delete speakers' files. If one is not there, none is deleted."""
+    """Delete speakers' files. If one is missing, none is deleted."""
     from lhuc_asr.recognizer import speaker_files
 
     speaker_files.delete(folder, names)

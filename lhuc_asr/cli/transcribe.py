@@ -20,7 +20,7 @@ def transcribe(
     ],
     speaker: Annotated[
         Path | None,
-        typer.Option("--speaker", metavar="FILE", help="The person's file, written by adapt; default: not adapted"),
+        typer.Option("--speaker", metavar="FILE", help="The person's file, written by adapt; default: no adaptation"),
     ] = None,
     form: Annotated[
         Literal["txt", "json", "srt", "ctm"],
@@ -32,11 +32,11 @@ def transcribe(
             "-o",
             "--output",
             metavar="PATH",
-            help="File to write; for a folder, a file for each recording; default: the terminal",
+            help="File to write, or a folder for one file per recording; default: the terminal",
         ),
     ] = None,
 ) -> None:
-    """Transcribe the recordings of one person, adapted to the person or not."""
+    """Transcribe one person's recordings, with or without adaptation to the person."""
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.transcript import write

@@ -2,12 +2,13 @@
 
 After M. Mohri, F. Pereira and M. Riley, "Speech recognition with weighted finite-state transducers" (2008),
 in the order of operations of Kaldi's mkgraph.sh. G is the n-gram model, L the lexicon with optional silence,
-C the phones' context, H their HMM states. A path's cost is the language model's, plus the lexicon's (optional
-silence), plus that of staying in and leaving HMM states, all as negative natural logs of probabilities. Kaldi's
-weight pushing and removal of epsilons are left out: they change the speed of a search and not its result.
+C the phones' context, H their HMM states. A path's cost is the sum of three: the language model's, the lexicon's
+(optional silence), and that of staying in and leaving HMM states, the last scaled by ``transition_scale``. All are
+negative natural logs of probabilities. Kaldi's weight pushing and its final epsilon removal (fstrmepslocal) are left
+out: they affect speed; the result is the same up to pruning.
 
-An input label is the number of a distinct HMM state (phone, position, pdf), from 1. The arcs that enter a state
-and stay in it have the same label, so the labels of a path are its state alignment.
+An input label is the number of a distinct HMM state (phone, position, pdf), from 1. The arc into an HMM state and its
+self-loop carry the same label, so the labels of a path are its state alignment.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE = "HCLG.fst", "words.txt", "graph.json"
 # Number of insertion penalties whose transducers stay in memory: a sweep tries all scales for one penalty at a time.
 PENALTIES_KEPT = 2
-# Threads that need the same transducer at once would each read it: one of them does, the others wait.
+# Without this lock, threads that need the same transducer at once would each read it.
 _READING = Lock()
 
 
@@ -47,8 +48,8 @@ class DecodingGraph:
     Attributes:
         folder: Folder of HCLG.fst, words.txt and graph.json.
         words: Word of each output label; label 0 is epsilon.
-        label_pdf: Pdf of each input label, whose index is the label less 1, shape (L,), int32. It is 0 .. K-1
-            where phones and positions do not share pdfs, as with monophones.
+        label_pdf: Pdf of each input label, shape (L,), int32; entry i belongs to label i + 1. The array is 0 .. K-1 if
+            phones and positions do not share pdfs, as with monophones.
         pdf_count: Number of pdfs, K.
         context_width: Number of phones in a window of the acoustic model's context.
         states: Number of states.
@@ -68,7 +69,7 @@ class DecodingGraph:
         """Open a graph that ``build_graph`` wrote.
 
         Raises:
-            GraphError: A file is missing, damaged, or of another build than the others.
+            GraphError: A file is missing, damaged, or not from the same build as the others.
         """
         remedy = f"delete {folder / DESCRIPTION_FILE} and rebuild the graph"
         try:
@@ -77,7 +78,7 @@ class DecodingGraph:
                 sha256 = _sha256(folder / name)
                 if sha256 != expected:
                     raise GraphError(
-                        f"{folder / name}: damaged, or of another build than {DESCRIPTION_FILE} (sha256 "
+                        f"{folder / name}: damaged, or not from the same build as {DESCRIPTION_FILE} (sha256 "
                         f"{sha256[:12]}, expected {expected[:12]}); {remedy}"
                     )
             return cls(
@@ -101,7 +102,7 @@ class DecodingGraph:
             return self._kept_fst(insertion_penalty)
 
     def packed(self, insertion_penalty: float) -> PackedGraph:
-        """The same as arrays, for lattice search."""
+        """The same transducer, stored as arrays, for lattice search."""
         with _READING:
             return self._kept_packed(insertion_penalty)
 
@@ -143,11 +144,11 @@ def build_graph(
         arpa_path: The n-gram model.
         dependency: States of the acoustic model's phones.
         folder: Folder of the graph's three files; other files in it stay.
-        transition_scale: Factor on the costs of staying in and leaving HMM states. In a search that scales
-            log-likelihoods by 0.1, durations at full cost outweigh them (Kaldi scales self-loops by 0.1 too).
+        transition_scale: Factor on the costs of staying in and leaving HMM states. If the search scales log-likelihoods
+            by 0.1, unscaled transition costs outweigh them; Kaldi therefore scales self-loops by 0.1.
 
     Raises:
-        GraphError: The phones differ, or lexicon and language model share no words.
+        GraphError: The lexicon's and the acoustic model's phones differ, or lexicon and language model share no words.
         LanguageModelError: The ARPA file is missing or malformed.
     """
     if lexicon.phones != dependency.phones:
@@ -199,13 +200,13 @@ def build_graph(
 def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
     """Add self-loops: after each arc that enters an HMM state, a loop with the arc's label.
 
-    A state of the graph whose incoming arcs all have one label gets the loop itself. In front of any other state a
-    new state is put for each label, with a loop and an epsilon to the old state.
+    If all arcs into a graph state share one label, the loop goes on that state. Otherwise a new state is inserted
+    before it for each label, with a loop and an epsilon to the old state.
 
     Args:
         table: A graph without loops.
-        stay_cost: Cost of staying in the HMM state of each label for another frame, shape (L,); the index is the
-            label less 1.
+        stay_cost: Cost of staying in the HMM state of each label for another frame, shape (L,); entry i belongs to
+            label i + 1.
     """
     states, labels = len(table.final), len(stay_cost)
     arcs = table.arcs.copy()
@@ -236,7 +237,10 @@ def add_self_loops(table: ArcTable, stay_cost: np.ndarray) -> ArcTable:
 
 
 def _optimised(fst: kaldifst.StdFst) -> kaldifst.StdVectorFst:
-    """The transducer determinized, without epsilons, and minimized with labels and weights together as symbols."""
+    """A determinized and minimized copy of the transducer, without epsilons.
+
+    Minimization treats each label-and-weight combination as one symbol.
+    """
     result = kaldifst.StdVectorFst(fst)
     kaldifst.determinize_star(result, use_log=True)
     kaldifst.minimize_encoded(result)

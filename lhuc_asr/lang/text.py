@@ -1,8 +1,8 @@
 """Transcripts and text: reading text files, and one normalisation for corpora, lexicon and language model.
 
-Normalisation changes as little as possible, because a changed word may no longer fit a user's lexicon: Unicode NFC,
-``'`` for the typographic apostrophe, upper case, single spaces. It does not remove punctuation, spell out numbers or
-split hyphens. A token that the lexicon lacks is reported by name later, which is better than a guess here.
+Normalisation changes as little as possible, because a changed word may no longer match an entry of the user's lexicon:
+Unicode NFC, ``'`` for the typographic apostrophe, upper case, single spaces. It does not remove punctuation, spell out
+numbers or split hyphens. A token that the lexicon lacks is reported by name later, which is better than a guess here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SENTENCE_BEGIN = "<s>"
 SENTENCE_END = "</s>"
 # Label of the language model's back-off arcs. The lexicon's disambiguation symbols are #1, #2 and so on.
 BACKOFF = "#0"
-# Any word outside the vocabulary. A lexicon may have a pronunciation of it, so it is not reserved.
+# Any word outside the vocabulary. A lexicon may have a pronunciation for it, so it is not reserved.
 UNKNOWN = "<unk>"
 
 _APOSTROPHES = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{MODIFIER LETTER APOSTROPHE}": "'"})
@@ -41,9 +41,10 @@ def normalise(text: str) -> str:
     """
     if text.isascii():
         return " ".join(text.upper().split())
-    # Composed before, so that each letter has one upper case, and after, because upper() may decompose.
+    # Compose first, so that each letter has a single upper-case form, and again afterwards, because upper() may
+    # decompose.
     upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper())
-    # After upper(), which turns the letter U+0149 into a modifier apostrophe and N.
+    # Apostrophes are replaced only after upper(), because it turns U+0149 into a modifier apostrophe and N.
     return " ".join(upper.translate(_APOSTROPHES).split())
 
 
@@ -83,7 +84,7 @@ def read_sentences(path: Path, *, utterance_ids: bool = False) -> Iterator[tuple
 
 
 def numbered_lines(path: Path, error: type[LhucError]) -> Iterator[tuple[int, str]]:
-    """Read the lines of a UTF-8 file and their numbers from 1, without line ends or byte-order mark.
+    """Yield the lines of a UTF-8 file, numbered from 1, without line ends or byte-order mark.
 
     Args:
         path: The file; compressed if the name ends in ``.gz``.
@@ -105,5 +106,7 @@ def numbered_lines(path: Path, error: type[LhucError]) -> Iterator[tuple[int, st
             f"{path}:{number}: expected UTF-8 text, found byte 0x{problem.object[problem.start]:02x}; "
             "convert the file, for example with iconv -t UTF-8"
         ) from problem
-    except (OSError, EOFError, zlib.error) as problem:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as problem:
         raise error(f"{path}:{number + 1}: cannot be read further ({problem}); the file is damaged") from problem
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror or problem})") from problem

@@ -20,7 +20,7 @@ class AcousticModel(nn.Module, ABC):
     """A network from spliced features to pdf posteriors.
 
     Attributes:
-        feature_dimension: Number of features in a frame, D.
+        feature_dimension: Number of features per frame, D.
         pdf_count: Number of pdfs, K.
         context: Number of frames that are spliced on either side, c.
         log_prior: Log prior of each pdf, shape (K,); a buffer.
@@ -33,19 +33,18 @@ class AcousticModel(nn.Module, ABC):
 
     @abstractmethod
     def hidden_layers(self) -> Mapping[str, nn.Module]:
-        """The hidden layers from the bottom: the name of each layer's site, and the module that computes its output.
+        """The modules of the hidden layers from the bottom, by the names of the layers' sites.
 
-        The input of the lowest module is the spliced features, and that of each other module the output of the one
-        before it.
+        The lowest module takes the spliced features, each other module the output of the one below.
         """
 
     @abstractmethod
     def scaled(self, sites: Sequence[str], precision: torch.dtype | None = None) -> ScaledNetwork:
-        """The network with scaled sites; it shares the weights.
+        """The network with scaled sites; it shares this network's weights.
 
         Args:
             sites: Names of the scaled sites, from the bottom.
-            precision: Type of the matrix products above the lowest scaled site; None for that of the weights.
+            precision: Type of the matrix products above the lowest scaled site; None for the weights' type.
 
         Raises:
             SiteError: The network does not have a site.
@@ -69,7 +68,7 @@ class AcousticModel(nn.Module, ABC):
         return [names[layer] for layer in layers]
 
     def log_likelihoods(self, spliced: Tensor) -> Tensor:
-        """Log p(x | pdf) up to a constant for each frame (Bourlard and Morgan 1994).
+        """Log p(x | pdf), up to a constant per frame (Bourlard and Morgan 1994).
 
         Args:
             spliced: Shape (B, (2c + 1) D).
@@ -93,7 +92,7 @@ class ScaledNetwork(ABC):
 
     @abstractmethod
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, H) of the lowest scaled site before its scale, of inputs (B, (2c + 1) D); without gradient."""
+        """Outputs (B, H) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D); without gradient."""
 
     @abstractmethod
     def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:
@@ -109,5 +108,5 @@ class ScaledNetwork(ABC):
 
 
 def over_priors(logits: Tensor, log_prior: Tensor) -> Tensor:
-    """Log posteriors minus log priors: log p(x | pdf) up to a constant for each frame, shape (B, K), float32."""
+    """Log posteriors minus log priors: log p(x | pdf), up to a constant per frame, shape (B, K), float32."""
     return torch.log_softmax(logits.float(), dim=1) - log_prior

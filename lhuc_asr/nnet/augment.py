@@ -11,8 +11,8 @@ def mask_bands(spliced: torch.Tensor, feature_dimension: int, width: int) -> tor
 
     Args:
         spliced: Shape (B, (2c + 1) D).
-        feature_dimension: Number of features in a frame, D.
-        width: Upper limit of the band's width, which is drawn for each frame from 0 to below it; 0 masks nothing.
+        feature_dimension: Number of features per frame, D.
+        width: Limit of the band's width: each frame's is drawn from 0 to below this limit. 0 masks nothing.
 
     Returns:
         A new tensor, shape (B, (2c + 1) D).

@@ -1,4 +1,4 @@
-"""Files of acoustic models: safetensors, with the network's shape in the description."""
+"""Acoustic model files: safetensors, with the network's shape in the description."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 
 def save_model(path: Path, model: AcousticModel) -> None:
-    """Write a network with its shape, whole or not at all.
+    """Write a network and its shape, whole or not at all.
 
     Raises:
         CheckpointError: The network is of a class that ``load_model`` does not know.

@@ -1,7 +1,7 @@
-"""What is trained in the same mini-batches as a network without being part of it, such as amplitudes of speakers.
+"""Companions: what is trained in a network's mini-batches without being part of the network, such as amplitudes.
 
-The trainer calls a companion at the beginning of an epoch, around the forward pass of each mini-batch, and after its
-backward pass. It keeps the companion's tensors in the training state.
+The trainer calls a companion at the beginning of an epoch, and in each mini-batch around the forward pass and after the
+backward pass. The companion's tensors are kept in the training state.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Companion:
         """Restore what ``state`` returned.
 
         Raises:
-            KeyError, RuntimeError: It is the state of another companion.
+            KeyError, RuntimeError: The state is another companion's.
         """
 
 

@@ -1,7 +1,7 @@
 """A feed-forward network from spliced features to pdf posteriors (Swietojanski et al. 2016, sec. V).
 
-Hidden layers are affine map, non-linearity, dropout; the output is a softmax over pdfs. Amplitudes attach after the
-non-linearity.
+Each hidden layer is an affine map, a non-linearity and dropout; the output is a softmax over pdfs. Amplitudes attach
+after the non-linearity.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class DnnConfig(StrictModel):
         hidden_layers: Number of hidden layers.
         hidden_units: Number of units in each hidden layer, H.
         activation: Non-linearity of the hidden layers.
-        dropout: Probability of zeroing a hidden unit in training, rounded to 1/256.
-        context: Number of frames on either side of the one that is classified, c.
+        dropout: Probability of zeroing a hidden unit in training, rounded to a multiple of 1/256.
+        context: Number of frames on either side of the classified frame, c.
     """
 
     hidden_layers: int = Field(6, ge=1)
@@ -40,7 +40,7 @@ class DnnConfig(StrictModel):
 
 
 class HiddenLayer(nn.Module):
-    """Affine map, non-linearity, dropout.
+    """An affine map, a non-linearity and dropout.
 
     Args:
         inputs: Number of inputs, I.
@@ -62,15 +62,16 @@ class HiddenLayer(nn.Module):
 
 
 class Dnn(AcousticModel):
-    """The acoustic model.
+    """A feed-forward acoustic model.
 
     Args:
         config: Shape of the network.
-        feature_dimension: Number of features in a frame, D.
+        feature_dimension: Number of features per frame, D.
         pdf_count: Number of pdfs, K.
 
     Attributes:
         config: Shape of the network.
+        log_prior: Log prior of each pdf, shape (K,); zeros in a new network.
     """
 
     def __init__(self, config: DnnConfig, feature_dimension: int, pdf_count: int) -> None:
@@ -91,7 +92,7 @@ class Dnn(AcousticModel):
         """Draw random weights: He et al. (2015) for ReLU, four times Glorot and Bengio (2010) for sigmoid."""
         for number, layer in enumerate(self.hidden):
             if not isinstance(layer, HiddenLayer):
-                raise TypeError("hidden layers are HiddenLayer")
+                raise TypeError(f"found a {type(layer).__name__}; expected every hidden layer to be a HiddenLayer")
             weight = layer.linear.weight
             fan_out, fan_in = weight.shape
             if self.config.activation == "relu":
@@ -101,7 +102,8 @@ class Dnn(AcousticModel):
             nn.init.uniform_(weight, -limit, limit, generator=generator)
             nn.init.zeros_(layer.linear.bias)
             if self.config.activation == "sigmoid" and number > 0:
-                # Inputs are around 1/2, not 0. Without this shift, higher layers would be where sigmoid is flat.
+                # Inputs are around 1/2, not 0. Without this shift, the higher layers would start in the flat part of
+                # the sigmoid.
                 with torch.no_grad():
                     layer.linear.bias.sub_(0.5 * weight.sum(1))
         # All pdfs start equally likely, so that the first steps learn the priors instead of undoing noise.
@@ -109,7 +111,7 @@ class Dnn(AcousticModel):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, spliced: torch.Tensor) -> torch.Tensor:
-        """Logits of the pdfs.
+        """Logits of the pdfs, before the softmax.
 
         Args:
             spliced: Shape (B, (2c + 1) D).

@@ -14,12 +14,12 @@ from torch.nn import functional
 
 
 class Dropout(nn.Module):
-    """Zeroes activations at random in training, and scales the others up; does nothing in evaluation.
+    """Zeroes activations at random in training, and scales the others up; does nothing in evaluation mode.
 
     On devices other than the CPU it uses torch's own dropout and generator.
 
     Args:
-        probability: Probability of zeroing an activation, rounded to 1/256.
+        probability: Probability of zeroing an activation, rounded to a multiple of 1/256.
     """
 
     def __init__(self, probability: float) -> None:
@@ -32,7 +32,7 @@ class Dropout(nn.Module):
         self._bits = np.random.SFC64(np.random.SeedSequence(entropy))
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """The activations, some of them zeroed; they may have any shape."""
+        """The activations, of any shape, some of them zeroed in training."""
         if not self.training or self.threshold == 0:
             return activations
         if activations.device.type != "cpu":

@@ -16,7 +16,7 @@ from lhuc_asr.features.context import splice_index
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 
 # Number of frames in a block. 50 minutes of speech are well mixed, and 300,000 x 40 features x 4 bytes = 48 MB are
-# little beside torch itself.
+# little beside the memory of torch itself.
 BLOCK_FRAMES = 300_000
 
 
@@ -28,7 +28,7 @@ class FrameSource:
         features: All frames of the store, shape (N, D), float32 (a memory map).
         targets: Pdf of each frame, shape (N,), int32; negative for frames that are left out.
         utterances: The utterances.
-        context: Number of frames on either side, c.
+        context: Number of frames that are spliced on either side, c.
     """
 
     features: np.ndarray
@@ -59,7 +59,7 @@ class FrameSource:
                 yield features[index].flatten(1), targets[batch], rows[batch]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The frames with targets in their order: spliced features (B, (2c + 1) D) and targets (B,)."""
+        """The frames that have targets, in order: spliced features (B, (2c + 1) D) and targets (B,)."""
         for block in blocks_of(self.utterances, BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
             for batch in torch.nonzero(targets >= 0).squeeze(1).split(batch_size):
@@ -83,7 +83,7 @@ def priors(targets: np.ndarray, pdf_count: int, pseudo_frames: float) -> torch.T
     Args:
         targets: Pdf of each frame, shape (N,); negative for frames that are left out.
         pdf_count: Number of pdfs, K.
-        pseudo_frames: Number that is added to the count of each pdf, so that an unseen pdf has a finite prior.
+        pseudo_frames: Number added to each pdf's count, so that an unseen pdf has a finite log prior.
     """
     counts = np.bincount(targets[targets >= 0], minlength=pdf_count) + pseudo_frames
     return torch.from_numpy(np.log(counts / counts.sum())).float()

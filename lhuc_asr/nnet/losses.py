@@ -14,6 +14,6 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         targets: Pdf of each frame, shape (B,), int64.
 
     Returns:
-        A scalar. It is the sum, not the mean: a caller that wants a mean divides by the number that it averages over.
+        A scalar, the sum and not the mean: a caller that wants a mean divides by a number of frames.
     """
     return functional.cross_entropy(logits, targets, reduction="none").sum()

@@ -1,8 +1,9 @@
 """A frozen feed-forward network with scaled sites, for adaptation and decoding without hooks.
 
-Below the lowest scaled site nothing depends on the scales. Adaptation computes the output of this site before its scale
-(``psi``) once for all sweeps. Above it, the weights are plain tensors without gradient: a mini-batch costs one matrix
-product a layer forward, one backward for each layer with a scaled site below it, and none for weights.
+Below the lowest scaled site nothing depends on the scales. Adaptation computes the output of this site before scaling
+(``psi``) once for all sweeps. Above this site, the weights are plain tensors without gradient: a mini-batch costs one
+matrix product per layer forward, one backward for each layer with a scaled site below it, and none for gradients of
+weights.
 
 The network computes equation 3 of Swietojanski et al. (2016), as hooks on the network would.
 """
@@ -49,7 +50,7 @@ class ScaledDnn(ScaledNetwork):
             self._above = [(weight.to(precision), bias.to(precision)) for weight, bias in self._above]
 
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, H) of the lowest scaled site before its scale, of inputs (B, (2c + 1) D)."""
+        """Outputs (B, H) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D)."""
         with torch.no_grad():
             hidden = spliced.to(self._type)
             for weight, bias in self._below:
@@ -57,7 +58,7 @@ class ScaledDnn(ScaledNetwork):
         return hidden
 
     def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K) of psi (B, H), N blocks of equal size with scales of shapes (N, H); see ``ScaledNetwork``."""
+        """Logits (B, K) for psi (B, H), N blocks of equal size, with scales of shapes (N, H); see ``ScaledNetwork``."""
         scale_of = dict(zip(self._layers, scales, strict=True))
         hidden = psi
         for layer, (weight, bias) in enumerate(self._above, start=self._layers[0]):

@@ -1,4 +1,8 @@
-"""Newbob: a constant learning rate while the loss improves, then a rate halved every epoch until it does not."""
+"""Newbob, a schedule of the learning rate.
+
+The rate is constant while each epoch improves the loss by enough, then halved every epoch until the improvement becomes
+negligible.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,17 @@ from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 
-# Held-out loss, in nats per frame, below which a loss is zero up to rounding.
+# Losses below this, in nats per frame, are zero up to rounding.
 LOSS_FLOOR = 1e-12
 
 
 class NewbobConfig(StrictModel):
-    """Options of newbob. Improvements are relative improvements of the held-out loss.
+    """Options of newbob. Improvements are relative to the lowest held-out loss so far.
 
     Attributes:
         learning_rate: Learning rate of the first epochs, for the mean gradient of a mini-batch.
-        halve_below: Improvement of an epoch below which halving begins.
-        stop_below: Improvement of an epoch below which training ends, once halving has begun.
+        halve_below: Halving begins after an epoch that improves the loss by less than this.
+        stop_below: Once halving has begun, training ends after an epoch that improves the loss by less than this.
         max_epochs: Maximum number of epochs.
     """
 

@@ -1,4 +1,4 @@
-"""Scores of whole utterances by a network, for search and alignment."""
+"""A network's scores for whole utterances, for search and alignment."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SCORING_FRAMES = 20_000
 def score_blocks(
     model: AcousticModel, store: FeatureTable, utterances: Sequence[StoredUtterance]
 ) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
-    """Log-likelihoods of utterances in blocks: the utterances of each block, and the scores of their frames (N, K)."""
+    """Log-likelihoods of utterances, in blocks: each block's utterances, and the scores of their frames (N, K)."""
     for block in blocks_of(utterances, SCORING_FRAMES):
         yield block, np.concatenate([score_utterance(model, store[utterance.id]) for utterance in block])
 
 
 def score_utterance(model: AcousticModel, features: np.ndarray) -> np.ndarray:
-    """Log p(x | pdf) up to a constant for each frame.
+    """Log p(x | pdf), up to a constant per frame.
 
     Args:
         model: The network, in evaluation mode.
@@ -45,9 +45,9 @@ def score_scaled(
     """``score_utterance`` by a network with scaled sites.
 
     Args:
-        model: The network; its priors and its context are used.
+        model: The network, for its priors and its context.
         network: The same network with scaled sites, from ``model.scaled(...)``.
-        scales: Scales of each site, shapes (1, H).
+        scales: Scales at each site, shapes (1, H).
         features: Shape (T, D).
 
     Returns:

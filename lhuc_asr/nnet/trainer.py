@@ -1,6 +1,6 @@
 """Training of a network: frame cross-entropy by SGD, with newbob on held-out speakers.
 
-The whole state is written after every epoch. A run that was killed resumes from it and ends with the same bits. An
+The whole state is written after every epoch. A killed run resumes from this state and ends with the same bits. An
 epoch that makes the held-out loss worse is undone, as in Kaldi's train_scheduler.sh.
 """
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=AcousticModel)
 
-# Number of frames in a batch of the evaluation.
+# Number of frames in an evaluation batch.
 EVALUATION_BATCH = 4096
 
 
@@ -42,8 +42,9 @@ class TrainerConfig(StrictModel):
         batch_size: Number of frames in a mini-batch.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        max_gradient_norm: Greatest norm of a gradient; a longer one is scaled down to it.
-        band_mask: Greatest number of features that SpecAugment masks in each training frame; 0 for none.
+        max_gradient_norm: Maximum norm of a gradient; a longer one is scaled down to it.
+        band_mask: Limit of the number of features that SpecAugment masks in each training frame; see ``mask_bands``. 0
+            for none.
         precision: Type of the matrix products; weights stay in float32.
         schedule: Schedule of the learning rate.
     """
@@ -91,8 +92,8 @@ def train(
         state_path: File of the state after the last epoch.
         seed: Seed of the frame order and of dropout.
         device: Device that the network runs on.
-        on_epoch: Function that is called with the figures of each epoch.
-        companion: What is trained together with the network.
+        on_epoch: Function that is called with the metrics of each epoch.
+        companion: Companion that is trained together with the network.
 
     Returns:
         The model of the best epoch, in evaluation mode.
@@ -149,7 +150,7 @@ def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) ->
     """Loss and frame accuracy of a network.
 
     Args:
-        model: The network; afterwards it is in evaluation mode.
+        model: The network; it is set to evaluation mode.
         source: The frames.
         device: Device that the network runs on.
 
@@ -190,7 +191,7 @@ def _epoch(
     for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         module.seed(epoch_seed, number)
     companion.begin_epoch(epoch_seed, newbob.learning_rate / config.schedule.learning_rate)
-    # SpecAugment, and dropout on a GPU, draw from torch's generator: it is seeded for this epoch and restored after it.
+    # SpecAugment, and dropout on a GPU, draw from torch's generator, which is seeded for the epoch and then restored.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed)
         for features, targets, rows in progress(

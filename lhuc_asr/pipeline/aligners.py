@@ -1,7 +1,7 @@
-"""The aligners of an experiment, one after the other: each aligns the training data for what comes after it.
+"""The aligners of an experiment, one after the other: each aligns the training data for the next.
 
-The first starts from nothing; every other one starts from the alignment of the one before it. The last one's alignment
-is what the networks of the passes are trained on, and its topology is the graphs'.
+The first starts from nothing; every other one starts from the previous alignment. The networks of the passes are
+trained on the last alignment, and the graphs have the topology that belongs to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Aligner(Protocol):
     """A way to align the training data."""
 
     def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the aligner's stages; ``before`` is the alignment of the aligner before it, None for the first."""
+        """Add the aligner's stages; ``before`` is the previous aligner's alignment, None for the first aligner."""
         ...
 
 
@@ -52,7 +52,7 @@ def aligners(config: ExperimentConfig) -> list[Aligner]:
 
 @dataclass(frozen=True)
 class MonophoneOptions:
-    """Everything that the monophones depend on: their own options, speeds of the training data, seed."""
+    """Everything that the monophones depend on: their own options, the speeds of the training data, the seed."""
 
     monophone: MonophoneConfig
     speeds: tuple[float, ...]
@@ -80,7 +80,12 @@ class MonophoneAligner:
 
 @dataclass(frozen=True)
 class RealignmentOptions:
-    """Everything that an alignment depends on, beside its network: speeds of the training data, limit of failures."""
+    """Everything that an alignment depends on beside its network.
+
+    Attributes:
+        speeds: Speeds of the training data.
+        max_unaligned: Maximum fraction of the utterances that fail to align.
+    """
 
     speeds: tuple[float, ...]
     max_unaligned: float
@@ -88,7 +93,7 @@ class RealignmentOptions:
 
 @dataclass(frozen=True)
 class NetworkAligner:
-    """A network that is trained on the alignment before it, and aligns anew."""
+    """A network that is trained on the previous alignment, and aligns anew."""
 
     number: int
     network: NetworkOptions
@@ -117,7 +122,7 @@ def alignment_outputs(experiment: Experiment, name: str) -> list[Path]:
 
 
 def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None:
-    """Monophones of the training recordings; alignments of these, at every speed, and of the held-out speakers."""
+    """Train monophones; align the training recordings, at every speed, and those of the held-out speakers."""
     folder, config = experiment.folder, options.monophone
     store = FeatureStore(folder.alignment_features(TRAIN))
     original = {utterance.id for utterance in experiment.utterances(TRAIN)}
@@ -143,7 +148,7 @@ def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None
 
 
 def _realign(experiment: Experiment, network: str, name: str, previous: str, options: RealignmentOptions) -> None:
-    """Align the training and held-out recordings with a network, from the topology of the alignment before it."""
+    """Align the training and held-out recordings with a network and the previous alignment's topology."""
     model, topology = experiment.network(network), experiment.topology_of(previous)
     for split, speeds in ((TRAIN, options.speeds), (HELDOUT, (1.0,))):
         store = experiment.features(split)

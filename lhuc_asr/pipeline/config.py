@@ -27,14 +27,14 @@ from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.trainer import TrainerConfig
 
-# As in SearchConfig, whose fields these are tried in.
+# The limits are those of the fields of SearchConfig in which these values are tried.
 Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class TuningConfig(StrictModel):
-    """Scales and penalties to try on the held-out speakers, for each pass by itself.
+    """Scales and penalties to try on the held-out speakers, for each pass separately.
 
     Attributes:
         acoustic_scales: Factors on log-likelihoods.
@@ -72,7 +72,7 @@ class PassConfig(StrictModel):
         data: Recordings that the pass adapts on.
         targets: Adaptation targets of the pass.
         method: Adaptation method; None for the recipe's ``lhuc``.
-        search_as: An earlier pass whose scale and penalty are used, for passes that are to differ in one option alone.
+        search_as: An earlier pass whose scale and penalty are used, for passes that should differ in one option only.
             None tunes them for this pass, which is then made over the held-out speakers too.
         combine: Two earlier passes of the same network whose amplitudes are combined, instead of adapting.
     """
@@ -118,18 +118,18 @@ class ExperimentConfig(StrictModel):
         device: Where the network runs: ``cpu``, ``cuda``.
         corpus: Recordings and transcripts.
         hours: Hours of training speech, chosen by the seed; None for all.
-        folds: Number of folds; above 1, cross-validation over all speakers: each fold's speakers are unseen by its
-            model.
+        folds: Number of folds; above 1, cross-validation over all speakers, each decoded by a model that has not seen
+            them.
         heldout_speakers: Number of training speakers who are kept back for newbob and for tuning.
-        max_skipped: Fraction of bad recordings that is skipped with a warning; above it the run stops.
+        max_skipped: Maximum fraction of bad recordings, which are skipped with a warning; above it the run stops.
         noise: Noises that are added to every recording; None for the recordings as they are.
         speeds: Speeds at which training recordings are used, multiples of 0.01; 1.0 is one of them.
         lexicon, lm: Pronunciations, and the n-gram model.
         alignment_features, features: Features of the Gaussian mixtures, and of the network; at the corpus's sample rate
-            where it is lower.
+            if that is lower.
         monophone, dnn, trainer: Acoustic models, and how the network is trained.
-        realignments: Number of times that a network aligns the training data anew for the next one.
-        realignment_epochs: Number of epochs of a network that only aligns.
+        realignments: Number of times that a network aligns the training data anew for the next network.
+        realignment_epochs: Maximum number of training epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Options of decoding.
         networks: Speaker-adaptively trained networks, by name; a network is trained if a pass needs it.
@@ -198,7 +198,10 @@ class ExperimentConfig(StrictModel):
         return self
 
     def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
-        """A pass that is tuned is made over the held-out speakers, and so are the passes that it depends on."""
+        """Refuse a ``search_as`` that is not a tuned pass, and a tuned pass that needs an untuned one.
+
+        A tuned pass is made over the held-out speakers, so the passes that it needs must be made there too.
+        """
         tuned = {other for other in known if other not in self.passes or self.passes[other].search_as is None}
         if plan.search_as is not None and plan.search_as not in tuned:
             before = ", ".join(sorted(tuned))
@@ -242,7 +245,7 @@ class ExperimentConfig(StrictModel):
         return set(range(self.dnn.hidden_layers) if layers is None else layers)
 
     def _check_environments(self, name: str, data: DataConfig) -> None:
-        """Refuse environments that the recordings do not have, where that is known before the corpus is read."""
+        """Refuse environments that the recordings do not have, if that is known before the corpus is read."""
         known = self.noise.environments if self.noise is not None else self.corpus.environments
         if known is None:
             return
@@ -254,7 +257,7 @@ class ExperimentConfig(StrictModel):
             )
 
     def source_of(self, plan: PassConfig) -> str:
-        """Name of the pass that a pass's targets are made from."""
+        """Name of the earlier pass that the targets of a pass are made from."""
         return plan.targets.source or first_pass(plan.network)
 
     def method_of(self, plan: PassConfig) -> MethodConfig:

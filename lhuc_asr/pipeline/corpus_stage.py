@@ -44,7 +44,7 @@ class CorpusOptions:
 
 
 def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
-    """Add the stage that reads the corpus; it is stale when a file of the corpus, or a recording, has changed."""
+    """Add the stage that reads the corpus; it is run again when a file of the corpus or a recording has changed."""
     folder = experiment.folder
     noisy = [folder.folder / "corpus" / NOISY_FOLDER] if options.splits.noise else []
     stages.run(
@@ -61,7 +61,7 @@ def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions)
 
 
 def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
-    """Write manifests and sample rate; returns the recordings, so that a later run sees whether they have changed."""
+    """Write manifests and sample rate; return the recordings, so that a later run sees whether they have changed."""
     folder, wanted = experiment.folder, options.splits
     splits = read_splits(wanted, folder.folder, experiment.processes)
     if wanted.fold is not None:

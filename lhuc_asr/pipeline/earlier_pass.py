@@ -32,7 +32,7 @@ WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses
 
 
 def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass:
-    """The models and utterances of a network's passes over a split."""
+    """The two-pass loop of one network over a split."""
     recordings = {utterance.id: utterance for utterance in experiment.utterances(split)}
     return TwoPass(
         experiment.network(network),
@@ -44,7 +44,10 @@ def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass
 
 
 def sets_of(experiment: AlignedExperiment, split: str, plan: Pass, features: FeatureTable) -> list[AdaptationSet]:
-    """The adaptation sets of a pass: utterances that parameters are estimated on, and that are decoded with them."""
+    """The adaptation sets of a pass.
+
+    Each names the utterances that its parameters are estimated on, and those that are decoded with them.
+    """
     match plan.adaptation:
         case Adaptation(data=data):
             environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
@@ -62,7 +65,7 @@ def tuned_search(experiment: AlignedExperiment, plan: Pass) -> SearchConfig:
 
 
 def speakers_of(experiment: AlignedExperiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
-    """The speakers that a pass over a split estimated, on its network."""
+    """The speaker parameters that a pass over a split estimated, attached to its network."""
     return load_speakers(model, experiment.folder.speakers(split, plan.name))
 
 
@@ -83,7 +86,7 @@ class EarlierPass:
         plan: The earlier pass.
         adaptation: Options of the later pass.
         model: The network of the later pass, which aligns references.
-        seed: Seed of the words that are corrupted in references.
+        seed: Seed for choosing which reference words are replaced, and by what.
     """
 
     experiment: AlignedExperiment
@@ -102,20 +105,23 @@ class EarlierPass:
             aligned = Alignment(path, features)
             return {utterance.id: aligned[utterance.id] for utterance in features.utterances}
         scores, count = self._scores()
-        title = f"{self.plan.name} over {self.split} with an order of {order}"
+        title = f"{self.plan.name} over {self.split} with a language model of order {order}"
         with self._searches() as searches:
             hypotheses = searches.search_all(scores, tuned_search(self.experiment, self.plan))
             return {best.utterance: best.pdfs for best in progress(hypotheses, title, count)}
 
     def lattices(self) -> Iterator[LatticeSummary]:
-        """Lattices of the earlier pass, with the search that was tuned for it.
+        """Lattices of the earlier pass, or of a search with another language model.
 
         Raises:
-            ValueError: The later pass does not say how lattices are made.
+            ValueError: The later pass's targets are not made from lattices.
         """
         lattice = self.adaptation.lattice
         if lattice is None:
-            raise ValueError(f"{self.plan.name}: targets of kind {self.adaptation.targets.kind} need no lattices")
+            raise ValueError(
+                f"the later pass, with targets from {self.plan.name}, has targets of kind "
+                f"{self.adaptation.targets.kind}, which are not made from lattices"
+            )
         scores, count = self._scores()
         with self._searches() as searches:
             summaries = searches.lattices_all(scores, tuned_search(self.experiment, self.plan), lattice)
@@ -131,7 +137,7 @@ class EarlierPass:
         return SearchPool(folder, self.experiment.processes)
 
     def _scores(self) -> tuple[Iterator[Scores], int]:
-        """The earlier pass's scores of all utterances, and their number."""
+        """The earlier pass's scores for all utterances, and the number of utterances."""
         loop = two_pass(self.experiment, self.split, self.plan.network)
         count = len(loop.features.utterances)
         if self.plan.adaptation is None:

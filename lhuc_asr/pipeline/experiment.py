@@ -1,8 +1,8 @@
-"""An experiment as its stages and its readers see it: what is in its folder, opened by name.
+"""An experiment as stages and readers see it: what is in the folder, opened by name.
 
-It does not hold the configuration. The work of a stage is given an experiment and the options that its key is made of,
-so that an option that is missing in the key cannot be read. Stages that come after the aligners and the language
-models are given an ``AlignedExperiment``.
+It does not hold the configuration. The work of a stage is given an experiment and the options that the stage's key is
+made of, so it cannot read an option that the key lacks. Stages that come after the aligners and the language models are
+given an ``AlignedExperiment``.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ TUNING_FOLDER = "tuning"
 
 @dataclass(frozen=True)
 class Experiment:
-    """The folder of an experiment or of one fold, with its files opened by name, and the means for its work.
+    """The folder of an experiment or of one fold, with files opened by name, and the processes and device to use.
 
     Attributes:
-        folder: The places of its files.
-        name: Name of the experiment's folder, and of the fold's in it.
+        folder: Paths of the files.
+        name: Name of the experiment's folder, such as ``an4``; for a fold, with the fold's, ``an4_folds5/fold1``.
         tests: Names of the test sets.
-        processes: Number of processes for features and search, and of threads for alignment.
-        device: Where networks run: ``cpu``, ``cuda``.
+        processes: Number of processes for features and search, and number of threads for alignment.
+        device: Device that networks run on: ``cpu``, ``cuda``.
     """
 
     folder: ExperimentFolder
@@ -102,17 +102,21 @@ class Experiment:
         return load_model(self.folder.network(name)).to(self.device)
 
     def lang(self, lm_order: int | None = None) -> Path:
-        """The folder of a language model and its graph; that of the recipe's order has the lexicon too."""
+        """The folder of a language model and its graph.
+
+        Args:
+            lm_order: Order of the language model; None for the recipe's own, whose folder has the lexicon too.
+        """
         return self.folder.lang if lm_order is None else self.folder.lang / f"order{lm_order}"
 
 
 @dataclass(frozen=True)
 class AlignedExperiment(Experiment):
-    """An experiment that has its alignments and its language models.
+    """An experiment that has alignments and language models.
 
     Attributes:
-        alignment: ``hmm/<alignment>`` of the last aligner: the networks of the passes are trained on it, and the
-            graphs have its topology.
+        alignment: Name of the last aligner's folder in ``hmm/``. The networks of the passes are trained on the
+            alignment in this folder, and the graphs have the topology in it.
         alignment_features: Features of the Gaussian mixtures.
         separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
     """
@@ -133,19 +137,19 @@ class AlignedExperiment(Experiment):
 
     @cached_property
     def topology(self) -> ContextDependency:
-        """The states of the phones, of the last aligner."""
+        """The states of the phones, from the last aligner."""
         return self.topology_of(self.alignment)
 
     @property
     def alignment_model(self) -> AlignmentModel:
-        """The Gaussian mixtures that aligned first."""
+        """The Gaussian mixtures that first aligned the training data."""
         return AlignmentModel(self.folder.gmm(MONOPHONES), self.topology.pdf_count, self.alignment_features)
 
     def graph(self, split: str, lm_order: int | None = None) -> Path:
         """The folder of the decoding graph for a split.
 
         Args:
-            split: The split; scales are tuned on the held-out speakers, whose graph may be another.
+            split: The split; the held-out speakers, on whom scales are tuned, may have a graph of their own.
             lm_order: Order of the language model; None for the recipe's own.
         """
         tuning = split == HELDOUT and self.separate_tuning_lm
@@ -157,8 +161,8 @@ class Aligned:
     """An alignment of the training and held-out speakers.
 
     Attributes:
-        alignment: ``hmm/<alignment>`` has the topology and the alignments.
-        stage: Name of the stage that wrote them.
+        alignment: Name of the folder in ``hmm/`` with the topology and the alignments.
+        stage: Name of the stage that wrote this folder.
     """
 
     alignment: str
@@ -166,12 +170,12 @@ class Aligned:
 
 
 def realigned(number: int) -> str:
-    """``hmm/<name>`` of the alignment by the network of a realignment, from 1."""
+    """Name of a realignment's folder in ``hmm/``, given the number of the realignment, from 1."""
     return f"dnn{number}"
 
 
 def at_corpus_rate(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration with features at the recordings' sample rate, where it is lower than the recipe's."""
+    """The configuration with features at the recordings' sample rate, if that is lower than the recipe's."""
     rate = int(read_json(ExperimentFolder(config.folder).sample_rate))
     if rate >= config.features.sample_rate:
         return config
@@ -201,9 +205,9 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
     """A finished experiment, or one fold of a cross-validation, and its configuration.
 
     Raises:
-        ExperimentError: It is not an experiment's folder, it is that of a whole cross-validation, or the experiment is
+        ExperimentError: The folder is not an experiment's or is that of a whole cross-validation, or the experiment is
             unfinished.
-        ConfigError: Its ``config.yaml`` was written by another version.
+        ConfigError: The folder's ``config.yaml`` was written by another version.
     """
     folder = ExperimentFolder(path)
     configs = [file for file in (path / CONFIG_FILE, path.parent / CONFIG_FILE) if file.is_file()]
@@ -221,7 +225,7 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
 
 
 def fold_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
-    """The configuration of each fold of a cross-validation, in a folder of its own; itself where there is only one."""
+    """The configuration of each fold of a cross-validation, each with its own folder; without folds, ``config``."""
     if config.folds == 1:
         return [config]
     return [config.model_copy(update={"exp": config.folder / f"fold{fold}"}) for fold in range(1, config.folds + 1)]
@@ -236,7 +240,7 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
         record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: Another run is in the folder, it cannot be written to, or it is a recipe's folder.
+        ExperimentError: Another run is using the folder, or the folder cannot be written to or is a recipe's.
     """
     with locked(config.folder) as folder:
         if record:

@@ -1,4 +1,4 @@
-"""The model of an experiment's recognizer, which adapts to new speakers in the way of one of its passes."""
+"""The recognizer's model of an experiment, which adapts to new speakers as one of the experiment's passes does."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from lhuc_asr.recognizer.model_folder import (
     ModelFiles,
 )
 
-# A piece of a long recording is at most as long as this fraction of the training utterances. With AN4's recordings of
-# each test speaker joined to one, pieces of 5 s (this fraction) cost 6 % more errors than the utterances themselves, of
-# 10 s 18 %, of 20 s 25 %: the language model knows one utterance, not the next after it.
+# This fraction of the training utterances is no longer than the longest piece of a long recording. With each AN4 test
+# speaker's recordings joined into one, pieces of 5 s (this fraction) cost 6 % more errors than the utterances
+# themselves, pieces of 10 s 18 %, and of 20 s 25 %: the language model knows one utterance, not what follows it.
 USUAL_FRACTION = 0.95
-# Pieces are shorter than this, however long the training utterances are.
+# Pieces are at most this long, however long the training utterances are.
 LONGEST_PIECE_SECONDS = 20.0
 
 
@@ -49,7 +49,7 @@ class ModelOptions:
 
     Attributes:
         first: The first pass over a new speaker's recordings.
-        adapted: The pass whose way of adapting the model has.
+        adapted: The pass that the model adapts like.
         features: Features of the network.
         alignment_features: Features of the Gaussian mixtures.
         lattice: Options of lattices.
@@ -63,14 +63,14 @@ class ModelOptions:
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> ModelOptions:
-        """The options of a recipe, with the way of adapting of one of its passes."""
+        """The options of a recipe's model that adapts like one of the passes."""
         passes = passes_of(config)
         first = passes[first_pass(passes[name].network)]
         return cls(first, passes[name], config.features, config.alignment_features, config.lattice)
 
 
 def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOptions) -> None:
-    """Add the stage that makes the experiment's folder a model's, unless the pass cannot adapt to a new speaker."""
+    """Add the stage that turns the experiment's folder into a model's, unless the pass does not suit a new speaker."""
     plan = options.adapted
     if _obstacle(plan) is not None:
         # The model of an earlier run with another first pass would be taken for this one.
@@ -97,11 +97,11 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
     Args:
         folder: The experiment's folder, such as ``exp/an4`` or ``exp/an4_folds5/fold1``.
         out: The folder to make, whole or not at all; a model that was exported there before is replaced.
-        adapted_pass: The pass whose way of adapting the model has; None for the recipe's first.
+        adapted_pass: The pass that the model adapts like; None for the recipe's first.
 
     Raises:
         ExperimentError: The folder is not a finished experiment's, or ``out`` is something else.
-        ConfigError: There is no such pass, or its way of adapting does not suit a new speaker.
+        ConfigError: There is no such pass, or the pass does not suit a new speaker.
     """
     config, experiment = read_experiment(folder)
     name = adapted_pass or next(iter(config.passes))
@@ -129,7 +129,7 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
 
 
 def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDescription:
-    """The description of an experiment's model, its files at their places in the experiment's folder."""
+    """The description of an experiment's model, with the paths of the files in the experiment's folder."""
     plan, folder = options.adapted, experiment.folder
     adaptation = plan.adaptation
     if not isinstance(adaptation, Adaptation):
@@ -167,10 +167,10 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
 
 
 def _obstacle(plan: Pass) -> str | None:
-    """The reason why a pass's way of adapting does not suit a new speaker; None if it does."""
+    """What a pass adapts to or on that does not suit a new speaker; None if the pass suits one."""
     adaptation = plan.adaptation
     if adaptation is None or isinstance(adaptation, Combination):
-        return "to speakers and environments apart"
+        return "to speakers and environments separately"
     if not adaptation.targets.unsupervised:
         return "on reference transcripts"
     if adaptation.source.name != first_pass(plan.network):
@@ -181,7 +181,7 @@ def _obstacle(plan: Pass) -> str | None:
 
 
 def _lengths(experiment: Experiment) -> tuple[float, float]:
-    """Seconds of the longest utterance, and of a piece."""
+    """Length of the longest utterance, and maximum length of a piece, in seconds."""
     train = [utterance.seconds for utterance in experiment.utterances(TRAIN)]
     others = [u.seconds for split in (HELDOUT, *experiment.tests) for u in experiment.utterances(split)]
     return max(train + others), min(float(np.quantile(train, USUAL_FRACTION)), LONGEST_PIECE_SECONDS)

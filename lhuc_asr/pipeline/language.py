@@ -37,7 +37,7 @@ class LexiconOptions:
         corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
         vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
-        files: Fingerprint of the files that these name.
+        files: Fingerprint of the files that ``lexicon`` and ``vocabulary`` name.
     """
 
     corpus: CorpusSource
@@ -76,7 +76,7 @@ class LanguageModelOptions:
 
 
 def check_language_files(config: ExperimentConfig) -> None:
-    """Refuse missing files of words or text, before hours of recordings are read.
+    """Refuse missing pronunciation or text files, before hours of recordings are read.
 
     Raises:
         ConfigError: ``lexicon.path`` or a file of ``lm.text`` does not exist.
@@ -88,7 +88,7 @@ def check_language_files(config: ExperimentConfig) -> None:
 
 
 def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOptions) -> None:
-    """Add the stage of the lexicon."""
+    """Add the stage that writes the lexicon."""
     stages.run(
         "lexicon",
         partial(_write_lexicon, experiment),
@@ -101,7 +101,7 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
 def language_model_stage(
     stages: Stages, experiment: Experiment, options: LanguageModelOptions, order: int | None = None
 ) -> None:
-    """Add the stage of the language models of an order: the one for tests, and the one for tuning."""
+    """Add the stage that writes the language models of one order: one for tests, and one for tuning if it differs."""
     stages.run(
         _named("language model", order),
         partial(_write_language_models, experiment, order),
@@ -114,7 +114,7 @@ def language_model_stage(
 def graph_stage(
     stages: Stages, experiment: AlignedExperiment, transition_scale: float, aligner: str, order: int | None = None
 ) -> None:
-    """Add the stage of the decoding graphs of an order, with the topology that the last aligner's stage left."""
+    """Add the stage that builds the decoding graphs of one order, with the last aligner's topology."""
     folders = _lang_folders(experiment, order, experiment.separate_tuning_lm)
     stages.run(
         _named("graph", order),
@@ -130,7 +130,7 @@ def _named(stage: str, order: int | None) -> str:
 
 
 def _lang_folders(experiment: Experiment, order: int | None, separate_tuning_lm: bool) -> list[Path]:
-    """The folders of the models of an order: the one for tests, and the one for tuning."""
+    """The folders of the language models of one order: one for tests, and one for tuning if it differs."""
     folder = experiment.lang(order)
     return [folder, folder / TUNING_FOLDER] if separate_tuning_lm else [folder]
 
@@ -154,7 +154,8 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
     """Write the language models over the lexicon's words.
 
     Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
-    tuning would lean on it. Text of its own has seen no held-out speaker.
+    tuning would rely too much on the language model. If the recipe names a text, the language model is estimated on
+    that alone and has not seen them anyway.
     """
     lm, vocabulary, folder = options.lm, experiment.lexicon.words, experiment.lang(order)
     if lm.text:
@@ -175,10 +176,10 @@ def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transi
 def _training_text(
     experiment: Experiment, corpus: CorpusSource, hours: float | None
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """Speaker and words of each training transcript; the corpus may have more of them than recordings are used.
+    """Speaker and words of each training transcript; the corpus may have transcripts of recordings that are not used.
 
-    An utterance with copies in several environments counts once: repeated, no n-gram would be seen once, and the
-    discounts of Kneser-Ney would be wrong.
+    An utterance with copies in several environments counts once. If it were repeated, no n-gram would occur only once,
+    and the Kneser-Ney discounts would be wrong.
     """
     heard: list[Utterance] = [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
     training = corpus.text_utterances(heard, hours=hours)

@@ -21,7 +21,7 @@ from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.pipeline.config import SI, ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 
-# In a network's folder: a file for each training speaker, at each speed one, and speaker-independent.safetensors.
+# In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.
 SPEAKERS_FOLDER = "speakers"
 
 
@@ -32,9 +32,9 @@ class NetworkOptions:
     Attributes:
         dnn: Shape of the network.
         trainer: How it is trained.
-        feature_dimension: Number of features in a frame, D.
+        feature_dimension: Number of features per frame, D.
         seed: Seed of the weights, of the order of frames, and of dropout.
-        sat: How the training speakers' rows are trained with it; None without rows.
+        sat: How the training speakers' rows are trained with the network; None without rows.
     """
 
     dnn: DnnConfig
@@ -45,12 +45,12 @@ class NetworkOptions:
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> NetworkOptions:
-        """The options of a network of a recipe: of ``si``, or of one of its speaker-adaptively trained networks."""
+        """The options of a recipe's network: ``si``, or a speaker-adaptively trained network."""
         return cls(config.dnn, config.trainer, config.features.dimension, config.seed, config.networks.get(name))
 
 
 def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
-    """Add the stage that trains ``am/<name>`` on an alignment; it is resumed where a killed run stopped."""
+    """Add the stage that trains ``am/<name>`` on an alignment; training resumes where a killed run stopped."""
     stage, sat = f"network {name}", options.sat
     start = [] if sat is None or sat.start is None else [f"network {sat.start}"]
     stages.run(
@@ -65,10 +65,11 @@ def network_stage(stages: Stages, experiment: Experiment, name: str, options: Ne
 def _train(
     experiment: Experiment, name: str, alignment: str, stage_key: Callable[[], str], options: NetworkOptions
 ) -> None:
-    """Train a network; a saved state is resumed only if its name has the stage's key.
+    """Train a network; a saved state is resumed only if its file name contains the stage's key.
 
-    With ``sat``, ``am/<name>/model.safetensors`` is an ordinary network, row 0 in its weights: decoding with it is the
-    first pass with row 0, and speakers adapted on it start at row 0. ``am/<name>/speakers/`` has the training speakers.
+    With ``sat``, ``am/<name>/model.safetensors`` is an ordinary network with row 0 folded into the weights: decoding
+    with it is the first pass with row 0, and speakers adapted on it start at row 0. ``am/<name>/speakers/`` has the
+    training speakers.
     """
     model: AcousticModel
     model, sources = untrained_network(experiment, alignment, options)
@@ -86,11 +87,12 @@ def _train(
             model = experiment.network(SI)
         bank = train_speaker_adaptive(model, sources[TRAIN], sources[HELDOUT], sat, options.trainer, *arguments)
         model, speakers = fold_row_zero(bank)
-        # Whole, and before the model that says that the stage is done: other speakers of an earlier run are gone.
+        # The folder is replaced whole, so that speakers of an earlier run are gone. The model comes last, because it is
+        # the output that says that the stage is done.
         with atomic_folder(path.parent / SPEAKERS_FOLDER) as temporary:
             speakers.save(temporary)
     save_model(path, model)
-    # Kept until now for a run that is killed between the last epoch and here.
+    # The state is kept until now in case the run is killed after the last epoch.
     for state in path.parent.glob("training-*.safetensors"):
         state.unlink()
 

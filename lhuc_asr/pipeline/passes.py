@@ -1,6 +1,6 @@
 """The work of a pass over a split: adapt if the pass adapts, decode, compute error rates.
 
-A pass is given resolved (``plan.Pass``); nothing here reads the configuration.
+A pass is a resolved one (``plan.Pass``); nothing here reads the configuration.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def pass_outputs(experiment: AlignedExperiment, split: str, plan: Pass) -> list[Path]:
-    """The files that a pass over a split leaves, and the speakers' folder where it adapts."""
+    """The files that a pass over a split writes, and the speakers' folder if the pass adapts."""
     folder = experiment.folder.decode(split, plan.name)
     files = [folder / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
     return files if plan.adaptation is None else [*files, experiment.folder.speakers(split, plan.name)]
@@ -83,13 +83,13 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
 
 
 def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
-    """Have a method learn from the training speakers, at the recordings' own speed.
+    """Let a method learn from the training speakers, at the recordings' own speed.
 
-    A method that adapts on clean recordings alone learns from clean recordings alone: the parameters are then the
+    A method that adapts only on clean recordings also learns only from clean recordings: the parameters are then the
     speaker's, and not the environment's.
 
     Raises:
-        CorpusError: There is no training recording in these environments.
+        CorpusError: There is no training recording in the environments to learn from.
         ValueError: The method learns nothing from the training speakers.
     """
     method = preparation.method.make(experiment.folder.prepared(preparation.name))

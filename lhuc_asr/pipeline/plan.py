@@ -21,13 +21,13 @@ from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningCon
 
 @dataclass(frozen=True)
 class Preparation:
-    """Learning of a method from the training speakers; passes share it if their methods learn the same.
+    """A method's learning from the training speakers; passes share it if their methods learn the same.
 
     Attributes:
         network: Name of the network.
-        method: Options of the method; those that nothing learned depends on have their defaults.
+        method: Options of the method; those that do not affect what is learned have their defaults.
         silence_weight: Weight of silence in the targets.
-        environments: Environments of the recordings that are learned from; None for all.
+        environments: Environments of the recordings to learn from; None for all.
         seed: Seed of the learning.
     """
 
@@ -39,7 +39,7 @@ class Preparation:
 
     @property
     def name(self) -> str:
-        """Name of its folder below ``speakers/prepared/``."""
+        """Name of the folder of what is learned, in ``speakers/prepared/``."""
         options = self.method.model_dump_json(exclude=set(self.method.not_prepared))
         depends = [self.network, self.silence_weight, options]
         if self.environments is not None:
@@ -54,11 +54,11 @@ class Adaptation:
     Attributes:
         source: The earlier pass that targets are made from.
         data: Recordings to adapt on, and recordings that are decoded with the result.
-        targets: Options of the targets; ``lm_order`` is None where it is the recipe's own.
+        targets: Options of the targets; ``lm_order`` is None if it is the recipe's own.
         method: Options of the method.
         preparation: Learning from the training speakers; None for a method that learns nothing from them.
-        lattice: Options of the lattices that targets are made from; None where they are not.
-        max_unaligned: Maximum fraction of the references that fail to align; None without references.
+        lattice: Options of the lattices that targets are made from; None for targets of other kinds.
+        max_unaligned: Maximum fraction of the references that fail to align; None for targets of other kinds.
     """
 
     source: Pass
@@ -94,7 +94,7 @@ class Pass:
         network: Name of the network that decodes.
         adaptation: How the network is adapted; None for a first pass.
         search: Options of the search, before tuning.
-        searched_as: Name of the pass that has the tuned scale and penalty of the search; the pass's own if it is tuned.
+        searched_as: Name of the pass whose tuned scale and penalty are used: this pass, if it is tuned itself.
         tuning: Scales and penalties to try in tuning.
         seed: Seed of the adaptation.
     """
@@ -109,7 +109,7 @@ class Pass:
 
     @property
     def tuned(self) -> bool:
-        """Whether the pass has a scale and a penalty of its own, tuned over the held-out speakers."""
+        """Whether the pass has its own scale and penalty, tuned on the held-out speakers."""
         return self.searched_as == self.name
 
     @property
@@ -125,12 +125,12 @@ class Pass:
 
     @property
     def lm_order(self) -> int | None:
-        """Order of the language model in the search for targets, where it is not the recipe's."""
+        """Order of the language model in the search for targets; None for the recipe's own."""
         return self.adaptation.targets.lm_order if isinstance(self.adaptation, Adaptation) else None
 
     @property
     def preparation(self) -> Preparation | None:
-        """Learning from the training speakers; None for a pass without it."""
+        """The learning from the training speakers; None for a pass without it."""
         return self.adaptation.preparation if isinstance(self.adaptation, Adaptation) else None
 
 
@@ -139,8 +139,8 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
     plan: dict[str, Pass] = {}
     for network in networks_of(config):
         name = first_pass(network)
-        # The scores of a network that was trained from another are as sharp as that network's. Its first pass has the
-        # same search, so that the two differ in the networks alone, and not in lucky choices of the scale.
+        # A network that was trained from another has scores as sharp as the other's. The first passes of both have the
+        # same search, so that they differ only in the networks, and not in lucky choices of the scale.
         start = None if network == SI else config.networks[network].start
         searched_as = name if start is None else first_pass(start)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)

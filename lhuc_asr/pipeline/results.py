@@ -1,4 +1,4 @@
-"""The results of the passes over a split: tables, significance, figures; those of folds pooled."""
+"""The results of the passes over a split: tables, significance and figures, pooled over folds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENVIRONMENTS_FILE = "environments.txt"
 def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
     """Write tables, CSV and figures of a split's passes, from their wer.json files; each is compared with the first.
 
-    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in this one.
+    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass.
     """
     place = folder.decode(split)
     reports = {name: read_wer(place / name / WER_FILE) for name in names}
@@ -39,7 +39,7 @@ def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], se
 
 
 def pool_folds(folder: ExperimentFolder, folds: Sequence[ExperimentFolder], split: str, names: Sequence[str]) -> None:
-    """Write one report of each pass over the test speakers of all folds."""
+    """Write one report per pass, over the test speakers of all folds."""
     for name in names:
         folders = [fold.decode(split, name) for fold in folds]
         write_wer(folder.decode(split, name) / WER_FILE, pool([read_wer(each / WER_FILE) for each in folders]))

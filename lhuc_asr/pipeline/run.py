@@ -46,12 +46,12 @@ from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
 
-# The test split of a cross-validation: all speakers, each decoded in the fold that is not trained on them.
+# The test split of a cross-validation: all speakers, each decoded in the fold that does not train on them.
 POOLED = "test"
 
 
 def run_recipe(config: ExperimentConfig) -> list[PassScore]:
-    """Run a recipe; its finished stages are skipped.
+    """Run a recipe; finished stages are skipped.
 
     Returns:
         The score of each pass over each test split.
@@ -80,14 +80,14 @@ def check_device(config: ExperimentConfig) -> None:
 
 
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
-    """Run the stages of a recipe that are not finished, up to the scores of its passes; scores of folds are pooled.
+    """Run a recipe's unfinished stages, up to the scores of the passes; scores of folds are pooled.
 
     Args:
-        config: The recipe; ``experiment.opened`` keeps other runs out of its folder.
-        model: Whether the folder becomes a recognizer's model, with the recipe's first pass.
+        config: The recipe; ``experiment.opened`` keeps other runs out of the experiment's folder.
+        model: Whether the folder becomes a recognizer's model that adapts like the first of the recipe's ``passes``.
 
     Returns:
-        The test splits.
+        Names of the test splits.
     """
     check_language_files(config)
     torch.set_num_threads(config.workers)
@@ -101,7 +101,7 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
 
 
 def _run_folds(config: ExperimentConfig, model: bool) -> None:
-    """Run as many folds at the same time as there are workers, which takes less time than one fold with all workers.
+    """Run as many folds at the same time as there are workers, which is faster than fold after fold with all workers.
 
     After an error no further fold begins, and those that have begun are finished before the error is raised.
     """
@@ -119,7 +119,7 @@ def _run_folds(config: ExperimentConfig, model: bool) -> None:
 
 
 def _run_fold(model: bool, level: int | None, fold: tuple[int, ExperimentConfig]) -> None:
-    """Run a fold; ``level`` is that of the log, which is not set up yet in a process of its own."""
+    """Run a fold; ``level`` is the level of a log to set up in a new process, None where the log is set up already."""
     number, config = fold
     if level is not None:
         setup_logging(level, f"fold {number}: ")
@@ -154,13 +154,13 @@ def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None
     experiment = AlignedExperiment.of(config)
     for order in orders:
         graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
-    # Each preparation once, though several passes may need it.
+    # Each preparation runs once, even if several passes need it.
     preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
     for preparation in preparations.values():
         _preparation_stage(stages, experiment, preparation, aligned.stage)
     for split in (HELDOUT, *experiment.tests):
         for plan in passes.values():
-            # The held-out speakers need the passes that are tuned on them, and the first passes, their sources.
+            # Over the held-out speakers only the tuned passes are made, and the first passes, from which they start.
             if split != HELDOUT or plan.tuned or plan.adaptation is None:
                 _pass_stage(stages, experiment, split, plan)
     if model:
@@ -169,7 +169,7 @@ def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Everything that features depend on, beside the recordings.
+    """Everything that features depend on beside the recordings.
 
     Attributes:
         features: Features of the networks.

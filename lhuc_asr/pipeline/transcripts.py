@@ -1,4 +1,4 @@
-"""The words of utterances as the lexicon has them, and forced alignments along them."""
+"""The words of utterances as the lexicon writes them, and forced alignments to these words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1.0,)) -> dict[str, tuple[str, ...]]:
-    """The words of each utterance of a split, at each speed, as the lexicon has them."""
+    """The words of each utterance of a split, at each speed, as the lexicon writes them."""
     utterances = experiment.utterances(split)
     words = {utterance.id: aligned_words(utterance.words, experiment.lexicon) for utterance in utterances}
     return {spoken_at(speed, name): spoken for speed in speeds for name, spoken in words.items()}
@@ -34,20 +34,20 @@ def reference_pdfs(
     corrupted: float = 0.0,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Pdfs (T,) of a split's utterances, forced along their reference transcripts: the oracle's targets.
+    """Pdfs (T,) of a split's utterances, force-aligned to the reference transcripts: the oracle's targets.
 
-    Utterances with a word that the lexicon lacks, which no first pass can find either, are left out.
+    Utterances with a word that the lexicon lacks are left out; no first pass can find such a word either.
 
     Args:
         experiment: The experiment.
         split: The split.
         model: The network that aligns.
-        max_unaligned: Fraction of the utterances that may fail to align.
+        max_unaligned: Maximum fraction of the utterances that fail to align.
         corrupted: Fraction of the words that are replaced by other words of the lexicon.
-        seed: Seed of which words are replaced, and by which.
+        seed: Seed for choosing which words are replaced, and by what.
 
     Raises:
-        AlignmentError: More utterances than that fail.
+        AlignmentError: More utterances than ``max_unaligned`` fail to align.
     """
     lexicon, store = experiment.lexicon, experiment.features(split)
     words = transcripts(experiment, split)

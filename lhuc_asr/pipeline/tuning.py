@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 def tune(
     name: str, search: SearchConfig, options: TuningConfig, wer_of_search: Callable[[SearchConfig], float]
 ) -> tuple[SearchConfig, dict[str, Any]]:
-    """Try the scales, with the best one the penalties, and both once more.
+    """Try all scales, then all penalties with the best scale, and repeat both once.
 
     Args:
         name: Name of the pass, for the log.
-        search: Options of the search; its penalty is the first that scales are tried with.
+        search: Options of the search; scales are first tried with the penalty given here.
         options: Scales and penalties to try.
-        wer_of_search: Word error rate on the held-out speakers with some options, as a fraction.
+        wer_of_search: Function from options to the word error rate on the held-out speakers, as a fraction.
 
     Returns:
         The options with the best scale and penalty, and a record of all that was tried.
@@ -38,7 +38,7 @@ def tune(
         return wer
 
     penalty = search.insertion_penalty
-    for _ in range(2):  # the best scale depends on the penalty, and the other way round
+    for _ in range(2):  # the best scale depends on the penalty, and vice versa
         scale = _best_of(options.acoustic_scales, partial(wer_of, penalty=penalty))
         penalty = _best_of(options.insertion_penalties, partial(wer_of, scale))
     wer = wer_of(scale, penalty)
@@ -48,7 +48,7 @@ def tune(
 
 
 def _best_of(options: Sequence[float], wer_of: Callable[[float], float]) -> float:
-    """The option with the lowest error rate; of equals the middle one, farthest from where errors rise."""
+    """The option with the lowest error rate; of several equal ones, the middle one, farthest from where errors rise."""
     wers = [wer_of(option) for option in options]
     best = [option for option, wer in zip(options, wers, strict=True) if wer == min(wers)]
     return best[len(best) // 2]

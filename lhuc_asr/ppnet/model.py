@@ -1,11 +1,12 @@
 """The ranking networks, from a batch of examples to one logit for each task.
 
-E is the vector of shared embeddings, P of prior embeddings (user, item, author), D of domain embeddings; sg stops the
-gradient, so that a gate learns its own weights and ids and leaves the shared embeddings to the deep network.
+E is the vector of the shared embeddings, P that of the prior embeddings (user, item, author), D that of the domain
+embeddings. sg stops the gradient, so that training a gate updates its own weights and the P or D embeddings, but not
+the shared embeddings, which only the deep network trains.
 
     dnn      tower(E)
     concat   tower(E, P)
-    film     tower(E), to each layer a bias r(P, sg(E)) added
+    film     tower(E), with a bias r(P, sg(E)) added to each layer
     simple   tower(E), each layer times a linear gate of the user's embedding (``simple.py``)
     ppnet    tower(E), each layer times a gate of (P, sg(E))              PPNet, Kuaishou 2019
     pepnet   E' = E times a gate of (D, sg(E))                            EPNet
@@ -14,9 +15,10 @@ gradient, so that a gate learns its own weights and ids and leaves the shared em
 Source: J. Chang et al., "PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior
 Information", KDD 2023 (arXiv 2302.01115). In all but pepnet the tasks share the hidden layers.
 
-Before training every gate is 1: with the same seed film, simple and ppnet give the outputs of dnn, bit for bit, and so
-does pepnet with one task. A user of row 0, unseen in training, has these neutral gates also after training. The gates
-on the embeddings of pepnet depend on domains, not on users, and are the same for such a user.
+Before training every gate is 1 (1/2 with scale: sigmoid) and every bias is 0. So, unless the scale is sigmoid, film,
+simple and ppnet give the same outputs as dnn with the same seed, bit for bit, and so does pepnet with one task. A user
+of row 0, unseen in training, keeps these neutral gates after training. pepnet's gates on the embeddings are conditioned
+on the domain, so they are applied to such a user as to any other.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from lhuc_asr.ppnet.tower import GateConfig, Tower, TowerConfig
 
 ModelKind = Literal["dnn", "concat", "film", "simple", "ppnet", "pepnet"]
 
-# Options that have no effect in a kind of network: its own, and those of its gates.
+# For each kind of network, the options that have no effect: first those of the network, then those of its gates.
 USELESS: dict[ModelKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dnn": (("gate",), ()),
     "concat": (("gate",), ()),
@@ -68,7 +70,8 @@ class RankingConfig(TowerConfig):
         given += [f"gate.{name}" for name in gates if getattr(self.gate, name) != getattr(default.gate, name)]
         if given:
             raise ValueError(
-                f"{', '.join(given)} would have no effect in a network of kind {self.kind!r}; leave it out"
+                f"{', '.join(given)} would have no effect in a network of kind {self.kind!r}; "
+                f"leave {'it' if len(given) == 1 else 'them'} out"
             )
         return self
 
@@ -99,7 +102,10 @@ class RankingNetwork(nn.Module):
         }
 
     def gates(self, batch: Batch) -> dict[str, Tensor]:
-        """The amplitudes of a batch's examples, shape (B, units) each, by the name of the gate's module."""
+        """The amplitudes of a batch's examples, shape (B, units) each, by the name of the gate's module.
+
+        Empty for networks without gates, film included.
+        """
         amplitudes: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[[LHUCLayer, tuple[Tensor, ...]], None]:
@@ -121,7 +127,7 @@ class RankingNetwork(nn.Module):
         features = self.schema.group(group)
         if not features:
             raise ConfigError(
-                f"a network of kind {self.config.kind!r} needs features of group {group!r}, the schema has none; "
+                f"a network of kind {self.config.kind!r} needs features of group {group!r}, but the schema has none; "
                 "add one"
             )
         return Embeddings(features, self.rows, generator)
@@ -136,12 +142,15 @@ class RankingNetwork(nn.Module):
             if feature.source == column and feature.kind in SINGLE:
                 return feature
         raise ConfigError(
-            f"a network of kind {self.config.kind!r} needs the user among the prior features: add a feature of column "
-            f"{column!r} and group 'prior'"
+            f"a network of kind {self.config.kind!r} needs the user among the prior features: add a single-valued "
+            f"feature of column {column!r} to group 'prior'"
         )
 
     def _known(self, rows: Tensor) -> Tensor:
-        """Whether a user gets the learned gates, bool, shape (B, 1), from the users' rows, shape (B,)."""
+        """Which users get the learned gates, bool, shape (B, 1), given their rows, shape (B,).
+
+        In training, a random share of known users is treated as unseen.
+        """
         known = rows[:, None] != 0
         if self.training and self.config.gate.unseen_share:
             known = known & (torch.rand(known.shape, device=known.device) >= self.config.gate.unseen_share)
@@ -257,7 +266,7 @@ NETWORKS: dict[ModelKind, type[RankingNetwork]] = {
 
 
 def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator) -> RankingNetwork:
-    """Make the untrained network of a configuration.
+    """Build an untrained network from its configuration.
 
     Args:
         config: Configuration of the network.
@@ -266,8 +275,8 @@ def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], genera
         generator: Draws the initial weights.
 
     Raises:
-        ConfigError: The schema has no fields of a group that the network needs, or the network is too large for the
-            memory.
+        ConfigError: A group of fields or a user field that the network needs is missing from the schema, or the network
+            does not fit in memory.
     """
     try:
         return NETWORKS[config.kind](config, schema, rows, generator)

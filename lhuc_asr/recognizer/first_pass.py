@@ -32,7 +32,7 @@ class SearchedFirstPass:
 
     Attributes:
         loop: The network and the recordings.
-        pool: The decoding graph, searched.
+        pool: Pool that searches the decoding graph.
         search: Options of the search.
         lattice: Options of the lattices.
     """
@@ -72,8 +72,8 @@ class KnownTranscripts:
 
     Attributes:
         loop: The network and the recordings.
-        recording_of: Name of the recording of each utterance.
-        transcripts: Words of each recording.
+        recording_of: Name of each utterance's recording, by the utterance's id.
+        transcripts: Words of each recording, by its name.
         lexicon: Pronunciations.
         topology: States of the phones.
     """
@@ -97,7 +97,7 @@ class KnownTranscripts:
         raise CorpusError("the recordings have transcripts and are not searched; leave the transcripts out")
 
     def references(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame along the transcripts; recordings that do not fit theirs are left out.
+        """The pdf of each frame along the transcripts; recordings that do not fit their transcripts are left out.
 
         Raises:
             CorpusError: No recording fits its transcript.
@@ -120,6 +120,6 @@ class KnownTranscripts:
 
 
 def _warn_of_silence(hypotheses: Sequence[Hypothesis]) -> None:
-    """Warn about recordings in which no word was found."""
+    """Warn if no word was found in any recording."""
     if not any(hypothesis.words for hypothesis in hypotheses):
-        logger.warning("the first pass finds no word in the recordings; the speaker can hardly be learned from them")
+        logger.warning("the first pass found no word in the recordings; adapting to them will hardly help")

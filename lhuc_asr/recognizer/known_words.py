@@ -1,4 +1,4 @@
-"""Known words placed in time: a Viterbi alignment with their pronunciations, and silence between them."""
+"""Known words placed in time by a Viterbi alignment with their pronunciations and optional silence between them."""
 
 from __future__ import annotations
 

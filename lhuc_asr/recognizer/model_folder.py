@@ -9,7 +9,8 @@ lang/                 lexicon.txt, phones.json, words.txt, HCLG.fst, graph.json
 prepared/             what the adaptation method learned from the training speakers, if it learns from them
 ```
 
-The folder of a finished experiment is a model's folder too: its ``model.json`` names the places of these files in it.
+The folder of a finished experiment is a model's folder too: its ``model.json`` gives the paths of these files within
+the experiment's folder.
 """
 
 from __future__ import annotations
@@ -45,18 +46,19 @@ class ModelDescription(FolderDescription):
         format: Format of the folder.
         experiment: Name of the experiment's folder.
         adapted_pass: Name of the experiment's pass that the model adapts as.
-        network: Hash of the network; it stands in the speakers' files too.
+        network: Hash of the network; the speakers' files have it too.
         seed: Seed of the order of a speaker's data.
         features: Options of the network's features.
         alignment_features: Options of the Gaussian mixtures' features.
-        whole_seconds: Maximum length of a recording that is searched in one piece: that of the experiment's longest
-            utterance.
-        piece_seconds: Maximum length of the pieces of longer recordings: that of 95 % of the training utterances.
+        whole_seconds: Maximum length of a recording that is searched in one piece: the length of the experiment's
+            longest utterance.
+        piece_seconds: Maximum length of the pieces of longer recordings: the length that 95 % of the training
+            utterances do not exceed, and at most 20 s.
         first_search: Options of the search without a speaker, as tuned for the first pass.
         adapted_search: Options of the search with a speaker, as tuned for the adapted pass.
-        lattice: Options of the lattices, which confidences are computed from.
+        lattice: Options of the lattices that confidences are computed from.
         method: Options of the adaptation method.
-        targets: Kind of adaptation targets.
+        targets: Options of the adaptation targets.
     """
 
     format: Literal["lhuc-asr-model-2"] = "lhuc-asr-model-2"
@@ -82,15 +84,15 @@ MODELS = FolderKind(
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Places of a model's files.
+    """Paths of a model's files.
 
     Attributes:
         network: File of the acoustic model.
         topology: File of the states of the phones.
         gmm: File of the Gaussian mixtures that first aligned the training data.
-        lang: Folder of lexicon and graph.
+        lang: Folder of the lexicon and the graph.
         prepared: Folder of what the adaptation method learned from the training speakers; None if it learns nothing.
-        by_name: Every file, by its name in an exported folder.
+        by_name: Path of every file, by the file's name in an exported folder.
     """
 
     network: Path
@@ -102,7 +104,7 @@ class ModelFiles:
 
     @classmethod
     def of(cls, description: ModelDescription, folder: Path) -> ModelFiles:
-        """The files of a model's folder."""
+        """The paths of the files that a description names."""
         by_name = {name: description.path(folder, name) for name in description.sha256}
         prepared = [path.parent for name, path in by_name.items() if name.startswith(f"{PREPARED_FOLDER}/")]
         return cls(
@@ -115,7 +117,7 @@ class ModelFiles:
         )
 
     def alignment_model(self, description: ModelDescription, pdf_count: int) -> AlignmentModel:
-        """The model that first aligned the training data; its file is read when a method asks for it."""
+        """The mixtures that first aligned the training data; their file is read when a method asks for them."""
         return AlignmentModel(self.gmm, pdf_count, description.alignment_features)
 
 
@@ -145,7 +147,7 @@ def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
 
 
 def _refuse_experiment(folder: Path, is_experiment: bool) -> None:
-    """Say what to do about an experiment's folder without a description; any other folder is left to the reader."""
+    """Say what to do about an experiment's folder without a description; do nothing about any other folder."""
     folds = sorted(folder.glob(f"fold*/{MODEL_JSON}"))
     if folds:
         raise ExperimentError(

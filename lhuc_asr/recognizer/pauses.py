@@ -1,8 +1,8 @@
-"""Cutting long recordings at their longest pauses, into pieces as long as the utterances that a model knows.
+"""Cutting long recordings at their longest pauses, into pieces no longer than the utterances that a model knows.
 
-A pause is a stretch whose level is nearer to the recording's floor than to its loud parts. The longest pause is the
-likeliest end of a sentence. So pieces that are too long are cut at their pauses, from the longest pause to the
-shortest, and a piece without a pause at its quietest moment. Levels are mean squares over 10 ms, 1 being full scale.
+A pause is a stretch whose level is nearer to the recording's floor than to the loud parts. The longest pause is the
+likeliest end of a sentence. So pieces that are too long are cut at pauses, from the longest pause to the shortest, and
+a piece without a pause is cut at its quietest moment. Levels are mean squares over 10 ms, 1 being full scale.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 
 # Levels are averaged over 50 ms: the closure of a plosive is not a pause, and a click is not speech.
 SMOOTHED_FRAMES = 5
-# Fractions of a recording's frames that are quieter than its floor, and than its loud parts.
+# Fractions of a recording's frames that are quieter than the floor, and that are quieter than the loud parts.
 FLOOR_FRACTION, LOUD_FRACTION = 0.10, 0.95
 # Levels below this fraction of the way from the floor to the loud parts, in decibels, are a pause.
 PAUSE_FRACTION = 0.25
 SHORTEST_PIECE_SECONDS = 0.5
 # A piece is silence if it stays below -60 dB of full scale; AN4's quietest recording reaches -33 dB. A piece of a long
-# recording is silence, too, if it stays within 6 dB of the floor: noise averaged over 50 ms does, speech never.
+# recording is also silence if it stays within 6 dB of the floor: noise averaged over 50 ms does, speech never does.
 SILENCE_LEVEL, SPEECH_OVER_FLOOR = 1e-6, 4.0
 
 
@@ -31,10 +31,10 @@ def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
 
     Args:
         level: Mean square of each 10 ms, shape (N,).
-        longest_seconds: Maximum length of a piece.
+        longest_seconds: Maximum length of a piece, in seconds.
 
     Returns:
-        First frame of each piece and the frame after its last; together the pieces are the whole recording.
+        Each piece's first frame and the frame after its last; together the pieces are the whole recording.
     """
     level = _smoothed(level)
     longest, shortest = (round(seconds / FRAME_SHIFT_SECONDS) for seconds in (longest_seconds, SHORTEST_PIECE_SECONDS))
@@ -55,21 +55,21 @@ def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
 
 
 def has_speech(level: np.ndarray, pieces: list[tuple[int, int]]) -> list[bool]:
-    """Whether each piece of a recording is more than silence and steady noise.
+    """Whether each piece of a recording contains more than silence and steady noise.
 
     Args:
         level: Mean square of each 10 ms, shape (N,).
-        pieces: As from ``cut``.
+        pieces: Pieces of the recording, as ``cut`` returns them.
     """
     level = _smoothed(level)
-    # A short recording may be one vowel, as loud throughout.
+    # A short recording may be one vowel, equally loud throughout.
     floor = float(np.quantile(level, FLOOR_FRACTION)) if len(pieces) > 1 else 0.0
     least = max(SILENCE_LEVEL, SPEECH_OVER_FLOOR * floor)
     return [bool(level[first:end].max() > least) for first, end in pieces]
 
 
 def _pauses(level: np.ndarray) -> list[tuple[int, int]]:
-    """First frame of each pause and the frame after its last, the longest pause first."""
+    """Each pause's first frame and the frame after its last, the longest pause first."""
     decibels = 10.0 * np.log10(np.maximum(level, SILENCE_LEVEL))
     floor, loud = np.quantile(decibels, (FLOOR_FRACTION, LOUD_FRACTION))
     quiet = decibels < floor + PAUSE_FRACTION * (loud - floor)

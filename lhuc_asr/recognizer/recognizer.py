@@ -6,7 +6,7 @@ mean and deviation of the features that its parameters were estimated on. With t
 does not depend on the other recordings of the call.
 
 A recognizer does not change after loading. Threads may adapt and transcribe at the same time, each with its own
-speaker, and get what they would get one after the other.
+speaker; the results are the same as one after the other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 Audio = str | Path | Sequence[str | Path]
 
-# A recording with a transcript is aligned whole, for which memory grows with frames times words.
+# A recording with a transcript is aligned whole, which takes memory proportional to frames times words.
 LONGEST_TRANSCRIBED_SECONDS = 60.0
 
 
@@ -63,11 +63,11 @@ def load(folder: str | Path) -> Recognizer:
 
 
 class Recognizer:
-    """A trained network, its graph, and a way of adapting to a speaker; it searches in this process.
+    """A trained network, its graph, and a way of adapting to a speaker; searches run in this process.
 
     Args:
         description: Description of the model.
-        files: Places of the model's files.
+        files: Paths of the model's files.
 
     Attributes:
         description: Description of the model.
@@ -96,11 +96,11 @@ class Recognizer:
                 recording with a transcript may be up to a minute long.
 
         Returns:
-            The person, for ``transcribe`` and for a file (``save``).
+            The person, to be given to ``transcribe`` or saved to a file (``save``).
 
         Raises:
             SpeakerError: The name cannot be the name of a file.
-            AudioError: A recording cannot be used, or nothing is said in any.
+            AudioError: A recording cannot be used, or none contains speech.
             CorpusError: There is no recording, or one has no transcript.
         """
         check_speaker_name(speaker)
@@ -111,7 +111,7 @@ class Recognizer:
             speech = read_speech(named, options, speaker, whole=transcripts is not None)
             if speech is None:
                 raise AudioError(
-                    f"speaker {speaker!r}: nothing is said in the recordings; there is nothing to adapt to"
+                    f"speaker {speaker!r}: no speech found in the recordings; there is nothing to adapt to"
                 )
             loop, targets = self._loop(speech), options.targets
             first_pass: FirstPass = SearchedFirstPass(loop, self._pool, options.first_search, options.lattice)
@@ -127,7 +127,7 @@ class Recognizer:
 
         Raises:
             CheckpointError: The file is missing or damaged.
-            ModelMismatchError: The person was adapted to with another network.
+            ModelMismatchError: The file belongs to another network.
         """
         return load_speaker(Path(path), self._network, self.description)
 
@@ -169,26 +169,26 @@ class Recognizer:
         return [Transcript(each.name, each.path, each.info.seconds, tuple(words[each.name])) for each in named]
 
     def _loop(self, speech: Speech) -> TwoPass:
-        """The two-pass loop over what was said."""
+        """The two-pass loop over the pieces of a person's speech."""
         pieces = {piece.id: piece for piece in speech.pieces}
         alignment_model = self._files.alignment_model(self.description, self._topology.pdf_count)
         return TwoPass(self._network, speech.features, self._topology.silence_pdfs, pieces, alignment_model)
 
     def _sets(self, speech: Speech) -> list[AdaptationSet]:
-        """One set, the person's: estimated on all pieces, in an order chosen by the seed, and used for all."""
+        """One adaptation set: all pieces, to estimate on in an order chosen by the seed, and to decode."""
         return adaptation_sets(
             speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), self.description.seed
         )
 
     def _lattices(self, scores: Iterable[Scores], search: SearchConfig) -> Iterator[tuple[LatticeSummary, np.ndarray]]:
-        """The lattice of each piece and its scores (T, K), a block of pieces in memory at a time."""
+        """Each piece's lattice and scores (T, K); one block of pieces is in memory at a time."""
         for block in _blocks(scores):
             summaries = self._pool.lattices_all(block, search, self.description.lattice)
             for summary, (_, matrix) in zip(summaries, block, strict=True):
                 yield summary, matrix
 
     def _placed(self, hypothesis: Hypothesis, scores: np.ndarray, start: float) -> list[Word]:
-        """The words of a piece, timed in its recording, in which the piece begins at ``start`` seconds."""
+        """The words of a piece, with times in the recording, where the piece begins at ``start`` seconds."""
         if not hypothesis.words:
             return []
         placed = place(hypothesis.words, scores, self._lexicon, self._topology)
@@ -204,7 +204,7 @@ class Recognizer:
 
 
 def _blocks(scores: Iterable[Scores]) -> Iterator[list[Scores]]:
-    """Pieces in blocks of at least ``SCORING_FRAMES`` frames, the last one apart."""
+    """The pieces in blocks of at least ``SCORING_FRAMES`` frames; the last block may be smaller."""
     block: list[Scores] = []
     for utterance, matrix in scores:
         block.append((utterance, matrix))
@@ -228,5 +228,5 @@ def _check_transcripts(named: Sequence[Recording], transcripts: Mapping[str, Seq
 
 
 def _listed(audio: Audio) -> list[str | Path]:
-    """A list also where one file was given."""
+    """The recordings as a list, even if only one was given."""
     return [audio] if isinstance(audio, str | Path) else list(audio)

@@ -16,7 +16,7 @@ from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS
 
 STANDARD_INPUT, STANDARD_INPUT_NAME = "-", "standard-input"
-# Endings of the recordings in a folder; a file that the user names may have any.
+# Endings by which recordings in a folder are recognised; a file that the user names may have any ending.
 ENDINGS = frozenset({".wav", ".flac", ".ogg", ".oga", ".sph"})
 
 
@@ -27,7 +27,7 @@ class Recording:
     Attributes:
         name: Name of the file without its ending, or its path if several files have that name; without white space.
         path: The file.
-        info: Content of its header.
+        info: Content of the file's header.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Recording:
 
 @contextmanager
 def recordings(sources: Sequence[str | Path]) -> Iterator[list[Recording]]:
-    """A context with the recordings that a user names; standard input is in a temporary file inside it.
+    """A context with the recordings that a user names; within it, standard input is in a temporary file.
 
     Args:
-        sources: Files; folders, for all files in them and below that have a recording's ending; patterns such as
+        sources: Files; folders, for all files in or below them that have a recording's ending; patterns such as
             ``talks/*.flac``; ``-`` for standard input, one WAV, FLAC or Ogg stream.
 
     Yields:
-        The recordings, ordered by name; a recording that is named several times comes once.
+        The recordings, ordered by name; a recording that is named several times appears once.
 
     Raises:
         AudioError: A recording cannot be used.
@@ -86,7 +86,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     ]
     for name, path in zip(names, paths, strict=True):
         if names.count(name) > 1 or name == STANDARD_INPUT_NAME:
-            raise CorpusError(f"{path}: another recording goes by the name {name!r} too; rename one of them")
+            raise CorpusError(f"{path}: another recording has the name {name!r} too; rename one of them")
     return names
 
 

@@ -1,4 +1,4 @@
-"""One person on a recognizer's network: what was estimated about them, and the statistics of their features."""
+"""A recognizer's speaker: the parameters that were estimated for one person, and the statistics of their features."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.recognizer.model_folder import ModelDescription
 
-# In a speaker's file: mean and deviation of their features, shape (D,) each, float64.
+# In a speaker's file: mean and deviation of the speaker's features, shape (D,) each, float64.
 CMVN_MEAN, CMVN_DEVIATION = "cmvn.mean", "cmvn.deviation"
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A person who was adapted to.
+    """A person to whom a network was adapted.
 
     Attributes:
         name: Name of the person; "" for the speaker-independent row of an adaptively trained network.
         network: Hash of the network that the parameters belong to.
         adapted: Parameters of the person.
-        cmvn: Statistics of the features that the parameters were estimated on; None for files of an experiment's
-            folder, which do not hold them.
+        cmvn: Statistics of the features that the parameters were estimated on; None for a file from an experiment's
+            folder, which does not hold them.
     """
 
     name: str
@@ -56,7 +56,7 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
 
     Raises:
         CheckpointError: The file is missing or damaged.
-        ModelMismatchError: The person was adapted to with another network.
+        ModelMismatchError: The file belongs to another network.
     """
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder; name the file of one speaker, <speaker>.safetensors")
@@ -67,7 +67,7 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
 
 
 def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:
-    """The statistics in a speaker's file, of features of D dimensions; None where there are none."""
+    """The statistics of the features in a speaker's file; None if the file has none."""
     if CMVN_MEAN not in tensors and CMVN_DEVIATION not in tensors:
         return None
     mean, deviation = (tensors.get(name, torch.empty(0)).double().numpy() for name in (CMVN_MEAN, CMVN_DEVIATION))

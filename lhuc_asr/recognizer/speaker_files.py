@@ -1,4 +1,4 @@
-"""Folders of speakers' files: their content, merging and deleting."""
+"""Folders of speakers' files: what is in the files, merging and deleting."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
 
 
 def delete(folder: Path, speakers: Sequence[str]) -> None:
-    """Delete speakers' files of a folder, all of them or none.
+    """Delete speakers' files from a folder, all of them or none.
 
     Raises:
         SpeakerError: A speaker is not there, or the name cannot be a speaker's.
@@ -98,6 +98,6 @@ def delete(folder: Path, speakers: Sequence[str]) -> None:
         check_speaker_name(speaker)
         if not speaker_path(folder, speaker).is_file():
             names = ", ".join(state.speaker for state in speaker_files([folder]).values())
-            raise SpeakerError(f"{folder}: no speaker {speaker!r}; it has {names}")
+            raise SpeakerError(f"{folder}: no speaker {speaker!r}; the folder has {names}")
     for speaker in speakers:
         speaker_path(folder, speaker).unlink()

@@ -1,4 +1,4 @@
-"""Features of one person's recordings: cut at pauses, computed, normalised together."""
+"""One person's recordings, cut at pauses, and the features of the pieces, normalised together."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Speech:
-    """Stretches of recordings in which something is said.
+    """The pieces of one person's recordings that contain speech.
 
     Attributes:
-        pieces: The stretches, recording after recording, each as long as an utterance of the model at most.
-        recording_of: Name of the recording of each piece, by the piece's id.
+        pieces: The pieces, recording after recording, each at most as long as ``ModelDescription`` allows, unless
+            recordings are left whole.
+        recording_of: Name of the recording that each piece comes from, by the piece's id.
         features: Normalised features of the pieces.
-        cmvn: Mean and deviation that they were normalised with.
+        cmvn: Mean and deviation that the features were normalised with.
     """
 
     pieces: tuple[Utterance, ...]
@@ -51,13 +52,13 @@ def read_speech(
 
     Args:
         recordings: Recordings of one person.
-        model: The model, whose features and lengths of pieces are used.
+        model: Description of the model, with the options of the features and the maximum lengths of pieces.
         speaker: Name of the person.
-        cmvn: Mean and deviation to normalise with; None for those of these recordings.
+        cmvn: Mean and deviation to normalise with; None to estimate them from these recordings.
         whole: Whether recordings are left whole, however long they are.
 
     Returns:
-        The speech; None if nothing is said in any of the recordings.
+        The speech; None if no recording contains any.
 
     Raises:
         AudioError: A recording is damaged.
@@ -67,10 +68,10 @@ def read_speech(
     for recording in recordings:
         spoken = _pieces(recording, model, speaker, whole)
         if not spoken:
-            logger.warning("%s: nothing is said in it: it is silence or steady noise", recording.path)
+            logger.warning("%s: no speech found, only silence or steady noise", recording.path)
         if recording.info.sample_rate < model.features.sample_rate:
             logger.warning(
-                "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing, expect more errors",
+                "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing; expect more errors",
                 recording.path,
                 recording.info.sample_rate,
                 model.features.sample_rate,
@@ -98,7 +99,7 @@ def read_speech(
 
 
 def _pieces(recording: Recording, model: ModelDescription, speaker: str, whole: bool) -> list[Utterance]:
-    """The pieces of a recording in which something is said."""
+    """The pieces of a recording that contain speech."""
     level, seconds = levels(recording.path)
     cuts = [(0, len(level))]
     if not whole and recording.info.seconds > model.whole_seconds:

@@ -13,7 +13,7 @@ from lhuc_asr.lang.text import normalise, numbered_lines
 
 Format = Literal["txt", "json", "srt", "ctm"]
 
-# A caption ends before it has more characters or seconds than this, and at a pause of this length.
+# A caption has at most this many characters and seconds, and ends at a pause of this length.
 CAPTION_CHARACTERS, CAPTION_SECONDS, CAPTION_PAUSE_SECONDS = 80, 6.0, 0.7
 
 
@@ -58,8 +58,8 @@ class Transcript:
 def write(transcripts: Sequence[Transcript], form: Format) -> str:
     """Transcripts in a format; the text ends with a line break.
 
-    ``txt`` has a line for each recording, its name first, as ``read_transcripts`` reads it. ``ctm`` is NIST's format:
-    recording, channel, start, length, word, confidence.
+    ``txt`` has one line per recording, the recording's name first, as ``read_transcripts`` reads it. ``ctm`` is NIST's
+    format: recording, channel, start, length, word, confidence.
 
     Raises:
         CorpusError: There are several recordings for SRT, which has no place for their names.
@@ -80,10 +80,10 @@ def write(transcripts: Sequence[Transcript], form: Format) -> str:
 
 
 def read_transcripts(path: Path) -> dict[str, tuple[str, ...]]:
-    """The words of each recording, from lines of a name and words.
+    """The words of each recording, from a file with one line per recording: its name and its words.
 
     Raises:
-        CorpusError: The file is missing or not a text, or names a recording twice.
+        CorpusError: The file is missing or not UTF-8 text, or names a recording twice.
     """
     transcripts: dict[str, tuple[str, ...]] = {}
     for number, line in numbered_lines(path, CorpusError):
@@ -91,7 +91,7 @@ def read_transcripts(path: Path) -> dict[str, tuple[str, ...]]:
             continue
         name, *rest = line.split(maxsplit=1)
         if name in transcripts:
-            raise CorpusError(f"{path}:{number}: {name!r} has an earlier line already; delete one of the two")
+            raise CorpusError(f"{path}:{number}: {name!r} already has an earlier line; delete one of the two")
         transcripts[name] = tuple(normalise(" ".join(rest)).split())
     return transcripts
 

@@ -35,16 +35,16 @@ logger = logging.getLogger(__name__)
 # A row of a table.
 Row = dict[str, Any]
 
-# Limits of the figure of hidden activations: with more points it is slow to compute, and too dark.
+# Limits of the figure of hidden activations: with more points it is slow to compute, and too crowded.
 TSNE_SPEAKERS, TSNE_STATES, TSNE_FRAMES_EACH = 6, 8, 20
 
 
 @dataclass(frozen=True)
 class Look:
-    """A finished pass over a split, and the place of its figure.
+    """A finished pass over a split, and the file of the figure.
 
     Attributes:
-        folder: Folder of the experiment; in a cross-validation, of all folds together.
+        folder: Folder of the experiment; in a cross-validation, the folder above those of the folds.
         folds: The experiment, or each of its folds.
         split: Name of the test split.
         plan: The pass.
@@ -73,14 +73,14 @@ class Look:
         return {"split": self.split, "pass": self.name, **values}
 
     def wer_reports(self) -> tuple[WerReport, WerReport]:
-        """Scores of the first pass and of this one."""
+        """Scores of the first pass and of the pass that is looked at."""
         before, after = (read_wer(self.folder.decode(self.split, name) / WER_FILE) for name in (self.before, self.name))
         return before, after
 
 
 @dataclass(frozen=True)
 class LookKind:
-    """A table and a figure that can be made of any pass.
+    """A table and a figure that can be made for any pass.
 
     Attributes:
         title: Title of the figure.
@@ -108,9 +108,9 @@ def _gains(look: Look) -> list[Row]:
 
 
 def _spread(look: Look) -> list[Row]:
-    """The spread of the amplitudes of each layer.
+    """The spread of each layer's amplitudes.
 
-    The figure has the first fold alone: the networks of two folds do not have the same units.
+    The figure shows only the first fold, because the networks of two folds do not have the same units.
     """
     rows = []
     for fold in look.folds:
@@ -124,7 +124,7 @@ def _spread(look: Look) -> list[Row]:
                 look.row(
                     folder=fold.folder.folder.name, site=site, speakers=len(speakers), units=values.shape[1],
                     mean_log=float(logs.mean()), deviation_log=float(logs.std()),
-                    # The part of this spread that is between speakers, and not between units.
+                    # The spread between speakers alone, without that between units.
                     deviation_between_speakers=float(logs.std(axis=0).mean()),
                     least=float(values.min()), largest=float(values.max()),
                 )
@@ -144,7 +144,7 @@ def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
 
 
 def _frames(look: Look) -> list[Row]:
-    """Each speaker's frame errors beside their word errors; a wrong frame's best pdf is not the reference's."""
+    """Each speaker's frame errors beside their word errors; a frame is wrong if its best pdf is not the reference's."""
     errors: dict[str, np.ndarray] = {}  # frames, wrong before, wrong after
     for fold in look.folds:
         loop = two_pass(fold, look.split, look.plan.network)
@@ -165,7 +165,7 @@ def _frames(look: Look) -> list[Row]:
             errors[speaker] = errors.get(speaker, np.zeros(3, np.int64)) + wrong
     if not errors:
         logger.warning(
-            "%s: no transcript could be aligned; the split is left out; are its words in the lexicon?",
+            "%s: no transcript could be aligned, the split is left out; check that its words are in the lexicon",
             look.split,
         )
         return []
@@ -187,7 +187,7 @@ def _tsne(look: Look) -> list[Row]:
     """Activations of the top hidden layer in frames of the same states, for some speakers of the first fold.
 
     Raises:
-        ConfigError: The pass does not estimate amplitudes, so that its hidden layers are not adapted.
+        ConfigError: The pass does not estimate amplitudes, so it does not adapt hidden layers.
     """
     fold = look.folds[0]
     loop = two_pass(fold, look.split, look.plan.network)
@@ -217,7 +217,7 @@ def _tsne(look: Look) -> list[Row]:
 
 
 def _common_frames(store: FeatureTable, states: Alignment, silence: np.ndarray) -> dict[str, list[int]]:
-    """Frames of the most frequent states of the first speakers, equally many of each state, by utterance ids."""
+    """Frames in the most frequent states of the first speakers, as many for each state and speaker, by utterance id."""
     utterances = [utterance for own in list(store.speakers.values())[:TSNE_SPEAKERS] for utterance in own]
     spoken = np.concatenate([states[utterance.id] for utterance in utterances])
     pdfs, counts = np.unique(spoken[(spoken >= 0) & ~np.isin(spoken, silence)], return_counts=True)
@@ -241,7 +241,7 @@ def _top_layer(model: AcousticModel, spliced: torch.Tensor) -> np.ndarray:
 
 
 def _between(hidden: np.ndarray, owners: Sequence[tuple[str, int]]) -> float:
-    """The fraction of the variance around the states' means that is between the speakers' means of a state."""
+    """The fraction of the variance within states that is variance between the speakers' means in a state."""
     total = between = 0.0
     for state in {pdf for _, pdf in owners}:
         mean = hidden[[owner[1] == state for owner in owners]].mean(axis=0)

@@ -34,20 +34,20 @@ KNOWN: dict[str, Series | LookKind] = {**SERIES, **LOOKS}
 
 
 def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = None) -> dict[str, Path]:
-    """Make series and looks, without those of their passes that are finished.
+    """Make series and looks; passes that are finished are not made again.
 
     Args:
         folder: Folder of an experiment that ``lhuc-asr run`` has begun; missing stages are made.
         names: Names of series and looks; None for all that the recipe has a pass for, with a warning for the others.
-        base: The pass that series vary and that looks show; None for the first of the recipe that is possible.
+        base: The pass that series vary and that looks show; None for the recipe's first suitable pass.
 
     Returns:
-        The folder of each, ``benchmark/<name>/``, or ``benchmark/<name>-<base>/`` where the base is given:
+        The folder of each, ``benchmark/<name>/``, or ``benchmark/<name>-<base>/`` if the base is given, with
         ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
 
     Raises:
-        ExperimentError: The folder is not an experiment's, or there is no series or look of that name.
-        ConfigError: The recipe has no possible base, or has a pass or network under a name that a series needs.
+        ExperimentError: The folder is not an experiment's, or there is no series or look of a given name.
+        ConfigError: The recipe has no suitable base, or a pass or network of the recipe has a name that a series needs.
     """
     unknown = [name for name in names or () if name not in KNOWN]
     if unknown:
@@ -123,7 +123,7 @@ def pass_to_look_at(config: ExperimentConfig, name: str | None, kind: LookKind) 
 
 
 def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
-    """A pass of the recipe and those that it depends on; the recipe's other passes are not needed."""
+    """A pass of the recipe, and those that it depends on; the other passes are left out."""
     plan = config.passes.get(name)
     if plan is None:
         return {}
@@ -137,7 +137,7 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
 
 
 def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
-    """Make the table and the figures of a look; the pass is made where it is not finished."""
+    """Make the table and the figures of a look, and the pass if it is not finished."""
     plain = _with(config, config.networks, _needed(config, base))
     with opened(plain, record=False) as folder:
         splits, plan = make_passes(plain), passes_of(plain)[base]

@@ -2,9 +2,9 @@
 
 The base is a pass of the recipe with the method ``lhuc`` and targets from an earlier pass. The passes of a series are
 searched with the scale and the penalty of the base, and compared with the unadapted network, searched in the same way.
-Targets from lattice posteriors flatten the scores, so that the base's scale does not suit them: a pass with such
-targets is tuned for itself, compared with the tuned first pass, and has a curve of its own. Training of a series'
-networks starts from the speaker-independent network.
+Targets from lattices flatten the scores, so that the base's scale does not suit them: a pass with such targets is tuned
+separately, compared with the tuned first pass, and has a curve of its own. The networks of a series are trained
+starting from the speaker-independent network.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ RATES, SWEEPS = (0.2, 1.0, 5.0), (1, 3, 10)
 POWERS = (1.0, 2.0)
 CORRUPTED = (0.1, 0.2, 0.4)
 GAMMAS = (0.3, 0.5, 0.7)
-# Number of epochs of a series' network. It starts from the speaker-independent network: five networks from random
-# weights would take hours.
+# Number of training epochs of a series' network. Training starts from the speaker-independent network, because five
+# networks from random weights would take hours.
 SAT_EPOCHS = 2
 
 
@@ -44,10 +44,10 @@ class Variant:
 
     Attributes:
         name: Name of the pass: ``<base>__...``, or that of an equal pass of the recipe.
-        curve: Name of the curve that it belongs to.
-        label: Its value of the option that differs, on the figure's axis.
+        curve: Name of the curve that the pass belongs to.
+        label: Value of the option that differs, on the figure's axis.
         plan: Options of the pass.
-        trained: Options of training its network; None for the base's network.
+        trained: Options for training the network of the pass; None for the base's network.
     """
 
     name: str
@@ -65,8 +65,8 @@ class Series:
         title: Title of the figure: the option that differs.
         axis: Title of the axis of labels.
         paper: Finding of the paper (Swietojanski, Li, Renals 2016).
-        variants: Makes the passes, given the recipe and the name of the base.
-        joined: Whether a line joins the points of a curve: the labels are amounts, and not kinds.
+        variants: Function that makes the passes, given the recipe and the name of the base.
+        joined: Whether a line joins the points of a curve, as suits labels that are amounts and not kinds.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Series:
 
 
 def base_pass(config: ExperimentConfig, name: str | None) -> str:
-    """The base of a series: the named pass, or the first of the recipe that can be one.
+    """The base of a series: the named pass, or the recipe's first that can be a base.
 
     Raises:
         ConfigError: The named pass cannot be a base, or no pass of the recipe can.
@@ -102,7 +102,7 @@ def base_pass(config: ExperimentConfig, name: str | None) -> str:
 
 
 def variants_of(config: ExperimentConfig, name: str, base: str) -> list[Variant]:
-    """The passes of a series; a variant that equals a pass of the recipe, such as the base, has its name.
+    """The passes of a series; a variant that equals a pass of the recipe, such as the base, has that pass's name.
 
     Raises:
         ConfigError: The recipe has a different pass or network under a name that the series needs.
@@ -134,7 +134,7 @@ def _resolved(config: ExperimentConfig, plan: PassConfig) -> PassConfig:
 
 
 def unadapted(config: ExperimentConfig, base: str) -> Variant:
-    """The pass that a series is compared with: the unadapted network, searched as the base.
+    """The pass that a series is compared with: the unadapted network, searched like the base.
 
     In a comparison with the tuned first pass, a lucky choice of scale and penalty would look like a gain of adaptation.
     This comparison is not neutral either: a scale chosen for adapted scores is not the best for unadapted ones.
@@ -152,7 +152,7 @@ def _varied(config: ExperimentConfig, base: str, label: str, changes: Mapping[st
 
 
 def _variant(base: str, label: str, plan: PassConfig, curve: str = "") -> Variant:
-    """A pass that is searched as the base."""
+    """A pass that is searched like the base."""
     suffix = re.sub(r"[^A-Za-z0-9-]+", "_", f"{curve} {label}".strip().replace(".", "-"))
     return Variant(f"{base}__{suffix}", curve or base, label, plan.model_copy(update={"search_as": base}))
 
@@ -181,7 +181,7 @@ def _steps(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _amounts(config: ExperimentConfig, base: str, options: str, amounts: tuple[int, ...], unit: str) -> list[Variant]:
-    """The base, and moments, with amounts of each speaker's data, and with all of it."""
+    """The base, and moments, each with limited amounts of every speaker's data and with all of it."""
     original = config.passes[base]
     variants = []
     for curve, method in (("", original.method), ("moments", MomentsConfig())):
@@ -255,8 +255,8 @@ def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
 def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:
     """Two passes with a network that is trained for a series: row 0 alone, and the base.
 
-    A network of the recipe that is trained in the same way is used instead. The passes are named for the training, so
-    that a network that is in two series is trained once.
+    If the recipe has a network that is trained in the same way, it is used instead. The passes are named after the
+    training, so that a network in two series is trained once.
     """
     trained = SatConfig(start="si", schedule=_short_schedule(config), **settings)
     own_name = f"sat__{trained.switching}_{trained.gamma:g}".replace(".", "-")
@@ -270,7 +270,7 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
 
 
 def _short_schedule(config: ExperimentConfig) -> NewbobConfig:
-    """The schedule of a trained network's further training: a rate as at its end, halved after each epoch."""
+    """A schedule for training a trained network further: a rate as low as late in training, halved after each epoch."""
     return NewbobConfig(
         learning_rate=config.trainer.schedule.learning_rate / 8, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
     )

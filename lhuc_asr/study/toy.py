@@ -1,12 +1,12 @@
 """Toy regressions, after figures 1 to 3 of the paper: what amplitudes can do, on one axis, in seconds.
 
 A network of four sigmoid units is a sum of four scaled steps, f(x) = c + sum_k v_k psi(w_k x + b_k) (equation 1).
-Two steps of opposite signs make a bump. Three regressions learn such sums, then see a new function of the same
-steps at other heights, for which only the amplitudes, one a unit, may change (equation 3):
+Two steps of opposite signs make a bump. Three regressions learn such sums, then see a new function made of the same
+steps at other heights. For the new function only the amplitudes, one per unit, may change (equation 3):
 
     bumps   trained on one function of two bumps; every step is in the basis, so amplitudes reach the new function
     si      trained on two functions at once without knowing which is which: it learns their average, in which the
-            step between the bumps cancels, and no amplitudes bring back a step that the basis lacks
+            step between the bumps cancels, and no amplitudes can bring back a step that the basis lacks
     sat     trained on the same two, each with amplitudes of its own (equations 4 to 6): the basis keeps that step
 
 The heights and places are our own, chosen so that what each regression shows has one cause. There is no noise, and a
@@ -35,9 +35,9 @@ X_LIMIT = 4.0
 POINTS = 101
 # Slope of the functions' steps: the transition from 10 to 90 % takes 4.4 / 8 = 0.55 of the axis's 8.
 SLOPE = 8.0
-# A network starts with wider steps than it needs: the gradient of a steep one reaches few points.
+# A network starts with wider steps than it needs: the gradient of a steep step reaches few points.
 FIRST_SLOPE = 4.0
-# Quasi-Newton steps over all weights, far more than an exact fit takes.
+# Quasi-Newton steps on all weights, far more than an exact fit takes.
 WEIGHT_STEPS = 300
 # Steps of Adam: amplitudes alone, and together with the weights.
 ADAPTATION_STEPS, JOINT_STEPS = 400, 800
@@ -48,11 +48,11 @@ NEW = "new"
 class StepNetwork(nn.Module):
     """f(x) = c + sum_k v_k psi(w_k x + b_k), (B, 1) -> (B, 1) in float64, with psi the sigmoid.
 
-    Its steps start spread over the axis, one somewhere in each part of it.
+    The axis is divided into one part per step; each step starts at a random place in its part.
 
     Args:
         units: Number of steps.
-        seed: Seed of their initial places and heights.
+        seed: Seed of the steps' initial places and heights.
     """
 
     def __init__(self, units: int, seed: int) -> None:
@@ -69,12 +69,12 @@ class StepNetwork(nn.Module):
             self.output.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The function's values, of the shape of x."""
+        """The function's values, with the shape of x."""
         output: Tensor = self.output(self.activation(self.hidden(x)))
         return output
 
     def basis(self, x: Tensor) -> Tensor:
-        """The part of each unit in the output at amplitude 1, (N, units)."""
+        """Each unit's contribution to the output at amplitude 1, (N, units)."""
         return torch.sigmoid(self.hidden(x)) * self.output.weight  # not self.activation, which carries amplitudes
 
 
@@ -83,7 +83,7 @@ def run_toy(folder: Path, seed: int) -> ToyReport:
 
     Args:
         folder: Folder of the files; it is made if it is missing.
-        seed: Seed of the networks' initial weights, which are all that is random.
+        seed: Seed of the networks' initial weights; nothing else is random.
     """
     x = torch.linspace(-X_LIMIT, X_LIMIT, POINTS, dtype=torch.float64).unsqueeze(1)  # (N, 1)
     report = ToyReport(seed, _regressions(x, seed))
@@ -110,7 +110,7 @@ def _regressions(x: Tensor, seed: int) -> tuple[ToyRegression, ...]:
 def regress(
     name: str, x: Tensor, training: Mapping[str, Tensor], target: Tensor, seed: int, adaptively: bool
 ) -> ToyRegression:
-    """Train a network on functions, then adapt it to a new one, by amplitudes alone and by all weights.
+    """Train a network on functions, then adapt it to a new function, once by amplitudes alone and once by all weights.
 
     Args:
         name: Name of the regression.
@@ -149,7 +149,7 @@ def regress(
 
 
 def bump(x: Tensor, start: float, end: float) -> Tensor:
-    """A bump of the shape of x, near 1 from start to end and near 0 elsewhere: a step up and a step down."""
+    """A bump at the points x: a step up and a step down, near 1 from start to end and near 0 elsewhere."""
     return _step(x, start) - _step(x, end)
 
 

@@ -216,9 +216,9 @@ def test_sets_of_speaker_and_environment_are_crossed(noisy):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"environments": ["clean", "snow"]}, r"no utterance in the environments snow; there are: clean, rain, street"),
+        ({"environments": ["clean", "snow"]}, r"no utterance in the environments snow; known: clean, rain, street"),
         ({"unit": "joint", "environments": ["clean"]}, "unit joint estimates in each environment separately"),
-        ({"unit": "environment", "mode": "online"}, "mode online: an environment is estimated on other speakers"),
+        ({"unit": "environment", "mode": "online"}, "mode online: unit environment estimates on other speakers"),
         ({"environments": []}, "environments"),
     ],
 )
@@ -228,7 +228,7 @@ def test_data_that_cannot_be_had(noisy, data, message):
 
 
 def test_recordings_without_environment_and_a_speaker_alone(store, tmp_path):
-    with pytest.raises(CorpusError, match=r"without an environment \(known: none\); name each"):
+    with pytest.raises(CorpusError, match=r"some utterances have no environment \(known: none\); name the environment"):
         adaptation_sets(store, environments_of(store), DataConfig(unit="joint"), seed=1)
     alone = write_store(tmp_path / "alone", [("a-1", "a", np.zeros((5, 2), np.float32))], 2)
     with pytest.raises(CorpusError, match="the split has only one speaker, and an environment"):

@@ -55,7 +55,7 @@ def test_a_new_speaker_without_a_network(finished: Path, spoken: Path, tmp_path:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    assert "adapts as its pass lhuc" in lhuc_asr("export", finished, "model")
+    assert "adapts like the pass lhuc" in lhuc_asr("export", finished, "model")
     lhuc_asr("adapt", "model", "--speaker", "alice", spoken.parent, "-o", "alice.safetensors")
     named = lhuc_asr("transcribe", "model", "--speaker", "alice.safetensors", spoken)
     piped = lhuc_asr("transcribe", "model", "--speaker", "alice.safetensors", "-", stdin=spoken)
@@ -112,7 +112,7 @@ def test_speakers_are_looked_after(finished: Path, tmp_path: Path, command, caps
     assert command("speakers", "show", folder / "2001.safetensors") in (0, None)
     shown = capsys.readouterr().out
     assert "hidden.0.activation" in shown
-    assert "also        nothing" in shown
+    assert "extras      none" in shown
 
 
 # What is wrong is told in a line.

@@ -307,7 +307,7 @@ def test_a_missing_arpa_file_is_named(tmp_path):
 def test_a_damaged_file_is_named(graph, name):
     path = graph.folder / name
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(GraphError, match=rf"{name}: damaged, or of another build.*delete .*graph\.json"):
+    with pytest.raises(GraphError, match=rf"{name}: damaged, or not from the same build.*delete .*graph\.json"):
         DecodingGraph.load(graph.folder)
 
 

@@ -61,8 +61,13 @@ def test_errors_name_the_file_and_the_line(tmp_path):
         list(numbered_lines(path, LexiconError))
     damaged = tmp_path / "text.gz"
     damaged.write_bytes(gzip.compress(b"line\n" * 1000)[:-12])
-    with pytest.raises(CorpusError, match=r"text\.gz:\d+: .*damaged"):
+    with pytest.raises(CorpusError, match=r"text\.gz:\d+: cannot be read further \(.*\); the file is damaged"):
         list(read_sentences(damaged))
     damaged.write_bytes(b"not compressed")
-    with pytest.raises(CorpusError, match=r"text\.gz:1: .*damaged"):
+    with pytest.raises(CorpusError, match=r"text\.gz:1: cannot be read further \(.*\); the file is damaged"):
         list(read_sentences(damaged))
+
+
+def test_a_folder_in_place_of_a_file_is_not_called_damaged(tmp_path):
+    with pytest.raises(CorpusError, match=r": cannot be read \(Is a directory\)$"):
+        list(read_sentences(tmp_path))

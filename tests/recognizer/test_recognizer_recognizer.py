@@ -223,8 +223,8 @@ def test_silence_has_no_words_and_nobody_to_adapt_to(
     for speaker in (None, alice):
         (transcript,) = recognizer.transcribe(tmp_path / "silence.wav", speaker)
         assert (transcript.text, transcript.seconds) == ("", 30.0)
-    assert "silence.wav: nothing is said in it" in caplog.text
-    with pytest.raises(AudioError, match="speaker 'bob': nothing is said in the recordings"):
+    assert "silence.wav: no speech found, only silence or steady noise" in caplog.text
+    with pytest.raises(AudioError, match="speaker 'bob': no speech found in the recordings"):
         recognizer.adapt(tmp_path, "bob")
 
 

@@ -55,7 +55,7 @@ def test_two_of_one_name_are_told_apart_by_their_folders(folder: Path) -> None:
 
 def test_two_that_cannot_be_told_apart_are_refused(folder: Path) -> None:
     soundfile.write(folder / "b.flac", np.zeros(1600), 16000)
-    with pytest.raises(CorpusError, match=r"another recording goes by the name 'b' too; rename"):
+    with pytest.raises(CorpusError, match=r"another recording has the name 'b' too; rename"):
         names("b.wav", "b.flac")
 
 

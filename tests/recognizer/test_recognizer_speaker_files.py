@@ -80,7 +80,7 @@ def test_a_file_called_otherwise_goes_by_the_name_inside(folder: Path, tmp_path:
 
 
 def test_delete_takes_all_or_none(folder: Path) -> None:
-    with pytest.raises(SpeakerError, match=r"no speaker 'carol'; it has alice, bob"):
+    with pytest.raises(SpeakerError, match=r"no speaker 'carol'; the folder has alice, bob"):
         delete(folder, ["alice", "carol"])
     assert names(folder) == ["alice", "bob"]
     delete(folder, ["alice"])

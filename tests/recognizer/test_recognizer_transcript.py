@@ -78,7 +78,7 @@ def test_transcripts_are_normalised_and_name_a_recording_once(tmp_path: Path) ->
     path.write_text("a  don\N{RIGHT SINGLE QUOTATION MARK}t go\n\nb yes\n")
     assert read_transcripts(path) == {"a": ("DON'T", "GO"), "b": ("YES",)}
     path.write_text("a yes\na no\n")
-    with pytest.raises(CorpusError, match=r"text:2: 'a' has an earlier line already; delete one"):
+    with pytest.raises(CorpusError, match=r"text:2: 'a' already has an earlier line; delete one"):
         read_transcripts(path)
 
 
