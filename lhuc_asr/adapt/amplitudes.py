@@ -152,6 +152,6 @@ def new_bank(
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None for all.
 
     Raises:
-        SiteError: The network does not have a layer.
+        SiteError: The network does not have one of the layers.
     """
     return SpeakerBank(model, find_sites(model, model.sites(layers)), speakers, amplitude)

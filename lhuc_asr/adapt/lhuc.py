@@ -61,7 +61,7 @@ class Lhuc:
             seed: Seeds the order of each speaker's frames, which does not depend on the other speakers.
 
         Raises:
-            SiteError: The network does not have a layer.
+            SiteError: The network does not have one of the layers.
             AlignmentError: A speaker's targets or features do not fit the network.
         """
         bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)

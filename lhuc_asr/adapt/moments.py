@@ -157,7 +157,7 @@ class Moments:
             seed: Seed of the descent.
 
         Raises:
-            SiteError: The network does not have a layer.
+            SiteError: The network does not have one of the layers.
             AlignmentError: Targets or features do not fit the network.
             CheckpointError: ``prepare`` has not been run, or the file that it wrote is damaged.
             ModelMismatchError: ``prepare`` was run with another network.

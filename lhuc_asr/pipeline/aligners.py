@@ -80,7 +80,7 @@ class MonophoneAligner:
 
 @dataclass(frozen=True)
 class RealignmentOptions:
-    """Everything that an alignment depends on beside its network.
+    """Everything that an alignment depends on apart from the network.
 
     Attributes:
         speeds: Speeds of the training data.

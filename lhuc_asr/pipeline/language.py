@@ -57,7 +57,7 @@ class LexiconOptions:
 
 @dataclass(frozen=True)
 class LanguageModelOptions:
-    """Everything that a language model depends on, beside the lexicon.
+    """Everything that a language model depends on apart from the lexicon.
 
     Attributes:
         corpus, hours: As in the recipe.

@@ -169,7 +169,7 @@ def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Everything that features depend on beside the recordings.
+    """Everything that features depend on apart from the recordings.
 
     Attributes:
         features: Features of the networks.
