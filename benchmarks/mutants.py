@@ -3,9 +3,9 @@
     python benchmarks/mutants.py [--seed 1] [--count 10] [--rooms lhuc adapt decode hmm]
 
 A line is broken by one small change of its meaning: a comparison, an arithmetic operator, a number, a condition or a
-returned value is changed, or a statement is left out. The tree is copied, so that the checkout stays as it is. A broken
-line is tried on the tests of its room first, then on those of the rooms above it; a line that no test notices survives,
-and the exit status is 1.
+returned value is changed. The tree is copied, so that the checkout stays as it is. A broken line is tried on the tests
+of its file first, then on those of its room and of the rooms above it. A line that no test notices survives, and the
+exit status is 1.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("lhuc", "adapt", "decode", "hmm")
-# The tests that are run when those of the room itself notice nothing.
+# The tests that are run if those of the file and of the room notice nothing.
 ABOVE = ("tests/adapt", "tests/recognizer", "tests/pipeline")
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 400
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -142,7 +142,8 @@ def drawn(tree: Path, rooms: tuple[str, ...], seed: int, count: int) -> list[Mut
 def noticed_by(tree: Path, mutant: Mutant) -> str | None:
     """The tests that fail on a mutant; None where all pass."""
     room = mutant.path.parts[1]
-    for tests in dict.fromkeys((f"tests/{room}", *ABOVE)):
+    own = [path.relative_to(tree).as_posix() for path in tree.glob(f"tests/{room}/test_{room}_{mutant.path.stem}*.py")]
+    for tests in dict.fromkeys((*sorted(own), f"tests/{room}", *ABOVE)):
         environment = {**os.environ, "PYTHONPATH": str(tree)}
         command = [sys.executable, "-m", "pytest", tests, "-x", "-q", "-p", "no:cacheprovider"]
         try:
