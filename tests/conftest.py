@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# One thread of torch: the tests' networks are tiny, and threads that wait for each other cost more than they do. Set
+# before torch is imported; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Run = Callable[..., list[str]]
 
