@@ -3,9 +3,9 @@
     python benchmarks/mutants.py [--seed 1] [--count 10] [--rooms lhuc adapt decode hmm]
 
 A line is broken by one small change of its meaning: a comparison, an arithmetic operator, a number, a condition or a
-returned value is changed. The tree is copied, so that the checkout stays as it is. A broken line is tried on the tests
-of its file first, then on those of its room and of the rooms above it. A line that no test notices survives, and the
-exit status is 1.
+returned value is changed. The tree is copied, so that the checkout stays as it is. All tests must pass on the copy
+before any line is broken. A broken line is tried on the tests of its file first, then on those of its room and of the
+rooms above it. A line that no test notices survives, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,26 +139,31 @@ def drawn(tree: Path, rooms: tuple[str, ...], seed: int, count: int) -> list[Mut
     return [generator.choice(by_line[line]) for line in lines]
 
 
-def noticed_by(tree: Path, mutant: Mutant) -> str | None:
-    """The tests that fail on a mutant; None where all pass."""
-    room = mutant.path.parts[1]
-    own = [path.relative_to(tree).as_posix() for path in tree.glob(f"tests/{room}/test_{room}_{mutant.path.stem}*.py")]
-    for tests in dict.fromkeys((*sorted(own), f"tests/{room}", *ABOVE)):
+def tests_of(tree: Path, path: Path) -> list[str]:
+    """The tests that a broken line of a file is tried on, in their order."""
+    room = path.parts[1]
+    own = [each.relative_to(tree).as_posix() for each in tree.glob(f"tests/{room}/test_{room}_{path.stem}*.py")]
+    return list(dict.fromkeys((*sorted(own), f"tests/{room}", *ABOVE)))
+
+
+def first_failing(tree: Path, tests: Iterable[str]) -> str | None:
+    """The first tests that do not pass; None if all pass."""
+    for each in tests:
         environment = {**os.environ, "PYTHONPATH": str(tree)}
-        command = [sys.executable, "-m", "pytest", tests, "-x", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", each, "-x", "-q", "-p", "no:cacheprovider"]
         try:
             status = subprocess.run(
                 command, cwd=tree, env=environment, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
             ).returncode
         except subprocess.TimeoutExpired:
-            return f"{tests} (no end within {TIMEOUT_SECONDS} s)"
-        if status not in (0, 5):
-            return tests
+            return f"{each} (no end within {TIMEOUT_SECONDS} s)"
+        if status:
+            return each
     return None
 
 
 def main() -> int:
-    """Draw, break, test, restore."""
+    """Draw lines; check the tests on the unbroken tree; break, test and restore each line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=1, help="seed of the lines")
     parser.add_argument("--count", type=int, default=10, help="number of lines")
@@ -168,12 +173,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "exp", "__pycache__", ".*_cache"))
-        for mutant in drawn(tree, tuple(arguments.rooms), arguments.seed, arguments.count):
+        lines = drawn(tree, tuple(arguments.rooms), arguments.seed, arguments.count)
+        folders = dict.fromkeys((*(f"tests/{mutant.path.parts[1]}" for mutant in lines), *ABOVE))
+        if (tests := first_failing(tree, folders)) is not None:
+            sys.exit(f"{tests}: fails although no line is broken; mend it first")
+        for mutant in lines:
             file = tree / mutant.path
             whole = file.read_text(encoding="utf-8")
             line = whole.splitlines()[mutant.line - 1].strip()
             file.write_text(mutant.text, encoding="utf-8")
-            tests = noticed_by(tree, mutant)
+            tests = first_failing(tree, tests_of(tree, mutant.path))
             file.write_text(whole, encoding="utf-8")
             survivors += tests is None
             verdict = "SURVIVED" if tests is None else f"noticed by {tests}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +23,7 @@ from lhuc_asr.base.runlog import stopwatch
 
 # Not at run time: the worker processes import this file too, and do not need torch.
 if TYPE_CHECKING:
-    import numpy as np
-
     from lhuc_asr.adapt.two_pass import TwoPass
-    from lhuc_asr.decode.hypothesis import Hypothesis
-    from lhuc_asr.decode.lattice_search import LatticeSummary
 
 SPEECH_SECONDS = 360.0
 SWEEPS = 3
@@ -40,29 +35,6 @@ HOW_TO_MAKE_ONE = """make an experiment first, for example:
 and name its folder: python benchmarks/two_pass.py exp/demo"""
 
 
-@dataclass(frozen=True)
-class BestPaths:
-    """A ``FirstPass`` of hypotheses that are there already.
-
-    Attributes:
-        hypotheses: Hypotheses of the first pass.
-    """
-
-    hypotheses: list[Hypothesis]
-
-    def best_paths(self) -> dict[str, np.ndarray]:
-        """The pdf of each frame of each utterance."""
-        return {best.utterance: best.pdfs for best in self.hypotheses}
-
-    def lattices(self) -> list[LatticeSummary]:
-        """Not measured here."""
-        raise NotImplementedError
-
-    def references(self) -> dict[str, np.ndarray]:
-        """Not measured here."""
-        raise NotImplementedError
-
-
 def main(path: Path) -> None:
     """Measure an experiment whose scales are tuned."""
     import torch
@@ -70,12 +42,14 @@ def main(path: Path) -> None:
     from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
     from lhuc_asr.adapt.targets import TargetsConfig
     from lhuc_asr.adapt.two_pass import TwoPass
+    from lhuc_asr.decode.lattice_search import LatticeConfig
     from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.features.extraction import extract
     from lhuc_asr.pipeline.config import SI
     from lhuc_asr.pipeline.earlier_pass import tuned_search
     from lhuc_asr.pipeline.experiment import read_experiment
     from lhuc_asr.pipeline.plan import passes_of
+    from lhuc_asr.recognizer.first_pass import SearchedFirstPass
 
     torch.set_num_threads(CORES)
     try:
@@ -93,12 +67,10 @@ def main(path: Path) -> None:
         seconds["features"] = watch.seconds
         sets = adaptation_sets(store, {each.id: each.environment for each in utterances}, DataConfig(), config.seed)
         loop = TwoPass(experiment.network(SI), store, experiment.topology.silence_pdfs)
+        first_pass = SearchedFirstPass(loop, pool, first_search, LatticeConfig())
         with stopwatch() as watch:
-            hypotheses = list(pool.search_all(loop.first_pass(), first_search))
-        seconds["first pass"] = watch.seconds
-        with stopwatch() as watch:
-            speakers = loop.adapt(method, BestPaths(hypotheses), TargetsConfig(), sets, config.seed)
-        seconds[f"adaptation, {SWEEPS} sweeps"] = watch.seconds
+            speakers = loop.adapt(method, first_pass, TargetsConfig(), sets, config.seed)
+        seconds[f"first pass, adaptation in {SWEEPS} sweeps"] = watch.seconds
         with stopwatch() as watch:
             list(pool.search_all(loop.second_pass(speakers, sets), adapted_search))
         seconds["second pass"] = watch.seconds

@@ -92,9 +92,8 @@ class Bayes:
         path = prepared_file(self._folder, PRIOR_FILE)
         check_speaker_count(path, len(training), 2)
         bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
-        prior = GaussianPrior.of(
-            bank, self.config.variance_floor, "row 0" if self.config.around == "unadapted" else "speakers"
-        )
+        unadapted = self.config.around == "unadapted"
+        prior = GaussianPrior.of(bank, self.config.variance_floor, around_row_zero=unadapted)
         tensors = {f"mean.{site}": mean for site, mean in prior.mean.items()}
         tensors |= {f"variance.{site}": variance for site, variance in prior.variance.items()}
         write_prepared(path, bank, tensors)

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +56,13 @@ class GaussianPrior:
                 )
 
     @classmethod
-    def of(
-        cls, rows: SpeakerRows, variance_floor: float, around: Literal["speakers", "row 0"] = "speakers"
-    ) -> GaussianPrior:
+    def of(cls, rows: SpeakerRows, variance_floor: float, *, around_row_zero: bool = False) -> GaussianPrior:
         """Estimate the prior from the rows of speakers.
 
         Args:
             rows: The rows of the training speakers.
             variance_floor: Smallest variance: a unit that has never mattered may matter to the next speaker.
-            around: The prior's mean: the mean over speakers, or row 0.
+            around_row_zero: Whether row 0 is the prior's mean; otherwise it is the mean over speakers.
 
         Raises:
             SpeakerError: There are fewer than two speakers.
@@ -74,7 +71,7 @@ class GaussianPrior:
         if count < 2:
             raise SpeakerError(f"prior: expected at least 2 speakers to estimate it from, found {count}; train on more")
         tables = {site.name: table.detach()[1:] for site, table in zip(rows.sites, rows.tables, strict=True)}
-        if around == "row 0":
+        if around_row_zero:
             mean = {site.name: table.detach()[0].clone() for site, table in zip(rows.sites, rows.tables, strict=True)}
             variance = {name: (table - mean[name]).square().mean(0) for name, table in tables.items()}
         else:

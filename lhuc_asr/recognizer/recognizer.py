@@ -206,11 +206,13 @@ class Recognizer:
 def _blocks(scores: Iterable[Scores]) -> Iterator[list[Scores]]:
     """The pieces in blocks of at least ``SCORING_FRAMES`` frames; the last block may be smaller."""
     block: list[Scores] = []
+    frames = 0
     for utterance, matrix in scores:
         block.append((utterance, matrix))
-        if sum(len(each) for _, each in block) >= SCORING_FRAMES:
+        frames += len(matrix)
+        if frames >= SCORING_FRAMES:
             yield block
-            block = []
+            block, frames = [], 0
     if block:
         yield block
 

@@ -2,25 +2,19 @@
 
 import numpy as np
 import torch
+from scaled_speakers import PDFS, WIDTH, small_dnn
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
-from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.dnn import Dnn
 
-WIDTH, PDFS, UNITS = 6, 8, 24
+UNITS = 24
 
 
 def random_dnn() -> Dnn:
-    """A network of random weights with confident outputs; adaptation must not use its dropout."""
-    made = Dnn(DnnConfig(hidden_layers=2, hidden_units=UNITS, context=1, dropout=0.3), WIDTH, PDFS)
-    generator = torch.Generator().manual_seed(0)
-    made.initialise(generator)
-    torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)
-    with torch.no_grad():
-        # Units are on half of the time, 0.5 each: without this all frames were of the same few pdfs.
-        made.output.bias.copy_(-0.5 * made.output.weight.sum(1))
-    return made.eval()
+    """A network of random weights with confident outputs and 24 units per layer."""
+    return small_dnn(UNITS)
 
 
 def random_frames(

@@ -11,9 +11,9 @@ from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 WIDTH, PDFS, UNITS = 6, 8, 16
 
 
-def small_dnn() -> Dnn:
-    """Two hidden layers of 16 units, context 1, 8 pdfs; adaptation must not use its dropout."""
-    made = Dnn(DnnConfig(hidden_layers=2, hidden_units=UNITS, context=1, dropout=0.3), WIDTH, PDFS)
+def small_dnn(units: int = UNITS) -> Dnn:
+    """Two hidden layers, context 1, 8 pdfs; adaptation must not use its dropout."""
+    made = Dnn(DnnConfig(hidden_layers=2, hidden_units=units, context=1, dropout=0.3), WIDTH, PDFS)
     generator = torch.Generator().manual_seed(0)
     made.initialise(generator)
     torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)

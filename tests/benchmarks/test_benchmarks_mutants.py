@@ -62,7 +62,25 @@ def test_a_mutant_survives_where_no_test_notices(mutants: ModuleType, tmp_path: 
     (tmp_path / "tests" / "hmm").mkdir(parents=True)
     for name in ("adapt", "recognizer", "pipeline"):
         (tmp_path / "tests" / name).mkdir()
+        (tmp_path / "tests" / name / f"test_{name}.py").write_text("def test() -> None: ...\n")
     (tmp_path / "tests" / "hmm" / "test_hmm_x.py").write_text(f"from x import f\n\n\ndef test() -> None:\n    {body}\n")
     mutant = next(each for each in mutants.mutants(Path("lhuc_asr/hmm/x.py"), SOURCE) if each.what == "operator")
+    tests = mutants.tests_of(tmp_path, mutant.path)
+    assert tests == ["tests/hmm/test_hmm_x.py", "tests/hmm", "tests/adapt", "tests/recognizer", "tests/pipeline"]
+    (tmp_path / "x.py").write_text(SOURCE)
+    assert mutants.first_failing(tmp_path, tests) is None
     (tmp_path / "x.py").write_text(mutant.text)
-    assert (mutants.noticed_by(tmp_path, mutant) is not None) == noticed
+    assert mutants.first_failing(tmp_path, tests) == ("tests/hmm/test_hmm_x.py" if noticed else None)
+
+
+def test_tests_that_fail_anyway_notice_nothing(
+    mutants: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lhuc_asr" / "hmm").mkdir(parents=True)
+    (tmp_path / "lhuc_asr" / "hmm" / "x.py").write_text(SOURCE)
+    (tmp_path / "tests" / "hmm").mkdir(parents=True)
+    (tmp_path / "tests" / "hmm" / "test_hmm_x.py").write_text("def test() -> None:\n    assert False\n")
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["mutants.py", "--rooms", "hmm", "--count", "1"])
+    with pytest.raises(SystemExit, match="tests/hmm: fails although no line is broken"):
+        mutants.main()

@@ -48,7 +48,7 @@ def test_prior_is_mean_and_variance_over_speakers_without_row_zero(bank, scatter
 
 def test_prior_around_row_zero_has_its_mean_and_the_mean_square_from_it(bank, scatter):
     scatter(bank)
-    prior = GaussianPrior.of(bank, variance_floor=1e-6, around="row 0")
+    prior = GaussianPrior.of(bank, variance_floor=1e-6, around_row_zero=True)
     table = bank.tables[1].detach()
     for unit in range(table.shape[1]):
         origin = table[0, unit].item()
