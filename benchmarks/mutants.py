@@ -2,8 +2,8 @@
 
     python benchmarks/mutants.py [--seed 1] [--count 10] [--rooms lhuc adapt decode hmm]
 
-A line is broken by one small change of its meaning: a comparison, an arithmetic operator, a number, a condition or a
-returned value is changed. The tree is copied, so that the checkout stays as it is. All tests must pass on the copy
+A line is broken by one small change of its meaning: a comparison, an arithmetic operator, a condition or a returned
+value is changed. The tree is copied, so that the checkout stays as it is. All tests must pass on the copy
 before any line is broken. A broken line is tried on the tests of its file first, then on those of its room and of the
 rooms above it. A line that no test notices survives, and the exit status is 1.
 """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.features.context import splice_index
+from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.objective import CandidateTargets
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
@@ -66,10 +66,7 @@ class SpeakerBatches:
         self._context, self._device = model.context, network.device
         self._features = torch.from_numpy(np.ascontiguousarray(data.features))
         targets = data.targets.tensors()
-        lengths = torch.tensor(data.lengths, dtype=torch.int64)
-        ends = torch.cumsum(lengths, 0)
-        self._last = torch.repeat_interleave(ends - 1, lengths)
-        self._first = torch.repeat_interleave(ends - lengths, lengths)
+        self._first, self._last = utterance_bounds(data.lengths)
         # Frames of weight 0 need not pass through the network. From here on, frames are numbered without them.
         self._useful = torch.nonzero(targets.weights > 0).squeeze(1)
         self._targets = targets.select(self._useful)

@@ -29,11 +29,11 @@ from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, warn_unadapted
-from lhuc_asr.adapt.prepared import PreparedConfig
+from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError
-from lhuc_asr.base.tensors import load_tensors, save_tensors
-from lhuc_asr.features.context import splice_index
+from lhuc_asr.base.errors import AlignmentError, ModelMismatchError
+from lhuc_asr.base.tensors import save_tensors
+from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
@@ -101,10 +101,8 @@ class Moments:
     """
 
     def __init__(self, config: MomentsConfig, folder: Path | None = None) -> None:
-        if folder is None:
-            raise ConfigError("moments: this method learns from the training speakers; give it a folder")
         self.config = config
-        self._path = folder / MOMENTS_FILE
+        self._path = prepared_file(folder, MOMENTS_FILE)
 
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
         """Write the mean activation of every hidden unit, for each pdf and over all frames.
@@ -216,9 +214,7 @@ class Moments:
 
     def _read(self, model: AcousticModel) -> dict[str, torch.Tensor]:
         """What ``prepare`` wrote: ``mean.<layer>`` (H,) and ``expected.<layer>`` (K, H), float32."""
-        if not self._path.exists():
-            raise CheckpointError(f"{self._path}: no such file; prepare the method on the training speakers first")
-        tensors, description = load_tensors(self._path)
+        tensors, description = load_prepared(self._path)
         if description.get("model") != model_hash(model):
             raise ModelMismatchError(f"{self._path}: made with another network; delete it and prepare again")
         return {name: tensor.to(model.log_prior.device) for name, tensor in tensors.items()}
@@ -231,9 +227,7 @@ def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator
     features = torch.from_numpy(np.ascontiguousarray(frames.features))
     pdfs = torch.from_numpy(targets.pdf).long()
     shares = torch.from_numpy(targets.posterior * targets.weight[:, None])
-    lengths = torch.tensor(frames.lengths)
-    ends = torch.cumsum(lengths, 0)
-    first, last = (torch.repeat_interleave(rows, lengths) for rows in (ends - lengths, ends - 1))
+    first, last = utterance_bounds(frames.lengths)
     for rows in torch.from_numpy(np.flatnonzero(targets.weight)).split(FRAMES_AT_ONCE):
         index = splice_index(rows, first[rows], last[rows], model.context)
         occupancy = torch.zeros(len(rows), model.pdf_count).scatter_add_(1, pdfs[rows], shares[rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -70,6 +70,21 @@ def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Te
     save_tensors(path, dict(tensors), _description(bank) | options)
 
 
+def load_prepared(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the description of a file that a method wrote, whatever they belong to.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; prepare the method on the training speakers first")
+    tensors, description = load_tensors(path)
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{path}: {name} is not finite, the file is damaged; delete it and prepare again")
+    return tensors, description
+
+
 def read_prepared(path: Path, bank: SpeakerBank, **options: int | None) -> dict[str, torch.Tensor]:
     """Read tensors that ``write_prepared`` wrote.
 
@@ -83,9 +98,7 @@ def read_prepared(path: Path, bank: SpeakerBank, **options: int | None) -> dict[
         ModelMismatchError: The tensors belong to another model, other sites, another amplitude function or other
             options.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file; prepare the method on the training speakers first")
-    tensors, description = load_tensors(path)
+    tensors, description = load_prepared(path)
     for key, expected in (_description(bank) | options).items():
         if description.get(key) != expected:
             raise ModelMismatchError(
@@ -93,9 +106,6 @@ def read_prepared(path: Path, bank: SpeakerBank, **options: int | None) -> dict[
                 "prepare the method again"
             )
     device = bank.tables[0].device
-    for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"{path}: {name} is not finite, the file is damaged; delete it and prepare again")
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 

@@ -147,8 +147,10 @@ class SpeakerData:
             raise CorpusError("the adaptation data has no alignment model; this method needs one")
         config = self.alignment_model.features
         values = [compute_features(samples, config) for samples in self.waveforms(config.sample_rate)]
+        if not values:
+            return np.zeros((0, config.dimension), np.float32)
         statistics = CmvnAccumulator(config.dimension)
         for features in values:
             statistics.add(features)
         cmvn = statistics.estimate()
-        return np.concatenate([np.zeros((0, config.dimension), np.float32), *(cmvn.apply(f) for f in values)])
+        return np.concatenate([cmvn.apply(features) for features in values])

@@ -175,7 +175,6 @@ def make_targets(first_pass: FirstPass, config: TargetsConfig, silence_pdfs: np.
                     silence_pdfs,
                     silence_weight,
                     config.min_confidence,
-                    weighted=True,
                 )
                 for best in hypotheses
             }
@@ -244,7 +243,6 @@ def targets_from_confidence(
     silence_pdfs: np.ndarray,
     silence_weight: float,
     min_confidence: float = 0.0,
-    weighted: bool = False,
 ) -> FrameTargets:
     """Targets from a best path, with weights from confidences.
 
@@ -254,8 +252,8 @@ def targets_from_confidence(
             or of its pdf (``FramePosteriors.of``).
         silence_pdfs: Pdfs of silence.
         silence_weight: Weight of frames of silence; frames of speech have weight 1.
-        min_confidence: Confidence below which a frame gets weight 0.
-        weighted: Whether the weights of the other frames are multiplied by their confidences.
+        min_confidence: Confidence below which a frame gets weight 0. The weights of the other frames are multiplied by
+            their confidences.
 
     Raises:
         AlignmentError: There are not as many confidences as frames, or they are not between 0 and 1.
@@ -265,7 +263,7 @@ def targets_from_confidence(
             f"confidences of shape {confidence.shape} for {pdfs.shape} frames; expected one per frame, between 0 and 1"
         )
     targets = targets_from_alignment(pdfs, silence_pdfs, silence_weight)
-    factor = np.where(confidence >= min_confidence, confidence if weighted else 1.0, 0.0)
+    factor = np.where(confidence >= min_confidence, confidence, 0.0)
     return replace(targets, weight=(targets.weight * factor).astype(np.float32))
 
 

@@ -112,6 +112,8 @@ class TwoPass:
             (self.features[u.id][:frames], targets.get(u.id, no_targets(u.frames)).first(frames))
             for u, frames in utterances
         ]
-        nothing = [(np.zeros((0, self.features.dimension), np.float32), no_targets(0))]
+        if not parts:
+            nothing = np.zeros((0, self.features.dimension), np.float32)
+            return SpeakerData(nothing, (), no_targets(0), (), self.alignment_model)
         recordings = [self.recordings[u.id] for u, _ in utterances] if self.recordings else []
-        return SpeakerData.of(parts or nothing, recordings, self.alignment_model)
+        return SpeakerData.of(parts, recordings, self.alignment_model)

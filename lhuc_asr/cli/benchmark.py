@@ -13,17 +13,18 @@ def benchmark(
         Path, typer.Argument(metavar="EXP", help="Folder of a finished experiment, such as exp/an4.")
     ],
     experiment: Annotated[
-        list[str] | None, typer.Option("--experiment", "-e", help="Name of a series; may be given several times.")
+        list[str] | None,
+        typer.Option("--experiment", "-e", help="Name of a series or a look; may be given several times."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All series that the recipe has a pass for.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All series and looks that the recipe has a pass for.")] = False,
     base: Annotated[
         str | None,
-        typer.Option("--pass", help="Pass of the recipe to vary; default: the first that fits"),
+        typer.Option("--pass", help="Pass of the recipe to vary or to look at; default: the first that fits"),
     ] = None,
 ) -> None:
-    """Vary one option of a recipe's adaptation at a time; write a table and a figure with intervals for each series.
+    """Vary one option of a recipe's adaptation at a time, or look at one pass; write a table and a figure for each.
 
-    Without --experiment or --all, list the series. Finished work is not repeated.
+    Without --experiment or --all, list the series and the looks. Finished work is not repeated.
     """
     from rich.table import Table
     from rich.text import Text

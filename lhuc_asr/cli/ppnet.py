@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lhuc_asr.base.errors import ConfigError
-
 if TYPE_CHECKING:
     import torch
 
@@ -17,15 +15,17 @@ ppnet = typer.Typer(
 )
 
 Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained network: MODEL/SEED/ranker of a recipe.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Examples, .csv or .parquet.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Examples, .csv or .parquet.")]
 Device = Annotated[str, typer.Option(help="Device of the network: cpu, cuda, cuda:1.")]
 
 
 @ppnet.command("train")
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: a folder with a config.yaml, or the file.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, for example trainer.epochs=3.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, for example trainer.epochs=3.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -131,20 +131,7 @@ def inspect(
 
 
 def _place(device: str) -> torch.device:
-    """The device that a network runs on, checked before any work.
+    """The device that a network runs on."""
+    from lhuc_asr.base.device import checked_device
 
-    Raises:
-        ConfigError: This machine does not have the device.
-    """
-    import torch
-
-    try:
-        place = torch.device(device)
-        if place.type not in ("cpu", "cuda"):
-            raise ConfigError(
-                f"--device {device}: not a supported kind of device; give cpu, cuda, or one of several as cuda:1"
-            )
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device}: not available ({str(error).splitlines()[0]}); give cpu") from error
-    return place
+    return checked_device(device, "--device ")

@@ -22,6 +22,7 @@ def run(
     Finished stages are skipped; a run that was killed is resumed.
     """
     from lhuc_asr.base.config import load_config
+    from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.config import ExperimentConfig
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import environment_table, table_text, wer_table
@@ -31,7 +32,7 @@ def run(
     passes = run_recipe(config)
     # The table keeps its full width: fitted to a narrow terminal, it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)
-    by_environment = environment_table(passes, title="WER % by environment")
+    by_environment = environment_table(passes, CLEAN, title="WER % by environment")
     if by_environment is not None:
         typer.echo(table_text(by_environment), nl=False)
     typer.echo(f"Figures, tables and hypotheses: {config.folder / 'decode'}")

@@ -51,7 +51,7 @@ def merge(
     into: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to copy to; it is made if it does not exist.")],
     sources: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, or folders of them.")],
 ) -> None:
-    """Copy speakers' files into one folder. If one cannot be copied, none is."""
+    """Copy speakers' files into one folder. If one cannot be read or does not fit the others, none is copied."""
     from lhuc_asr.recognizer import speaker_files
 
     typer.echo(f"{into}: {', '.join(speaker_files.merge(into, sources))}")

@@ -46,6 +46,11 @@ class LibriSpeechSource(CorpusSource):
         """The subsets to test on."""
         return self.test
 
+    @property
+    def chooses_hours(self) -> bool:
+        """It takes utterances of all readers in turn."""
+        return True
+
     def paths(self) -> list[Path]:
         """The folders of the subsets."""
         home = _subsets_folder(self.dir)

@@ -53,6 +53,11 @@ class CorpusSource(StrictModel):
         return False
 
     @property
+    def chooses_hours(self) -> bool:
+        """Whether ``read`` can choose a number of hours from its training speech."""
+        return False
+
+    @property
     def environments(self) -> tuple[str, ...] | None:
         """Names of the acoustic environments of its recordings; None where they are known only after reading."""
         return ()
@@ -79,7 +84,7 @@ class CorpusSource(StrictModel):
 
         Args:
             experiment: Folder of the experiment, for recordings that the source makes.
-            hours: Hours of training speech to read, in sources that can choose; None reads all.
+            hours: Hours of training speech to read; None reads all, as does a source without ``chooses_hours``.
             seed: Seed of that choice.
             processes: Number of processes for making recordings; the result does not depend on it.
 

@@ -13,7 +13,7 @@ from lhuc_asr.audio.utterance import Utterance, write_manifest
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.noise import NoiseConfig, Part, clip_paths, put_into_environments
 from lhuc_asr.corpus.reading import Reading
-from lhuc_asr.corpus.source import CorpusSource
+from lhuc_asr.corpus.source import TEST, CorpusSource
 from lhuc_asr.corpus.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ NOISY_FOLDER = "noisy"
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Everything that the splits depend on, beside the files of the corpus.
+    """Everything that the splits depend on, apart from the files of the corpus.
 
     Attributes:
         corpus: The corpus.
@@ -81,7 +81,7 @@ def read_splits(options: SplitOptions, folder: Path, processes: int) -> Splits:
     splits = Splits(
         _validated("training", reading.train, options.max_skipped),
         {name: _validated(name, test, options.max_skipped) for name, test in reading.tests.items()},
-        frozenset(reading.recordings).union(clips),
+        reading.recordings.union(clips),
     )
     for name, utterances in splits.tests.items():
         _refuse_shared(name, splits.train, utterances)
@@ -110,7 +110,7 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     chosen = {speakers[i] for i in order[fold - 1 :: folds]}
     return Splits(
         [utterance for utterance in utterances if utterance.speaker not in chosen],
-        {"test": [utterance for utterance in utterances if utterance.speaker in chosen]},
+        {TEST: [utterance for utterance in utterances if utterance.speaker in chosen]},
         splits.recordings,
     )
 

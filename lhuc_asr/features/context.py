@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -20,6 +22,24 @@ def splice_index(frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor, 
     offsets = torch.arange(-context, context + 1)
     rows = frames.unsqueeze(1) + offsets
     return torch.minimum(torch.maximum(rows, first.unsqueeze(1)), last.unsqueeze(1))
+
+
+def utterance_bounds(lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and last row of each frame's utterance, where utterances lie one after the other.
+
+    Args:
+        lengths: Number of frames of each utterance.
+
+    Returns:
+        Two tensors of shape (T,), int64, as ``splice_index`` takes them.
+
+    Example:
+        >>> [rows.tolist() for rows in utterance_bounds([2, 1])]
+        [[0, 0, 2], [1, 1, 2]]
+    """
+    frames = torch.tensor(lengths, dtype=torch.int64)
+    ends = torch.cumsum(frames, 0)
+    return torch.repeat_interleave(ends - frames, frames), torch.repeat_interleave(ends - 1, frames)
 
 
 def splice(features: torch.Tensor, context: int) -> torch.Tensor:

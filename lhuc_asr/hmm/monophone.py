@@ -52,17 +52,15 @@ class MonophoneConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Monophones:
-    """A trained model and its alignment of the training data.
+    """A trained model.
 
     Attributes:
         topology: States of the phones.
         gmm: Gaussian mixtures of all pdfs.
-        pdfs: Pdfs of each aligned utterance, by its id, shape (T,), int32.
     """
 
     topology: ContextDependency
     gmm: DiagonalGmm
-    pdfs: Mapping[str, np.ndarray]
 
 
 def train_monophones(
@@ -108,9 +106,7 @@ def train_monophones(
             "monophones %d/%d: %d Gaussians, log-probability %.3f per frame, %d of %d utterances aligned",
             iteration, config.iterations, gmm.gaussians, log_prob, len(pdfs), len(utterances),
         )  # fmt: skip
-    graphs = transcript_graphs(utterances, transcripts, lexicon, topology)
-    pdfs, _ = align_utterances(gmm, store, utterances, graphs, threads, config.max_unaligned)
-    return Monophones(topology, gmm, pdfs)
+    return Monophones(topology, gmm)
 
 
 def _equal_segmentation(

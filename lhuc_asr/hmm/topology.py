@@ -141,9 +141,14 @@ class MonophoneTopology:
 
     def states(self, window: tuple[str, ...]) -> tuple[HmmState, ...]:
         """The states of ``window[0]``."""
-        first = self.first_pdf[window[self.central_position]]
-        pdfs = range(first, first + self.state_count(window[self.central_position]))
-        return tuple(HmmState(pdf, float(self.self_loop[pdf])) for pdf in pdfs)
+        return self._states[window[self.central_position]]
+
+    @cached_property
+    def _states(self) -> dict[str, tuple[HmmState, ...]]:
+        states = [HmmState(pdf, stay) for pdf, stay in enumerate(self.self_loop.tolist())]
+        return {
+            phone: tuple(states[first : first + self.state_count(phone)]) for phone, first in self.first_pdf.items()
+        }
 
     def with_self_loops(self, stays: np.ndarray, visits: np.ndarray) -> MonophoneTopology:
         """The topology with self-loop probabilities estimated from counts.

@@ -174,8 +174,7 @@ class _PhoneGraph:
         return [list(behind) for behind in contexts]
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(NamedTuple):
     """The way out of a state: its log probability, and the fewest frames that lie behind it."""
 
     state: int
@@ -240,20 +239,21 @@ class _StateGraphBuilder:
 
     def add_chain(self, states: Sequence[HmmState], word: int, entries: list[_End]) -> _End:
         """Append states that follow each other, the first one entered by ``entries``; returns the way out."""
-        fewest = min(entry.frames for entry in entries)
-        for pdf, self_loop in states:
-            state = len(self.pdfs)
+        first = len(self.pdfs)
+        for entry in entries:
+            if entry.state == BEGINNING:
+                self.starts[first] = entry.log_prob
+            else:
+                self.arcs.append((first, entry.state, entry.log_prob))
+        leave = 0.0
+        for state, (pdf, self_loop) in enumerate(states, first):
             self.pdfs.append(pdf)
             self.words.append(word)
+            if state > first:
+                self.arcs.append((state, state - 1, leave))
             self.arcs.append((state, state, math.log(self_loop)))
-            for entry in entries:
-                if entry.state == BEGINNING:
-                    self.starts[state] = entry.log_prob
-                else:
-                    self.arcs.append((state, entry.state, entry.log_prob))
-            fewest += 1
-            entries = [_End(state, math.log1p(-self_loop), fewest)]
-        return entries[0]
+            leave = math.log1p(-self_loop)
+        return _End(len(self.pdfs) - 1, leave, min(entry.frames for entry in entries) + len(states))
 
     def finish(self, ends: list[_End]) -> StateGraph:
         count = len(self.pdfs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lhuc_asr.features.context import splice_index
+from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 
 # Number of frames in a block. 50 minutes of speech are well mixed, and 300,000 x 40 features x 4 bytes = 48 MB are
@@ -70,11 +70,7 @@ class FrameSource:
         """Features (N, D) and targets (N,) of a block, and the first and last row of each frame's utterance (N,)."""
         features = torch.from_numpy(np.concatenate([self.features[u.rows] for u in block]))
         targets = torch.from_numpy(np.concatenate([self.targets[u.rows] for u in block])).long()
-        frames = torch.tensor([u.frames for u in block])
-        end = torch.cumsum(frames, 0)
-        last = torch.repeat_interleave(end - 1, frames)
-        first = torch.repeat_interleave(end - frames, frames)
-        return features, targets, first, last
+        return features, targets, *utterance_bounds([u.frames for u in block])
 
 
 def priors(targets: np.ndarray, pdf_count: int, pseudo_frames: float) -> torch.Tensor:

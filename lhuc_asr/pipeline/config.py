@@ -174,6 +174,8 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, and each only once")
         if self.folds > 1 and self.corpus.has_own_test_speakers:
             raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
+        if self.hours is not None and not self.corpus.chooses_hours:
+            raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
         for name in self.networks:
             if re.fullmatch(rf"{SI}|first\d+", name):  # am/first1 is the network that aligns
                 raise ValueError(f"networks: {name!r} is an experiment's own network; choose another name")

@@ -21,6 +21,7 @@ from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
+from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import FeatureStore
@@ -66,7 +67,7 @@ class Experiment:
         return cls(
             folder=ExperimentFolder(config.folder),
             name=path.name if config.folds == 1 else f"{path.parent.name}/{path.name}",
-            tests=config.corpus.test_sets,
+            tests=(TEST,) if config.folds > 1 else config.corpus.test_sets,
             processes=config.workers,
             device=config.device,
         )

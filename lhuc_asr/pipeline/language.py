@@ -145,7 +145,7 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     own = options.corpus.lexicon_path()
     known = spoken if own is None else spoken | set(read_lexicon(own).words)
     vocabulary = select_vocabulary(known, options.vocabulary)
-    lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=options.lexicon.path or own)
+    lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=own)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
 from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.score.figures import save_figure, speaker_wer_figure
 from lhuc_asr.score.significance import Comparison
@@ -28,7 +29,7 @@ def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], se
     passes = compare_passes(split, reports, np.random.default_rng(seed))
     write_json(place / COMPARISON_FILE, {p.name: _comparison_row(p.comparison) for p in passes if p.comparison})
     write_text(place / TABLE_FILE, table_text(wer_table(passes)))
-    by_environment = environment_table(passes)
+    by_environment = environment_table(passes, CLEAN)
     if by_environment is not None:
         write_text(place / ENVIRONMENTS_FILE, table_text(by_environment))
     write_speaker_csv(place / SPEAKERS_FILE, reports)

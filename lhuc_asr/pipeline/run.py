@@ -9,12 +9,13 @@ from functools import partial
 
 import torch
 
-from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -46,9 +47,6 @@ from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
 
-# The test split of a cross-validation: all speakers, each decoded in the fold that does not train on them.
-POOLED = "test"
-
 
 def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     """Run a recipe; finished stages are skipped.
@@ -59,24 +57,11 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     Raises:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
-    check_device(config)
+    checked_device(config.device, "device=")
     with opened(config) as folder:
         names = list(passes_of(config))
         splits = make_passes(config, model=True)
         return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
-
-
-def check_device(config: ExperimentConfig) -> None:
-    """Refuse a device that is not available, before anything is written.
-
-    Raises:
-        ConfigError: torch cannot use the device.
-    """
-    try:
-        torch.zeros(1, device=config.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={config.device}: torch cannot use it here ({reason}); use device=cpu") from error
 
 
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
@@ -96,8 +81,8 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
         return config.corpus.test_sets
     _run_folds(config, model)
     folds = [ExperimentFolder(fold.folder) for fold in fold_configs(config)]
-    pool_folds(ExperimentFolder(config.folder), folds, POOLED, list(passes_of(config)))
-    return (POOLED,)
+    pool_folds(ExperimentFolder(config.folder), folds, TEST, list(passes_of(config)))
+    return (TEST,)
 
 
 def _run_folds(config: ExperimentConfig, model: bool) -> None:

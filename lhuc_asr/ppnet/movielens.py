@@ -78,6 +78,10 @@ class MovieLensConfig(StrictModel):
     history: int = Field(20, ge=1)
     unknown_films: Literal["error", "skip"] = "error"
 
+    def paths(self) -> tuple[Path, Path]:
+        """The files of films and of ratings."""
+        return self.dir / "movies.csv", self.dir / "ratings.csv"
+
 
 @dataclass(frozen=True, slots=True)
 class Rating:
@@ -102,8 +106,9 @@ def write_movielens(config: MovieLensConfig, folder: Path) -> None:
     Raises:
         ExamplesError: A file is missing or of another layout, or a rated film is missing in movies.csv.
     """
-    films = _films(config.dir / "movies.csv")
-    ratings = _of_known_films(_read(config.dir / "ratings.csv", RATINGS), films, config)
+    films_file, ratings_file = config.paths()
+    films = _films(films_file)
+    ratings = _of_known_films(_read(ratings_file, RATINGS), films, config)
     order = [("userId", "ascending"), ("timestamp", "ascending"), ("movieId", "ascending")]
     with atomic_folder(folder) as temporary:
         writers = {

@@ -12,7 +12,7 @@ its options and its data are the same, and the training of a network that was ki
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,11 @@ from lhuc_asr.ppnet.movielens import MovieLensConfig, write_movielens
 from lhuc_asr.ppnet.ranker_folder import RANKER_JSON, Ranker, save_ranker
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import Schema
-from lhuc_asr.ppnet.synthetic import SyntheticUsersConfig, write_synthetic
+from lhuc_asr.ppnet.synthetic import SPLITS, SyntheticUsersConfig, write_synthetic
 from lhuc_asr.ppnet.trainer import RankerTrainerConfig, evaluate, train
 from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 EVALUATION_BATCH = 8192
-SPLITS = ("train", "valid", "test")
 RESULT_FILE = "result.json"
 
 
@@ -141,7 +140,8 @@ def _corpus_stage(
     return files
 
 
-def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig) -> None:
+def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig) -> Sequence[Path]:
+    """Make the files of the splits; returns the files that they are made from."""
     record = folder / "corpus.json"
     _refuse_to_replace(folder, record)
     with atomic_folder(folder) as temporary:
@@ -150,6 +150,7 @@ def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig) -> 
         else:
             write_synthetic(data, temporary)
         write_json(temporary / record.name, data.model_dump(mode="json"))
+    return data.paths() if isinstance(data, MovieLensConfig) else ()
 
 
 def _vocabularies_stage(
@@ -168,7 +169,7 @@ def _vocabularies_stage(
 
 @dataclass(frozen=True)
 class RankerOptions:
-    """Everything that a trained network depends on, beside the data and the vocabularies."""
+    """Everything that a trained network depends on, apart from the data and the vocabularies."""
 
     schema: Schema
     model: RankingConfig
@@ -190,10 +191,11 @@ def _network_stage(
     stage, place = f"{name}, seed {seed}", folder / name / str(seed)
     state = place / "state.safetensors"
 
-    def train_and_measure(options: RankerOptions) -> None:
+    def train_and_measure(options: RankerOptions) -> Sequence[Path]:
         _clear_unless_begun(place, stages.key(stage))
         examples = {split: Examples(paths, options.schema, vocabularies) for split, paths in files.items()}
         write_json(place / RESULT_FILE, _train_one(options, vocabularies, examples, state, device))
+        return (place / RESULT_FILE,)  # so that a damaged file is made again
 
     stages.run(
         stage,

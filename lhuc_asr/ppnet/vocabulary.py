@@ -131,7 +131,9 @@ class Vocabularies:
                 },
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not the vocabularies of a schema ({error}); copy the file again") from error
+            raise CheckpointError(
+                f"{path}: not the vocabularies of a schema ({error}); delete it and run again"
+            ) from error
         hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
         plain = {feature.name for feature in schema.tables} - set(hashed)
         numbers = {feature.name for feature in schema.features if feature.kind == "number"}

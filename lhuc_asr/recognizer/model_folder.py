@@ -87,38 +87,40 @@ class ModelFiles:
     """Paths of a model's files.
 
     Attributes:
-        network: File of the acoustic model.
-        topology: File of the states of the phones.
-        gmm: File of the Gaussian mixtures that first aligned the training data.
-        lang: Folder of the lexicon and the graph.
-        prepared: Folder of what the adaptation method learned from the training speakers; None if it learns nothing.
         by_name: Path of every file, by the file's name in an exported folder.
     """
 
-    network: Path
-    topology: Path
-    gmm: Path
-    lang: Path
-    prepared: Path | None
     by_name: dict[str, Path]
 
     @classmethod
     def of(cls, description: ModelDescription, folder: Path) -> ModelFiles:
         """The paths of the files that a description names."""
-        by_name = {name: description.path(folder, name) for name in description.sha256}
-        prepared = [path.parent for name, path in by_name.items() if name.startswith(f"{PREPARED_FOLDER}/")]
-        return cls(
-            by_name[NETWORK_FILE],
-            by_name[TOPOLOGY_FILE],
-            by_name[GMM_FILE],
-            by_name[LANG_FILES[0]].parent,
-            prepared[0] if prepared else None,
-            by_name,
-        )
+        return cls({name: description.path(folder, name) for name in description.sha256})
+
+    @property
+    def network(self) -> Path:
+        """File of the acoustic model."""
+        return self.by_name[NETWORK_FILE]
+
+    @property
+    def topology(self) -> Path:
+        """File of the states of the phones."""
+        return self.by_name[TOPOLOGY_FILE]
+
+    @property
+    def lang(self) -> Path:
+        """Folder of the lexicon and the graph."""
+        return self.by_name[LANG_FILES[0]].parent
+
+    @property
+    def prepared(self) -> Path | None:
+        """Folder of what the adaptation method learned from the training speakers; None if it learns nothing."""
+        learned = (path for name, path in self.by_name.items() if name.startswith(f"{PREPARED_FOLDER}/"))
+        return next((path.parent for path in learned), None)
 
     def alignment_model(self, description: ModelDescription, pdf_count: int) -> AlignmentModel:
         """The mixtures that first aligned the training data; their file is read when a method asks for them."""
-        return AlignmentModel(self.gmm, pdf_count, description.alignment_features)
+        return AlignmentModel(self.by_name[GMM_FILE], pdf_count, description.alignment_features)
 
 
 def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
@@ -136,9 +138,10 @@ def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
     is_experiment = (folder / CONFIG_FILE).is_file() or ExperimentFolder(folder).sample_rate.is_file()
     if not (folder / MODEL_JSON).exists():
         _refuse_experiment(folder, is_experiment)
-    complete = [PREPARED_FOLDER] if (folder / PREPARED_FOLDER).is_dir() else []
     try:
-        description = MODELS.read(folder, (NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE, *LANG_FILES), complete)
+        description = MODELS.read(
+            folder, required=(NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE, *LANG_FILES), complete=[PREPARED_FOLDER]
+        )
     except ExperimentError as error:
         if not is_experiment:
             raise

@@ -12,6 +12,7 @@ speaker; the results are the same as one after the other.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
-from lhuc_asr.adapt.targets import FirstPass
+from lhuc_asr.adapt.targets import FirstPass, TargetsConfig
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.errors import AudioError, CorpusError, ModelMismatchError
 from lhuc_asr.base.runlog import progress
@@ -32,7 +33,6 @@ from lhuc_asr.hmm import topology
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.nnet.scoring import SCORING_FRAMES
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
@@ -117,7 +117,7 @@ class Recognizer:
             first_pass: FirstPass = SearchedFirstPass(loop, self._pool, options.first_search, options.lattice)
             if transcripts is not None:
                 first_pass = KnownTranscripts(loop, speech.recording_of, transcripts, self._lexicon, self._topology)
-                targets = targets.model_copy(update={"kind": "reference"})
+                targets = TargetsConfig(kind="reference", silence_weight=targets.silence_weight)
             method = options.method.make(self._files.prepared)
             adapted = loop.adapt(method, first_pass, targets, self._sets(speech), options.seed)
         return Speaker(speaker, options.network, adapted, speech.cmvn)
@@ -181,11 +181,16 @@ class Recognizer:
         )
 
     def _lattices(self, scores: Iterable[Scores], search: SearchConfig) -> Iterator[tuple[LatticeSummary, np.ndarray]]:
-        """Each piece's lattice and scores (T, K); one block of pieces is in memory at a time."""
-        for block in _blocks(scores):
-            summaries = self._pool.lattices_all(block, search, self.description.lattice)
-            for summary, (_, matrix) in zip(summaries, block, strict=True):
-                yield summary, matrix
+        """Each piece's lattice and scores (T, K); only the scores of the pieces in work are in memory."""
+        in_work: deque[np.ndarray] = deque()
+
+        def kept() -> Iterator[Scores]:
+            for utterance, matrix in scores:
+                in_work.append(matrix)
+                yield utterance, matrix
+
+        for summary in self._pool.lattices_all(kept(), search, self.description.lattice):
+            yield summary, in_work.popleft()
 
     def _placed(self, hypothesis: Hypothesis, scores: np.ndarray, start: float) -> list[Word]:
         """The words of a piece, with times in the recording, where the piece begins at ``start`` seconds."""
@@ -201,20 +206,6 @@ class Recognizer:
             Word(word, start + seconds_of(first), start + seconds_of(end), confidence)
             for word, (first, end), confidence in zip(hypothesis.words, spans, hypothesis.confidences, strict=True)
         ]
-
-
-def _blocks(scores: Iterable[Scores]) -> Iterator[list[Scores]]:
-    """The pieces in blocks of at least ``SCORING_FRAMES`` frames; the last block may be smaller."""
-    block: list[Scores] = []
-    frames = 0
-    for utterance, matrix in scores:
-        block.append((utterance, matrix))
-        frames += len(matrix)
-        if frames >= SCORING_FRAMES:
-            yield block
-            block, frames = [], 0
-    if block:
-        yield block
 
 
 def _check_transcripts(named: Sequence[Recording], transcripts: Mapping[str, Sequence[str]]) -> None:

@@ -61,7 +61,7 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder; name the file of one speaker, <speaker>.safetensors")
     adapted = load_speakers(network, path)
-    tensors, _ = load_tensors(path)
+    tensors, _ = load_tensors(path, "copy it again")
     name = next(iter(adapted.speakers), "")
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 

@@ -58,7 +58,9 @@ def spreads(state: SpeakerState) -> list[LayerSpread]:
 
 
 def merge(into: Path, sources: Sequence[Path]) -> list[str]:
-    """Copy speakers' files into one folder, all of them or none. A file may be there already, if it is the same.
+    """Copy speakers' files into one folder. A file may be there already, if it is the same.
+
+    Nothing is copied unless all files can be read and fit together.
 
     Args:
         into: The folder; it is made if it does not exist.
@@ -89,7 +91,7 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
 
 
 def delete(folder: Path, speakers: Sequence[str]) -> None:
-    """Delete speakers' files from a folder, all of them or none.
+    """Delete speakers' files from a folder. Nothing is deleted unless all files are there.
 
     Raises:
         SpeakerError: A speaker is not there, or the name cannot be a speaker's.

@@ -99,7 +99,7 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
     return table
 
 
-def environment_table(passes: Sequence[PassScore], title: str | None = None, clean: str = "clean") -> Table | None:
+def environment_table(passes: Sequence[PassScore], clean: str, title: str | None = None) -> Table | None:
     """Word error rates of passes in each environment, one line per pass, for a terminal.
 
     The clean environment comes first. The column "noisy" is all the other environments together, errors over words;
@@ -107,8 +107,8 @@ def environment_table(passes: Sequence[PassScore], title: str | None = None, cle
 
     Args:
         passes: Scores of the passes, those of a split together.
-        title: Title of the table.
         clean: Name of the environment without noise.
+        title: Title of the table.
 
     Returns:
         The table; None where no utterance has an environment.

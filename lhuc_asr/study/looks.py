@@ -19,13 +19,14 @@ from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.lhuc.amplitude import amplitude
-from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
+from lhuc_asr.pipeline.config import first_pass
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, WER_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
+from lhuc_asr.recognizer.speaker_files import speaker_files
 from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
 from lhuc_asr.score.wer import WerReport, read_wer
@@ -48,9 +49,7 @@ class Look:
         folds: The experiment, or each of its folds.
         split: Name of the test split.
         plan: The pass.
-        before: Name of the first pass with the same network.
         max_unaligned: Maximum fraction of the references that fail to align.
-        seed: Seed of the experiment.
         figure: File of the figure.
     """
 
@@ -58,15 +57,18 @@ class Look:
     folds: Sequence[AlignedExperiment]
     split: str
     plan: Pass
-    before: str
     max_unaligned: float
-    seed: int
     figure: Path
 
     @property
     def name(self) -> str:
         """Name of the pass."""
         return self.plan.name
+
+    @property
+    def before(self) -> str:
+        """Name of the first pass with the same network."""
+        return first_pass(self.plan.network)
 
     def row(self, **values: Any) -> Row:
         """A row of the table."""
@@ -134,8 +136,7 @@ def _spread(look: Look) -> list[Row]:
 
 def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Names of the speakers of a pass, and their amplitudes at each site, shape (S, H)."""
-    states = [SpeakerState.load(path) for path in sorted(folder.glob("*.safetensors"))]
-    states = [state for state in states if state.speaker != SPEAKER_INDEPENDENT]
+    states = list(speaker_files([folder]).values())
     layers = {
         site.name: np.stack([amplitude(state.amplitude)(state.r[site.name]).numpy() for state in states])
         for site in states[0].sites
@@ -209,7 +210,7 @@ def _tsne(look: Look) -> list[Row]:
                 owners += [(utterance.speaker, int(states[utterance.id][frame])) for frame in frames]
     title = f"{look.split}: top hidden layer, {look.before} and {look.name}"
     hidden = np.concatenate(before), np.concatenate(after)
-    save_figure(tsne_figure(*hidden, owners, title, look.seed), look.figure)
+    save_figure(tsne_figure(*hidden, owners, title, look.plan.seed), look.figure)
     return [
         look.row(when=when, frames=len(owners), between_speakers=_between(values, owners))
         for when, values in zip((look.before, look.name), hidden, strict=True)

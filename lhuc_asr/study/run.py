@@ -14,13 +14,14 @@ import numpy as np
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
 from lhuc_asr.pipeline.plan import passes_of
-from lhuc_asr.pipeline.run import check_device, make_passes
+from lhuc_asr.pipeline.run import make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import read_wer
@@ -58,7 +59,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
             f"{path}: no such file; expected the folder of an experiment: lhuc-asr run RECIPE makes one"
         )
     config = read_config(path).model_copy(update={"exp": folder})
-    check_device(config)
+    checked_device(config.device, "device=")
     # An error in any of them is raised before the first of them runs.
     bases = {}
     for name in KNOWN if names is None else names:
@@ -148,9 +149,7 @@ def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Pa
                 folds=folds,
                 split=split,
                 plan=plan,
-                before=first_pass(plan.network),
                 max_unaligned=plain.monophone.max_unaligned,
-                seed=plain.seed,
                 figure=place / f"{split}.png",
             )
             for split in splits

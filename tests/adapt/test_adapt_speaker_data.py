@@ -52,6 +52,13 @@ def test_waveforms_are_cut_to_the_frames_that_are_used(recordings, used, tmp_pat
     np.testing.assert_allclose(data.alignment_features(), expected, atol=1e-3)
 
 
+def test_a_speaker_without_utterances_has_no_waveforms_and_no_alignment_features(tmp_path):
+    model = AlignmentModel(tmp_path / "gmm.safetensors", 5, CONFIG)
+    data = SpeakerData(np.zeros((0, 3), np.float32), (), no_targets(0), (), model)
+    assert list(data.waveforms(RATE)) == []
+    assert data.alignment_features().shape == (0, CONFIG.dimension)
+
+
 def test_what_is_unknown_is_an_error(recordings, tmp_path):
     model = AlignmentModel(tmp_path / "gmm.safetensors", 5, CONFIG)
     with pytest.raises(CorpusError, match="has features only; this method needs the recordings too"):

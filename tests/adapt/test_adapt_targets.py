@@ -106,13 +106,11 @@ def test_powers_of_zero_or_less_and_not_finite_are_refused(power):
 
 def test_frames_of_a_best_path_are_weighted_by_confidence():
     pdfs, confidence = np.array([5, 6, 0, 0, 7]), np.array([0.5, 0.75, 0.9, 0.1, 1.0])
+    every = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.0)
+    np.testing.assert_allclose(every.weight, [0.5, 0.75, 0.45, 0.05, 1.0], rtol=1e-6)
+    assert every.pdf[:, 0].tolist() == pdfs.tolist()
     chosen = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75)
-    assert chosen.weight.tolist() == [0.0, 1.0, 0.5, 0.0, 1.0]
-    assert chosen.pdf[:, 0].tolist() == pdfs.tolist()
-    weighted = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, weighted=True)
-    np.testing.assert_allclose(weighted.weight, [0.5, 0.75, 0.45, 0.05, 1.0], rtol=1e-6)
-    both = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75, weighted=True)
-    np.testing.assert_allclose(both.weight, [0.0, 0.75, 0.45, 0.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(chosen.weight, [0.0, 0.75, 0.45, 0.0, 1.0], rtol=1e-6)
 
 
 def test_confidences_of_frames_from_their_pdfs_or_their_words():

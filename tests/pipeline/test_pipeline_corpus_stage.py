@@ -99,6 +99,10 @@ def test_sources_and_test_sets_of_each_kind() -> None:
             {"folds": 2, "corpus": {"kind": "synthetic"}},
             "the synthetic corpus has unseen test speakers of its own",
         ),
+        (
+            {"hours": 1.0, "corpus": {"kind": "synthetic"}},
+            "hours: the synthetic corpus is always trained on as a whole; leave it out",
+        ),
         ({"speeds": [1.0, 1.0]}, "expected 1.0 among them, and each only once"),
         ({"speeds": [0.9, 1.1]}, "expected 1.0 among them, and each only once"),
         ({"speeds": [1.0, 0.905]}, "expected positive multiples of 0.01"),
@@ -116,7 +120,8 @@ def test_what_cannot_be_run_is_no_recipe(options: dict[str, object], message: st
 
 
 def test_hours_and_folds_are_in_the_folders_name() -> None:
-    assert recipe(hours=1.5, folds=5).folder == Path("exp/x_1.5h_folds5")
+    librispeech = {"kind": "librispeech", "dir": "L"}
+    assert recipe(corpus=librispeech, hours=1.5, folds=5).folder == Path("exp/x_1.5h_folds5")
     assert recipe(exp="else/where").folder == Path("else/where")
 
 

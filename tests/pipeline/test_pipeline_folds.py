@@ -28,8 +28,10 @@ SMALL = (
 
 @pytest.fixture
 def run_folds(finished: Path, tiny_recipe: Path, tmp_path: Path) -> RunFolds:
-    """Run the tiny recipe in two folds over its training and test voices; returns the experiment's folder."""
-    source = f"corpus={{kind: librispeech, dir: {next(finished.glob('voices-*'))}, train: [train], test: [test]}}"
+    """Run the tiny recipe in two folds over all its voices; returns the experiment's folder."""
+    source = (
+        f"corpus={{kind: librispeech, dir: {next(finished.glob('voices-*'))}, train: [train, test], test: [control]}}"
+    )
 
     def run_in(name: str, *overrides: str) -> Path:
         overrides = (f"exp={tmp_path / name}", source, "folds=2", "lexicon.language=en-us", *SMALL, *overrides)
@@ -58,7 +60,9 @@ def test_folds_side_by_side_are_those_one_after_the_other(
         assert (two / path).read_bytes() == (one / path).read_bytes(), path
     # Every speaker is tested once, by the network of the fold that has not heard them.
     everybody = {
-        u.speaker for split in ("train", "heldout", "test") for u in read_manifest(finished / f"corpus/{split}.jsonl")
+        utterance.speaker
+        for split in ("train", "heldout", "test", "control")
+        for utterance in read_manifest(finished / f"corpus/{split}.jsonl")
     }
     assert set(read_json(two / "decode/test/lhuc/wer.json")["speakers"]) == everybody
     for fold in ("fold1", "fold2"):

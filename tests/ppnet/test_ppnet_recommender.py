@@ -129,6 +129,35 @@ def test_what_is_finished_is_not_done_again_and_what_changed_is(
     assert files[1].stat().st_mtime_ns == before[1]
 
 
+def test_a_result_that_was_damaged_is_made_again(finished: tuple[Path, Results], tmp_path: Path) -> None:
+    folder, results = Path(shutil.copytree(finished[0], tmp_path / "copy")), finished[1]
+    (folder / "dnn" / "1" / "result.json").write_text("{")
+    assert run_recommender(recipe(), folder, CPU).runs["dnn"][1]["test"] == results.runs["dnn"][1]["test"]
+
+
+def test_ratings_that_change_are_noticed(tmp_path: Path) -> None:
+    ratings = [f"{user},{time % 3},{5 if time % 2 else 1},{time}" for user in range(4) for time in range(10)]
+    for name, lines in {
+        "movies.csv": ["movieId,title,genres", *(f"{film},Film (1994),Drama" for film in range(3))],
+        "ratings.csv": ["userId,movieId,rating,timestamp", *ratings],
+    }.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    features = [{"name": "user", "kind": "id", "group": "prior"}, {"name": "movie", "kind": "id"}]
+    films = recipe(
+        data={"kind": "movielens", "dir": str(tmp_path), "valid": 0.2, "test": 0.2},
+        examples={"features": features, "labels": ["click"], "user": "user"},
+        models={"dnn": {"kind": "dnn", "hidden_units": [4]}},
+        trainer={"batch_size": 8, "epochs": 1},
+    )
+    before = run_recommender(films, tmp_path / "exp", CPU)
+    assert run_recommender(films, tmp_path / "exp", CPU) == before
+    with (tmp_path / "ratings.csv").open("a") as file:
+        file.write("9,1,5,9\n9,2,1,10\n")
+    run_recommender(films, tmp_path / "exp", CPU)
+    train = pq.read_table(tmp_path / "exp" / "data" / "train.parquet")
+    assert 9 in train["user"].to_pylist()
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = {"batch_size": 1024, "epochs": 4, "embedding_optimizer": "adamw"}
     small = recipe(trainer=trainer, models={"dnn": {"kind": "dnn", "hidden_units": [4]}})

@@ -115,7 +115,7 @@ def test_error_rates_by_environment_the_clean_one_first_and_the_noisy_ones_toget
         rng(),
         samples=9,
     )
-    table = environment_table(passes, "by environment")
+    table = environment_table(passes, "clean", "by environment")
     assert table is not None
     assert [column.header.plain for column in table.columns[2:]] == ["clean", "babble", "car", "noisy", "all"]
     text = table_text(table)
@@ -127,8 +127,8 @@ def test_splits_with_other_environments_and_with_none() -> None:
     first = compare_passes("first", {"si": in_environments({"clean": 1, "car": 4})}, rng())
     second = compare_passes("second", {"si": in_environments({"": 1, "street": 3})}, rng())
     third = compare_passes("third", {"si": BEFORE}, rng())
-    assert environment_table(third) is None
-    table = environment_table([*first, *second, *third])
+    assert environment_table(third, "clean") is None
+    table = environment_table([*first, *second, *third], "clean")
     assert table is not None
     lines = [line for line in table_text(table).splitlines() if " si " in line]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]

@@ -195,15 +195,13 @@ def test_the_variants_keep_the_source_of_the_base(config: ExperimentConfig) -> N
     assert all(v.plan.data.seconds is None for v in variants_of(named, "utterances", "short"))
 
 
-def test_all_leaves_out_series_without_a_base(
-    copied: Path, run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_leaves_out_series_without_a_base(copied: Path, run, caplog: pytest.LogCaptureFixture) -> None:
     run(copied, "passes={moments: {method: {kind: moments}}, as_moments: {search_as: moments}}")
-    with monkeypatch.context() as patch:
-        # The looks that are made are asked for, not their tables.
-        patch.setattr("lhuc_asr.study.run._run_look", lambda config, name, base, place: place)
-        folders = run_benchmark(copied, None)
+    folders = run_benchmark(copied, None)
     assert folders == {name: copied / "benchmark" / name for name in ("gains", "spread", "frames", "tsne")}
+    for folder in folders.values():
+        assert {row["pass"] for row in read_json_lines(folder / "table.jsonl")} == {"moments"}
+        assert (folder / "test.png").is_file()
     assert "amplitude is left out: the recipe has no pass that a series can start from" in caplog.text
     # A pass that is searched as another brings that along.
     folders = run_benchmark(copied, ["gains"], base="as_moments")
