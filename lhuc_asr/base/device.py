@@ -20,8 +20,12 @@ def checked_device(name: str, setting: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"{setting}{name}: not a supported kind of device; give cpu, cuda, or one as cuda:1")
+            raise ConfigError(
+                f"{setting}{name}: not a supported kind of device; give {setting}cpu, {setting}cuda or {setting}cuda:1"
+            )
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"{setting}{name}: not available ({str(error).splitlines()[0]}); give cpu") from error
+        raise ConfigError(
+            f"{setting}{name}: not available ({str(error).splitlines()[0]}); give {setting}cpu"
+        ) from error
     return device

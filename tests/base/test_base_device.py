@@ -15,7 +15,7 @@ def test_the_cpu_is_always_there() -> None:
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^--device {name}: not available \(.+\); give cpu$"):
+    with pytest.raises(ConfigError, match=rf"^--device {name}: not available \(.+\); give --device cpu$"):
         checked_device(name, "--device ")
 
 

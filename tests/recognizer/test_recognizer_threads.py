@@ -23,7 +23,7 @@ from lhuc_asr.adapt.predicted import PredictedConfig
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.pipeline.experiment import read_experiment
-from lhuc_asr.recognizer.model_folder import read_model
+from lhuc_asr.recognizer.model_folder import PREPARED_FOLDER, ModelFiles, read_model
 from lhuc_asr.recognizer.recognizer import Recognizer, load
 from lhuc_asr.recognizer.speaker import Speaker
 
@@ -113,7 +113,8 @@ def with_method(finished: Path, config: MethodConfig, folder: Path) -> Recognize
     if hasattr(method, "prepare"):
         _, experiment = read_experiment(finished)
         method.prepare(experiment.network("si"), training_data(finished), seed=1)
-        files = files.__class__(**{**vars(files), "prepared": folder})
+        learned = {f"{PREPARED_FOLDER}/{path.name}": path for path in folder.iterdir()}
+        files = ModelFiles({**files.by_name, **learned})
     return Recognizer(description.model_copy(update={"method": config}), files)
 
 
