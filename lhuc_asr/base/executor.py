@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ DIED = "a worker process died, most likely killed for its memory; try workers=1,
 
 
 class WorkerError(LhucError, RuntimeError):
-    """A worker process died."""
+    """A worker process died, or cannot be started."""
 
 
 class Executor:
@@ -72,9 +73,10 @@ class Executor:
 
     def __enter__(self) -> Executor:
         if not self.is_local:
-            context = multiprocessing.get_context("spawn")
             initial = (os.getpid(), self._start, self._arguments)
-            self._pool = ProcessPoolExecutor(self.processes, context, _start_process, initial)
+            with _starting():
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(self.processes, context, _start_process, initial)
         return self
 
     def __exit__(
@@ -95,7 +97,7 @@ class Executor:
             in_flight: Number of items handed out and not yet answered, for each process.
 
         Raises:
-            WorkerError: A process died (killed, out of memory).
+            WorkerError: A process died (killed, out of memory), or cannot be started.
             Exception: Whatever the function raises.
         """
         if self.is_local:
@@ -128,7 +130,7 @@ class Executor:
             items: Arguments of the tasks, read as they are needed.
 
         Raises:
-            WorkerError: A process died (killed, out of memory); the others are ended with it.
+            WorkerError: A process died (killed, out of memory), which ends the others too, or cannot be started.
             Exception: Whatever the function raises.
         """
         if self.is_local:
@@ -154,9 +156,23 @@ class Executor:
     def _submit(self, function: Callable[..., ResultT], item: ItemT) -> Future[ResultT]:
         if self._pool is None:
             raise WorkerError("the executor is not open; use it as: with Executor(processes) as executor")
-        if self._start is None:
-            return self._pool.submit(function, item)
-        return self._pool.submit(_with_shared, function, item)
+        with _starting():  # the first items start the processes
+            if self._start is None:
+                return self._pool.submit(function, item)
+            return self._pool.submit(_with_shared, function, item)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Say what to do where processes cannot be started, as in a container without shared memory."""
+    try:
+        yield
+    except (OSError, ImportError, NotImplementedError) as error:  # the last two: a system without semaphores
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise WorkerError(
+            f"processes cannot be started ({reason}); is /dev/shm there, and are the limits of processes and memory "
+            "high enough? Or do all work in this one: workers=1"
+        ) from error
 
 
 # In a process of an executor: what its ``start`` made.

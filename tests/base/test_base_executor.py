@@ -145,3 +145,34 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [OSError(30, "Read-only file system"), ImportError("no _multiprocessing"), NotImplementedError("no semaphores")],
+)
+def test_processes_that_cannot_be_started_are_told_with_a_way_round(
+    refusal: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without /dev/shm, where the semaphores are."""
+
+    def refused(*arguments: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr("lhuc_asr.base.executor.ProcessPoolExecutor", refused)
+    with pytest.raises(WorkerError, match="cannot be started .*workers=1"), Executor(2):
+        pass
+
+
+def test_a_process_that_cannot_be_started_later_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refused)
+    with pytest.raises(WorkerError, match="temporarily unavailable.*workers=1"), Executor(2) as executor:
+        list(executor.map(abs, [1, 2]))
+
+
+def test_an_error_of_the_systems_in_a_task_stays_what_it_is() -> None:
+    with pytest.raises(FileNotFoundError), Executor(2) as executor:
+        list(executor.map(os.stat, ["/nowhere/at/all"]))
