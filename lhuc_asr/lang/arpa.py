@@ -17,8 +17,9 @@ import numpy as np
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import LanguageModelError
+from lhuc_asr.lang.lines import read_lines
 from lhuc_asr.lang.ngram import NONE, NgramModel, NgramTable
-from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN, numbered_lines
+from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN
 
 _LN_10 = math.log(10.0)
 _COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
@@ -62,7 +63,7 @@ def _write_section(file: TextIO, model: NgramModel, length: int, histories: list
 
 
 def read_arpa(path: Path) -> NgramModel:
-    r"""Read an ARPA file; compressed if the name ends in ``.gz``.
+    r"""Read an ARPA file, plain or compressed.
 
     Raises:
         LanguageModelError: ``\data\`` or ``\end\`` is missing, counts or lengths do not match, a number is not
@@ -88,22 +89,17 @@ def read_arpa(path: Path) -> NgramModel:
 
 
 class _Lines:
-    """The lines of an ARPA file without blank ones; ``current`` is "" after the last."""
+    """The lines of an ARPA file; ``current`` is "" after the last."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
         self.current = ""
-        self._lines: Iterator[tuple[int, str]] = numbered_lines(path, LanguageModelError)
+        self._lines: Iterator[tuple[int, str]] = read_lines(path, LanguageModelError)
 
     def advance(self) -> str:
-        for number, line in self._lines:
-            stripped = line.strip()
-            if stripped:
-                self.number, self.current = number, stripped
-                return stripped
-        self.current = ""
-        return ""
+        self.number, self.current = next(self._lines, (self.number, ""))
+        return self.current
 
     def error(self, problem: str, number: int | None = None) -> LanguageModelError:
         return LanguageModelError(f"{self.path}:{self.number if number is None else number}: {problem}")
