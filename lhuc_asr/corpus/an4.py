@@ -19,7 +19,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
-from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
 
 Split = Literal["train", "test"]
@@ -97,7 +97,7 @@ def _read_cmu(root: Path, split: Split, own_tags: Collection[str]) -> Iterator[U
     for number, fileid in read_lines(fileids):
         path = PurePosixPath(fileid)
         if len(path.parts) < 2:
-            raise CorpusError(f"{fileids}:{number}: expected <folder>/<speaker>/<utterance>, found {fileid!r}")
+            raise CorpusError(f"{fileids}:{number}: expected <folder>/<speaker>/<utterance>, found {quoted(fileid)}")
         id, speaker = path.name, path.parent.name
         seen.add(id)
         audio = _recording(root / "wav" / path)
@@ -121,7 +121,7 @@ def _read_transcription(path: Path, own_tags: Collection[str]) -> dict[str, str]
     for number, line in read_lines(path):
         match = TRANSCRIPTION.fullmatch(line)
         if match is None:
-            raise CorpusError(f"{path}:{number}: expected 'WORDS (utterance-id)', found {line!r}")
+            raise CorpusError(f"{path}:{number}: expected 'WORDS (utterance-id)', found {quoted(line)}")
         if match["id"] in texts:
             raise CorpusError(f"{path}:{number}: {match['id']} appears twice")
         texts[match["id"]] = " ".join(spoken_words(match["words"], f"{path}:{number}", own_tags))
@@ -134,7 +134,7 @@ def _read_packed(root: Path, split: Split, own_tags: Collection[str]) -> Iterato
         fields = tuple(line.split("\t"))
         if number == 1:
             if fields != COLUMNS:
-                raise CorpusError(f"{path}:1: expected the columns {', '.join(COLUMNS)}, found {line!r}")
+                raise CorpusError(f"{path}:1: expected the columns {', '.join(COLUMNS)}, found {quoted(line)}")
             continue
         if len(fields) == len(COLUMNS) - 1:
             fields += ("",)  # a row without transcript has lost its last tab to stripping
@@ -142,7 +142,7 @@ def _read_packed(root: Path, split: Split, own_tags: Collection[str]) -> Iterato
             id, speaker, where, audio, samples, sample_rate, text = fields
             seconds = int(samples) / int(sample_rate)
         except (ValueError, ZeroDivisionError) as error:
-            raise CorpusError(f"{path}:{number}: expected {', '.join(COLUMNS)}, found {line!r}") from error
+            raise CorpusError(f"{path}:{number}: expected {', '.join(COLUMNS)}, found {quoted(line)}") from error
         if where == split:
             words = spoken_words(text, f"{path}:{number}", own_tags)
             yield Utterance(id, speaker, "", root / audio, 0.0, seconds, " ".join(words))

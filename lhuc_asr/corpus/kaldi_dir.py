@@ -20,7 +20,7 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 from lhuc_asr.corpus.validate import unsafe_name
-from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
 from lhuc_asr.lang.text import normalise_name
 
@@ -157,7 +157,7 @@ def _read_table(path: Path, *, optional: bool = False) -> dict[str, Entry]:
 
 def _one_word(entry: Entry) -> str:
     if len(entry.value.split()) != 1:
-        raise CorpusError(f"{entry.place}: expected an id and one name, found {entry.value!r} after the id")
+        raise CorpusError(f"{entry.place}: expected an id and one name, found {quoted(entry.value)} after the id")
     return normalise_name(entry.value)
 
 
@@ -165,11 +165,11 @@ def _recording(entry: Entry, folder: Path) -> Path:
     """The file that a line of wav.scp names."""
     if entry.value.endswith("|") or entry.value.startswith("|"):
         raise CorpusError(
-            f"{entry.place}: {entry.value!r} is a shell command, and commands in data are never run; "
+            f"{entry.place}: {quoted(entry.value)} is a shell command, and commands in data are never run; "
             "run it yourself and name the file that it writes"
         )
     if entry.value in ("", "-"):
-        raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {entry.value!r}")
+        raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {quoted(entry.value)}")
     path = Path(entry.value)
     return (path if path.exists() else folder / path).absolute()
 
@@ -181,7 +181,8 @@ def _segment(entry: Entry, recordings: Mapping[str, Path]) -> tuple[Path, float,
         start, end = float(begin), float(finish)
     except ValueError as error:
         raise CorpusError(
-            f"{entry.place}: expected 'UTTERANCE RECORDING START END' (seconds), found {entry.value!r} after the id"
+            f"{entry.place}: expected 'UTTERANCE RECORDING START END' (seconds), found {quoted(entry.value)} after the "
+            "id"
         ) from error
     recording = normalise_name(recording)
     if recording not in recordings:

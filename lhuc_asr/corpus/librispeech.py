@@ -21,7 +21,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import CorpusReading, CorpusSource
-from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
 
 AUDIO_ENDINGS = (".flac", ".wav", ".ogg")
@@ -143,7 +143,7 @@ def read_speakers_table(root: Path) -> dict[str, Reader]:
             readers[speaker] = Reader(sex, subset, float(minutes), name)
         except ValueError as error:
             raise CorpusError(
-                f"{path}:{number}: expected 'ID | SEX | SUBSET | MINUTES | NAME', found {line!r}"
+                f"{path}:{number}: expected 'ID | SEX | SUBSET | MINUTES | NAME', found {quoted(line)}"
             ) from error
     return readers
 
@@ -202,7 +202,7 @@ def _read_transcript(path: Path, prefix: str, own_tags: Collection[str]) -> dict
     for number, line in read_lines(path):
         id, *text = line.split(maxsplit=1)
         if not id.startswith(f"{prefix}-"):
-            raise CorpusError(f"{path}:{number}: expected an utterance id {prefix}-NNNN, found {id!r}")
+            raise CorpusError(f"{path}:{number}: expected an utterance id {prefix}-NNNN, found {quoted(id)}")
         if id in texts:
             raise CorpusError(f"{path}:{number}: {id} appears twice")
         texts[id] = " ".join(spoken_words(" ".join(text), f"{path}:{number}", own_tags))

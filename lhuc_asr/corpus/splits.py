@@ -182,6 +182,6 @@ def _refuse_wordless(name: str, test: Sequence[Utterance]) -> None:
     speaking = {utterance.speaker for utterance in test if without_tags(utterance.words)}
     if silent := sorted({utterance.speaker for utterance in test} - speaking):
         raise CorpusError(
-            f"{len(silent)} speakers of the test set {name} have noises and pauses in their transcripts, but no word: "
+            f"the test set {name}: transcripts of noises and pauses without a word, of {len(silent)} speakers: "
             f"{', '.join(silent[:5])}; leave them out, they have no word error rate"
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import LanguageModelError
-from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.ngram import NONE, NgramModel, NgramTable
 from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN
 
@@ -76,7 +76,7 @@ def read_arpa(path: Path) -> NgramModel:
     tables: list[NgramTable] = []
     for length, count in enumerate(counts, start=1):
         if lines.current != f"\\{length}-grams:":
-            raise lines.error(f"expected the section \\{length}-grams:, found {lines.current!r}")
+            raise lines.error(f"expected the section \\{length}-grams:, found {quoted(lines.current)}")
         section = _Section(lines, length, symbols)
         if len(section.line_numbers) != count:
             raise lines.error(f"\\data\\ promises {count} {length}-grams, found {len(section.line_numbers)}")
@@ -84,7 +84,7 @@ def read_arpa(path: Path) -> NgramModel:
             symbols = section.symbols()
         tables.append(section.table(NgramModel(symbols, tuple(tables))))
     if lines.current != "\\end\\":
-        raise lines.error(f"expected \\end\\, found {lines.current!r}; the file is incomplete, copy it again")
+        raise lines.error(f"expected \\end\\, found {quoted(lines.current)}; the file is incomplete, copy it again")
     return NgramModel(symbols, tuple(tables))
 
 
@@ -112,10 +112,10 @@ def _read_counts(lines: _Lines) -> list[int]:
     counts: list[int] = []
     while match := _COUNT.fullmatch(lines.advance()):
         if int(match[1]) != len(counts) + 1:
-            raise lines.error(f"expected the number of {len(counts) + 1}-grams, found {lines.current!r}")
+            raise lines.error(f"expected the number of {len(counts) + 1}-grams, found {quoted(lines.current)}")
         counts.append(int(match[2]))
     if not counts:
-        raise lines.error(f"expected ngram 1=COUNT, found {lines.current!r}")
+        raise lines.error(f"expected ngram 1=COUNT, found {quoted(lines.current)}")
     return counts
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lhuc_asr.base.atomic import write_text
 from lhuc_asr.base.errors import LexiconError
-from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.phones import SILENCE, SILENCE_LIKE, PhoneSet
 from lhuc_asr.lang.text import (
     BACKOFF,
@@ -246,7 +246,9 @@ class WordTable:
         for number, line in read_lines(path, LexiconError):
             fields = line.split()
             if len(fields) != 2 or fields[1] != str(number - 1):
-                raise LexiconError(f"{path}:{number}: expected a word and its number {number - 1}, found {line!r}")
+                raise LexiconError(
+                    f"{path}:{number}: expected a word and its number {number - 1}, found {quoted(line)}"
+                )
             symbols.append(fields[0])
         try:
             table = cls(tuple(symbols[1:-3]))
@@ -276,7 +278,7 @@ def _word_problem(word: str) -> str | None:
     if is_reserved(word):
         return f"{word!r} is reserved for graphs and language models and cannot be a word"
     if not word or word.split() != [word]:
-        return f"{word!r}: expected a word, found an empty one or white space"
+        return f"{quoted(word)}: expected a word, found an empty one or white space"
     return None
 
 
@@ -289,7 +291,8 @@ def _phones_problem(phones: Phones, silence: set[str]) -> str | None:
             "second column out"
         )
     if len(phones) > 1 and not silence.isdisjoint(phones):
-        return f"silence phone inside a word: {' '.join(phones)}; take it out, pauses between words are added anyway"
+        shown = " ".join(phones[:_WORDS_SHOWN])
+        return f"silence phone inside a word: {shown}; take it out, pauses between words are added anyway"
     return None
 
 

@@ -20,6 +20,7 @@ _GZIP = b"\x1f\x8b"
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _MAGIC_BYTES = max(map(len, _ARCHIVES))
 _CHUNK_BYTES = 1 << 20
+_QUOTED_CHARACTERS = 80
 
 # Editors on Windows write it at the beginning of a file, and it gets inside where such files are joined.
 _BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -55,6 +56,16 @@ def read_lines(path: Path, error: type[LhucError] = CorpusError) -> Iterator[tup
         raise error(f"{path}:{number + 1}: cannot be read further ({problem}); the file is damaged") from problem
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror or problem})") from problem
+
+
+def quoted(text: str) -> str:
+    """A line or a part of one for a message, cut where it is long.
+
+    Example:
+        >>> quoted("a" * 100_000)
+        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...'"
+    """
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")
 
 
 class _BadLine(Exception):

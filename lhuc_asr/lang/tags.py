@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, groupby
 
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.lang.lines import quoted
 from lhuc_asr.lang.text import UNKNOWN, is_reserved, normalise
 
 # Any sound that is not speech.
@@ -51,8 +52,6 @@ _BRACKET = re.compile(r"[<>\[\]{}]")
 _ENCLOSING = "+%*#"
 # %HESITATION, !SIL, #NOISE; no tag unless the name is known, because dictionaries have %PERCENT.
 _PREFIXED = re.compile(r"[%!#]\S+")
-# A bracket that is never closed may be followed by a whole file.
-_LONGEST_SHOWN = 60
 _AROUND_NAME = "<>[]{}()+%*#!/ "
 _SEPARATORS = re.compile(r"[\s_:./-]+")
 
@@ -143,12 +142,11 @@ def _sound(tag: str) -> str | None:
 
 
 def _unknown(tag: str, place: str) -> CorpusError:
-    tag = tag[:_LONGEST_SHOWN]
     if is_reserved(tag):
         return CorpusError(
-            f"{place}: {tag!r} is reserved for graphs and language models and cannot be a word; spell it"
+            f"{place}: {quoted(tag)} is reserved for graphs and language models and cannot be a word; spell it"
         )
     return CorpusError(
-        f"{place}: unknown tag {tag!r}, expected words, {NOISE} or {UNKNOWN}; replace it by one of them, or list it in "
-        "lexicon.path with its phones"
+        f"{place}: unknown tag {quoted(tag)}, expected words, {NOISE} or {UNKNOWN}; replace it by one of them, or list it "
+        "in lexicon.path with its phones"
     )
