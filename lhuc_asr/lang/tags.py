@@ -147,6 +147,6 @@ def _unknown(tag: str, place: str) -> CorpusError:
             f"{place}: {quoted(tag)} is reserved for graphs and language models and cannot be a word; spell it"
         )
     return CorpusError(
-        f"{place}: unknown tag {quoted(tag)}, expected words, {NOISE} or {UNKNOWN}; replace it by one of them, or list it "
+        f"{place}: unknown tag {quoted(tag)}, expected words, {NOISE} or {UNKNOWN}; write one of them, or list it "
         "in lexicon.path with its phones"
     )
