@@ -23,9 +23,10 @@ BELOW = {
     "base": set(),
     "lhuc": {"base"},
     "audio": {"base"},
-    "corpus": {"audio", "base"},
-    "features": {"audio", "base"},
     "lang": {"base"},
+    # lang: a transcript is normalised like a lexicon and the language model's text.
+    "corpus": {"lang", "audio", "base"},
+    "features": {"audio", "base"},
     # Not corpus: a recording is an audio.Utterance, wherever it comes from.
     "hmm": {"features", "lang", "audio", "base"},
     # Not lhuc: amplitudes attach to our network exactly as to anyone's.

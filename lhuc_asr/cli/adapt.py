@@ -41,7 +41,8 @@ def adapt(
     from lhuc_asr.recognizer.transcript import read_transcripts
 
     check_speaker_name(speaker)  # before seconds of work, and before the name becomes a path
-    known = None if transcripts is None else read_transcripts(transcripts)
     path = output or Path(f"{speaker}.safetensors")
-    load(model).adapt(audio, speaker, known).save(path)
+    recognizer = load(model)
+    known = None if transcripts is None else read_transcripts(transcripts, recognizer.own_tags)
+    recognizer.adapt(audio, speaker, known).save(path)
     typer.echo(f"{speaker}: {path}")

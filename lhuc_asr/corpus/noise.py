@@ -31,8 +31,8 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
-from lhuc_asr.corpus.reading import read_lines
 from lhuc_asr.corpus.validate import unsafe_name
+from lhuc_asr.lang.lines import read_lines
 
 # The environment without noise.
 CLEAN = "clean"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +43,9 @@ class SyntheticSource(CorpusSource):
         options = hashlib.sha256(self.voices.model_dump_json().encode()).hexdigest()[:8]
         return [experiment / f"voices-{options}"]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
         """Make the voices, all of them where a recording is missing, and read them."""
         (folder,) = self.made_folders(experiment)
         if sum(1 for _ in folder.rglob("*.flac")) < self.voices.recordings:

@@ -11,6 +11,10 @@ from lhuc_asr.base.errors import LexiconError
 SILENCE = "SIL"
 # Spelling of a word without a pronunciation: one phone for any speech (Kaldi's SPN).
 SPOKEN_NOISE = "SPN"
+# Spelling of a noise: one phone for any sound that is not speech (Kaldi's NSN).
+NON_SPEECH_NOISE = "NSN"
+# All that a phone set may have besides speech, in the order of their numbers.
+SILENCE_LIKE = (SILENCE, SPOKEN_NOISE, NON_SPEECH_NOISE)
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class PhoneSet:
     """Phones and their numbers from 1 (0 is epsilon): silence-like phones first, then speech phones.
 
     Attributes:
-        silence: Silence-like phones, ``("SIL",)`` or ``("SIL", "SPN")``.
+        silence: Silence-like phones: ``SIL``, and those of ``SPN`` and ``NSN`` that are used.
         speech: Speech phones, in a fixed order.
 
     Example:

@@ -13,6 +13,7 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import NOISY_FOLDER, SplitOptions, fold_splits, read_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.language import own_tags
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class CorpusOptions:
             heldout_speakers=config.heldout_speakers,
             folds=config.folds,
             fold=fold,
+            own_tags=own_tags(config),
         )
         return cls(splits, fingerprint([*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]))
 

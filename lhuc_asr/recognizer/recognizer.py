@@ -30,7 +30,10 @@ from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.hmm import topology
+from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
+from lhuc_asr.lang.tags import spoken_words, tags_of
+from lhuc_asr.lang.text import normalise_name
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
@@ -81,6 +84,11 @@ class Recognizer:
         self._lexicon = read_lexicon_folder(files.lang)
         self._pool = SearchPool(files.lang, processes=0)
 
+    @property
+    def own_tags(self) -> frozenset[str]:
+        """Tags in transcripts that the model's lexicon lists, for ``read_transcripts``."""
+        return tags_of(self._lexicon.words)
+
     def adapt(
         self,
         audio: Audio,
@@ -92,8 +100,8 @@ class Recognizer:
         Args:
             audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
             speaker: Name of the person.
-            transcripts: Words of each recording, by its name (``read_transcripts``); None for a first pass. A
-                recording with a transcript may be up to a minute long.
+            transcripts: Words of each recording, by its name (``read_transcripts``), in any case; None for a first
+                pass. A recording with a transcript may be up to a minute long.
 
         Returns:
             The person, to be given to ``transcribe`` or saved to a file (``save``).
@@ -101,13 +109,13 @@ class Recognizer:
         Raises:
             SpeakerError: The name cannot be the name of a file.
             AudioError: A recording cannot be used, or none contains speech.
-            CorpusError: There is no recording, or one has no transcript.
+            CorpusError: There is no recording, one has no transcript, or a transcript has an unknown tag.
         """
         check_speaker_name(speaker)
         options = self.description
         with recordings(_listed(audio)) as named:
             if transcripts is not None:
-                _check_transcripts(named, transcripts)
+                transcripts = self._transcripts_of(named, transcripts)
             speech = read_speech(named, options, speaker, whole=transcripts is not None)
             if speech is None:
                 raise AudioError(
@@ -168,6 +176,24 @@ class Recognizer:
                 words[speech.recording_of[best.utterance]] += self._placed(best, matrix, starts[best.utterance])
         return [Transcript(each.name, each.path, each.info.seconds, tuple(words[each.name])) for each in named]
 
+    def _transcripts_of(
+        self, named: Sequence[Recording], given: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[str, ...]]:
+        """The words of each recording as the lexicon spells them."""
+        by_name = {normalise_name(name): words for name, words in given.items()}
+        transcripts = {}
+        for recording in named:
+            words = by_name.get(normalise_name(recording.name))
+            if words is None:
+                raise CorpusError(
+                    f"{recording.path}: no transcript for {recording.name!r}; add a line, or leave it out"
+                )
+            text = words if isinstance(words, str) else " ".join(words)
+            transcripts[recording.name] = spoken_words(text, f"transcript of {recording.name!r}", self.own_tags)
+        _check_lengths(named)
+        warn_of_unknown_words("transcripts", transcripts.values(), self._lexicon)
+        return transcripts
+
     def _loop(self, speech: Speech) -> TwoPass:
         """The two-pass loop over the pieces of a person's speech."""
         pieces = {piece.id: piece for piece in speech.pieces}
@@ -208,11 +234,9 @@ class Recognizer:
         ]
 
 
-def _check_transcripts(named: Sequence[Recording], transcripts: Mapping[str, Sequence[str]]) -> None:
-    """Raise an error unless each recording has a transcript and is short enough for it."""
+def _check_lengths(named: Sequence[Recording]) -> None:
+    """Raise an error unless each recording is short enough for a transcript."""
     for recording in named:
-        if recording.name not in transcripts:
-            raise CorpusError(f"{recording.path}: no transcript for {recording.name!r}; add a line, or leave it out")
         if recording.info.seconds > LONGEST_TRANSCRIBED_SECONDS:
             raise AudioError(
                 f"{recording.path}: {recording.info.seconds:.0f} s are too long for a transcript, expected at most "

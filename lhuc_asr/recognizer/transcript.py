@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.lang.text import normalise, numbered_lines
+from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.tags import spoken_words
+from lhuc_asr.lang.text import normalise_name
 
 Format = Literal["txt", "json", "srt", "ctm"]
 
@@ -79,20 +81,23 @@ def write(transcripts: Sequence[Transcript], form: Format) -> str:
             return "\n".join(_captions(transcripts[0]))
 
 
-def read_transcripts(path: Path) -> dict[str, tuple[str, ...]]:
+def read_transcripts(path: Path, own_tags: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
     """The words of each recording, from a file with one line per recording: its name and its words.
 
+    Args:
+        path: The file.
+        own_tags: Tags that the model's lexicon lists (``Recognizer.own_tags``); they stay as they are.
+
     Raises:
-        CorpusError: The file is missing or not UTF-8 text, or names a recording twice.
+        CorpusError: The file is missing or not UTF-8 text, names a recording twice, or has an unknown tag.
     """
     transcripts: dict[str, tuple[str, ...]] = {}
-    for number, line in numbered_lines(path, CorpusError):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         name, *rest = line.split(maxsplit=1)
+        name = normalise_name(name)
         if name in transcripts:
             raise CorpusError(f"{path}:{number}: {name!r} already has an earlier line; delete one of the two")
-        transcripts[name] = tuple(normalise(" ".join(rest)).split())
+        transcripts[name] = spoken_words(" ".join(rest), f"{path}:{number}", own_tags)
     return transcripts
 
 

@@ -137,7 +137,7 @@ def test_a_wrong_line_of_a_transcript_is_named(root: Path, line: str, message: s
 
 def test_a_transcript_in_another_encoding(root: Path) -> None:
     (chapter_of(root, "19") / "19-7.trans.txt").write_bytes("19-7-0000 CAFÉ\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match="not UTF-8 text"):
+    with pytest.raises(CorpusError, match=r"19-7\.trans\.txt:1: expected UTF-8 text, found byte 0xc9"):
         read_librispeech(root, ["dev-clean"])
 
 
@@ -168,3 +168,14 @@ def test_the_table_of_readers(root: Path) -> None:
     path.unlink()
     with pytest.raises(CorpusError, match=r"SPEAKERS\.TXT: no such file"):
         read_speakers_table(root)
+
+
+def test_transcripts_are_normalised_and_their_tags_mapped(root: Path) -> None:
+    path = chapter_of(root, "19") / "19-7.trans.txt"
+    path.write_text("\ufeff19-7-0000 don\u2019t\u00a0[noise] go\r\n", encoding="utf-8")
+    said = {u.id: u.text for u in read_librispeech(root, ["dev-clean"]).utterances}
+    assert said["19-7-0000"] == "DON'T <NOISE> GO"
+    path.write_text("19-7-0000 go <door>\n")
+    with pytest.raises(CorpusError, match=r"19-7\.trans\.txt:1: unknown tag '<DOOR>'"):
+        read_librispeech(root, ["dev-clean"])
+    assert read_librispeech(root, ["dev-clean"], own_tags={"<DOOR>"})

@@ -12,10 +12,12 @@ import pytest
 import soundfile
 
 from lhuc_asr.audio.utterance import read_manifest
+from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, CorpusError, LexiconError, LhucError
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.librispeech import read_librispeech
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.run import run_recipe
 
@@ -248,8 +250,75 @@ def test_a_word_that_only_a_test_transcript_has_counts_as_an_error_and_stops_not
         corpus.write(corpus.test, name, {id: v for id, v in rows.items() if id.startswith("2001") or id == keep})
     corpus.edit(corpus.test, "text", lambda rows: rows.update({keep: "XYLOPHONE"}))
     folder = prepare("lhuc over test")
-    from lhuc_asr.base.atomic import read_json
-
     for name in ("si", "lhuc"):
         assert read_json(folder / "decode" / "test" / name / "wer.json")["speakers"]["2002"]["words"] == 1
     assert (folder / "speakers" / "lhuc" / "test" / "2002.safetensors").exists()
+
+
+def lower(rows: dict[str, str]) -> None:
+    rows.update({id: f"{text.lower()} don\u2019t" for id, text in rows.items()})
+
+
+def test_transcripts_in_another_case_and_unicode_form_are_the_same_words(corpus: Corpus, prepare) -> None:
+    for split in (corpus.train, corpus.test):
+        corpus.edit(split, "text", lower)
+        (split / "text").write_bytes(b"\xef\xbb\xbf" + (split / "text").read_bytes().replace(b"\n", b"\r\n"))
+    folder = prepare("lexicon")
+    lexicon = read_lexicon_folder(folder / "lang")
+    assert {"THE", "DON'T"} < set(lexicon.words)
+    for split in ("train", "heldout", "test"):
+        said = {word for utterance in read_manifest(folder / "corpus" / f"{split}.jsonl") for word in utterance.words}
+        assert "DON'T" in said
+        assert not lexicon.missing(said) or split == "test"
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_known_tags_are_trained_as_sounds_and_not_scored(
+    corpus: Corpus, prepare, lexicon: Path, dictionary: bool
+) -> None:
+    for split in (corpus.train, corpus.test):
+        corpus.edit(split, "text", lambda rows: rows.update({id: f"[noise] {text} <UNK>" for id, text in rows.items()}))
+    options = [f"lexicon.path={lexicon}", "lexicon.unknown_words=unk"] if dictionary else []
+    folder = prepare("lexicon" if dictionary else "si over test", *options)
+    spelt = read_lexicon_folder(folder / "lang")
+    assert spelt.pronunciations["<NOISE>"] == (("NSN",),)
+    assert spelt.pronunciations["<unk>"] == (("SPN",),)
+    assert spelt.phones.silence == ("SIL", "SPN", "NSN")
+    if dictionary:
+        return
+    words = sum(len(text.split()) - 2 for text in corpus.read(corpus.test, "text").values())
+    assert read_json(folder / "decode" / "test" / "si" / "wer.json")["words"] == words
+
+
+def test_a_tag_of_the_lexicon_is_a_word_of_its_own(corpus: Corpus, prepare, lexicon: Path) -> None:
+    corpus.edit(corpus.train, "text", lambda rows: rows.update({id: f"{text} <door>" for id, text in rows.items()}))
+    assert "text:1: unknown tag '<DOOR>'" in refused(prepare, f"lexicon.path={lexicon}")
+    lexicon.write_text(lexicon.read_text() + "<door> D AO\n")
+    folder = prepare("lexicon", f"lexicon.path={lexicon}")
+    assert read_lexicon_folder(folder / "lang").pronunciations["<DOOR>"] == (("D", "AO"),)
+
+
+def test_a_test_set_outside_the_vocabulary_is_a_warning_before_features(corpus: Corpus, prepare, caplog) -> None:
+    corpus.edit(corpus.test, "text", lambda rows: rows.update(dict.fromkeys(rows, "quokka zebra")))
+    with caplog.at_level(logging.WARNING, "lhuc_asr"):
+        prepare("language model")
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "test: only 0 of 12 words (0.0 %) are in the vocabulary" in warning
+    assert "such as QUOKKA ZEBRA" in warning
+
+
+def test_test_speakers_without_a_word_are_refused(corpus: Corpus, prepare) -> None:
+    corpus.edit(
+        corpus.test,
+        "text",
+        lambda rows: rows.update({id: "[laughter]" for id in rows if id.startswith("2001")}),
+    )
+    assert "transcripts of noises and pauses without a word, of 1 speakers: 2001" in refused(prepare)
+
+
+def test_a_language_model_in_place_of_a_text_is_named_before_any_recording_is_read(
+    finished: Path, prepare, tmp_path: Path
+) -> None:
+    message = refused(prepare, f"lm.text=[{finished / 'lang' / 'lm.arpa'}]")
+    assert "lm.arpa:1: a language model in the ARPA format, expected sentences" in message
+    assert not (tmp_path / "exp" / "metrics.jsonl").exists()

@@ -325,3 +325,23 @@ def test_a_recording_that_fits_its_transcript_is_enough(
     partly = {first: known[first]} | dict.fromkeys(others, ("XYZZY",))
     assert any(bool(r.any()) for r in state(recognizer.adapt(audio, "x", partly), tmp_path).r.values())
     assert caplog.text.count("the lexicon lacks XYZZY") == len(others)
+
+
+def test_transcripts_in_another_case_with_tags_are_the_same_words(
+    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    """The model has no phone of a noise, which is therefore left to silence."""
+    expected = state(recognizer.adapt(audio, "x", known), tmp_path).r
+    written = {name: [*(f"{word.lower()}\u200b" for word in words), "[noise]"] for name, words in known.items()}
+    spoken = state(recognizer.adapt(audio, "x", written), tmp_path).r
+    assert all(torch.equal(r, expected[site]) for site, r in spoken.items())
+    with pytest.raises(CorpusError, match="unknown tag '<DOOR>'"):
+        recognizer.adapt(audio, "x", {name: ("<door>",) for name in known})
+
+
+def test_transcripts_outside_the_vocabulary_are_a_warning(
+    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CorpusError, match="no recording fits its transcript"):
+        recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
+    assert f"transcripts: only 0 of {len(known)} words (0.0 %) are in the vocabulary" in caplog.text

@@ -122,3 +122,11 @@ def test_a_pause_ends_a_caption() -> None:
 def test_srt_holds_one_recording() -> None:
     with pytest.raises(CorpusError, match="SRT holds one recording, found 2; write them to a folder"):
         write([TALK, NOTHING], "srt")
+
+
+def test_transcripts_are_normalised_and_their_tags_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffzoe\u0308 don\u2019t [laughter] <door>\r\n".encode())
+    assert read_transcripts(path, own_tags={"<DOOR>"}) == {"zo\u00eb": ("DON'T", "<NOISE>", "<DOOR>")}
+    with pytest.raises(CorpusError, match=r"text:1: unknown tag '<DOOR>'"):
+        read_transcripts(path)
