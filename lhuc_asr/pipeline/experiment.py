@@ -232,6 +232,21 @@ def fold_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
     return [config.model_copy(update={"exp": config.folder / f"fold{fold}"}) for fold in range(1, config.folds + 1)]
 
 
+def fold_of(config: ExperimentConfig, path: Path) -> int | None:
+    """Number of the fold in a folder, from 1; None without cross-validation.
+
+    Raises:
+        ExperimentError: The cross-validation has no fold in a folder of that name.
+    """
+    if config.folds == 1:
+        return None
+    names = [fold.folder.name for fold in fold_configs(config)]
+    name = path.absolute().name
+    if name not in names:
+        raise ExperimentError(f"{path}: not one of the folds {names[0]} to {names[-1]}; give one of them")
+    return names.index(name) + 1
+
+
 @contextmanager
 def opened(config: ExperimentConfig, record: bool = True) -> Iterator[ExperimentFolder]:
     """Keep other runs out of an experiment's folder.

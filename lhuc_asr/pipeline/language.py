@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
@@ -31,28 +31,30 @@ GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 
 @dataclass(frozen=True)
 class LexiconOptions:
-    """Everything that the lexicon depends on.
+    """Everything that the lexicon depends on, apart from files.
 
     Attributes:
         corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
         vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
-        files: Fingerprint of the files that ``lexicon`` and ``vocabulary`` name.
     """
 
     corpus: CorpusSource
     hours: float | None
     lexicon: LexiconConfig
     vocabulary: LanguageModelConfig
-    files: str
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> LexiconOptions:
         """The options of a recipe."""
-        path = config.lexicon.path
         vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
-        files = fingerprint([*config.lm.text, *([path] if path else [])])
-        return cls(config.corpus, config.hours, config.lexicon, vocabulary, files)
+        return cls(config.corpus, config.hours, config.lexicon, vocabulary)
+
+    @property
+    def files(self) -> InputFiles:
+        """The files that ``vocabulary`` and ``lexicon`` name."""
+        path = self.lexicon.path
+        return InputFiles((*self.vocabulary.text, *([path] if path else [])))
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
         partial(_write_lexicon, experiment),
         options=options,
         after=["corpus"],
+        inputs=options.files,
         outputs=[experiment.folder.lang / name for name in (LEXICON_FILE, PHONES_FILE)],
     )
 

@@ -71,8 +71,11 @@ class NotedStages(Stages):
         self.given: dict[str, tuple[Any, ...]] = {}
         NotedStages.noted = self
 
-    def run(self, name: str, work: partial, *, options: Any, after: Any = (), outputs: Any = ()) -> None:
-        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after])
+    def run(
+        self, name: str, work: partial, *, options: Any, after: Any = (), inputs: Any = None, outputs: Any = ()
+    ) -> None:
+        files = None if inputs is None else inputs.contents()
+        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after], files)
         self.options[name] = options
         self.given[name] = (work.func, *(readable(argument) for argument in work.args), options)
 
