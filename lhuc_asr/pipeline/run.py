@@ -37,6 +37,7 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     checked_device(config.device, "device=")
+    check_language_files(config)  # before the recipe is written to the folder
     with opened(config) as folder:
         names = list(passes_of(config))
         splits = make_passes(config, model=True)

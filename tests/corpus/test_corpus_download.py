@@ -280,3 +280,14 @@ def test_wrong_requests(tmp_path: Path) -> None:
         download_librispeech(SUBSET, tmp_path, base_url="file:///etc")
     with pytest.raises(DownloadError, match="'crc32:1': expected 'sha256:DIGEST' or 'md5:DIGEST'"):
         download_librispeech(SUBSET, tmp_path, checksum="crc32:1")
+
+
+def test_a_subset_that_another_program_left_half_there_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "LibriSpeech" / SUBSET
+    (folder / "19").mkdir(parents=True)
+    (folder / "19" / "19-7-0000.flac").write_bytes(NOISE[:9])
+    with pytest.raises(DownloadError, match=rf"{SUBSET}: 1 recordings, expected 1089: the subset is not whole; delete"):
+        download_librispeech(SUBSET, tmp_path)
+    for number in range(1089):
+        (folder / "19" / f"{number}.FLAC").touch()
+    assert download_librispeech(SUBSET, tmp_path) == folder
