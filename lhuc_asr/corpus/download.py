@@ -149,10 +149,10 @@ def fetch(url: str, path: Path) -> None:
 
 def _check_whole(folder: Path, expected: int) -> None:
     """Refuse a subset that another program, or a copy that was broken off, left half there."""
-    found = sum(1 for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
-    if found < expected:
+    recordings = sum(1 for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+    if recordings < expected:
         raise DownloadError(
-            f"{folder}: {found} recordings, expected {expected}: the subset is not whole; delete the folder, and "
+            f"{folder}: {recordings} recordings, expected {expected}: the subset is not whole; delete the folder, and "
             "download it again"
         )
 

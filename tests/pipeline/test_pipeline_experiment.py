@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import load_recipe, opened, read_experiment
+from lhuc_asr.pipeline.export import export
 from lhuc_asr.study.run import run_benchmark
 
 
@@ -74,6 +76,11 @@ def test_the_recipe_of_a_moved_experiment_is_that_of_its_new_place(copied: Path,
     assert load_recipe(moved / "config.yaml").folder == moved
     assert load_recipe(moved / "config.yaml", ["exp=elsewhere"]).folder == Path("elsewhere")
     assert run(moved) == []
+    copy = shutil.copytree(moved, tmp_path / "copy", copy_function=shutil.copyfile)  # with new times
+    shutil.rmtree(moved)
+    assert run(copy) == []
+    assert run(copy, "features.bins=30")[0] == "features"
+    export(copy, tmp_path / "model")
 
 
 def test_a_recipe_that_no_run_wrote_names_its_own_folder(tiny_recipe: Path) -> None:
