@@ -292,7 +292,8 @@ def _refuse_another(path: Path, config: ExperimentConfig) -> None:
     except ConfigError:  # missing, or of another version, whose stages are all run again
         return
     remedy = "choose another folder with exp=DIR, or delete this one"
-    if before.name != config.name:
+    same = {name: getattr(config, name) for name in ("name", "exp", "workers", "device")}  # no result depends on them
+    if before.name != config.name and before.model_copy(update=same) != config:
         raise ExperimentError(
             f"{path.parent}: holds the experiment {before.name!r}, and the recipe is {config.name!r}; {remedy}"
         )

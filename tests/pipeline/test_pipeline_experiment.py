@@ -63,11 +63,12 @@ def test_an_experiment_of_another_version_is_refused_in_one_line(
 def test_another_experiments_folder_is_refused_and_left_as_it_is(copied: Path, run) -> None:
     before = (copied / "config.yaml").read_bytes()
     with pytest.raises(ExperimentError, match=f"^{copied}: holds the experiment 'tiny', and the recipe is 'other'; ch"):
-        run(copied, "name=other")
+        run(copied, "name=other", "lhuc.sweeps=3")
     with pytest.raises(ExperimentError, match=f"^{copied}: holds an experiment with folds=1, not folds=2; choose"):
         run(copied, "folds=2", "corpus={kind: an4, dir: somewhere}")
     assert (copied / "config.yaml").read_bytes() == before
     assert run(copied) == []
+    assert run(copied, "name=renamed") == []
 
 
 def test_the_recipe_of_a_moved_experiment_is_that_of_its_new_place(copied: Path, tmp_path: Path, run) -> None:
