@@ -122,12 +122,7 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
             f"choose another of {', '.join(config.passes)} with --pass"
         )
     _check_stages(config, experiment, options)
-    try:
-        description = _describe(experiment, options)
-    except FileNotFoundError as error:
-        raise ExperimentError(
-            f"{error.filename}: no such file, the experiment is not finished; finish it with lhuc-asr run"
-        ) from error
+    description = _describe(experiment, options)
     files = ModelFiles.of(description, experiment.folder.folder)
     with MODELS.replacing(out) as temporary:
         for file, path in files.by_name.items():
@@ -145,8 +140,8 @@ def _check_stages(config: ExperimentConfig, experiment: AlignedExperiment, optio
     add_stages(stages, config, fold_of(config, folder))
     if stage := stages.first_stale(options.stages):
         raise ExperimentError(
-            f"{folder}: the stage {stage!r} is not finished with the options in config.yaml, so that the folder would "
-            "give a mixture of two models; finish the experiment with lhuc-asr run"
+            f"{folder}: the stage {stage!r} is not finished, or was run with other options than config.yaml has; "
+            "finish the experiment with lhuc-asr run"
         )
 
 
