@@ -1,13 +1,19 @@
-"""The utterance, the type that all corpora share, and its manifest: one JSON object per line."""
+"""The utterance, the type that all corpora share, and its manifest: one JSON object per line.
+
+A recording that was made for the experiment is in the experiment's folder: its path is ``made``, relative to the folder
+above the manifest's, so that the experiment can be moved. All other recordings have ``audio``, their path as it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lhuc_asr.base.atomic import read_json_lines, write_json_lines
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.hashed_folder import is_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,8 @@ class Utterance:
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write ``<split>.jsonl``, whole or not at all."""
-    write_json_lines(path, ({**asdict(u), "audio": str(u.audio)} for u in utterances))
+    home = _home(path)
+    write_json_lines(path, (_row(utterance, home) for utterance in utterances))
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -49,13 +56,42 @@ def read_manifest(path: Path) -> list[Utterance]:
     Raises:
         CorpusError: A line lacks a field, or has an unknown one.
     """
-    utterances = []
+    utterances, home = [], _home(path)
     for number, row in enumerate(read_json_lines(path), start=1):
         try:
-            utterances.append(Utterance(**{**row, "audio": Path(row["audio"])}))
-        except (KeyError, TypeError) as error:
+            audio = _audio(row, home)
+            utterances.append(Utterance(**{**row, "audio": audio}))
+        except (KeyError, TypeError, ValueError) as error:
             raise CorpusError(f"{path}:{number}: not an utterance ({error})") from error
     return utterances
+
+
+def _home(manifest: Path) -> Path:
+    """The experiment's folder."""
+    return manifest.absolute().parent.parent
+
+
+def _row(utterance: Utterance, home: Path) -> dict[str, Any]:
+    row, audio = asdict(utterance), utterance.audio.absolute()
+    if audio.is_relative_to(home):
+        del row["audio"]
+        return {**row, "made": audio.relative_to(home).as_posix()}
+    return {**row, "audio": str(utterance.audio)}
+
+
+def _audio(row: dict[str, Any], home: Path) -> Path:
+    """The recording of a row, whose ``made`` is taken out.
+
+    Raises:
+        KeyError: The row names no recording.
+        TypeError, ValueError: The path is not text, or ``made`` leaves the experiment's folder.
+    """
+    if "made" not in row:
+        return Path(row["audio"])
+    made: str = row.pop("made")
+    if not is_inside(made):
+        raise ValueError(f"{made!r} is not a path inside the experiment's folder")
+    return home / made
 
 
 def spoken_id(utterance_id: str, environment: str) -> str:

@@ -21,14 +21,13 @@ def run(
 
     Finished stages are skipped; a run that was killed is resumed.
     """
-    from lhuc_asr.base.config import load_config
     from lhuc_asr.corpus.noise import CLEAN
-    from lhuc_asr.pipeline.config import ExperimentConfig
+    from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import environment_table, table_text, wer_table
 
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
-    config = load_config(ExperimentConfig, path, overrides or [])
+    config = load_recipe(path, overrides or [])
     passes = run_recipe(config)
     # The table keeps its full width: fitted to a narrow terminal, it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)

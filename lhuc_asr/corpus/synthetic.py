@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.librispeech import read_librispeech
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
-from lhuc_asr.corpus.voices import VoicesConfig, generate
+from lhuc_asr.corpus.voices import VoicesConfig, check, generate
+
+logger = logging.getLogger(__name__)
 
 CONTROL = "control"
 
@@ -46,9 +50,13 @@ class SyntheticSource(CorpusSource):
     def read(
         self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
     ) -> CorpusReading:
-        """Make the voices, all of them where a recording is missing, and read them."""
+        """Make the voices, all of them where a file is missing or is not as it was made, and read them."""
         (folder,) = self.made_folders(experiment)
-        if sum(1 for _ in folder.rglob("*.flac")) < self.voices.recordings:
+        try:
+            check(folder)
+        except CorpusError as error:
+            if folder.exists():
+                logger.warning("%s; all voices are made again", str(error).partition(";")[0])
             generate(self.voices, folder, processes)
         tests = {name: read_librispeech(folder, [name]) for name in self.test_sets}
         return CorpusReading(read_librispeech(folder, ["train"]), tests)

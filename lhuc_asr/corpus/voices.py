@@ -9,7 +9,8 @@ The vocal tract is warped by resampling: played ``warp`` times as fast, a record
 high. Pitch and rate, which would change too, are compensated beforehand.
 
 The layout is that of LibriSpeech: ``<group>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac``, beside them
-``<speaker>-<chapter>.trans.txt`` with the words in capitals, and ``SPEAKERS.TXT``.
+``<speaker>-<chapter>.trans.txt`` with the words in capitals, and ``SPEAKERS.TXT``. ``voices.json`` has the hash of
+every file.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
 from lhuc_asr.base.executor import Executor
+from lhuc_asr.base.fingerprint import files_below
+from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import samples_of
+from lhuc_asr.base.version import __version__
 from lhuc_asr.corpus.grammar import grammar_sentences
 
 Samples = npt.NDArray[np.float32]
@@ -75,6 +79,17 @@ NOISE_CORNER_HERTZ = 100.0
 Count = Annotated[int, Field(ge=0)]
 
 
+class VoicesDescription(FolderDescription):
+    """Content of ``voices.json``."""
+
+    format: Literal["lhuc-asr-voices-1"] = "lhuc-asr-voices-1"
+
+
+VOICES = FolderKind(
+    VoicesDescription, "voices.json", "corpus of synthetic voices", CorpusError, "make the voices again"
+)
+
+
 class VoicesConfig(StrictModel):
     """Number of voices, their sentences, and the ranges that they are drawn from.
 
@@ -116,15 +131,6 @@ class VoicesConfig(StrictModel):
     rate: Range = (150, 195)
     noise_decibels: Range = (20, 40)
     noise_slope: Range = (0, 4)
-
-    @property
-    def recordings(self) -> int:
-        """Number of recordings of all speakers."""
-        return (
-            self.training_speakers * self.training_utterances
-            + self.test_speakers * self.test_utterances
-            + self.control_speakers * self.control_utterances
-        )
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> VoicesConfig:
@@ -232,6 +238,17 @@ def generate(config: VoicesConfig, folder: Path, processes: int = 2) -> None:
         rows = [_speakers_row(*pair) for pair in zip(everybody, seconds, strict=True)]
         header = "; Synthetic voices of espeak-ng; SEX is not known.\n;ID  |SEX| SUBSET           |MINUTES| NAME\n"
         (temporary / "SPEAKERS.TXT").write_text(header + "".join(rows), encoding="utf-8")
+        paths = {file.relative_to(temporary).as_posix(): file for file in files_below(temporary)}
+        VOICES.write(temporary, VoicesDescription(made_by=__version__, sha256=hashes(paths)))
+
+
+def check(folder: Path) -> None:
+    """Refuse a corpus in which a file is missing, changed or added.
+
+    Raises:
+        CorpusError: The message names the file.
+    """
+    VOICES.read(folder, complete=FIRST_SPEAKER)
 
 
 def _draw_speaker(config: VoicesConfig, group: Group, index: int) -> SyntheticSpeaker:

@@ -8,7 +8,7 @@ given an ``AlignedExperiment``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
-from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
+from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
@@ -202,6 +202,25 @@ def read_config(path: Path) -> ExperimentConfig:
         ) from error
 
 
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """A recipe with overrides.
+
+    The ``config.yaml`` that a run wrote is the recipe of the folder that it is in, wherever the folder was moved to.
+
+    Args:
+        path: The recipe's YAML file.
+        overrides: Settings ``key=value``.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    config = load_config(ExperimentConfig, path, overrides)
+    written_by_run = path.name == CONFIG_FILE and (path.parent / RUN_FILE).is_file()
+    if written_by_run and not any(override.startswith("exp=") for override in overrides):
+        return config.model_copy(update={"exp": path.parent})
+    return config
+
+
 def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
     """A finished experiment, or one fold of a cross-validation, and its configuration.
 
@@ -232,6 +251,21 @@ def fold_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
     return [config.model_copy(update={"exp": config.folder / f"fold{fold}"}) for fold in range(1, config.folds + 1)]
 
 
+def fold_of(config: ExperimentConfig, path: Path) -> int | None:
+    """Number of the fold in a folder, from 1; None without cross-validation.
+
+    Raises:
+        ExperimentError: The cross-validation has no fold in a folder of that name.
+    """
+    if config.folds == 1:
+        return None
+    names = [fold.folder.name for fold in fold_configs(config)]
+    name = path.absolute().name
+    if name not in names:
+        raise ExperimentError(f"{path}: not one of the folds {names[0]} to {names[-1]}; give one of them")
+    return names.index(name) + 1
+
+
 @contextmanager
 def opened(config: ExperimentConfig, record: bool = True) -> Iterator[ExperimentFolder]:
     """Keep other runs out of an experiment's folder.
@@ -241,9 +275,28 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
         record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: Another run is using the folder, or the folder cannot be written to or is a recipe's.
+        ExperimentError: Another run is using the folder, or the folder cannot be written to, is a recipe's or another
+            experiment's.
     """
     with locked(config.folder) as folder:
         if record:
+            _refuse_another(folder / CONFIG_FILE, config)
             record_run(folder, config, config.seed)
         yield ExperimentFolder(folder)
+
+
+def _refuse_another(path: Path, config: ExperimentConfig) -> None:
+    """Refuse a folder whose ``config.yaml`` is another experiment's: its results would be lost, or mixed with ours."""
+    try:
+        before = load_config(ExperimentConfig, path)
+    except ConfigError:  # missing, or of another version, whose stages are all run again
+        return
+    remedy = "choose another folder with exp=DIR, or delete this one"
+    same = {name: getattr(config, name) for name in ("name", "exp", "workers", "device")}  # no result depends on them
+    if before.name != config.name and before.model_copy(update=same) != config:
+        raise ExperimentError(
+            f"{path.parent}: holds the experiment {before.name!r}, and the recipe is {config.name!r}; {remedy}"
+        )
+    if (before.folds > 1) != (config.folds > 1):
+        kinds = [f"folds={each.folds}" for each in (before, config)]
+        raise ExperimentError(f"{path.parent}: holds an experiment with {kinds[0]}, not {kinds[1]}; {remedy}")

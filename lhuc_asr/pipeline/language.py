@@ -9,13 +9,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
-from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.base.fingerprint import FileState, file_state, fingerprint
+from lhuc_asr.base.errors import ConfigError, CorpusError
+from lhuc_asr.base.fingerprint import FileState, InputFiles, file_state
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
+from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
@@ -33,13 +34,12 @@ GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 
 @dataclass(frozen=True)
 class LexiconOptions:
-    """Everything that the lexicon depends on.
+    """Everything that the lexicon depends on, apart from files.
 
     Attributes:
         corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
         vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
-        files: Fingerprint of the files that ``lexicon`` and ``vocabulary`` name.
         own_tags: Tags in text that the lexicon lists; None for none.
     """
 
@@ -47,16 +47,19 @@ class LexiconOptions:
     hours: float | None
     lexicon: LexiconConfig
     vocabulary: LanguageModelConfig
-    files: str
     own_tags: tuple[str, ...] | None
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> LexiconOptions:
         """The options of a recipe."""
-        path = config.lexicon.path
         vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
-        files = fingerprint([*config.lm.text, *([path] if path else [])])
-        return cls(config.corpus, config.hours, config.lexicon, vocabulary, files, own_tags(config))
+        return cls(config.corpus, config.hours, config.lexicon, vocabulary, own_tags(config))
+
+    @property
+    def files(self) -> InputFiles:
+        """The files that ``vocabulary`` and ``lexicon`` name."""
+        path = self.lexicon.path
+        return InputFiles((*self.vocabulary.text, *([path] if path else [])))
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,12 @@ def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:
 
     Raises:
         LexiconError: The lexicon is damaged.
-        CorpusError: The corpus should have one, but it is missing.
     """
-    path = config.lexicon.path or config.corpus.lexicon_path()
-    return None if path is None else _tags_in(path, file_state(path))
+    try:
+        path = config.lexicon.path or config.corpus.lexicon_path()
+    except CorpusError:  # the corpus is gone from here; a stage that reads it says so
+        return None
+    return _tags_in(path, file_state(path)) if path is not None and path.exists() else None
 
 
 @lru_cache(maxsize=4)  # the options of several stages need them, and a lexicon may have 200 000 words
@@ -123,6 +128,7 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
         partial(_write_lexicon, experiment),
         options=options,
         after=["corpus"],
+        inputs=options.files,
         outputs=[experiment.folder.lang / name for name in (LEXICON_FILE, PHONES_FILE)],
     )
 
@@ -178,6 +184,8 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=own)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
+    for split in experiment.splits:
+        warn_of_unknown_words(split, (u.words for u in experiment.utterances(split)), lexicon)
 
 
 def _write_language_models(experiment: Experiment, order: int | None, options: LanguageModelOptions) -> None:

@@ -142,7 +142,7 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
     ]
     noise = {"dir": str(tmp_path), "classes": ["tone"], "snr_decibels": [-30, -30]}
     noisy_options = options(heldout_speakers=1, folds=2, noise=noise)
-    files_before = CorpusOptions.of(recipe(noise=noise), fold=None).files
+    files_before = CorpusOptions.of(recipe(noise=noise), fold=None).files.contents()
     heard: dict[str, set[int]] = {"train": set(), "heldout": set(), "test": set()}
     tested = []
     for fold in (1, 2):
@@ -163,4 +163,4 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
     assert sorted(tested) == list("abcdef")
     assert sum(map(len, heard.values())) == len(set().union(*heard.values())) == 6
     (tmp_path / "noise.tsv").write_text("\n".join(lines[:-1]))
-    assert CorpusOptions.of(recipe(noise=noise), fold=None).files != files_before
+    assert CorpusOptions.of(recipe(noise=noise), fold=None).files.contents() != files_before

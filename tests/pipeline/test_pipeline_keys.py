@@ -71,8 +71,11 @@ class NotedStages(Stages):
         self.given: dict[str, tuple[Any, ...]] = {}
         NotedStages.noted = self
 
-    def run(self, name: str, work: partial, *, options: Any, after: Any = (), outputs: Any = ()) -> None:
-        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after])
+    def run(
+        self, name: str, work: partial, *, options: Any, after: Any = (), inputs: Any = None, outputs: Any = ()
+    ) -> None:
+        files = None if inputs is None else inputs.contents()
+        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after], files)
         self.options[name] = options
         self.given[name] = (work.func, *(readable(argument) for argument in work.args), options)
 
@@ -90,8 +93,8 @@ def readable(argument: Any) -> Any:
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ExperimentConfig], NotedStages]:
     """The stages of a recipe."""
     monkeypatch.setattr("lhuc_asr.pipeline.run.Stages", NotedStages)
-    # There are no files to look into: no lexicon that may list tags, and no splits with words.
-    for name in ("run.check_language_files", "run.check_vocabulary", "language.own_tags", "corpus_stage.own_tags"):
+    # There are no files to look into: no lexicon that may list tags.
+    for name in ("run.check_language_files", "language.own_tags", "corpus_stage.own_tags"):
         monkeypatch.setattr(f"lhuc_asr.pipeline.{name}", lambda *_: None)
     folder = ExperimentFolder(tmp_path)
     write_json(folder.sample_rate, 10**6)  # of recordings with any features
