@@ -1,7 +1,7 @@
 """The samples that a file claims to hold: their place and number of bytes, from the headers of its container.
 
 libsndfile reads what is there, and does not say how much should be. So the headers of the formats that state a length
-are read here too. PAF, PVF and IRCAM state none, HTK is checked by libsndfile, and the streams of FLAC, Ogg and MP3 are
+are read here too. PAF, PVF and IRCAM state none, HTK is checked by libsndfile, and the frames of FLAC, Ogg and MP3 are
 another module's.
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from typing import Literal
+
+from lhuc_asr.audio.streams import flac_length
 
 # A WAV or AU that was written to a pipe cannot know its length; it claims about 2 or 4 GiB instead, or nothing.
 STREAMED_BYTES = 0x7FFF_0000
@@ -25,6 +27,9 @@ LONGEST_REST = 4096
 
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 W64_CHUNK_HEADER = 24  # a GUID and the size of the chunk, this header included
+
+# Place of the number of samples in a FLAC, 36 bits; the four before them are another value's.
+FLAC_COUNT = 21
 
 Endian = Literal["little", "big"]
 
@@ -191,6 +196,16 @@ def _wve(file: FileIO, length: int) -> Claim | None:
     return Claim(32, int.from_bytes(file.read(32)[18:22], "big"))
 
 
+def _flac(file: FileIO, length: int) -> Claim | None:
+    """A FLAC that was written to a pipe gives no number of samples, which its last frame does."""
+    lengths = flac_length(file, length)
+    if lengths is None or lengths.claimed or lengths.end is None:
+        return None
+    file.seek(FLAC_COUNT)
+    others = file.read(1)[0] & 0xF0
+    return Claim(0, None, repair=(FLAC_COUNT, (others << 32 | lengths.end).to_bytes(5, "big")))
+
+
 READERS: dict[bytes, Callable[[FileIO, int], Claim | None]] = {
     rb"RIF[FX]....WAVE": _riff,
     rb"RF64....WAVE": _riff,
@@ -198,6 +213,7 @@ READERS: dict[bytes, Callable[[FileIO, int], Claim | None]] = {
     rb"FORM....(AIF[FC]|8SVX|16SV)": _iff,
     rb"\.snd|dns\.": _au,
     rb"caff": _caf,
+    rb"fLaC": _flac,
     rb"NIST_1A\n": _sphere,
     rb"Creative Voice File": _voc,
     rb"2BIT": _avr,

@@ -80,9 +80,9 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
         try:
             sound = soundfile.SoundFile(source, closefd=False)
         except FOREIGN as error:
-            known = help_for(head, path)
-            found = known or f"not a {KNOWN_FORMATS} recording ({_reason(error)})"
-            raise AudioError(f"{path}: {found}") from error
+            known = help_for(head, path) if isinstance(error, soundfile.LibsndfileError) else None
+            fault = known or f"not a {KNOWN_FORMATS} recording ({_reason(error)})"
+            raise AudioError(f"{path}: {fault}") from error
         try:
             with sound:
                 yield sound
@@ -110,13 +110,13 @@ def read_blocks(path: Path, first: int, count: int, block: int | None = None) ->
     with opened(path) as sound:
         block = block or max(1, VALUES_AT_ONCE // sound.channels)
         # GSM and some ADPCM cannot be sought in.
-        found = sound.seek(first) if sound.seekable() else sum(map(len, _blocks(sound, first, block)))
-        for values in _blocks(sound, count, block) if found == first else ():
-            found += len(values)
+        place = sound.seek(first) if sound.seekable() else sum(map(len, _blocks(sound, first, block)))
+        for values in _blocks(sound, count, block) if place == first else ():
+            place += len(values)
             _check_peak(path, float(np.abs(values).max()))
             yield values
-        if found < first + count:
-            raise AudioError(f"{path}: truncated: {first + count} samples expected, {found} found; fetch it again")
+        if place < first + count:
+            raise AudioError(f"{path}: truncated: {first + count} samples expected, {place} found; fetch it again")
 
 
 def _blocks(sound: soundfile.SoundFile, count: int, block: int) -> Iterator[np.ndarray]:

@@ -19,11 +19,11 @@ from lhuc_asr.base.errors import AudioError
 # Matrices, instruments and dumps of samplers, whose lengths libsndfile and this package cannot check.
 NOT_RECORDINGS = frozenset({"MAT4", "MAT5", "XI", "MPC2K", "SDS", "SD2", "RAW"})
 
-# Half of the lowest rate is less than any telephone's band; the highest is the fastest of converters for sound.
-LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
-
 # About the number of samples that libsndfile reports where a FLAC's header leaves it open.
 UNKNOWN_LENGTH = 2**62
+
+# Half of the lowest rate is less than any telephone's band; the highest is the fastest of converters for sound.
+LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,5 +163,5 @@ def _mp3_frame(content: bytes, place: int) -> tuple[int, int] | None:
 def _mp3_claim(frame: bytes) -> int | None:
     """Number of frames that the first one gives, which then holds no samples of its own."""
     # Xing's flag 1 says that the number is there.
-    found = re.search(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)|VBRI.{10}(....)", frame, re.DOTALL)
-    return int.from_bytes(found[1] or found[2], "big") if found else None
+    first = re.search(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](....)|VBRI.{10}(....)", frame, re.DOTALL)
+    return int.from_bytes(first[1] or first[2], "big") if first else None

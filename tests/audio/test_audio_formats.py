@@ -157,7 +157,7 @@ def test_a_flac_without_its_length_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_cut_flac_without_its_length_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="damaged|truncated"):
+    with pytest.raises(AudioError, match=r"damaged|truncated"):
         read(saved(tmp_path / "a.flac", flac_claiming(0)[:-500]))
 
 
@@ -184,7 +184,9 @@ def test_samples_behind_those_that_the_header_gives_are_not_lost_silently(tmp_pa
         probe(saved(tmp_path / "a.wav", short))
 
 
-@pytest.mark.parametrize("behind", [b"TAG" + bytes(125), bytes(100_000), b"LIST\x03\x00\x00\x00abc\x00", b"LIST\xff\xff"])
+@pytest.mark.parametrize(
+    "behind", [b"TAG" + bytes(125), bytes(100_000), b"LIST\x03\x00\x00\x00abc\x00", b"LIST\xff\xff"]
+)
 def test_what_is_known_to_follow_samples_does_not_matter(tmp_path: Path, behind: bytes) -> None:
     assert len(read(saved(tmp_path / "a.wav", encoded("WAV") + behind))) == 8000
 
@@ -204,8 +206,10 @@ def test_an_mp3_whose_length_can_only_be_guessed_is_refused(tmp_path: Path, capf
     second = content.index(content[:2], 100)
     with pytest.raises(AudioError, match=r"does not say how long it is; convert it: ffmpeg -i .*a\.mp3 .*a\.wav"):
         probe(saved(tmp_path / "a.mp3", content[second:]))
+    with pytest.raises(AudioError, match="truncated: its last frame is cut"):
+        probe(saved(tmp_path / "a.mp3", content[:-100]))
     with pytest.raises(AudioError, match=r"truncated: \d+ frames expected"):
-        probe(saved(tmp_path / "a.mp3", content[: -len(content) // 2]))
+        probe(saved(tmp_path / "a.mp3", content[: content.rindex(content[:2], 0, -1000)]))
 
 
 @pytest.mark.parametrize("rate", [1, 16, 3999, 10_000_000])
@@ -230,7 +234,7 @@ def test_the_name_does_not_choose_the_format(tmp_path: Path) -> None:
 
 
 def test_no_samples_are_made_of_a_raw_file(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="not a WAV, FLAC, .* recording"):
+    with pytest.raises(AudioError, match=r"not a WAV, FLAC, .* recording"):
         probe(saved(tmp_path / "a.raw", NOISE.tobytes()))
 
 
@@ -254,12 +258,10 @@ def make_fifo(path: Path) -> Path:
         (lambda path: path, "no such recording"),
         (lambda path: saved(path, b"x") / "below.wav", "no such recording"),
         (lambda path: Path("a\0b.wav"), "cannot be opened .*null"),
-        (lambda path: path / ("a" * 300), "cannot be opened .*too long"),
+        (lambda path: path.parent / ("a" * 300), "cannot be opened .*too long"),
     ],
 )
-def test_what_is_not_a_file_is_an_error_of_one_line(
-    tmp_path: Path, make: Callable[[Path], Path], message: str
-) -> None:
+def test_what_is_not_a_file_is_an_error_of_one_line(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
     path = make(tmp_path / "a.wav")
     for reader in (probe, levels):
         with pytest.raises(AudioError, match=message) as caught:

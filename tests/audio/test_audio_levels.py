@@ -77,7 +77,7 @@ def test_a_steady_sound_does_not_hide_another(tmp_path: Path, steady: np.ndarray
     power = levels(tmp_path / "a.wav").power
     loud = np.arange(800) // 50 % 2 == 1
     assert power[loud].mean() > 0.5e-4
-    assert power[loud].mean() > 100 * np.quantile(power[~loud], 0.5)
+    assert power[loud].mean() > 20 * np.quantile(power[~loud], 0.5)
 
 
 def test_a_constant_is_silence_even_in_a_short_recording(tmp_path: Path) -> None:
