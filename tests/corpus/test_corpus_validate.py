@@ -49,11 +49,13 @@ def test_digital_silence_is_left_out_and_counted(spoken, level: float) -> None:
         validate(Reading(utterances))
 
 
-def test_channels_in_opposite_phase_are_not_silence(spoken) -> None:
-    utterance = spoken("u")
+def test_channels_in_opposite_phase_are_used_and_told(spoken, caplog: pytest.LogCaptureFixture) -> None:
+    utterance, other = spoken("u"), spoken("v")
     samples, rate = soundfile.read(utterance.audio)
     soundfile.write(utterance.audio, np.stack([samples, -samples], 1), rate)
-    assert validate(Reading([utterance])).utterances == [utterance]
+    assert validate(Reading([utterance, other])).utterances == [utterance, other]
+    assert "1 recordings, such as" in caplog.text
+    assert "u.wav, lose their sound when their channels are mixed" in caplog.text
 
 
 def test_one_window_is_enough(spoken) -> None:
