@@ -128,7 +128,7 @@ def _check(utterance: Utterance, require_text: bool) -> _Check:
 def _warn_of_channels(utterances: list[Utterance]) -> None:
     if utterances:
         logger.warning(
-            "%d recordings, such as %s, lose their sound when their channels are mixed, so the loudest channel is taken; "
+            "%d recordings, such as %s, lose their sound when their channels are mixed, so the loudest is taken; "
             "perhaps a wire was swapped",
             len(utterances),
             utterances[0].audio,
