@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from lhuc_asr.audio.channels import mix_down
 from lhuc_asr.audio.recording import is_silent, read_channels
@@ -113,6 +114,10 @@ class _Check:
 def _check(utterance: Utterance, require_text: bool) -> _Check:
     if require_text and not utterance.words:
         return _Check("no transcript")
+    if not _is_utf8(utterance.audio):
+        return _Check(
+            f"{str(utterance.audio)!r}: the name is not UTF-8, which manifests are; rename the file or folder"
+        )
     try:
         channels, info = read_channels(utterance)
     except AudioError as error:
@@ -123,6 +128,14 @@ def _check(utterance: Utterance, require_text: bool) -> _Check:
     if is_silent(samples):
         return _Check(f"{utterance.audio}: digital silence: all samples are the same; record it again, or leave it out")
     return _Check(None, cancelled=taken is not None)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _warn_of_channels(utterances: list[Utterance]) -> None:
