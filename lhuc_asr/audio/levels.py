@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from lhuc_asr.audio.recording import one_channel
 from lhuc_asr.base.errors import AudioError
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 
@@ -14,11 +15,12 @@ from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 LEVELS_AT_ONCE = 60_000
 
 
-def levels(path: Path) -> tuple[np.ndarray, float]:
+def levels(path: Path, channel: int | None = None) -> tuple[np.ndarray, float]:
     """Power of a recording in each 10 ms. A recording of any length is read in blocks.
 
     Args:
         path: A recording that ``probe`` accepts.
+        channel: Number of the channel to take, from 1; None mixes all down.
 
     Returns:
         Mean squares of the samples, mixed down to one channel with full scale 1, shape (N,), float64, and the exact
@@ -31,7 +33,7 @@ def levels(path: Path) -> tuple[np.ndarray, float]:
         with soundfile.SoundFile(path) as file:
             hop = round(FRAME_SHIFT_SECONDS * file.samplerate)
             blocks = file.blocks(blocksize=hop * LEVELS_AT_ONCE, dtype="float32", always_2d=True)
-            parts = [_mean_squares(block.mean(axis=1), hop) for block in blocks]
+            parts = [_mean_squares(one_channel(block, channel), hop) for block in blocks]
             return np.concatenate(parts), hop / file.samplerate
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path}: damaged or truncated ({error.error_string}); fetch it again") from error

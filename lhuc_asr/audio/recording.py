@@ -73,7 +73,7 @@ def read_native(utterance: Utterance) -> tuple[np.ndarray, int]:
         raise AudioError(f"{path}: damaged or truncated ({error.error_string}); fetch it again") from error
     if len(channels) < count:
         raise AudioError(f"{path}: truncated: {count} samples expected, {len(channels)} found; fetch it again")
-    samples = channels[:, 0] if info.channels == 1 else channels.mean(axis=1)  # (N,)
+    samples = one_channel(channels, utterance.channel)  # (N,)
     peak = float(np.abs(samples).max())
     if not math.isfinite(peak):
         raise AudioError(f"{path}: holds samples that are NaN or infinite; make the recording again")
@@ -83,3 +83,19 @@ def read_native(utterance: Utterance) -> tuple[np.ndarray, int]:
             "integer samples were stored as floats: divide them by full scale (32768 for 16 bits)"
         )
     return samples, info.sample_rate
+
+
+def one_channel(channels: np.ndarray, channel: int | None) -> np.ndarray:
+    """One channel of a recording, or all mixed down.
+
+    Args:
+        channels: Samples, shape (N, C).
+        channel: Number of the channel, from 1; None mixes all down.
+
+    Returns:
+        Shape (N,).
+    """
+    if channel is not None:
+        return channels[:, channel - 1]
+    mixed: np.ndarray = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+    return mixed

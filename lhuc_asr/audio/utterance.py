@@ -22,6 +22,7 @@ class Utterance:
         start: Start of the utterance in the recording, seconds.
         seconds: Length of the utterance.
         text: Transcript, words separated by single spaces; "" where unknown.
+        channel: Number of the recording's channel to take, from 1; None mixes all down.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Utterance:
     start: float
     seconds: float
     text: str
+    channel: int | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -40,7 +42,8 @@ class Utterance:
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write ``<split>.jsonl``, whole or not at all."""
-    write_json_lines(path, ({**asdict(u), "audio": str(u.audio)} for u in utterances))
+    rows = ({**asdict(u), "audio": str(u.audio)} for u in utterances)
+    write_json_lines(path, ({key: value for key, value in row.items() if value is not None} for row in rows))
 
 
 def read_manifest(path: Path) -> list[Utterance]:

@@ -13,6 +13,10 @@ class ConfigError(LhucError, ValueError):
     """A configuration file or a key=value override does not fit its model."""
 
 
+class OutputError(LhucError, OSError):
+    """A file or a folder cannot be written, or would replace what must not be lost."""
+
+
 class CorpusError(LhucError, ValueError):
     """A corpus, a transcript or a recording does not fit its layout."""
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.output_path import shown
 from lhuc_asr.lang.text import normalise, numbered_lines
 
 Format = Literal["txt", "json", "srt", "ctm"]
+
+# Fields of a recording in JSON, in every version; those of later ones are left_out and channel.
+_JSON_KEYS = frozenset({"recording", "path", "seconds", "text", "words"})
 
 # A caption has at most this many characters and seconds, and ends at a pause of this length.
 CAPTION_CHARACTERS, CAPTION_SECONDS, CAPTION_PAUSE_SECONDS = 80, 6.0, 0.7
@@ -34,20 +40,36 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a recording.
+
+    Attributes:
+        start, end: Times in the recording, in seconds.
+    """
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The words of a recording.
 
     Attributes:
         recording: Name of the recording.
-        path: File of the recording.
+        path: File of the recording, as it was named; ``-`` for standard input.
         seconds: Length of the recording.
         words: Words in the order of their times.
+        left_out: Parts that were taken for silence or steady noise and not searched, in the order of their times.
+        channel: Number of the channel that was taken, from 1; None for all, mixed down.
     """
 
     recording: str
     path: Path
     seconds: float
     words: tuple[Word, ...]
+    left_out: tuple[Span, ...] = ()
+    channel: int | None = None
 
     @property
     def text(self) -> str:
@@ -83,37 +105,88 @@ def read_transcripts(path: Path) -> dict[str, tuple[str, ...]]:
     """The words of each recording, from a file with one line per recording: its name and its words.
 
     Raises:
-        CorpusError: The file is missing or not UTF-8 text, or names a recording twice.
+        CorpusError: The file is missing, empty or not UTF-8 text, or names a recording twice.
     """
     transcripts: dict[str, tuple[str, ...]] = {}
     for number, line in numbered_lines(path, CorpusError):
         if not line.strip():
             continue
-        name, *rest = line.split(maxsplit=1)
+        first, *rest = line.split(maxsplit=1)
+        name = recording_name(first)
         if name in transcripts:
             raise CorpusError(f"{path}:{number}: {name!r} already has an earlier line; delete one of the two")
         transcripts[name] = tuple(normalise(" ".join(rest)).split())
+    if not transcripts:
+        raise CorpusError(f"{path}: no transcript in this file; expected lines with a recording's name and its words")
     return transcripts
+
+
+def recording_name(text: str) -> str:
+    r"""The name of a recording: NFC, without white space, without bytes or characters that cannot be shown.
+
+    A second application changes nothing.
+
+    Example:
+        >>> recording_name("my talk\x1b")
+        'my_talk\\x1b'
+    """
+    name = "_".join(unicodedata.normalize("NFC", shown(text)).split()) or "_"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def is_written(text: str, form: Format, names: Collection[str]) -> bool:
+    """Whether a text is what ``write`` gives for some of the recordings: their names, and words as in a lexicon.
+
+    Args:
+        text: Content of a file.
+        form: The format.
+        names: Names of the recordings; SRT has none.
+    """
+    match form:
+        case "json":
+            rows = _json_rows(text)
+            return bool(rows) and all(row.keys() >= _JSON_KEYS and str(row["recording"]) in names for row in rows)
+        case "srt":
+            lines = [line for line in text.splitlines() if line and not line.isdigit() and " --> " not in line]
+            return text.startswith("1\n") and all(line == normalise(line) for line in lines)
+        case "txt":
+            line_form = r"(\S+) ?(.*)"
+        case "ctm":
+            line_form = r"(\S+) \d+ [\d.]+ [\d.]+ (\S+) [\d.]+"
+    lines = [re.fullmatch(line_form, line) for line in text.splitlines()]
+    return all(line and line[1] in names and line[2] == normalise(line[2]) for line in lines)
+
+
+def _json_rows(text: str) -> list[dict[str, object]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
 
 
 def _tree(transcript: Transcript) -> dict[str, object]:
     return {
         "recording": transcript.recording,
-        "path": str(transcript.path),
+        "path": shown(transcript.path),
         "seconds": round(transcript.seconds, 3),
+        **({} if transcript.channel is None else {"channel": transcript.channel}),
         "text": transcript.text,
-        "words": [
-            {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(word).items()}
-            for word in transcript.words
-        ],
+        "left_out": [_rounded(span) for span in transcript.left_out],
+        "words": [_rounded(word) for word in transcript.words],
     }
+
+
+def _rounded(part: Word | Span) -> dict[str, object]:
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(part).items()}
 
 
 def _ctm_lines(transcript: Transcript) -> Iterator[str]:
     for word in transcript.words:
         # The end is rounded, not the length, so that a word does not overlap with the next one.
         start, end = round(word.start, 3), round(word.end, 3)
-        yield f"{transcript.recording} 1 {start:.3f} {end - start:.3f} {word.word} {word.confidence:.3f}\n"
+        place = f"{transcript.recording} {transcript.channel or 1} {start:.3f} {end - start:.3f}"
+        yield f"{place} {word.word} {word.confidence:.3f}\n"
 
 
 def _captions(transcript: Transcript) -> Iterator[str]:

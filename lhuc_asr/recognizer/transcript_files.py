@@ -1,0 +1,122 @@
+"""Where transcripts are written: the terminal, one file, or a folder with a file for each recording.
+
+A file that is there is replaced if it holds transcripts of these recordings as this program writes them; if they have
+other words, which may have been corrected by hand, the old file is kept beside it (``talk.txt~``). Any other file is
+refused before any work is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhuc_asr.base.atomic import write_bytes
+from lhuc_asr.base.errors import CorpusError, OutputError
+from lhuc_asr.base.output_path import Inputs, check_writable, is_folder, is_stream, shown
+from lhuc_asr.recognizer.recordings import Recording
+from lhuc_asr.recognizer.transcript import Format, Transcript, is_written, write
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TranscriptFiles:
+    """Files that transcripts are written to.
+
+    Attributes:
+        form: Format of the files.
+        by_name: File of each recording in a folder, by the recording's name; empty if there is one file for all.
+        whole: File for all recordings; None for a folder.
+        overwrite: Whether files are replaced whatever they hold.
+    """
+
+    form: Format
+    by_name: dict[str, Path]
+    whole: Path | None
+    overwrite: bool
+
+    @classmethod
+    def at(cls, output: str, form: Format, named: Sequence[Recording], *, overwrite: bool) -> TranscriptFiles:
+        """The files at a place that a user names.
+
+        Args:
+            output: A file; or a folder, which is there or whose name ends in ``/``. For captions of several recordings
+                it is always a folder.
+            form: Format of the files.
+            named: The recordings.
+            overwrite: Whether files are replaced whatever they hold.
+
+        Raises:
+            OutputError: The name cannot be a file's or folder's.
+        """
+        if not is_folder(output) and (form != "srt" or len(named) == 1):
+            return cls(form, {}, Path(output), overwrite)
+        files = {recording.name: Path(output) / f"{recording.file_name}.{form}" for recording in named}
+        return cls(form, files, None, overwrite)
+
+    def check(self, inputs: Inputs, named: Sequence[Recording], *, keep: bool) -> None:
+        """Refuse files that may not be replaced or cannot be written.
+
+        Args:
+            inputs: What may not be replaced at all.
+            named: The recordings.
+            keep: Whether files that are there are kept.
+
+        Raises:
+            OutputError: A file is one of the inputs, is not a transcript, or cannot be written.
+        """
+        names = {recording.name for recording in named}
+        for path in [self.whole] if self.whole is not None else self.by_name.values():
+            inputs.refuse(path)
+            check_writable(path)
+            if keep or self.overwrite or is_stream(path) or not path.exists():
+                continue
+            if not is_written(path.read_text(encoding="utf-8", errors="replace"), self.form, names):
+                raise OutputError(
+                    f"{shown(path)}: exists and is not a transcript of these recordings; choose another output, or "
+                    "--overwrite"
+                )
+
+    def done(self, named: Sequence[Recording]) -> set[str]:
+        """Names of the recordings whose file exists."""
+        if self.whole is not None:
+            return {recording.name for recording in named} if self.whole.exists() else set()
+        return {name for name, path in self.by_name.items() if path.exists()}
+
+    def write(self, transcripts: Iterable[Transcript]) -> int:
+        """Write transcripts; in a folder each as soon as it is given.
+
+        Returns:
+            Number of transcripts.
+        """
+        if self.whole is None:
+            count = 0
+            for count, transcript in enumerate(transcripts, start=1):
+                self._write(self.by_name[transcript.recording], [transcript])
+            return count
+        together = list(transcripts)
+        if together:
+            self._write(self.whole, together)
+        return len(together)
+
+    def _write(self, path: Path, transcripts: Sequence[Transcript]) -> None:
+        content = write(transcripts, self.form).encode()
+        if not self.overwrite and path.is_file() and not is_stream(path):
+            old = path.read_bytes()
+            if old and old != content:
+                kept = path.with_name(f"{path.name}~")
+                write_bytes(kept, old)
+                logger.warning("%s: had other words; the old file is kept as %s", shown(path), shown(kept))
+        write_bytes(path, content)
+
+
+def check_terminal(form: Format, named: Sequence[Recording]) -> None:
+    """Refuse a format that cannot hold these recordings in one text.
+
+    Raises:
+        CorpusError: There are several recordings for SRT.
+    """
+    if form == "srt" and len(named) > 1:
+        raise CorpusError(f"SRT holds one recording, found {len(named)}; write them to a folder: --output FOLDER")
