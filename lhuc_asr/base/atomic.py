@@ -1,20 +1,36 @@
-"""Files that appear whole or not at all: written to a temporary file next to the target, fsynced, and renamed.
+"""Files and folders that appear whole or not at all: made in a private folder beside the target, fsynced, and renamed.
 
 The two formats that all rooms share are here too: JSON and JSON lines.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-from lhuc_asr.base.errors import LhucError
+from lhuc_asr.base.errors import LhucError, OutputError
+from lhuc_asr.base.outputs import (
+    INTACT,
+    behind_links,
+    copy_permissions,
+    copy_to_stream,
+    is_stream,
+    named,
+    nameless_file,
+    state_of,
+)
+from lhuc_asr.base.partial import NEW, move_without_replacing, private_folder, put_in_place
+
+# Bytes that are read at a time from the end of a file.
+BLOCK_BYTES = 1 << 16
 
 
 class DamagedFileError(LhucError, ValueError):
@@ -23,50 +39,93 @@ class DamagedFileError(LhucError, ValueError):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block ends without an exception.
+    """A temporary path to write to; what is there replaces ``path`` when the block ends without an exception.
 
-    After an exception ``path`` is as it was before, and the temporary file is removed.
+    After an exception ``path`` is as it was before. A new file has the mode that the user's umask gives it, one that
+    replaces another has the mode of that. Where ``path`` is a link, what it names is replaced. A device or a pipe,
+    such as ``/dev/stdout``, is written to.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The same name in every run, so that the file of a killed run is overwritten and does not linger.
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named(path):
+        target = behind_links(path)
+        old = state_of(target)
+        if old is not None and stat.S_ISDIR(old.st_mode):
+            raise OutputError(f"{path}: is a folder; name a file")
+    if is_stream(target, old):
+        with nameless_file() as temporary:
+            with named(path, own=False):
+                yield temporary
+            with named(path):
+                copy_to_stream(temporary, target, old)
+        return
+    with _beside(path, target) as new:
+        with named(path, own=False):
+            yield new
+        with named(path):
+            _settle(new, old)
+            os.replace(new, target)
+            _fsync_folder(target.parent)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path`` to fill; it replaces ``path`` when the block ends without an exception.
+    """An empty folder to fill; it replaces ``path`` when the block ends without an exception.
 
-    Replacing an existing folder takes two renames: the old folder makes way, then the new one takes its place. If the
-    second fails, the old folder is put back. If the process is killed between the two, ``path`` is missing until its
-    next ``atomic_folder``, which puts the old folder back first.
+    The old folder is whole until the new one stands in its place; see ``partial.py``. Modes are kept, of the folder and
+    of the files that the old folder has too. Where ``path`` is a link, the folder that it names is replaced.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    old = path.with_name(f".{path.name}.old")
-    _put_back(old, path)
-    for left in (temporary, old):
-        shutil.rmtree(left, ignore_errors=True)
-    temporary.mkdir()
+    with named(path):
+        target = behind_links(path)
+        old = state_of(target)
+        if old is not None and not stat.S_ISDIR(old.st_mode):
+            raise OutputError(f"{path}: is not a folder; choose another place")
+        if not target.name or os.path.ismount(target):
+            raise OutputError(f"{path}: a disk's own folder cannot be replaced; name a folder in it")
+    with _beside(path, target) as new:
+        new.mkdir()
+        with named(path, own=False):
+            yield new
+        with named(path):
+            for inner in new.rglob("*"):
+                if not inner.is_symlink():
+                    _settle(inner, _same_kind(inner, target / inner.relative_to(new)))
+            _settle(new, old)
+            put_in_place(new, target)
+            _fsync_folder(target.parent)
+
+
+@contextmanager
+def atomic_additions(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill with files; they are moved to ``folder`` when the block ends without an exception.
+
+    All of them are moved or none, and none takes the place of a file that is there.
+
+    Raises:
+        OutputError: A file of that name is there, or the files cannot be written.
+    """
+    with named(folder):
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _fsync(file)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        _put_back(old, path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with _beside(folder, behind_links(folder) / NEW) as new:
+            new.mkdir()
+            with named(folder, own=False):
+                yield new
+            with named(folder):
+                files = sorted(new.iterdir())
+                for file in files:
+                    _settle(file, None)
+                _move_all(files, folder)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,6 +158,25 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_json_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON object to a file of JSON lines, whole or not at all.
+
+    Half a line that a full disk left at the end of the file is removed first.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    with named(path), path.open("ab+", buffering=0) as file:
+        end = _end_of_lines(file)
+        if end < file.seek(0, os.SEEK_END):
+            file.truncate(end)
+        # In one call, which a signal does not cut in two.
+        if file.write(line) < len(line):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def read_json(path: Path) -> Any:
@@ -145,15 +223,74 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _put_back(old: Path, path: Path) -> None:
-    """Undo the first of the two renames of ``atomic_folder`` if the second did not follow."""
-    if old.exists() and not path.exists():
-        os.replace(old, path)
+def _end_of_lines(file: RawIOBase) -> int:
+    """Position behind the last line break of a file, 0 if it has none."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - BLOCK_BYTES)
+        file.seek(start)
+        if (position := (file.read(end - start) or b"").rfind(b"\n")) >= 0:
+            return start + position + 1
+        end = start
+    return 0
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def _beside(path: Path, target: Path) -> Iterator[Path]:
+    """A temporary path in a private folder beside ``target``, the place that ``path`` names behind its links."""
+    with ExitStack() as stack:
+        with named(path):
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise OutputError(f"{path}: {path.parent} is not a folder; choose another place; {INTACT}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            place = stack.enter_context(private_folder(target.parent))
+        yield place / NEW
+
+
+def _move_all(files: Sequence[Path], folder: Path) -> None:
+    """Move files to names in a folder that are free: all, or none."""
+    moved: list[tuple[Path, os.stat_result]] = []
+    try:
+        for file in files:
+            state = os.lstat(file)
+            move_without_replacing(file, folder / file.name)
+            moved.append((folder / file.name, state))
+        _fsync_folder(folder)
+    except BaseException:
+        for target, state in moved:
+            with suppress(OSError):
+                # Not one that another writer has put there since.
+                if os.path.samestat(os.lstat(target), state):
+                    target.unlink()
+        raise
+
+
+def _settle(new: Path, old: os.stat_result | None) -> None:
+    """Give a file or a folder the permissions of the one that it replaces, and bring it to the disk."""
+    descriptor = os.open(new, os.O_RDONLY)
+    try:
+        if old is not None:
+            copy_permissions(old, descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _same_kind(new: Path, old: Path) -> os.stat_result | None:
+    """The state of an old file or folder that a new one of the same kind replaces."""
+    if old.is_symlink() or not old.exists() or old.is_dir() != new.is_dir():
+        return None
+    return os.stat(old)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot do this for folders; names are then as safe as they can make them.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -14,7 +14,7 @@ class ConfigError(LhucError, ValueError):
 
 
 class OutputError(LhucError, OSError):
-    """A file or a folder cannot be written, or would replace what must not be lost."""
+    """A file or a folder cannot be written."""
 
 
 class CorpusError(LhucError, ValueError):

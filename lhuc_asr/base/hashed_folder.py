@@ -10,6 +10,7 @@ model's folder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,10 +85,10 @@ class FolderKind(Generic[DescriptionT]):
         """An empty folder to fill and to describe with ``write``; it takes ``folder``'s place when the block ends well.
 
         Raises:
-            LhucError: As ``error``: there is something else at ``folder``.
+            LhucError: As ``error``: there is something else at ``folder``, or a file that is not of its kind.
         """
-        if folder.exists() and not (folder / self.file).is_file():
-            raise self.error(f"{folder}: exists and is not a {self.noun}; choose another folder")
+        if os.path.lexists(folder):
+            self._check_replaceable(folder)
         with atomic_folder(folder) as temporary:
             yield temporary
 
@@ -119,6 +120,23 @@ class FolderKind(Generic[DescriptionT]):
             if strangers:
                 raise self.error(f"{min(strangers)}: not one of the files that were saved; copy the folder again")
         return description
+
+    def _check_replaceable(self, folder: Path) -> None:
+        """Refuse to lose what is not a folder of this kind, or a file in one that its description does not name."""
+        path = folder / self.file
+        if not path.is_file():
+            raise self.error(f"{folder}: exists and is not a {self.noun}; choose another folder")
+        try:
+            tree = read_json(path)
+            # Of any format: the folder of an earlier version may be replaced.
+            known = {folder / place for place in (self.file, *tree["sha256"], *tree.get("files", {}).values())}
+        except (DamagedFileError, OSError, KeyError, TypeError, AttributeError) as error:
+            raise self.error(f"{path}: damaged ({error}); delete the folder, or choose another") from error
+        strangers = {file for file in folder.rglob("*") if file.is_symlink() or not file.is_dir()} - known
+        if strangers:
+            raise self.error(
+                f"{min(strangers)}: not a part of the {self.noun}, and would be lost; move it, or choose another folder"
+            )
 
     def _read_description(self, path: Path) -> DescriptionT:
         try:

@@ -8,7 +8,6 @@ them.
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import sys
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from lhuc_asr.base.atomic import append_json_line
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +94,7 @@ class Metrics:
 
     def write(self, stage: str, **figures: Any) -> None:
         """Append one line: the stage, the time in seconds since 1970, and the metrics."""
-        row = {"stage": stage, "time": round(time.time(), 3), **figures}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append_json_line(self.path, {"stage": stage, "time": round(time.time(), 3), **figures})
 
 
 @contextmanager

@@ -20,9 +20,9 @@ def list_speakers(
     states = speaker_files(paths)
     width = max((len(state.speaker) for state in states.values()), default=0)
     for path, state in states.items():
-        rows = spreads(state)
-        spread = sum(row.deviation for row in rows) / len(rows)
-        typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:.3f}  {path}")
+        deviations = [row.deviation for row in spreads(state)]
+        spread = f"{sum(deviations) / len(deviations):.3f}" if deviations else "none"
+        typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:>5}  {path}")
 
 
 @speakers.command("show")
@@ -39,7 +39,10 @@ def show(
     typer.echo(f"amplitude   {state.amplitude}")
     typer.echo(f"extras      {', '.join(sorted(state.extras)) or 'none'}")
     rows = spreads(state)
-    width = max(len(row.site) for row in rows)
+    if not rows:
+        typer.echo("sites       none: the file changes nothing in a network")
+        return
+    width = max(len("site"), *(len(row.site) for row in rows))
     typer.echo(f"{'site':{width}}  units   mean  deviation  lowest  highest")
     for row in rows:
         numbers = f"{row.units:5}  {row.mean:.3f}  {row.deviation:9.3f}  {row.lowest:6.3f}  {row.highest:7.3f}"
@@ -51,7 +54,7 @@ def merge(
     into: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to copy to; it is made if it does not exist.")],
     sources: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, or folders of them.")],
 ) -> None:
-    """Copy speakers' files into one folder. If one cannot be read or does not fit the others, none is copied."""
+    """Copy speakers' files into one folder: all, or none. No other file is replaced."""
     from lhuc_asr.recognizer import speaker_files
 
     typer.echo(f"{into}: {', '.join(speaker_files.merge(into, sources))}")
@@ -62,8 +65,8 @@ def delete(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of speakers' files.")],
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of the speakers.")],
 ) -> None:
-    """Delete speakers' files. If one is missing, none is deleted."""
+    """Delete the files that hold the speakers, whatever the files are called. If one is missing, none is deleted."""
     from lhuc_asr.recognizer import speaker_files
 
-    speaker_files.delete(folder, names)
-    typer.echo(f"{folder}: deleted {', '.join(names)}")
+    for path in speaker_files.delete(folder, names):
+        typer.echo(f"{path}: deleted")

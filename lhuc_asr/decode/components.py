@@ -12,7 +12,6 @@ import logging
 import math
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import kaldifst
 import numpy as np
 
 from lhuc_asr.base.errors import GraphError, LanguageModelError
+from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.decode.const_fst import ArcTable
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.arpa import read_arpa
@@ -43,8 +43,7 @@ def grammar_fst(arpa_path: Path, words_path: Path) -> kaldifst.StdVectorFst:
     Raises:
         LanguageModelError: kaldilm cannot read the file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "G.fst")
+    with nameless_file() as path:
         # In a separate process: kaldilm aborts its process on a malformed file instead of raising.
         command = [sys.executable, "-m", "kaldilm", f"--disambig-symbol={BACKOFF}", "--max-arpa-warnings=0"]
         command += [f"--read-symbol-table={words_path.absolute()}", str(arpa_path.absolute()), str(path)]
@@ -55,6 +54,7 @@ def grammar_fst(arpa_path: Path, words_path: Path) -> kaldifst.StdVectorFst:
             text=True,
             errors="replace",
             check=False,
+            pass_fds=(int(path.name),),
         )
         grammar = kaldifst.StdVectorFst.read(str(path)) if result.returncode == 0 else None
     if grammar is None:

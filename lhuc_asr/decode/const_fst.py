@@ -8,7 +8,6 @@ millions of arcs in a fraction of a second. Semiring: tropical, 32-bit floats.
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import kaldifst
 import numpy as np
 
 from lhuc_asr.base.errors import GraphError
+from lhuc_asr.base.outputs import nameless_file
 
 ARC = np.dtype([("input", "<i4"), ("output", "<i4"), ("cost", "<f4"), ("target", "<i4")])
 _STATE = np.dtype(
@@ -72,8 +72,7 @@ class ArcTable:
         Raises:
             GraphError: The temporary file cannot be written.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "const.fst")
+        with nameless_file() as path:
             if not kaldifst.StdConstFst(fst).write(str(path)):
                 raise GraphError("a transducer cannot be written to a temporary file; is the temporary directory full?")
             return cls.read(path)
@@ -123,8 +122,7 @@ class ArcTable:
         Raises:
             GraphError: kaldifst cannot read it back from a temporary file.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "const.fst")
+        with nameless_file() as path:
             self.write(path)
             fst = kaldifst.StdConstFst.read(str(path))
         if fst is None:

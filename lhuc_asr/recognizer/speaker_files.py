@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lhuc_asr.base.atomic import write_bytes
-from lhuc_asr.base.errors import SpeakerError
+from lhuc_asr.base.atomic import atomic_additions
+from lhuc_asr.base.errors import CheckpointError, SpeakerError
+from lhuc_asr.base.outputs import named
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, speaker_path
 
@@ -39,7 +42,7 @@ def speaker_files(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
     """
     speakers: dict[Path, SpeakerState] = {}
     for path in paths:
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        files = _files_in(path) if path.is_dir() else [path]
         states = {file: SpeakerState.load(file) for file in files}
         if not states:
             raise SpeakerError(f"{path}: no speaker's file (*.safetensors) in this folder")
@@ -58,48 +61,97 @@ def spreads(state: SpeakerState) -> list[LayerSpread]:
 
 
 def merge(into: Path, sources: Sequence[Path]) -> list[str]:
-    """Copy speakers' files into one folder. A file may be there already, if it is the same.
+    """Copy speakers' files into one folder. A speaker may be there already, if the file is the same.
 
-    Nothing is copied unless all files can be read and fit together.
+    All files are copied or none, and none takes the place of another file.
 
     Args:
         into: The folder; it is made if it does not exist.
         sources: Files, and folders of files.
 
     Returns:
-        Names of the speakers whose files were copied.
+        Names of the speakers of the sources; the folder has them all.
 
     Raises:
         CheckpointError: A file is missing, damaged, or not a speaker's.
         ModelMismatchError: The speakers do not all belong to one model.
-        SpeakerError: Two different speakers have one name.
+        OutputError: The folder cannot be written to.
+        SpeakerError: Two different speakers have one name, the file of a new speaker would take another file's place,
+            or the sources have no speaker.
     """
-    present = speaker_files([into]) if into.is_dir() and any(into.glob("*.safetensors")) else {}
-    contents: dict[str, bytes] = {state.speaker: path.read_bytes() for path, state in present.items()}
-    first = next(iter(present.values()), None)
-    copied: dict[str, bytes] = {}
-    for path, state in speaker_files(sources).items():
+    present = {path: SpeakerState.load(path) for path in (_files_in(into) if into.is_dir() else [])}
+    files = {path: state for path, state in (*present.items(), *speaker_files(sources).items()) if state.speaker}
+    contents: dict[str, bytes] = {}
+    first: SpeakerState | None = None
+    for path, state in files.items():
         first = first or state
         state.check_fits(first.sites, first.amplitude, first.model)
         content = path.read_bytes()
         if contents.setdefault(state.speaker, content) != content:
             raise SpeakerError(f"{path}: there is another speaker {state.speaker!r}; adapt one of them by another name")
-        copied[state.speaker] = content
-    for speaker, content in copied.items():
-        write_bytes(speaker_path(into, speaker), content)
-    return sorted(copied)
+    there = {state.speaker for state in present.values()}
+    copied = {state.speaker: path for path, state in files.items() if state.speaker not in there}
+    for speaker in copied:
+        path = speaker_path(into, speaker)
+        if os.path.lexists(path):
+            holder = f"the speaker {present[path].speaker!r}" if path in present else "something else"
+            raise SpeakerError(f"{path}: holds {holder}, and {speaker!r} would take its place; rename that file")
+    if copied:
+        with atomic_additions(into) as temporary:
+            for speaker, source in copied.items():
+                _copy(contents[speaker], source, speaker_path(temporary, speaker))
+    merged = {state.speaker for path, state in files.items() if path not in present}
+    if not merged:
+        raise SpeakerError(f"{', '.join(map(str, sources))}: no speaker to copy; name files that adapt wrote")
+    return sorted(merged)
 
 
-def delete(folder: Path, speakers: Sequence[str]) -> None:
-    """Delete speakers' files from a folder. Nothing is deleted unless all files are there.
+def delete(folder: Path, speakers: Sequence[str]) -> list[Path]:
+    """Delete the files that hold speakers, whatever the files are called, from a folder.
+
+    Nothing is deleted unless all speakers are there.
+
+    Args:
+        folder: The folder. A file in it that is not a speaker's stays.
+        speakers: Names of the speakers.
+
+    Returns:
+        The deleted files.
 
     Raises:
-        SpeakerError: A speaker is not there, or the name cannot be a speaker's.
+        OutputError: A file cannot be deleted.
+        SpeakerError: A speaker is not there, two different files hold them, or the name cannot be a speaker's.
     """
     for speaker in speakers:
         check_speaker_name(speaker)
-        if not speaker_path(folder, speaker).is_file():
-            names = ", ".join(state.speaker for state in speaker_files([folder]).values())
-            raise SpeakerError(f"{folder}: no speaker {speaker!r}; the folder has {names}")
+    holders: dict[str, list[Path]] = {}
+    unreadable: list[str] = []
+    for path in _files_in(folder):
+        try:
+            holders.setdefault(SpeakerState.load(path).speaker, []).append(path)
+        except (CheckpointError, SpeakerError) as error:
+            unreadable.append(str(error))
     for speaker in speakers:
-        speaker_path(folder, speaker).unlink()
+        if speaker not in holders:
+            names = ", ".join(sorted(name for name in holders if name)) or "none"
+            rest = f"; a file cannot be read: {unreadable[0]}" if unreadable else ""
+            raise SpeakerError(f"{folder}: no speaker {speaker!r}; the folder has {names}{rest}")
+        if len({path.read_bytes() for path in holders[speaker]}) > 1:
+            paths = " and ".join(map(str, holders[speaker]))
+            raise SpeakerError(f"{paths}: hold different speakers {speaker!r}; delete the file of one of them yourself")
+    deleted = [path for speaker in dict.fromkeys(speakers) for path in holders[speaker]]
+    for path in deleted:
+        with named(path):
+            path.unlink()
+    return deleted
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files in a folder that may be speakers'; other programs put hidden ones (``._alice.safetensors``) beside."""
+    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+
+
+def _copy(content: bytes, source: Path, target: Path) -> None:
+    """Write a file that at most the people may read who may read its source."""
+    target.write_bytes(content)
+    target.chmod(target.stat().st_mode & (source.stat().st_mode | stat.S_IWUSR))
