@@ -49,7 +49,7 @@ def adapt(
     The words come from a first pass over the recordings, or from known transcripts. A recording that cannot be used is
     left out and named; the exit status is then 1.
     """
-    from lhuc_asr.base.output_path import Inputs, is_stream, output_of, shown
+    from lhuc_asr.base.destinations import Inputs, leads_to_stream, output_of, shown
     from lhuc_asr.lhuc.speaker import check_speaker_name
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
@@ -67,5 +67,5 @@ def adapt(
         check_file_of(path, speaker, overwrite=overwrite)
         person = load(model).adapt(named, speaker, known, channel=channel, on_bad=left_out.note)
         person.save(path)
-    typer.echo(f"{speaker}: {shown(path)}", err=is_stream(path))
+    typer.echo(f"{speaker}: {shown(path)}", err=leads_to_stream(path))
     left_out.check(len(named) + unopened - left_out.count)

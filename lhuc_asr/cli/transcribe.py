@@ -54,7 +54,7 @@ def transcribe(
 
     A recording that cannot be used is left out and named; the exit status is then 1.
     """
-    from lhuc_asr.base.output_path import Inputs
+    from lhuc_asr.base.destinations import Inputs
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
     from lhuc_asr.recognizer.transcript import write

@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
-from lhuc_asr.base.output_path import shown
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import IO
 
 from lhuc_asr.audio.formats import AudioInfo, probe
+from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
-from lhuc_asr.base.output_path import shown
+from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS
 from lhuc_asr.recognizer.named_files import files_of
 from lhuc_asr.recognizer.transcript import recording_name
@@ -211,11 +211,9 @@ def _standard_input(stack: ExitStack) -> Recording:
 
 def _spooled(name: str, stream: IO[bytes], source: str, stack: ExitStack) -> Recording:
     """A recording that comes through a pipe, in a file that has no name: whatever kills the process, it is gone."""
-    file = tempfile.TemporaryFile(prefix="lhuc-asr-")  # noqa: SIM115 (the stack closes it)
-    stack.enter_context(file)
-    shutil.copyfileobj(stream, file)
-    file.flush()
-    path = Path(f"/proc/self/fd/{file.fileno()}")
+    path = stack.enter_context(nameless_file())
+    with path.open("wb") as file:
+        shutil.copyfileobj(stream, file)
     with usable(_title(source), None, path):
         info = _probed(path)
     return Recording(name, path, info, source)

@@ -10,8 +10,8 @@ import torch
 
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.methods import load_speakers
+from lhuc_asr.base.destinations import check_writable, leads_to_stream, shown
 from lhuc_asr.base.errors import CheckpointError, OutputError
-from lhuc_asr.base.output_path import check_writable, is_stream, shown
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -79,7 +79,7 @@ def check_file_of(path: Path, speaker: str, *, overwrite: bool) -> None:
         OutputError: The file cannot be used.
     """
     check_writable(path)
-    if overwrite or is_stream(path) or not path.exists() or path.stat().st_size == 0:
+    if overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
         return
     try:
         _, description = load_tensors(path)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.base.output_path import shown
 from lhuc_asr.lang.text import normalise, numbered_lines
 
 Format = Literal["txt", "json", "srt", "ctm"]
@@ -147,8 +147,8 @@ def is_written(text: str, form: Format, names: Collection[str]) -> bool:
             rows = _json_rows(text)
             return bool(rows) and all(row.keys() >= _JSON_KEYS and str(row["recording"]) in names for row in rows)
         case "srt":
-            lines = [line for line in text.splitlines() if line and not line.isdigit() and " --> " not in line]
-            return text.startswith("1\n") and all(line == normalise(line) for line in lines)
+            captions = [line for line in text.splitlines() if line and not line.isdigit() and " --> " not in line]
+            return text.startswith("1\n") and all(line == normalise(line) for line in captions)
         case "txt":
             line_form = r"(\S+) ?(.*)"
         case "ctm":

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lhuc_asr.base.atomic import write_bytes
+from lhuc_asr.base.destinations import Inputs, check_writable, is_folder, leads_to_stream, shown
 from lhuc_asr.base.errors import CorpusError, OutputError
-from lhuc_asr.base.output_path import Inputs, check_writable, is_folder, is_stream, shown
 from lhuc_asr.recognizer.recordings import Recording
 from lhuc_asr.recognizer.transcript import Format, Transcript, is_written, write
 
@@ -71,7 +71,7 @@ class TranscriptFiles:
         for path in [self.whole] if self.whole is not None else self.by_name.values():
             inputs.refuse(path)
             check_writable(path)
-            if keep or self.overwrite or is_stream(path) or not path.exists():
+            if keep or self.overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
                 continue
             if not is_written(path.read_text(encoding="utf-8", errors="replace"), self.form, names):
                 raise OutputError(
@@ -93,8 +93,9 @@ class TranscriptFiles:
         """
         if self.whole is None:
             count = 0
-            for count, transcript in enumerate(transcripts, start=1):
+            for transcript in transcripts:
                 self._write(self.by_name[transcript.recording], [transcript])
+                count += 1
             return count
         together = list(transcripts)
         if together:
@@ -103,7 +104,7 @@ class TranscriptFiles:
 
     def _write(self, path: Path, transcripts: Sequence[Transcript]) -> None:
         content = write(transcripts, self.form).encode()
-        if not self.overwrite and path.is_file() and not is_stream(path):
+        if not self.overwrite and path.is_file() and not leads_to_stream(path):
             old = path.read_bytes()
             if old and old != content:
                 kept = path.with_name(f"{path.name}~")

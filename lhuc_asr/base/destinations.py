@@ -7,15 +7,11 @@ their place on the disk: a link, a hard link or another spelling of the path is 
 from __future__ import annotations
 
 import os
-import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from lhuc_asr.base.errors import OutputError
-
-# Names of this process's own streams; they may lead to files.
-_STREAM = re.compile(r"/dev/std(in|out|err)|(/dev/fd|/proc/self/fd)/\d+")
+from lhuc_asr.base.outputs import behind_links, is_stream, state_of
 
 # Device and number of a file or folder.
 _Place = tuple[int, int]
@@ -58,7 +54,7 @@ def check_writable(output: Path) -> None:
     Raises:
         OutputError: It is a folder or a disk, its folder is a file or write-protected, or its name is too long.
     """
-    if is_stream(output):
+    if leads_to_stream(output):
         if output.is_block_device() or output.is_socket():
             raise OutputError(f"{shown(output)}: is a disk or a socket; give the name of a file")
         return
@@ -100,9 +96,9 @@ def is_folder(given: str) -> bool:
         raise OutputError(f"{shown(given)}: cannot be written ({error.strerror}); choose another output") from error
 
 
-def is_stream(output: Path) -> bool:
+def leads_to_stream(output: Path) -> bool:
     """Whether an output is one of this process's streams, a device or a pipe: it is written to, and nothing is lost."""
-    return bool(_STREAM.fullmatch(str(output))) or (output.exists() and not (output.is_file() or output.is_dir()))
+    return is_stream(behind_links(output), state_of(output))
 
 
 def shown(path: str | Path) -> str:
@@ -112,7 +108,11 @@ def shown(path: str | Path) -> str:
         >>> shown("caf\udce9.wav")
         'caf\\xe9.wav'
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        content = os.fsencode(path)
+    except UnicodeEncodeError:  # not from a file system
+        content = str(path).encode("utf-8", "surrogatepass")
+    return content.decode("utf-8", "backslashreplace")
 
 
 def _place(path: Path) -> _Place | None:
