@@ -51,7 +51,7 @@ KEPT_TO = {
 # A room that is usable without the others' libraries.
 LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
-PILLARS = {"torch", "torchaudio", "librosa", "soundfile", "numpy", "jiwer"}
+PILLARS = {"torch", "torchaudio", "soxr", "soundfile", "numpy", "jiwer"}
 # Import names that differ from the name of the distribution.
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
+import soxr
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.utterance import Utterance
@@ -20,14 +22,14 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         new_rate: Sample rate of the result, in the same unit.
 
     Returns:
-        About N * ``new_rate`` / ``rate`` samples, float32; the same array where the rates are equal.
+        N * ``new_rate`` / ``rate`` samples, rounded up, float32; the same array where the rates are equal.
     """
     if rate == new_rate:
         return samples
-    import librosa  # takes seconds to import, and most corpora have one sample rate
-
-    resampled: np.ndarray = librosa.resample(samples, orig_sr=rate, target_sr=new_rate, res_type="soxr_hq")
-    return resampled
+    resampled: np.ndarray = soxr.resample(samples, rate, new_rate, quality="soxr_hq")
+    length = math.ceil(len(samples) * (new_rate / rate))
+    # soxr rounds the length to the nearest, so that it lacks a sample at times.
+    return np.pad(resampled[:length], (0, max(0, length - len(resampled))))
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:

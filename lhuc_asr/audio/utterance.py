@@ -22,7 +22,7 @@ class Utterance:
         start: Start of the utterance in the recording, seconds.
         seconds: Length of the utterance.
         text: Transcript, words separated by single spaces; "" where unknown.
-        channel: Number of the recording's channel to take, from 1; None mixes all down.
+        channel: Number of the recording's channel to take, from 1; None for the mean of all.
     """
 
     id: str

@@ -54,15 +54,21 @@ def check_writable(output: Path) -> None:
     Raises:
         OutputError: It is a folder or a disk, its folder is a file or write-protected, or its name is too long.
     """
-    if leads_to_stream(output):
-        if output.is_block_device() or output.is_socket():
-            raise OutputError(f"{shown(output)}: is a disk or a socket; give the name of a file")
-        return
-    if output.is_dir():
-        raise OutputError(f"{shown(output)}: is a folder; give the name of a file")
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    folder = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
-        raise OutputError(f"{shown(output)}: {shown(folder)} is a file, not a folder; choose another output")
+        raise OutputError(f"{shown(output)}: {shown(folder)} is not a folder; choose another output")
+    try:
+        if leads_to_stream(output):
+            if output.is_block_device() or output.is_socket():
+                raise OutputError(f"{shown(output)}: is a disk or a socket; give the name of a file")
+            return
+        is_dir = output.is_dir()
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{shown(output)}: cannot be written ({error.strerror}); choose another output") from error
+    if is_dir:
+        raise OutputError(f"{shown(output)}: is a folder; give the name of a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{shown(output)}: the folder {shown(folder)} is write-protected; choose another output")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,6 +56,7 @@ def transcribe(
     A recording that cannot be used is left out and named; the exit status is then 1.
     """
     from lhuc_asr.base.destinations import Inputs
+    from lhuc_asr.base.errors import OutputError
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
     from lhuc_asr.recognizer.transcript import write
@@ -64,6 +66,8 @@ def transcribe(
         output = None
     if skip_existing and (overwrite or output is None):
         raise typer.BadParameter("--skip-existing goes with --output, and not with --overwrite")
+    if output is None and sys.stdout is None:
+        raise OutputError("standard output is closed; name a file: --output FILE")
     left_out = LeftOut()
     with recordings(audio, left_out.note) as named:
         if output is None:
@@ -73,13 +77,13 @@ def transcribe(
             left_out.check(len(transcripts))
             return
         files = TranscriptFiles.at(output, form, named, overwrite=overwrite)
-        inputs = [recording.path for recording in named] + ([speaker] if speaker else [])
-        files.check(Inputs(inputs, [model]), named, keep=skip_existing)
+        files.check_places(Inputs([*(each.path for each in named), *([speaker] if speaker else [])], [model]))
         done = files.done(named) if skip_existing else set()
-        count = 0
-        if len(done) < len(named):
+        count = len(done)
+        if count < len(named):
             recognizer = load(model)
-            count = files.write(
-                recognizer.transcripts(named, speaker, channel=channel, done=done, on_bad=left_out.note)
-            )
-    left_out.check(len(done) + count)
+            if not skip_existing:
+                files.check_contents(named, recognizer.vocabulary)
+            note = left_out.note
+            count += files.write(recognizer.transcripts(named, speaker, channel=channel, done=done, on_bad=note))
+    left_out.check(count)

@@ -24,7 +24,7 @@ import soundfile
 from pydantic import Field, FiniteFloat, model_validator
 
 from lhuc_asr.audio.formats import probe
-from lhuc_asr.audio.recording import read_audio, read_native
+from lhuc_asr.audio.recording import is_silent, read_audio, read_native
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
@@ -162,7 +162,7 @@ def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
     for name, paths in clips.items():
         for path in paths:
             try:
-                silent = not read_native(_whole(path))[0].any()
+                silent = is_silent(read_native(_whole(path))[0])
             except AudioError as error:
                 raise CorpusError(f"{table}: clip of {name}: {error}; or take its line out") from error
             if silent:

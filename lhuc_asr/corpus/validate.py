@@ -13,7 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lhuc_asr.audio.recording import read_native
+from lhuc_asr.audio.recording import is_silent, read_native
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.runlog import progress
@@ -109,6 +109,8 @@ def _fault(utterance: Utterance, require_text: bool) -> str | None:
         return str(error)
     if len(samples) < samples_of(FRAME_LENGTH_SECONDS, sample_rate):
         return f"{utterance.audio}: shorter than one window of {1000 * FRAME_LENGTH_SECONDS:.0f} ms"
+    if is_silent(samples):
+        return f"{utterance.audio}: digital silence: all samples are the same; record it again, or leave it out"
     return None
 
 

@@ -101,7 +101,8 @@ class Recognizer:
             speaker: Name of the person.
             transcripts: Words of each recording, by its name (``read_transcripts``); None for a first pass. A
                 recording with a transcript may be up to a minute long.
-            channel: Number of the recordings' channel to take, from 1; None mixes all down.
+            channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
+                channel where the channels cancel.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
                 the first problem.
 
@@ -132,6 +133,11 @@ class Recognizer:
             adapted = loop.adapt(method, first_pass, targets, self._sets(speech), options.seed)
         return Speaker(speaker, options.network, adapted, speech.cmvn)
 
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """The words that transcripts can have."""
+        return frozenset(self._lexicon.pronunciations)
+
     def load_speaker(self, path: str | Path) -> Speaker:
         """Read a person's file.
 
@@ -149,7 +155,8 @@ class Recognizer:
         Args:
             audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
             speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
-            channel: Number of the recordings' channel to take, from 1; None mixes all down.
+            channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
+                channel where the channels cancel.
 
         Returns:
             One transcript for each recording, ordered by name.
@@ -175,7 +182,8 @@ class Recognizer:
         Args:
             audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
             speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
-            channel: Number of the recordings' channel to take, from 1; None mixes all down.
+            channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
+                channel where the channels cancel.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
                 features of all recordings are normalised together.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
@@ -205,7 +213,7 @@ class Recognizer:
                 with usable(each.recording.title, on_bad, each.recording.path):
                     words = self._words(each, person, cmvn, watched=len(left) == 1)
                 if words is not None:
-                    yield _transcript(each, words, channel)
+                    yield _transcript(each, words)
 
     def _person(self, speaker: Speaker | str | Path | None) -> Speaker | None:
         """The person of a file, or the given one if they belong to this network."""
@@ -329,10 +337,10 @@ def _cut(
             yield part
 
 
-def _transcript(part: CutRecording, words: Sequence[Word], channel: int | None) -> Transcript:
+def _transcript(part: CutRecording, words: Sequence[Word]) -> Transcript:
     recording = part.recording
     return Transcript(
-        recording.name, Path(recording.source), recording.info.seconds, tuple(words), part.left_out, channel
+        recording.name, Path(recording.source), recording.info.seconds, tuple(words), part.left_out, part.channel
     )
 
 

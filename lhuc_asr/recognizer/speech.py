@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lhuc_asr.audio.levels import levels
+from lhuc_asr.audio.levels import Levels, levels
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AudioError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
 from lhuc_asr.features.filterbank import compute_features
@@ -42,11 +41,13 @@ class CutRecording:
         pieces: The pieces that contain speech, each at most as long as ``ModelDescription`` allows, unless the
             recording is left whole.
         left_out: The other parts of the recording, in the order of their times.
+        channel: Number of the channel that was taken, from 1; None for the mean of all.
     """
 
     recording: Recording
     pieces: tuple[Utterance, ...]
     left_out: tuple[Span, ...]
+    channel: int | None
 
 
 @dataclass(frozen=True)
@@ -76,25 +77,26 @@ def cut_at_pauses(
         model: Description of the model, with the sample rate and the maximum lengths of pieces.
         speaker: Name of the person.
         whole: Whether the recording is left whole, however long it is.
-        channel: Number of the channel to take, from 1; None mixes all down.
+        channel: Number of the channel to take, from 1; None for the mean of all, or for the loudest channel where the
+            channels cancel.
 
     Raises:
-        AudioError: The recording is damaged, or has not so many channels.
+        AudioError: The recording is damaged, or lacks the channel.
     """
-    if channel is not None and not 1 <= channel <= recording.info.channels:
-        raise AudioError(
-            f"{recording.title}: has the channels 1 to {recording.info.channels}, not {channel}; choose another channel"
+    level = levels(recording.path, channel)
+    pieces, left_out = _pieces(recording, level, model, speaker, whole)
+    if channel is None and level.channel is not None:
+        logger.warning(
+            "%s: its channels cancel when they are mixed; channel %d is taken (--channel takes another)",
+            recording.title,
+            level.channel,
         )
-    pieces, left_out = _pieces(recording, model, speaker, whole, channel)
     if not pieces:
         logger.warning("%s: no speech found, only silence or steady noise", recording.title)
     elif left_out:
-        spans = ", ".join(f"{span.start:.2f}-{span.end:.2f}" for span in left_out[:NAMED])
-        logger.info(
-            "%s: %.2f of %.2f s are left out as silence or steady noise: %s%s",
-            recording.title, sum(span.end - span.start for span in left_out), recording.info.seconds, spans,
-            ", ..." if len(left_out) > NAMED else "",
-        )  # fmt: skip
+        spans = ", ".join(f"{span.start:.1f}-{span.end:.1f} s" for span in left_out[:NAMED])
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        logger.warning("%s: left out as silence or steady noise: %s%s", recording.title, spans, more)
     if recording.info.sample_rate < model.features.sample_rate:
         logger.warning(
             "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing; expect more errors",
@@ -102,7 +104,7 @@ def cut_at_pauses(
             recording.info.sample_rate,
             model.features.sample_rate,
         )
-    return CutRecording(recording, tuple(pieces), tuple(left_out))
+    return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel)
 
 
 def speech_statistics(
@@ -157,28 +159,25 @@ def read_speech(recordings: Sequence[CutRecording], model: ModelDescription, spe
 
 def _features(piece: Utterance, model: ModelDescription) -> np.ndarray:
     """Features of a piece, shape (T, D), not normalised."""
-    return compute_features(read_audio(piece, model.features.sample_rate), model.features)
+    return compute_features(read_audio(piece, model.features.sample_rate, piece.channel), model.features)
 
 
 def _pieces(
-    recording: Recording, model: ModelDescription, speaker: str, whole: bool, channel: int | None
+    recording: Recording, level: Levels, model: ModelDescription, speaker: str, whole: bool
 ) -> tuple[list[Utterance], list[Span]]:
-    """The pieces of a recording that contain speech, and the parts between them."""
-    level, seconds = levels(recording.path, channel)
-    cuts = [(0, len(level))]
+    """The pieces of a recording that contain speech, and the parts that do not."""
+    cuts = [(0, len(level.power))]
     if not whole and recording.info.seconds > model.whole_seconds:
-        cuts = cut(level, model.piece_seconds)
-    spoken = has_speech(level, cuts)
+        cuts = cut(level.power, model.piece_seconds)
     pieces: list[Utterance] = []
-    left_out: list[Span] = []
-    for number, (first, end) in enumerate(cuts, start=1):
-        start = first * seconds
-        length = min(end * seconds, recording.info.seconds) - start
-        name = recording.name if len(cuts) == 1 else f"{recording.name} {number}"
-        if spoken[number - 1]:
-            pieces.append(Utterance(name, speaker, "", recording.path, start, length, "", channel))
-        elif left_out and left_out[-1].end == start:
-            left_out[-1] = Span(left_out[-1].start, start + length)
+    silent: list[Span] = []
+    for number, ((first, end), spoken) in enumerate(zip(cuts, has_speech(level.power, cuts), strict=True), start=1):
+        start, stop = first * level.seconds, min(end * level.seconds, recording.info.seconds)
+        if spoken:
+            name = recording.name if len(cuts) == 1 else f"{recording.name} {number}"
+            pieces.append(Utterance(name, speaker, "", recording.path, start, stop - start, "", level.channel))
+        elif silent and silent[-1].end == start:
+            silent[-1] = Span(silent[-1].start, stop)
         else:
-            left_out.append(Span(start, start + length))
-    return pieces, left_out
+            silent.append(Span(start, stop))
+    return pieces, silent

@@ -61,7 +61,7 @@ class Transcript:
         seconds: Length of the recording.
         words: Words in the order of their times.
         left_out: Parts that were taken for silence or steady noise and not searched, in the order of their times.
-        channel: Number of the channel that was taken, from 1; None for all, mixed down.
+        channel: Number of the channel that was taken, from 1; None for the mean of all.
     """
 
     recording: str
@@ -134,35 +134,41 @@ def recording_name(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def is_written(text: str, form: Format, names: Collection[str]) -> bool:
-    """Whether a text is what ``write`` gives for some of the recordings: their names, and words as in a lexicon.
+def is_written(text: str, form: Format, names: Collection[str], vocabulary: Collection[str]) -> bool:
+    """Whether a text is what ``write`` gives for some recordings.
 
     Args:
         text: Content of a file.
         form: The format.
         names: Names of the recordings; SRT has none.
+        vocabulary: Words that transcripts can have.
     """
+    lines: list[tuple[str, str]]  # name and words
     match form:
         case "json":
-            rows = _json_rows(text)
-            return bool(rows) and all(row.keys() >= _JSON_KEYS and str(row["recording"]) in names for row in rows)
+            lines = _json_lines(text)
         case "srt":
-            captions = [line for line in text.splitlines() if line and not line.isdigit() and " --> " not in line]
-            return text.startswith("1\n") and all(line == normalise(line) for line in captions)
+            captions = re.sub(r"(^|\n)\d+\n[\d:,]+ --> [\d:,]+\n", r"\n", text)
+            lines = [("", captions)] if captions != text else []
         case "txt":
-            line_form = r"(\S+) ?(.*)"
+            lines = [(line.partition(" ")[0], line.partition(" ")[2]) for line in text.splitlines()]
         case "ctm":
-            line_form = r"(\S+) \d+ [\d.]+ [\d.]+ (\S+) [\d.]+"
-    lines = [re.fullmatch(line_form, line) for line in text.splitlines()]
-    return all(line and line[1] in names and line[2] == normalise(line[2]) for line in lines)
+            fields = [re.fullmatch(r"(\S+) \d+ [\d.]+ [\d.]+ (\S+) [\d.]+", line) for line in text.splitlines()]
+            lines = [(line[1], line[2]) if line else (" ", "") for line in fields]
+    return bool(lines) and all(
+        (form == "srt" or name in names) and all(word in vocabulary for word in words.split()) for name, words in lines
+    )
 
 
-def _json_rows(text: str) -> list[dict[str, object]]:
+def _json_lines(text: str) -> list[tuple[str, str]]:
+    """The recordings and their words in JSON; none if it is something else."""
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError):
         return []
-    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _JSON_KEYS for row in rows):
+        return []
+    return [(str(row["recording"]), str(row["text"])) for row in rows]
 
 
 def _tree(transcript: Transcript) -> dict[str, object]:

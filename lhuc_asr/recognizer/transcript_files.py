@@ -8,7 +8,7 @@ refused before any work is done.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,27 +56,39 @@ class TranscriptFiles:
         files = {recording.name: Path(output) / f"{recording.file_name}.{form}" for recording in named}
         return cls(form, files, None, overwrite)
 
-    def check(self, inputs: Inputs, named: Sequence[Recording], *, keep: bool) -> None:
-        """Refuse files that may not be replaced or cannot be written.
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return list(self.by_name.values()) if self.whole is None else [self.whole]
 
-        Args:
-            inputs: What may not be replaced at all.
-            named: The recordings.
-            keep: Whether files that are there are kept.
+    def check_places(self, inputs: Inputs) -> None:
+        """Refuse files that may not be replaced whatever they hold, or cannot be written.
 
         Raises:
-            OutputError: A file is one of the inputs, is not a transcript, or cannot be written.
+            OutputError: A file is one of the inputs, or cannot be written.
         """
-        names = {recording.name for recording in named}
-        for path in [self.whole] if self.whole is not None else self.by_name.values():
+        for path in self.paths:
             inputs.refuse(path)
             check_writable(path)
-            if keep or self.overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
+
+    def check_contents(self, named: Sequence[Recording], vocabulary: Collection[str]) -> None:
+        """Refuse to replace files that are something else than transcripts of these recordings.
+
+        Args:
+            named: The recordings.
+            vocabulary: Words that transcripts can have.
+
+        Raises:
+            OutputError: A file holds something else.
+        """
+        names = {recording.name for recording in named}
+        for path in self.paths:
+            if self.overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
                 continue
-            if not is_written(path.read_text(encoding="utf-8", errors="replace"), self.form, names):
+            if not is_written(path.read_text(encoding="utf-8", errors="replace"), self.form, names, vocabulary):
                 raise OutputError(
-                    f"{shown(path)}: exists and is not a transcript of these recordings; choose another output, or "
-                    "--overwrite"
+                    f"{shown(path)}: exists and is not a transcript that this model made of these recordings; choose "
+                    "another output, or --overwrite"
                 )
 
     def done(self, named: Sequence[Recording]) -> set[str]:

@@ -37,6 +37,19 @@ def test_equal_rates_and_speed_one_leave_the_samples_as_they_are() -> None:
     assert change_speed(samples, 1.0) is samples
 
 
+@pytest.mark.parametrize("rates", [(44100, 16000), (16000, 8000), (8000, 16000), (90, 100), (11025, 16000)])
+@pytest.mark.parametrize("length", [1, 2, 7, 4001, 4002, 4003])
+def test_resampling_is_that_of_librosa(rates: tuple[int, int], length: int) -> None:
+    """Bit for bit, without its import, which needs a place for compiled code."""
+    import librosa
+
+    samples = np.random.default_rng(length).uniform(-0.5, 0.5, length).astype(np.float32)
+    expected = librosa.resample(samples, orig_sr=rates[0], target_sr=rates[1], res_type="soxr_hq")
+    resampled = resample(samples, *rates)
+    assert resampled.dtype == np.float32
+    np.testing.assert_array_equal(resampled, expected)
+
+
 @pytest.mark.parametrize("speed", [0.9, 1.1, 1.25])
 def test_a_faster_recording_is_shorter_and_higher(speed: float) -> None:
     samples = change_speed(tone(440, RATE).astype(np.float32), speed)

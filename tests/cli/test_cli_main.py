@@ -17,7 +17,7 @@ from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
 VERBS = ("run", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")
-HEAVY = ("torch", "librosa", "matplotlib", "kaldifst", "numpy", "pydantic")
+HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
 TOY_SECONDS = 10
 

@@ -4,7 +4,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +38,22 @@ def test_bad_recordings_are_left_out_listed_and_logged(spoken, caplog: pytest.Lo
     assert wordless == "no transcript"
     assert "skipped 4 of 24 utterances" in caplog.text
     assert all(skip.id in caplog.text and skip.reason in caplog.text for skip in result.skipped)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_digital_silence_is_left_out_and_counted(spoken, level: float) -> None:
+    utterances = [spoken(f"u{index}") for index in range(3)]
+    soundfile.write(utterances[0].audio, np.full(16000, level), 16000)
+    assert [skip.id for skip in validate(Reading(utterances), max_skipped=0.5).skipped] == ["u0"]
+    with pytest.raises(CorpusError, match=r"1 of 3 utterances cannot be used.*u0: .*digital silence: all samples"):
+        validate(Reading(utterances))
+
+
+def test_channels_in_opposite_phase_are_not_silence(spoken) -> None:
+    utterance = spoken("u")
+    samples, rate = soundfile.read(utterance.audio)
+    soundfile.write(utterance.audio, np.stack([samples, -samples], 1), rate)
+    assert validate(Reading([utterance])).utterances == [utterance]
 
 
 def test_one_window_is_enough(spoken) -> None:

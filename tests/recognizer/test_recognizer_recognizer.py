@@ -16,6 +16,7 @@ from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.audio.resampling import resample
 from lhuc_asr.audio.utterance import Utterance, read_manifest, write_manifest
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.errors import (
@@ -232,10 +233,8 @@ def test_silence_has_no_words_and_nobody_to_adapt_to(
 def test_other_rates_and_channels_are_brought_to_the_models(
     recognizer: Recognizer, audio: Path, tmp_path: Path, rate: int, channels: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import librosa
-
     samples, _ = soundfile.read(next(iter(sorted(audio.iterdir()))), dtype="float32")
-    other = librosa.resample(samples, orig_sr=16000, target_sr=rate)
+    other = resample(samples, 16000, rate)
     soundfile.write(tmp_path / "other.wav", np.stack([other] * channels, axis=1), rate)
     (transcript,) = recognizer.transcribe(tmp_path / "other.wav")
     assert transcript.words

@@ -66,7 +66,7 @@ def test_two_that_cannot_be_told_apart_are_refused(folder: Path) -> None:
         (["*.ogg"], r"\*.ogg: no file matches this pattern"),
         (["empty"], "empty: no recording in this folder; expected files in .flac, .oga, .ogg, .sph, .wav"),
         ([], "no recording was named"),
-        (["notes.txt"], "notes.txt: not a WAV, FLAC or Ogg recording"),
+        (["notes.txt"], "notes.txt: not a WAV, FLAC, Ogg, MP3"),
     ],
 )
 def test_what_is_no_recording_is_named(folder: Path, sources: Sequence[str], message: str) -> None:

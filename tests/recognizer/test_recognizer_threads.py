@@ -113,7 +113,7 @@ def with_method(finished: Path, config: MethodConfig, folder: Path) -> Recognize
     if hasattr(method, "prepare"):
         _, experiment = read_experiment(finished)
         method.prepare(experiment.network("si"), training_data(finished), seed=1)
-        files = files.__class__(**{**vars(files), "prepared": folder})
+        files = files.__class__({**files.by_name, "prepared/any": folder / "any"})
     return Recognizer(description.model_copy(update={"method": config}), files)
 
 
