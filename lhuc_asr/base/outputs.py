@@ -122,7 +122,7 @@ def named(path: Path, *, own: bool = True) -> Iterator[None]:
         ours = own or (error.errno in _FULL and not name) or (error.errno in _FULL | _REFUSED and is_private)
         if isinstance(error, OutputError) or not ours:
             raise
-        where = "" if not name or is_private or name == str(path) else f"{name}: "
+        where = "" if not name or is_private or os.path.abspath(name) == os.path.realpath(path) else f"{name}: "
         remedy = "free some space" if error.errno in _FULL else "choose another place"
         raise OutputError(
             f"{path}: cannot be written ({where}{error.strerror or error}); {remedy}; {INTACT}"

@@ -172,8 +172,12 @@ def _remove_dead(folder: Path) -> None:
 
 
 def _is_private(entry: os.DirEntry[str]) -> bool:
-    is_folder = entry.name.endswith(SUFFIX) and entry.is_dir(follow_symlinks=False)
-    return is_folder and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+    if not entry.name.endswith(SUFFIX) or not entry.is_dir(follow_symlinks=False):
+        return False
+    try:
+        return entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+    except FileNotFoundError:  # its writer has just ended
+        return False
 
 
 def _dissolve(place: Path) -> None:

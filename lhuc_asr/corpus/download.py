@@ -6,9 +6,11 @@ later attempt continues the same file and never joins parts of two files (RFC 91
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import logging
+import os
 import re
 import shutil
 import tarfile
@@ -17,13 +19,14 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from lhuc_asr.base.atomic import atomic_folder, atomic_path, read_json, write_json
-from lhuc_asr.base.errors import DownloadError
+from lhuc_asr.base.errors import DownloadError, LhucError
 from lhuc_asr.base.runlog import progress
 
 logger = logging.getLogger(__name__)
@@ -116,11 +119,46 @@ def fetch(url: str, path: Path) -> None:
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{url}: expected an address that begins with http:// or https://")
     part = path.with_name(path.name + ".part")
+    with _alone(part):
+        _fetch_part(url, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _validator_path(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Keep other downloads out of the part, whose name is the same for all of them so that it can be continued.
+
+    Raises:
+        DownloadError: Another download writes to it, or it is a link, which would lead the download elsewhere.
+    """
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DownloadError(
+            f"{part}: cannot be written ({error.strerror}); delete it, or choose another folder"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DownloadError(f"{part}: another download is writing this file; wait for it") from error
+    else:
+        yield
+    finally:
+        if os.fstat(descriptor).st_size == 0:
+            part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _fetch_part(url: str, part: Path) -> None:
+    """Download until the part is whole; attempts that fail are repeated."""
     failures, farthest = 0, _size(part)
     while True:
         try:
             _continue(url, part)
-            break
+            return
         except urllib.error.HTTPError as error:
             error.close()
             if error.code < 500 and error.code != HTTPStatus.TOO_MANY_REQUESTS:
@@ -138,8 +176,6 @@ def fetch(url: str, path: Path) -> None:
         wait = FIRST_WAIT_SECONDS * 2 ** (failures - 1)
         logger.warning("%s: %s; trying again in %g s", url, reason, wait)
         time.sleep(wait)
-    part.replace(path)
-    _validator_path(part).unlink(missing_ok=True)
 
 
 def _continue(url: str, part: Path) -> None:
@@ -161,8 +197,8 @@ def _continue(url: str, part: Path) -> None:
         error.close()
         if error.headers.get("Content-Range") == f"bytes */{offset}":
             return  # killed after the last byte: it is all there
-        part.unlink()
-        raise ConnectionError("the part on disk does not fit the server's file, and was deleted") from error
+        os.truncate(part, 0)
+        raise ConnectionError("the part on disk does not fit the server's file, and was emptied") from error
     with response:
         resumed = response.status == HTTPStatus.PARTIAL_CONTENT
         if not resumed:
@@ -264,7 +300,7 @@ def _unpack(archive: Path, destination: Path) -> None:
             if not any(temporary.iterdir()):
                 raise DownloadError(f"{archive}: holds no LibriSpeech/{destination.name}")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        if isinstance(error, DownloadError):
+        if isinstance(error, LhucError):
             raise
         raise DownloadError(f"{archive}: cannot be unpacked ({error}); delete it to fetch it again") from error
 

@@ -48,7 +48,7 @@ def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
         The number of speakers, row 0 included.
 
     Raises:
-        SpeakerError: There is no speaker, or one occurs twice.
+        SpeakerError: There is no speaker, one occurs twice, or one has amplitudes at no site.
         ModelMismatchError: The speakers do not share one model, its sites and one amplitude function.
     """
     rows: dict[bytes, int] = {}
@@ -57,6 +57,8 @@ def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
         for state in states:
             if first is None:
                 first = state
+                if not first.sites:
+                    raise SpeakerError(f"{path}: speaker {state.speaker!r} has amplitudes at no site; leave them out")
                 room = len(_header(first, _ANY_NUMBER, _ANY_NUMBER))
                 file.write(bytes(8 + room))
             state.check_fits(first.sites, first.amplitude, first.model)

@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lhuc_asr.base.atomic import (
+    BLOCK_BYTES,
     DamagedFileError,
+    append_json_line,
     atomic_folder,
     atomic_path,
     read_json,
@@ -69,62 +71,6 @@ def test_a_new_folder_replaces_the_old_one_with_all_its_files(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_what_a_killed_run_left_does_not_get_into_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".folder.partial").mkdir()
-    (tmp_path / ".folder.partial" / "left").write_text("")
-    (tmp_path / ".folder.old").mkdir()
-    with atomic_folder(tmp_path / "folder") as temporary:
-        (temporary / "a").write_text("")
-    assert os.listdir(tmp_path) == ["folder"]
-    assert os.listdir(tmp_path / "folder") == ["a"]
-
-
-def test_the_old_folder_is_put_back_if_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "folder"
-    with atomic_folder(folder) as temporary:
-        (temporary / "a").write_text("before")
-    replace = os.replace
-
-    def failing(source: Path, target: Path) -> None:
-        if source.name.endswith(".partial"):
-            raise OSError("the disk is gone")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(OSError, match="the disk is gone"), atomic_folder(folder) as temporary:
-        (temporary / "a").write_text("after")
-    assert (folder / "a").read_text() == "before"
-    assert os.listdir(tmp_path) == ["folder"]
-
-
-def test_a_process_killed_between_the_two_renames_does_not_lose_the_old_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    with atomic_folder(folder) as temporary:
-        (temporary / "a").write_text("before")
-    code = """
-        import os, signal, sys
-        from pathlib import Path
-        from lhuc_asr.base.atomic import atomic_folder
-        replace = os.replace
-        def killed(source, target):
-            if source.name.endswith(".partial"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(source, target)
-        os.replace = killed
-        with atomic_folder(Path(sys.argv[1])) as temporary:
-            (temporary / "a").write_text("after")
-    """
-    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(folder)], timeout=60)
-    assert ended.returncode == -signal.SIGKILL
-    assert not folder.exists()
-    with pytest.raises(KeyError), atomic_folder(folder):
-        raise KeyError
-    assert (folder / "a").read_text() == "before"
-    assert os.listdir(tmp_path) == ["folder"]
-
-
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
@@ -154,7 +100,7 @@ def test_a_file_that_does_not_fit_is_not_there(tmp_path: Path) -> None:
         try:
             write_text(Path(sys.argv[1]), "x" * 100_000)
         except OSError as error:
-            sys.exit(f"refused: {error.strerror}")
+            sys.exit(f"refused: {error}")
     """
 
     def limited() -> None:
@@ -163,9 +109,44 @@ def test_a_file_that_does_not_fit_is_not_there(tmp_path: Path) -> None:
 
     command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
     ended = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, timeout=60)
-    assert ended.stderr.startswith("refused: File too large")
+    remedy = "free some space; what was finished before is intact"
+    assert ended.stderr == f"refused: {path}: cannot be written (File too large); {remedy}\n"
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_line_is_appended_whole_and_half_a_line_makes_way(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_json_line(path, {"a": 1})
+    for torn in ('{"a": 2', '{"a": "' + "x" * 3 * BLOCK_BYTES):
+        with path.open("a") as file:
+            file.write(torn)
+        append_json_line(path, {"a": 3})
+    assert list(read_json_lines(path)) == [{"a": 1}, {"a": 3}, {"a": 3}]
+    path.write_text(torn)
+    append_json_line(path, {"a": 4})
+    assert list(read_json_lines(path)) == [{"a": 4}]
+
+
+def test_a_line_that_does_not_fit_leaves_no_half(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    path = tmp_path / "rows.jsonl"
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        from lhuc_asr.base.atomic import append_json_line
+        append_json_line(Path(sys.argv[1]), {"a": 1})
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        try:
+            append_json_line(Path(sys.argv[1]), {"a": "x" * 1000})
+        except OSError as error:
+            sys.exit(f"refused: {error}")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stderr.startswith(f"refused: {path}: cannot be written (No space left on device)")
+    assert list(read_json_lines(path)) == [{"a": 1}]
 
 
 @given(rows=ROWS)

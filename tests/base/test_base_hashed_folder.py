@@ -68,6 +68,31 @@ def test_a_folder_is_replaced_whole_and_nothing_else_is(thing: Path, tmp_path: P
         saved(tmp_path / "thesis", {"a": "a"})
 
 
+@pytest.mark.parametrize("name", ["alice.safetensors", "sub/notes.txt", ".git/HEAD", "link"])
+def test_a_file_that_the_folder_was_not_made_with_is_not_lost(thing: Path, name: str) -> None:
+    """Such as the speakers' files of a model's user, or all the rest of an experiment's folder."""
+    (thing / name).parent.mkdir(exist_ok=True)
+    (thing / name).symlink_to("a") if name == "link" else (thing / name).write_text("mine")
+    with pytest.raises(
+        CheckpointError, match=f"{name}: not a part of the thing, and would be lost; move it, or choose"
+    ):
+        saved(thing, {"c": "c"})
+    THINGS.read(thing)
+    (thing / name).unlink()
+    saved(thing, {"c": "c"})
+
+
+def test_a_folder_of_an_earlier_version_is_replaced_and_a_damaged_one_told(thing: Path, placed: Path) -> None:
+    for folder in (thing, placed):
+        change(folder, format="thing-0", colour=None, more=1)
+        saved(folder, {"c": "c"})
+    for text in ("{", "[]", '{"sha256": 3}', '{"sha256": {}, "files": 3}'):
+        (thing / "thing.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"thing\.json: damaged .*; delete the folder, or choose another"):
+            saved(thing, {"d": "d"})
+        assert (thing / "c").exists()
+
+
 @pytest.mark.parametrize(("folder", "place"), [("thing", "a"), ("thing", "sub/b"), ("placed", "am/si/a")])
 def test_a_changed_file_and_a_missing_one_are_told(thing: Path, placed: Path, folder: str, place: str) -> None:
     path = (thing if folder == "thing" else placed) / place

@@ -1,5 +1,6 @@
 """Downloads from a server in this process: broken, changed, hostile and full disks included."""
 
+import fcntl
 import hashlib
 import io
 import re
@@ -17,7 +18,7 @@ import pytest
 
 from lhuc_asr.base.errors import DownloadError
 from lhuc_asr.corpus import download
-from lhuc_asr.corpus.download import ARCHIVES, download_librispeech
+from lhuc_asr.corpus.download import ARCHIVES, download_librispeech, fetch
 
 SUBSET = "dev-clean-2"
 NOISE = np.random.default_rng(0).bytes(3_000_000)  # larger than a block, and gzip cannot shrink it
@@ -280,3 +281,21 @@ def test_wrong_requests(tmp_path: Path) -> None:
         download_librispeech(SUBSET, tmp_path, base_url="file:///etc")
     with pytest.raises(DownloadError, match="'crc32:1': expected 'sha256:DIGEST' or 'md5:DIGEST'"):
         download_librispeech(SUBSET, tmp_path, checksum="crc32:1")
+
+
+def test_a_second_download_of_a_file_is_refused_and_the_first_kept(site: Site, tmp_path: Path) -> None:
+    part = tmp_path / "dev-clean-2.tar.gz.part"
+    part.write_bytes(b"begun by another")
+    with part.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DownloadError, match=r"\.part: another download is writing this file; wait for it"):
+            fetch(f"{site.url}/31/dev-clean-2.tar.gz", tmp_path / "dev-clean-2.tar.gz")
+    assert part.read_bytes() == b"begun by another"
+
+
+def test_a_link_in_the_parts_place_is_not_written_through(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"kept")
+    (tmp_path / "dev-clean-2.tar.gz.part").symlink_to("precious")
+    with pytest.raises(DownloadError, match=r"\.part: cannot be written"):
+        fetch(f"{site.url}/31/dev-clean-2.tar.gz", tmp_path / "dev-clean-2.tar.gz")
+    assert (tmp_path / "precious").read_bytes() == b"kept"

@@ -200,3 +200,9 @@ def test_damaged_tables_are_refused(tmp_path):
     for wrong in ({**description, "sites": 3}, {**description, "sites": [["s", "w", 1, 0]]}):
         with pytest.raises(CheckpointError, match="its description does not fit"):
             opened(description=wrong)
+
+
+def test_speakers_without_sites_are_not_archived(tmp_path):
+    with pytest.raises(SpeakerError, match="speaker 'dave' has amplitudes at no site"):
+        write_archive(tmp_path / "many", [SpeakerState("dave", "exp", "m", (), {})])
+    assert os.listdir(tmp_path) == []
