@@ -18,12 +18,11 @@ from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
 
 logger = logging.getLogger(__name__)
 
-# Endings of the formats that libsndfile reads; a file that the user names may have any ending. Left out are .raw, which
-# has no header, and .mat, which is seldom sound.
+# Endings of the formats that are read (``audio.formats``); a file that the user names may have any ending.
 ENDINGS = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1", ".aif", ".aiff", ".aifc", ".au", ".snd"}
     | {".caf", ".w64", ".rf64", ".sph", ".nist", ".sf", ".ircam", ".voc", ".avr", ".paf", ".pvf", ".svx", ".8svx"}
-    | {".sds", ".wve", ".htk", ".xi"}
+    | {".wve", ".htk"}
 )
 # Endings of sound and video that libsndfile does not read.
 CONVERTIBLE = frozenset({".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mov", ".avi", ".3gp", ".amr"})

@@ -119,6 +119,10 @@ class Recognizer:
         with _opened(audio, on_bad) as named:
             parts = list(_cut(_with_transcripts(named, transcripts, on_bad), options, speaker, whole, channel, on_bad))
             cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
+            if not parts:
+                raise CorpusError(
+                    f"speaker {speaker!r}: none of {len(named)} recordings can be used; the log has the reason of each"
+                )
             if cmvn is None:
                 raise AudioError(
                     f"speaker {speaker!r}: no speech found in the recordings; there is nothing to adapt to"
