@@ -53,6 +53,8 @@ def binary(path: Path) -> Iterator[tuple[FileIO, int]]:
         if status.st_size == 0:
             raise AudioError(f"{path}: the file is empty (0 bytes)")
         file = path.open("rb", buffering=0)  # libsndfile reads on where the descriptor stands
+    except AudioError:  # also a ValueError
+        raise
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AudioError(f"{path}: no such recording") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

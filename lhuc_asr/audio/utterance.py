@@ -28,6 +28,7 @@ class Utterance:
         start: Start of the utterance in the recording, seconds.
         seconds: Length of the utterance.
         text: Transcript, words separated by single spaces; "" where unknown.
+        channel: Number of the recording's channel to take, from 1; None for the mean of all.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Utterance:
     start: float
     seconds: float
     text: str
+    channel: int | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -72,7 +74,8 @@ def _home(manifest: Path) -> Path:
 
 
 def _row(utterance: Utterance, home: Path) -> dict[str, Any]:
-    row, audio = asdict(utterance), utterance.audio.absolute()
+    row = {key: value for key, value in asdict(utterance).items() if value is not None}
+    audio = utterance.audio.absolute()
     if audio.is_relative_to(home):
         del row["audio"]
         return {**row, "made": audio.relative_to(home).as_posix()}

@@ -6,7 +6,9 @@ Verbs import what they need when they are called: importing torch alone takes se
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -39,8 +41,8 @@ for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")
 
-# Exit status that typer gives to Ctrl-C, as shells do: 128 plus the number of the signal.
-INTERRUPTED = 130
+# Exit statuses of a process that was told to end, as in shells: 128 plus the signal's number.
+SIGNALLED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
 # Whether errors are shown with their traceback; set by --debug.
 _debug = False
@@ -67,6 +69,7 @@ def options(
 
 def main() -> None:
     """Entry point. A user's mistake ends in one line and exit status 1, not in a traceback."""
+    _prepare_process()
     try:
         app()
     except LhucError as error:
@@ -79,9 +82,33 @@ def main() -> None:
         # Such as a full disk or a folder without permission: the system's message, and the file.
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
+    except MemoryError:
+        if _debug:
+            raise
+        sys.exit("lhuc-asr: error: the memory is full; close other programs, or give less at a time")
+    except UnicodeEncodeError as error:
+        if _debug:
+            raise
+        sys.exit(
+            f"lhuc-asr: error: the terminal's encoding {error.encoding} lacks {error.object[error.start]!r}; write to "
+            "a file, or set PYTHONIOENCODING=utf-8"
+        )
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code in SIGNALLED:
             stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
             remedy = "; the same command resumes it after the last finished stage" if stages else ""
             typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)
         raise
+
+
+def _prepare_process() -> None:
+    """Clean up when the process is told to end, as by ``docker stop``; print names that are not UTF-8 as they are."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup, which ignores SIGHUP
+            signal.signal(number, _end)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)

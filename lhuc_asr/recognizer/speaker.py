@@ -10,7 +10,8 @@ import torch
 
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.methods import load_speakers
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.destinations import check_writable, leads_to_stream, shown
+from lhuc_asr.base.errors import CheckpointError, OutputError
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -64,6 +65,30 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     tensors, _ = load_tensors(path, "copy it again")
     name = next(iter(adapted.speakers), "")
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
+
+
+def check_file_of(path: Path, speaker: str, *, overwrite: bool) -> None:
+    """Refuse a file for a speaker that cannot be written, or that holds something else than the speaker.
+
+    Args:
+        path: The file to write.
+        speaker: Name of the speaker.
+        overwrite: Whether it may hold anything.
+
+    Raises:
+        OutputError: The file cannot be used.
+    """
+    check_writable(path)
+    if overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
+        return
+    try:
+        _, description = load_tensors(path)
+        owner = description.get("speaker")
+    except CheckpointError:
+        owner = None
+    if owner != speaker:
+        whose = "is not a speaker's file" if owner is None else f"is the file of the speaker {owner!r}"
+        raise OutputError(f"{shown(path)}: exists and {whose}; choose another output, or --overwrite")
 
 
 def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:
