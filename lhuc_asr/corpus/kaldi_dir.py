@@ -17,6 +17,7 @@ from lhuc_asr.audio.recording import TOLERANCE_SECONDS
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 from lhuc_asr.corpus.validate import unsafe_name
@@ -33,8 +34,8 @@ class KaldiSource(CorpusSource):
     """
 
     kind: Literal["kaldi"] = "kaldi"
-    train: Path
-    test: Path
+    train: InputFolder
+    test: InputFolder
 
     @property
     def environments(self) -> None:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
 from lhuc_asr.corpus.source import CorpusReading, CorpusSource
 
@@ -37,7 +38,7 @@ class LibriSpeechSource(CorpusSource):
     """
 
     kind: Literal["librispeech"] = "librispeech"
-    dir: Path
+    dir: InputFolder
     train: tuple[str, ...] = ("train-clean-5",)
     test: tuple[str, ...] = ("adapt-clean", "adapt-other")
 

@@ -1,4 +1,4 @@
-"""The corpus stage: manifests of every split, and the sample rate of the recordings."""
+"""The corpus stage: manifests of every split, and the sample rates of the recordings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lhuc_asr.audio.resampling import resolve_sample_rate
-from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import NOISY_FOLDER, SplitOptions, fold_splits, read_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.sample_rates import SampleRates
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions)
 
 
 def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
-    """Write manifests and sample rate; return the recordings, so that a later run sees whether they have changed."""
+    """Write manifests and sample rates; return the recordings, so that a later run sees whether they have changed."""
     folder, wanted = experiment.folder, options.splits
     splits = read_splits(wanted, folder.folder, experiment.processes)
     if wanted.fold is not None:
         splits = fold_splits(splits, wanted.folds, wanted.fold, wanted.seed)
     recordings = write_splits(splits, wanted, folder.folder / "corpus", experiment.processes)
     utterances = [*splits.train, *(utterance for test in splits.tests.values() for utterance in test)]
-    write_json(folder.sample_rate, resolve_sample_rate(utterances))
+    SampleRates.of(utterances).write(folder.sample_rate)
     return recordings

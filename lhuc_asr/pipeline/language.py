@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
-from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
@@ -73,18 +72,6 @@ class LanguageModelOptions:
         """The options of a recipe, with n-grams of another order; None for the recipe's own."""
         lm = config.lm if order is None else config.lm.model_copy(update={"order": order})
         return cls(config.corpus, config.hours, lm)
-
-
-def check_language_files(config: ExperimentConfig) -> None:
-    """Refuse missing pronunciation or text files, before hours of recordings are read.
-
-    Raises:
-        ConfigError: ``lexicon.path`` or a file of ``lm.text`` does not exist.
-    """
-    named = [("lm.text", path) for path in config.lm.text] + [("lexicon.path", config.lexicon.path)]
-    for key, path in named:
-        if path is not None and not path.exists():
-            raise ConfigError(f"{key}: {path}: no such file; correct the path in the recipe")
 
 
 def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOptions) -> None:

@@ -12,9 +12,11 @@ import torch
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.local_path import check_inputs
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.noise import check_clips
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
@@ -34,7 +36,6 @@ from lhuc_asr.pipeline.export import ModelOptions, model_stage
 from lhuc_asr.pipeline.language import (
     LanguageModelOptions,
     LexiconOptions,
-    check_language_files,
     graph_stage,
     language_model_stage,
     lexicon_stage,
@@ -43,6 +44,7 @@ from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
+from lhuc_asr.pipeline.sample_rates import SampleRates
 from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
@@ -58,23 +60,36 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     checked_device(config.device, "device=")
+    check_files(config)
     with opened(config) as folder:
         names = list(passes_of(config))
         splits = make_passes(config, model=True)
         return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
 
 
+def check_files(config: ExperimentConfig) -> None:
+    """Refuse missing files and folders before anything is written, and hours of recordings are read.
+
+    Raises:
+        ConfigError: A path of the recipe does not exist.
+        CorpusError: The corpus lacks the pronunciations that come with it, or the noise a class or a clip.
+    """
+    check_inputs(config)
+    config.corpus.lexicon_path()
+    if config.noise is not None:
+        check_clips(config.noise)
+
+
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     """Run a recipe's unfinished stages, up to the scores of the passes; scores of folds are pooled.
 
     Args:
-        config: The recipe; ``experiment.opened`` keeps other runs out of the experiment's folder.
+        config: The recipe, whose files are checked; ``experiment.opened`` keeps other runs out of the experiment's folder.
         model: Whether the folder becomes a recognizer's model that adapts like the first of the recipe's ``passes``.
 
     Returns:
         Names of the test splits.
     """
-    check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
         _run_stages(config, None, model)
@@ -121,13 +136,14 @@ def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None
     stages = Stages(folder.folder, folder.metrics)
     corpus_stage(stages, Experiment.of(config), CorpusOptions.of(config, fold))
     config = at_corpus_rate(config)
+    SampleRates.read(folder.sample_rate).log_for(config.features.resolved.sample_rate)
     experiment, passes = Experiment.of(config), passes_of(config)
     orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
 
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
     for order in orders:
         language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
-    _feature_stage(stages, experiment, FeatureOptions(config.features, config.alignment_features, config.speeds))
+    _feature_stage(stages, experiment, FeatureOptions.of(config))
     aligned: Aligned | None = None
     for aligner in aligners(config):
         aligned = aligner.align(stages, experiment, aligned)
@@ -165,6 +181,11 @@ class FeatureOptions:
     features: FeatureConfig
     alignment_features: FeatureConfig
     speeds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> FeatureOptions:
+        """The options of a recipe whose sample rates are known."""
+        return cls(config.features.resolved, config.alignment_features.resolved, config.speeds)
 
 
 def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
