@@ -150,12 +150,13 @@ class _Unread:
         try:
             return read_plain(self.text, comments=False)
         except PlainValueError as error:
-            raise ConfigError(f"{self.override!r}: the value is not valid YAML: {error}") from error
+            hint = "; in brackets, quote text that contains ' #'" if " #" in self.text else ""
+            raise ConfigError(f"{self.override!r}: the value is not valid YAML: {error}{hint}") from error
 
     def read(self, annotation: Any) -> Any:
-        """The value of a field with a type."""
+        """The value of a field with a type; the text itself for a field that is not there, which is refused later."""
         kinds = set(_alternatives(annotation))
-        if not kinds or not all(_is_text(kind) for kind in kinds - {type(None)}):
+        if not all(_is_text(kind) for kind in kinds - {type(None)}):
             return self.as_yaml()
         return None if self.text == "null" and type(None) in kinds else self.text
 

@@ -1,9 +1,9 @@
 """Plain values from YAML text, and back: strings, numbers, booleans, null, lists, mappings with string keys.
 
-The notation is YAML's, the types are those of YAML 1.2's core schema. PyYAML's own constructors know more: ``0b_``, dates
-and tags fail inside them, ``1:30`` is 90, ``010`` is 8, ``NO`` is false, and eight lines of anchors fill the memory.
-Here such words are strings, which fit a field or do not; tags, merge keys, repeated keys and what is too large or too
-deep are refused.
+The notation is YAML's, the types are those of YAML 1.2's core schema. PyYAML's own constructors know more: ``0b_``,
+dates and tags fail inside them, ``1:30`` is 90, ``010`` is 8, ``NO`` is false, and eight lines of anchors fill the
+memory. Here such words are strings, which fit a field or do not; tags, merge keys, repeated keys and what is too large
+or too deep are refused.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import TOLERANCE_SECONDS
@@ -36,6 +38,12 @@ class KaldiSource(CorpusSource):
     kind: Literal["kaldi"] = "kaldi"
     train: InputFolder
     test: InputFolder
+
+    @model_validator(mode="after")
+    def _two_folders(self) -> Self:
+        if self.train == self.test:
+            raise ValueError(f"train and test are the same folder, {self.train}; test on other speakers")
+        return self
 
     @property
     def environments(self) -> None:

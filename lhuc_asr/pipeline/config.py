@@ -180,11 +180,17 @@ class ExperimentConfig(StrictModel):
     @model_validator(mode="after")
     def _fits(self) -> ExperimentConfig:
         if any(speed != round(speed, 2) for speed in self.speeds):
-            raise ValueError(f"speeds {self.speeds}: expected multiples of 0.01")
+            raise ValueError(f"speeds {self.speeds}: expected positive multiples of 0.01")
         if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, and each only once")
         if self.folds > 1 and self.corpus.has_own_test_speakers:
             raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
+        speakers = self.corpus.training_speakers
+        if speakers is not None and speakers <= self.heldout_speakers:
+            raise ValueError(
+                f"heldout_speakers: {self.heldout_speakers} of {speakers} training speakers are kept back, so none is "
+                "left to train on; lower heldout_speakers or add speakers"
+            )
         if self.hours is not None and not self.corpus.chooses_hours:
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
         for name in self.networks:
@@ -205,10 +211,20 @@ class ExperimentConfig(StrictModel):
                 raise ValueError(
                     f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
                 )
+            self._check_layers(name, plan)
             self._check_search(name, plan, known)
             self._check_environments(name, plan.data)
             known.add(name)
         return self
+
+    def _check_layers(self, name: str, plan: PassConfig) -> None:
+        """Refuse amplitudes at layers that the network does not have."""
+        highest = max((self.method_of(plan).amplitude_layers or (0,)), default=0)
+        if plan.combine is None and highest >= self.dnn.hidden_layers:
+            raise ValueError(
+                f"passes: {name!r} adapts the layer {highest}, but dnn.hidden_layers={self.dnn.hidden_layers}, counted "
+                "from 0; correct one of the two"
+            )
 
     def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
         """Refuse a ``search_as`` that is not a tuned pass, and a tuned pass that needs an untuned one.

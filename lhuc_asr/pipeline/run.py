@@ -84,7 +84,8 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     """Run a recipe's unfinished stages, up to the scores of the passes; scores of folds are pooled.
 
     Args:
-        config: The recipe, whose files are checked; ``experiment.opened`` keeps other runs out of the experiment's folder.
+        config: The recipe, whose files are checked; ``experiment.opened`` keeps other runs out of the experiment's
+            folder.
         model: Whether the folder becomes a recognizer's model that adapts like the first of the recipe's ``passes``.
 
     Returns:
