@@ -72,7 +72,7 @@ class SampleRates:
         """
         try:
             tree = read_json(path)
-            if isinstance(tree, int):
+            if type(tree) is int and tree > 0:  # not true, which is 1
                 return cls({tree: 0}, {tree: ()})
             counts = {int(rate): int(group["recordings"]) for rate, group in tree.items()}
             names = {int(rate): tuple(map(str, group["names"])) for rate, group in tree.items()}
@@ -109,14 +109,15 @@ class SampleRates:
         """Log what the features' rate means for the recordings, as a warning where some differ from the others."""
         if self.lowest < rate and self.counted:
             logger.warning("%s; the features are at %d Hz: their upper band is empty", self._below(rate), rate)
-        elif rate < USUAL_RATE and self.lowest == rate and len(self.counts) > 1:
+        elif self.lowest == rate < USUAL_RATE and len(self.counts) > 1:
+            next_rate = sorted(self.counts)[1]
             logger.warning(
-                "%s: the features of all are at %d Hz; take these recordings out, or name another rate, "
+                "%s; the features of all are at %d Hz: take these recordings out, or name another rate, "
                 "features.sample_rate=%d",
-                self._below(rate + 1), rate, min(USUAL_RATE, max(self.counts)),
+                self._below(next_rate), rate, min(USUAL_RATE, max(self.counts)),
             )  # fmt: skip
-        elif rate < USUAL_RATE:
-            logger.info("recordings at %d Hz: features at that rate", self.lowest)
+        elif self.lowest == rate < USUAL_RATE:
+            logger.info("recordings at %d Hz: features at that rate", rate)
 
     def _below(self, limit: int) -> str:
         """Number and names of the recordings with a rate below a limit."""
@@ -124,7 +125,5 @@ class SampleRates:
         named = [f"{name} ({rate} Hz)" for rate in low for name in self.names[rate]][:NAMES_IN_MESSAGE]
         left = sum(low.values()) - len(named)
         more = f" and {left} more" if left else ""
-        return (
-            f"{sum(low.values())} of {sum(self.counts.values())} recordings have less than "
-            f"{min((r for r in self.counts if r >= limit), default=limit)} Hz: {', '.join(named)}{more}"
-        )
+        total = sum(self.counts.values())
+        return f"{sum(low.values())} of {total} recordings have less than {limit} Hz: {', '.join(named)}{more}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel, dump_config, load_config, parse_config
 from lhuc_asr.base.errors import ConfigError
@@ -26,7 +27,7 @@ class Files(StrictModel):
     out: LocalPath | None = None
     table: InputFile | None = None
     group: Group = Group()
-    named: dict[str, Group] = {}
+    named: dict[str, Group] = Field({})
 
 
 def files(**tree: Any) -> Files:

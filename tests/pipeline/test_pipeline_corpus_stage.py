@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
+from lhuc_asr.base.stages import stage_key
 from lhuc_asr.corpus.splits import SplitOptions, Splits, fold_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import CorpusOptions
@@ -70,6 +71,20 @@ def test_heldout_speakers_are_whole_and_chosen_by_the_seed(seed: int, tmp_path: 
     assert test == splits.tests["test"]
     write_splits(splits, options(heldout_speakers=2, seed=seed), tmp_path / "again", processes=1)
     assert read_manifest(tmp_path / "again" / "heldout.jsonl") == heldout
+
+
+def test_the_same_data_from_another_folder_has_the_same_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+
+    def key(folder: str, train: str, test: str) -> str:
+        monkeypatch.chdir(tmp_path / folder)
+        corpus = {"kind": "kaldi", "train": train, "test": test}
+        return stage_key("corpus", CorpusOptions.of(recipe(corpus=corpus), fold=None), [])
+
+    absolute = key("else", str(tmp_path / "data" / "a"), str(tmp_path / "b"))
+    assert key("data", "a", "../b") == key("else", "../data/a", "../b") == absolute
+    assert key("data", "b", "../b") != absolute
 
 
 @pytest.mark.parametrize("heldout", [6, 7])
