@@ -32,6 +32,7 @@ from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
 logger = logging.getLogger(__name__)
@@ -241,12 +242,15 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
 
     Args:
         config: The recipe.
-        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
+        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``; if a file that it
+            names is missing, the folder stays as it was.
 
     Raises:
+        ConfigError, CorpusError: A file that the recipe names is missing.
         ExperimentError: Another run is using the folder, or the folder cannot be written to or is a recipe's.
     """
     with locked(config.folder) as folder:
         if record:
+            check_files(config)
             record_run(folder, config, config.seed)
         yield ExperimentFolder(folder)

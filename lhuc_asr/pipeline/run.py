@@ -12,11 +12,9 @@ import torch
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import ExperimentFolder
-from lhuc_asr.base.local_path import check_inputs
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
-from lhuc_asr.corpus.noise import check_clips
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
@@ -60,32 +58,17 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     checked_device(config.device, "device=")
-    check_files(config)
     with opened(config) as folder:
         names = list(passes_of(config))
         splits = make_passes(config, model=True)
         return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
 
 
-def check_files(config: ExperimentConfig) -> None:
-    """Refuse missing files and folders before anything is written, and hours of recordings are read.
-
-    Raises:
-        ConfigError: A path of the recipe does not exist.
-        CorpusError: The corpus lacks the pronunciations that come with it, or the noise a class or a clip.
-    """
-    check_inputs(config)
-    config.corpus.lexicon_path()
-    if config.noise is not None:
-        check_clips(config.noise)
-
-
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     """Run a recipe's unfinished stages, up to the scores of the passes; scores of folds are pooled.
 
     Args:
-        config: The recipe, whose files are checked; ``experiment.opened`` keeps other runs out of the experiment's
-            folder.
+        config: The recipe; ``experiment.opened`` keeps other runs out of the experiment's folder.
         model: Whether the folder becomes a recognizer's model that adapts like the first of the recipe's ``passes``.
 
     Returns:

@@ -20,8 +20,9 @@ from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_r
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
+from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
-from lhuc_asr.pipeline.run import check_files, make_passes
+from lhuc_asr.pipeline.run import make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import read_wer

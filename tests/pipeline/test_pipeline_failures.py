@@ -205,7 +205,7 @@ def test_a_missing_path_is_named_before_anything_is_read_or_written(
     option: str, fault: str, prepare, tmp_path: Path
 ) -> None:
     assert refused(prepare, option, error=ConfigError) == f"{fault}; correct the path in the recipe"
-    assert not (tmp_path / "exp").exists()
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
 def test_a_missing_path_leaves_the_finished_experiment_as_it_was(copied: Path, run) -> None:
@@ -220,7 +220,7 @@ def test_a_corpus_without_its_own_lexicon_is_named_before_anything_is_read(prepa
     (tmp_path / "an4" / "etc").mkdir(parents=True)
     message = refused(prepare, f"corpus={{kind: an4, dir: {tmp_path / 'an4'}}}")
     assert message.startswith(f"{tmp_path}/an4/etc/an4.dic: no such file")
-    assert not (tmp_path / "exp").exists()
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_noise_that_cannot_be_used_is_named_before_anything_is_read(
     if table is not None:
         (tmp_path / "noise" / "noise.tsv").write_text(table, encoding="utf-8")
     assert fault in refused(prepare, f"noise={{dir: {tmp_path / 'noise'}, classes: [rain]}}")
-    assert not (tmp_path / "exp").exists()
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
 def test_a_word_without_pronunciation_is_an_error_where_asked(corpus: Corpus, prepare, lexicon: Path) -> None:
