@@ -57,8 +57,8 @@ class BayesConfig(PreparedConfig):
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
     estimate: Literal["posterior", "map"] = "posterior"
     around: Literal["speakers", "unadapted"] = "unadapted"
-    prior_weight: float = Field(1.0, ge=0.0)
-    variance_floor: float = Field(1e-4, gt=0.0)
+    prior_weight: float = Field(1.0, ge=0.0, le=1e6)
+    variance_floor: float = Field(1e-4, ge=1e-12, le=1e6)
 
     def make(self, folder: Path | None) -> Bayes:
         """The method with these options."""

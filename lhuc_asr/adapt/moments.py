@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, warn_unadapted
@@ -69,8 +69,8 @@ class MomentsConfig(PreparedConfig):
 
     kind: Literal["moments"] = "moments"
     amplitude: AmplitudeName = "exp"
-    layers: tuple[int, ...] | None = None
-    prior_frames: float = Field(4000.0, gt=0.0)
+    layers: Layers | None = None
+    prior_frames: float = Field(4000.0, gt=0.0, le=1e12)
     descent: LhucConfig | None = None
 
     def make(self, folder: Path | None) -> Moments:

@@ -61,14 +61,14 @@ class PredictedConfig(PreparedConfig):
 
     kind: Literal["predicted"] = "predicted"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
-    dimensions: int = Field(16, ge=1)
-    hidden_units: int | None = Field(None, ge=1)
+    dimensions: int = Field(16, ge=1, le=100_000)
+    hidden_units: int | None = Field(None, ge=1, le=65_536)
     around: Literal["speakers", "unadapted"] = "unadapted"
-    steps: int = Field(500, ge=1)
-    learning_rate: float = Field(0.01, gt=0.0)
-    weight_decay: float = Field(0.1, ge=0.0)
-    joint_sweeps: int = Field(0, ge=0)
-    joint_learning_rate: float = Field(1e-3, gt=0.0)
+    steps: int = Field(500, ge=1, le=10_000_000)
+    learning_rate: float = Field(0.01, gt=0.0, le=1000.0)
+    weight_decay: float = Field(0.1, ge=0.0, le=1000.0)
+    joint_sweeps: int = Field(0, ge=0, le=10_000)
+    joint_learning_rate: float = Field(1e-3, gt=0.0, le=1000.0)
 
     def make(self, folder: Path | None) -> Predicted:
         """The method with these options."""

@@ -1,16 +1,11 @@
-"""Sample rates: resampling, the common rate of a corpus, recordings at other speeds."""
+"""Sample rates: resampling, and recordings at other speeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import soxr
-
-from lhuc_asr.audio.formats import probe
-from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import CorpusError
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -44,19 +39,3 @@ def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     """
     # Only the ratio of the two rates matters.
     return resample(samples, round(100 * speed), 100)
-
-
-def resolve_sample_rate(utterances: Iterable[Utterance]) -> int:
-    """The common sample rate of a corpus: the lowest among its recordings.
-
-    Resampling to a higher rate would leave the upper filters without energy in some recordings only, and a network
-    would learn to tell recordings apart by that.
-
-    Raises:
-        AudioError: A recording cannot be opened.
-        CorpusError: There are no utterances.
-    """
-    recordings = {utterance.audio for utterance in utterances}
-    if not recordings:
-        raise CorpusError("no utterances, so the sample rate is unknown; give at least one recording")
-    return min(probe(path).sample_rate for path in sorted(recordings))

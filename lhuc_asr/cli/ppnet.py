@@ -25,7 +25,12 @@ def train(
         Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, for example trainer.epochs=3.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings, for example trainer.epochs=3. Names and paths are taken as they stand, with blanks, # and "
+            "quotes; null is none. Lists and groups are YAML: seeds=[1, 2].",
+        ),
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -36,6 +41,7 @@ def train(
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
     from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run
+    from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
     from lhuc_asr.ppnet.comparison import results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
@@ -43,6 +49,7 @@ def train(
 
     path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
     config, place = load_config(RecommenderConfig, path, overrides or []), _place(device)
+    check_inputs(config)
     with locked(config.folder) as folder:
         record_run(folder, config, config.seeds)
         results = run_recommender(config, folder, place)

@@ -14,12 +14,17 @@ def run(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings that replace the recipe's, such as lhuc.sweeps=3."),
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings that replace the recipe's, such as lhuc.sweeps=3. Names and paths are taken as they stand, "
+            "with blanks, # and quotes; null is none. Lists and groups are YAML: speeds=[1.0, 0.9].",
+        ),
     ] = None,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
-    Finished stages are skipped; a run that was killed is resumed.
+    Finished stages are skipped; a run that was killed is resumed. Relative paths start from the folder of the command,
+    ~ is your home folder.
     """
     from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.experiment import load_recipe

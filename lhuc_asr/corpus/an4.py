@@ -17,6 +17,7 @@ from typing import Literal, get_args
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 from lhuc_asr.lang.lines import quoted, read_lines
@@ -38,7 +39,7 @@ class An4Source(CorpusSource):
     """
 
     kind: Literal["an4"] = "an4"
-    dir: Path
+    dir: InputFolder
 
     def paths(self) -> list[Path]:
         """The folder."""

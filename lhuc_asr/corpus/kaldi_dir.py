@@ -10,13 +10,16 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import TOLERANCE_SECONDS
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 from lhuc_asr.corpus.validate import unsafe_name
@@ -36,8 +39,14 @@ class KaldiSource(CorpusSource):
     """
 
     kind: Literal["kaldi"] = "kaldi"
-    train: Path
-    test: Path
+    train: InputFolder
+    test: InputFolder
+
+    @model_validator(mode="after")
+    def _two_folders(self) -> Self:
+        if self.train == self.test:
+            raise ValueError(f"train and test are the same folder, {self.train}; test on other speakers")
+        return self
 
     @property
     def environments(self) -> None:

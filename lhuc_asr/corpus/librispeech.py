@@ -15,12 +15,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import CorpusReading, CorpusSource
+from lhuc_asr.corpus.validate import unsafe_name
 from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
 
@@ -39,9 +43,20 @@ class LibriSpeechSource(CorpusSource):
     """
 
     kind: Literal["librispeech"] = "librispeech"
-    dir: Path
-    train: tuple[str, ...] = ("train-clean-5",)
-    test: tuple[str, ...] = ("adapt-clean", "adapt-other")
+    dir: InputFolder
+    train: tuple[str, ...] = Field(("train-clean-5",), min_length=1)
+    test: tuple[str, ...] = Field(("adapt-clean", "adapt-other"), min_length=1)
+
+    @model_validator(mode="after")
+    def _subsets_are_folders(self) -> Self:
+        for name in (*self.train, *self.test):
+            if reason := unsafe_name(name):
+                raise ValueError(f"the subset {name!r} is not the name of a folder: {reason}")
+        if len({*self.train, *self.test}) < len(self.train) + len(self.test):
+            raise ValueError("a subset is named twice in train and test; leave one out")
+        if reserved := {"train", "heldout"}.intersection(self.test):
+            raise ValueError(f"test: {min(reserved)!r} is the name of a split of the training speakers; rename it")
+        return self
 
     @property
     def test_sets(self) -> tuple[str, ...]:

@@ -53,6 +53,11 @@ class CorpusSource(StrictModel):
         return False
 
     @property
+    def training_speakers(self) -> int | None:
+        """Number of training speakers; None where it is known only after reading."""
+        return None
+
+    @property
     def chooses_hours(self) -> bool:
         """Whether ``read`` can choose a number of hours from its training speech."""
         return False

@@ -38,6 +38,11 @@ class SyntheticSource(CorpusSource):
         """They have timbres, accents and vocal tracts that no training speaker has."""
         return True
 
+    @property
+    def training_speakers(self) -> int:
+        """As many as are asked for."""
+        return self.voices.training_speakers
+
     def paths(self) -> list[Path]:
         """None: the voices are made."""
         return []

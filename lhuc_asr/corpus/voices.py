@@ -27,9 +27,9 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import atomic_folder
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
+from lhuc_asr.base.espeak import PITCH_LIMITS, RATE_LIMITS, Voice, languages, synthesize
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.fingerprint import files_below
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
@@ -76,7 +76,12 @@ EDGE_THRESHOLD = 0.01
 # Below this frequency the noise is flat: a falling spectrum would have its power where there is no speech.
 NOISE_CORNER_HERTZ = 100.0
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Pitch = Annotated[float, Field(ge=PITCH_LIMITS[0], le=PITCH_LIMITS[1])]
+Rate = Annotated[float, Field(ge=RATE_LIMITS[0], le=RATE_LIMITS[1])]
+Warp = Annotated[float, Field(ge=WARP_LIMITS[0], le=WARP_LIMITS[1])]
+Decibels = Annotated[float, Field(ge=-100.0, le=100.0)]
+Slope = Annotated[float, Field(ge=-100.0, le=100.0)]
 
 
 class VoicesDescription(FolderDescription):
@@ -120,30 +125,26 @@ class VoicesConfig(StrictModel):
     training_utterances: Count = 22
     test_utterances: Count = 22
     control_utterances: Count = 16
-    seed: Count = 1
+    seed: Seed = 1
     sample_rate: int = Field(16000, ge=8000, le=22050)
     training_accents: tuple[str, ...] = Field(("en-us", "en-gb", "en-gb-x-rp", "en-us-nyc"), min_length=1)
     test_accents: tuple[str, ...] = Field(("en-gb-scotland", "en-gb-x-gbclan", "en-029", "en-us"), min_length=1)
-    training_warps: tuple[Range, ...] = Field(((0.95, 1.05),), min_length=1)
-    test_warps: tuple[Range, ...] = Field(((0.80, 0.88), (1.14, 1.25)), min_length=1)
-    pitch: Range = (35, 65)
-    pitch_range: Range = (30, 70)
-    rate: Range = (150, 195)
-    noise_decibels: Range = (20, 40)
-    noise_slope: Range = (0, 4)
+    training_warps: tuple[tuple[Warp, Warp], ...] = Field(((0.95, 1.05),), min_length=1)
+    test_warps: tuple[tuple[Warp, Warp], ...] = Field(((0.80, 0.88), (1.14, 1.25)), min_length=1)
+    pitch: tuple[Pitch, Pitch] = (35, 65)
+    pitch_range: tuple[Pitch, Pitch] = (30, 70)
+    rate: tuple[Rate, Rate] = (150, 195)
+    noise_decibels: tuple[Decibels, Decibels] = (20, 40)
+    noise_slope: tuple[Slope, Slope] = (0, 4)
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> VoicesConfig:
-        warps = {"training_warps": self.training_warps, "test_warps": self.test_warps}
-        for name in ("pitch", "pitch_range", "rate", "noise_decibels", "noise_slope"):
-            low, high = getattr(self, name)
+        single = ("pitch", "pitch_range", "rate", "noise_decibels", "noise_slope")
+        ranges = [(name, getattr(self, name)) for name in single]
+        ranges += [(name, warps) for name in ("training_warps", "test_warps") for warps in getattr(self, name)]
+        for name, (low, high) in ranges:
             if low > high:
                 raise ValueError(f"{name}: the range {low} to {high} is empty")
-        for name, ranges in warps.items():
-            for low, high in ranges:
-                if not WARP_LIMITS[0] <= low <= high <= WARP_LIMITS[1]:
-                    limits = f"{WARP_LIMITS[0]} to {WARP_LIMITS[1]}"
-                    raise ValueError(f"{name}: {low} to {high} is not a range within {limits}")
         return self
 
 

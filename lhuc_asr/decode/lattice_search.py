@@ -40,10 +40,10 @@ class LatticeConfig(StrictModel):
         candidates: Number of pdfs whose posteriors are kept for each frame, the most probable ones.
     """
 
-    beam: float = Field(8.0, gt=0.0, allow_inf_nan=False)
-    max_arcs: int = Field(1000, ge=20)
-    max_tokens: int = Field(10_000_000, ge=1000)
-    candidates: int = Field(8, ge=1)
+    beam: float = Field(8.0, gt=0.0, le=10_000.0)
+    max_arcs: int = Field(1000, ge=20, le=1_000_000)
+    max_tokens: int = Field(10_000_000, ge=1000, le=1_000_000_000)
+    candidates: int = Field(8, ge=1, le=10_000)
 
 
 @dataclass(frozen=True, eq=False)

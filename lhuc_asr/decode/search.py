@@ -8,6 +8,7 @@ searches a corpus in worker processes.
 from __future__ import annotations
 
 import logging
+from typing import Annotated
 
 import kaldi_decoder
 import kaldifst
@@ -21,6 +22,9 @@ from lhuc_asr.decode.hypothesis import Hypothesis
 
 logger = logging.getLogger(__name__)
 
+AcousticScale = Annotated[float, Field(gt=0.0, le=1000.0)]
+InsertionPenalty = Annotated[float, Field(ge=-10_000.0, le=10_000.0)]
+
 
 class SearchConfig(StrictModel):
     """Options of the search: its width, and the weights of acoustic and language model.
@@ -33,11 +37,11 @@ class SearchConfig(StrictModel):
         insertion_penalty: Cost added to each word.
     """
 
-    beam: float = Field(13.0, gt=0.0)
-    max_active: int = Field(7000, gt=1)
-    min_active: int = Field(20, ge=0)
-    acoustic_scale: float = Field(0.1, gt=0.0, allow_inf_nan=False)
-    insertion_penalty: float = Field(0.0, allow_inf_nan=False)
+    beam: float = Field(13.0, gt=0.0, le=10_000.0)
+    max_active: int = Field(7000, gt=1, le=100_000_000)
+    min_active: int = Field(20, ge=0, le=100_000_000)
+    acoustic_scale: AcousticScale = 0.1
+    insertion_penalty: InsertionPenalty = 0.0
 
     @model_validator(mode="after")
     def _active_in_order(self) -> SearchConfig:

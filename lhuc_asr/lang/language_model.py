@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path
 
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import LanguageModelError
+from lhuc_asr.base.local_path import InputFile
 from lhuc_asr.lang.kneser_ney import HIGHEST_ORDER, estimate
 from lhuc_asr.lang.ngram import NgramModel
 from lhuc_asr.lang.pruning import prune
@@ -31,9 +31,9 @@ class LanguageModelConfig(StrictModel):
     """
 
     order: int = Field(2, ge=1, le=HIGHEST_ORDER)
-    text: tuple[Path, ...] = ()
-    vocabulary: int = Field(20_000, ge=1)
-    prune: float = Field(0.0, ge=0.0)
+    text: tuple[InputFile, ...] = ()
+    vocabulary: int = Field(20_000, ge=1, le=100_000_000)
+    prune: float = Field(0.0, ge=0.0, le=1.0)
 
     def sentences(self, own_tags: Collection[str] = ()) -> Iterator[tuple[str, ...]]:
         """The sentences of the files that ``text`` names.

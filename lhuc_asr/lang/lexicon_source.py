@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.local_path import InputFile
 from lhuc_asr.lang.coverage import UnknownWordPolicy, cover, with_sounds
 from lhuc_asr.lang.lexicon import Lexicon, Phones, read_lexicon
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
@@ -35,7 +36,7 @@ class LexiconConfig(StrictModel):
         silence_probability: Probability of a pause between two words.
     """
 
-    path: Path | None = None
+    path: InputFile | None = None
     language: str = "en-us"
     unknown_words: UnknownWordPolicy = "pronounce"
     word_positions: bool = False

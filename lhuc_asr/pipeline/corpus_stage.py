@@ -1,4 +1,4 @@
-"""The corpus stage: manifests of every split, and the sample rate of the recordings.
+"""The corpus stage: manifests of every split, and the sample rates of the recordings.
 
 It is run again when a table of the corpus has other content, when a recording is added or removed, and when a recording
 that it read, or made, has other content.
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lhuc_asr.audio.resampling import resolve_sample_rate
-from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.fingerprint import InputFiles, files_below
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import NOISY_FOLDER, SplitOptions, fold_splits, read_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Experiment
-from lhuc_asr.pipeline.language import own_tags
+from lhuc_asr.pipeline.inputs import own_tags
+from lhuc_asr.pipeline.sample_rates import SampleRates
 
 # Endings of recordings. In the folders of a corpus they count by their names; the stage names those that it has read.
 # A corpus may have a thousand hours of which one is used.
@@ -79,7 +78,7 @@ def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions)
 
 
 def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
-    """Write manifests and sample rate; return the recordings, and all files of made folders.
+    """Write manifests and sample rates; return the recordings, and all files of made folders.
 
     A later run sees whether they have changed.
     """
@@ -89,6 +88,6 @@ def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
         splits = fold_splits(splits, wanted.folds, wanted.fold, wanted.seed)
     recordings = write_splits(splits, wanted, folder.folder / "corpus", experiment.processes)
     utterances = [*splits.train, *(utterance for test in splits.tests.values() for utterance in test)]
-    write_json(folder.sample_rate, resolve_sample_rate(utterances))
+    SampleRates.of(utterances).write(folder.sample_rate)
     made = (file for place in wanted.corpus.made_folders(folder.folder) for file in files_below(place))
     return recordings.union(made)

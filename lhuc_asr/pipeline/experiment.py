@@ -16,7 +16,6 @@ from pathlib import Path
 
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
-from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, record_run
@@ -33,6 +32,8 @@ from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.inputs import check_files
+from lhuc_asr.pipeline.sample_rates import SampleRates
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class AlignedExperiment(Experiment):
         return cls(
             **vars(Experiment.of(config)),
             alignment=realigned(config.realignments) if config.realignments else MONOPHONES,
-            alignment_features=config.alignment_features,
+            alignment_features=config.alignment_features.resolved,
             separate_tuning_lm=not config.lm.text,
         )
 
@@ -176,14 +177,17 @@ def realigned(number: int) -> str:
 
 
 def at_corpus_rate(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration with features at the recordings' sample rate, if that is lower than the recipe's."""
-    rate = int(read_json(ExperimentFolder(config.folder).sample_rate))
-    if rate >= config.features.sample_rate:
-        return config
-    logger.info("recordings at %d Hz: features at that rate", rate)
-    kinds = {"features": config.features, "alignment_features": config.alignment_features}
+    """The configuration with the sample rates of its features, which may be those of the recordings.
+
+    Raises:
+        CorpusError: The recordings' lowest rate is too low for features.
+        ConfigError: The features have too many bins for it.
+    """
+    rates = SampleRates.read(ExperimentFolder(config.folder).sample_rate)
+    features, alignment = config.features, config.alignment_features
+    rate, alignment_rate = rates.of_features(features.sample_rate, alignment.sample_rate)
     return config.model_copy(
-        update={name: features.model_copy(update={"sample_rate": rate}) for name, features in kinds.items()}
+        update={"features": features.with_rate(rate), "alignment_features": alignment.with_rate(alignment_rate)}
     )
 
 
@@ -272,15 +276,18 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
 
     Args:
         config: The recipe.
-        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
+        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``; if a file that it
+            names is missing, the folder stays as it was.
 
     Raises:
+        ConfigError, CorpusError: A file that the recipe names is missing.
         ExperimentError: Another run is using the folder, or the folder cannot be written to, is a recipe's or another
             experiment's.
     """
     with locked(config.folder) as folder:
         if record:
             _refuse_another(folder / CONFIG_FILE, config)
+            check_files(config)
             record_run(folder, config, config.seed)
         yield ExperimentFolder(folder)
 

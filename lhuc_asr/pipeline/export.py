@@ -67,7 +67,7 @@ class ModelOptions:
         """The options of a recipe's model that adapts like one of the passes."""
         passes = passes_of(config)
         first = passes[first_pass(passes[name].network)]
-        return cls(first, passes[name], config.features, config.alignment_features, config.lattice)
+        return cls(first, passes[name], config.features.resolved, config.alignment_features.resolved, config.lattice)
 
     @property
     def stages(self) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
-from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.base.fingerprint import FileState, InputFiles, file_state
+from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
@@ -21,10 +20,9 @@ from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimat
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
-from lhuc_asr.lang.sentences import check_sentences
-from lhuc_asr.lang.tags import tags_of
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment
+from lhuc_asr.pipeline.inputs import own_tags
 
 logger = logging.getLogger(__name__)
 
@@ -82,43 +80,6 @@ class LanguageModelOptions:
         """The options of a recipe, with n-grams of another order; None for the recipe's own."""
         lm = config.lm if order is None else config.lm.model_copy(update={"order": order})
         return cls(config.corpus, config.hours, lm, own_tags(config))
-
-
-def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:
-    """Tags that the recipe's lexicon lists, sorted; they stay words with the lexicon's phones.
-
-    Returns:
-        None where there are none, so that the keys of stages do not name them.
-
-    Raises:
-        LexiconError: The lexicon is damaged.
-    """
-    try:
-        path = config.lexicon.path or config.corpus.lexicon_path()
-    except CorpusError:  # the corpus is gone from here; a stage that reads it says so
-        return None
-    return _tags_in(path, file_state(path)) if path is not None and path.exists() else None
-
-
-@lru_cache(maxsize=4)  # the options of several stages need them, and a lexicon may have 200 000 words
-def _tags_in(path: Path, state: FileState) -> tuple[str, ...] | None:
-    return tuple(sorted(tags_of(read_lexicon(path).words))) or None
-
-
-def check_language_files(config: ExperimentConfig) -> None:
-    """Refuse files of pronunciations or text that are missing or something else, before hours of recordings are read.
-
-    Raises:
-        ConfigError: ``lexicon.path`` or a file of ``lm.text`` does not exist.
-        LexiconError: The lexicon is damaged.
-        CorpusError: A text does not begin with sentences.
-    """
-    named = [("lm.text", path) for path in config.lm.text] + [("lexicon.path", config.lexicon.path)]
-    for key, path in named:
-        if path is not None and not path.exists():
-            raise ConfigError(f"{key}: {path}: no such file; correct the path in the recipe")
-    for path in config.lm.text:
-        check_sentences(path, own_tags(config) or ())
 
 
 def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOptions) -> None:

@@ -27,6 +27,7 @@ from lhuc_asr.pipeline.language import (
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
+from lhuc_asr.pipeline.sample_rates import SampleRates
 
 
 def add_stages(
@@ -50,7 +51,7 @@ def add_stages(
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
     for order in orders:
         language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
-    _feature_stage(stages, experiment, FeatureOptions(config.features, config.alignment_features, config.speeds))
+    _feature_stage(stages, experiment, FeatureOptions.of(config))
     aligned: Aligned | None = None
     for aligner in aligners(config):
         aligned = aligner.align(stages, experiment, aligned)
@@ -88,6 +89,11 @@ class FeatureOptions:
     alignment_features: FeatureConfig
     speeds: tuple[float, ...]
 
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> FeatureOptions:
+        """The options of a recipe whose sample rates are known."""
+        return cls(config.features.resolved, config.alignment_features.resolved, config.speeds)
+
 
 def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
     folder = experiment.folder
@@ -105,6 +111,7 @@ def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptio
 
 def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
     folder, processes = experiment.folder, experiment.processes
+    SampleRates.read(folder.sample_rate).log_for(options.features.sample_rate)
     for split in experiment.splits:
         utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
         extract(folder.features(split), utterances, options.features, processes, speeds)

@@ -18,7 +18,6 @@ from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import fold_configs, opened
 from lhuc_asr.pipeline.export import ModelOptions, model_stage
-from lhuc_asr.pipeline.language import check_language_files
 from lhuc_asr.pipeline.order import add_stages
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
@@ -37,7 +36,6 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     checked_device(config.device, "device=")
-    check_language_files(config)  # before the recipe is written to the folder
     with opened(config) as folder:
         names = list(passes_of(config))
         splits = make_passes(config, model=True)
@@ -54,7 +52,6 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     Returns:
         Names of the test splits.
     """
-    check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
         _run_stages(config, None, model)

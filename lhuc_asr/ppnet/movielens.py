@@ -30,6 +30,7 @@ from pydantic import Field
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.local_path import InputFolder
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,12 @@ class MovieLensConfig(StrictModel):
     """
 
     kind: Literal["movielens"] = "movielens"
-    dir: Path
+    dir: InputFolder
     valid: float = Field(0.1, gt=0.0, lt=0.5)
     test: float = Field(0.1, gt=0.0, lt=0.5)
-    liked: float = 4.0
-    full: float = 5.0
-    history: int = Field(20, ge=1)
+    liked: float = Field(4.0, ge=-1e6, le=1e6)
+    full: float = Field(5.0, ge=-1e6, le=1e6)
+    history: int = Field(20, ge=1, le=1_000_000)
     unknown_films: Literal["error", "skip"] = "error"
 
     def paths(self) -> tuple[Path, Path]:

@@ -22,9 +22,10 @@ import torch
 from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.base.local_path import InputFile, LocalPath
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.ppnet.comparison import Results
@@ -53,9 +54,9 @@ class FilesConfig(StrictModel):
     """
 
     kind: Literal["files"] = "files"
-    train: tuple[Path, ...] = Field(min_length=1)
-    valid: tuple[Path, ...] = Field(min_length=1)
-    test: tuple[Path, ...] = Field(min_length=1)
+    train: tuple[InputFile, ...] = Field(min_length=1)
+    valid: tuple[InputFile, ...] = Field(min_length=1)
+    test: tuple[InputFile, ...] = Field(min_length=1)
 
 
 class RecommenderConfig(StrictModel):
@@ -72,14 +73,14 @@ class RecommenderConfig(StrictModel):
         seeds: Seeds of the initial weights and of the order of the training data.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    exp: Path | None = None
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
+    exp: LocalPath | None = None
     data: Annotated[FilesConfig | MovieLensConfig | SyntheticUsersConfig, Field(discriminator="kind")]
     examples: Schema
-    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], RankingConfig] = Field(min_length=1)
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=100)], RankingConfig] = Field(min_length=1)
     baseline: str
     trainer: RankerTrainerConfig = RankerTrainerConfig()
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((1, 2, 3, 4, 5), min_length=1)
+    seeds: tuple[Seed, ...] = Field((1, 2, 3, 4, 5), min_length=1)
 
     @property
     def folder(self) -> Path:

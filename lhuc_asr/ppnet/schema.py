@@ -47,12 +47,12 @@ class FieldConfig(StrictModel):
     kind: Kind
     group: Group = "shared"
     column: str | None = None
-    embedding: int = Field(8, ge=1)
-    buckets: int | None = Field(None, ge=1)
+    embedding: int = Field(8, ge=1, le=65_536)
+    buckets: int | None = Field(None, ge=1, le=1_000_000_000)
     vocabulary_of: str | None = None
-    min_count: int = Field(1, ge=1)
+    min_count: int = Field(1, ge=1, le=1_000_000_000)
     pooling: Literal["mean", "sum"] = "mean"
-    max_length: int = Field(50, ge=1)
+    max_length: int = Field(50, ge=1, le=1_000_000)
     separator: str = Field("|", min_length=1)
 
     @property

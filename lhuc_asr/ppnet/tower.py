@@ -35,7 +35,7 @@ class GateConfig(StrictModel):
     """
 
     scale: Literal["2sigmoid", "sigmoid", "exp", "identity"] = "2sigmoid"
-    hidden: int | None = Field(32, ge=1)
+    hidden: int | None = Field(32, ge=1, le=65_536)
     position: Literal["after", "before"] = "after"
     output: bool = False
     unseen_share: float = Field(0.1, ge=0.0, lt=1.0)
@@ -50,7 +50,7 @@ class TowerConfig(StrictModel):
         dropout: Probability that a hidden unit is dropped in training.
     """
 
-    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1)
+    hidden_units: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field((128, 64), min_length=1)
     batch_norm: bool = False
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
 

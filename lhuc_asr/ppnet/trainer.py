@@ -51,15 +51,15 @@ class RankerTrainerConfig(StrictModel):
             categories, which it stands for. With ``adamw`` it is AdamW's weight decay, on all rows, towards zero.
     """
 
-    batch_size: int = Field(1024, ge=1)
-    epochs: int = Field(20, ge=1)
-    patience: int = Field(2, ge=1)
+    batch_size: int = Field(1024, ge=1, le=10_000_000)
+    epochs: int = Field(20, ge=1, le=100_000)
+    patience: int = Field(2, ge=1, le=100_000)
     monitor: Literal["log_loss", "auc", "gauc"] = "auc"
-    learning_rate: float = Field(1e-3, gt=0.0)
-    weight_decay: float = Field(0.0, ge=0.0)
+    learning_rate: float = Field(1e-3, gt=0.0, le=1000.0)
+    weight_decay: float = Field(0.0, ge=0.0, le=1000.0)
     embedding_optimizer: Literal["adamw", "row_adam"] = "row_adam"
-    embedding_learning_rate: float | None = Field(None, gt=0.0)
-    embedding_l2: float = Field(0.0, ge=0.0)
+    embedding_learning_rate: float | None = Field(None, gt=0.0, le=1000.0)
+    embedding_l2: float = Field(0.0, ge=0.0, le=1e6)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pydantic import Field
 from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.base.config import Seed
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind
@@ -65,11 +66,11 @@ class ModelDescription(FolderDescription):
     experiment: str
     adapted_pass: str
     network: str
-    seed: int
+    seed: Seed
     features: FeatureConfig
     alignment_features: FeatureConfig
-    whole_seconds: float = Field(gt=0.0)
-    piece_seconds: float = Field(gt=0.0)
+    whole_seconds: float = Field(gt=0.0, le=1e9)
+    piece_seconds: float = Field(gt=0.0, le=1e9)
     first_search: SearchConfig
     adapted_search: SearchConfig
     lattice: LatticeConfig

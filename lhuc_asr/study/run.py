@@ -21,6 +21,7 @@ from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_r
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
+from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
@@ -61,6 +62,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
         )
     config = read_config(path).model_copy(update={"exp": folder})
     checked_device(config.device, "device=")
+    check_files(config)
     # An error in any of them is raised before the first of them runs.
     bases = {}
     for name in KNOWN if names is None else names:

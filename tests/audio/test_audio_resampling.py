@@ -1,14 +1,12 @@
-"""The common sample rate of a corpus, and recordings at other rates and speeds."""
+"""Recordings at other rates and speeds."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from lhuc_asr.audio.resampling import change_speed, resample, resolve_sample_rate
+from lhuc_asr.audio.resampling import change_speed, resample
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import CorpusError
 
 RATE = 16000
 
@@ -19,16 +17,6 @@ def utterance(path: Path, seconds: float, start: float = 0.0) -> Utterance:
 
 def tone(hertz: float, sample_rate: int, seconds: float = 0.5) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * sample_rate)) / sample_rate)
-
-
-def test_the_lowest_rate_is_the_corpus_rate(tmp_path: Path) -> None:
-    utterances = []
-    for rate in (44100, 8000, 16000, 16000):
-        soundfile.write(tmp_path / f"{rate}.wav", tone(440, rate), rate)
-        utterances.append(utterance(tmp_path / f"{rate}.wav", 0.5))
-    assert resolve_sample_rate(utterances) == 8000
-    with pytest.raises(CorpusError, match="no utterances, so the sample rate is unknown"):
-        resolve_sample_rate([])
 
 
 def test_equal_rates_and_speed_one_leave_the_samples_as_they_are() -> None:

@@ -1,12 +1,14 @@
 """A LibriSpeech of four readers, 3 utterances of half a second each."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.corpus.librispeech import LibriSpeechSource, Reader, read_librispeech, read_speakers_table
 
@@ -50,12 +52,27 @@ def test_the_root_may_be_either_folder(root: Path) -> None:
 
 def test_the_paths_are_those_of_the_subsets_in_either_folder(root: Path) -> None:
     for folder in (root, root / "LibriSpeech"):
-        source = LibriSpeechSource(dir=folder, train=("dev-clean",), test=())
-        assert source.paths() == [root / "LibriSpeech" / "dev-clean"]
+        source = LibriSpeechSource(dir=folder, train=("dev-clean",), test=("test-clean",))
+        assert source.paths() == [root / "LibriSpeech" / name for name in ("dev-clean", "test-clean")]
         before = fingerprint(source.paths())
         with (chapter_of(root, "19") / "19-7.trans.txt").open("a") as transcript:
             transcript.write("19-7-0003 ANOTHER WORD\n")
         assert fingerprint(source.paths()) != before
+
+
+@pytest.mark.parametrize(
+    ("subsets", "message"),
+    [
+        ({"test": ["../../dev-clean"]}, "the subset '../../dev-clean' is not the name of a folder: it contains '/'"),
+        ({"test": ["a", "a"]}, "a subset is named twice"),
+        ({"train": ["a"], "test": ["a"]}, "a subset is named twice"),
+        ({"test": ["heldout"]}, "'heldout' is the name of a split of the training speakers"),
+        ({"test": []}, "test: Tuple should have at least 1 item"),
+    ],
+)
+def test_subsets_that_would_be_mixed_up_are_refused(subsets: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(LibriSpeechSource, {"dir": "L", **subsets}, "recipe")
 
 
 def test_a_subset_named_twice_is_read_once(root: Path) -> None:

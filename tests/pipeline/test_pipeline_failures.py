@@ -187,29 +187,61 @@ def test_too_many_heldout_speakers_are_refused(prepare) -> None:
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("option", "fault"),
     [
-        "{kind: an4, dir: /nowhere}",
-        "{kind: librispeech, dir: /nowhere}",
-        "{kind: kaldi, train: /nowhere, test: /nowhere}",
+        ("corpus={kind: an4, dir: /nowhere}", "corpus.dir: /nowhere: no such folder"),
+        ("corpus={kind: librispeech, dir: /nowhere}", "corpus.dir: /nowhere: no such folder"),
+        (
+            "corpus={kind: kaldi, train: /nowhere, test: /else}",
+            "corpus.train: /nowhere: no such folder; corpus.test: /else: no such folder",
+        ),
+        ("lm.text=[/nowhere]", "lm.text: /nowhere: no such file"),
+        ("lm.text=[/etc]", "lm.text: /etc: is a folder, expected a file"),
+        ("lexicon.path=/nowhere", "lexicon.path: /nowhere: no such file"),
+        ("lexicon.path=/etc", "lexicon.path: /etc: is a folder, expected a file"),
+        ("noise={dir: /nowhere, classes: [rain]}", "noise.dir: /nowhere: no such folder"),
+        (f"noise={{dir: {__file__}, classes: [rain]}}", f"noise.dir: {__file__}: is a file, expected a folder"),
     ],
 )
-def test_a_wrong_corpus_path_is_named(source: str, prepare) -> None:
-    message = refused(prepare, f"corpus={source}")
-    assert message.startswith("/nowhere: no ")
-    assert "expected" in message
+def test_a_missing_path_is_named_before_anything_is_read_or_written(
+    option: str, fault: str, prepare, tmp_path: Path
+) -> None:
+    assert refused(prepare, option, error=ConfigError) == f"{fault}; correct the path in the recipe"
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("option", ["lm.text=[/nowhere]", "lexicon.path=/nowhere"])
-def test_a_missing_file_of_words_is_named_before_any_recording_is_read(option: str, prepare, tmp_path: Path) -> None:
-    message = refused(prepare, option, error=ConfigError)
-    assert message == f"{option.partition('=')[0]}: /nowhere: no such file; correct the path in the recipe"
-    assert not (tmp_path / "exp" / "metrics.jsonl").exists()
+def test_a_missing_path_leaves_the_finished_experiment_as_it_was(copied: Path, run) -> None:
+    """Its ``config.yaml`` too, from which it is exported."""
+    before = (copied / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="no such file"):
+        run(copied, "lexicon.path=/nowhere")
+    assert (copied / "config.yaml").read_bytes() == before
 
 
-def test_a_table_of_noise_that_is_missing_is_named_before_any_recording_is_read(prepare, monkeypatch) -> None:
-    monkeypatch.setattr("lhuc_asr.corpus.splits.validate", None)
-    assert "/nowhere/noise.tsv: no such file" in refused(prepare, "noise={dir: /nowhere, classes: [rain]}")
+def test_a_corpus_without_its_own_lexicon_is_named_before_anything_is_read(prepare, tmp_path: Path) -> None:
+    (tmp_path / "an4" / "etc").mkdir(parents=True)
+    message = refused(prepare, f"corpus={{kind: an4, dir: {tmp_path / 'an4'}}}")
+    assert message.startswith(f"{tmp_path}/an4/etc/an4.dic: no such file")
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        (None, "noise.tsv: no such file"),
+        ("path\tclass\na.wav\tsea\n", "noise.tsv: no class rain; it has sea"),
+        ("path\tclass\na.wav\train\n", "noise.tsv: clip of rain: "),
+        ("path\tclass\nnoise.tsv\train\n", "noise class rain: 1 clips of 1 recordings, expected three"),
+    ],
+)
+def test_noise_that_cannot_be_used_is_named_before_anything_is_read(
+    table: str | None, fault: str, prepare, tmp_path: Path
+) -> None:
+    (tmp_path / "noise").mkdir()
+    if table is not None:
+        (tmp_path / "noise" / "noise.tsv").write_text(table, encoding="utf-8")
+    assert fault in refused(prepare, f"noise={{dir: {tmp_path / 'noise'}, classes: [rain]}}")
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
 def test_a_word_without_pronunciation_is_an_error_where_asked(corpus: Corpus, prepare, lexicon: Path) -> None:

@@ -83,6 +83,7 @@ def an4_of_cmu(folder: Path) -> dict[str, object]:
             record(folder / "wav" / "an4_clstk" / speaker / f"{id}.wav")
         write_lines(folder / "etc" / f"an4_{split}.fileids", [f"an4_clstk/{speaker}/{id}" for speaker, id in ids])
         write_lines(folder / "etc" / f"an4_{split}.transcription", [f"YES ({id})" for _, id in ids])
+    write_lines(folder / "etc" / "an4.dic", ["YES  Y EH S"])
     return {"kind": "an4", "dir": str(folder)}
 
 
@@ -94,6 +95,7 @@ def an4_packed(folder: Path) -> dict[str, object]:
             name = path.relative_to(folder)
             lines.append(f"{path.stem}\t{speaker}\t{split}\t{name}\t{RATE // 2}\t{RATE}\tYES")
     write_lines(folder / "utts.tsv", lines)
+    write_lines(folder / "etc" / "an4.dic", ["YES  Y EH S"])
     return {"kind": "an4", "dir": str(folder)}
 
 
