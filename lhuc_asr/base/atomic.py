@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lhuc_asr.base.errors import LhucError
+from lhuc_asr.base.plain_file import check_plain_file
+from lhuc_asr.base.strict_json import parse_json
 
 
 class DamagedFileError(LhucError, ValueError):
@@ -106,11 +108,10 @@ def read_json(path: Path) -> Any:
 
     Raises:
         DamagedFileError: The file is not JSON.
+        OSError: The file is missing, or not a file on disk.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: not valid JSON ({error}); delete the file and run again") from error
+    check_plain_file(path)
+    return _parsed(path.read_bytes(), str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -118,15 +119,12 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         DamagedFileError: A line is not a JSON object; the message names it.
+        OSError: The file is missing, or not a file on disk.
     """
+    check_plain_file(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DamagedFileError(
-                    f"{path}:{number}: not valid JSON ({error}); delete the file and run again"
-                ) from error
+            row = _parsed(line, f"{path}:{number}")
             if not isinstance(row, dict):
                 raise DamagedFileError(
                     f"{path}:{number}: expected a JSON object, found {type(row).__name__}; "
@@ -140,9 +138,18 @@ def sha256_of(path: Path) -> str:
 
     Raises:
         FileNotFoundError: The file is missing.
+        OSError: It is not a file on disk, or cannot be read.
     """
+    check_plain_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parsed(content: bytes, where: str) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise DamagedFileError(f"{where}: not valid JSON ({error}); delete the file and run again") from error
 
 
 def _put_back(old: Path, path: Path) -> None:
