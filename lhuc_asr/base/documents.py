@@ -102,5 +102,5 @@ def _first(problem: ValidationError) -> str:
     mistake = problem.errors(include_url=False)[0]
     key = ".".join(map(str, mistake["loc"]))
     message = mistake["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(mistake["input"], dict) else f", found {reprlib.repr(mistake['input'])}"
-    return f"{key}: {message}{found}" if key else f"{message}{found}"
+    shown = "" if isinstance(mistake["input"], dict) else f", found {reprlib.repr(mistake['input'])}"
+    return f"{key}: {message}{shown}" if key else f"{message}{shown}"

@@ -107,7 +107,7 @@ def check_tensors(path: Path | str, tensors: Mapping[str, Tensor], shapes: Mappi
         elif tensor.dtype not in (torch.float32, torch.float64):
             problem = f"{name} has type {tensor.dtype}, expected float32 or float64"
         elif not bool(tensor.isfinite().all()):
-            problem = f"{name} is not finite"
+            problem = f"{name} is not finite, the file is damaged"
     if problem is not None:
         raise CheckpointError(f"{path}: {problem}; {remedy}")
 

@@ -34,9 +34,7 @@ _MAGIC = 2125659606
 _VERSION = 2
 _IS_ALIGNED = 4  # flag: both arrays start at multiples of 16 bytes
 _EXPANDED = 1  # property: the number of states is known; other properties are computed on demand
-_NAMES = struct.pack("<i", _MAGIC) + b"".join(
-    struct.pack("<i", len(name)) + name for name in (b"const", b"standard")
-)
+_NAMES = struct.pack("<i", _MAGIC) + b"".join(struct.pack("<i", len(name)) + name for name in (b"const", b"standard"))
 _HEADER = struct.Struct("<iiQqqq")  # version, flags, properties, start, states, arcs
 _HEADER_BYTES = len(_NAMES) + _HEADER.size
 _MOST_LABELS = 2**31 - 1

@@ -11,7 +11,6 @@ from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tenso
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
-
 REMEDY = "delete it and run its stage again"
 
 
