@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from lhuc_asr.base.atomic import read_json_lines, write_json_lines
+from pydantic import ConfigDict
+
+from lhuc_asr.base.atomic import write_json_lines
+from lhuc_asr.base.documents import DocumentKind, FilePath, Name, NotNegative
 from lhuc_asr.base.errors import CorpusError
 
 
@@ -24,18 +28,23 @@ class Utterance:
         text: Transcript, words separated by single spaces; "" where unknown.
     """
 
-    id: str
-    speaker: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    id: Name
+    speaker: Name
     environment: str
-    audio: Path
-    start: float
-    seconds: float
+    audio: FilePath
+    start: NotNegative
+    seconds: NotNegative
     text: str
 
     @property
     def words(self) -> tuple[str, ...]:
         """Words of the transcript."""
         return tuple(self.text.split())
+
+
+_ROWS = DocumentKind(Utterance, "an utterance", CorpusError, "delete the file and run again")
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -47,15 +56,9 @@ def read_manifest(path: Path) -> list[Utterance]:
     """Read ``<split>.jsonl``.
 
     Raises:
-        CorpusError: A line lacks a field, or has an unknown one.
+        CorpusError: The file is missing, or a line lacks a field, has an unknown one or a value of another kind.
     """
-    utterances = []
-    for number, row in enumerate(read_json_lines(path), start=1):
-        try:
-            utterances.append(Utterance(**{**row, "audio": Path(row["audio"])}))
-        except (KeyError, TypeError) as error:
-            raise CorpusError(f"{path}:{number}: not an utterance ({error})") from error
-    return utterances
+    return list(_ROWS.rows(path))
 
 
 def spoken_id(utterance_id: str, environment: str) -> str:

@@ -31,6 +31,7 @@ def _file_name(path: Path) -> Path:
 # Numbers of things: frames, words, states. The upper end is that of int32.
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 # A name that a person or a program gave: of a speaker, an utterance, a phone.
 Name = Annotated[str, Field(min_length=1)]
 FilePath = Annotated[Path, AfterValidator(_file_name)]
@@ -92,12 +93,12 @@ class DocumentKind(Generic[ValueT]):
             parse_json(content)
             return self._adapter.validate_json(content, strict=True)
         except ValidationError as problem:
-            raise self.error(f"{where}: not {self.noun} ({_first(problem)}); {self.remedy}") from problem
+            raise self.error(f"{where}: not {self.noun} ({first_mistake(problem)}); {self.remedy}") from problem
         except ValueError as problem:
             raise self.error(f"{where}: not {self.noun} (not valid JSON: {problem}); {self.remedy}") from problem
 
 
-def _first(problem: ValidationError) -> str:
+def first_mistake(problem: ValidationError) -> str:
     """The first mistake: its key, what is expected, and what was found."""
     mistake = problem.errors(include_url=False)[0]
     key = ".".join(map(str, mistake["loc"]))

@@ -153,12 +153,10 @@ def described(value: Any, *kinds: type) -> Any:
         >>> described(["a", "b"], list, str)
         ['a', 'b']
     """
+    items = value  # the next line makes a mere object of ``value``
     if type(value) is not kinds[0]:
         raise ValueError(f"expected a {kinds[0].__name__}, found {reprlib.repr(value)}")
-    items: list[Any] = value if len(kinds) > 1 else []
-    for item in items:
-        described(item, *kinds[1:])
-    return value
+    return [described(item, *kinds[1:]) for item in items] if len(kinds) > 1 else items
 
 
 def described_name(description: Mapping[str, Any], key: str) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
-from lhuc_asr.base.atomic import read_json
-from lhuc_asr.base.config import load_config
+from lhuc_asr.base.config import load_config, parse_config
+from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
@@ -96,7 +96,8 @@ class Experiment:
 
     def aligned(self, alignment: str, split: str) -> Alignment:
         """The alignment of a split in ``hmm/<alignment>``."""
-        return Alignment(self.folder.alignment(alignment, split), self.features(split))
+        pdf_count = self.topology_of(alignment).pdf_count
+        return Alignment(self.folder.alignment(alignment, split), self.features(split), pdf_count)
 
     def network(self, name: str) -> Dnn:
         """A trained network, in evaluation mode, on the experiment's device."""
@@ -175,15 +176,22 @@ def realigned(number: int) -> str:
     return f"dnn{number}"
 
 
+_SAMPLE_RATES = DocumentKind(int, "a sample rate", ExperimentError, "delete the experiment's folder and run again")
+
+
 def at_corpus_rate(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration with features at the recordings' sample rate, if that is lower than the recipe's."""
-    rate = int(read_json(ExperimentFolder(config.folder).sample_rate))
+    path = ExperimentFolder(config.folder).sample_rate
+    rate = _SAMPLE_RATES.read(path)
     if rate >= config.features.sample_rate:
         return config
     logger.info("recordings at %d Hz: features at that rate", rate)
     kinds = {"features": config.features, "alignment_features": config.alignment_features}
     return config.model_copy(
-        update={name: features.model_copy(update={"sample_rate": rate}) for name, features in kinds.items()}
+        update={
+            name: parse_config(FeatureConfig, features.model_dump() | {"sample_rate": rate}, str(path))
+            for name, features in kinds.items()
+        }
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
 from lhuc_asr.adapt.targets import FirstPass, TargetsConfig
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
-from lhuc_asr.base.errors import AudioError, CorpusError, ModelMismatchError
+from lhuc_asr.base.errors import AudioError, CorpusError, ExperimentError, ModelMismatchError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -30,6 +30,7 @@ from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.hmm import topology
+from lhuc_asr.lang.lexicon import WordTable
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
@@ -80,6 +81,7 @@ class Recognizer:
         self._topology = topology.load(files.topology)
         self._lexicon = read_lexicon_folder(files.lang)
         self._pool = SearchPool(files.lang, processes=0)
+        self._check_parts()
 
     def adapt(
         self,
@@ -167,6 +169,30 @@ class Recognizer:
                 best = summary.hypothesis
                 words[speech.recording_of[best.utterance]] += self._placed(best, matrix, starts[best.utterance])
         return [Transcript(each.name, each.path, each.info.seconds, tuple(words[each.name])) for each in named]
+
+    def _check_parts(self) -> None:
+        """Refuse files that are each sound, but of different models.
+
+        Raises:
+            ExperimentError: Their numbers of features or pdfs, their phones or their words differ.
+        """
+        network, states, graph = self._network, self._topology, self._pool.graph
+        strange = set(graph.words) - set(WordTable(self._lexicon.words).symbols)
+        problem = None
+        if network.feature_dimension != self.description.features.dimension:
+            problem = f"features of {self.description.features.dimension}, a network of {network.feature_dimension}"
+        elif not network.pdf_count == states.pdf_count == graph.pdf_count:
+            problem = (
+                f"a network of {network.pdf_count} pdfs, states of {states.pdf_count}, a graph of {graph.pdf_count}"
+            )
+        elif self._lexicon.phones != states.phones or graph.context_width != states.context_width:
+            problem = "a lexicon or a graph of other phones than the states'"
+        elif strange:
+            problem = f"the graph's word {min(strange)!r} is not in the lexicon"
+        if problem is not None:
+            raise ExperimentError(
+                f"{self._files.network}: its files are of different models: {problem}; copy the folder again"
+            )
 
     def _loop(self, speech: Speech) -> TwoPass:
         """The two-pass loop over the pieces of a person's speech."""
