@@ -44,7 +44,7 @@ class Utterance:
         return tuple(self.text.split())
 
 
-_ROWS = DocumentKind(Utterance, "an utterance", CorpusError, "delete the file and run again")
+_ROWS = DocumentKind(Utterance, "an utterance", CorpusError, "delete the file and run again", missing="run again")
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:

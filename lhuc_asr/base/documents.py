@@ -46,12 +46,14 @@ class DocumentKind(Generic[ValueT]):
         noun: What the file, or a row of it, should be, with its article, for messages.
         error: Class of the errors.
         remedy: What to do about a file that cannot be read, for messages.
+        missing: What to do about a file that is not there; "" for the same.
     """
 
     value: type[ValueT]
     noun: str
     error: type[LhucError]
     remedy: str
+    missing: str = ""
 
     def read(self, path: Path) -> ValueT:
         """Read a file of one value.
@@ -79,7 +81,7 @@ class DocumentKind(Generic[ValueT]):
             check_plain_file(path)
             yield
         except FileNotFoundError as problem:
-            raise self.error(f"{path}: no such file; {self.remedy}") from problem
+            raise self.error(f"{path}: no such file; {self.missing or self.remedy}") from problem
         except OSError as problem:
             raise self.error(f"{path}: cannot be read ({problem.strerror or problem}); {self.remedy}") from problem
 

@@ -23,7 +23,7 @@ from lhuc_asr.decode.lattice import (
     word_frames,
 )
 from lhuc_asr.decode.search import SearchConfig, scaled_scores
-from lhuc_asr.decode.token_passing import TokenArcs, Tokens, arcs_within, pass_tokens
+from lhuc_asr.decode.token_passing import LEAST_BEAM, TokenArcs, Tokens, arcs_within, pass_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class LatticeConfig(StrictModel):
         candidates: Number of pdfs whose posteriors are kept for each frame, the most probable ones.
     """
 
-    beam: float = Field(8.0, gt=0.0, allow_inf_nan=False)
+    beam: float = Field(8.0, ge=LEAST_BEAM, allow_inf_nan=False)
     max_arcs: int = Field(1000, ge=20)
     max_tokens: int = Field(10_000_000, ge=1000)
     candidates: int = Field(8, ge=1)

@@ -49,8 +49,8 @@ class _Store(StrictModel):
 
 
 _REMEDY = "delete the folder and run again"
-_STORES = DocumentKind(_Store, "the description of a feature store", FeatureError, _REMEDY)
-_INDICES = DocumentKind(StoredUtterance, "an utterance of a feature store", FeatureError, _REMEDY)
+_STORES = DocumentKind(_Store, "a feature store", FeatureError, _REMEDY)
+_INDICES = DocumentKind(StoredUtterance, "a feature store's utterance", FeatureError, _REMEDY)
 
 
 class FeatureTable:

@@ -47,7 +47,13 @@ class _Tuned(BaseModel):
     chosen: _Chosen
 
 
-_TUNED = DocumentKind(_Tuned, "a tuned search", ExperimentError, "delete it and run again")
+_TUNED = DocumentKind(
+    _Tuned,
+    "a tuned search",
+    ExperimentError,
+    "delete it and run again",
+    missing="the experiment is not finished; finish it with lhuc-asr run",
+)
 
 
 def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass:

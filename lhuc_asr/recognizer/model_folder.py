@@ -67,7 +67,7 @@ class ModelDescription(FolderDescription):
     experiment: str
     adapted_pass: str
     network: str
-    seed: int
+    seed: int = Field(ge=0, lt=2**32)
     features: FeatureConfig
     alignment_features: FeatureConfig
     whole_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)

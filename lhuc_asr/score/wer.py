@@ -289,7 +289,8 @@ _FILES = DocumentKind(
     _File,
     "a WER report",
     ScoreError,
-    "expected errors and words, in total and for each of the speakers; scoring a pass writes it",
+    "expected errors and words, in total and for each of the speakers; delete it and run again",
+    missing="scoring a pass writes it",
 )
 
 

@@ -104,7 +104,7 @@ def test_a_file_of_another_size_is_refused(tmp_path, change):
 def test_a_missing_file_is_told(tmp_path, missing):
     write_store(tmp_path / "train", _items(), 2)
     (tmp_path / "train" / missing).unlink()
-    with pytest.raises(FeatureError, match="not a feature store"):
+    with pytest.raises(FeatureError, match=r"no such file; delete the folder|not a feature store .*No such file"):
         FeatureStore(tmp_path / "train")
 
 

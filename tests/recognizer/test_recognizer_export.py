@@ -91,7 +91,7 @@ def test_a_way_of_adapting_that_does_not_suit_a_new_speaker_is_refused(
 
 def test_an_unfinished_experiment_is_told(copied: Path, out: Path) -> None:
     (copied / "decode" / "heldout" / "lhuc" / "search.json").unlink()
-    with pytest.raises(ExperimentError, match=r"lhuc/search.json: no such file, the experiment is not finished"):
+    with pytest.raises(ExperimentError, match=r"lhuc/search.json: no such file; the experiment is not finished"):
         export(copied, out)
 
 
