@@ -232,9 +232,11 @@ class DiagonalGmm:
         pdf = tensors.pop("pdf")
         if pdf.dim() != 1 or pdf.dtype != torch.int64 or not len(pdf):
             raise CheckpointError(f"{path}: the pdfs of its Gaussians are not a list of numbers; {remedy}")
-        count, features = len(pdf), tensors["mean"].shape[-1] if dimension is None else dimension
-        shapes: dict[str, Shape] = {"weight": (count,), "mean": (count, features), "variance": (count, features)}
+        count = len(pdf)
+        shapes: dict[str, Shape] = {"weight": (count,), "mean": (count, dimension), "variance": (count, dimension)}
         check_tensors(path, tensors, shapes, remedy)
+        if tensors["mean"].shape != tensors["variance"].shape:
+            raise CheckpointError(f"{path}: its means and variances are of different features; {remedy}")
         stored_pdfs = int(pdf[-1]) + 1
         if stored_pdfs != pdf_count:
             raise CheckpointError(

@@ -51,3 +51,10 @@ def test_a_file_of_another_size_is_refused(tmp_path, store, size):
 def test_a_missing_file_is_told(tmp_path, store):
     with pytest.raises(AlignmentError, match=r"train\.ali: cannot be read \(No such file.*run the alignment stage"):
         Alignment(tmp_path / "train.ali", store, 9)
+
+
+@pytest.mark.parametrize("pdf", [-2, 9, 2**31 - 1])
+def test_a_pdf_that_the_topology_does_not_have_is_refused(tmp_path, store, pdf):
+    np.array([0, 1, UNALIGNED, 8, pdf, 0, 0, 0], np.int32).tofile(tmp_path / "train.ali")
+    with pytest.raises(AlignmentError, match=r"train\.ali: pdfs .*, expected -1 to 8; it belongs to another topology"):
+        Alignment(tmp_path / "train.ali", store, 9)
