@@ -43,7 +43,7 @@ class AlignmentModel:
         Raises:
             CheckpointError: The file is missing or damaged.
         """
-        return DiagonalGmm.load(self.path, self.pdf_count)
+        return DiagonalGmm.load(self.path, self.pdf_count, self.features.dimension)
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,9 @@ class Subspace:
         descent = Descent(self.config.lhuc)
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
         path = prepared_file(self._folder, SUBSPACE_FILE)
-        prepared = read_prepared(path, bank, dimensions=self.config.dimensions)
         widths = [site.width for site in bank.sites]
+        shapes = {"mean": (sum(widths),), "bases": (None, sum(widths))}
+        prepared = read_prepared(path, bank, shapes, dimensions=self.config.dimensions)
         names = [site.name for site in bank.sites]
         mean = dict(zip(names, prepared["mean"].split(widths), strict=True))  # (H,)
         bases = dict(zip(names, prepared["bases"].split(widths, dim=1), strict=True))  # (P, H)

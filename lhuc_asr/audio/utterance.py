@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from lhuc_asr.base.atomic import read_json_lines, write_json_lines
+from pydantic import ConfigDict
+
+from lhuc_asr.base.atomic import write_json_lines
+from lhuc_asr.base.documents import DocumentKind, FilePath, Name, NotNegative, Positive
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.hashed_folder import is_inside
 
@@ -56,16 +59,10 @@ def read_manifest(path: Path) -> list[Utterance]:
     """Read ``<split>.jsonl``.
 
     Raises:
-        CorpusError: A line lacks a field, or has an unknown one.
+        CorpusError: The file is missing, or a line lacks a field, has an unknown one or a value of another kind.
     """
-    utterances, home = [], _home(path)
-    for number, row in enumerate(read_json_lines(path), start=1):
-        try:
-            audio = _audio(row, home)
-            utterances.append(Utterance(**{**row, "audio": audio}))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CorpusError(f"{path}:{number}: not an utterance ({error})") from error
-    return utterances
+    home = _home(path)
+    return [row.utterance(home) for row in _ROWS.rows(path)]
 
 
 def _home(manifest: Path) -> Path:
@@ -82,19 +79,37 @@ def _row(utterance: Utterance, home: Path) -> dict[str, Any]:
     return {**row, "audio": str(utterance.audio)}
 
 
-def _audio(row: dict[str, Any], home: Path) -> Path:
-    """The recording of a row, whose ``made`` is taken out.
+@dataclass(frozen=True)
+class _Row:
+    """A line of a manifest: an utterance whose recording is outside the experiment (``audio``) or made in it."""
 
-    Raises:
-        KeyError: The row names no recording.
-        TypeError, ValueError: The path is not text, or ``made`` leaves the experiment's folder.
-    """
-    if "made" not in row:
-        return Path(row["audio"])
-    made: str = row.pop("made")
-    if not is_inside(made):
-        raise ValueError(f"{made!r} is not a path inside the experiment's folder")
-    return home / made
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    id: Name
+    speaker: Name
+    environment: str
+    start: NotNegative
+    seconds: NotNegative
+    text: str
+    audio: FilePath | None = None
+    made: str | None = None
+    channel: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if (self.audio is None) == (self.made is None):
+            raise ValueError("expected either 'audio' or 'made'")
+        if self.made is not None and not is_inside(self.made):
+            raise ValueError(f"{self.made!r} is not a path inside the experiment's folder")
+
+    def utterance(self, home: Path) -> Utterance:
+        """The utterance, in an experiment's folder."""
+        audio = self.audio or home / (self.made or "")
+        return Utterance(
+            self.id, self.speaker, self.environment, audio, self.start, self.seconds, self.text, self.channel
+        )
+
+
+_ROWS = DocumentKind(_Row, "an utterance", CorpusError, "delete the file and run again", missing="run again")
 
 
 def spoken_id(utterance_id: str, environment: str) -> str:

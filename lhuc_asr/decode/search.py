@@ -73,11 +73,11 @@ class Searcher:
         Raises:
             SearchError: The scores do not fit the graph, are not finite, or every path was lost.
         """
-        check_scores(utterance, log_likelihoods, self.graph.pdf_count)
-        if len(log_likelihoods) == 0:
+        scaled = scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
+        if len(scaled) == 0:
             return Hypothesis(utterance, (), (), 0.0, False)
-        scores = log_likelihoods[:, self.graph.label_pdf] if self._gather else log_likelihoods
-        scaled = np.ascontiguousarray(scores * np.float32(self.config.acoustic_scale), np.float32)
+        if self._gather:
+            scaled = np.ascontiguousarray(scaled[:, self.graph.label_pdf])
         decodable = kaldi_decoder.DecodableCtc(scaled)
         decoder = self._decode(decodable, widen=1)
         if not decoder.reached_final():
@@ -125,22 +125,29 @@ class Searcher:
         return Hypothesis(utterance, tuple(words), tuple(word_frames), cost, reached_final, pdfs)
 
 
-def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) -> None:
-    """Refuse scores of a wrong shape, and scores that are not finite.
+def scaled_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int, acoustic_scale: float) -> np.ndarray:
+    """Scores as a search takes them: of the right shape, scaled, finite, shape (T, K), float32.
 
     Args:
         utterance: Id of the utterance.
         log_likelihoods: Scores, to be of shape (T, K).
         pdf_count: Number of pdfs, K.
+        acoustic_scale: Factor on the scores.
 
     Raises:
-        SearchError: The scores are not of shape (T, K), or not finite.
+        SearchError: The scores are not of shape (T, K), or not finite, before scaling or after.
     """
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
         raise SearchError(
             f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
             f"{pdf_count}); network and graph belong to different models; rebuild the graph"
         )
-    if not np.isfinite(log_likelihoods).all():
-        frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
-        raise SearchError(f"{utterance}: scores of frame {frame} are not finite; check the features of that frame")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+        scaled = np.ascontiguousarray(log_likelihoods * np.float32(acoustic_scale), np.float32)
+    if not np.isfinite(scaled).all():
+        frame = int(np.flatnonzero(~np.isfinite(scaled).all(axis=1))[0])
+        raise SearchError(
+            f"{utterance}: scores of frame {frame} are not finite at acoustic scale {acoustic_scale:g}; check the "
+            "features of that frame, and the scale"
+        )
+    return scaled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,8 +35,7 @@ class PhoneSet:
     speech: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        names = self.names
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if repeated:
             raise LexiconError(f"phone set: named twice: {' '.join(repeated)}; name each phone once")
 

@@ -97,7 +97,8 @@ class Experiment:
 
     def aligned(self, alignment: str, split: str) -> Alignment:
         """The alignment of a split in ``hmm/<alignment>``."""
-        return Alignment(self.folder.alignment(alignment, split), self.features(split))
+        pdf_count = self.topology_of(alignment).pdf_count
+        return Alignment(self.folder.alignment(alignment, split), self.features(split), pdf_count)
 
     def network(self, name: str) -> Dnn:
         """A trained network, in evaluation mode, on the experiment's device."""

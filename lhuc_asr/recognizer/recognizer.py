@@ -23,7 +23,7 @@ import numpy as np
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
 from lhuc_asr.adapt.targets import FirstPass, TargetsConfig
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
-from lhuc_asr.base.errors import AudioError, CorpusError, ModelMismatchError
+from lhuc_asr.base.errors import AudioError, CorpusError, ExperimentError, ModelMismatchError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -33,6 +33,7 @@ from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.hmm import topology
 from lhuc_asr.lang.coverage import warn_of_unknown_words
+from lhuc_asr.lang.lexicon import WordTable
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lang.tags import spoken_words, tags_of
 from lhuc_asr.lhuc.speaker import check_speaker_name
@@ -86,6 +87,7 @@ class Recognizer:
         self._topology = topology.load(files.topology)
         self._lexicon = read_lexicon_folder(files.lang)
         self._pool = SearchPool(files.lang, processes=0)
+        self._check_parts()
 
     @property
     def own_tags(self) -> frozenset[str]:
@@ -268,6 +270,30 @@ class Recognizer:
             )
             for name, words in transcripts.items()
         }
+
+    def _check_parts(self) -> None:
+        """Refuse files that are each sound, but of different models.
+
+        Raises:
+            ExperimentError: Their numbers of features or pdfs, their phones or their words differ.
+        """
+        network, states, graph = self._network, self._topology, self._pool.graph
+        strange = set(graph.words) - set(WordTable(self._lexicon.words).symbols)
+        problem = None
+        if network.feature_dimension != self.description.features.dimension:
+            problem = f"features of {self.description.features.dimension}, a network of {network.feature_dimension}"
+        elif not network.pdf_count == states.pdf_count == graph.pdf_count:
+            problem = (
+                f"a network of {network.pdf_count} pdfs, states of {states.pdf_count}, a graph of {graph.pdf_count}"
+            )
+        elif self._lexicon.phones != states.phones or graph.context_width != states.context_width:
+            problem = "a lexicon or a graph of other phones than the states'"
+        elif strange:
+            problem = f"the graph's word {min(strange)!r} is not in the lexicon"
+        if problem is not None:
+            raise ExperimentError(
+                f"{self._files.network}: its files are of different models: {problem}; copy the folder again"
+            )
 
     def _loop(self, speech: Speech) -> TwoPass:
         """The two-pass loop over the pieces of a person's speech."""

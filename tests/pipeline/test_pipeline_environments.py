@@ -133,7 +133,7 @@ def test_what_clean_recordings_are_compared_with_is_clean_speech(noisy) -> None:
     folder, _ = noisy
     layout = ExperimentFolder(folder)
     model, store = load_model(layout.network("si")), FeatureStore(layout.features("train"))
-    pdfs = Alignment(layout.hmm("mono") / "train.ali", store)
+    pdfs = Alignment(layout.hmm("mono") / "train.ali", store, model.pdf_count)
     silence = load_topology(layout.hmm("mono") / "topology.json").silence_pdfs
     means = {}
     for environments in (("clean",), ENVIRONMENTS):

@@ -120,7 +120,7 @@ def test_every_frame_is_aligned_to_a_pdf_of_the_topology(finished: Path) -> None
     topology = load_topology(finished / "hmm" / "mono" / "topology.json")
     for split in ("train", "heldout"):
         store = FeatureStore(finished / "features" / split)
-        alignment = Alignment(finished / "hmm" / "mono" / f"{split}.ali", store)
+        alignment = Alignment(finished / "hmm" / "mono" / f"{split}.ali", store, topology.pdf_count)
         assert alignment.array.min() >= 0
         assert alignment.array.max() < topology.pdf_count
 

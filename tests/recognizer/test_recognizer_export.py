@@ -11,7 +11,7 @@ import pytest
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import dump_config, load_config
-from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.base.errors import ConfigError, ExperimentError, LhucError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -125,3 +125,28 @@ def test_a_fold_is_exported_and_a_cross_validation_is_not(
     assert export(whole / "fold1", out).experiment == f"{whole.name}/fold1"
     with pytest.raises(ExperimentError, match=r"give one of them, such as .*fold1"):
         export(whole, out)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        ("decode/heldout/lhuc/search.json", "[]", "not a tuned search"),
+        ("decode/heldout/lhuc/search.json", '{"chosen": {"acoustic_scale": 0.1}}', "chosen.insertion_penalty"),
+        (
+            "decode/heldout/lhuc/search.json",
+            '{"chosen": {"acoustic_scale": -1, "insertion_penalty": 0}}',
+            "acoustic_scale",
+        ),
+        ("corpus/sample_rate.json", '"fast"', "not a sample rate"),
+        ("corpus/sample_rate.json", "-8000", "sample_rate: "),
+        ("corpus/train.jsonl", "{}\n", "train.jsonl:1: not an utterance"),
+    ],
+)
+def test_a_file_of_an_experiment_with_other_values_is_named(
+    copied: Path, out: Path, place: str, content: str, message: str
+) -> None:
+    (copied / place).write_text(content)
+    with pytest.raises(LhucError, match=place.rpartition("/")[2]) as caught:
+        export(copied, out)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -112,3 +112,11 @@ def test_a_few_frames_are_no_trouble(frames: int) -> None:
     level = np.full(frames, SPEECH)
     assert cut(level, 5.0) == [(0, frames)]
     assert has_speech(level, [(0, frames)]) == [True]
+
+
+@pytest.mark.parametrize("longest", [1e-9, 0.01, 0.3, 0.5, 0.51, 0.6])
+def test_the_pieces_of_a_model_of_short_words_have_room_for_a_window(longest: float) -> None:
+    pieces = cut(np.full(300, SPEECH), longest)
+    assert [pieces[0][0], pieces[-1][1]] == [0, 300]
+    assert min(end - begin for begin, end in pieces) >= 5
+    assert max(end - begin for begin, end in pieces) <= max(20, round(100 * longest))
