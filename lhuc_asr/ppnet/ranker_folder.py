@@ -23,6 +23,7 @@ from lhuc_asr.base.version import __version__
 from lhuc_asr.ppnet.model import RankingConfig, RankingNetwork, build
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.scoring import export_scoring
+from lhuc_asr.ppnet.table_files import one_line
 from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 RANKER_JSON, NETWORK_FILE = "ranker.json", "network.safetensors"
@@ -108,5 +109,7 @@ def load_ranker(folder: Path) -> Ranker:
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{folder}: the weights are not of this network and schema ({error})") from error
+        raise CheckpointError(
+            f"{folder}: the weights are not of this network and schema ({one_line(error)})"
+        ) from error
     return Ranker(network.eval(), vocabularies)

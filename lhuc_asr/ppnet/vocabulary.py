@@ -14,17 +14,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field, ValidationError, model_validator
 
-from lhuc_asr.base.atomic import read_json, write_json
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import CheckpointError, ExamplesError
+from lhuc_asr.ppnet.batch import NO_USER
 from lhuc_asr.ppnet.schema import Schema
 
 UNSEEN = 0
+
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ class Vocabularies:
         Args:
             blocks: Tables of training data, from ``Reader.blocks``.
             schema: Schema of the tables.
+
+        Raises:
+            ExamplesError: All numbers of a field are missing.
         """
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         sums = {feature.name: _Sums() for feature in schema.features if feature.kind == "number"}
@@ -70,12 +78,15 @@ class Vocabularies:
                 if feature.table not in hashed:
                     _count(block.column(feature.name), counts[str(feature.table)])
             for name, total in sums.items():
-                total.add(block.column(name).to_numpy())
+                total.add(block.column(name).drop_null().to_numpy())
         categories = {
             feature.name: _rows(counts[feature.name], feature.min_count)
             for feature in schema.tables
             if feature.name not in hashed
         }
+        absent = sorted(name for name, total in sums.items() if not total.count)
+        if absent:
+            raise ExamplesError(f"feature {absent[0]!r}: every number of training is missing; leave the feature out")
         return cls(categories, hashed, {name: total.standard() for name, total in sums.items()})
 
     @property
@@ -89,16 +100,16 @@ class Vocabularies:
 
         Args:
             table: Name of the field that owns the table.
-            categories: Categories as text, shape (N,).
+            categories: Categories as text, null where missing, shape (N,).
 
         Returns:
-            Rows, shape (N,), int64.
+            Rows, shape (N,), int64; 0 where missing.
         """
         buckets = self.buckets.get(table)
         if buckets is not None:
-            return _by_category(categories, lambda category: 1 + category_hash(category) % buckets)
+            return _by_category(categories, lambda category: 1 + category_hash(category) % buckets, UNSEEN)
         rows = self.categories[table]
-        return _by_category(categories, lambda category: rows.get(category, UNSEEN))
+        return _by_category(categories, lambda category: rows.get(category, UNSEEN), UNSEEN)
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
@@ -117,22 +128,16 @@ class Vocabularies:
             CheckpointError: The file is missing or damaged, or belongs to another schema.
         """
         try:
-            content: dict[str, Any] = read_json(path)
-            _check(content)
-            vocabularies = cls(
-                {
-                    name: {category: row for row, category in enumerate(names, start=1)}
-                    for name, names in content["categories"].items()
-                },
-                {name: int(buckets) for name, buckets in content["buckets"].items()},
-                {
-                    name: Standard(float(mean), float(deviation))
-                    for name, (mean, deviation) in content["numbers"].items()
-                },
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            vocabularies = _Content.model_validate(read_json(path)).vocabularies()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise CheckpointError(
-                f"{path}: not the vocabularies of a schema ({error}); delete it and run again"
+                f"{path}: not the vocabularies of a schema ({fault}); copy the folder again"
+            ) from error
+        except (OSError, DamagedFileError) as error:
+            raise CheckpointError(
+                f"{path}: not the vocabularies of a schema ({error}); copy the folder again"
             ) from error
         hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
         plain = {feature.name for feature in schema.tables} - set(hashed)
@@ -145,14 +150,27 @@ class Vocabularies:
         return vocabularies
 
 
-def _check(content: dict[str, Any]) -> None:
-    for name, categories in content["categories"].items():
-        texts = isinstance(categories, list) and all(isinstance(category, str) for category in categories)
-        if not texts or len(set(categories)) < len(categories):
-            raise ValueError(f"the categories of {name!r} are not a list of texts, each of which appears once")
-    for name, (mean, deviation) in content["numbers"].items():
-        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0.0):
-            raise ValueError(f"{name!r} has mean {mean} and deviation {deviation}")
+class _Content(StrictModel):
+    """Content of the file of vocabularies: plain values, checked by type."""
+
+    categories: dict[str, list[Annotated[str, Field(strict=True)]]]
+    buckets: dict[str, Annotated[int, Field(strict=True, ge=1)]]
+    numbers: dict[str, tuple[_Number, Annotated[_Number, Field(ge=0.0)]]]
+
+    @model_validator(mode="after")
+    def _a_category_has_one_row(self) -> Self:
+        for name, categories in self.categories.items():
+            if len(set(categories)) < len(categories):
+                raise ValueError(f"a category of {name!r} appears twice")
+        return self
+
+    def vocabularies(self) -> Vocabularies:
+        """The vocabularies that the file describes."""
+        return Vocabularies(
+            {name: {category: row for row, category in enumerate(names, 1)} for name, names in self.categories.items()},
+            self.buckets,
+            {name: Standard(mean, deviation) for name, (mean, deviation) in self.numbers.items()},
+        )
 
 
 def category_hash(category: str) -> int:
@@ -161,8 +179,8 @@ def category_hash(category: str) -> int:
 
 
 def hashes(categories: pa.Array) -> np.ndarray:
-    """``category_hash`` of each category, shape (N,), int64."""
-    return _by_category(categories, category_hash)
+    """``category_hash`` of each category, shape (N,), int64; ``NO_USER`` where it is missing."""
+    return _by_category(categories, category_hash, NO_USER)
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -171,16 +189,16 @@ def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return whole.flatten() if pa.types.is_list(whole.type) else whole
 
 
-def _by_category(categories: pa.Array, row: Callable[[str], int]) -> np.ndarray:
+def _by_category(categories: pa.Array, row: Callable[[str], int], missing: int) -> np.ndarray:
     # Once for each category, not for each cell.
     encoded = categories.dictionary_encode()
-    rows = np.array([row(category) for category in encoded.dictionary.to_pylist()], dtype=np.int64)
-    result: np.ndarray = rows[encoded.indices.to_numpy(zero_copy_only=False)]
+    rows = np.array([*map(row, encoded.dictionary.to_pylist()), missing], dtype=np.int64)
+    result: np.ndarray = rows[encoded.indices.fill_null(len(rows) - 1).to_numpy(zero_copy_only=False)]
     return result
 
 
 def _count(column: pa.ChunkedArray, counts: Counter[str]) -> None:
-    pairs = pc.value_counts(flat(column))
+    pairs = pc.value_counts(flat(column).drop_null())
     counts.update(dict(zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)))
 
 
@@ -194,15 +212,17 @@ class _Sums:
     """Mean and squared deviations of a stream of numbers (Chan, Golub and LeVeque 1979): exact at any offset."""
 
     def __init__(self) -> None:
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
+        self.count, self._mean, self._squares = 0, 0.0, 0.0
 
     def add(self, numbers: np.ndarray) -> None:
-        count = self._count + len(numbers)
+        if not len(numbers):
+            return
+        count = self.count + len(numbers)
         mean = float(numbers.mean())
         step = mean - self._mean
-        self._squares += float(((numbers - mean) ** 2).sum()) + step**2 * self._count * len(numbers) / count
+        self._squares += float(((numbers - mean) ** 2).sum()) + step**2 * self.count * len(numbers) / count
         self._mean += step * len(numbers) / count
-        self._count = count
+        self.count = count
 
     def standard(self) -> Standard:
-        return Standard(self._mean, math.sqrt(self._squares / max(1, self._count)))
+        return Standard(self._mean, math.sqrt(self._squares / self.count))

@@ -173,9 +173,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run_recommender(small, tmp_path / "killed", CPU)
     monkeypatch.setattr(Examples, "batches", original)
-    assert (tmp_path / "killed" / "dnn" / "1" / "state.safetensors").exists()
+    assert (tmp_path / "killed" / "dnn" / "1.training" / "state.safetensors").exists()
+    assert not (tmp_path / "killed" / "dnn" / "1").exists()
     goes_on = run_recommender(small, tmp_path / "killed", CPU)
     assert goes_on.runs["dnn"][1]["test"] == whole.runs["dnn"][1]["test"]
+    assert sorted(path.name for path in (tmp_path / "killed" / "dnn").iterdir()) == ["1"]
     epochs = [json.loads(line)["epoch"] for line in (tmp_path / "killed/dnn/1/metrics.jsonl").read_text().splitlines()]
     assert epochs == list(range(1, len(epochs) + 1))
 
@@ -214,7 +216,7 @@ def test_files_of_ones_own_are_checked_before_training(finished: tuple[Path, Res
 def invoke(*arguments: object) -> str:
     result = CliRunner().invoke(app, ["ppnet", *map(str, arguments)])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_the_command_line_measures_what_the_recipe_did(finished: tuple[Path, Results]) -> None:
