@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
 
+# No dimension of a module is larger: torch takes sizes of 63 bits, and their products overflow.
+LARGEST_SIZE = 2**31 - 1
+
 
 def check_sizes(noun: str, **sizes: object) -> None:
-    """Refuse sizes of a module that are not whole numbers from 1.
+    """Refuse sizes of a module that are not whole numbers from 1 to ``LARGEST_SIZE``.
 
     Args:
         noun: What has the sizes, with its article, for the message.
@@ -37,7 +40,7 @@ def check_sizes(noun: str, **sizes: object) -> None:
         lhuc_asr.base.errors.ConfigError: a gate with units=0 cannot be: give a whole number from 1
     """
     for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIZE:
             raise ConfigError(f"{noun} with {name}={size!r} cannot be: give a whole number from 1")
 
 

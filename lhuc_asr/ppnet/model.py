@@ -87,8 +87,8 @@ class RankingNetwork(nn.Module):
         generator: Draws the initial weights.
 
     Raises:
-        ConfigError: The configuration is that of another class of networks, a table has no rows, or a group of fields
-            that the network needs is missing from the schema.
+        ConfigError: The configuration is that of another class of networks, a size or the number of a table's rows is
+            not a whole number from 1, or a group of fields that the network needs is missing from the schema.
     """
 
     def __init__(
@@ -100,7 +100,12 @@ class RankingNetwork(nn.Module):
             raise ConfigError(
                 f"{type(self).__name__} cannot be of kind {config.kind!r}: give kind {kinds}, or use build"
             )
-        check_sizes("a ranking network", **{f"rows[{table.name!r}]": rows.get(table.name) for table in schema.tables})
+        check_sizes(
+            "a ranking network",
+            **{f"hidden_units[{layer}]": units for layer, units in enumerate(config.hidden_units)},
+            **{f"embedding of {feature.name!r}": feature.embedding for feature in schema.features},
+            **{f"rows[{table.name!r}]": rows.get(table.name) for table in schema.tables},
+        )
         self.config, self.schema, self.rows = config, schema, dict(rows)
         self.shared = self._embeddings("shared", generator)
 

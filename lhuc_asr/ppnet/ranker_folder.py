@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.errors import CheckpointError, ConfigError
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.base.version import __version__
@@ -98,8 +98,11 @@ def load_ranker(folder: Path) -> Ranker:
     path = description.path(folder, NETWORK_FILE)
     tensors, _ = load_tensors(path, "copy the folder again")
     # Names, shapes and types only: the numbers are the file's.
-    with torch.device("meta"):
-        network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+    try:
+        with torch.device("meta"):
+            network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / RANKER_JSON}: {error}; copy the folder again") from error
     types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():
         if tensor.dtype != types.get(name, tensor.dtype) or not bool(tensor.isfinite().all()):

@@ -128,28 +128,28 @@ def _shares(counts: Mapping[str, Coverage], schema: Schema) -> Iterator[str]:
 
 def _warning(feature: FieldConfig, coverage: Coverage, vocabularies: Vocabularies, user: bool) -> str:
     known = vocabularies.categories[str(feature.table)]
-    found = coverage.examples[0] if coverage.examples else ""
+    example = coverage.examples[0] if coverage.examples else ""
     some = ", ".join(one_line(repr(category)) for category in list(known)[:SHOWN])
     return (
         f"feature {feature.name!r}: {coverage.unseen} of {coverage.categories} categories of column "
-        f"{feature.source!r} are not in the vocabulary, such as {one_line(repr(found))}; "
+        f"{feature.source!r} are not in the vocabulary, such as {one_line(repr(example))}; "
         + (f"it has {some}" if known else "it is empty (min_count is too high)")
         + ("; to the network these users are unknown" if user else "")
-        + _hint(found, known, feature)
+        + _hint(example, known, feature)
     )
 
 
-def _hint(found: str, known: Mapping[str, int], feature: FieldConfig) -> str:
+def _hint(example: str, known: Mapping[str, int], feature: FieldConfig) -> str:
     """A guess why a category is not in the vocabulary; nothing where there is none."""
-    if feature.kind in BAGS and any(part in known for part in _parts(found, feature)):
+    if feature.kind in BAGS and any(part in known for part in _parts(example)):
         return f"; is {feature.separator!r} the separator of these files?"
-    wanted = _plain(found)
+    wanted = _plain(example)
     same = next((category for category in list(known)[:COMPARED] if _plain(category) == wanted), None)
-    return "" if same is None else f"; is {one_line(repr(found))} the {one_line(repr(same))} of training? write it so"
+    return "" if same is None else f"; is {one_line(repr(example))} the {one_line(repr(same))} of training? write it so"
 
 
-def _parts(found: str, feature: FieldConfig) -> Sequence[str]:
-    return [part for part in re.split(r"[^\w-]+", found) if part and part != found]
+def _parts(example: str) -> Sequence[str]:
+    return [part for part in re.split(r"[^\w-]+", example) if part and part != example]
 
 
 def _plain(category: str) -> str:
