@@ -37,11 +37,11 @@ def check_sizes(noun: str, **sizes: object) -> None:
     Example:
         >>> check_sizes("a gate", inputs=3, units=0)
         Traceback (most recent call last):
-        lhuc_asr.base.errors.ConfigError: a gate with units=0 cannot be: give a whole number from 1
+        lhuc_asr.base.errors.ConfigError: a gate with units=0 cannot be: give a whole number from 1 to 2147483647
     """
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIZE:
-            raise ConfigError(f"{noun} with {name}={size!r} cannot be: give a whole number from 1")
+            raise ConfigError(f"{noun} with {name}={size!r} cannot be: give a whole number from 1 to {LARGEST_SIZE}")
 
 
 class Gate(nn.Module):

@@ -101,7 +101,8 @@ class Examples:
 
     def _rows(self, feature: FieldConfig, categories: pa.Array) -> np.ndarray:
         rows = self._vocabularies.encode(str(feature.table), categories)
-        self.coverage[feature.name] = self.coverage[feature.name].counted(categories, rows)
+        unknown = self._vocabularies.unknown(str(feature.table), categories)
+        self.coverage[feature.name] = self.coverage[feature.name].counted(categories, unknown)
         return rows
 
     def _bag(self, feature: FieldConfig, lists: pa.ListArray) -> Bag:

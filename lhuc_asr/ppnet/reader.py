@@ -28,6 +28,9 @@ from lhuc_asr.ppnet.table_files import TableFile, listed, one_line, table_files
 
 logger = logging.getLogger(__name__)
 
+# What pyarrow raises for a damaged file; the last for names of columns.
+READING_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
+
 # Number of rows that are decoded at once: some megabytes.
 SLICE = 16_384
 # Number of bytes of a CSV file that are decoded at once: a row may not be longer.
@@ -123,7 +126,7 @@ class Reader:
         try:
             with pq.ParquetFile(path) as parquet:
                 metadata, types = parquet.metadata, parquet.schema_arrow
-        except (pa.ArrowException, OSError) as error:
+        except READING_ERRORS as error:
             raise ExamplesError(f"{path}: not a Parquet file ({one_line(error)}); copy or make it again") from error
         self._check_names(file, _names(file, types))
         for _, source, feature in self._columns:
@@ -159,7 +162,7 @@ class Reader:
                     }
                 )
                 row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except READING_ERRORS as error:
             raise ExamplesError(
                 f"{path}: cannot be read after row {row} ({_fault(error)}); copy or make it again"
             ) from error
@@ -201,7 +204,7 @@ def _csv_start(file: TableFile) -> tuple[list[str], bool]:
             raise ExamplesError(f"{file.path}: is empty; expected a line with the names of the columns, then examples")
         with _csv_stream(file) as reader:
             return _names(file, reader.schema), next(iter(reader), None) is not None
-    except (pa.ArrowException, OSError) as error:
+    except READING_ERRORS as error:
         raise ExamplesError(f"{file.path}: not a CSV file ({_fault(error)}); copy or make it again") from error
 
 

@@ -19,7 +19,7 @@ from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.ppnet.schema import BAGS, FieldConfig, Schema
 from lhuc_asr.ppnet.table_files import one_line
-from lhuc_asr.ppnet.vocabulary import UNSEEN, Vocabularies
+from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ class Coverage(StrictModel):
     Attributes:
         categories: Number of categories, without missing ones.
         missing: Number of missing cells.
-        unseen: Number of categories that the vocabulary does not have; None where they are hashed.
+        unseen: Number of categories that the vocabulary does not have, or, where they are hashed, that are written in
+            a form that training does not have; None where neither is known.
         examples: Some of the unseen categories.
     """
 
@@ -44,25 +45,22 @@ class Coverage(StrictModel):
     unseen: int | None = Field(0, ge=0)
     examples: tuple[str, ...] = ()
 
-    def counted(self, categories: pa.Array, rows: np.ndarray) -> Coverage:
+    def counted(self, categories: pa.Array, unknown: np.ndarray | None) -> Coverage:
         """The coverage with more categories.
 
         Args:
             categories: Categories as text, null where missing, shape (N,).
-            rows: Their rows in the table, shape (N,).
+            unknown: Which of them training does not have, bool, shape (N,); None where that is not known.
         """
         missing = categories.null_count
         more = {"categories": self.categories + len(categories) - missing, "missing": self.missing + missing}
-        if self.unseen is None:
+        if self.unseen is None or unknown is None:
             return self.model_copy(update=more)
-        unseen = rows == UNSEEN
         examples = self.examples
-        if missing:
-            unseen &= categories.is_valid().to_numpy(zero_copy_only=False)
-        if len(examples) < SHOWN and unseen.any():
-            some = categories.take(pa.array(np.flatnonzero(unseen)[: 10 * SHOWN])).to_pylist()
+        if len(examples) < SHOWN and unknown.any():
+            some = categories.take(pa.array(np.flatnonzero(unknown)[: 10 * SHOWN])).to_pylist()
             examples = tuple(dict.fromkeys((*examples, *some)))[:SHOWN]
-        return self.model_copy(update=more | {"unseen": self.unseen + int(unseen.sum()), "examples": examples})
+        return self.model_copy(update=more | {"unseen": self.unseen + int(unknown.sum()), "examples": examples})
 
     @property
     def share(self) -> float:
@@ -73,7 +71,8 @@ class Coverage(StrictModel):
 def uncounted(schema: Schema, vocabularies: Vocabularies) -> dict[str, Coverage]:
     """The coverage of each field with categories before any is counted, by the field's name."""
     fields = (feature for feature in schema.features if feature.table)
-    return {field.name: Coverage(unseen=None if field.table in vocabularies.buckets else 0) for field in fields}
+    known = vocabularies.categories.keys() | vocabularies.forms.keys()
+    return {field.name: Coverage(unseen=0 if field.table in known else None) for field in fields}
 
 
 class UnseenReport(StrictModel):
@@ -127,6 +126,8 @@ def _shares(counts: Mapping[str, Coverage], schema: Schema) -> Iterator[str]:
 
 
 def _warning(feature: FieldConfig, coverage: Coverage, vocabularies: Vocabularies, user: bool) -> str:
+    if feature.table in vocabularies.buckets:
+        return _warning_of_form(feature, coverage, vocabularies)
     known = vocabularies.categories[str(feature.table)]
     example = coverage.examples[0] if coverage.examples else ""
     some = ", ".join(one_line(repr(category)) for category in list(known)[:SHOWN])
@@ -136,6 +137,16 @@ def _warning(feature: FieldConfig, coverage: Coverage, vocabularies: Vocabularie
         + (f"it has {some}" if known else "it is empty (min_count is too high)")
         + ("; to the network these users are unknown" if user else "")
         + _hint(example, known, feature)
+    )
+
+
+def _warning_of_form(feature: FieldConfig, coverage: Coverage, vocabularies: Vocabularies) -> str:
+    forms = ", ".join(one_line(repr(form)) for form in vocabularies.forms[str(feature.table)][:SHOWN])
+    return (
+        f"feature {feature.name!r}: {coverage.unseen} of {coverage.categories} categories of column "
+        f"{feature.source!r} are written in another way than in training, such as "
+        f"{one_line(repr(coverage.examples[0]))}; there they look like {forms} (0 for digits, a for letters), and each "
+        "that differs falls into a bucket of others; write them as there"
     )
 
 

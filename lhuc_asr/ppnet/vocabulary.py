@@ -2,17 +2,19 @@
 
 Each table of embeddings has a row for each category, the most frequent first, from row 1. Row 0 stands for every
 category that training has not seen, or has seen too seldom. A hashed field does not need a vocabulary: its categories
-fall into rows 1 to its number of buckets, and two of them may share a row. Numbers are scaled to mean 0 and standard
-deviation 1.
+fall into rows 1 to its number of buckets, and two of them may share a row. What is kept of them is their form ("a0" for
+"u17"), by which ids that are written in another way than in training can be told. Numbers are scaled to mean 0 and
+standard deviation 1.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -28,6 +30,8 @@ from lhuc_asr.ppnet.batch import NO_USER
 from lhuc_asr.ppnet.schema import Schema
 
 UNSEEN = 0
+# Number of forms from which on another form tells nothing: the categories are free text.
+MOST_FORMS = 1000
 
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
@@ -52,11 +56,13 @@ class Vocabularies:
         categories: Row of each category, by the name of the field that owns the table.
         buckets: Number of rows of each hashed table, without row 0.
         numbers: Mean and deviation of each number field, by name.
+        forms: Forms of the categories of each hashed table in training; none where they are too many to tell anything.
     """
 
     categories: dict[str, dict[str, int]]
     buckets: dict[str, int]
     numbers: dict[str, Standard]
+    forms: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, blocks: Iterable[pa.Table], schema: Schema) -> Vocabularies:
@@ -73,10 +79,13 @@ class Vocabularies:
         sums = {feature.name: _Sums() for feature in schema.features if feature.kind == "number"}
         fitted = [feature for feature in schema.features if feature.table]
         hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
+        forms: dict[str, set[str]] = {name: set() for name in hashed}
         for block in blocks:
             for feature in fitted:
                 if feature.table not in hashed:
                     _count(block.column(feature.name), counts[str(feature.table)])
+                elif len(forms[feature.table]) <= MOST_FORMS:
+                    forms[feature.table] |= _forms(block.column(feature.name))
             for name, total in sums.items():
                 total.add(block.column(name).drop_null().to_numpy())
         categories = {
@@ -87,7 +96,8 @@ class Vocabularies:
         absent = sorted(name for name, total in sums.items() if not total.count)
         if absent:
             raise ExamplesError(f"feature {absent[0]!r}: every number of training is missing; leave the feature out")
-        return cls(categories, hashed, {name: total.standard() for name, total in sums.items()})
+        told = {name: tuple(sorted(some)) for name, some in forms.items() if len(some) <= MOST_FORMS}
+        return cls(categories, hashed, {name: total.standard() for name, total in sums.items()}, told)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -111,13 +121,30 @@ class Vocabularies:
         rows = self.categories[table]
         return _by_category(categories, lambda category: rows.get(category, UNSEEN), UNSEEN)
 
+    def unknown(self, table: str, categories: pa.Array) -> np.ndarray | None:
+        """Which categories training does not have, bool, shape (N,); a missing one is not unknown.
+
+        Of a hashed table, those of a form that training does not have; None where the forms are not known.
+
+        Args:
+            table: Name of the field that owns the table.
+            categories: Categories as text, null where missing, shape (N,).
+        """
+        if table in self.categories:
+            rows = self.categories[table]
+            return _by_category(categories, lambda category: category not in rows, False).astype(bool)
+        if table not in self.forms:
+            return None
+        forms = set(self.forms[table])
+        return _by_category(categories, lambda category: category_form(category) not in forms, False).astype(bool)
+
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
         content = {
             "categories": {name: list(rows) for name, rows in self.categories.items()},
             "buckets": self.buckets,
             "numbers": {name: [standard.mean, standard.deviation] for name, standard in self.numbers.items()},
-        }
+        } | ({"forms": self.forms} if self.forms else {})
         write_json(path, content)
 
     @classmethod
@@ -156,12 +183,15 @@ class _Content(StrictModel):
     categories: dict[str, list[Annotated[str, Field(strict=True)]]]
     buckets: dict[str, Annotated[int, Field(strict=True, ge=1)]]
     numbers: dict[str, tuple[_Number, Annotated[_Number, Field(ge=0.0)]]]
+    forms: dict[str, tuple[Annotated[str, Field(strict=True)], ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _a_category_has_one_row(self) -> Self:
         for name, categories in self.categories.items():
             if len(set(categories)) < len(categories):
                 raise ValueError(f"a category of {name!r} appears twice")
+        if strangers := self.forms.keys() - self.buckets.keys():
+            raise ValueError(f"forms: {min(strangers)!r} is not a hashed table")
         return self
 
     def vocabularies(self) -> Vocabularies:
@@ -170,12 +200,24 @@ class _Content(StrictModel):
             {name: {category: row for row, category in enumerate(names, 1)} for name, names in self.categories.items()},
             self.buckets,
             {name: Standard(mean, deviation) for name, (mean, deviation) in self.numbers.items()},
+            self.forms,
         )
 
 
 def category_hash(category: str) -> int:
     """A number below 2^63 that is the same on every machine and in every run, unlike Python's own hash."""
     return int.from_bytes(hashlib.blake2b(category.encode(), digest_size=8).digest()) >> 1
+
+
+def category_form(category: str) -> str:
+    """How a category is written: letters as a, digits as 0, and as 00 where they begin with a zero.
+
+    Example:
+        >>> category_form("user17"), category_form("007"), category_form("7.0"), category_form(" 5")
+        ('a0', '00', '0.0', ' 0')
+    """
+    digits = re.sub(r"\d+", lambda found: "00" if found[0][0] == "0" and len(found[0]) > 1 else "0", category)
+    return re.sub(r"[^\W\d_]+", "a", digits)
 
 
 def hashes(categories: pa.Array) -> np.ndarray:
@@ -200,6 +242,10 @@ def _by_category(categories: pa.Array, row: Callable[[str], int], missing: int) 
 def _count(column: pa.ChunkedArray, counts: Counter[str]) -> None:
     pairs = pc.value_counts(flat(column).drop_null())
     counts.update(dict(zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)))
+
+
+def _forms(column: pa.ChunkedArray) -> set[str]:
+    return {category_form(category) for category in flat(column).unique().drop_null().to_pylist()}
 
 
 def _rows(counts: Counter[str], min_count: int) -> dict[str, int]:

@@ -22,6 +22,9 @@ from lhuc_asr.ppnet import recommender
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
 
+# The command line sends the package's log to standard error.
+pytestmark = pytest.mark.usefixtures("package_log")
+
 CPU = torch.device("cpu")
 
 

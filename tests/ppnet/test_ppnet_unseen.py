@@ -16,9 +16,13 @@ from lhuc_asr.cli.main import app
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.model import RankingConfig, build
 from lhuc_asr.ppnet.ranker_folder import Ranker, save_ranker
+from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import FieldConfig, Schema
 from lhuc_asr.ppnet.unseen import Coverage, UnseenReport
 from lhuc_asr.ppnet.vocabulary import Vocabularies
+
+# The command line sends the package's log to standard error.
+pytestmark = pytest.mark.usefixtures("package_log")
 
 SCHEMA = Schema.model_validate(
     {
@@ -122,6 +126,36 @@ def test_whole_numbers_of_any_type_are_the_users_of_training(tmp_path: Path) -> 
     for users in (pa.array([25.0, 5.0]), pa.array([25, 5], pa.int8()), pa.array([25, 5], pa.uint64())):
         pq.write_table(pa.table(columns | {"user": users}), path)
         assert coverage(path)["user"] == Coverage(categories=2)
+
+
+@pytest.mark.parametrize("users", [["25.0", "5.0"], [" 5", " 25"], ["005", "025"], ["u5", "u25"]])
+def test_hashed_users_that_are_written_in_another_way_are_warned_about(
+    users: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each would get the gates of another user, whose bucket it falls into."""
+    hashed = SCHEMA.model_copy(update={"features": (FieldConfig(name="user", kind="id", buckets=9),)})
+    train = table(tmp_path / "train.csv", [str(user) for user in range(50)])
+    Vocabularies.fit(Reader([train], hashed).blocks(7), hashed).save(tmp_path / "vocabularies.json")
+    vocabularies = Vocabularies.load(tmp_path / "vocabularies.json", hashed)
+    assert vocabularies.forms == {"user": ("0",)}
+    for file, warns in ((train, False), (table(tmp_path / "test.csv", users), True)):
+        caplog.clear()
+        examples = Examples([file], hashed, vocabularies)
+        list(examples.batches(9))
+        examples.report_unseen("test")
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == warns
+    assert (
+        f"2 of 2 categories of column 'user' are written in another way than in training, such as {users[0]!r}"
+        in (warnings[0])
+    )
+
+
+def test_free_text_has_no_forms(tmp_path: Path) -> None:
+    hashed = SCHEMA.model_copy(update={"features": (FieldConfig(name="user", kind="id", buckets=9),)})
+    path = table(tmp_path / "a.csv", ["-" * number + "x" for number in range(1, 1100)])
+    vocabularies = Vocabularies.fit(Reader([path], hashed).blocks(100), hashed)
+    assert vocabularies.forms == {}
 
 
 def test_an_empty_vocabulary_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
