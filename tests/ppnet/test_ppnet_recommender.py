@@ -260,6 +260,16 @@ def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path
     assert examples.read_bytes() == before
 
 
+def test_predictions_are_not_written_among_their_examples(finished: tuple[Path, Results], tmp_path: Path) -> None:
+    """The next time they would be read as examples."""
+    trained = load_ranker(finished[0] / "ppnet" / "1" / "ranker")
+    (tmp_path / "days").mkdir()
+    shutil.copy(finished[0] / "data" / "test.parquet", tmp_path / "days" / "1.parquet")
+    with pytest.raises(ExamplesError, match=r"out\.csv: is in a folder of examples, and would be read as one"):
+        write_predictions(trained, [tmp_path / "days"], tmp_path / "days" / "out.csv", CPU)
+    assert write_predictions(trained, [tmp_path / "days"], tmp_path / "out.csv", CPU) == 6000
+
+
 def test_a_prediction_that_is_not_a_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user,x1,x2,x3\nuser1,1,1,1\nuser1,1e38,-1e38,1e38\n")
     broken = load_ranker(finished[0] / "ppnet" / "1" / "ranker")
