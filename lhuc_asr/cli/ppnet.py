@@ -15,7 +15,10 @@ ppnet = typer.Typer(
 )
 
 Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained network: MODEL/SEED/ranker of a recipe.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Examples, .csv or .parquet.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE", help="Examples: .csv, .tsv (also .gz) or .parquet; folders; quoted patterns."),
+]
 Device = Annotated[str, typer.Option(help="Device of the network: cpu, cuda, cuda:1.")]
 
 
@@ -67,11 +70,13 @@ def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.ranker_folder import load_ranker
     from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
+    from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.ppnet.trainer import evaluate
 
     place, trained = _place(device), load_ranker(ranker)
     examples = Examples(files, trained.schema, trained.vocabularies)
     metrics = evaluate(trained.network.to(place), examples.batches(EVALUATION_BATCH), place)
+    examples.report_unseen(listed(files))
     for task, figures in metrics.items():
         shown = {
             "AUC": figures.auc,
@@ -118,12 +123,14 @@ def inspect(
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
     from lhuc_asr.ppnet.ranker_folder import load_ranker
     from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
+    from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.score.figures import save_figure
     from lhuc_asr.score.gate_figures import gate_heat_map
 
     trained = load_ranker(ranker)
     examples = Examples(files, trained.schema, trained.vocabularies, labelled=False)
     report = inspect_gates(trained, examples.batches(EVALUATION_BATCH), by or trained.schema.user, _place(device))
+    examples.report_unseen(listed(files))
     report.save(out / "gates.json")
     save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
     deviations = report.deviations()

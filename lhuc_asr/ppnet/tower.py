@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.lhuc.gate import check_sizes
 from lhuc_asr.ppnet.layer import linear
 
 
@@ -69,6 +70,9 @@ class Tower(nn.Module):
 
     Attributes:
         gates: Gates of the hidden layers, from the input up, and of the output where it has one.
+
+    Raises:
+        ConfigError: ``inputs`` or ``outputs`` is not a whole number from 1.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Tower(nn.Module):
         gate: GateConfig | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("a deep network", inputs=inputs, outputs=outputs)
         units = config.hidden_units
         self.layers = nn.ModuleList(linear(*widths, generator) for widths in pairwise([inputs, *units]))
         self.output = linear(units[-1], outputs, generator)
