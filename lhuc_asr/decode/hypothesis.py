@@ -89,7 +89,7 @@ class _Row(StrictModel):
     speaker: str = ""
     words: str
     word_frames: list[Count]
-    cost: float = Field(allow_inf_nan=False)
+    cost: float = Field(ge=-1e30, le=1e30)
     reached_final: bool
     confidences: list[Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default_factory=list)
 

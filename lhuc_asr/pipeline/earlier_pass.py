@@ -23,7 +23,7 @@ from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
-from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.decode.search import AcousticScale, InsertionPenalty, SearchConfig
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -37,8 +37,8 @@ WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses
 class _Chosen(StrictModel):
     """What is tuned of a search."""
 
-    acoustic_scale: float
-    insertion_penalty: float
+    acoustic_scale: AcousticScale
+    insertion_penalty: InsertionPenalty
 
 
 class _Tuned(BaseModel):

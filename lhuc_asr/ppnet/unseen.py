@@ -40,9 +40,9 @@ class Coverage(StrictModel):
         examples: Some of the unseen categories.
     """
 
-    categories: int = Field(0, ge=0)
-    missing: int = Field(0, ge=0)
-    unseen: int | None = Field(0, ge=0)
+    categories: int = Field(0, ge=0, le=10**15)
+    missing: int = Field(0, ge=0, le=10**15)
+    unseen: int | None = Field(0, ge=0, le=10**15)
     examples: tuple[str, ...] = ()
 
     def counted(self, categories: pa.Array, unknown: np.ndarray | None) -> Coverage:

@@ -33,7 +33,7 @@ UNSEEN = 0
 # Number of forms from which on another form tells nothing: the categories are free text.
 MOST_FORMS = 1000
 
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300)]
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ class _Content(StrictModel):
     """Content of the file of vocabularies: plain values, checked by type."""
 
     categories: dict[str, list[Annotated[str, Field(strict=True)]]]
-    buckets: dict[str, Annotated[int, Field(strict=True, ge=1)]]
-    numbers: dict[str, tuple[_Number, Annotated[_Number, Field(ge=0.0)]]]
+    buckets: dict[str, Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]]
+    numbers: dict[str, tuple[_Number, Annotated[float, Field(strict=True, ge=0.0, le=1e300)]]]
     forms: dict[str, tuple[Annotated[str, Field(strict=True)], ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")

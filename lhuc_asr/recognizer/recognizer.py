@@ -40,6 +40,7 @@ from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.known_words import place
+from lhuc_asr.recognizer.matching import with_transcripts
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
 from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
 from lhuc_asr.recognizer.speaker import Speaker, load_speaker
@@ -49,11 +50,6 @@ from lhuc_asr.recognizer.transcript import Transcript, Word, recording_name
 logger = logging.getLogger(__name__)
 
 Audio = str | Path | Sequence[str | Path | Recording]
-
-# A recording with a transcript is aligned whole, which takes memory proportional to frames times words.
-LONGEST_TRANSCRIBED_SECONDS = 60.0
-# Names in a message.
-NAMED = 5
 
 
 def load(folder: str | Path) -> Recognizer:
@@ -128,7 +124,7 @@ class Recognizer:
         with _opened(audio, on_bad) as named:
             if transcripts is not None:
                 transcripts = self._spelled(transcripts)
-                named = _with_transcripts(named, transcripts, on_bad)
+                named = with_transcripts(named, transcripts, on_bad)
                 warn_of_unknown_words("transcripts", (transcripts[each.name] for each in named), self._lexicon)
             parts = list(_cut(named, options, speaker, whole, channel, on_bad))
             cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
@@ -333,46 +329,6 @@ class Recognizer:
             Word(word, start + seconds_of(first), start + seconds_of(end), confidence)
             for word, (first, end), confidence in zip(hypothesis.words, spans, hypothesis.confidences, strict=True)
         ]
-
-
-def _with_transcripts(
-    named: Sequence[Recording], transcripts: Mapping[str, Sequence[str]], on_bad: OnBad
-) -> list[Recording]:
-    """The recordings that have a transcript and are short enough for it.
-
-    Raises:
-        CorpusError: None has a transcript.
-    """
-    names = {recording.name for recording in named}
-    strangers = [name for name in transcripts if name not in names]
-    if len(strangers) == len(transcripts):
-        raise CorpusError(
-            f"no transcript belongs to a recording: there are transcripts of {_some(strangers)}, and the recordings "
-            f"{_some(sorted(names))}"
-        )
-    if strangers:
-        logger.warning("%d transcripts belong to no recording: %s", len(strangers), _some(strangers))
-    kept = []
-    for recording in named:
-        with usable(recording.title, on_bad, recording.path):
-            _check_transcript(recording, transcripts)
-            kept.append(recording)
-    return kept
-
-
-def _check_transcript(recording: Recording, transcripts: Mapping[str, Sequence[str]]) -> None:
-    """Raise an error unless a recording has a transcript and is short enough for it."""
-    if recording.name not in transcripts:
-        raise CorpusError(f"{recording.title}: no transcript for {recording.name!r}; add a line, or leave it out")
-    if recording.info.seconds > LONGEST_TRANSCRIBED_SECONDS:
-        raise AudioError(
-            f"{recording.title}: {recording.info.seconds:.0f} s are too long for a transcript, expected at most "
-            f"{LONGEST_TRANSCRIBED_SECONDS:.0f} s; cut recording and transcript, or adapt without transcripts"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def _cut(
