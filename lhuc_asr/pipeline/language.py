@@ -9,13 +9,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
-from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.fingerprint import FileState, file_state, fingerprint
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
+from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
@@ -89,9 +90,11 @@ def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:
 
     Raises:
         LexiconError: The lexicon is damaged.
-        CorpusError: The corpus should have one, but it is missing.
     """
-    path = config.lexicon.path or config.corpus.lexicon_path()
+    try:
+        path = config.lexicon.path or config.corpus.lexicon_path()
+    except CorpusError:  # a corpus without the dictionary that it should have: the stage that needs it says so
+        return None
     return None if path is None else _tags_in(path, file_state(path))
 
 
@@ -168,7 +171,7 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     """Write the lexicon: the words that can be recognised.
 
     They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
-    model's text; nothing is taken from test transcripts.
+    model's text; nothing is taken from test transcripts. A split of which the lexicon lacks most words is a warning.
     """
     transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
     spoken = {word for _, words in transcripts for word in words}
@@ -178,6 +181,8 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=own)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
+    for split in experiment.splits:
+        warn_of_unknown_words(split, (utterance.words for utterance in experiment.utterances(split)), lexicon)
 
 
 def _write_language_models(experiment: Experiment, order: int | None, options: LanguageModelOptions) -> None:

@@ -43,7 +43,6 @@ from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
-from lhuc_asr.pipeline.transcripts import check_vocabulary
 from lhuc_asr.score.tables import PassScore
 
 logger = logging.getLogger(__name__)
@@ -126,7 +125,6 @@ def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None
     orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
 
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
-    check_vocabulary(experiment)
     for order in orders:
         language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
     _feature_stage(stages, experiment, FeatureOptions(config.features, config.alignment_features, config.speeds))

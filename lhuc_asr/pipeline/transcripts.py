@@ -10,7 +10,7 @@ import numpy as np
 from lhuc_asr.features.extraction import spoken_at
 from lhuc_asr.hmm.aligner import align_blocks, transcript_graphs
 from lhuc_asr.lang.corruption import corrupt
-from lhuc_asr.lang.coverage import aligned_words, warn_of_unknown_words
+from lhuc_asr.lang.coverage import aligned_words
 from lhuc_asr.lang.tags import is_tag
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_blocks
@@ -24,12 +24,6 @@ def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1
     utterances = experiment.utterances(split)
     words = {utterance.id: aligned_words(utterance.words, experiment.lexicon) for utterance in utterances}
     return {spoken_at(speed, name): spoken for speed in speeds for name, spoken in words.items()}
-
-
-def check_vocabulary(experiment: Experiment) -> None:
-    """Log how many words of each split the lexicon has; a split of which it lacks most is a warning."""
-    for split in experiment.splits:
-        warn_of_unknown_words(split, (u.words for u in experiment.utterances(split)), experiment.lexicon)
 
 
 def reference_pdfs(

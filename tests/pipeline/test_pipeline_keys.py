@@ -90,8 +90,8 @@ def readable(argument: Any) -> Any:
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ExperimentConfig], NotedStages]:
     """The stages of a recipe."""
     monkeypatch.setattr("lhuc_asr.pipeline.run.Stages", NotedStages)
-    # There are no files to look into: no lexicon that may list tags, and no splits with words.
-    for name in ("run.check_language_files", "run.check_vocabulary", "language.own_tags", "corpus_stage.own_tags"):
+    # There are no files to look into, such as a lexicon that may list tags.
+    for name in ("run.check_language_files", "language.own_tags", "corpus_stage.own_tags"):
         monkeypatch.setattr(f"lhuc_asr.pipeline.{name}", lambda *_: None)
     folder = ExperimentFolder(tmp_path)
     write_json(folder.sample_rate, 10**6)  # of recordings with any features
