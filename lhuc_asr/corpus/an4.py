@@ -83,8 +83,6 @@ def an4_lexicon(root: Path) -> Path:
     Raises:
         CorpusError: The file is missing.
     """
-    if not root.is_dir():
-        raise CorpusError(f"{root}: no such folder; expected AN4 with etc/an4.dic")
     path = root / "etc" / "an4.dic"
     if not path.is_file():
         raise CorpusError(f"{path}: no such file; AN4's pronunciations are expected there")
