@@ -26,7 +26,9 @@ SIZE_IN_DS64 = 0xFFFF_FFFF
 LONGEST_REST = 4096
 
 W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-W64_CHUNK_HEADER = 24  # a GUID and the size of the chunk, this header included
+
+# Chunks that are looked at; a file of zeros has as many empty ones as it has room for.
+MOST_CHUNKS = 100_000
 
 # Place of the number of samples in a FLAC, 36 bits; the four before them are another value's.
 FLAC_COUNT = 21
@@ -67,22 +69,45 @@ def claim(file: FileIO, length: int) -> Claim | None:
     return None
 
 
-def _chunks(file: FileIO, length: int, endian: Endian) -> Iterator[tuple[bytes, int, int]]:
-    """Id, place of the content and size of each chunk from here on (RIFF, IFF); chunks have an even length."""
-    while len(header := file.read(8)) == 8:
-        place, size = file.tell(), int.from_bytes(header[4:], endian)
-        yield header[:4], place, size
-        if place + size > length:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the chunks of a container begin: bytes of the id and of the size; and the multiple they are padded to."""
+
+    id_bytes: int
+    size_bytes: int
+    endian: Endian
+    padded_to: int = 1
+    with_header: bool = False  # whether a size includes the id and itself
+    signed: bool = False
+
+
+IFF, VOC = _Layout(4, 4, "big", padded_to=2), _Layout(1, 3, "little")
+W64, CAF = _Layout(16, 8, "little", padded_to=8, with_header=True), _Layout(4, 8, "big", signed=True)
+
+
+def _chunks(file: FileIO, length: int, place: int, layout: _Layout) -> Iterator[tuple[bytes, int, int]]:
+    """Id, place of the content and size of each chunk from a place on; the last one may reach behind the file's end."""
+    header_bytes = layout.id_bytes + layout.size_bytes
+    for _ in range(MOST_CHUNKS):
+        file.seek(place)
+        header = file.read(header_bytes)
+        size = int.from_bytes(header[layout.id_bytes :], layout.endian, signed=layout.signed)
+        size -= header_bytes if layout.with_header else 0
+        place += header_bytes
+        if len(header) < header_bytes:
             return
-        file.seek(place + size + size % 2)
+        yield header[: layout.id_bytes], place, size
+        if size < 0 or place + size > length:
+            return
+        place += size + -size % layout.padded_to
 
 
 def _riff(file: FileIO, length: int) -> Claim | None:
     """WAV, and RF64, whose chunk ``ds64`` has the sizes that do not fit in 32 bits."""
-    form = file.read(12)[:4]
-    endian: Endian = "big" if form == b"RIFX" else "little"
+    form = file.read(4)
+    layout = _Layout(4, 4, "big" if form == b"RIFX" else "little", padded_to=2)
     large: tuple[int, int] | None = None  # place and value of the 64-bit size of the samples
-    for name, place, size in _chunks(file, length, endian):
+    for name, place, size in _chunks(file, length, 12, layout):
         if name == b"ds64" and form == b"RF64":
             file.seek(place + 8)
             large = place + 8, int.from_bytes(file.read(8), "little")
@@ -93,45 +118,35 @@ def _riff(file: FileIO, length: int) -> Claim | None:
             known = 0 < large[1] < 2**63
             repair = None if known else (large[0], rest.to_bytes(8, "little"))
             return Claim(place, large[1] if known else None, repair=repair)
-        if size == 0 and _unclaimed(file, place, length, endian):
+        if size == 0 and _unclaimed(file, place, length, layout):
             return Claim(place, None, repair=(place - 4, UNKNOWN_SIZE))
         if size >= STREAMED_BYTES and size > rest:
             return Claim(place, None)
-        return Claim(place, size, _unclaimed(file, place + size + size % 2, length, endian))
+        return Claim(place, size, _unclaimed(file, place + size + size % 2, length, layout))
     return None
 
 
-def _unclaimed(file: FileIO, end: int, length: int, endian: Endian) -> int:
+def _unclaimed(file: FileIO, end: int, length: int, layout: _Layout) -> int:
     """Number of bytes from ``end`` on that are neither chunks nor padding."""
-    if end >= length:
-        return 0
-    file.seek(end)
-    place = end
-    for name, content, size in _chunks(file, length, endian):
-        if not re.fullmatch(rb"[ -~]{4}", name) or content + size > length + 1:
+    for name, place, size in _chunks(file, length, end, layout):
+        if not re.fullmatch(rb"[ -~]{4}", name) or place + size > length + 1:
             break
-        place = content + size + size % 2
-    file.seek(place)
-    rest = length - place
+        end = place + size + size % 2
+    file.seek(end)
+    rest = length - end
     return rest if rest > LONGEST_REST and any(file.read(LONGEST_REST)) else 0
 
 
 def _w64(file: FileIO, length: int) -> Claim | None:
-    file.seek(40)
-    while len(header := file.read(W64_CHUNK_HEADER)) == W64_CHUNK_HEADER:
-        place, size = file.tell(), int.from_bytes(header[16:], "little") - W64_CHUNK_HEADER
-        if header[:4] == b"data":
+    for name, place, size in _chunks(file, length, 40, W64):
+        if name[:4] == b"data":
             return Claim(place, size if 0 < size < 2**62 else None)
-        if size < 0 or place + size > length:
-            return None
-        file.seek(place + size + -size % 8)
     return None
 
 
 def _iff(file: FileIO, length: int) -> Claim | None:
     """AIFF and AIFF-C, whose samples lie behind an offset and a block size, and 8SVX."""
-    file.seek(12)
-    for name, place, size in _chunks(file, length, "big"):
+    for name, place, size in _chunks(file, length, 12, IFF):
         if name in (b"SSND", b"BODY"):
             return Claim(place, None if size == 0 or size >= STREAMED_BYTES else size)
     return None
@@ -147,17 +162,14 @@ def _au(file: FileIO, length: int) -> Claim | None:
 
 
 def _caf(file: FileIO, length: int) -> Claim | None:
-    file.seek(8)
-    while len(header := file.read(12)) == 12:
-        place, size = file.tell(), int.from_bytes(header[4:], "big", signed=True)
-        if header[:4] == b"data":
-            if size == -1:
-                return Claim(place, None, repair=(place - 8, (length - place).to_bytes(8, "big")))
-            return Claim(place, size)
-        if size < 0 or place + size > length:
-            return None
-        file.seek(place + size)
+    for name, place, size in _chunks(file, length, 8, CAF):
+        if name == b"data":
+            return Claim(place, size) if size != -1 else _streamed_caf(place, length)
     return None
+
+
+def _streamed_caf(place: int, length: int) -> Claim:
+    return Claim(place, None, repair=(place - 8, (length - place).to_bytes(8, "big")))
 
 
 def _sphere(file: FileIO, length: int) -> Claim | None:
@@ -174,16 +186,14 @@ def _sphere(file: FileIO, length: int) -> Claim | None:
 
 
 def _voc(file: FileIO, length: int) -> Claim | None:
-    """Creative Voice: blocks of a type, a size of 24 bits and a content; the type 0 ends the file."""
+    """Creative Voice: blocks of a type, a size and a content; the type 0 ends the file."""
     file.seek(20)
-    place = start = int.from_bytes(file.read(2), "little")
-    while place < length:
-        file.seek(place)
-        header = file.read(4)
-        if header[:1] == b"\0":
+    start = end = int.from_bytes(file.read(2), "little")
+    for name, place, size in _chunks(file, length, start, VOC):
+        if name == b"\0":
             break
-        place += 4 + int.from_bytes(header[1:], "little")
-    return Claim(start, place - start)
+        end = place + size
+    return Claim(start, end - start)
 
 
 def _avr(file: FileIO, length: int) -> Claim | None:
@@ -198,12 +208,12 @@ def _wve(file: FileIO, length: int) -> Claim | None:
 
 def _flac(file: FileIO, length: int) -> Claim | None:
     """A FLAC that was written to a pipe gives no number of samples, which its last frame does."""
-    lengths = flac_length(file, length)
-    if lengths is None or lengths.claimed or lengths.end is None:
-        return None
     file.seek(FLAC_COUNT)
-    others = file.read(1)[0] & 0xF0
-    return Claim(0, None, repair=(FLAC_COUNT, (others << 32 | lengths.end).to_bytes(5, "big")))
+    count = int.from_bytes(file.read(5), "big")
+    lengths = flac_length(file, length) if count % 2**36 == 0 else None
+    if lengths is None or lengths.end is None:
+        return None
+    return Claim(0, None, repair=(FLAC_COUNT, (count | lengths.end).to_bytes(5, "big")))
 
 
 READERS: dict[bytes, Callable[[FileIO, int], Claim | None]] = {

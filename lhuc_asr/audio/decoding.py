@@ -75,7 +75,7 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
         claimed = claim(file, length)
         source: int | _Repaired = file.fileno()
         if claimed is not None and claimed.repair is not None:
-            source = _Repaired(file, length, *claimed.repair)
+            source = _Repaired(file, *claimed.repair)
         file.seek(0)
         head = file.read(SIGNATURE_BYTES)
         file.seek(0)
@@ -154,8 +154,8 @@ class _Repaired:
 
     mode = "rb"
 
-    def __init__(self, file: FileIO, length: int, place: int, content: bytes) -> None:
-        self._file, self._length, self._place, self._content = file, length, place, content
+    def __init__(self, file: FileIO, place: int, content: bytes) -> None:
+        self._file, self._place, self._content = file, place, content
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)

@@ -12,8 +12,8 @@ from io import FileIO
 # An Ogg page has at most 65,307 bytes, so the last one begins in this part of the file.
 OGG_TAIL_BYTES = 65_536
 
-# The largest frame of a FLAC where its header does not give it, and what may follow the last frame, such as tags.
-LARGEST_FLAC_FRAME, FLAC_REST_BYTES = 262_144, 4096
+# The largest frame of a FLAC, 16,384 samples of 8 channels in 24 bits, and what may follow the last one, such as tags.
+LARGEST_FLAC_FRAME, FLAC_REST_BYTES = 524_288, 4096
 
 # Bit rates in kbit/s and sample rates in Hz of MPEG audio, by their codes (ISO 11172-3, 13818-3); 0 is not allowed.
 MPEG1_LAYER3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
@@ -72,7 +72,7 @@ def flac_length(file: FileIO, length: int) -> FlacLength | None:
         return None
     block_samples, largest = int.from_bytes(head[8:10], "big"), int.from_bytes(head[15:18], "big")
     claimed = int.from_bytes(head[21:26], "big") & (2**36 - 1)
-    file.seek(max(0, length - (largest or LARGEST_FLAC_FRAME) - FLAC_REST_BYTES))
+    file.seek(max(0, length - min(largest or LARGEST_FLAC_FRAME, LARGEST_FLAC_FRAME) - FLAC_REST_BYTES))
     tail = file.read()
     for match in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", tail))):
         end = _flac_frame_end(tail[match.start() : match.start() + 16], block_samples)

@@ -197,6 +197,16 @@ def test_a_chunk_of_odd_size_is_followed_by_a_byte(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(saved(tmp_path / "a.wav", content)), NOISE, atol=1 / 32768)
 
 
+@pytest.mark.parametrize(
+    "beginning", [b"RIFF\0\0\0\0WAVE", b"FORM\0\0\0\0AIFF", b"caff\0\1\0\0", b"Creative Voice File\x1a\x1a\0"]
+)
+@pytest.mark.parametrize("chunk", [bytes(4), b"abcd", b"\1\0\0\0"])
+def test_a_file_of_empty_chunks_is_refused_soon(tmp_path: Path, beginning: bytes, chunk: bytes) -> None:
+    path = saved(tmp_path / "a.wav", beginning + (chunk + bytes(4)) * 2_000_000)
+    with pytest.raises(AudioError):
+        probe(path)
+
+
 def test_an_mp3_whose_length_can_only_be_guessed_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     """Without the frame with its length, libsndfile takes the first bit rate for that of all, and stops too early."""
     content = encoded("MP3", samples=np.concatenate([0.01 * NOISE, np.tile(NOISE, 9)]))

@@ -85,6 +85,14 @@ def test_a_constant_is_silence_even_in_a_short_recording(tmp_path: Path) -> None
     assert levels(tmp_path / "a.wav").power.max() < 1e-9
 
 
+@pytest.mark.parametrize("count", [1, 2, 159, 160, 161, 1279, 1281])
+def test_a_few_samples_are_no_trouble(tmp_path: Path, count: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.3, 0.3, count), RATE)
+    power = levels(tmp_path / "a.wav").power
+    assert len(power) == -(-count // 160)
+    assert np.isfinite(power).all()
+
+
 def test_a_held_vowel_is_not_steady(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", 0.2 * np.sin(2 * np.pi * 300 * np.arange(2 * RATE) / RATE), RATE)
     assert levels(tmp_path / "a.wav").power.min() > 0.01

@@ -1,6 +1,7 @@
 """What validation stops at, what it leaves out, and what passes."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,11 +50,22 @@ def test_digital_silence_is_left_out_and_counted(spoken, level: float) -> None:
         validate(Reading(utterances))
 
 
-def test_channels_in_opposite_phase_are_not_silence(spoken) -> None:
-    utterance = spoken("u")
+def test_channels_in_opposite_phase_are_used_and_told(spoken, caplog: pytest.LogCaptureFixture) -> None:
+    utterance, other = spoken("u"), spoken("v")
     samples, rate = soundfile.read(utterance.audio)
     soundfile.write(utterance.audio, np.stack([samples, -samples], 1), rate)
-    assert validate(Reading([utterance])).utterances == [utterance]
+    assert validate(Reading([utterance, other])).utterances == [utterance, other]
+    assert "1 recordings, such as" in caplog.text
+    assert "u.wav, lose their sound when their channels are mixed" in caplog.text
+
+
+def test_a_file_whose_name_is_not_utf8_is_left_out_by_name(spoken) -> None:
+    named, other = spoken("u"), spoken("v")
+    path = Path(os.fsdecode(os.fsencode(named.audio.parent) + b"/\xff.wav"))
+    named.audio.rename(path)
+    result = validate(Reading([replace(named, audio=path), other]), max_skipped=0.5)
+    assert result.utterances == [other]
+    assert r"\udcff.wav': the name is not UTF-8" in result.skipped[0].reason
 
 
 def test_one_window_is_enough(spoken) -> None:
