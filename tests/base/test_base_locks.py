@@ -58,3 +58,13 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
         locked(tmp_path / "file"),
     ):
         pass
+
+
+def test_a_link_in_the_locks_place_is_not_written_through(tmp_path: Path) -> None:
+    """Releases of filelock before 3.20.1 emptied what the link names."""
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / ".lock").symlink_to("../precious")
+    with pytest.raises(ExperimentError, match="exp: cannot be written to"), locked(tmp_path / "exp"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
