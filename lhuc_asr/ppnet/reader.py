@@ -133,9 +133,10 @@ class Reader:
             check_type(Place(path, source), types.field(source).type, feature)
         self._metadata[path] = metadata
         counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        if not sum(counts):
-            self._may_be_empty(file)
-        return [_Piece(file, sum(counts[:group]), group) for group in range(len(counts)) if counts[group]]
+        if not sum(counts) and not self._may_be_empty(file):
+            return []
+        # Row groups without rows too: the order that a seed draws depends on the number of pieces.
+        return [_Piece(file, sum(counts[:group]), group) for group in range(len(counts))]
 
     def _may_be_empty(self, file: TableFile) -> bool:
         """Leave a file without rows out, if it is one of a folder or a pattern; False."""

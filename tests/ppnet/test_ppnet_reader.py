@@ -262,3 +262,16 @@ def test_a_number_that_32_bits_cannot_hold_is_refused(cell: str, tmp_path: Path)
     path = text(tmp_path / "a.csv", f"user,age,genres,click\n7,1,War,0\n7,{cell},War,0\n")
     with pytest.raises(ExamplesError, match=r"a\.csv: row 2, column 'age': .* is larger than 1e\+38"):
         read(path)
+
+
+def test_a_row_group_without_rows_counts_in_the_order_that_a_seed_draws(tmp_path: Path) -> None:
+    """As those of examples made before have: a seed must give the same batches as it did."""
+    table = pa.table(COLUMNS)
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.write_table(table.slice(0, 0))
+    drawn, expected = np.random.default_rng(3), np.random.default_rng(3)
+    (block,) = Reader([tmp_path / "a.parquet"], SCHEMA).blocks(100, drawn)
+    assert block.to_pydict() == COLUMNS
+    expected.permutation(2)
+    assert drawn.random() == expected.random()
