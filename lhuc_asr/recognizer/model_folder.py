@@ -39,6 +39,8 @@ LANG_FILES = tuple(f"lang/{name}" for name in (LEXICON_FILE, PHONES_FILE, WORDS_
 PREPARED_FOLDER = "prepared"
 # An utterance is shorter than a day.
 LONGEST_SECONDS = 86400.0
+# A speaker's generators are seeded with about a million times this, in 64 bits.
+LARGEST_SEED = 2**43
 
 
 class ModelDescription(FolderDescription):
@@ -67,7 +69,7 @@ class ModelDescription(FolderDescription):
     experiment: str
     adapted_pass: str
     network: str
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=LARGEST_SEED)
     features: FeatureConfig
     alignment_features: FeatureConfig
     whole_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
