@@ -28,12 +28,26 @@ def _file_name(path: Path) -> Path:
     return path
 
 
+def _name(name: str) -> str:
+    if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise ValueError("not a name: it is empty, or has control characters")
+    return name
+
+
+def _symbol(name: str) -> str:
+    if _name(name).split() != [name]:
+        raise ValueError("not a name: it has white space")
+    return name
+
+
 # Numbers of things: frames, words, states. The upper end is that of int32.
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 # A name that a person or a program gave: of a speaker, an utterance, a phone.
-Name = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, AfterValidator(_name)]
+# A name without white space, as in files of words and phones.
+Symbol = Annotated[str, AfterValidator(_symbol)]
 FilePath = Annotated[Path, AfterValidator(_file_name)]
 
 

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SearchError
+from lhuc_asr.decode.const_fst import LARGEST_COST
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 
@@ -126,7 +127,7 @@ class Searcher:
 
 
 def scaled_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int, acoustic_scale: float) -> np.ndarray:
-    """Scores as a search takes them: of the right shape, scaled, finite, shape (T, K), float32.
+    """Scores as a search takes them: of the right shape, scaled, no larger than a graph's costs, (T, K), float32.
 
     Args:
         utterance: Id of the utterance.
@@ -135,7 +136,7 @@ def scaled_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int, a
         acoustic_scale: Factor on the scores.
 
     Raises:
-        SearchError: The scores are not of shape (T, K), or not finite, before scaling or after.
+        SearchError: The scores are not of shape (T, K), or not finite, or so large that sums of them are inexact.
     """
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
         raise SearchError(
@@ -144,10 +145,11 @@ def scaled_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int, a
         )
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
         scaled = np.ascontiguousarray(log_likelihoods * np.float32(acoustic_scale), np.float32)
-    if not np.isfinite(scaled).all():
-        frame = int(np.flatnonzero(~np.isfinite(scaled).all(axis=1))[0])
+    usable = np.abs(scaled) <= LARGEST_COST  # not so for NaN
+    if not usable.all():
+        frame = int(np.flatnonzero(~usable.all(axis=1))[0])
         raise SearchError(
-            f"{utterance}: scores of frame {frame} are not finite at acoustic scale {acoustic_scale:g}; check the "
-            "features of that frame, and the scale"
+            f"{utterance}: scores of frame {frame} are not finite, or beyond {LARGEST_COST:g}, at acoustic scale "
+            f"{acoustic_scale:g}; check the features of that frame, the network and the scale"
         )
     return scaled

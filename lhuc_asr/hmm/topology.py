@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.documents import DocumentKind, Name
+from lhuc_asr.base.documents import DocumentKind, Symbol
 from lhuc_asr.base.errors import AlignmentError, LexiconError
 from lhuc_asr.hmm.states import INITIAL_SELF_LOOP, SILENCE_STATES, SPEECH_STATES, HmmState, smoothed_self_loops
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
@@ -209,8 +209,8 @@ class _Monophones(StrictModel):
     """The file of a ``MonophoneTopology``."""
 
     kind: Literal["monophones"] = "monophones"
-    silence: tuple[Name, ...]
-    speech: tuple[Name, ...]
+    silence: tuple[Symbol, ...]
+    speech: tuple[Symbol, ...]
     self_loop: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...]
 
 

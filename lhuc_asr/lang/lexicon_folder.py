@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.documents import DocumentKind, Name
+from lhuc_asr.base.documents import DocumentKind, Symbol
 from lhuc_asr.base.errors import LexiconError
 from lhuc_asr.base.plain_file import check_plain_file
 from lhuc_asr.lang.lexicon import Lexicon, read_lexicon, write_lexicon
@@ -20,8 +20,8 @@ LEXICON_FILE, PHONES_FILE = "lexicon.txt", "phones.json"
 class _Description(StrictModel):
     """Content of ``phones.json``."""
 
-    silence: tuple[Name, ...]
-    speech: tuple[Name, ...]
+    silence: tuple[Symbol, ...]
+    speech: tuple[Symbol, ...]
     silence_probability: float = Field(gt=0.0, lt=1.0)
 
 

@@ -68,6 +68,7 @@ def test_a_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
         ('{"count": 2147483648, "names": []}', "count: Input should be less than 2147483648"),
         ('{"count": 1, "names": "ab"}', "names: "),
         ('{"count": 1, "names": ["a", ""]}', "names.1: "),
+        ('{"count": 1, "names": ["a\\nb"]}', "names.0: not a name: it is empty, or has control characters"),
         ('{"count": 1, "names": [], "length": 0}', "length: "),
         ('{"count": 1, "names": [], "path": "a\\u0000b"}', "path: not the name of a file"),
         ('{"count": 1, "names": [], "path": ""}', "path: not the name of a file"),

@@ -86,6 +86,10 @@ def test_a_kind_is_loaded_by_its_line_in_the_table(tmp_path, monkeypatch):
         ({"self_loop": [0.5] * 15 + [1.0]}, r"self_loop\.15: Input should be less than 1, found 1\.0"),
         ({"self_loop": [0.5] * 15 + ["x"]}, "not a topology"),
         ({"speech": 3}, "not a topology"),
+        ({"speech": ["A B"]}, "speech.0: not a name: it has white space"),
+        ({"speech": ["A\n"]}, "speech.0: not a name: it is empty, or has control characters"),
+        ({"silence": ["SPN"]}, "SIL is not among its silence phones"),
+        ({"self_loop": [float("nan")] * 16}, "NaN is not a number of JSON"),
         ({"kind": ["monophones"]}, "not a topology"),
     ],
 )
