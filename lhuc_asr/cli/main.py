@@ -15,6 +15,7 @@ import typer
 
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.base.threads import wait_briefly
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli.adapt import adapt
 from lhuc_asr.cli.benchmark import benchmark
@@ -102,7 +103,12 @@ def main() -> None:
 
 
 def _prepare_process() -> None:
-    """Clean up when the process is told to end, as by ``docker stop``; print names that are not UTF-8 as they are."""
+    """Prepare signals, standard output and threads.
+
+    The process cleans up when it is told to end, as by ``docker stop``; names that are not UTF-8 are printed as they
+    are; threads leave cores to other processes while they wait.
+    """
+    wait_briefly()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup, which ignores SIGHUP
             signal.signal(number, _end)

@@ -20,9 +20,9 @@ def list_speakers(
     states = speaker_files(paths)
     width = max((len(state.speaker) for state in states.values()), default=0)
     for path, state in states.items():
-        deviations = [row.deviation for row in spreads(state)]
-        spread = f"{sum(deviations) / len(deviations):.3f}" if deviations else "none"
-        typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:>5}  {path}")
+        rows = spreads(state)
+        spread = sum(row.deviation for row in rows) / len(rows)
+        typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:.3f}  {path}")
 
 
 @speakers.command("show")
@@ -39,9 +39,6 @@ def show(
     typer.echo(f"amplitude   {state.amplitude}")
     typer.echo(f"extras      {', '.join(sorted(state.extras)) or 'none'}")
     rows = spreads(state)
-    if not rows:
-        typer.echo("sites       none: the file changes nothing in a network")
-        return
     width = max(len("site"), *(len(row.site) for row in rows))
     typer.echo(f"{'site':{width}}  units   mean  deviation  lowest  highest")
     for row in rows:

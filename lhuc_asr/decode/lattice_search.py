@@ -40,7 +40,7 @@ class LatticeConfig(StrictModel):
         candidates: Number of pdfs whose posteriors are kept for each frame, the most probable ones.
     """
 
-    beam: float = Field(8.0, ge=LEAST_BEAM, le=10_000.0)
+    beam: float = Field(8.0, ge=LEAST_BEAM, le=1_000_000.0)
     max_arcs: int = Field(1000, ge=20, le=1_000_000)
     max_tokens: int = Field(10_000_000, ge=1000, le=1_000_000_000)
     candidates: int = Field(8, ge=1, le=10_000)

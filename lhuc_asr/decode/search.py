@@ -38,7 +38,7 @@ class SearchConfig(StrictModel):
         insertion_penalty: Cost added to each word.
     """
 
-    beam: float = Field(13.0, gt=0.0, le=10_000.0)
+    beam: float = Field(13.0, gt=0.0, le=1_000_000.0)
     max_active: int = Field(7000, gt=1, le=100_000_000)
     min_active: int = Field(20, ge=0, le=100_000_000)
     acoustic_scale: AcousticScale = 0.1

@@ -6,10 +6,15 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, cast
+
+from pydantic import Field
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.documents import DocumentKind, Positive
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.features.filterbank import LOWEST_RATE, USUAL_RATE
 
@@ -17,6 +22,23 @@ logger = logging.getLogger(__name__)
 
 # Recordings of a rate that a message names.
 NAMES_IN_MESSAGE = 5
+
+
+class _Group(StrictModel):
+    """The recordings of one rate."""
+
+    recordings: Positive
+    names: tuple[str, ...]
+
+
+_Rate = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+_RATES: DocumentKind[int | dict[str, _Group]] = DocumentKind(
+    cast(Any, Positive | Annotated[dict[_Rate, _Group], Field(min_length=1)]),
+    "sample rates of recordings",
+    CorpusError,
+    "delete it and run again",
+    missing="run the recipe",
+)
 
 
 @dataclass(frozen=True)
@@ -70,16 +92,11 @@ class SampleRates:
         Raises:
             CorpusError: The file is damaged.
         """
-        try:
-            tree = read_json(path)
-            if type(tree) is int and tree > 0:  # not true, which is 1
-                return cls({tree: 0}, {tree: ()})
-            counts = {int(rate): int(group["recordings"]) for rate, group in tree.items()}
-            names = {int(rate): tuple(map(str, group["names"])) for rate, group in tree.items()}
-            if not counts or min(counts) < 1 or not all(counts.values()):
-                raise ValueError("expected recordings of at least one rate")
-        except (DamagedFileError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CorpusError(f"{path}: not sample rates of recordings ({error}); delete it and run again") from error
+        content = _RATES.read(path)
+        if isinstance(content, int):
+            return cls({content: 0}, {content: ()})
+        counts = {int(rate): group.recordings for rate, group in content.items()}
+        names = {int(rate): group.names for rate, group in content.items()}
         return cls(counts, names)
 
     def of_features(self, wished: int | None, wished_for_alignment: int | None) -> tuple[int, int]:

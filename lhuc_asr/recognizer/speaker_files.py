@@ -51,9 +51,9 @@ def speaker_files(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
 
 
 def spreads(state: SpeakerState) -> list[LayerSpread]:
-    """The amplitudes of a speaker, site by site; a site without units has none and is left out."""
+    """The amplitudes of a speaker, site by site."""
     xi = amplitude(state.amplitude)
-    values = [(site.name, xi(state.r[site.name]).double()) for site in state.sites if site.width]
+    values = [(site.name, xi(state.r[site.name]).double()) for site in state.sites]
     return [
         LayerSpread(name, len(v), float(v.mean()), float(v.std(correction=0)), float(v.min()), float(v.max()))
         for name, v in values

@@ -125,7 +125,7 @@ BAD_RECORDINGS = {
     emptied: "empty",
     without_samples: "no samples",
     not_a_number: "NaN",
-    no_audio: "not a WAV, FLAC or Ogg recording",
+    no_audio: "not a WAV, FLAC, Ogg, MP3, AIFF, CAF, AU or NIST SPHERE recording",
     Path.unlink: "no such recording",
 }
 

@@ -137,8 +137,9 @@ def test_a_fold_is_exported_and_a_cross_validation_is_not(
             '{"chosen": {"acoustic_scale": -1, "insertion_penalty": 0}}',
             "acoustic_scale",
         ),
-        ("corpus/sample_rate.json", '"fast"', "not a sample rate"),
-        ("corpus/sample_rate.json", "-8000", "sample_rate: "),
+        ("corpus/sample_rate.json", '"fast"', "not sample rates of recordings"),
+        ("corpus/sample_rate.json", "-8000", "not sample rates of recordings"),
+        ("corpus/sample_rate.json", '{"16000": {"recordings": 0, "names": []}}', "not sample rates of recordings"),
         ("corpus/train.jsonl", "{}\n", "train.jsonl:1: not an utterance"),
     ],
 )

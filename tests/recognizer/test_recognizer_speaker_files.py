@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -205,19 +206,17 @@ def no_sites(tmp_path: Path) -> Path:
     return tmp_path / "dave" / "dave.safetensors"
 
 
-def test_a_speaker_without_sites_is_listed_and_shown(no_sites: Path) -> None:
-    runner = CliRunner()
-    listed = runner.invoke(speakers, ["list", str(no_sites.parent)])
-    assert (listed.exit_code, listed.stdout) == (0, f"dave  {'a' * 12}   none  {no_sites}\n")
-    shown = runner.invoke(speakers, ["show", str(no_sites)])
-    assert shown.exit_code == 0
-    assert shown.stdout.splitlines()[-1] == "sites       none: the file changes nothing in a network"
+def test_a_speaker_without_sites_is_refused_by_name(no_sites: Path) -> None:
+    for arguments in (["list", str(no_sites.parent)], ["show", str(no_sites)]):
+        refused = CliRunner().invoke(speakers, arguments)
+        assert isinstance(refused.exception, CheckpointError)
+        assert re.fullmatch(r"[^\n]*dave\.safetensors: [^\n]*", str(refused.exception))
 
 
-def test_a_site_without_units_is_listed_and_shown(tmp_path: Path) -> None:
+def test_a_site_without_units_is_refused_by_name(tmp_path: Path) -> None:
     state("eve").save(tmp_path / "eve.safetensors")
-    assert spreads(SpeakerState.load(tmp_path / "eve.safetensors")) == []
-    assert CliRunner().invoke(speakers, ["show", str(tmp_path / "eve.safetensors")]).exit_code == 0
+    with pytest.raises(CheckpointError, match=r"eve\.safetensors: site 'layer'"):
+        SpeakerState.load(tmp_path / "eve.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", bytes(8), b"not a speaker"])

@@ -1,0 +1,29 @@
+"""How the threads of matrix products wait for each other.
+
+Training and search are many short products, each divided among the threads of OpenMP. A thread that has done its part
+waits for the others by spinning, for milliseconds by default. On a machine with other work one of the threads has no
+core at times, and the others burn their own shares while they wait: an iteration of monophones beside two busy
+processes on two cores took 40 times as long. Threads that sleep after a short spin give the core away, and are put back
+at once when the others are done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+# Turns of the waiting loop before a thread sleeps, about a microsecond. Long enough for the gap between two products of
+# one layer costs more beside other work than it saves on an idle machine (benchmarks/busy.py).
+SPINS = 100
+
+
+def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let waiting threads sleep after a short spin, in this process and those that it starts.
+
+    It works only before torch is imported, with GNU's OpenMP, which torch has on Linux. What the user has set stays.
+
+    Args:
+        environment: Environment variables to change.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+        environment["GOMP_SPINCOUNT"] = str(SPINS)
