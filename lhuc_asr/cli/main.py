@@ -6,20 +6,22 @@ Verbs import what they need when they are called: importing torch alone takes se
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli.adapt import adapt
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.export import export
+from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
 from lhuc_asr.cli.ppnet import ppnet
+from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder
 from lhuc_asr.cli.run import run
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
@@ -38,9 +40,6 @@ for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")
-
-# Exit status that typer gives to Ctrl-C, as shells do: 128 plus the number of the signal.
-INTERRUPTED = 130
 
 # Whether errors are shown with their traceback; set by --debug.
 _debug = False
@@ -63,24 +62,23 @@ def options(
     global _debug
     _debug = debug
     setup_logging(logging.DEBUG if debug else logging.INFO)
+    require_current_folder()
 
 
 def main() -> None:
-    """Entry point. A user's mistake ends in one line and exit status 1, not in a traceback."""
+    """Entry point. A user's mistake ends in one line and exit status 1, a mistake of ours in a traceback."""
+    prepare_process()
     try:
         app()
-    except LhucError as error:
-        if _debug:
+    except Exception as error:
+        sentence = explained(error)
+        if _debug or sentence is None:
             raise
-        sys.exit(f"lhuc-asr: error: {error}")
-    except OSError as error:
-        if _debug:
-            raise
-        # Such as a full disk or a folder without permission: the system's message, and the file.
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
+        sys.exit(f"lhuc-asr: error: {sentence}")
+    except KeyboardInterrupt:  # typer handles those in a verb
+        sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code in SIGNALLED:
             stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
             remedy = "; the same command resumes it after the last finished stage" if stages else ""
             typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)

@@ -161,7 +161,10 @@ def failing(error: BaseException) -> Callable[[], None]:
 def test_the_systems_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, command) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "exp/features.bin")
     monkeypatch.setattr(command_line, "app", failing(full))
-    assert mistake(command()) == "exp/features.bin: No space left on device; what was finished before is intact"
+    assert mistake(command()) == (
+        "exp/features.bin: No space left on device; free some space, or ask for a larger quota; "
+        "what was finished before is intact"
+    )
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, package_log, tmp_path: Path) -> None:
