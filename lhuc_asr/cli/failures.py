@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import tempfile
+import traceback
 from contextlib import suppress
 
 from lhuc_asr.base.errors import LhucError
@@ -32,6 +33,7 @@ _REMEDIES = {
 }
 # Errors of a file that is written to; without the file's name it is a temporary one, since others are named.
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_WRITERS = {"typer", "click", "rich"}
 _MEMORY = "the memory is full; close other programs, or give less at a time"
 
 
@@ -57,31 +59,28 @@ def _of_the_system(error: OSError) -> str:
     names = [one_line(str(name)) for name in (error.filename, error.filename2) if name]
     reason = one_line(error.strerror or str(error))
     remedy = _REMEDIES.get(error.errno or 0, "")
-    if not names and _stdout_fails():
+    if not names and _is_of_output(error):
         names, remedy = ["standard output"], "write to a file on another disk"
     elif not names and (error.errno in _OF_WRITING or "temporary directory" in reason):
-        place = tempfile.tempdir or "none"
-        names, remedy = [f"a temporary file (their folder: {place})"], "set TMPDIR to a folder that has space"
+        place = f" in {tempfile.tempdir}" if tempfile.tempdir else ""
+        names, remedy = [f"a temporary file{place}"], "set TMPDIR to a folder that has space"
     elif not names and not remedy:
         remedy = "--debug before the verb shows where"
     where = f"{' -> '.join(names)}: " if names else ""
     return "; ".join(filter(None, (f"{where}{reason}", remedy, INTACT)))
 
 
-def _stdout_fails() -> bool:
-    """Whether standard output still holds what could not be written."""
-    if sys.stdout is None:
+def _is_of_output(error: OSError) -> bool:
+    """Whether text for the user could not be written; the libraries that write it give no name of a file."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or frames[-1].f_globals.get("__name__", "").partition(".")[0] not in _WRITERS:
         return False
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        # Python tries once more at its end, and would complain.
-        with suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
-            os.close(null)
-        return True
-    return False
+    # What is left in the buffer is tried once more when Python ends, which would complain.
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    return True
 
 
 def _of_an_encoding(error: UnicodeEncodeError) -> str:

@@ -298,8 +298,8 @@ def _length(lengths: list[str], url: str) -> int | None:
     """Length of the body, None if it is not given."""
     values = {value.strip() for text in lengths for value in text.split(",")}
     if len(values) > 1 or not all(re.fullmatch(r"[0-9]{1,18}", value) for value in values):
-        found = one_line(", ".join(lengths))
-        raise DownloadError(f"{url}: the server gives the length {found!r}, expected a number of bytes; {ANOTHER}")
+        shown = one_line(", ".join(lengths))
+        raise DownloadError(f"{url}: the server gives the length {shown!r}, expected a number of bytes; {ANOTHER}")
     return int(values.pop()) if values else None
 
 
