@@ -88,9 +88,10 @@ def test_version(command, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("rnu",), ("run",), ("run", "--sped", "x"), ("download", "librispeach", "a", "b")]
+    "arguments",
+    [("rnu",), ("run",), ("run", "--sped", "x"), ("download", "librispeach", "a", "b"), ("toy", "--seed", 2**64)],
 )
-def test_a_wrong_command_exits_with_status_2(arguments: tuple[str, ...], command) -> None:
+def test_a_wrong_command_exits_with_status_2(arguments: tuple[object, ...], command) -> None:
     assert command(*arguments) == 2
 
 
