@@ -77,7 +77,7 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     from lhuc_asr.recognizer.model_folder import read_model
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import recordings
-    from lhuc_asr.recognizer.speech import read_speech
+    from lhuc_asr.recognizer.speech import Speech, cut_at_pauses, read_speech, speech_statistics
 
     torch.set_num_threads(CORES)
     description, files = read_model(model)
@@ -92,7 +92,13 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
     part("loading the model", lambda: load(model))
     pool, silence = SearchPool(files.lang, processes=0), topology.load(files.topology).silence_pdfs
     with recordings(audio) as named:
-        speech = part("features", lambda: read_speech(named, description, "speaker"))
+
+        def spoken() -> Speech | None:
+            parts = [cut_at_pauses(recording, description, "speaker") for recording in named]
+            cmvn, parts = speech_statistics(parts, description)
+            return read_speech(parts, description, "speaker", cmvn) if cmvn else None
+
+        speech = part("features", spoken)
         seconds = sum(recording.info.seconds for recording in named)
     if speech is None:
         sys.exit("nothing is said in the recordings; name others")

@@ -23,9 +23,10 @@ BELOW = {
     "base": set(),
     "lhuc": {"base"},
     "audio": {"base"},
-    "corpus": {"audio", "base"},
-    "features": {"audio", "base"},
     "lang": {"base"},
+    # lang: a transcript is normalised like a lexicon and the language model's text.
+    "corpus": {"lang", "audio", "base"},
+    "features": {"audio", "base"},
     # Not corpus: a recording is an audio.Utterance, wherever it comes from.
     "hmm": {"features", "lang", "audio", "base"},
     # Not lhuc: amplitudes attach to our network exactly as to anyone's.
@@ -51,7 +52,7 @@ KEPT_TO = {
 # A room that is usable without the others' libraries.
 LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
-PILLARS = {"torch", "torchaudio", "librosa", "soundfile", "numpy", "jiwer"}
+PILLARS = {"torch", "torchaudio", "soxr", "soundfile", "numpy", "jiwer"}
 # Import names that differ from the name of the distribution.
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

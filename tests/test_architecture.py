@@ -76,7 +76,7 @@ GOOD = {
     "base/__init__.py": '"""Room."""\n',
     "base/version.py": '"""Version."""\n__version__ = "1"\n',
     "base/errors.py": '"""Errors."""\nclass LhucError(Exception):\n    """Base."""\n',
-    "base/units.py": '"""Units."""\nimport torch, torchaudio, librosa, soundfile, numpy, jiwer\n',
+    "base/units.py": '"""Units."""\nimport torch, torchaudio, soxr, soundfile, numpy, jiwer\n',
     "lhuc/__init__.py": '"""Room."""\nfrom lhuc_asr.lhuc.bank import Bank\n__all__ = ["Bank"]\n',
     "lhuc/bank.py": '"""Bank."""\nfrom lhuc_asr.base.errors import LhucError\nclass Bank:\n    """Bank."""\n',
     "cli/main.py": '"""Verbs."""\nfrom lhuc_asr.base.version import __version__\nprint(__version__)\n',
@@ -136,7 +136,7 @@ BAD = [
     (busy_inits, "lhuc/__init__.py", "'x'\ndef __getattr__(name): ...", "2: an __init__.py holds"),
     (busy_inits, "lhuc/__init__.py", "from lhuc_asr.lhuc.bank import *", "1: an __init__.py holds"),
     (busy_inits, "lhuc/__init__.py", "'x'\n'y'", "2: an __init__.py holds"),
-    (unused_pillars, "base/units.py", "import torch, torchaudio, librosa, soundfile, numpy", "jiwer is imported"),
+    (unused_pillars, "base/units.py", "import torch, torchaudio, soxr, soundfile, numpy", "jiwer is imported"),
 ]
 
 

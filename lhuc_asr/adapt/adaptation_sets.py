@@ -36,10 +36,10 @@ class DataConfig(StrictModel):
             their recordings in these environments.
     """
 
-    utterances: int | None = Field(None, ge=1)
-    seconds: float | None = Field(None, gt=0.0)
+    utterances: int | None = Field(None, ge=1, le=1_000_000_000)
+    seconds: float | None = Field(None, gt=0.0, le=1e9)
     mode: Literal["two_pass", "one_shot", "online"] = "two_pass"
-    parts: int | None = Field(None, ge=2)
+    parts: int | None = Field(None, ge=2, le=1_000_000)
     unit: Literal["joint", "environment"] | None = None
     environments: tuple[str, ...] | None = Field(None, min_length=1)
 

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.lhuc.attach import find_sites
@@ -21,6 +22,9 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.speaker import FORMAT, SpeakerState, model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 from lhuc_asr.nnet.scoring import score_scaled
+
+# Numbers of hidden layers, from 0 at the bottom.
+Layers = Annotated[tuple[Annotated[int, Field(ge=0, le=99)], ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)

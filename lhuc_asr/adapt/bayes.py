@@ -24,8 +24,16 @@ from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent, Penalty, StepContext
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers
-from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.prepared import (
+    REMEDY,
+    PreparedConfig,
+    check_speaker_count,
+    prepared_file,
+    read_prepared,
+    write_prepared,
+)
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -57,8 +65,8 @@ class BayesConfig(PreparedConfig):
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
     estimate: Literal["posterior", "map"] = "posterior"
     around: Literal["speakers", "unadapted"] = "unadapted"
-    prior_weight: float = Field(1.0, ge=0.0)
-    variance_floor: float = Field(1e-4, gt=0.0)
+    prior_weight: float = Field(1.0, ge=0.0, le=1e6)
+    variance_floor: float = Field(1e-4, ge=1e-12, le=1e6)
 
     def make(self, folder: Path | None) -> Bayes:
         """The method with these options."""
@@ -114,7 +122,11 @@ class Bayes:
         """
         descent = Descent(self.config.lhuc)
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
-        tensors = read_prepared(prepared_file(self._folder, PRIOR_FILE), bank)
+        path = prepared_file(self._folder, PRIOR_FILE)
+        shapes = {f"{kind}.{site.name}": (site.width,) for site in bank.sites for kind in ("mean", "variance")}
+        tensors = read_prepared(path, bank, shapes)
+        if not all(bool((tensors[f"variance.{site.name}"] > 0).all()) for site in bank.sites):
+            raise CheckpointError(f"{path}: a variance is not positive; {REMEDY}")
         prior = GaussianPrior(
             {site.name: tensors[f"mean.{site.name}"] for site in bank.sites},
             {site.name: tensors[f"variance.{site.name}"] for site in bank.sites},

@@ -70,18 +70,18 @@ class DescentConfig(StrictModel):
         sweeps: Number of passes over the data.
         batch_size: Number of frames of one speaker in a mini-batch.
         kl_weight: rho, the share of the unadapted network's outputs in the targets.
-        prior_deviation: sigma of the prior on r around row 0; None for no prior.
+        prior_deviation: sigma of the prior on r around row 0; None for no prior, which is an infinite sigma.
         bfloat16: Whether matrix products are in bfloat16. They are twice as fast if the processor has bfloat16
             products, and slower if it does not.
     """
 
     preset: Literal["paper"] | None = None
     optimizer: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = Field(0.005, gt=0.0)
-    sweeps: int = Field(5, ge=1)
-    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(0.005, gt=0.0, le=1000.0)
+    sweeps: int = Field(5, ge=1, le=10_000)
+    batch_size: int = Field(256, ge=1, le=1_000_000)
     kl_weight: float = Field(0.7, ge=0.0, lt=1.0)
-    prior_deviation: float | None = Field(None, gt=0.0)
+    prior_deviation: float | None = Field(None, ge=1e-6, le=1e6)
     bfloat16: bool = False
 
     @model_validator(mode="before")

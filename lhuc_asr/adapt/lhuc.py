@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent, DescentConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
 from lhuc_asr.adapt.speaker_data import SpeakerData
@@ -27,7 +27,7 @@ class LhucConfig(DescentConfig, MethodConfig):
 
     kind: Literal["lhuc"] = "lhuc"
     amplitude: AmplitudeName = "exp"
-    layers: tuple[int, ...] | None = None
+    layers: Layers | None = None
 
     def make(self, folder: Path | None) -> Lhuc:
         """The method with these options."""

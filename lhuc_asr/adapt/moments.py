@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
+from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError, ModelMismatchError
-from lhuc_asr.base.tensors import save_tensors
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.tensors import Shape, save_tensors
 from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
@@ -69,8 +69,8 @@ class MomentsConfig(PreparedConfig):
 
     kind: Literal["moments"] = "moments"
     amplitude: AmplitudeName = "exp"
-    layers: tuple[int, ...] | None = None
-    prior_frames: float = Field(4000.0, gt=0.0)
+    layers: Layers | None = None
+    prior_frames: float = Field(4000.0, gt=0.0, le=1e12)
     descent: LhucConfig | None = None
 
     def make(self, folder: Path | None) -> Moments:
@@ -214,9 +214,10 @@ class Moments:
 
     def _read(self, model: AcousticModel) -> dict[str, torch.Tensor]:
         """What ``prepare`` wrote: ``mean.<layer>`` (H,) and ``expected.<layer>`` (K, H), float32."""
-        tensors, description = load_prepared(self._path)
-        if description.get("model") != model_hash(model):
-            raise ModelMismatchError(f"{self._path}: made with another network; delete it and prepare again")
+        shapes: dict[str, Shape] = {}
+        for number, site in enumerate(find_sites(model, model.sites())):
+            shapes |= {f"mean.{number}": (site.width,), f"expected.{number}": (model.pdf_count, site.width)}
+        tensors = load_prepared(self._path, {"model": model_hash(model)}, shapes)
         return {name: tensor.to(model.log_prior.device) for name, tensor in tensors.items()}
 
 

@@ -27,9 +27,18 @@ from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent, put_back_diverged
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers
-from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.prepared import (
+    REMEDY,
+    PreparedConfig,
+    check_speaker_count,
+    prepared_file,
+    read_prepared,
+    write_prepared,
+)
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.subspace import principal_components
+from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.tensors import Shape
 from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
@@ -61,14 +70,14 @@ class PredictedConfig(PreparedConfig):
 
     kind: Literal["predicted"] = "predicted"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
-    dimensions: int = Field(16, ge=1)
-    hidden_units: int | None = Field(None, ge=1)
+    dimensions: int = Field(16, ge=1, le=100_000)
+    hidden_units: int | None = Field(None, ge=1, le=65_536)
     around: Literal["speakers", "unadapted"] = "unadapted"
-    steps: int = Field(500, ge=1)
-    learning_rate: float = Field(0.01, gt=0.0)
-    weight_decay: float = Field(0.1, ge=0.0)
-    joint_sweeps: int = Field(0, ge=0)
-    joint_learning_rate: float = Field(1e-3, gt=0.0)
+    steps: int = Field(500, ge=1, le=10_000_000)
+    learning_rate: float = Field(0.01, gt=0.0, le=1000.0)
+    weight_decay: float = Field(0.1, ge=0.0, le=1000.0)
+    joint_sweeps: int = Field(0, ge=0, le=10_000)
+    joint_learning_rate: float = Field(1e-3, gt=0.0, le=1000.0)
 
     def make(self, folder: Path | None) -> Predicted:
         """The method with these options."""
@@ -131,10 +140,18 @@ class Predicted:
             ModelMismatchError: The gates were prepared with another network or other options.
         """
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
-        prepared = read_prepared(prepared_file(self._folder, GATES_FILE), bank, **self._shape)
+        path, width = prepared_file(self._folder, GATES_FILE), sum(site.width for site in bank.sites)
+        shapes: dict[str, Shape] = {"mean": (width,), "projection": (None, width)}
+        # The gates of one input have the names, and all lengths but one, of the gates in the file.
+        for name, tensor in _gates(bank, 1, self.config.hidden_units, seed).state_dict().items():
+            shapes[name] = tuple(None if length == 1 else length for length in tensor.shape)
+        prepared = read_prepared(path, bank, shapes, **self._shape)
         mean, projection = prepared.pop("mean"), prepared.pop("projection")
         gates = _gates(bank, len(projection), self.config.hidden_units, seed)
-        gates.load_state_dict(prepared)
+        try:
+            gates.load_state_dict(prepared)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path}: the gates do not take {len(projection)} inputs; {REMEDY}") from error
         if speakers:
             conditioning = (_statistics(bank, model, speakers) - mean) @ projection.T
             with torch.no_grad():

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
-from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.speaker import model_hash
+
+REMEDY = "delete it and prepare the method again"
 
 
 class PreparedConfig(MethodConfig):
@@ -70,41 +73,49 @@ def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Te
     save_tensors(path, dict(tensors), _description(bank) | options)
 
 
-def load_prepared(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and the description of a file that a method wrote, whatever they belong to.
+def load_prepared(path: Path, belongs_to: Mapping[str, object], shapes: Mapping[str, Shape]) -> dict[str, torch.Tensor]:
+    """The tensors of a file that a method wrote.
+
+    Args:
+        path: The file.
+        belongs_to: Values that its description must have, by key.
+        shapes: Shapes of the tensors that it must have, by name.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing or damaged, or has other tensors.
+        ModelMismatchError: The description has other values.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; prepare the method on the training speakers first")
-    tensors, description = load_tensors(path)
-    for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"{path}: {name} is not finite, the file is damaged; delete it and prepare again")
-    return tensors, description
+    tensors, description = load_tensors(path, REMEDY)
+    # What it belongs to comes first: the shapes of another network are others.
+    for key, expected in belongs_to.items():
+        if description.get(key) != expected:
+            raise ModelMismatchError(
+                f"{path}: made with {key} {reprlib.repr(description.get(key))}, here it is {expected!r}; delete the "
+                "file and prepare the method again"
+            )
+    check_tensors(path, tensors, shapes, REMEDY)
+    return tensors
 
 
-def read_prepared(path: Path, bank: SpeakerBank, **options: int | None) -> dict[str, torch.Tensor]:
+def read_prepared(
+    path: Path, bank: SpeakerBank, shapes: Mapping[str, Shape], **options: int | None
+) -> dict[str, torch.Tensor]:
     """Read tensors that ``write_prepared`` wrote.
 
     Args:
         path: The file.
         bank: A bank with the model, sites and amplitude function that the tensors must belong to.
+        shapes: Shapes of the tensors that it must have, by name.
         options: Options that the tensors must have been written with.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing or damaged, or has other tensors.
         ModelMismatchError: The tensors belong to another model, other sites, another amplitude function or other
             options.
     """
-    tensors, description = load_prepared(path)
-    for key, expected in (_description(bank) | options).items():
-        if description.get(key) != expected:
-            raise ModelMismatchError(
-                f"{path}: made with {key} {description.get(key)!r}, here it is {expected!r}; delete the file and "
-                "prepare the method again"
-            )
+    tensors = load_prepared(path, _description(bank) | options, shapes)
     device = bank.tables[0].device
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 

@@ -64,7 +64,7 @@ class SatConfig(StrictModel):
     switching: Literal["frame", "segment", "speaker"] = "frame"
     amplitude: Literal["exp", "identity"] = "exp"
     optimizer: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = Field(0.001, gt=0.0)
+    learning_rate: float = Field(0.001, gt=0.0, le=1000.0)
     start: Literal["si"] | None = None
     schedule: NewbobConfig | None = None
 

@@ -43,7 +43,7 @@ class AlignmentModel:
         Raises:
             CheckpointError: The file is missing or damaged.
         """
-        return DiagonalGmm.load(self.path, self.pdf_count)
+        return DiagonalGmm.load(self.path, self.pdf_count, self.features.dimension)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class SpeakerData:
             raise CorpusError("the adaptation data has features only; this method needs the recordings too")
         window, shift = (samples_of(s, sample_rate) for s in (FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS))
         for utterance, frames in zip(self.recordings, self.lengths, strict=True):
-            yield read_audio(utterance, sample_rate)[: window + (frames - 1) * shift]
+            yield read_audio(utterance, sample_rate, utterance.channel)[: window + (frames - 1) * shift]
 
     def alignment_features(self) -> np.ndarray:
         """The alignment model's features of all frames, normalised over this data, shape (T, D'), float32.

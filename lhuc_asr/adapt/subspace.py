@@ -54,10 +54,10 @@ class SubspaceConfig(PreparedConfig):
 
     kind: Literal["subspace"] = "subspace"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
-    dimensions: int = Field(16, ge=1)
-    learning_rate: float = Field(0.1, gt=0.0)
+    dimensions: int = Field(16, ge=1, le=100_000)
+    learning_rate: float = Field(0.1, gt=0.0, le=1000.0)
     around: Literal["speakers", "unadapted"] = "unadapted"
-    prior_weight: float = Field(1.0, ge=0.0)
+    prior_weight: float = Field(1.0, ge=0.0, le=1e6)
 
     def make(self, folder: Path | None) -> Subspace:
         """The method with these options."""
@@ -117,8 +117,9 @@ class Subspace:
         descent = Descent(self.config.lhuc)
         bank = new_bank(model, speakers, self.config.lhuc.amplitude, self.config.lhuc.layers)
         path = prepared_file(self._folder, SUBSPACE_FILE)
-        prepared = read_prepared(path, bank, dimensions=self.config.dimensions)
         widths = [site.width for site in bank.sites]
+        shapes = {"mean": (sum(widths),), "bases": (None, sum(widths))}
+        prepared = read_prepared(path, bank, shapes, dimensions=self.config.dimensions)
         names = [site.name for site in bank.sites]
         mean = dict(zip(names, prepared["mean"].split(widths), strict=True))  # (H,)
         bases = dict(zip(names, prepared["bases"].split(widths, dim=1), strict=True))  # (P, H)

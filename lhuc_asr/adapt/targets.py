@@ -41,7 +41,7 @@ class TargetsConfig(StrictModel):
 
     kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
     min_confidence: float = Field(0.0, ge=0.0, lt=1.0)
-    power: float = Field(1.0, gt=0.0)
+    power: float = Field(1.0, gt=0.0, le=1000.0)
     source: str | None = None
     silence_weight: float = Field(0.01, ge=0.0, le=1.0)
     lm_order: int | None = Field(None, ge=1, le=4)

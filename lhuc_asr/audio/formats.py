@@ -1,28 +1,29 @@
-"""Audio files and their headers: WAV, FLAC, Ogg and NIST SPHERE, recognised by their content, not by their names.
+"""Headers of recordings, and whether the files are as long as their headers say.
 
-A file that is shorter than its header says is an error, not a shorter recording.
+A recording is in any format that libsndfile reads and in which this can be checked, and is recognised by its content,
+not by its name. A file that is shorter than its header says is an error, not a shorter recording; so is one that is
+longer, where samples would be lost.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
 
-import soundfile
-
+from lhuc_asr.audio.containers import LONGEST_REST, claim
+from lhuc_asr.audio.decoding import KNOWN_FORMATS, binary, opened
+from lhuc_asr.audio.signatures import convert
+from lhuc_asr.audio.streams import FlacLength, Mp3Length, flac_length, mp3_length, ogg_has_end
 from lhuc_asr.base.errors import AudioError
 
-FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "NIST"})
-
-# A WAV that was written to a pipe cannot know its length and claims about 2 or 4 GiB instead.
-STREAMED_WAV_BYTES = 0x7FFF_0000
+# Matrices, instruments and dumps of samplers, whose lengths libsndfile and this package cannot check.
+NOT_RECORDINGS = frozenset({"MAT4", "MAT5", "XI", "MPC2K", "SDS", "SD2", "RAW"})
 
 # About the number of samples that libsndfile reports where a FLAC's header leaves it open.
 UNKNOWN_LENGTH = 2**62
 
-# An Ogg page has at most 65,307 bytes, so the last one begins in this part of the file.
-OGG_TAIL_BYTES = 65_536
+# Half of the lowest rate is less than any telephone's band; the highest is the fastest of converters for sound.
+LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,57 +47,84 @@ def probe(path: Path) -> AudioInfo:
     """Read the header of a recording, and check that the file is as long as the header says.
 
     Raises:
-        AudioError: The file is missing, empty, truncated, without samples, or in another format.
+        AudioError: The file is missing, empty, truncated, without samples, in another format, or has a sample rate
+            that is not one of sound.
     """
-    if not path.is_file():
-        raise AudioError(f"{path}: no such recording")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes)")
-    try:
-        header = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: not a WAV, FLAC or Ogg recording ({error.error_string})") from error
-    if header.format not in FORMATS:
-        raise AudioError(f"{path}: expected WAV, FLAC or Ogg, found {header.format_info}; convert it")
-    if header.frames >= UNKNOWN_LENGTH:
-        raise AudioError(f"{path}: its header does not say how long it is; through a pipe, send WAV instead of FLAC")
-    _refuse_truncation(path, header.format)
-    if header.frames == 0:
+    _check_claim(path)
+    with opened(path) as sound:
+        audio_format, rate, channels, frames = sound.format, sound.samplerate, sound.channels, sound.frames
+    if audio_format in NOT_RECORDINGS:
+        raise AudioError(f"{path}: expected a {KNOWN_FORMATS} recording, found {sound.format_info}; {convert(path)}")
+    frames = _stream_length(path, audio_format, frames)
+    if frames == 0:
         raise AudioError(f"{path}: the recording has no samples")
-    return AudioInfo(header.samplerate, header.channels, header.frames, header.frames / header.samplerate)
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"{path}: a sample rate of {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE}; correct the header"
+        )
+    return AudioInfo(rate, channels, frames, frames / rate)
 
 
-def _refuse_truncation(path: Path, audio_format: str) -> None:
-    """Refuse a truncation that libsndfile accepts silently: it reads the rest of a WAV or Ogg as if it were whole.
-
-    FLAC needs nothing here: its header counts the samples, and its decoder fails where they end.
-    """
-    with path.open("rb") as file:
-        if audio_format in ("WAV", "WAVEX"):
-            missing = _wav_bytes_missing(file, path.stat().st_size)
-            if missing > 0:
-                raise AudioError(f"{path}: truncated: {missing} bytes of samples are missing; fetch it again")
-        elif audio_format == "OGG" and not _ogg_has_end(file, path.stat().st_size):
-            raise AudioError(f"{path}: truncated: the Ogg stream has no last page; fetch it again")
-
-
-def _wav_bytes_missing(file: BinaryIO, file_bytes: int) -> int:
-    """Bytes of the data chunk that lie past the end of the file (RIFF: id, size, content)."""
-    order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"
-    while len(chunk := file.read(8)) == 8:
-        size = int.from_bytes(chunk[4:], order)
-        if chunk[:4] == b"data":
-            return 0 if size >= STREAMED_WAV_BYTES else file.tell() + size - file_bytes
-        file.seek(size + size % 2, 1)  # chunks are padded to an even length
-    return 0
+def _check_claim(path: Path) -> None:
+    """Refuse a file that has fewer bytes of samples than its header says, or more."""
+    with binary(path) as (file, length):
+        claimed = claim(file, length)
+    if claimed is None or claimed.size is None:
+        return
+    missing = claimed.start + claimed.size - length
+    if missing > 0:
+        raise AudioError(f"{path}: truncated: {missing} bytes of samples are missing; fetch it again")
+    if claimed.unclaimed:
+        raise AudioError(
+            f"{path}: the header gives {claimed.size} bytes of samples, but {claimed.unclaimed} bytes more follow; "
+            "correct the header, or make the recording again"
+        )
 
 
-def _ogg_has_end(file: BinaryIO, file_bytes: int) -> bool:
-    """Whether the last page is whole and marked as the last of its stream (RFC 3533, section 6)."""
-    file.seek(max(0, file_bytes - OGG_TAIL_BYTES))
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or not page[5] & 0x04:
-        return False
-    segments = page[26]
-    return len(page) >= 27 + segments + sum(page[27 : 27 + segments])
+def _stream_length(path: Path, audio_format: str, frames: int) -> int:
+    """Number of samples of a compressed stream; other formats keep theirs."""
+    with binary(path) as (file, length):
+        match audio_format:
+            case "OGG" if not ogg_has_end(file, length):
+                raise AudioError(f"{path}: truncated: the Ogg stream has no last page; fetch it again")
+            case "FLAC":
+                return _flac_frames(path, flac_length(file, length), frames)
+            case "MP3":
+                return _mp3_frames(path, mp3_length(file, length), frames)
+    return frames
+
+
+def _flac_frames(path: Path, lengths: FlacLength | None, frames: int) -> int:
+    if lengths is None or lengths.end is None:
+        if frames >= UNKNOWN_LENGTH:
+            raise AudioError(f"{path}: damaged: neither its header nor its end says how long it is; fetch it again")
+        return frames
+    if lengths.claimed and lengths.claimed != lengths.end:
+        raise _mismatch(path, lengths.claimed, lengths.end, "samples")
+    return lengths.end
+
+
+def _mp3_frames(path: Path, lengths: Mp3Length | None, frames: int) -> int:
+    """Without a claim, libsndfile estimates the length from the first bit rate, and reads no further than that."""
+    if lengths is None:
+        return frames
+    if lengths.cut:
+        raise AudioError(f"{path}: truncated: its last frame is cut; fetch it again")
+    if lengths.claimed is not None:
+        # Encoders differ in whether they count the frame that holds the claim.
+        if abs(lengths.claimed - lengths.present) > 1 and lengths.unclaimed <= LONGEST_REST:
+            raise _mismatch(path, lengths.claimed, lengths.present, "frames")
+        return frames
+    present = lengths.present * lengths.samples
+    if lengths.unclaimed > LONGEST_REST or present > frames + 2 * lengths.samples:
+        raise AudioError(f"{path}: an MP3 that does not say how long it is; {convert(path)}")
+    return min(frames, present)
+
+
+def _mismatch(path: Path, claimed: int, present: int, unit: str) -> AudioError:
+    if present < claimed:
+        return AudioError(f"{path}: truncated: {claimed} {unit} expected, {present} found; fetch it again")
+    return AudioError(
+        f"{path}: the header gives {claimed} {unit}, but the file has {present}; make the recording again, or "
+        f"{convert(path)}"
+    )

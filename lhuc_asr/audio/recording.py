@@ -1,4 +1,4 @@
-"""Samples of an utterance: the part of a recording that it names, mixed down, at any sample rate.
+"""Samples of an utterance: the part of a recording that it names, one channel, at any sample rate.
 
 A recording that ends before its utterance does is an error, not a shorter utterance.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import soundfile
 
-from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.channels import check_channel, mix_down
+from lhuc_asr.audio.decoding import read_blocks
+from lhuc_asr.audio.formats import AudioInfo, probe
 from lhuc_asr.audio.resampling import resample
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError
@@ -19,34 +20,54 @@ from lhuc_asr.base.units import FRAME_SHIFT_SECONDS, samples_of
 # Manifests are written with rounded lengths; less than a frame shift changes at most one frame.
 TOLERANCE_SECONDS = FRAME_SHIFT_SECONDS
 
-# Lossy codecs and resampling overshoot full scale a little, and are clipped. A sample at twice full scale (6 dB) is
-# not an overshoot: integer samples were stored as floats.
-LARGEST_OVERSHOOT = 2.0
+# Digital silence is constant, or has a dither of two steps of 16 bits around its mean.
+LARGEST_DITHER = 2 / 32768
 
 
-def read_audio(utterance: Utterance, sample_rate: int) -> np.ndarray:
-    """Samples of one utterance, mixed down to one channel and clipped to full scale.
+def read_audio(utterance: Utterance, sample_rate: int, channel: int | None = None) -> np.ndarray:
+    """Samples of one utterance, one channel, clipped to full scale.
 
     Args:
         utterance: A recording and the part of it to read.
         sample_rate: Sample rate of the result, hertz; the recording is resampled if it has another.
+        channel: Number of the channel to take, from 1; None for the mean of all, or for the loudest channel where the
+            channels cancel.
 
     Returns:
         float32 (N,), in [-1, 1), N = seconds * sample_rate up to rounding.
 
     Raises:
-        AudioError: The recording is missing, unreadable, shorter than the utterance, or not finite.
+        AudioError: The recording is missing, unreadable, shorter than the utterance, or not finite, or lacks the
+            channel.
     """
-    samples, native_rate = read_native(utterance)
+    samples, native_rate = read_native(utterance, channel)
     samples = resample(samples, native_rate, sample_rate)
     return samples.clip(-1.0, np.nextafter(np.float32(1.0), np.float32(0.0)))
 
 
-def read_native(utterance: Utterance) -> tuple[np.ndarray, int]:
-    """Samples of one utterance at the sample rate of its recording: mixed down and checked, not clipped.
+def read_native(utterance: Utterance, channel: int | None = None) -> tuple[np.ndarray, int]:
+    """Samples of one utterance at the sample rate of its recording: one channel, checked, not clipped.
+
+    Args:
+        utterance: A recording and the part of it to read.
+        channel: As in ``read_audio``.
 
     Returns:
         Samples, float32 (N,), and their sample rate in hertz.
+
+    Raises:
+        AudioError: As in ``read_audio``.
+    """
+    samples, info = read_channels(utterance)
+    check_channel(utterance.audio, info.channels, channel)
+    return mix_down(samples, channel)[0], info.sample_rate
+
+
+def read_channels(utterance: Utterance) -> tuple[np.ndarray, AudioInfo]:
+    """Samples of all channels of one utterance at the sample rate of its recording, checked, not clipped.
+
+    Returns:
+        Samples, float32 (N, C), and the header of the recording.
 
     Raises:
         AudioError: The recording is missing, unreadable, shorter than the utterance, or not finite.
@@ -67,19 +88,14 @@ def read_native(utterance: Utterance) -> tuple[np.ndarray, int]:
     count = min(samples_of(start + seconds, info.sample_rate), info.frames) - first
     if count <= 0:
         raise AudioError(f"{path}: utterance {utterance.id} has no samples (it lasts {seconds} s)")
-    try:
-        channels, _ = soundfile.read(path, start=first, frames=count, dtype="float32", always_2d=True)  # (N, C)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: damaged or truncated ({error.error_string}); fetch it again") from error
-    if len(channels) < count:
-        raise AudioError(f"{path}: truncated: {count} samples expected, {len(channels)} found; fetch it again")
-    samples = channels[:, 0] if info.channels == 1 else channels.mean(axis=1)  # (N,)
-    peak = float(np.abs(samples).max())
-    if not math.isfinite(peak):
-        raise AudioError(f"{path}: holds samples that are NaN or infinite; make the recording again")
-    if peak > LARGEST_OVERSHOOT:
-        raise AudioError(
-            f"{path}: samples reach {peak:.0f}, expected at most 1; "
-            "integer samples were stored as floats: divide them by full scale (32768 for 16 bits)"
-        )
-    return samples, info.sample_rate
+    samples = np.concatenate(list(read_blocks(path, first, count)))  # (N, C)
+    return samples, info
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether samples are digital silence: all the same value, or a dither around one.
+
+    Args:
+        samples: Shape (N,), full scale is 1.
+    """
+    return float(np.abs(samples - samples.mean(dtype=np.float64)).max()) <= LARGEST_DITHER

@@ -1,14 +1,11 @@
-"""Sample rates: resampling, the common rate of a corpus, recordings at other speeds."""
+"""Sample rates: resampling, and recordings at other speeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
 import numpy as np
-
-from lhuc_asr.audio.formats import probe
-from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import CorpusError
+import soxr
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -20,14 +17,14 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         new_rate: Sample rate of the result, in the same unit.
 
     Returns:
-        About N * ``new_rate`` / ``rate`` samples, float32; the same array where the rates are equal.
+        N * ``new_rate`` / ``rate`` samples, rounded up, float32; the same array where the rates are equal.
     """
     if rate == new_rate:
         return samples
-    import librosa  # takes seconds to import, and most corpora have one sample rate
-
-    resampled: np.ndarray = librosa.resample(samples, orig_sr=rate, target_sr=new_rate, res_type="soxr_hq")
-    return resampled
+    resampled: np.ndarray = soxr.resample(samples, rate, new_rate, quality="soxr_hq")
+    length = math.ceil(len(samples) * (new_rate / rate))
+    # soxr rounds the length to the nearest, so that it lacks a sample at times.
+    return np.pad(resampled[:length], (0, max(0, length - len(resampled))))
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
@@ -42,19 +39,3 @@ def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     """
     # Only the ratio of the two rates matters.
     return resample(samples, round(100 * speed), 100)
-
-
-def resolve_sample_rate(utterances: Iterable[Utterance]) -> int:
-    """The common sample rate of a corpus: the lowest among its recordings.
-
-    Resampling to a higher rate would leave the upper filters without energy in some recordings only, and a network
-    would learn to tell recordings apart by that.
-
-    Raises:
-        AudioError: A recording cannot be opened.
-        CorpusError: There are no utterances.
-    """
-    recordings = {utterance.audio for utterance in utterances}
-    if not recordings:
-        raise CorpusError("no utterances, so the sample rate is unknown; give at least one recording")
-    return min(probe(path).sample_rate for path in sorted(recordings))

@@ -28,6 +28,8 @@ from lhuc_asr.base.outputs import (
     state_of,
 )
 from lhuc_asr.base.partial import NEW, move_without_replacing, private_folder, put_in_place
+from lhuc_asr.base.plain_file import check_plain_file
+from lhuc_asr.base.strict_json import parse_json
 
 # Bytes that are read at a time from the end of a file.
 BLOCK_BYTES = 1 << 16
@@ -184,11 +186,10 @@ def read_json(path: Path) -> Any:
 
     Raises:
         DamagedFileError: The file is not JSON.
+        OSError: The file is missing, or not a file on disk.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: not valid JSON ({error}); delete the file and run again") from error
+    check_plain_file(path)
+    return _parsed(path.read_bytes(), str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -196,15 +197,12 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         DamagedFileError: A line is not a JSON object; the message names it.
+        OSError: The file is missing, or not a file on disk.
     """
+    check_plain_file(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DamagedFileError(
-                    f"{path}:{number}: not valid JSON ({error}); delete the file and run again"
-                ) from error
+            row = _parsed(line, f"{path}:{number}")
             if not isinstance(row, dict):
                 raise DamagedFileError(
                     f"{path}:{number}: expected a JSON object, found {type(row).__name__}; "
@@ -218,7 +216,9 @@ def sha256_of(path: Path) -> str:
 
     Raises:
         FileNotFoundError: The file is missing.
+        OSError: It is not a file on disk, or cannot be read.
     """
+    check_plain_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -233,6 +233,13 @@ def _end_of_lines(file: RawIOBase) -> int:
             return start + position + 1
         end = start
     return 0
+
+
+def _parsed(content: bytes, where: str) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise DamagedFileError(f"{where}: not valid JSON ({error}); delete the file and run again") from error
 
 
 @contextmanager

@@ -1,29 +1,36 @@
 """Strict configuration: frozen pydantic models, filled from YAML and ``key=value`` overrides.
 
-An unknown key is an error, and so is a value of the wrong type: nothing is ignored, and nothing is guessed.
+An unknown key is an error, and so is a value of the wrong type: nothing is ignored, and nothing is guessed. Numbers are
+finite, and every one has a lower and an upper limit.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.plain_values import LONGEST_TEXT, PlainValueError, dump_plain, read_plain
+
+# Mistakes that a message names, and the length of a value in it.
+MISTAKES_IN_MESSAGE, LONGEST_SHOWN = 10, 100
+
+# A seed of random choices. Products of it with a million, for the epochs of a run, fit in 64 bits.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class StrictModel(BaseModel):
-    """Base of every configuration: immutable, unknown keys are errors."""
+    """Base of every configuration: immutable, unknown keys are errors, numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
@@ -68,25 +75,30 @@ class ChosenByKind:
 def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) -> ModelT:
     """Read a YAML file, apply ``a.b=value`` overrides, validate.
 
+    A field that holds text or a path takes the value of an override as it stands, with its blanks, ``#`` and quotes:
+    ``name=2001`` is the name 2001. Only ``null`` means None where the field may be None; a file of that name is
+    ``./null``. For every other field the value is a number, ``true``, ``false``, or YAML in brackets:
+    ``speeds=[1.0, 0.9]``, ``passes={lhuc: {}}``. Inside brackets text is quoted where YAML needs it. Comments are not
+    allowed.
+
     Args:
         model: The configuration class.
         path: A YAML file.
-        overrides: Strings ``key=value``; the key may be dotted, the value is parsed as YAML.
+        overrides: Strings ``key=value``; the key may be dotted. The last one of a key wins.
 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, a value does not fit.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file; a recipe's folder holds a config.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+        value = read_plain(_text_of(path))
+    except PlainValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    tree = {} if value is None else value
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
     for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(model, tree, str(path))
+        _place_override(tree, override)
+    return parse_config(model, _settled(tree, model), str(path))
 
 
 def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> ModelT:
@@ -96,34 +108,137 @@ def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> Mode
         ConfigError: The message has one clause per mistake, with the key and the nearest known key, after ``source``.
     """
     try:
-        return model.model_validate(tree)
+        config = model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, tree, dict(problem)) for problem in error.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+        problems = error.errors(include_url=False)
+        clauses = [_explain(model, tree, dict(problem)) for problem in problems[:MISTAKES_IN_MESSAGE]]
+        if len(problems) > MISTAKES_IN_MESSAGE:
+            clauses.append(f"and {len(problems) - MISTAKES_IN_MESSAGE} more mistakes")
+        raise ConfigError(f"{source}: {_on_one_line('; '.join(clauses))}") from error
+    if counted := next(_booleans_as_numbers(tree, config, ""), None):
+        raise ConfigError(f"{source}: {counted}: expected a number, found true or false")
+    return config
 
 
 def dump_config(config: StrictModel) -> str:
     """The configuration as YAML, every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_plain(config.model_dump(mode="json"))
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"{override!r}: an override has the form key=value, for example lhuc.sweeps=3")
+def _text_of(path: Path) -> str:
+    """The text of a configuration file, read no further than a configuration can be long."""
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{override!r}: the value is not valid YAML: {_one_line(error)}") from error
-    *parents, leaf = key.split(".")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: not a file; a recipe's folder holds a config.yaml")
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(LONGEST_TEXT + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{path}: no such configuration file; a recipe's folder holds a config.yaml") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid YAML: not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """The value of an override, whose meaning depends on the field that it is for."""
+
+    override: str
+    text: str
+
+    def as_yaml(self) -> Any:
+        """The value of a field that does not hold text."""
+        try:
+            return read_plain(self.text, comments=False)
+        except PlainValueError as error:
+            hint = "; in brackets, quote text that contains ' #'" if " #" in self.text else ""
+            raise ConfigError(f"{self.override!r}: the value is not valid YAML: {error}{hint}") from error
+
+    def read(self, annotation: Any) -> Any:
+        """The value of a field with a type; the text itself for a field that is not there, which is refused later."""
+        kinds = set(_alternatives(annotation))
+        if not all(_is_text(kind) for kind in kinds - {type(None)}):
+            return self.as_yaml()
+        return None if self.text == "null" and type(None) in kinds else self.text
+
+
+def _place_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"{override!r}: an override has the form key=value, for example lhuc.sweeps=3")
+    if not _is_unicode(override):
+        raise ConfigError(f"{override!r}: not UTF-8; a configuration is text, rename files that it names")
+    *parents, leaf = parts
     node = tree
     for parent in parents:
-        if node.get(parent) is None:  # absent, or a heading with nothing below it
-            node[parent] = {}
-        node = node[parent]
-        if not isinstance(node, dict):
-            raise ConfigError(f"{override!r}: {parent!r} is a value, not a group of keys")
-    node[leaf] = value
+        below = node.get(parent)
+        if isinstance(below, _Unread):  # a group that an earlier override gave as a whole
+            below = below.as_yaml()
+        # Absent, or a heading with nothing below it.
+        node[parent] = below = {} if below is None else below
+        if not isinstance(below, dict):
+            what = "a list; give all of it, in brackets" if isinstance(below, list) else "a value, not a group of keys"
+            raise ConfigError(f"{override!r}: {parent!r} is {what}")
+        node = below
+    node[leaf] = _Unread(override, text)
+
+
+def _settled(tree: dict[str, Any], place: Any) -> dict[str, Any]:
+    """A tree with the values of overrides read as the fields of ``place``, a class or what ``_content`` gives, want."""
+    tag = place.tag if isinstance(place, _Union) else "kind"
+    tree = {key: value.text if isinstance(value, _Unread) and key == tag else value for key, value in tree.items()}
+    if isinstance(place, ChosenByKind):
+        place = place.chosen(tree)
+    elif isinstance(place, _Union):
+        place = place.members.get(str(tree.get(tag)))
+    settled = {}
+    for key, value in tree.items():
+        annotation, content = _below(place, key)
+        if isinstance(value, _Unread):
+            settled[key] = value.read(annotation)
+        else:
+            settled[key] = _settled(value, content) if isinstance(value, dict) else value
+    return settled
+
+
+def _below(place: Any, key: str) -> tuple[Any, Any]:
+    """Type and content of what stands below a key; None and None where nothing is known of it."""
+    if get_origin(place) is dict:
+        inner = get_args(place)[1]
+        return inner, _inner(inner)
+    field = getattr(place, "model_fields", {}).get(key)
+    return (None, None) if field is None else (field.annotation, _content(field))
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have, without the notes around them."""
+    if get_origin(annotation) is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _alternatives(member)
+    elif annotation is not None:
+        yield annotation
+
+
+def _is_text(kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return all(isinstance(value, str) for value in get_args(kind))
+    return kind in (str, Path)
+
+
+def _booleans_as_numbers(tree: Any, value: Any, key: str) -> Iterator[str]:
+    """Keys under which true or false has become the number 1 or 0."""
+    if isinstance(tree, bool):
+        if not isinstance(value, bool) and isinstance(value, int | float):
+            yield key
+    elif isinstance(tree, dict):
+        for name, inner in tree.items():
+            below = value.get(name) if isinstance(value, dict) else getattr(value, str(name), None)
+            yield from _booleans_as_numbers(inner, below, f"{key}.{name}".lstrip("."))
+    elif isinstance(tree, list | tuple) and isinstance(value, list | tuple):
+        for number, (inner, below) in enumerate(zip(tree, value, strict=False)):
+            yield from _booleans_as_numbers(inner, below, f"{key}.{number}")
 
 
 def _explain(model: type[BaseModel], tree: Any, problem: dict[str, Any]) -> str:
@@ -136,7 +251,7 @@ def _explain(model: type[BaseModel], tree: Any, problem: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     value = problem.get("input")
     # A whole group of keys does not show which one is wrong.
-    shown = "" if isinstance(value, dict) else f" (found {value!r})"
+    shown = "" if isinstance(value, dict) else f" (found {_shortened(value)})"
     return f"{key}: {message}{shown}" if key else f"{message}{shown}"
 
 
@@ -179,8 +294,9 @@ def _value_at(tree: Any, part: str | int) -> Any:
 
 @dataclass(frozen=True)
 class _Union:
-    """A discriminated union: its classes by their tags."""
+    """A discriminated union: its classes by their tags, which stand under the key ``tag``."""
 
+    tag: str
     members: dict[Any, Any]
 
 
@@ -199,7 +315,7 @@ def _inner(annotation: Any, discriminator: Any = None) -> Any:
         return chosen or _inner(annotation, discriminator or next(discriminators, None))
     members = [member for member in get_args(annotation) if member is not type(None)]
     if isinstance(discriminator, str):
-        return _Union({tag: member for member in members for tag in _tags(member, discriminator)})
+        return _Union(discriminator, {tag: member for member in members for tag in _tags(member, discriminator)})
     optional = get_origin(annotation) in (Union, UnionType) and len(members) == 1
     return _inner(members[0]) if optional else annotation
 
@@ -208,8 +324,15 @@ def _tags(member: Any, discriminator: str) -> tuple[Any, ...]:
     return get_args(member.model_fields[discriminator].annotation)
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
-        mark = error.problem_mark
-        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
-    return " ".join(str(error).split())
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written to a file; Python has bytes that are not UTF-8 as half pairs of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... {len(text)} characters"
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

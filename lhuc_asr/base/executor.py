@@ -62,6 +62,11 @@ class Executor:
         self._shared = start(*arguments) if start is not None and self.is_local else None
 
     @property
+    def shared(self) -> Any:
+        """What ``start`` returned in the calling process; None where work is done in others."""
+        return self._shared
+
+    @property
     def is_local(self) -> bool:
         """Whether everything runs in the calling process."""
         return self.processes == 1

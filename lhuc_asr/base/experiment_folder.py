@@ -50,7 +50,7 @@ class ExperimentFolder:
 
     @property
     def sample_rate(self) -> Path:
-        """File of the lowest sample rate of the recordings, in hertz."""
+        """File of the sample rates of the recordings, in hertz."""
         return self.folder / "corpus" / "sample_rate.json"
 
     def features(self, split: str) -> Path:

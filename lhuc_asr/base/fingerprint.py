@@ -1,16 +1,75 @@
-"""The state of files that a result depends on: names, sizes and modification times, never contents.
+"""The files that a result depends on: whether they have changed since it was made.
 
-Reading the contents of a thousand hours of recordings would take too long. Linked files and folders are followed.
+A file is the same if its content is: a copy, a restored backup and ``touch`` are not changes, and a file that changes
+under its old size and time is one. Contents are read again only where a file's times differ from those at which it was
+last read. Linked files and folders are followed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-# Path, bytes and modification time in nanoseconds; the last two are None if the file is missing.
-FileState = tuple[str, int | None, int | None]
+from lhuc_asr.base.atomic import sha256_of
+
+# A file that was written this shortly before it was read may be written again without a change of its times: on FAT
+# they are two seconds coarse.
+COARSEST_TIME_NANOSECONDS = 2 * 10**9
+
+# Path, bytes, and modification time in nanoseconds or the hash of the content; the last two are None if the file is
+# missing.
+FileState = tuple[str, int | None, int | str | None]
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Files that a stage reads: tables, texts, dictionaries.
+
+    Attributes:
+        paths: Files and folders; of a folder, all files below it.
+        by_name: Endings of files that count by their names alone, in lower case; the stage itself names those whose
+            contents it has read.
+    """
+
+    paths: tuple[Path, ...]
+    by_name: frozenset[str] = frozenset()
+
+    def contents(self) -> str:
+        """SHA-256 of the names and contents of the files, hexadecimal; a missing file counts too."""
+        digest = hashlib.sha256()
+        for number, path in enumerate(self.paths):
+            for file in files_below(path) if path.is_dir() else [path]:
+                content = None if file.suffix.lower() in self.by_name else content_of(file)
+                name = os.fsencode(file.relative_to(path)) if file != path else b""
+                digest.update(b"%d %s\0%s\n" % (number, name, (content or "").encode()))
+        return digest.hexdigest()
+
+
+def content_of(path: Path) -> str | None:
+    """SHA-256 of a file, hexadecimal; None for one that is missing, unreadable, or not a regular file (a pipe)."""
+    try:
+        return sha256_of(path) if stat.S_ISREG(path.stat().st_mode) else None
+    except OSError:
+        return None
+
+
+def times_of(path: Path) -> tuple[int, int] | None:
+    """Times at which a file's content and its status changed, in nanoseconds; None where they say nothing.
+
+    The second cannot be set back. Both say nothing about a missing file, and about one that has just been written:
+    it may be written again before the clock of the file system moves.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - COARSEST_TIME_NANOSECONDS
+    return (status.st_mtime_ns, status.st_ctime_ns) if settled else None
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -26,7 +85,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
     return hash_of(states)
 
 
-def file_state(path: Path) -> FileState:
+def file_state(path: Path) -> tuple[str, int | None, int | None]:
     """Path, size and modification time of a file; for a link, the size and time are its target's."""
     try:
         status = path.stat()
@@ -39,7 +98,7 @@ def hash_of(states: Iterable[FileState]) -> str:
     """SHA-256 of the states of files, hexadecimal."""
     digest = hashlib.sha256()
     for name, size, changed in states:
-        digest.update(f"{name}\n".encode() if size is None else f"{name} {size} {changed}\n".encode())
+        digest.update(os.fsencode(name) + (b"\n" if size is None else f" {size} {changed}\n".encode()))
     return digest.hexdigest()
 
 

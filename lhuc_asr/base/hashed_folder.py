@@ -110,9 +110,15 @@ class FolderKind(Generic[DescriptionT]):
         description = self._read_description(folder / self.file)
         for name in dict.fromkeys((*required, *description.sha256)):
             path = description.path(folder, name)
-            if not path.is_file():
-                raise self.error(f"{path}: no such file; copy the folder again")
-            if sha256_of(path) != description.sha256.get(name):
+            try:
+                sha256 = sha256_of(path)
+            except FileNotFoundError as error:
+                raise self.error(f"{path}: no such file; copy the folder again") from error
+            except OSError as error:
+                raise self.error(
+                    f"{path}: cannot be read ({error.strerror or error}); copy the folder again"
+                ) from error
+            if sha256 != description.sha256.get(name):
                 raise self.error(f"{path}: not the file that was saved; copy the folder again")
         known = {description.path(folder, name) for name in description.sha256}
         for place in complete:

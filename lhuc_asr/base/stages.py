@@ -1,12 +1,12 @@
 """Named stages of an experiment: each is run once, and skipped while everything that it depends on is the same.
 
-The key of a stage is the hash of its name, its options, and the keys of the stages before it. A stage that ends well
-writes its key to ``stages/<name>.json``; a later run with the same key skips it. A killed run leaves no key, and the
-stage is run again from its beginning, or from a state that it saved itself.
+The key of a stage is the hash of its name, its options, the contents of the files that it reads, and the keys of the
+stages before it. A stage that ends well writes its key to ``stages/<name>.json``; a later run with the same key skips
+it. A killed run leaves no key, and the stage is run again from its beginning, or from a state that it saved itself.
 
 Some files are known only when the stage has run: the recordings that a corpus names. The stage returns their paths.
-Their sizes and modification times are kept in ``stages/<name>.files.jsonl``. When one of them has changed or is gone,
-the stage is run again, and so are the stages after it.
+``stages/<name>.files.jsonl`` has them with what shows a change (``base/watched_files.py``). When one of them has
+changed or is gone, the stage is run again, and so are the stages after it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,42 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lhuc_asr.base.atomic import DamagedFileError, read_json, read_json_lines, write_json, write_json_lines
+from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.fingerprint import FileState, file_state, hash_of
+from lhuc_asr.base.fingerprint import InputFiles, fingerprint
 from lhuc_asr.base.runlog import Metrics, stopwatch
+from lhuc_asr.base.watched_files import WatchedFiles
 
 logger = logging.getLogger(__name__)
 
 # Changed files that a log line names.
 CHANGES_IN_MESSAGE = 3
 
-# Names of a file's state in ``stages/<name>.files.jsonl``; ``changed`` is the modification time in nanoseconds.
-STATE_FIELDS = ("path", "bytes", "changed")
-# A time of change that no file has.
-NEVER = -1
-
 OptionsT = TypeVar("OptionsT")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a finished stage wrote.
+
+    Attributes:
+        key: Key of the stage.
+        seconds: Time that it took.
+        files: Hash that identifies the files that it named.
+        inputs: Hash of the contents of the files that it read; None for a stage that reads none, and in records of
+            versions that did not write it.
+        inputs_in_key: The hash of these files that the key is made of. Older versions took their sizes and times.
+    """
+
+    key: str
+    seconds: float
+    files: str
+    inputs: str | None = None
+    inputs_in_key: str | None = None
 
 
 class Stages:
@@ -59,6 +75,7 @@ class Stages:
         *,
         options: OptionsT,
         after: Iterable[str] = (),
+        inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
     ) -> None:
         """Run a stage, or skip it.
@@ -67,111 +84,156 @@ class Stages:
             name: Name of the stage, in the log and in ``stages/``.
             work: The work, which is given the options. It may return files that the result depends on and that were
                 not known before.
-            options: Everything that the result depends on, apart from earlier stages: configurations, dataclasses,
-                numbers, strings, lists of them. The key is made of them, so that the work cannot use an option that
-                the key lacks.
+            options: Everything that the result depends on, apart from files and earlier stages: configurations,
+                dataclasses, numbers, strings, lists of them. The key is made of them, so that the work cannot use an
+                option that the key lacks.
             after: Names of the stages whose results the work reads.
+            inputs: Files that the work reads and that no stage makes; None for a stage that reads no such files.
             outputs: Files that the work writes; the stage is run again when one is missing.
         """
-        key = stage_key(name, options, [self._keys[before] for before in after])
-        self._keys[name] = key
-        states = self._unchanged(name, key, outputs)
-        if states is None:
-            logger.info("%s", name)
-            states = self._executed(name, key, lambda: work(options))
-        else:
+        before = [self._keys[other] for other in after]
+        contents = None if inputs is None else inputs.contents()
+        record, watched = self._recorded(name), self._watched(name)
+        in_key = contents
+        if record is not None and inputs is not None:
+            if record.inputs is None:
+                in_key = fingerprint(inputs.paths)
+            elif record.inputs == contents:
+                in_key = record.inputs_in_key
+        key = stage_key(name, options, before, in_key)
+        if record is not None and record.key == key and self._unchanged(name, record, watched, outputs):
             logger.info("%s: done before", name)
-        if states:
-            self._keys[name] = hashlib.sha256(f"{key} {hash_of(states)}".encode()).hexdigest()
+            if (record.inputs, record.inputs_in_key) != (contents, in_key):
+                record = _Record(key, record.seconds, record.files, contents, in_key)
+                self._write(name, record)
+        else:
+            key = self._keys[name] = stage_key(name, options, before, contents)
+            logger.info("%s", name)
+            record = self._executed(name, key, contents, watched, lambda: work(options))
+        self._keys[name] = _with_files(key, record, watched)
 
     def key(self, name: str) -> str:
         """Key of a stage that was run or skipped, or of the one that is running."""
         return self._keys[name]
 
-    def _executed(self, name: str, key: str, work: Callable[[], Iterable[Path] | None]) -> list[FileState]:
-        """Run a stage and write its record; returns the states of the files that it named."""
-        record, files = self._record(name), self._files(name)
-        record.unlink(missing_ok=True)
+    def _executed(
+        self,
+        name: str,
+        key: str,
+        contents: str | None,
+        watched: WatchedFiles,
+        work: Callable[[], Iterable[Path] | None],
+    ) -> _Record:
+        """Run a stage and write its record."""
+        (self._folder / f"{name}.json").unlink(missing_ok=True)
         begun = time.time_ns()
         with stopwatch() as watch:
             paths = work() or ()
         seconds = round(watch.seconds, 2)
         self._metrics.write(name, seconds=seconds)
-        states = [self._state_at(begun, path) for path in sorted({self._stored(path) for path in paths})]
-        files.unlink(missing_ok=True)
-        if states:
-            write_json_lines(files, (dict(zip(STATE_FIELDS, state, strict=True)) for state in states))
-        write_json(record, {"key": key, "seconds": seconds, "files": hash_of(states)})
-        return states
+        watched.replace(paths, begun)
+        record = _Record(key, seconds, watched.identity, contents, contents)
+        self._write(name, record)
+        return record
 
-    def _unchanged(self, name: str, key: str, outputs: Iterable[Path]) -> list[FileState] | None:
-        """States of the files that a finished stage named; None where the stage has to be run."""
-        try:
-            record = read_json(self._record(name))
-            recorded = self._recorded_states(name)
-            if (record["key"], record["files"]) != (key, hash_of(recorded)):
-                return None
-        except (OSError, KeyError, TypeError, DamagedFileError):
-            return None
-        if not all(path.exists() for path in outputs):
-            return None
-        states = [self._state(path) for path, _, _ in recorded]
-        changed = [new[0] for old, new in zip(recorded, states, strict=True) if old != new]
+    def _unchanged(self, name: str, record: _Record, watched: WatchedFiles, outputs: Iterable[Path]) -> bool:
+        """Whether the outputs of a finished stage are there, and the files that it named are as they were."""
+        if watched.identity != record.files or not all(path.exists() for path in outputs):
+            return False
+        changed = watched.changed()
         if changed:
             more = f" and {len(changed) - CHANGES_IN_MESSAGE} more" if len(changed) > CHANGES_IN_MESSAGE else ""
             shown = ", ".join(changed[:CHANGES_IN_MESSAGE])
             logger.info("%s: changed or missing since the last run: %s%s", name, shown, more)
+        return not changed
+
+    def _recorded(self, name: str) -> _Record | None:
+        """The record of a finished stage; None where there is none."""
+        try:
+            return _Record(**read_json(self._folder / f"{name}.json"))
+        except (OSError, TypeError, DamagedFileError):
             return None
-        return states
 
-    def _recorded_states(self, name: str) -> list[FileState]:
-        path = self._files(name)
-        if not path.exists():
-            return []
-        return [(row["path"], row["bytes"], row["changed"]) for row in read_json_lines(path)]
+    def _write(self, name: str, record: _Record) -> None:
+        write_json(self._folder / f"{name}.json", _plain(record))
 
-    def _record(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
+    def _watched(self, name: str) -> WatchedFiles:
+        return WatchedFiles.read(self._folder / f"{name}.files.jsonl", self._experiment)
 
-    def _files(self, name: str) -> Path:
-        return self._folder / f"{name}.files.jsonl"
 
-    def _stored(self, path: Path) -> str:
-        """A path as records name it: relative to the experiment's folder if it is inside, else absolute.
+class RecordedStages(Stages):
+    """The stages of a folder that is only read: which of them ended with the options that they are declared with now.
 
-        An experiment whose folder is moved stays finished.
+    The files that a stage read before are not looked at: they may have changed, or be on another machine, and the
+    folder still holds one whole result.
+
+    Args:
+        folder: The experiment's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, Metrics(folder / "metrics.jsonl"))
+        self._first_stale: dict[str, str | None] = {}
+
+    def run(
+        self,
+        name: str,
+        work: Callable[[OptionsT], Iterable[Path] | None],
+        *,
+        options: OptionsT,
+        after: Iterable[str] = (),
+        inputs: InputFiles | None = None,
+        outputs: Iterable[Path] = (),
+    ) -> None:
+        """Look at the record of a stage; the arguments are those of ``Stages.run``."""
+        after = list(after)
+        record, watched = self._recorded(name), self._watched(name)
+        in_key = None if record is None else record.inputs_in_key
+        if inputs is not None and in_key is None:  # a record of an older version
+            in_key = fingerprint(inputs.paths)
+        key = self._keys[name] = stage_key(name, options, [self._keys[other] for other in after], in_key)
+        stale: str | None = name
+        if record is not None and record.key == key and watched.identity == record.files:
+            self._keys[name] = _with_files(key, record, watched)
+            stale = None if all(path.exists() for path in outputs) else name
+        self._first_stale[name] = next(filter(None, (self._first_stale[other] for other in after)), stale)
+
+    def first_stale(self, names: Iterable[str]) -> str | None:
+        """The first stage that is unfinished, or that ended with other options, among some stages and those before.
+
+        Args:
+            names: Names of stages.
+
+        Returns:
+            The stage's name; None where all are finished.
         """
-        path = path.absolute()
-        inside = path.is_relative_to(self._experiment)
-        return str(path.relative_to(self._experiment) if inside else path)
-
-    def _state_at(self, begun: int, stored: str) -> FileState:
-        """State of a file that a stage has read; one that is never found again if it has changed since the stage began.
-
-        The stage may have read the file before it changed. Files in the experiment's folder are made by the stage.
-        """
-        stored, size, changed = self._state(stored)
-        # A file may have a time in the future, from a clock that was wrong.
-        changed_meanwhile = Path(stored).is_absolute() and changed is not None and begun < changed <= time.time_ns()
-        return stored, size, NEVER if changed_meanwhile else changed
-
-    def _state(self, stored: str) -> FileState:
-        _, size, changed = file_state(self._experiment / stored)
-        return stored, size, changed
+        return next(filter(None, (self._first_stale[name] for name in names)), None)
 
 
-def stage_key(name: str, options: Any, before: Sequence[str]) -> str:
+def _with_files(key: str, record: _Record, watched: WatchedFiles) -> str:
+    """The key that later stages depend on: with the files that the stage named."""
+    return hashlib.sha256(f"{key} {record.files}".encode()).hexdigest() if watched.rows else key
+
+
+def stage_key(name: str, options: Any, before: Sequence[str], files: str | None = None) -> str:
     """The key of a stage.
 
     Args:
         name: Name of the stage.
         options: Its options.
         before: The keys of the stages whose results it reads.
+        files: Hash of the files that it reads; None for a stage without such files.
 
     Returns:
         SHA-256, hexadecimal.
+
+    Raises:
+        TypeError: A stage reads files, and its options have no names.
     """
-    content = json.dumps([name, _plain(options), list(before)], sort_keys=True)
+    plain = _plain(options)
+    if files is not None:
+        plain = {**plain, "files": files}
+    content = json.dumps([name, plain, list(before)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

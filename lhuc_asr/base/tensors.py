@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.plain_file import check_plain_file
+from lhuc_asr.base.strict_json import parse_json
 
-_READING_ERRORS = (SafetensorError, OSError, MemoryError, KeyError, ValueError, RecursionError)
+# safetensors raises the last three for types that torch does not have, and for empty files.
+_READING_ERRORS = (SafetensorError, OSError, MemoryError, KeyError, ValueError, AttributeError, RuntimeError, TypeError)
+
+# Length of each of a tensor's axes; None where any length will do.
+Shape = tuple[int | None, ...]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any] | None = None) -> None:
@@ -45,14 +52,13 @@ def load_tensors(
         CheckpointError: The file is missing or damaged, or has no description.
     """
     try:
-        tensors, text = _read(path)
-        if text is None:
+        tensors, description = _read(path)
+        if description is None:
             raise ValueError("its header has no description")
-        description = json.loads(text)
         if not isinstance(description, dict):
             raise ValueError(f"its description is a {type(description).__name__}, expected a dict")
     except _READING_ERRORS as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); {remedy}") from error
+        raise CheckpointError(f"{path}: cannot be read ({_line(error)}); {remedy}") from error
     return tensors, description
 
 
@@ -72,7 +78,38 @@ def load_bare_tensors(path: Path, names: Sequence[str], noun: str, remedy: str) 
         tensors, _ = _read(path)
         return {name: tensors[name] for name in names}
     except _READING_ERRORS as error:
-        raise CheckpointError(f"{path}: not {noun} ({error}); {remedy}") from error
+        raise CheckpointError(f"{path}: not {noun} ({_line(error)}); {remedy}") from error
+
+
+def check_tensors(path: Path | str, tensors: Mapping[str, Tensor], shapes: Mapping[str, Shape], remedy: str) -> None:
+    """Refuse tensors that are not vectors and matrices of finite floating-point numbers, of given names and shapes.
+
+    Args:
+        path: File of the tensors, for the message.
+        tensors: The tensors.
+        shapes: Shape of each tensor that there must be; there must be no others.
+        remedy: What to do about a file with other tensors, for the message.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown, of another shape or type, or not finite.
+    """
+    problem = None
+    if missing := shapes.keys() - tensors.keys():
+        problem = f"the tensor {min(missing)!r} is missing"
+    elif unknown := tensors.keys() - shapes.keys():
+        problem = f"unknown tensor {min(unknown)!r}"
+    for name in shapes.keys() & tensors.keys() if problem is None else ():
+        tensor, shape = tensors[name], shapes[name]
+        fits = tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
+        if not fits:
+            expected = ", ".join("any" if length is None else str(length) for length in shape)
+            problem = f"{name} has shape {list(tensor.shape)}, expected [{expected}]"
+        elif tensor.dtype not in (torch.float32, torch.float64):
+            problem = f"{name} has type {tensor.dtype}, expected float32 or float64"
+        elif not bool(tensor.isfinite().all()):
+            problem = f"{name} is not finite, the file is damaged"
+    if problem is not None:
+        raise CheckpointError(f"{path}: {problem}; {remedy}")
 
 
 def read_format(path: Path | str, noun: str = "a safetensors file") -> str | None:
@@ -86,13 +123,14 @@ def read_format(path: Path | str, noun: str = "a safetensors file") -> str | Non
         CheckpointError: The file is missing or damaged.
     """
     try:
+        check_plain_file(path)
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get("description", "{}"))
+            description = _description(file)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except _READING_ERRORS as error:
-        raise CheckpointError(f"{path}: not {noun}, or damaged ({error}); copy it again") from error
-    return description.get("format") if isinstance(description, dict) else None
+        raise CheckpointError(f"{path}: not {noun}, or damaged ({_line(error)}); copy it again") from error
+    return _format(description)
 
 
 def load_format(path: Path | str, noun: str, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -107,20 +145,33 @@ def load_format(path: Path | str, noun: str, expected: str) -> tuple[dict[str, T
         CheckpointError: The file is missing or damaged, or has another format.
     """
     try:
-        tensors, text = _read(path)
-        description = json.loads(text or "{}")
+        tensors, description = _read(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such {noun.partition(' ')[2]}") from error
     except _READING_ERRORS as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
-    form = description.get("format") if isinstance(description, dict) else None
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged ({_line(error)}); copy it again") from error
+    form = _format(description)
     if form != expected:
         raise CheckpointError(f"{path}: expected {noun} of format {expected!r}, found {form!r}")
     return tensors, description
 
 
-def _read(path: Path | str) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors, memory-mapped, and the text of the description."""
+def _read(path: Path | str) -> tuple[dict[str, Tensor], Any]:
+    """The tensors, memory-mapped, and the description, if there is one."""
+    check_plain_file(path)
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get("description")
-        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (not a dict)
+        return {name: file.get_tensor(name) for name in file.keys()}, _description(file)  # noqa: SIM118 (not a dict)
+
+
+def _description(file: Any) -> Any:
+    text = (file.metadata() or {}).get("description")
+    return None if text is None else parse_json(text.encode())
+
+
+def _format(description: Any) -> str | None:
+    form = description.get("format") if isinstance(description, dict) else None
+    return form if isinstance(form, str) else None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

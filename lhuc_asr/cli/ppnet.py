@@ -15,7 +15,10 @@ ppnet = typer.Typer(
 )
 
 Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained network: MODEL/SEED/ranker of a recipe.")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Examples, .csv or .parquet.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE", help="Examples: .csv, .tsv (also .gz) or .parquet; folders; quoted patterns."),
+]
 Device = Annotated[str, typer.Option(help="Device of the network: cpu, cuda, cuda:1.")]
 
 
@@ -25,7 +28,12 @@ def train(
         Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, for example trainer.epochs=3.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings, for example trainer.epochs=3. Names and paths are taken as they stand, with blanks, # and "
+            "quotes; null is none. Lists and groups are YAML: seeds=[1, 2].",
+        ),
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -36,6 +44,7 @@ def train(
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
     from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run
+    from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
     from lhuc_asr.ppnet.comparison import results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
@@ -43,6 +52,7 @@ def train(
 
     path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
     config, place = load_config(RecommenderConfig, path, overrides or []), _place(device)
+    check_inputs(config)
     with locked(config.folder) as folder:
         record_run(folder, config, config.seeds)
         results = run_recommender(config, folder, place)
@@ -60,11 +70,13 @@ def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.ranker_folder import load_ranker
     from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
+    from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.ppnet.trainer import evaluate
 
     place, trained = _place(device), load_ranker(ranker)
     examples = Examples(files, trained.schema, trained.vocabularies)
     metrics = evaluate(trained.network.to(place), examples.batches(EVALUATION_BATCH), place)
+    examples.report_unseen(listed(files))
     for task, figures in metrics.items():
         shown = {
             "AUC": figures.auc,
@@ -111,12 +123,14 @@ def inspect(
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
     from lhuc_asr.ppnet.ranker_folder import load_ranker
     from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
+    from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.score.figures import save_figure
     from lhuc_asr.score.gate_figures import gate_heat_map
 
     trained = load_ranker(ranker)
     examples = Examples(files, trained.schema, trained.vocabularies, labelled=False)
     report = inspect_gates(trained, examples.batches(EVALUATION_BATCH), by or trained.schema.user, _place(device))
+    examples.report_unseen(listed(files))
     report.save(out / "gates.json")
     save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
     deviations = report.deviations()

@@ -18,6 +18,7 @@ from lhuc_asr.base.foreign import foreign_errors, one_line
 from lhuc_asr.base.outputs import named
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.http_file import fetch
+from lhuc_asr.corpus.librispeech import AUDIO_ENDINGS
 
 logger = logging.getLogger(__name__)
 
@@ -38,25 +39,27 @@ class Archive:
 
     Attributes:
         resource: Number of the corpus at OpenSLR: 12 is LibriSpeech, 31 is mini LibriSpeech.
+        recordings: Number of recordings in it.
         checksum: Algorithm and hexadecimal digest, "sha256:..." or "md5:...".
     """
 
     resource: int
+    recordings: int
     checksum: str
 
 
 # The SHA-256 sums are those of torchaudio 2.11 (datasets.librispeech), which has none for mini LibriSpeech. Its MD5
 # sums are those on which several public preparation scripts agree, such as that of DeepSpeech.
 ARCHIVES = {
-    "dev-clean": Archive(12, "sha256:76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
-    "dev-other": Archive(12, "sha256:12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
-    "test-clean": Archive(12, "sha256:39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
-    "test-other": Archive(12, "sha256:d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
-    "train-clean-100": Archive(12, "sha256:d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"),
-    "train-clean-360": Archive(12, "sha256:146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"),
-    "train-other-500": Archive(12, "sha256:ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"),
-    "dev-clean-2": Archive(31, "md5:6d7ab67ac6a1d2c993d050e16d61080d"),
-    "train-clean-5": Archive(31, "md5:5df7d4e78065366204ca6845bb08f490"),
+    "dev-clean": Archive(12, 2703, "sha256:76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
+    "dev-other": Archive(12, 2864, "sha256:12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
+    "test-clean": Archive(12, 2620, "sha256:39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
+    "test-other": Archive(12, 2939, "sha256:d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
+    "train-clean-100": Archive(12, 28_539, "sha256:d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"),
+    "train-clean-360": Archive(12, 104_014, "sha256:146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"),
+    "train-other-500": Archive(12, 148_688, "sha256:ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"),
+    "dev-clean-2": Archive(31, 1089, "md5:6d7ab67ac6a1d2c993d050e16d61080d"),
+    "train-clean-5": Archive(31, 1519, "md5:5df7d4e78065366204ca6845bb08f490"),
 }
 
 
@@ -73,8 +76,8 @@ def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, 
         The subset's folder.
 
     Raises:
-        DownloadError: The subset is unknown, the disk is too small, the download fails for good, or the archive has
-            another checksum.
+        DownloadError: The subset is unknown, or half there; the disk is too small, the download fails for good, or the
+            archive has another checksum.
     """
     if subset not in ARCHIVES:
         raise DownloadError(f"LibriSpeech has no subset {subset!r}; expected one of {', '.join(ARCHIVES)}")
@@ -85,6 +88,8 @@ def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, 
     with named(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if destination.is_dir():
+        if checksum is None:  # what another archive holds is not known
+            _check_whole(destination, ARCHIVES[subset].recordings)
         logger.info("%s is there already", destination)
         return destination
     archive = folder / f"{subset}.tar.gz"
@@ -99,6 +104,16 @@ def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, 
     _unpack(archive, destination)
     archive.unlink()
     return destination
+
+
+def _check_whole(folder: Path, expected: int) -> None:
+    """Refuse a subset that another program, or a copy that was broken off, left half there."""
+    recordings = sum(1 for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+    if recordings < expected:
+        raise DownloadError(
+            f"{folder}: {recordings} recordings, expected {expected}: the subset is not whole; delete the folder, and "
+            "download it again"
+        )
 
 
 def _verify(archive: Path, algorithm: str, expected: str, url: str) -> None:

@@ -7,19 +7,25 @@ never run: data is not code.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import TOLERANCE_SECONDS
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.base.local_path import InputFolder
+from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
 from lhuc_asr.corpus.validate import unsafe_name
+from lhuc_asr.lang.lines import quoted, read_lines
+from lhuc_asr.lang.tags import spoken_words
+from lhuc_asr.lang.text import normalise_name
 
 FILES = frozenset({"wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2env"})
 
@@ -33,8 +39,14 @@ class KaldiSource(CorpusSource):
     """
 
     kind: Literal["kaldi"] = "kaldi"
-    train: Path
-    test: Path
+    train: InputFolder
+    test: InputFolder
+
+    @model_validator(mode="after")
+    def _two_folders(self) -> Self:
+        if self.train == self.test:
+            raise ValueError(f"train and test are the same folder, {self.train}; test on other speakers")
+        return self
 
     @property
     def environments(self) -> None:
@@ -45,9 +57,11 @@ class KaldiSource(CorpusSource):
         """The two folders."""
         return [self.train, self.test]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
         """Read both directories."""
-        return CorpusReading(read_kaldi_dir(self.train), {TEST: read_kaldi_dir(self.test)})
+        return CorpusReading(read_kaldi_dir(self.train, own_tags), {TEST: read_kaldi_dir(self.test, own_tags)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +72,20 @@ class Entry:
     value: str
 
 
-def read_kaldi_dir(folder: Path) -> Reading:
+def read_kaldi_dir(folder: Path, own_tags: Collection[str] = ()) -> Reading:
     """Read a data directory.
 
     An utterance is a line of ``segments`` if that file exists, else a line of ``wav.scp``. Relative paths are
     looked up in the working directory, as in Kaldi, then in ``folder``. Transcripts (``text``) and environments
-    (``utt2env``) are optional.
+    (``utt2env``) are optional. Ids match across tables whatever their Unicode form is.
+
+    Args:
+        folder: The data directory.
+        own_tags: Tags that the user's lexicon lists, as in ``tags.spoken_words``.
 
     Raises:
-        CorpusError: A file is missing or malformed, an id is repeated, an entry is a shell command, or an
-            utterance has no speaker; the message names the file and the line.
+        CorpusError: A file is missing or malformed, an id is repeated, an entry is a shell command, an utterance has
+            no speaker, or a transcript has an unknown tag; the message names the file and the line.
     """
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder; expected a Kaldi data directory (wav.scp, utt2spk, text)")
@@ -80,7 +98,7 @@ def read_kaldi_dir(folder: Path) -> Reading:
         if id not in speakers:
             raise CorpusError(f"{place}: utterance {id} is not in {folder / 'utt2spk'}; add a line '{id} SPEAKER'")
         environment = _one_word(environments[id]) if id in environments else ""
-        text = " ".join(texts[id].value.split()) if id in texts else ""
+        text = " ".join(spoken_words(texts[id].value, texts[id].place, own_tags)) if id in texts else ""
         return Utterance(id, _one_word(speakers[id]), environment, audio, start, seconds, text)
 
     items: list[Utterance | Skip]
@@ -138,7 +156,8 @@ def _read_table(path: Path, *, optional: bool = False) -> dict[str, Entry]:
     table: dict[str, Entry] = {}
     for number, line in read_lines(path):
         place = f"{path}:{number}"
-        id, *rest = line.split(maxsplit=1)
+        name, *rest = line.split(maxsplit=1)
+        id = normalise_name(name)
         if id in table:
             raise CorpusError(f"{place}: {id} appears twice, first at {table[id].place}")
         table[id] = Entry(place, rest[0] if rest else "")
@@ -147,19 +166,19 @@ def _read_table(path: Path, *, optional: bool = False) -> dict[str, Entry]:
 
 def _one_word(entry: Entry) -> str:
     if len(entry.value.split()) != 1:
-        raise CorpusError(f"{entry.place}: expected an id and one name, found {entry.value!r} after the id")
-    return entry.value
+        raise CorpusError(f"{entry.place}: expected an id and one name, found {quoted(entry.value)} after the id")
+    return normalise_name(entry.value)
 
 
 def _recording(entry: Entry, folder: Path) -> Path:
     """The file that a line of wav.scp names."""
     if entry.value.endswith("|") or entry.value.startswith("|"):
         raise CorpusError(
-            f"{entry.place}: {entry.value!r} is a shell command, and commands in data are never run; "
+            f"{entry.place}: {quoted(entry.value)} is a shell command, and commands in data are never run; "
             "run it yourself and name the file that it writes"
         )
     if entry.value in ("", "-"):
-        raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {entry.value!r}")
+        raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {quoted(entry.value)}")
     path = Path(entry.value)
     return (path if path.exists() else folder / path).absolute()
 
@@ -171,8 +190,10 @@ def _segment(entry: Entry, recordings: Mapping[str, Path]) -> tuple[Path, float,
         start, end = float(begin), float(finish)
     except ValueError as error:
         raise CorpusError(
-            f"{entry.place}: expected 'UTTERANCE RECORDING START END' (seconds), found {entry.value!r} after the id"
+            f"{entry.place}: expected 'UTTERANCE RECORDING START END' (seconds), found {quoted(entry.value)} after the "
+            "id"
         ) from error
+    recording = normalise_name(recording)
     if recording not in recordings:
         raise CorpusError(f"{entry.place}: recording {recording} is not in wav.scp")
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):

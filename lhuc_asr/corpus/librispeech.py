@@ -15,12 +15,18 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.reading import Reading, Skip, gather, measure, read_lines
+from lhuc_asr.base.local_path import InputFolder
+from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import CorpusReading, CorpusSource
+from lhuc_asr.corpus.validate import unsafe_name
+from lhuc_asr.lang.lines import quoted, read_lines
+from lhuc_asr.lang.tags import spoken_words
 
 AUDIO_ENDINGS = (".flac", ".wav", ".ogg")
 LAYOUT = "<root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt"
@@ -37,9 +43,20 @@ class LibriSpeechSource(CorpusSource):
     """
 
     kind: Literal["librispeech"] = "librispeech"
-    dir: Path
-    train: tuple[str, ...] = ("train-clean-5",)
-    test: tuple[str, ...] = ("adapt-clean", "adapt-other")
+    dir: InputFolder
+    train: tuple[str, ...] = Field(("train-clean-5",), min_length=1)
+    test: tuple[str, ...] = Field(("adapt-clean", "adapt-other"), min_length=1)
+
+    @model_validator(mode="after")
+    def _subsets_are_folders(self) -> Self:
+        for name in (*self.train, *self.test):
+            if reason := unsafe_name(name):
+                raise ValueError(f"the subset {name!r} is not the name of a folder: {reason}")
+        if len({*self.train, *self.test}) < len(self.train) + len(self.test):
+            raise ValueError("a subset is named twice in train and test; leave one out")
+        if reserved := {"train", "heldout"}.intersection(self.test):
+            raise ValueError(f"test: {min(reserved)!r} is the name of a split of the training speakers; rename it")
+        return self
 
     @property
     def test_sets(self) -> tuple[str, ...]:
@@ -56,14 +73,19 @@ class LibriSpeechSource(CorpusSource):
         home = _subsets_folder(self.dir)
         return [home / subset for subset in (*self.train, *self.test)]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
         """Read the training subsets, or ``hours`` of speech from them, and the test subsets."""
-        train = read_librispeech(self.dir, self.train, hours=hours, seed=seed)
-        return CorpusReading(train, {name: read_librispeech(self.dir, [name]) for name in self.test})
+        train = read_librispeech(self.dir, self.train, hours=hours, seed=seed, own_tags=own_tags)
+        tests = {name: read_librispeech(self.dir, [name], own_tags=own_tags) for name in self.test}
+        return CorpusReading(train, tests)
 
-    def text_utterances(self, training: Sequence[Utterance], *, hours: float | None) -> Sequence[Utterance]:
+    def text_utterances(
+        self, training: Sequence[Utterance], *, hours: float | None, own_tags: Collection[str] = ()
+    ) -> Sequence[Utterance]:
         """All utterances of the training subsets, even if only some hours of them are trained on."""
-        return training if hours is None else read_librispeech(self.dir, self.train).utterances
+        return training if hours is None else read_librispeech(self.dir, self.train, own_tags=own_tags).utterances
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,7 @@ def read_librispeech(
     hours: float | None = None,
     speakers: Collection[str] | int | None = None,
     seed: int = 0,
+    own_tags: Collection[str] = (),
 ) -> Reading:
     """Read one or more subsets, or a part of them.
 
@@ -100,16 +123,17 @@ def read_librispeech(
             reached. With the same readers and seed, a larger selection contains every smaller one. None reads all.
         speakers: Ids of readers ("19"), or the number of readers to choose; None reads all.
         seed: Seeds the choice of readers and the order of utterances.
+        own_tags: Tags that the user's lexicon lists, as in ``tags.spoken_words``.
 
     Raises:
-        CorpusError: The layout is not that of LibriSpeech, a subset or reader is missing, or there are fewer hours
-            or readers than requested.
+        CorpusError: The layout is not that of LibriSpeech, a subset or reader is missing, there are fewer hours or
+            readers than requested, or a transcript has an unknown tag.
     """
     home = _home(root)
     by_speaker: dict[str, list[Utterance | Skip]] = {}
     for subset in dict.fromkeys(subsets):
         for speaker, chapter in _chapters(home, subset):
-            by_speaker.setdefault(speaker, []).extend(_read_chapter(chapter, speaker))
+            by_speaker.setdefault(speaker, []).extend(_read_chapter(chapter, speaker, own_tags))
     rng = random.Random(seed)
     chosen = _choose(by_speaker, speakers, rng, home)
     if hours is None:
@@ -134,7 +158,7 @@ def read_speakers_table(root: Path) -> dict[str, Reader]:
             readers[speaker] = Reader(sex, subset, float(minutes), name)
         except ValueError as error:
             raise CorpusError(
-                f"{path}:{number}: expected 'ID | SEX | SUBSET | MINUTES | NAME', found {line!r}"
+                f"{path}:{number}: expected 'ID | SEX | SUBSET | MINUTES | NAME', found {quoted(line)}"
             ) from error
     return readers
 
@@ -167,7 +191,7 @@ def _chapters(home: Path, subset: str) -> Iterator[tuple[str, Path]]:
     yield from ((chapter.parent.name, chapter) for chapter in chapters)
 
 
-def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
+def _read_chapter(chapter: Path, speaker: str, own_tags: Collection[str]) -> Iterator[Utterance | Skip]:
     """Utterances of one chapter with lengths still 0, and skips where a recording or transcript is missing."""
     prefix = f"{speaker}-{chapter.name}"
     audio: dict[str, Path] = {}
@@ -178,7 +202,7 @@ def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
             raise CorpusError(f"{path}: duplicates {audio[path.stem].name}; keep one of them")
         audio[path.stem] = path
     transcript = chapter / f"{prefix}.trans.txt"
-    texts = _read_transcript(transcript, prefix) if transcript.exists() else {}
+    texts = _read_transcript(transcript, prefix, own_tags) if transcript.exists() else {}
     for id in sorted(audio.keys() | texts.keys()):
         if id not in audio:
             yield Skip(id, f"in {transcript}, but there is no recording {id}.flac, .wav or .ogg")
@@ -188,15 +212,15 @@ def _read_chapter(chapter: Path, speaker: str) -> Iterator[Utterance | Skip]:
             yield Utterance(id, speaker, "", audio[id], 0.0, 0.0, texts[id])
 
 
-def _read_transcript(path: Path, prefix: str) -> dict[str, str]:
+def _read_transcript(path: Path, prefix: str, own_tags: Collection[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for number, line in read_lines(path):
-        id, *words = line.split()
+        id, *text = line.split(maxsplit=1)
         if not id.startswith(f"{prefix}-"):
-            raise CorpusError(f"{path}:{number}: expected an utterance id {prefix}-NNNN, found {id!r}")
+            raise CorpusError(f"{path}:{number}: expected an utterance id {prefix}-NNNN, found {quoted(id)}")
         if id in texts:
             raise CorpusError(f"{path}:{number}: {id} appears twice")
-        texts[id] = " ".join(words)
+        texts[id] = " ".join(spoken_words(" ".join(text), f"{path}:{number}", own_tags))
     return texts
 
 

@@ -21,18 +21,19 @@ from typing import Annotated, Literal
 
 import numpy as np
 import soundfile
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
 from lhuc_asr.audio.formats import probe
-from lhuc_asr.audio.recording import read_audio, read_native
+from lhuc_asr.audio.recording import is_silent, read_audio, read_native
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.executor import Executor
+from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.base.runlog import progress
-from lhuc_asr.corpus.reading import read_lines
 from lhuc_asr.corpus.validate import unsafe_name
+from lhuc_asr.lang.lines import read_lines
 
 # The environment without noise.
 CLEAN = "clean"
@@ -47,8 +48,11 @@ _TAKE = re.compile(r"-[A-Z]$")
 # Peak to which a mixture is scaled down, speech and noise alike, if it would exceed full scale.
 HIGHEST_PEAK = 0.99
 
+# Beyond these the noise, or the speech, is below the steps of 16-bit samples.
+Decibels = Annotated[float, Field(ge=-100.0, le=100.0)]
+
 # No dot: an id ends in a dot and the environment.
-NoiseClass = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+NoiseClass = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=100)]
 
 
 class NoiseConfig(StrictModel):
@@ -62,10 +66,10 @@ class NoiseConfig(StrictModel):
             utterances are put into all.
     """
 
-    dir: Path
+    dir: InputFolder
     classes: tuple[NoiseClass, ...] = Field(min_length=1)
-    snr_decibels: tuple[FiniteFloat, FiniteFloat] = (5.0, 15.0)
-    training_conditions: int = Field(2, ge=1)
+    snr_decibels: tuple[Decibels, Decibels] = (5.0, 15.0)
+    training_conditions: int = Field(2, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _possible(self) -> NoiseConfig:
@@ -142,6 +146,22 @@ def put_into_environments(
     return copies
 
 
+def check_clips(config: NoiseConfig) -> None:
+    """Refuse noises that cannot be used, as far as that is seen without opening clips.
+
+    Raises:
+        CorpusError: ``noise.tsv`` is missing or malformed, a class or a clip is missing, or a class has too few clips.
+    """
+    for name, paths in _clips_by_class(config).items():
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            more = f" and {len(missing) - 1} more" if missing[1:] else ""
+            raise CorpusError(
+                f"{config.dir / TABLE_FILE}: clip of {name}: {missing[0]}{more}: no such file; correct the table"
+            )
+        part_clips(name, paths)
+
+
 def clip_paths(config: NoiseConfig) -> list[Path]:
     """The clips of all classes that the configuration names, not opened.
 
@@ -162,7 +182,7 @@ def read_clips(config: NoiseConfig) -> dict[str, list[Path]]:
     for name, paths in clips.items():
         for path in paths:
             try:
-                silent = not read_native(_whole(path))[0].any()
+                silent = is_silent(read_native(_whole(path))[0])
             except AudioError as error:
                 raise CorpusError(f"{table}: clip of {name}: {error}; or take its line out") from error
             if silent:

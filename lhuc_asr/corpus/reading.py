@@ -1,6 +1,6 @@
 """Results of reading a corpus: its utterances, and those that cannot be used with the reason.
 
-Also shared by all readers: lines of text files, and lengths from the headers of recordings.
+Also shared by all readers: lengths from the headers of recordings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AudioError, CorpusError
+from lhuc_asr.base.errors import AudioError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,3 @@ def gather(items: Iterable[Utterance | Skip]) -> Reading:
     utterances = [item for item in items if isinstance(item, Utterance)]
     skipped = [item for item in items if isinstance(item, Skip)]
     return Reading(sorted(utterances, key=lambda u: (u.speaker, u.id)), sorted(skipped, key=lambda s: (s.id, s.reason)))
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 text file with their numbers from 1, stripped; without empty lines.
-
-    Raises:
-        CorpusError: The file is missing or not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CorpusError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.strip()

@@ -8,7 +8,7 @@ sets, and reads its recordings and transcripts. A new corpus is a subclass of ``
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,11 @@ class CorpusSource(StrictModel):
         return False
 
     @property
+    def training_speakers(self) -> int | None:
+        """Number of training speakers; None where it is known only after reading."""
+        return None
+
+    @property
     def chooses_hours(self) -> bool:
         """Whether ``read`` can choose a number of hours from its training speech."""
         return False
@@ -79,17 +84,20 @@ class CorpusSource(StrictModel):
         return []
 
     @abstractmethod
-    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
-        """Read recordings and transcripts.
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
+        """Read recordings and transcripts; the words of transcripts are those of ``tags.spoken_words``.
 
         Args:
             experiment: Folder of the experiment, for recordings that the source makes.
             hours: Hours of training speech to read; None reads all, as does a source without ``chooses_hours``.
             seed: Seed of that choice.
             processes: Number of processes for making recordings; the result does not depend on it.
+            own_tags: Tags that the user's lexicon lists, which stay as they are.
 
         Raises:
-            CorpusError: The corpus is missing or malformed.
+            CorpusError: The corpus is missing or malformed, or a transcript has an unknown tag.
         """
 
     def lexicon_path(self) -> Path | None:
@@ -100,11 +108,14 @@ class CorpusSource(StrictModel):
         """
         return None
 
-    def text_utterances(self, training: Sequence[Utterance], *, hours: float | None) -> Sequence[Utterance]:
+    def text_utterances(
+        self, training: Sequence[Utterance], *, hours: float | None, own_tags: Collection[str] = ()
+    ) -> Sequence[Utterance]:
         """Utterances whose transcripts are the training text of the language model.
 
         Args:
             training: Utterances of the training speakers.
             hours: Hours of training speech that the recipe asks for; None is all.
+            own_tags: As in ``read``.
         """
         return training

@@ -15,6 +15,7 @@ from lhuc_asr.corpus.noise import NoiseConfig, Part, clip_paths, put_into_enviro
 from lhuc_asr.corpus.reading import Reading
 from lhuc_asr.corpus.source import TEST, CorpusSource
 from lhuc_asr.corpus.validate import validate
+from lhuc_asr.lang.tags import without_tags
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class SplitOptions:
         heldout_speakers: Number of training speakers who are held out.
         folds: Number of folds of a cross-validation; 1 for none.
         fold: The fold, from 1; None without cross-validation.
+        own_tags: Tags in transcripts that the recipe's lexicon lists; None for none.
     """
 
     corpus: CorpusSource
@@ -48,6 +50,7 @@ class SplitOptions:
     heldout_speakers: int
     folds: int
     fold: int | None
+    own_tags: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,13 @@ def read_splits(options: SplitOptions, folder: Path, processes: int) -> Splits:
         processes: Number of processes for making recordings.
 
     Raises:
-        CorpusError: The corpus is not where or what the recipe says.
+        CorpusError: The corpus is not where or what the recipe says, a test speaker is a training speaker too, or has
+            said no word.
     """
     clips = clip_paths(options.noise) if options.noise else ()  # first: an error in its table is seen at once
-    reading = options.corpus.read(folder, hours=options.hours, seed=options.seed, processes=processes)
+    reading = options.corpus.read(
+        folder, hours=options.hours, seed=options.seed, processes=processes, own_tags=options.own_tags or ()
+    )
     splits = Splits(
         _validated("training", reading.train, options.max_skipped),
         {name: _validated(name, test, options.max_skipped) for name, test in reading.tests.items()},
@@ -85,6 +91,7 @@ def read_splits(options: SplitOptions, folder: Path, processes: int) -> Splits:
     )
     for name, utterances in splits.tests.items():
         _refuse_shared(name, splits.train, utterances)
+        _refuse_wordless(name, utterances)
     return splits
 
 
@@ -167,4 +174,14 @@ def _refuse_shared(name: str, train: Sequence[Utterance], test: Sequence[Utteran
         raise CorpusError(
             f"{len(shared)} speakers of the test set {name} are training speakers too: {', '.join(shared[:5])}; "
             "a test speaker must be unseen in training"
+        )
+
+
+def _refuse_wordless(name: str, test: Sequence[Utterance]) -> None:
+    """Refuse speakers of a test set without a single word, whose error rate is not defined."""
+    speaking = {utterance.speaker for utterance in test if without_tags(utterance.words)}
+    if silent := sorted({utterance.speaker for utterance in test} - speaking):
+        raise CorpusError(
+            f"the test set {name}: transcripts of noises and pauses without a word, of {len(silent)} speakers: "
+            f"{', '.join(silent[:5])}; leave them out, they have no word error rate"
         )

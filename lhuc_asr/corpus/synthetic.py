@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.corpus.librispeech import read_librispeech
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
-from lhuc_asr.corpus.voices import VoicesConfig, generate
+from lhuc_asr.corpus.voices import VoicesConfig, check, generate
+
+logger = logging.getLogger(__name__)
 
 CONTROL = "control"
 
@@ -33,6 +38,11 @@ class SyntheticSource(CorpusSource):
         """They have timbres, accents and vocal tracts that no training speaker has."""
         return True
 
+    @property
+    def training_speakers(self) -> int:
+        """As many as are asked for."""
+        return self.voices.training_speakers
+
     def paths(self) -> list[Path]:
         """None: the voices are made."""
         return []
@@ -42,10 +52,16 @@ class SyntheticSource(CorpusSource):
         options = hashlib.sha256(self.voices.model_dump_json().encode()).hexdigest()[:8]
         return [experiment / f"voices-{options}"]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
-        """Make the voices, all of them where a recording is missing, and read them."""
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
+        """Make the voices, all of them where a file is missing or is not as it was made, and read them."""
         (folder,) = self.made_folders(experiment)
-        if sum(1 for _ in folder.rglob("*.flac")) < self.voices.recordings:
+        try:
+            check(folder)
+        except CorpusError as error:
+            if folder.exists():
+                logger.warning("%s; all voices are made again", str(error).partition(";")[0])
             generate(self.voices, folder, processes)
         tests = {name: read_librispeech(folder, [name]) for name in self.test_sets}
         return CorpusReading(read_librispeech(folder, ["train"]), tests)

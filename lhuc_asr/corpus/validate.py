@@ -12,8 +12,10 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
-from lhuc_asr.audio.recording import read_native
+from lhuc_asr.audio.channels import mix_down
+from lhuc_asr.audio.recording import is_silent, read_channels
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.runlog import progress
@@ -63,11 +65,13 @@ def validate(
     _refuse_duplicates(utterances)
     _refuse_unsafe_names(utterances)
 
-    def fault(utterance: Utterance) -> str | None:
-        return _fault(utterance, require_text)
+    def check(utterance: Utterance) -> _Check:
+        return _check(utterance, require_text)
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        faults = list(progress(pool.map(fault, utterances), "checking recordings", total=len(utterances)))
+        checks = list(progress(pool.map(check, utterances), "checking recordings", total=len(utterances)))
+    faults = [check.fault for check in checks]
+    _warn_of_channels([utterance for utterance, check in zip(utterances, checks, strict=True) if check.cancelled])
     kept = [utterance for utterance, reason in zip(utterances, faults, strict=True) if reason is None]
     unusable = [Skip(u.id, reason, u.audio) for u, reason in zip(utterances, faults, strict=True) if reason is not None]
     skipped = sorted([*reading.skipped, *unusable], key=lambda skip: (skip.id, skip.reason))
@@ -99,17 +103,49 @@ def unsafe_name(name: str) -> str | None:
     return None
 
 
-def _fault(utterance: Utterance, require_text: bool) -> str | None:
-    """Why an utterance is left out; None where it is not."""
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Why an utterance is left out, None where it is not; and whether its channels cancel when they are mixed."""
+
+    fault: str | None
+    cancelled: bool = False
+
+
+def _check(utterance: Utterance, require_text: bool) -> _Check:
     if require_text and not utterance.words:
-        return "no transcript"
+        return _Check("no transcript")
+    if not _is_utf8(utterance.audio):
+        return _Check(
+            f"{str(utterance.audio)!r}: the name is not UTF-8, which manifests are; rename the file or folder"
+        )
     try:
-        samples, sample_rate = read_native(utterance)
+        channels, info = read_channels(utterance)
     except AudioError as error:
-        return str(error)
-    if len(samples) < samples_of(FRAME_LENGTH_SECONDS, sample_rate):
-        return f"{utterance.audio}: shorter than one window of {1000 * FRAME_LENGTH_SECONDS:.0f} ms"
-    return None
+        return _Check(str(error))
+    samples, taken = mix_down(channels)
+    if len(samples) < samples_of(FRAME_LENGTH_SECONDS, info.sample_rate):
+        return _Check(f"{utterance.audio}: shorter than one window of {1000 * FRAME_LENGTH_SECONDS:.0f} ms")
+    if is_silent(samples):
+        return _Check(f"{utterance.audio}: digital silence: all samples are the same; record it again, or leave it out")
+    return _Check(None, cancelled=taken is not None)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _warn_of_channels(utterances: list[Utterance]) -> None:
+    if utterances:
+        logger.warning(
+            "%d recordings, such as %s, lose their sound when their channels are mixed, so the loudest is taken; "
+            "perhaps a wire was swapped",
+            len(utterances),
+            utterances[0].audio,
+        )
 
 
 def _refuse_duplicates(utterances: list[Utterance]) -> None:

@@ -9,7 +9,8 @@ The vocal tract is warped by resampling: played ``warp`` times as fast, a record
 high. Pitch and rate, which would change too, are compensated beforehand.
 
 The layout is that of LibriSpeech: ``<group>/<speaker>/<chapter>/<speaker>-<chapter>-<utterance>.flac``, beside them
-``<speaker>-<chapter>.trans.txt`` with the words in capitals, and ``SPEAKERS.TXT``.
+``<speaker>-<chapter>.trans.txt`` with the words in capitals, and ``SPEAKERS.TXT``. ``voices.json`` has the hash of
+every file.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import atomic_folder
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.base.espeak import PITCH_LIMITS, Voice, languages, synthesize
+from lhuc_asr.base.espeak import PITCH_LIMITS, RATE_LIMITS, Voice, languages, synthesize
 from lhuc_asr.base.executor import Executor
+from lhuc_asr.base.fingerprint import files_below
+from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import samples_of
+from lhuc_asr.base.version import __version__
 from lhuc_asr.corpus.grammar import grammar_sentences
 
 Samples = npt.NDArray[np.float32]
@@ -72,7 +76,23 @@ EDGE_THRESHOLD = 0.01
 # Below this frequency the noise is flat: a falling spectrum would have its power where there is no speech.
 NOISE_CORNER_HERTZ = 100.0
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Pitch = Annotated[float, Field(ge=PITCH_LIMITS[0], le=PITCH_LIMITS[1])]
+Rate = Annotated[float, Field(ge=RATE_LIMITS[0], le=RATE_LIMITS[1])]
+Warp = Annotated[float, Field(ge=WARP_LIMITS[0], le=WARP_LIMITS[1])]
+Decibels = Annotated[float, Field(ge=-100.0, le=100.0)]
+Slope = Annotated[float, Field(ge=-100.0, le=100.0)]
+
+
+class VoicesDescription(FolderDescription):
+    """Content of ``voices.json``."""
+
+    format: Literal["lhuc-asr-voices-1"] = "lhuc-asr-voices-1"
+
+
+VOICES = FolderKind(
+    VoicesDescription, "voices.json", "corpus of synthetic voices", CorpusError, "make the voices again"
+)
 
 
 class VoicesConfig(StrictModel):
@@ -105,39 +125,26 @@ class VoicesConfig(StrictModel):
     training_utterances: Count = 22
     test_utterances: Count = 22
     control_utterances: Count = 16
-    seed: Count = 1
+    seed: Seed = 1
     sample_rate: int = Field(16000, ge=8000, le=22050)
     training_accents: tuple[str, ...] = Field(("en-us", "en-gb", "en-gb-x-rp", "en-us-nyc"), min_length=1)
     test_accents: tuple[str, ...] = Field(("en-gb-scotland", "en-gb-x-gbclan", "en-029", "en-us"), min_length=1)
-    training_warps: tuple[Range, ...] = Field(((0.95, 1.05),), min_length=1)
-    test_warps: tuple[Range, ...] = Field(((0.80, 0.88), (1.14, 1.25)), min_length=1)
-    pitch: Range = (35, 65)
-    pitch_range: Range = (30, 70)
-    rate: Range = (150, 195)
-    noise_decibels: Range = (20, 40)
-    noise_slope: Range = (0, 4)
-
-    @property
-    def recordings(self) -> int:
-        """Number of recordings of all speakers."""
-        return (
-            self.training_speakers * self.training_utterances
-            + self.test_speakers * self.test_utterances
-            + self.control_speakers * self.control_utterances
-        )
+    training_warps: tuple[tuple[Warp, Warp], ...] = Field(((0.95, 1.05),), min_length=1)
+    test_warps: tuple[tuple[Warp, Warp], ...] = Field(((0.80, 0.88), (1.14, 1.25)), min_length=1)
+    pitch: tuple[Pitch, Pitch] = (35, 65)
+    pitch_range: tuple[Pitch, Pitch] = (30, 70)
+    rate: tuple[Rate, Rate] = (150, 195)
+    noise_decibels: tuple[Decibels, Decibels] = (20, 40)
+    noise_slope: tuple[Slope, Slope] = (0, 4)
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> VoicesConfig:
-        warps = {"training_warps": self.training_warps, "test_warps": self.test_warps}
-        for name in ("pitch", "pitch_range", "rate", "noise_decibels", "noise_slope"):
-            low, high = getattr(self, name)
+        single = ("pitch", "pitch_range", "rate", "noise_decibels", "noise_slope")
+        ranges = [(name, getattr(self, name)) for name in single]
+        ranges += [(name, warps) for name in ("training_warps", "test_warps") for warps in getattr(self, name)]
+        for name, (low, high) in ranges:
             if low > high:
                 raise ValueError(f"{name}: the range {low} to {high} is empty")
-        for name, ranges in warps.items():
-            for low, high in ranges:
-                if not WARP_LIMITS[0] <= low <= high <= WARP_LIMITS[1]:
-                    limits = f"{WARP_LIMITS[0]} to {WARP_LIMITS[1]}"
-                    raise ValueError(f"{name}: {low} to {high} is not a range within {limits}")
         return self
 
 
@@ -232,6 +239,17 @@ def generate(config: VoicesConfig, folder: Path, processes: int = 2) -> None:
         rows = [_speakers_row(*pair) for pair in zip(everybody, seconds, strict=True)]
         header = "; Synthetic voices of espeak-ng; SEX is not known.\n;ID  |SEX| SUBSET           |MINUTES| NAME\n"
         (temporary / "SPEAKERS.TXT").write_text(header + "".join(rows), encoding="utf-8")
+        paths = {file.relative_to(temporary).as_posix(): file for file in files_below(temporary)}
+        VOICES.write(temporary, VoicesDescription(made_by=__version__, sha256=hashes(paths)))
+
+
+def check(folder: Path) -> None:
+    """Refuse a corpus in which a file is missing, changed or added.
+
+    Raises:
+        CorpusError: The message names the file.
+    """
+    VOICES.read(folder, complete=FIRST_SPEAKER)
 
 
 def _draw_speaker(config: VoicesConfig, group: Group, index: int) -> SyntheticSpeaker:

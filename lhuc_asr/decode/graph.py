@@ -13,22 +13,25 @@ self-loop carry the same label, so the labels of a path are its state alignment.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Self
 
 import kaldifst
 import numpy as np
+from pydantic import ConfigDict, Field, model_validator
 
-from lhuc_asr.base.atomic import DamagedFileError, atomic_path, read_json, write_json
+from lhuc_asr.base.atomic import atomic_path, sha256_of, write_json
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.documents import Count, DocumentKind, Positive
 from lhuc_asr.base.errors import GraphError
 from lhuc_asr.decode.components import check_vocabulary, grammar_fst, hmm_fst, lexicon_fst, number_states
-from lhuc_asr.decode.const_fst import ARC, ArcTable, read_const_fst
-from lhuc_asr.decode.packed_graph import PackedGraph
+from lhuc_asr.decode.const_fst import ARC, ArcTable
+from lhuc_asr.decode.packed_graph import PackedGraph, epsilon_levels
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 
@@ -39,6 +42,33 @@ GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE = "HCLG.fst", "words.txt", "graph.json"
 PENALTIES_KEPT = 2
 # Without this lock, threads that need the same transducer at once would each read it.
 _READING = Lock()
+
+
+class _Hashes(StrictModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=False)
+
+    graph: str = Field(alias=GRAPH_FILE)
+    words: str = Field(alias=WORDS_FILE)
+
+
+class _Description(StrictModel):
+    """Content of ``graph.json``; see ``DecodingGraph``."""
+
+    context_width: Positive
+    pdf_count: Positive
+    states: Positive
+    arcs: Count
+    sha256: _Hashes
+    label_pdf: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _labels_have_pdfs(self) -> Self:
+        if max(self.label_pdf, default=0) >= self.pdf_count:
+            raise ValueError(f"a label has the pdf {max(self.label_pdf)}, expected 0 to {self.pdf_count - 1}")
+        return self
+
+
+_DESCRIPTIONS = DocumentKind(_Description, "a description of a graph", GraphError, "rebuild the graph")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,35 +96,39 @@ class DecodingGraph:
 
     @classmethod
     def load(cls, folder: Path) -> DecodingGraph:
-        """Open a graph that ``build_graph`` wrote.
+        """Open a graph that ``build_graph`` wrote, and check all that its files say of themselves.
+
+        What passes leads no search outside its arrays, and into no circle: hashes prove nothing against whoever wrote
+        them.
 
         Raises:
             GraphError: A file is missing, damaged, or not from the same build as the others.
         """
         remedy = f"delete {folder / DESCRIPTION_FILE} and rebuild the graph"
-        try:
-            tree = read_json(folder / DESCRIPTION_FILE)
-            for name, expected in tree["sha256"].items():
-                sha256 = _sha256(folder / name)
-                if sha256 != expected:
-                    raise GraphError(
-                        f"{folder / name}: damaged, or not from the same build as {DESCRIPTION_FILE} (sha256 "
-                        f"{sha256[:12]}, expected {expected[:12]}); {remedy}"
-                    )
-            return cls(
-                folder=folder,
-                words=WordTable.load(folder / WORDS_FILE).symbols,
-                label_pdf=np.array(tree["label_pdf"], np.int32),
-                pdf_count=tree["pdf_count"],
-                context_width=tree["context_width"],
-                states=tree["states"],
-                arcs=tree["arcs"],
-            )
-        except FileNotFoundError as error:
-            raise GraphError(f"{error.filename}: no such file; {remedy}") from error
-        except (DamagedFileError, KeyError, TypeError, AttributeError) as error:
-            path = folder / DESCRIPTION_FILE
-            raise GraphError(f"{path}: not a description of a graph ({error!r}); {remedy}") from error
+        description = replace(_DESCRIPTIONS, remedy=remedy).read(folder / DESCRIPTION_FILE)
+        for name, expected in description.sha256.model_dump(by_alias=True).items():
+            try:
+                sha256 = sha256_of(folder / name)
+            except FileNotFoundError as error:
+                raise GraphError(f"{folder / name}: no such file; {remedy}") from error
+            except OSError as error:
+                raise GraphError(f"{folder / name}: cannot be read ({error.strerror or error}); {remedy}") from error
+            if sha256 != expected:
+                raise GraphError(
+                    f"{folder / name}: damaged, or not from the same build as {DESCRIPTION_FILE} (sha256 "
+                    f"{sha256[:12]}, expected {expected[:12]}); {remedy}"
+                )
+        graph = cls(
+            folder=folder,
+            words=WordTable.load(folder / WORDS_FILE).symbols,
+            label_pdf=np.array(description.label_pdf, np.int32),
+            pdf_count=description.pdf_count,
+            context_width=description.context_width,
+            states=description.states,
+            arcs=description.arcs,
+        )
+        graph._table()
+        return graph
 
     def fst(self, insertion_penalty: float) -> kaldifst.StdConstFst:
         """The transducer with an insertion penalty (a cost added to each word); the last few are kept."""
@@ -115,16 +149,33 @@ class DecodingGraph:
         return lru_cache(maxsize=PENALTIES_KEPT)(self._pack)
 
     def _read_fst(self, insertion_penalty: float) -> kaldifst.StdConstFst:
-        if insertion_penalty == 0.0:
-            return read_const_fst(self.folder / GRAPH_FILE)
-        return self._read_table(insertion_penalty).to_fst()
+        # Not OpenFst's own reading of the file: it believes whatever the header says.
+        return self._penalised(insertion_penalty).to_fst()
 
     def _pack(self, insertion_penalty: float) -> PackedGraph:
-        return PackedGraph.of(self._read_table(insertion_penalty), self.label_pdf)
+        return PackedGraph.of(self._penalised(insertion_penalty), self.label_pdf)
 
-    def _read_table(self, insertion_penalty: float) -> ArcTable:
-        table = ArcTable.read(self.folder / GRAPH_FILE)
+    def _penalised(self, insertion_penalty: float) -> ArcTable:
+        table = self._table()
         table.arcs["cost"][table.arcs["output"] > 0] += insertion_penalty
+        return table
+
+    def _table(self) -> ArcTable:
+        """The transducer, read from its file, each time with all its labels checked."""
+        path = self.folder / GRAPH_FILE
+        table = ArcTable.read(path)
+        if (len(table.final), len(table.arcs)) != (self.states, self.arcs):
+            raise GraphError(
+                f"{path}: {len(table.final)} states and {len(table.arcs)} arcs, {DESCRIPTION_FILE} says {self.states} "
+                f"and {self.arcs}; delete {DESCRIPTION_FILE} beside it and rebuild the graph"
+            )
+        for name, labels in (("input", len(self.label_pdf) + 1), ("output", len(self.words))):
+            if (highest := int(table.arcs[name].max(initial=0))) >= labels:
+                raise GraphError(
+                    f"{path}: an arc has the {name} {highest}, expected 0 to {labels - 1}; delete {DESCRIPTION_FILE} "
+                    "beside it and rebuild the graph"
+                )
+        epsilon_levels(table)
         return table
 
 
@@ -190,7 +241,7 @@ def build_graph(
         "pdf_count": dependency.pdf_count,
         "states": len(graph.final),
         "arcs": len(graph.arcs),
-        "sha256": {name: _sha256(folder / name) for name in (GRAPH_FILE, WORDS_FILE)},
+        "sha256": {name: sha256_of(folder / name) for name in (GRAPH_FILE, WORDS_FILE)},
         "label_pdf": hmm.label_pdf.tolist(),
     }
     write_json(folder / DESCRIPTION_FILE, description)
@@ -245,8 +296,3 @@ def _optimised(fst: kaldifst.StdFst) -> kaldifst.StdVectorFst:
     kaldifst.determinize_star(result, use_log=True)
     kaldifst.minimize_encoded(result)
     return result
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, ValidationError
 
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.documents import Count, first_mistake
 from lhuc_asr.base.errors import SearchError
 
 # Number of decimals of a confidence in a row.
@@ -78,6 +82,18 @@ def to_row(hypothesis: Hypothesis, speaker: str) -> dict[str, Any]:
     }
 
 
+class _Row(StrictModel):
+    """An object of ``hypotheses.jsonl``."""
+
+    utterance: str
+    speaker: str = ""
+    words: str
+    word_frames: list[Count]
+    cost: float = Field(ge=-1e30, le=1e30)
+    reached_final: bool
+    confidences: list[Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default_factory=list)
+
+
 def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
     """The hypothesis of a row.
 
@@ -86,7 +102,8 @@ def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
         pdfs: Pdf of each frame, shape (T,), where the alignment is known.
 
     Raises:
-        SearchError: A key is missing, or the number of frames or of confidences is not that of the words.
+        SearchError: A key is missing, a value is of another kind, or the number of frames or of confidences is not
+            that of the words.
     """
     missing = sorted({"utterance", "words", "word_frames", "cost", "reached_final"} - row.keys())
     if missing:
@@ -94,17 +111,29 @@ def from_row(row: dict[str, Any], pdfs: np.ndarray | None = None) -> Hypothesis:
             f"hypothesis of {row.get('utterance', 'an unknown utterance')}: {', '.join(missing)} missing; "
             "delete the file of hypotheses and decode again"
         )
-    words, frames = tuple(row["words"].split()), tuple(row["word_frames"])
+    try:
+        typed = _Row.model_validate(row, strict=True)
+    except ValidationError as error:
+        raise SearchError(
+            f"hypothesis of {reprlib.repr(row['utterance'])}: {first_mistake(error)}; "
+            "delete the file of hypotheses and decode again"
+        ) from error
+    words, frames = tuple(typed.words.split()), tuple(typed.word_frames)
+    if list(frames) != sorted(frames):
+        raise SearchError(
+            f"hypothesis of {row['utterance']}: the frames of its words are not in order; delete the file of "
+            "hypotheses and decode again"
+        )
     if len(words) != len(frames):
         raise SearchError(
             f"hypothesis of {row['utterance']}: {len(words)} words, but {len(frames)} frames of words; "
             "delete the file of hypotheses and decode again"
         )
-    confidences = tuple(row.get("confidences", ()))
+    confidences = tuple(typed.confidences)
     if len(confidences) not in (0, len(words)):
         raise SearchError(
             f"hypothesis of {row['utterance']}: {len(words)} words, but {len(confidences)} confidences; "
             "delete the file of hypotheses and decode again"
         )
     alignment = np.zeros(0, np.int32) if pdfs is None else pdfs
-    return Hypothesis(row["utterance"], words, frames, row["cost"], row["reached_final"], alignment, confidences)
+    return Hypothesis(typed.utterance, words, frames, typed.cost, typed.reached_final, alignment, confidences)

@@ -22,8 +22,8 @@ from lhuc_asr.decode.lattice import (
     word_confidences,
     word_frames,
 )
-from lhuc_asr.decode.search import SearchConfig, check_scores
-from lhuc_asr.decode.token_passing import TokenArcs, Tokens, arcs_within, pass_tokens
+from lhuc_asr.decode.search import SearchConfig, scaled_scores
+from lhuc_asr.decode.token_passing import LEAST_BEAM, TokenArcs, Tokens, arcs_within, pass_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ class LatticeConfig(StrictModel):
         candidates: Number of pdfs whose posteriors are kept for each frame, the most probable ones.
     """
 
-    beam: float = Field(8.0, gt=0.0, allow_inf_nan=False)
-    max_arcs: int = Field(1000, ge=20)
-    max_tokens: int = Field(10_000_000, ge=1000)
-    candidates: int = Field(8, ge=1)
+    beam: float = Field(8.0, ge=LEAST_BEAM, le=10_000.0)
+    max_arcs: int = Field(1000, ge=20, le=1_000_000)
+    max_tokens: int = Field(10_000_000, ge=1000, le=1_000_000_000)
+    candidates: int = Field(8, ge=1, le=10_000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +87,11 @@ class LatticeSearcher:
             SearchError: The scores do not fit the graph or are not finite, every path was lost, or the utterance is
                 too long for the narrowest search.
         """
-        check_scores(utterance, log_likelihoods, self.graph.pdf_count)
-        if len(log_likelihoods) == 0:
+        scores = scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
+        if len(scores) == 0:
             raise SearchError(f"{utterance}: an utterance without frames has no lattice; leave it out")
         max_active = self.config.max_active
-        while (lattice := self._search(utterance, log_likelihoods, max_active)) is None:
+        while (lattice := self._search(utterance, log_likelihoods, scores, max_active)) is None:
             max_active //= 2
             if max_active <= max(self.config.min_active, 1):
                 raise SearchError(
@@ -126,7 +126,7 @@ class LatticeSearcher:
             SearchError: As from ``search``.
         """
         if len(log_likelihoods) == 0:
-            check_scores(utterance, log_likelihoods, self.graph.pdf_count)
+            scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
             frames = FramePosteriors(np.zeros((0, 1), np.int32), np.zeros((0, 1), np.float32))
             return LatticeSummary(Hypothesis(utterance, (), (), 0.0, False), frames, 0, False)
         lattice = self.search(utterance, log_likelihoods)
@@ -145,10 +145,11 @@ class LatticeSearcher:
         frames = frame_posteriors(lattice, occupancy, self.lattice_config.candidates)
         return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice))
 
-    def _search(self, utterance: str, log_likelihoods: np.ndarray, max_active: int) -> Lattice | None:
+    def _search(
+        self, utterance: str, log_likelihoods: np.ndarray, scores: np.ndarray, max_active: int
+    ) -> Lattice | None:
         """The lattice of a search with ``max_active`` states; None where it takes too many tokens or arcs."""
         config, bounds = self.config, self.lattice_config
-        scores = np.ascontiguousarray(log_likelihoods * np.float32(config.acoustic_scale), np.float32)
         for widen in (1, 2):
             tokens = pass_tokens(
                 self._packed, scores, widen * config.beam, widen * max_active, config.min_active, bounds.max_tokens

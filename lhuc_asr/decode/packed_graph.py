@@ -54,14 +54,7 @@ class PackedGraph(NamedTuple):
         states = len(table.final)
         epsilon = table.arcs["input"] == 0
         taking, free = table.arcs[~epsilon], table.arcs[epsilon]
-        epsilon_first = _first_arcs(table.source[epsilon], states)
-        epsilon_target = free["target"].copy()
-        level, ordered = _epsilon_levels(epsilon_first, epsilon_target)
-        if ordered < states:
-            raise GraphError(
-                f"{states - ordered} of the graph's {states} states lie on or behind a circle of epsilons; "
-                "delete the graph and rebuild it from a lexicon without empty pronunciations"
-            )
+        level = epsilon_levels(table)
         return cls(
             start=table.start,
             levels=1 + int(level.max(initial=0)),
@@ -72,11 +65,28 @@ class PackedGraph(NamedTuple):
             word=taking["output"].copy(),
             cost=taking["cost"].copy(),
             target=taking["target"].copy(),
-            epsilon_first=epsilon_first,
+            epsilon_first=_first_arcs(table.source[epsilon], states),
             epsilon_word=free["output"].copy(),
             epsilon_cost=free["cost"].copy(),
-            epsilon_target=epsilon_target,
+            epsilon_target=free["target"].copy(),
         )
+
+
+def epsilon_levels(table: ArcTable) -> np.ndarray:
+    """Length of the longest chain of epsilons into each state of a graph, shape (S,), int32.
+
+    Raises:
+        GraphError: Epsilons form a circle, in which a search would never end.
+    """
+    states, epsilon = len(table.final), table.arcs["input"] == 0
+    first = _first_arcs(table.source[epsilon], states)
+    level, ordered = _epsilon_levels(first, table.arcs["target"][epsilon])
+    if ordered < states:
+        raise GraphError(
+            f"{states - ordered} of the graph's {states} states lie on or behind a circle of epsilons; "
+            "delete the graph and rebuild it from a lexicon without empty pronunciations"
+        )
+    return level
 
 
 def _first_arcs(source: np.ndarray, states: int) -> np.ndarray:

@@ -46,6 +46,9 @@ class SearchPool:
         processes: Number of processes. They are spawned: a script that makes a pool needs the usual
             ``if __name__ == "__main__"``.
 
+    Attributes:
+        graph: The graph.
+
     Raises:
         GraphError: The graph is missing or damaged.
     """
@@ -54,8 +57,8 @@ class SearchPool:
         if processes < 0:
             raise SearchError(f"{processes} processes: give the number of processes, or 0 to search in this one")
         self._executor = Executor(processes, DecodingGraph.load, (folder,))
-        if not self._executor.is_local:
-            DecodingGraph.load(folder)  # a graph that is damaged is an error here, not in each process
+        # A graph that is damaged is an error here, not in each process.
+        self.graph: DecodingGraph = self._executor.shared if self._executor.is_local else DecodingGraph.load(folder)
 
     def __enter__(self) -> SearchPool:
         self._executor.__enter__()

@@ -8,6 +8,7 @@ searches a corpus in worker processes.
 from __future__ import annotations
 
 import logging
+from typing import Annotated
 
 import kaldi_decoder
 import kaldifst
@@ -16,10 +17,14 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SearchError
+from lhuc_asr.decode.const_fst import LARGEST_COST
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 
 logger = logging.getLogger(__name__)
+
+AcousticScale = Annotated[float, Field(gt=0.0, le=1000.0)]
+InsertionPenalty = Annotated[float, Field(ge=-10_000.0, le=10_000.0)]
 
 
 class SearchConfig(StrictModel):
@@ -33,11 +38,11 @@ class SearchConfig(StrictModel):
         insertion_penalty: Cost added to each word.
     """
 
-    beam: float = Field(13.0, gt=0.0)
-    max_active: int = Field(7000, gt=1)
-    min_active: int = Field(20, ge=0)
-    acoustic_scale: float = Field(0.1, gt=0.0, allow_inf_nan=False)
-    insertion_penalty: float = Field(0.0, allow_inf_nan=False)
+    beam: float = Field(13.0, gt=0.0, le=10_000.0)
+    max_active: int = Field(7000, gt=1, le=100_000_000)
+    min_active: int = Field(20, ge=0, le=100_000_000)
+    acoustic_scale: AcousticScale = 0.1
+    insertion_penalty: InsertionPenalty = 0.0
 
     @model_validator(mode="after")
     def _active_in_order(self) -> SearchConfig:
@@ -69,11 +74,11 @@ class Searcher:
         Raises:
             SearchError: The scores do not fit the graph, are not finite, or every path was lost.
         """
-        check_scores(utterance, log_likelihoods, self.graph.pdf_count)
-        if len(log_likelihoods) == 0:
+        scaled = scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
+        if len(scaled) == 0:
             return Hypothesis(utterance, (), (), 0.0, False)
-        scores = log_likelihoods[:, self.graph.label_pdf] if self._gather else log_likelihoods
-        scaled = np.ascontiguousarray(scores * np.float32(self.config.acoustic_scale), np.float32)
+        if self._gather:
+            scaled = np.ascontiguousarray(scaled[:, self.graph.label_pdf])
         decodable = kaldi_decoder.DecodableCtc(scaled)
         decoder = self._decode(decodable, widen=1)
         if not decoder.reached_final():
@@ -121,22 +126,30 @@ class Searcher:
         return Hypothesis(utterance, tuple(words), tuple(word_frames), cost, reached_final, pdfs)
 
 
-def check_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int) -> None:
-    """Refuse scores of a wrong shape, and scores that are not finite.
+def scaled_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int, acoustic_scale: float) -> np.ndarray:
+    """Scores as a search takes them: of the right shape, scaled, no larger than a graph's costs, (T, K), float32.
 
     Args:
         utterance: Id of the utterance.
         log_likelihoods: Scores, to be of shape (T, K).
         pdf_count: Number of pdfs, K.
+        acoustic_scale: Factor on the scores.
 
     Raises:
-        SearchError: The scores are not of shape (T, K), or not finite.
+        SearchError: The scores are not of shape (T, K), or not finite, or so large that sums of them are inexact.
     """
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != pdf_count:
         raise SearchError(
             f"{utterance}: scores of shape {log_likelihoods.shape}, expected (frames, "
             f"{pdf_count}); network and graph belong to different models; rebuild the graph"
         )
-    if not np.isfinite(log_likelihoods).all():
-        frame = int(np.flatnonzero(~np.isfinite(log_likelihoods).all(axis=1))[0])
-        raise SearchError(f"{utterance}: scores of frame {frame} are not finite; check the features of that frame")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+        scaled = np.ascontiguousarray(log_likelihoods * np.float32(acoustic_scale), np.float32)
+    usable = np.abs(scaled) <= LARGEST_COST  # not so for NaN
+    if not usable.all():
+        frame = int(np.flatnonzero(~usable.all(axis=1))[0])
+        raise SearchError(
+            f"{utterance}: scores of frame {frame} are not finite, or beyond {LARGEST_COST:g}, at acoustic scale "
+            f"{acoustic_scale:g}; check the features of that frame, the network and the scale"
+        )
+    return scaled

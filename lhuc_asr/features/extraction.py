@@ -1,6 +1,6 @@
 """Extraction of features: from the recordings of a split to its feature store, in parallel processes.
 
-The imports are light: the processes do not load torch, and load librosa only where a recording is resampled.
+The imports are light: the processes do not load torch.
 """
 
 from __future__ import annotations

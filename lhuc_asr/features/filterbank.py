@@ -7,13 +7,13 @@ same recording gives the same bits.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import kaldi_native_fbank as knf
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.errors import FeatureError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS
 
@@ -21,19 +21,22 @@ from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS
 SAMPLE_SCALE = 32768.0
 
 
-class FeatureConfig(StrictModel):
-    """Kind of features.
+# Limits in hertz, and the rate of a recipe that does not name one.
+LOWEST_RATE, HIGHEST_RATE, USUAL_RATE = 8000, 48000, 16000
+SampleRate = Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE)]
+
+
+class FeatureShape(StrictModel):
+    """Kind of features, at any sample rate.
 
     Attributes:
         kind: ``fbank`` (log-mel energies) or ``mfcc``.
-        sample_rate: Sample rate, hertz; recordings with other rates are resampled.
         bins: Number of mel bins between 20 Hz and half the sample rate.
         cepstra: Number of cepstral coefficients, including C0 (``mfcc`` only).
         delta_order: Order of the differences: 0 has none, 1 adds first, 2 adds second differences too.
     """
 
     kind: Literal["fbank", "mfcc"] = "fbank"
-    sample_rate: int = Field(16000, ge=8000, le=48000)
     bins: int = Field(40, ge=10, le=128)
     cepstra: int = Field(13, ge=2, le=60)
     delta_order: int = Field(0, ge=0, le=2)
@@ -43,6 +46,62 @@ class FeatureConfig(StrictModel):
         """Number of features per frame, D."""
         static = self.bins if self.kind == "fbank" else self.cepstra
         return static * (1 + self.delta_order)
+
+
+class FeatureConfig(FeatureShape):
+    """Kind of features at one sample rate.
+
+    Attributes:
+        sample_rate: Sample rate, hertz; recordings with other rates are resampled.
+    """
+
+    sample_rate: SampleRate = USUAL_RATE
+
+    @model_validator(mode="after")
+    def _computable(self) -> Self:
+        try:
+            _computer(self)
+        except ValueError as error:
+            cepstra = f", {self.cepstra} cepstra" if self.kind == "mfcc" else ""
+            raise ValueError(f"{self.bins} mel bins at {self.sample_rate} Hz{cepstra}: {error}") from error
+        return self
+
+
+class RecipeFeatures(FeatureShape):
+    """Kind of features in a recipe, which may leave their sample rate to the recordings.
+
+    Attributes:
+        sample_rate: Sample rate, hertz; None for the lowest rate of the recordings, and at most 16,000.
+    """
+
+    sample_rate: SampleRate | None = None
+
+    @model_validator(mode="after")
+    def _computable(self) -> Self:
+        self._at(self.sample_rate or USUAL_RATE)
+        return self
+
+    def with_rate(self, sample_rate: int) -> Self:
+        """The features at a sample rate.
+
+        Raises:
+            ConfigError: The rate is beyond the limits, or there are too many bins for it.
+        """
+        return parse_config(type(self), self.model_dump() | {"sample_rate": sample_rate}, "features")
+
+    @property
+    def resolved(self) -> FeatureConfig:
+        """The features at their sample rate.
+
+        Raises:
+            ValueError: The rate is left to the recordings, which have not been read.
+        """
+        if self.sample_rate is None:
+            raise ValueError("the features have no sample rate before the recordings are read")
+        return self._at(self.sample_rate)
+
+    def _at(self, sample_rate: int) -> FeatureConfig:
+        return FeatureConfig.model_validate(self.model_dump() | {"sample_rate": sample_rate})
 
 
 def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
@@ -56,13 +115,9 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
         Shape (T, D), float32, T by ``base.units.frames_of``.
 
     Raises:
-        FeatureError: Fewer samples than one window, or bins too narrow for the spectrum's resolution.
+        FeatureError: Fewer samples than one window.
     """
-    try:
-        computer = (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(_options(config))
-    except ValueError as error:
-        cepstra = f", {config.cepstra} cepstra" if config.kind == "mfcc" else ""
-        raise FeatureError(f"{config.bins} mel bins at {config.sample_rate} Hz{cepstra}: {error}") from error
+    computer = _computer(config)
     # As a list: the binding reads an array element by element, which took a third of the total time.
     scaled = (samples * SAMPLE_SCALE).astype(np.float32).tolist()
     computer.accept_waveform(float(config.sample_rate), scaled)
@@ -92,6 +147,10 @@ def add_deltas(features: np.ndarray, order: int) -> np.ndarray:
     options = knf.DeltaOptions()
     options.order, options.window = order, 2
     return np.ascontiguousarray(knf.compute_deltas(options, features), dtype=np.float32)
+
+
+def _computer(config: FeatureConfig) -> Any:
+    return (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(_options(config))
 
 
 @lru_cache(maxsize=4)

@@ -11,11 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+from pydantic import ConfigDict
 
-from lhuc_asr.base.atomic import atomic_folder, read_json, read_json_lines, write_json, write_json_lines
+from lhuc_asr.base.atomic import atomic_folder, write_json, write_json_lines
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.documents import Count, DocumentKind, Name, Positive
 from lhuc_asr.base.errors import FeatureError
+from lhuc_asr.base.plain_file import check_plain_file
 from lhuc_asr.features.cmvn import CmvnAccumulator
 
 
@@ -23,15 +28,29 @@ from lhuc_asr.features.cmvn import CmvnAccumulator
 class StoredUtterance:
     """Rows of an utterance's frames: from ``first`` up to, not including, ``first + frames``."""
 
-    id: str
-    speaker: str
-    first: int
-    frames: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    id: Name
+    speaker: Name
+    first: Count
+    frames: Positive
 
     @property
     def rows(self) -> slice:
         """Rows in the array."""
         return slice(self.first, self.first + self.frames)
+
+
+class _Store(StrictModel):
+    """Content of ``store.json``."""
+
+    dimension: Positive
+    normalised: bool = True
+
+
+_REMEDY = "delete the folder and run again"
+_STORES = DocumentKind(_Store, "a feature store", FeatureError, _REMEDY)
+_INDICES = DocumentKind(StoredUtterance, "a feature store's utterance", FeatureError, _REMEDY)
 
 
 class FeatureTable:
@@ -88,12 +107,21 @@ class FeatureStore(FeatureTable):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        dimension = _STORES.read(folder / "store.json").dimension
+        utterances, frames = [], 0
+        for utterance in _INDICES.rows(folder / "index.jsonl"):
+            if utterance.first != frames:
+                raise FeatureError(
+                    f"{folder}/index.jsonl: {utterance.id} begins at row {utterance.first}, expected {frames}; "
+                    "delete the folder and run again"
+                )
+            utterances.append(utterance)
+            frames += utterance.frames
+        if len({utterance.id for utterance in utterances}) < len(utterances):
+            raise FeatureError(f"{folder}/index.jsonl: an utterance occurs twice; delete the folder and run again")
         try:
-            dimension = int(read_json(folder / "store.json")["dimension"])
-            utterances = [StoredUtterance(**row) for row in read_json_lines(folder / "index.jsonl")]
-            frames = sum(utterance.frames for utterance in utterances)
-            size = (folder / "features.bin").stat().st_size
-        except (OSError, KeyError, TypeError, ValueError) as error:  # a DamagedFileError is a ValueError
+            size = check_plain_file(folder / "features.bin")
+        except OSError as error:
             raise FeatureError(f"{folder}: not a feature store ({error}); delete it and run again") from error
         if size != frames * dimension * 4:
             raise FeatureError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.plain_file import check_plain_file
 from lhuc_asr.features.store import FeatureTable
 
 # Stands for the pdf of a frame whose utterance could not be aligned; training leaves such frames out.
@@ -19,20 +20,31 @@ UNALIGNED = -1
 class Alignment:
     """The pdf of every frame of a feature store, ``UNALIGNED`` in utterances that could not be aligned.
 
+    Args:
+        path: File of the pdfs.
+        store: Features of the frames.
+        pdf_count: Number of pdfs, K.
+
     Raises:
-        AlignmentError: The file cannot be read, or does not have one number for each frame of the store.
+        AlignmentError: The file cannot be read, does not have one number for each frame of the store, or a number is
+            not one of the K pdfs.
     """
 
-    def __init__(self, path: Path, store: FeatureTable) -> None:
+    def __init__(self, path: Path, store: FeatureTable, pdf_count: int) -> None:
         self.path = path
         self.store = store
         try:
-            size = path.stat().st_size
+            size = check_plain_file(path)
         except OSError as error:
             raise AlignmentError(f"{path}: cannot be read ({error.strerror}); run the alignment stage again") from error
         if size != 4 * store.frames:
             raise AlignmentError(
                 f"{path}: {size} bytes for {store.frames} frames; it belongs to other features, delete it and run again"
+            )
+        if size and not UNALIGNED <= int(self.array.min()) <= int(self.array.max()) < pdf_count:
+            raise AlignmentError(
+                f"{path}: pdfs {self.array.min()} to {self.array.max()}, expected {UNALIGNED} to {pdf_count - 1}; it "
+                "belongs to another topology, delete it and run again"
             )
 
     @cached_property
@@ -80,4 +92,4 @@ def write_alignment(path: Path, store: FeatureTable, pdfs: Mapping[str, np.ndarr
         array[utterance.rows] = aligned
     with atomic_path(path) as temporary:
         array.tofile(temporary)
-    return Alignment(path, store)
+    return Alignment(path, store, 1 + int(array.max(initial=UNALIGNED)))

@@ -15,7 +15,7 @@ import torch
 
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import LOG_2PI, LOG_ZERO, VARIANCE_FLOOR
-from lhuc_asr.base.tensors import load_bare_tensors, save_tensors
+from lhuc_asr.base.tensors import Shape, check_tensors, load_bare_tensors, save_tensors
 
 # Mixture sizes grow with occupancy to this power, as in Kaldi: frequent pdfs get more Gaussians, but not all.
 OCCUPANCY_POWER = 0.25
@@ -216,23 +216,39 @@ class DiagonalGmm:
         save_tensors(path, {"pdf": self.pdf, "weight": self.weight, "mean": self.mean, "variance": self.variance})
 
     @classmethod
-    def load(cls, path: Path, pdf_count: int) -> DiagonalGmm:
+    def load(cls, path: Path, pdf_count: int, dimension: int | None = None) -> DiagonalGmm:
         """Read a model.
 
+        Args:
+            path: A file that ``save`` wrote.
+            pdf_count: Number of pdfs that it must have, K.
+            dimension: Number of features that it must have, D; None for any number.
+
         Raises:
-            CheckpointError: The file is damaged, or the model has another number of pdfs.
+            CheckpointError: The file is damaged, or the model has another number of pdfs or of features.
         """
-        names = ("pdf", "weight", "mean", "variance")
-        tensors = load_bare_tensors(path, names, "a Gaussian mixture model", "delete it and run again")
-        model = cls(tensors["pdf"], tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
-        # Every pdf has a Gaussian, and they are sorted.
-        stored_pdfs = int(model.pdf[-1]) + 1
+        remedy = "delete it and run again"
+        tensors = load_bare_tensors(path, ("pdf", "weight", "mean", "variance"), "a Gaussian mixture model", remedy)
+        pdf = tensors.pop("pdf")
+        if pdf.dim() != 1 or pdf.dtype != torch.int64 or not len(pdf):
+            raise CheckpointError(f"{path}: the pdfs of its Gaussians are not a list of numbers; {remedy}")
+        count = len(pdf)
+        shapes: dict[str, Shape] = {"weight": (count,), "mean": (count, dimension), "variance": (count, dimension)}
+        check_tensors(path, tensors, shapes, remedy)
+        if tensors["mean"].shape != tensors["variance"].shape:
+            raise CheckpointError(f"{path}: its means and variances are of different features; {remedy}")
+        stored_pdfs = int(pdf[-1]) + 1
         if stored_pdfs != pdf_count:
             raise CheckpointError(
                 f"{path}: mixtures of {stored_pdfs} pdfs, expected {pdf_count}: it belongs to another phone set; "
-                "delete it and run again"
+                f"{remedy}"
             )
-        return model
+        steps = pdf.diff()
+        if int(pdf[0]) != 0 or not bool(((steps == 0) | (steps == 1)).all()):
+            raise CheckpointError(f"{path}: its Gaussians are not sorted, or a pdf has none; {remedy}")
+        if not bool((tensors["weight"] >= 0).all()) or not bool((tensors["variance"] > 0).all()):
+            raise CheckpointError(f"{path}: a weight is negative, or a variance not positive; {remedy}")
+        return cls(pdf, tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
 
 
 def _with_squares(features: torch.Tensor) -> torch.Tensor:

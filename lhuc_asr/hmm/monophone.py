@@ -44,9 +44,9 @@ class MonophoneConfig(StrictModel):
         max_unaligned: Share of the utterances that may fail to align before the run stops.
     """
 
-    iterations: int = Field(30, ge=2)
-    growing_iterations: int = Field(22, ge=0)
-    gaussians: int = Field(1000, ge=1)
+    iterations: int = Field(30, ge=2, le=10_000)
+    growing_iterations: int = Field(22, ge=0, le=10_000)
+    gaussians: int = Field(1000, ge=1, le=10_000_000)
     max_unaligned: float = Field(0.1, ge=0.0, le=1.0)
 
 

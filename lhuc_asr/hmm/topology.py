@@ -10,14 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
+from pydantic import BaseModel, Field
 
-from lhuc_asr.base.atomic import read_json, write_json
-from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.documents import DocumentKind, Symbol
+from lhuc_asr.base.errors import AlignmentError, LexiconError
 from lhuc_asr.hmm.states import INITIAL_SELF_LOOP, SILENCE_STATES, SPEECH_STATES, HmmState, smoothed_self_loops
-from lhuc_asr.lang.phones import PhoneSet
+from lhuc_asr.lang.phones import SILENCE, PhoneSet
 
 
 class ContextDependency(Protocol):
@@ -82,12 +85,11 @@ class ContextDependency(Protocol):
         ...
 
     @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> ContextDependency:
-        """The context dependency of a JSON object that ``save`` wrote.
+    def load(cls, path: Path) -> ContextDependency:
+        """Read a file that ``save`` wrote.
 
         Raises:
-            AlignmentError: The values do not fit each other.
-            KeyError, TypeError, ValueError: A key is missing, or a value is of another type.
+            AlignmentError: The file is damaged, or its values do not fit each other.
         """
         ...
 
@@ -175,24 +177,46 @@ class MonophoneTopology:
         )
 
     @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> MonophoneTopology:
-        """The topology of a JSON object that ``save`` wrote.
+    def load(cls, path: Path) -> MonophoneTopology:
+        """Read a file that ``save`` wrote.
 
         Raises:
-            AlignmentError: The probabilities do not fit the phones.
-            KeyError, TypeError, ValueError: A key is missing, or a value is of another type.
+            AlignmentError: The file is damaged, or the probabilities do not fit the phones.
         """
-        phones = PhoneSet(tuple(tree["silence"]), tuple(tree["speech"]))
-        self_loop = np.array(tree["self_loop"], dtype=np.float64)
+        tree = _MONOPHONES.read(path)
+        try:
+            phones = PhoneSet(tree.silence, tree.speech)
+        except LexiconError as error:
+            raise AlignmentError(f"{path}: {error}; {REMEDY}") from error
         expected = cls.initial(phones).pdf_count
-        if self_loop.shape != (expected,) or not np.all((self_loop > 0) & (self_loop < 1)):
+        if SILENCE not in phones.silence:
+            raise AlignmentError(f"{path}: {SILENCE} is not among its silence phones; {REMEDY}")
+        if len(tree.self_loop) != expected:
             raise AlignmentError(
-                f"expected {expected} probabilities of staying, each between 0 and 1, found "
-                f"{self_loop.size}, from {self_loop.min(initial=1.0):g} to {self_loop.max(initial=0.0):g}; "
-                "the file is damaged, delete its folder and run again"
+                f"{path}: expected {expected} probabilities of staying, one for each state of its phones, found "
+                f"{len(tree.self_loop)}; {REMEDY}"
             )
-        return cls(phones, self_loop)
+        return cls(phones, np.array(tree.self_loop, np.float64))
 
+
+class _Kind(BaseModel):
+    """The key of a topology's file that names its class. Files from before there were kinds are of monophones."""
+
+    kind: str = MonophoneTopology.kind
+
+
+class _Monophones(StrictModel):
+    """The file of a ``MonophoneTopology``."""
+
+    kind: Literal["monophones"] = "monophones"
+    silence: tuple[Symbol, ...]
+    speech: tuple[Symbol, ...]
+    self_loop: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...]
+
+
+REMEDY = "delete its folder and run again"
+_KINDS = DocumentKind(_Kind, "a topology", AlignmentError, REMEDY)
+_MONOPHONES = DocumentKind(_Monophones, "a topology", AlignmentError, REMEDY)
 
 # Every kind of context dependency that can be loaded; a new one is a line here.
 KINDS: dict[str, type[ContextDependency]] = {MonophoneTopology.kind: MonophoneTopology}
@@ -204,17 +228,10 @@ def load(path: Path) -> ContextDependency:
     Raises:
         AlignmentError: The file is missing, damaged or of an unknown kind, or its values do not fit each other.
     """
-    try:
-        tree = read_json(path)
-        # Files from before there were kinds are of monophones.
-        kind = tree.get("kind", MonophoneTopology.kind)
-        if kind not in KINDS:
-            raise AlignmentError(
-                f"the kind of context dependency is {kind!r}, expected one of: {', '.join(sorted(KINDS))}; "
-                "use the version of lhuc_asr that wrote the file, or delete its folder and run again"
-            )
-        return KINDS[kind].from_json(tree)
-    except AlignmentError as error:
-        raise AlignmentError(f"{path}: {error}") from error
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise AlignmentError(f"{path}: not a topology ({error}); delete its folder and run again") from error
+    kind = _KINDS.read(path).kind
+    if kind not in KINDS:
+        raise AlignmentError(
+            f"{path}: the kind of context dependency is {kind!r}, expected one of: {', '.join(sorted(KINDS))}; "
+            "use the version of lhuc_asr that wrote the file, or delete its folder and run again"
+        )
+    return KINDS[kind].load(path)

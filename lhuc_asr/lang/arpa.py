@@ -17,8 +17,9 @@ import numpy as np
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import LanguageModelError
+from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.ngram import NONE, NgramModel, NgramTable
-from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN, numbered_lines
+from lhuc_asr.lang.text import SENTENCE_BEGIN, SENTENCE_END, UNKNOWN
 
 _LN_10 = math.log(10.0)
 _COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
@@ -62,7 +63,7 @@ def _write_section(file: TextIO, model: NgramModel, length: int, histories: list
 
 
 def read_arpa(path: Path) -> NgramModel:
-    r"""Read an ARPA file; compressed if the name ends in ``.gz``.
+    r"""Read an ARPA file, plain or compressed.
 
     Raises:
         LanguageModelError: ``\data\`` or ``\end\`` is missing, counts or lengths do not match, a number is not
@@ -75,7 +76,7 @@ def read_arpa(path: Path) -> NgramModel:
     tables: list[NgramTable] = []
     for length, count in enumerate(counts, start=1):
         if lines.current != f"\\{length}-grams:":
-            raise lines.error(f"expected the section \\{length}-grams:, found {lines.current!r}")
+            raise lines.error(f"expected the section \\{length}-grams:, found {quoted(lines.current)}")
         section = _Section(lines, length, symbols)
         if len(section.line_numbers) != count:
             raise lines.error(f"\\data\\ promises {count} {length}-grams, found {len(section.line_numbers)}")
@@ -83,27 +84,22 @@ def read_arpa(path: Path) -> NgramModel:
             symbols = section.symbols()
         tables.append(section.table(NgramModel(symbols, tuple(tables))))
     if lines.current != "\\end\\":
-        raise lines.error(f"expected \\end\\, found {lines.current!r}; the file is incomplete, copy it again")
+        raise lines.error(f"expected \\end\\, found {quoted(lines.current)}; the file is incomplete, copy it again")
     return NgramModel(symbols, tuple(tables))
 
 
 class _Lines:
-    """The lines of an ARPA file without blank ones; ``current`` is "" after the last."""
+    """The lines of an ARPA file; ``current`` is "" after the last."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = 0
         self.current = ""
-        self._lines: Iterator[tuple[int, str]] = numbered_lines(path, LanguageModelError)
+        self._lines: Iterator[tuple[int, str]] = read_lines(path, LanguageModelError)
 
     def advance(self) -> str:
-        for number, line in self._lines:
-            stripped = line.strip()
-            if stripped:
-                self.number, self.current = number, stripped
-                return stripped
-        self.current = ""
-        return ""
+        self.number, self.current = next(self._lines, (self.number, ""))
+        return self.current
 
     def error(self, problem: str, number: int | None = None) -> LanguageModelError:
         return LanguageModelError(f"{self.path}:{self.number if number is None else number}: {problem}")
@@ -116,10 +112,10 @@ def _read_counts(lines: _Lines) -> list[int]:
     counts: list[int] = []
     while match := _COUNT.fullmatch(lines.advance()):
         if int(match[1]) != len(counts) + 1:
-            raise lines.error(f"expected the number of {len(counts) + 1}-grams, found {lines.current!r}")
+            raise lines.error(f"expected the number of {len(counts) + 1}-grams, found {quoted(lines.current)}")
         counts.append(int(match[2]))
     if not counts:
-        raise lines.error(f"expected ngram 1=COUNT, found {lines.current!r}")
+        raise lines.error(f"expected ngram 1=COUNT, found {quoted(lines.current)}")
     return counts
 
 

@@ -1,15 +1,20 @@
-"""Words of a text that a lexicon lacks: they are pronounced, stand for ``<unk>``, or are an error."""
+"""Words of a text that a lexicon lacks: they are pronounced, stand for ``<unk>``, or are an error.
+
+Tags (``<NOISE>``, ``<unk>``) that the text has get phones of their own in any case.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lhuc_asr.base.errors import LexiconError
 from lhuc_asr.lang.lexicon import Lexicon, Phones, list_words
-from lhuc_asr.lang.phones import SPOKEN_NOISE, PhoneSet
+from lhuc_asr.lang.phones import NON_SPEECH_NOISE, SILENCE_LIKE, SPOKEN_NOISE, PhoneSet
+from lhuc_asr.lang.tags import NOISE, is_tag, without_tags
 from lhuc_asr.lang.text import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -17,6 +22,13 @@ logger = logging.getLogger(__name__)
 UnknownWordPolicy = Literal["pronounce", "unk", "error"]
 
 _MISSING = "not in the lexicon"
+
+# Phone of each word that tags become.
+_PHONE_OF_SOUND = {UNKNOWN: SPOKEN_NOISE, NOISE: NON_SPEECH_NOISE}
+# Share of a text's words in the vocabulary below which something is wrong with the one or the other: texts of the same
+# language share more than nine words in ten, also across subjects.
+_USUAL_SHARE = 0.5
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -55,9 +67,11 @@ def cover(
     """
     if policy not in get_args(UnknownWordPolicy):
         raise LexiconError(f"unknown-word policy {policy!r}: expected one of {', '.join(get_args(UnknownWordPolicy))}")
+    words = set(words)
+    given, lexicon = lexicon, with_sounds(lexicon, words)
     missing = lexicon.missing(words)
     if not missing:
-        return Coverage(lexicon, {}, ())
+        return _coverage(lexicon, given)
     if policy == "error":
         raise LexiconError(
             f"{list_words(missing, _MISSING)}; "
@@ -65,8 +79,7 @@ def cover(
         )
     if policy == "unk":
         logger.warning(list_words(missing, f"{_MISSING}, treated as {UNKNOWN}"))
-        added: dict[str, Phones] = {} if UNKNOWN in lexicon.pronunciations else {UNKNOWN: (SPOKEN_NOISE,)}
-        return Coverage(_with_added(_with_spoken_noise(lexicon), added), added, tuple(missing))
+        return _coverage(with_sounds(lexicon, [UNKNOWN]), given, tuple(missing))
     if pronounce is None:
         raise LexiconError(
             f"{list_words(missing, _MISSING)}; the policy 'pronounce' needs a function that pronounces them "
@@ -74,14 +87,48 @@ def cover(
         )
     added = _pronounced(missing, pronounce)
     logger.info(list_words(missing, f"{_MISSING}, pronunciations made"))
-    return Coverage(_with_added(lexicon, added), added, ())
+    return _coverage(_with_added(lexicon, added), given)
 
 
 def aligned_words(words: Sequence[str], lexicon: Lexicon) -> tuple[str, ...]:
-    """The words of a transcript as they are aligned: words that the lexicon lacks become ``<unk>`` if it has that."""
+    """The words of a transcript as they are aligned: words that the lexicon lacks become ``<unk>`` if it has that.
+
+    If it does not, tags are left out, and their sound is aligned with silence; words are kept.
+    """
     if UNKNOWN not in lexicon.pronunciations:
-        return tuple(words)
+        return tuple(word for word in words if word in lexicon.pronunciations or not is_tag(word))
     return tuple(word if word in lexicon.pronunciations else UNKNOWN for word in words)
+
+
+def warn_of_unknown_words(title: str, transcripts: Iterable[Sequence[str]], lexicon: Lexicon) -> None:
+    """Log how many words of transcripts the lexicon has, and warn if that is not even half of them.
+
+    Args:
+        title: What has the transcripts, for the log: a split, a file.
+        transcripts: Words of each utterance; tags do not count.
+        lexicon: The words that can be recognised.
+    """
+    counts = Counter(word for words in transcripts for word in without_tags(words))
+    total = counts.total()
+    lacking = Counter({word: count for word, count in counts.items() if word not in lexicon.pronunciations})
+    known = total - lacking.total()
+    if not total:
+        return
+    if known >= _USUAL_SHARE * total:
+        logger.info("%s: %.1f %% of %d words are in the vocabulary", title, 100 * known / total, total)
+        return
+    logger.warning(
+        "%s: only %d of %d words (%.1f %%) are in the vocabulary; none of the others can be recognised, such as %s; "
+        "the vocabulary has words such as %s; check that transcripts and lexicon agree in language and spelling",
+        *(title, known, total, 100 * known / total),
+        " ".join(word for word, _ in lacking.most_common(_EXAMPLES)),
+        " ".join([word for word in lexicon.words if not is_tag(word)][:_EXAMPLES]),
+    )
+
+
+def _coverage(lexicon: Lexicon, given: Lexicon, unknown: tuple[str, ...] = ()) -> Coverage:
+    added = {word: lexicon.pronunciations[word][0] for word in given.missing(lexicon.words)}
+    return Coverage(lexicon, added, unknown)
 
 
 def _pronounced(words: list[str], pronounce: Callable[[list[str]], Mapping[str, Phones]]) -> dict[str, Phones]:
@@ -96,11 +143,16 @@ def _pronounced(words: list[str], pronounce: Callable[[list[str]], Mapping[str, 
     return added
 
 
-def _with_spoken_noise(lexicon: Lexicon) -> Lexicon:
-    phones = lexicon.phones
-    if SPOKEN_NOISE in phones.names:
-        return lexicon
-    return replace(lexicon, phones=PhoneSet((*phones.silence, SPOKEN_NOISE), phones.speech))
+def with_sounds(lexicon: Lexicon, words: Collection[str]) -> Lexicon:
+    """The lexicon with those of ``<NOISE>`` and ``<unk>`` that are among the words, each spelt with its own phone."""
+    added = {
+        word: (phone,)
+        for word, phone in _PHONE_OF_SOUND.items()
+        if word in words and word not in lexicon.pronunciations
+    }
+    used = {*lexicon.phones.silence, *(phone for (phone,) in added.values())}
+    silence = tuple(phone for phone in SILENCE_LIKE if phone in used)
+    return _with_added(replace(lexicon, phones=PhoneSet(silence, lexicon.phones.speech)), added) if added else lexicon
 
 
 def _with_added(lexicon: Lexicon, added: Mapping[str, Phones]) -> Lexicon:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from lhuc_asr.base.atomic import write_text
 from lhuc_asr.base.errors import LexiconError
-from lhuc_asr.lang.phones import SILENCE, SPOKEN_NOISE, PhoneSet
+from lhuc_asr.lang.lines import quoted, read_lines
+from lhuc_asr.lang.phones import SILENCE, SILENCE_LIKE, PhoneSet
 from lhuc_asr.lang.text import (
     BACKOFF,
     EPSILON,
@@ -25,7 +26,6 @@ from lhuc_asr.lang.text import (
     UNKNOWN,
     is_reserved,
     normalise,
-    numbered_lines,
 )
 
 Phones = tuple[str, ...]
@@ -34,7 +34,6 @@ Phones = tuple[str, ...]
 _STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\(\d+\)")
 _PROBABILITY = re.compile(r"\d*\.\d+([eE][-+]?\d+)?")
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # Messages and log lines name this many words; the rest are counted.
 _WORDS_SHOWN = 10
@@ -130,19 +129,17 @@ def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
     count once. The phone set has the phones of the file and ``SIL``.
 
     Args:
-        path: UTF-8 text; compressed if the name ends in ``.gz``.
+        path: UTF-8 text, plain or compressed.
         strip_stress: Whether to remove the digits on ARPABET's vowels (``AH0``).
 
     Raises:
         LexiconError: The file is missing, empty or malformed; the message names the line.
     """
-    silence = {SILENCE, SPOKEN_NOISE}
+    silence = set(SILENCE_LIKE)
     pronunciations: dict[str, dict[Phones, None]] = {}
-    for number, line in numbered_lines(path, LexiconError):
-        if _CONTROL_CHARACTER.search(line):
-            raise LexiconError(f"{path}:{number}: control character in {line!r}; expected a word and its phones")
+    for number, line in read_lines(path, LexiconError):
         fields = line.split()
-        if not fields or fields[0].startswith(";;;") or not fields[0].strip("#"):
+        if fields[0].startswith(";;;") or not fields[0].strip("#"):
             continue
         word, phones = _read_word(fields[0]), _read_phones(fields[1:], strip_stress)
         problem = _word_problem(word) or _phones_problem(phones, silence)
@@ -152,7 +149,7 @@ def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
     if not pronunciations:
         raise LexiconError(f"{path}: no words; expected lines of a word and its phones")
     used = {phone for variants in pronunciations.values() for phones in variants for phone in phones}
-    phone_set = PhoneSet.of(used, (SILENCE, SPOKEN_NOISE) if SPOKEN_NOISE in used else (SILENCE,))
+    phone_set = PhoneSet.of(used, (phone for phone in SILENCE_LIKE if phone == SILENCE or phone in used))
     return Lexicon({word: tuple(variants) for word, variants in pronunciations.items()}, phone_set)
 
 
@@ -246,10 +243,12 @@ class WordTable:
             LexiconError: A line is not a word and the next number, or a symbol around the words is missing.
         """
         symbols = []
-        for number, line in numbered_lines(path, LexiconError):
+        for number, line in read_lines(path, LexiconError):
             fields = line.split()
             if len(fields) != 2 or fields[1] != str(number - 1):
-                raise LexiconError(f"{path}:{number}: expected a word and its number {number - 1}, found {line!r}")
+                raise LexiconError(
+                    f"{path}:{number}: expected a word and its number {number - 1}, found {quoted(line)}"
+                )
             symbols.append(fields[0])
         try:
             table = cls(tuple(symbols[1:-3]))
@@ -279,7 +278,7 @@ def _word_problem(word: str) -> str | None:
     if is_reserved(word):
         return f"{word!r} is reserved for graphs and language models and cannot be a word"
     if not word or word.split() != [word]:
-        return f"{word!r}: expected a word, found an empty one or white space"
+        return f"{quoted(word)}: expected a word, found an empty one or white space"
     return None
 
 
@@ -292,7 +291,8 @@ def _phones_problem(phones: Phones, silence: set[str]) -> str | None:
             "second column out"
         )
     if len(phones) > 1 and not silence.isdisjoint(phones):
-        return f"silence phone inside a word: {' '.join(phones)}; take it out, pauses between words are added anyway"
+        shown = " ".join(phones[:_WORDS_SHOWN])
+        return f"silence phone inside a word: {shown}; take it out, pauses between words are added anyway"
     return None
 
 

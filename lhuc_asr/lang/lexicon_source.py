@@ -11,10 +11,12 @@ from pathlib import Path
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.lang.coverage import UnknownWordPolicy, cover
+from lhuc_asr.base.local_path import InputFile
+from lhuc_asr.lang.coverage import UnknownWordPolicy, cover, with_sounds
 from lhuc_asr.lang.lexicon import Lexicon, Phones, read_lexicon
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 from lhuc_asr.lang.pronounce import pronounce, pronounce_native
+from lhuc_asr.lang.tags import SOUNDS
 from lhuc_asr.lang.text import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class LexiconConfig(StrictModel):
         silence_probability: Probability of a pause between two words.
     """
 
-    path: Path | None = None
+    path: InputFile | None = None
     language: str = "en-us"
     unknown_words: UnknownWordPolicy = "pronounce"
     word_positions: bool = False
@@ -82,11 +84,15 @@ def _looked_up(
 
 
 def _pronounced(words: Sequence[str], language: str) -> Lexicon:
-    """Words as espeak-ng pronounces them: English in CMUdict's phones, other languages in their own."""
+    """Words as espeak-ng pronounces them: English in CMUdict's phones, other languages in their own.
+
+    ``<NOISE>`` and ``<unk>`` are not pronounced, and have phones of their own.
+    """
     english = language.partition("-")[0] == "en"
-    spellings = pronounce(words, language) if english else pronounce_native(words, language)
+    spoken = [word for word in words if word not in SOUNDS]
+    spellings = pronounce(spoken, language) if english else pronounce_native(spoken, language)
     phones = PhoneSet.of({phone for spelling in spellings.values() for phone in spelling}, (SILENCE,))
-    return Lexicon({word: (spelling,) for word, spelling in spellings.items()}, phones)
+    return with_sounds(Lexicon({word: (spelling,) for word, spelling in spellings.items()}, phones), words)
 
 
 def _pronounce_like(dictionary: Lexicon, language: str, words: list[str]) -> Mapping[str, Phones]:
@@ -95,4 +101,5 @@ def _pronounce_like(dictionary: Lexicon, language: str, words: list[str]) -> Map
 
 def _without_unused_phones(lexicon: Lexicon) -> Lexicon:
     used = {phone for variants in lexicon.pronunciations.values() for phones in variants for phone in phones}
-    return replace(lexicon, phones=PhoneSet.of(used, lexicon.phones.silence))
+    silence = [phone for phone in lexicon.phones.silence if phone == SILENCE or phone in used]
+    return replace(lexicon, phones=PhoneSet.of(used, silence))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,10 @@ from lhuc_asr.base.errors import LexiconError
 SILENCE = "SIL"
 # Spelling of a word without a pronunciation: one phone for any speech (Kaldi's SPN).
 SPOKEN_NOISE = "SPN"
+# Spelling of a noise: one phone for any sound that is not speech (Kaldi's NSN).
+NON_SPEECH_NOISE = "NSN"
+# All that a phone set may have besides speech, in the order of their numbers.
+SILENCE_LIKE = (SILENCE, SPOKEN_NOISE, NON_SPEECH_NOISE)
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class PhoneSet:
     """Phones and their numbers from 1 (0 is epsilon): silence-like phones first, then speech phones.
 
     Attributes:
-        silence: Silence-like phones, ``("SIL",)`` or ``("SIL", "SPN")``.
+        silence: Silence-like phones: ``SIL``, and those of ``SPN`` and ``NSN`` that are used.
         speech: Speech phones, in a fixed order.
 
     Example:
@@ -30,8 +35,7 @@ class PhoneSet:
     speech: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        names = self.names
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if repeated:
             raise LexiconError(f"phone set: named twice: {' '.join(repeated)}; name each phone once")
 

@@ -28,7 +28,7 @@ from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.base.tensors import load_format
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SpeakerState, check_fits, check_speaker_name
+from lhuc_asr.lhuc.speaker import SpeakerState, check_fits, check_speaker_name, described_name, described_sites
 
 FORMAT = "lhuc-archive-1"
 _TYPES = {torch.float32: "F32", torch.float64: "F64"}
@@ -101,16 +101,19 @@ class SpeakerArchive:
         # Views of the memory map: nothing is read here.
         tensors, description = load_format(path, "an archive", FORMAT)
         try:
-            self.sites = tuple(Site(str(n), int(w), int(d), int(b)) for n, w, d, b in description["sites"])
-            self.amplitude, self.model = (str(description[key]) for key in ("amplitude", "model"))
+            self.sites = tuple(Site(name, *numbers) for name, numbers in described_sites(description, numbers=3))
+            self.amplitude, self.model = (described_name(description, key) for key in ("amplitude", "model"))
             self._r, self._ends, self._order, self._names = (tensors[key] for key in _TENSORS)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: damaged, its description does not fit ({error!r}); copy it again"
             ) from error
-        count, width = len(self._ends), sum(site.width for site in self.sites)
-        whole = self._r.shape == (count, width) and self._r.dtype in _TYPES and self._order.shape == (count,)
-        if not whole or not count or self._names.shape != (int(self._ends[-1]),):
+        count, width = self._ends.numel(), sum(site.width for site in self.sites)
+        whole = self._ends.shape == self._order.shape == (count,) and self._r.shape == (count, width) and count
+        typed = self._r.dtype in _TYPES and self._ends.dtype == self._order.dtype == torch.int32
+        if not (whole and typed and self._names.dtype == torch.uint8) or min(s.width for s in self.sites) < 1:
+            raise CheckpointError(f"{path}: damaged, its tables do not fit each other; copy it again")
+        if self._names.shape != (int(self._ends[-1]),):
             raise CheckpointError(f"{path}: damaged, its tables do not fit each other; copy it again")
 
     def __len__(self) -> int:
@@ -123,7 +126,12 @@ class SpeakerArchive:
 
     def __iter__(self) -> Iterator[str]:
         """The names, in order."""
-        return (self._name(position).decode() for position in range(len(self)))
+        for position in range(len(self)):
+            name = self._name(position)
+            try:
+                yield name.decode()
+            except UnicodeDecodeError as error:
+                raise CheckpointError(f"{self.path}: damaged, a speaker is called {name!r}; copy it again") from error
 
     def state(self, speaker: str) -> SpeakerState:
         """Read one speaker.
@@ -162,8 +170,10 @@ class SpeakerArchive:
         return position if position < len(self) and self._name(position) == name else None
 
     def _name(self, position: int) -> bytes:
-        start = int(self._ends[position - 1]) if position else 0
-        return bytes(self._names[start : int(self._ends[position])].tolist())
+        start, end = int(self._ends[position - 1]) if position else 0, int(self._ends[position])
+        if not 0 <= start <= end <= len(self._names):
+            raise CheckpointError(f"{self.path}: damaged, name {position} is not among the names; copy it again")
+        return bytes(self._names[start:end].tolist())
 
 
 _TENSORS = ("r", "name_ends", "rows", "names")

@@ -20,6 +20,29 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
 
+# No dimension of a module is larger: torch takes sizes of 63 bits, and their products overflow.
+LARGEST_SIZE = 2**31 - 1
+
+
+def check_sizes(noun: str, **sizes: object) -> None:
+    """Refuse sizes of a module that are not whole numbers from 1 to ``LARGEST_SIZE``.
+
+    Args:
+        noun: What has the sizes, with its article, for the message.
+        sizes: The sizes, by the names of their arguments.
+
+    Raises:
+        ConfigError: A size is something else.
+
+    Example:
+        >>> check_sizes("a gate", inputs=3, units=0)
+        Traceback (most recent call last):
+        lhuc_asr.base.errors.ConfigError: a gate with units=0 cannot be: give a whole number from 1 to 2147483647
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIZE:
+            raise ConfigError(f"{noun} with {name}={size!r} cannot be: give a whole number from 1 to {LARGEST_SIZE}")
+
 
 class Gate(nn.Module):
     """A network from a conditioning vector to amplitudes.
@@ -39,7 +62,8 @@ class Gate(nn.Module):
         start: The r that an untrained gate gives for every c.
 
     Raises:
-        ConfigError: There is a hidden layer but no generator, or the scale is unknown.
+        ConfigError: A size is not a whole number from 1, there is a hidden layer but no generator, or the scale is
+            unknown.
 
     Example:
         >>> gate = Gate(inputs=3, units=2)
@@ -56,6 +80,7 @@ class Gate(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("a gate", inputs=inputs, units=units, **({} if hidden is None else {"hidden": hidden}))
         self.scale = torch.sigmoid if scale == "sigmoid" else amplitude(scale)
         self.start = self.scale.neutral if isinstance(self.scale, Amplitude) else 0.0
         self.hidden = None

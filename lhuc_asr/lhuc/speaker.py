@@ -8,10 +8,11 @@ numbers mean nothing, so loading them there is an error.
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,12 @@ SPEAKER_INDEPENDENT_FILE = "speaker-independent"
 FORMAT = "lhuc-speaker-1"
 # File systems allow 255 bytes a name; the suffix and a temporary file's marks need some of them.
 MAX_NAME_BYTES = 200
+
+
+# Types of r. torch has others, of 8 bits, with which it cannot compute.
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# Numbers in a description, such as axes and widths, are below this.
+_LARGEST_NUMBER = 2**31
 
 
 class Estimated(Protocol):
@@ -100,12 +107,14 @@ class SpeakerState:
         """
         tensors, description = load_format(path, "a speaker's file", FORMAT)
         try:
-            layout = [(str(name), int(dim), int(batch_dim)) for name, dim, batch_dim in description["sites"]]
-            r = {name: tensors.pop(name) for name, _, _ in layout}
-            extras = {str(name): tensors.pop(name) for name in description.get("extras", [])}
-            sites = tuple(Site(name, len(r[name]), dim, batch_dim) for name, dim, batch_dim in layout)
-            speaker, xi, model = (str(description[key]) for key in ("speaker", "amplitude", "model"))
-        except (KeyError, ValueError, TypeError) as error:
+            layout = described_sites(description, numbers=2)
+            extras_named = described(description.get("extras", []), list, str)
+            speaker, xi, model = (described_name(description, key) for key in ("speaker", "amplitude", "model"))
+            r = {name: tensors.pop(name) for name, _ in layout}
+            extras = {name: tensors.pop(name) for name in extras_named}
+            # A site without an axis is refused below.
+            sites = tuple(Site(name, r[name].numel(), *axes) for name, axes in layout)
+        except (KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: damaged, its description does not fit its tensors ({error!r}); copy it again"
             ) from error
@@ -115,7 +124,8 @@ class SpeakerState:
                 f"{path}: damaged, {count} tensors for {len(sites)} sites and {len(extras)} extras; copy it again"
             )
         for name, value in r.items():
-            if value.dim() != 1 or not value.is_floating_point() or not bool(value.isfinite().all()):
+            usable = value.dim() == 1 and len(value) > 0 and value.dtype in FLOATING
+            if not usable or not bool(value.isfinite().all()):
                 raise CheckpointError(
                     f"{path}: site {name!r}: expected a vector of finite numbers, the file is damaged; copy it again, "
                     "or adapt the speaker again"
@@ -131,6 +141,52 @@ class SpeakerState:
         """Refuse r that was estimated for something else; see ``check_fits``."""
         who = f"{self.source}: " * bool(self.source) + _whose(self.speaker)
         check_fits(self, who, sites, amplitude, model)
+
+
+def described(value: Any, *kinds: type) -> Any:
+    """A value of a file's description, if it is of a kind, and so are its items of the next kind.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> described(["a", "b"], list, str)
+        ['a', 'b']
+    """
+    items = value  # the next line makes a mere object of ``value``
+    if type(value) is not kinds[0]:
+        raise ValueError(f"expected a {kinds[0].__name__}, found {reprlib.repr(value)}")
+    return [described(item, *kinds[1:]) for item in items] if len(kinds) > 1 else items
+
+
+def described_name(description: Mapping[str, Any], key: str) -> str:
+    """A name in a file's description: text that can be shown in one line.
+
+    Raises:
+        KeyError: The description does not have it.
+        ValueError: It is something else.
+    """
+    name: str = described(description[key], str)
+    if not name.isprintable():
+        raise ValueError(f"{key} {name!r} cannot be shown")
+    return name
+
+
+def described_sites(description: Mapping[str, Any], numbers: int) -> list[tuple[str, list[int]]]:
+    """The sites in a file's description: the name of each, and so many numbers that follow it.
+
+    Raises:
+        KeyError: The description has no sites.
+        ValueError: They are something else, there are none, or one occurs twice.
+    """
+    rows = described(description["sites"], list, list)
+    sites = [(described_name({"site": row[0]}, "site"), row[1:]) for row in rows if row]
+    for name, values in sites:
+        if len(values) != numbers or any(abs(described(value, int)) >= _LARGEST_NUMBER for value in values):
+            raise ValueError(f"site {name!r} has {reprlib.repr(values)}, expected {numbers} numbers")
+    if not sites or len(dict(sites)) < len(rows):
+        raise ValueError("no sites, or one that occurs twice or has no name")
+    return sites
 
 
 def check_fits(estimated: Estimated, who: str, sites: tuple[Site, ...], amplitude: str, model: str) -> None:

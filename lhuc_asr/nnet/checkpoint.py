@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lhuc_asr.base.config import parse_config
-from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.documents import Positive
+from lhuc_asr.base.errors import CheckpointError, ConfigError
+from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tensors
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+
+REMEDY = "delete it and run its stage again"
 
 
 def save_model(path: Path, model: AcousticModel) -> None:
@@ -30,17 +33,40 @@ def save_model(path: Path, model: AcousticModel) -> None:
     )
 
 
+class _Description(StrictModel):
+    """Description of a network's file."""
+
+    dnn: DnnConfig
+    feature_dimension: Positive
+    pdf_count: Positive
+
+    def shapes(self) -> dict[str, Shape]:
+        """Shapes of the network's tensors, by name."""
+        units, inputs = self.dnn.hidden_units, (2 * self.dnn.context + 1) * self.feature_dimension
+        shapes: dict[str, Shape] = {"log_prior": (self.pdf_count,)}
+        for layer in range(self.dnn.hidden_layers):
+            shapes[f"hidden.{layer}.linear.weight"] = (units, units if layer else inputs)
+            shapes[f"hidden.{layer}.linear.bias"] = (units,)
+        return shapes | {"output.weight": (self.pdf_count, units), "output.bias": (self.pdf_count,)}
+
+
 def load_model(path: Path) -> Dnn:
     """Read a network, in evaluation mode.
 
     Raises:
-        CheckpointError: The file is damaged, or its tensors do not fit its description.
+        CheckpointError: The file is damaged, its tensors do not fit its description, or they are not finite.
     """
-    tensors, description = load_tensors(path)
+    tensors, tree = load_tensors(path)
+    source = f"{path}: not an acoustic model of this version"
     try:
-        config = parse_config(DnnConfig, description["dnn"], str(path))
-        model = Dnn(config, description["feature_dimension"], description["pdf_count"])
-        model.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not an acoustic model of this version: {error}") from error
+        description = parse_config(_Description, tree, source)
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; {REMEDY}") from error
+    # Before a network of these sizes is made, which may be larger than any memory.
+    layers = description.dnn.hidden_layers
+    if len(tensors) != 2 * layers + 3:
+        raise CheckpointError(f"{source}: {len(tensors)} tensors for {layers} hidden layers; {REMEDY}")
+    check_tensors(source, tensors, description.shapes(), REMEDY)
+    model = Dnn(description.dnn, description.feature_dimension, description.pdf_count)
+    model.load_state_dict(tensors)
     return model.eval()

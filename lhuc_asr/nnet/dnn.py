@@ -32,11 +32,11 @@ class DnnConfig(StrictModel):
         context: Number of frames on either side of the classified frame, c.
     """
 
-    hidden_layers: int = Field(6, ge=1)
-    hidden_units: int = Field(2048, ge=1)
+    hidden_layers: int = Field(6, ge=1, le=100)
+    hidden_units: int = Field(2048, ge=1, le=65_536)
     activation: Literal["sigmoid", "relu"] = "sigmoid"
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    context: int = Field(5, ge=0)
+    context: int = Field(5, ge=0, le=100)
 
 
 class HiddenLayer(nn.Module):

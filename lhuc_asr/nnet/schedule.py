@@ -7,6 +7,7 @@ negligible.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from pydantic import Field
 
@@ -14,6 +15,9 @@ from lhuc_asr.base.config import StrictModel
 
 # Losses below this, in nats per frame, are zero up to rounding.
 LOSS_FLOOR = 1e-12
+
+
+MaxEpochs = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class NewbobConfig(StrictModel):
@@ -26,10 +30,10 @@ class NewbobConfig(StrictModel):
         max_epochs: Maximum number of epochs.
     """
 
-    learning_rate: float = Field(0.08, gt=0.0)
-    halve_below: float = Field(0.01, ge=0.0)
-    stop_below: float = Field(0.001, ge=0.0)
-    max_epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(0.08, gt=0.0, le=1000.0)
+    halve_below: float = Field(0.01, ge=0.0, le=10.0)
+    stop_below: float = Field(0.001, ge=0.0, le=10.0)
+    max_epochs: MaxEpochs = 20
 
 
 @dataclass(frozen=True)

@@ -42,18 +42,19 @@ class TrainerConfig(StrictModel):
         batch_size: Number of frames in a mini-batch.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        max_gradient_norm: Maximum norm of a gradient; a longer one is scaled down to it.
+        max_gradient_norm: Maximum norm of a gradient; a longer one is scaled down to it. No
+            gradient reaches 1e9.
         band_mask: Limit of the number of features that SpecAugment masks in each training frame; see ``mask_bands``. 0
             for none.
         precision: Type of the matrix products; weights stay in float32.
         schedule: Schedule of the learning rate.
     """
 
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(256, ge=1, le=1_000_000)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(0.0, ge=0.0)
-    max_gradient_norm: float = Field(5.0, gt=0.0)
-    band_mask: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0.0, le=100.0)
+    max_gradient_norm: float = Field(5.0, gt=0.0, le=1e9)
+    band_mask: int = Field(0, ge=0, le=1000)
     precision: Literal["float32", "bfloat16"] = "float32"
     schedule: NewbobConfig = NewbobConfig()
 

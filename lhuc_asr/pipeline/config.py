@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.amplitudes import Amplitudes
@@ -15,22 +15,32 @@ from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import Seed, StrictModel
+from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.corpus.noise import NoiseConfig
 from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
-from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.decode.search import AcousticScale, InsertionPenalty, SearchConfig
+from lhuc_asr.features.filterbank import RecipeFeatures
 from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.nnet.dnn import DnnConfig
+from lhuc_asr.nnet.schedule import MaxEpochs
 from lhuc_asr.nnet.trainer import TrainerConfig
 
-# The limits are those of the fields of SearchConfig in which these values are tried.
-Scale = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+# Beyond these it is not speech any more, and a speed of 0.01 makes a hundred times the data.
+Speed = Annotated[float, Field(ge=0.25, le=4.0)]
 
-PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+# Names become those of folders, with others beside them in one name.
+PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
+
+
+class AlignmentFeatures(RecipeFeatures):
+    """Kind of features of the Gaussian mixtures: MFCC with differences, if the recipe does not say otherwise."""
+
+    kind: Literal["fbank", "mfcc"] = "mfcc"
+    delta_order: int = Field(2, ge=0, le=2)
 
 
 class TuningConfig(StrictModel):
@@ -41,8 +51,8 @@ class TuningConfig(StrictModel):
         insertion_penalties: Costs added to each word.
     """
 
-    acoustic_scales: tuple[Scale, ...] = Field((0.1,), min_length=1)
-    insertion_penalties: tuple[FiniteFloat, ...] = Field((0.0,), min_length=1)
+    acoustic_scales: tuple[AcousticScale, ...] = Field((0.1,), min_length=1)
+    insertion_penalties: tuple[InsertionPenalty, ...] = Field((0.0,), min_length=1)
 
 
 class CombineConfig(StrictModel):
@@ -125,8 +135,9 @@ class ExperimentConfig(StrictModel):
         noise: Noises that are added to every recording; None for the recordings as they are.
         speeds: Speeds at which training recordings are used, multiples of 0.01; 1.0 is one of them.
         lexicon, lm: Pronunciations, and the n-gram model.
-        alignment_features, features: Features of the Gaussian mixtures, and of the network; at the corpus's sample rate
-            if that is lower.
+        alignment_features, features: Features of the Gaussian mixtures, and of the network. Without a ``sample_rate``
+            they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
+            upper band.
         monophone, dnn, trainer: Acoustic models, and how the network is trained.
         realignments: Number of times that a network aligns the training data anew for the next network.
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
@@ -137,28 +148,28 @@ class ExperimentConfig(StrictModel):
         passes: Passes that adapt, by name, in their order; the first passes come before them.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    exp: Path | None = None
-    seed: int = Field(1, ge=0)
-    workers: int = Field(2, ge=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
+    exp: LocalPath | None = None
+    seed: Seed = 1
+    workers: int = Field(2, ge=1, le=1000)
     device: str = "cpu"
     corpus: AnySource
-    hours: float | None = Field(None, gt=0.0)
-    folds: int = Field(1, ge=1)
-    heldout_speakers: int = Field(8, ge=1)
+    hours: float | None = Field(None, gt=0.0, le=1e6)
+    folds: int = Field(1, ge=1, le=1000)
+    heldout_speakers: int = Field(8, ge=1, le=1_000_000)
     max_skipped: float = Field(0.05, ge=0.0, le=1.0)
     noise: NoiseConfig | None = None
-    speeds: tuple[FiniteFloat, ...] = Field((1.0,), min_length=1)
+    speeds: tuple[Speed, ...] = Field((1.0,), min_length=1)
     lexicon: LexiconConfig = LexiconConfig()
     lm: LanguageModelConfig = LanguageModelConfig()
-    alignment_features: FeatureConfig = FeatureConfig(kind="mfcc", delta_order=2)
-    features: FeatureConfig = FeatureConfig()
+    alignment_features: AlignmentFeatures = AlignmentFeatures()
+    features: RecipeFeatures = RecipeFeatures()
     monophone: MonophoneConfig = MonophoneConfig()
     dnn: DnnConfig = DnnConfig()
     trainer: TrainerConfig = TrainerConfig()
-    realignments: int = Field(1, ge=0)
-    realignment_epochs: int = Field(5, ge=1)
-    transition_scale: float = Field(0.1, ge=0.0)
+    realignments: int = Field(1, ge=0, le=20)
+    realignment_epochs: MaxEpochs = 5
+    transition_scale: float = Field(0.1, ge=0.0, le=100.0)
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
@@ -168,12 +179,18 @@ class ExperimentConfig(StrictModel):
 
     @model_validator(mode="after")
     def _fits(self) -> ExperimentConfig:
-        if any(speed <= 0 or speed != round(speed, 2) for speed in self.speeds):
+        if any(speed != round(speed, 2) for speed in self.speeds):
             raise ValueError(f"speeds {self.speeds}: expected positive multiples of 0.01")
         if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, and each only once")
         if self.folds > 1 and self.corpus.has_own_test_speakers:
             raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
+        speakers = self.corpus.training_speakers
+        if speakers is not None and speakers <= self.heldout_speakers:
+            raise ValueError(
+                f"heldout_speakers: {self.heldout_speakers} of {speakers} training speakers are kept back, so none is "
+                "left to train on; lower heldout_speakers or add speakers"
+            )
         if self.hours is not None and not self.corpus.chooses_hours:
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
         for name in self.networks:
@@ -194,10 +211,20 @@ class ExperimentConfig(StrictModel):
                 raise ValueError(
                     f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
                 )
+            self._check_layers(name, plan)
             self._check_search(name, plan, known)
             self._check_environments(name, plan.data)
             known.add(name)
         return self
+
+    def _check_layers(self, name: str, plan: PassConfig) -> None:
+        """Refuse amplitudes at layers that the network does not have."""
+        highest = max((self.method_of(plan).amplitude_layers or (0,)), default=0)
+        if plan.combine is None and highest >= self.dnn.hidden_layers:
+            raise ValueError(
+                f"passes: {name!r} adapts the layer {highest}, but dnn.hidden_layers={self.dnn.hidden_layers}, counted "
+                "from 0; correct one of the two"
+            )
 
     def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
         """Refuse a ``search_as`` that is not a tuned pass, and a tuned pass that needs an untuned one.

@@ -1,4 +1,8 @@
-"""The corpus stage: manifests of every split, and the sample rate of the recordings."""
+"""The corpus stage: manifests of every split, and the sample rates of the recordings.
+
+It is run again when a table of the corpus has other content, when a recording is added or removed, and when a recording
+that it read, or made, has other content.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,31 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lhuc_asr.audio.resampling import resolve_sample_rate
-from lhuc_asr.base.atomic import write_json
-from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.base.fingerprint import InputFiles, files_below
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import NOISY_FOLDER, SplitOptions, fold_splits, read_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Experiment
+from lhuc_asr.pipeline.inputs import own_tags
+from lhuc_asr.pipeline.sample_rates import SampleRates
+
+# Endings of recordings. In the folders of a corpus they count by their names; the stage names those that it has read.
+# A corpus may have a thousand hours of which one is used.
+RECORDINGS = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".mp4", ".nist", ".oga", ".ogg", ".opus"}
+    | {".pcm", ".raw", ".snd", ".sph", ".w64", ".wav"}
+)
 
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Everything that the corpus stage depends on.
+    """Everything that the corpus stage depends on, apart from files.
 
     Attributes:
         splits: Options of the splits.
-        files: Fingerprint of the files of the corpus and of the noise.
     """
 
     splits: SplitOptions
-    files: str
 
     @classmethod
     def of(cls, config: ExperimentConfig, fold: int | None) -> CorpusOptions:
@@ -39,18 +48,26 @@ class CorpusOptions:
             heldout_speakers=config.heldout_speakers,
             folds=config.folds,
             fold=fold,
+            own_tags=own_tags(config),
         )
-        return cls(splits, fingerprint([*config.corpus.paths(), *([config.noise.dir] if config.noise else [])]))
+        return cls(splits)
+
+    @property
+    def files(self) -> InputFiles:
+        """The files of the corpus and of the noise."""
+        noise = [self.splits.noise.dir] if self.splits.noise else []
+        return InputFiles((*self.splits.corpus.paths(), *noise), by_name=RECORDINGS)
 
 
 def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
-    """Add the stage that reads the corpus; it is run again when a file of the corpus or a recording has changed."""
+    """Add the stage that reads the corpus."""
     folder = experiment.folder
     noisy = [folder.folder / "corpus" / NOISY_FOLDER] if options.splits.noise else []
     stages.run(
         "corpus",
         partial(_prepare, experiment),
         options=options,
+        inputs=options.files,
         outputs=[
             folder.sample_rate,
             *(folder.manifest(split) for split in experiment.splits),
@@ -61,12 +78,16 @@ def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions)
 
 
 def _prepare(experiment: Experiment, options: CorpusOptions) -> set[Path]:
-    """Write manifests and sample rate; return the recordings, so that a later run sees whether they have changed."""
+    """Write manifests and sample rates; return the recordings, and all files of made folders.
+
+    A later run sees whether they have changed.
+    """
     folder, wanted = experiment.folder, options.splits
     splits = read_splits(wanted, folder.folder, experiment.processes)
     if wanted.fold is not None:
         splits = fold_splits(splits, wanted.folds, wanted.fold, wanted.seed)
     recordings = write_splits(splits, wanted, folder.folder / "corpus", experiment.processes)
     utterances = [*splits.train, *(utterance for test in splits.tests.values() for utterance in test)]
-    write_json(folder.sample_rate, resolve_sample_rate(utterances))
-    return recordings
+    SampleRates.of(utterances).write(folder.sample_rate)
+    made = (file for place in wanted.corpus.made_folders(folder.folder) for file in files_below(place))
+    return recordings.union(made)

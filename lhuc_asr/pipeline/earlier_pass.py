@@ -10,17 +10,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, crossed_sets
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
-from lhuc_asr.base.atomic import read_json
+from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.documents import DocumentKind
+from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
-from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.decode.search import AcousticScale, InsertionPenalty, SearchConfig
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -29,6 +32,28 @@ from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
+
+
+class _Chosen(StrictModel):
+    """What is tuned of a search."""
+
+    acoustic_scale: AcousticScale
+    insertion_penalty: InsertionPenalty
+
+
+class _Tuned(BaseModel):
+    """Content of a tuned pass's ``search.json``, which records all that was tried too."""
+
+    chosen: _Chosen
+
+
+_TUNED = DocumentKind(
+    _Tuned,
+    "a tuned search",
+    ExperimentError,
+    "delete it and run again",
+    missing="the experiment is not finished; finish it with lhuc-asr run",
+)
 
 
 def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass:
@@ -60,8 +85,9 @@ def sets_of(experiment: AlignedExperiment, split: str, plan: Pass, features: Fea
 
 def tuned_search(experiment: AlignedExperiment, plan: Pass) -> SearchConfig:
     """The search of a pass, as tuned on the held-out speakers."""
-    chosen = read_json(experiment.folder.decode(HELDOUT, plan.searched_as) / SEARCH_FILE)["chosen"]
-    return plan.search.model_copy(update=chosen)
+    path = experiment.folder.decode(HELDOUT, plan.searched_as) / SEARCH_FILE
+    chosen = _TUNED.read(path).chosen
+    return parse_config(SearchConfig, plan.search.model_dump() | chosen.model_dump(), str(path))
 
 
 def speakers_of(experiment: AlignedExperiment, split: str, plan: Pass, model: AcousticModel) -> AdaptedSpeakers:
@@ -102,7 +128,7 @@ class EarlierPass:
         if order is None:
             features = self.experiment.features(self.split)
             path = self.experiment.folder.decode(self.split, self.plan.name) / ALIGNMENT_FILE
-            aligned = Alignment(path, features)
+            aligned = Alignment(path, features, self.model.pdf_count)
             return {utterance.id: aligned[utterance.id] for utterance in features.utterances}
         scores, count = self._scores()
         title = f"{self.plan.name} over {self.split} with a language model of order {order}"

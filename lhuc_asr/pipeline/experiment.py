@@ -8,7 +8,7 @@ given an ``AlignedExperiment``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +16,9 @@ from pathlib import Path
 
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
-from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
-from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, record_run
+from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, record_run
 from lhuc_asr.base.locks import locked
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
@@ -33,6 +32,8 @@ from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.inputs import check_files
+from lhuc_asr.pipeline.sample_rates import SampleRates
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ class Experiment:
 
     def aligned(self, alignment: str, split: str) -> Alignment:
         """The alignment of a split in ``hmm/<alignment>``."""
-        return Alignment(self.folder.alignment(alignment, split), self.features(split))
+        pdf_count = self.topology_of(alignment).pdf_count
+        return Alignment(self.folder.alignment(alignment, split), self.features(split), pdf_count)
 
     def network(self, name: str) -> Dnn:
         """A trained network, in evaluation mode, on the experiment's device."""
@@ -132,7 +134,7 @@ class AlignedExperiment(Experiment):
         return cls(
             **vars(Experiment.of(config)),
             alignment=realigned(config.realignments) if config.realignments else MONOPHONES,
-            alignment_features=config.alignment_features,
+            alignment_features=config.alignment_features.resolved,
             separate_tuning_lm=not config.lm.text,
         )
 
@@ -176,14 +178,17 @@ def realigned(number: int) -> str:
 
 
 def at_corpus_rate(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration with features at the recordings' sample rate, if that is lower than the recipe's."""
-    rate = int(read_json(ExperimentFolder(config.folder).sample_rate))
-    if rate >= config.features.sample_rate:
-        return config
-    logger.info("recordings at %d Hz: features at that rate", rate)
-    kinds = {"features": config.features, "alignment_features": config.alignment_features}
+    """The configuration with the sample rates of its features, which may be those of the recordings.
+
+    Raises:
+        CorpusError: The recordings' lowest rate is too low for features.
+        ConfigError: The features have too many bins for it.
+    """
+    rates = SampleRates.read(ExperimentFolder(config.folder).sample_rate)
+    features, alignment = config.features, config.alignment_features
+    rate, alignment_rate = rates.of_features(features.sample_rate, alignment.sample_rate)
     return config.model_copy(
-        update={name: features.model_copy(update={"sample_rate": rate}) for name, features in kinds.items()}
+        update={"features": features.with_rate(rate), "alignment_features": alignment.with_rate(alignment_rate)}
     )
 
 
@@ -200,6 +205,25 @@ def read_config(path: Path) -> ExperimentConfig:
             f"{error}; expected a file of this version of lhuc_asr: make the experiment again, lhuc-asr run RECIPE "
             f"exp={path.parent}"
         ) from error
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """A recipe with overrides.
+
+    The ``config.yaml`` that a run wrote is the recipe of the folder that it is in, wherever the folder was moved to.
+
+    Args:
+        path: The recipe's YAML file.
+        overrides: Settings ``key=value``.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    config = load_config(ExperimentConfig, path, overrides)
+    written_by_run = path.name == CONFIG_FILE and (path.parent / RUN_FILE).is_file()
+    if written_by_run and not any(override.startswith("exp=") for override in overrides):
+        return config.model_copy(update={"exp": path.parent})
+    return config
 
 
 def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
@@ -232,18 +256,55 @@ def fold_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
     return [config.model_copy(update={"exp": config.folder / f"fold{fold}"}) for fold in range(1, config.folds + 1)]
 
 
+def fold_of(config: ExperimentConfig, path: Path) -> int | None:
+    """Number of the fold in a folder, from 1; None without cross-validation.
+
+    Raises:
+        ExperimentError: The cross-validation has no fold in a folder of that name.
+    """
+    if config.folds == 1:
+        return None
+    names = [fold.folder.name for fold in fold_configs(config)]
+    name = path.absolute().name
+    if name not in names:
+        raise ExperimentError(f"{path}: not one of the folds {names[0]} to {names[-1]}; give one of them")
+    return names.index(name) + 1
+
+
 @contextmanager
 def opened(config: ExperimentConfig, record: bool = True) -> Iterator[ExperimentFolder]:
     """Keep other runs out of an experiment's folder.
 
     Args:
         config: The recipe.
-        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``.
+        record: Whether the recipe is written to the folder, as ``config.yaml`` and ``run.json``; if a file that it
+            names is missing, the folder stays as it was.
 
     Raises:
-        ExperimentError: Another run is using the folder, or the folder cannot be written to or is a recipe's.
+        ConfigError, CorpusError: A file that the recipe names is missing.
+        ExperimentError: Another run is using the folder, or the folder cannot be written to, is a recipe's or another
+            experiment's.
     """
     with locked(config.folder) as folder:
         if record:
+            _refuse_another(folder / CONFIG_FILE, config)
+            check_files(config)
             record_run(folder, config, config.seed)
         yield ExperimentFolder(folder)
+
+
+def _refuse_another(path: Path, config: ExperimentConfig) -> None:
+    """Refuse a folder whose ``config.yaml`` is another experiment's: its results would be lost, or mixed with ours."""
+    try:
+        before = load_config(ExperimentConfig, path)
+    except ConfigError:  # missing, or of another version, whose stages are all run again
+        return
+    remedy = "choose another folder with exp=DIR, or delete this one"
+    same = {name: getattr(config, name) for name in ("name", "exp", "workers", "device")}  # no result depends on them
+    if before.name != config.name and before.model_copy(update=same) != config:
+        raise ExperimentError(
+            f"{path.parent}: holds the experiment {before.name!r}, and the recipe is {config.name!r}; {remedy}"
+        )
+    if (before.folds > 1) != (config.folds > 1):
+        kinds = [f"folds={each.folds}" for each in (before, config)]
+        raise ExperimentError(f"{path.parent}: holds an experiment with {kinds[0]}, not {kinds[1]}; {remedy}")

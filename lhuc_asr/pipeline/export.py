@@ -12,7 +12,7 @@ import numpy as np
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.hashed_folder import hashes
-from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.stages import RecordedStages, Stages
 from lhuc_asr.base.version import __version__
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
@@ -21,7 +21,8 @@ from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search
-from lhuc_asr.pipeline.experiment import MONOPHONES, AlignedExperiment, Experiment, read_experiment
+from lhuc_asr.pipeline.experiment import MONOPHONES, AlignedExperiment, Experiment, fold_of, read_experiment
+from lhuc_asr.pipeline.order import add_stages
 from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, passes_of
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,
@@ -66,7 +67,15 @@ class ModelOptions:
         """The options of a recipe's model that adapts like one of the passes."""
         passes = passes_of(config)
         first = passes[first_pass(passes[name].network)]
-        return cls(first, passes[name], config.features, config.alignment_features, config.lattice)
+        return cls(first, passes[name], config.features.resolved, config.alignment_features.resolved, config.lattice)
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages that the model is made of; the stages before them count too."""
+        plan = self.adapted
+        prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
+        tuned = [f"{each.searched_as} over {HELDOUT}" for each in (self.first, plan)]
+        return ["corpus", "graph", f"network {plan.network}", *prepared, *tuned]
 
 
 def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOptions) -> None:
@@ -76,13 +85,11 @@ def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOpt
         # The model of an earlier run with another first pass would be taken for this one.
         (experiment.folder.folder / MODEL_JSON).unlink(missing_ok=True)
         return
-    prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
-    tuned = [f"{each.searched_as} over {HELDOUT}" for each in (options.first, plan)]
     stages.run(
         "model",
         partial(_write_description, experiment),
         options=options,
-        after=["corpus", "graph", f"network {plan.network}", *prepared, *tuned],
+        after=options.stages,
         outputs=[experiment.folder.folder / MODEL_JSON],
     )
 
@@ -100,7 +107,8 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
         adapted_pass: The pass that the model adapts like; None for the recipe's first.
 
     Raises:
-        ExperimentError: The folder is not a finished experiment's, or ``out`` is something else.
+        ExperimentError: The folder is not a finished experiment's, files in it are of other options than its
+            ``config.yaml`` has, a run changes them meanwhile, or ``out`` is something else.
         ConfigError: There is no such pass, or the pass does not suit a new speaker.
     """
     config, experiment = read_experiment(folder)
@@ -113,19 +121,28 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
             f"the pass {name!r} adapts {way}; a model adapts to a new speaker on the first pass over all recordings: "
             f"choose another of {', '.join(config.passes)} with --pass"
         )
-    try:
-        description = _describe(experiment, options)
-    except FileNotFoundError as error:
-        raise ExperimentError(
-            f"{error.filename}: no such file, the experiment is not finished; finish it with lhuc-asr run"
-        ) from error
+    _check_stages(config, experiment, options)
+    description = _describe(experiment, options)
     files = ModelFiles.of(description, experiment.folder.folder)
     with MODELS.replacing(out) as temporary:
         for file, path in files.by_name.items():
             (temporary / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, temporary / file)
+        # A run that began meanwhile has deleted the record of the first stage that it makes anew.
+        _check_stages(config, experiment, options)
         MODELS.write(temporary, description.model_copy(update={"files": {}}))
     return description
+
+
+def _check_stages(config: ExperimentConfig, experiment: AlignedExperiment, options: ModelOptions) -> None:
+    """Refuse a folder in which a stage of the model is unfinished, or has other options than ``config.yaml``."""
+    stages, folder = RecordedStages(experiment.folder.folder), experiment.folder.folder
+    add_stages(stages, config, fold_of(config, folder))
+    if stage := stages.first_stale(options.stages):
+        raise ExperimentError(
+            f"{folder}: the stage {stage!r} is not finished, or was run with other options than config.yaml has; "
+            "finish the experiment with lhuc-asr run"
+        )
 
 
 def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDescription:

@@ -9,19 +9,20 @@ from functools import partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
-from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.base.fingerprint import fingerprint
+from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
+from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment
+from lhuc_asr.pipeline.inputs import own_tags
 
 logger = logging.getLogger(__name__)
 
@@ -31,28 +32,32 @@ GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
 
 @dataclass(frozen=True)
 class LexiconOptions:
-    """Everything that the lexicon depends on.
+    """Everything that the lexicon depends on, apart from files.
 
     Attributes:
         corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
         vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
-        files: Fingerprint of the files that ``lexicon`` and ``vocabulary`` name.
+        own_tags: Tags in text that the lexicon lists; None for none.
     """
 
     corpus: CorpusSource
     hours: float | None
     lexicon: LexiconConfig
     vocabulary: LanguageModelConfig
-    files: str
+    own_tags: tuple[str, ...] | None
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> LexiconOptions:
         """The options of a recipe."""
-        path = config.lexicon.path
         vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
-        files = fingerprint([*config.lm.text, *([path] if path else [])])
-        return cls(config.corpus, config.hours, config.lexicon, vocabulary, files)
+        return cls(config.corpus, config.hours, config.lexicon, vocabulary, own_tags(config))
+
+    @property
+    def files(self) -> InputFiles:
+        """The files that ``vocabulary`` and ``lexicon`` name."""
+        path = self.lexicon.path
+        return InputFiles((*self.vocabulary.text, *([path] if path else [])))
 
 
 @dataclass(frozen=True)
@@ -62,29 +67,19 @@ class LanguageModelOptions:
     Attributes:
         corpus, hours: As in the recipe.
         lm: The n-gram model.
+        own_tags: Tags in text that the lexicon lists; None for none.
     """
 
     corpus: CorpusSource
     hours: float | None
     lm: LanguageModelConfig
+    own_tags: tuple[str, ...] | None
 
     @classmethod
     def of(cls, config: ExperimentConfig, order: int | None) -> LanguageModelOptions:
         """The options of a recipe, with n-grams of another order; None for the recipe's own."""
         lm = config.lm if order is None else config.lm.model_copy(update={"order": order})
-        return cls(config.corpus, config.hours, lm)
-
-
-def check_language_files(config: ExperimentConfig) -> None:
-    """Refuse missing pronunciation or text files, before hours of recordings are read.
-
-    Raises:
-        ConfigError: ``lexicon.path`` or a file of ``lm.text`` does not exist.
-    """
-    named = [("lm.text", path) for path in config.lm.text] + [("lexicon.path", config.lexicon.path)]
-    for key, path in named:
-        if path is not None and not path.exists():
-            raise ConfigError(f"{key}: {path}: no such file; correct the path in the recipe")
+        return cls(config.corpus, config.hours, lm, own_tags(config))
 
 
 def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOptions) -> None:
@@ -94,6 +89,7 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
         partial(_write_lexicon, experiment),
         options=options,
         after=["corpus"],
+        inputs=options.files,
         outputs=[experiment.folder.lang / name for name in (LEXICON_FILE, PHONES_FILE)],
     )
 
@@ -141,13 +137,16 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
     model's text; nothing is taken from test transcripts.
     """
-    spoken = {word for _, words in _training_text(experiment, options.corpus, options.hours) for word in words}
+    transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
+    spoken = {word for _, words in transcripts for word in words}
     own = options.corpus.lexicon_path()
     known = spoken if own is None else spoken | set(read_lexicon(own).words)
-    vocabulary = select_vocabulary(known, options.vocabulary)
+    vocabulary = select_vocabulary(known, options.vocabulary, options.own_tags or ())
     lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=own)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
+    for split in experiment.splits:
+        warn_of_unknown_words(split, (u.words for u in experiment.utterances(split)), lexicon)
 
 
 def _write_language_models(experiment: Experiment, order: int | None, options: LanguageModelOptions) -> None:
@@ -159,10 +158,11 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
     """
     lm, vocabulary, folder = options.lm, experiment.lexicon.words, experiment.lang(order)
     if lm.text:
-        write_arpa(folder / ARPA_FILE, estimate_language_model(lm.sentences(), vocabulary, lm))
+        sentences = lm.sentences(options.own_tags or ())
+        write_arpa(folder / ARPA_FILE, estimate_language_model(sentences, vocabulary, lm))
         return
     heldout = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
-    transcripts = _training_text(experiment, options.corpus, options.hours)
+    transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
     for place, left_out in ((folder / TUNING_FOLDER, heldout), (folder, set())):
         text = [words for speaker, words in transcripts if speaker not in left_out]
         write_arpa(place / ARPA_FILE, estimate_language_model(text, vocabulary, lm))
@@ -174,7 +174,7 @@ def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transi
 
 
 def _training_text(
-    experiment: Experiment, corpus: CorpusSource, hours: float | None
+    experiment: Experiment, corpus: CorpusSource, hours: float | None, own_tags: tuple[str, ...] | None
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Speaker and words of each training transcript; the corpus may have transcripts of recordings that are not used.
 
@@ -182,6 +182,6 @@ def _training_text(
     and the Kneser-Ney discounts would be wrong.
     """
     heard: list[Utterance] = [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
-    training = corpus.text_utterances(heard, hours=hours)
+    training = corpus.text_utterances(heard, hours=hours, own_tags=own_tags or ())
     said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
     return [(utterance.speaker, utterance.words) for utterance in said.values()]

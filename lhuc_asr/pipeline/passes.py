@@ -22,6 +22,7 @@ from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import write_alignment
+from lhuc_asr.lang.tags import without_tags
 from lhuc_asr.pipeline.earlier_pass import (
     ALIGNMENT_FILE,
     HYPOTHESES_FILE,
@@ -149,9 +150,10 @@ def _write(
 
 
 def _score(hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]) -> WerReport:
+    """Score words alone: a tag is not one, in a reference or a hypothesis."""
     return score(
-        {utterance.id: utterance.text for utterance in utterances},
-        {hypothesis.utterance: hypothesis.text for hypothesis in hypotheses},
+        {utterance.id: " ".join(without_tags(utterance.words)) for utterance in utterances},
+        {hypothesis.utterance: " ".join(without_tags(hypothesis.words)) for hypothesis in hypotheses},
         {utterance.id: utterance.speaker for utterance in utterances},
         {utterance.id: utterance.environment for utterance in utterances},
     )

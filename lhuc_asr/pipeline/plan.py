@@ -2,7 +2,7 @@
 
 A ``Pass`` holds all options that its result depends on, also those of the passes that it builds on. The work of a pass
 is given no other options, and its stage's key is made of them. The key also contains the stages that the pass depends
-on: network, graph, earlier passes, preparation, tuned search. ``_pass_stage`` in ``pipeline/run.py`` names them.
+on: network, graph, earlier passes, preparation, tuned search. ``_pass_stage`` in ``pipeline/order.py`` names them.
 """
 
 from __future__ import annotations

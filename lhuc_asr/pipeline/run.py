@@ -1,10 +1,9 @@
-"""A recipe from recordings to the table: its stages in order."""
+"""A recipe from recordings to the table, with or without folds."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,32 +15,11 @@ from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import TEST
-from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.features.extraction import extract
-from lhuc_asr.features.filterbank import FeatureConfig
-from lhuc_asr.pipeline.aligners import aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.corpus_stage import CorpusOptions, corpus_stage
-from lhuc_asr.pipeline.experiment import (
-    Aligned,
-    AlignedExperiment,
-    Experiment,
-    at_corpus_rate,
-    fold_configs,
-    opened,
-)
+from lhuc_asr.pipeline.experiment import fold_configs, opened
 from lhuc_asr.pipeline.export import ModelOptions, model_stage
-from lhuc_asr.pipeline.language import (
-    LanguageModelOptions,
-    LexiconOptions,
-    check_language_files,
-    graph_stage,
-    language_model_stage,
-    lexicon_stage,
-)
-from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
-from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
+from lhuc_asr.pipeline.order import add_stages
+from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import compare_split, pool_folds
 from lhuc_asr.score.tables import PassScore
 
@@ -74,7 +52,6 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     Returns:
         Names of the test splits.
     """
-    check_language_files(config)
     torch.set_num_threads(config.workers)
     if config.folds == 1:
         _run_stages(config, None, model)
@@ -119,99 +96,6 @@ def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None
     folder = ExperimentFolder(config.folder)
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
-    corpus_stage(stages, Experiment.of(config), CorpusOptions.of(config, fold))
-    config = at_corpus_rate(config)
-    experiment, passes = Experiment.of(config), passes_of(config)
-    orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
-
-    lexicon_stage(stages, experiment, LexiconOptions.of(config))
-    for order in orders:
-        language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
-    _feature_stage(stages, experiment, FeatureOptions(config.features, config.alignment_features, config.speeds))
-    aligned: Aligned | None = None
-    for aligner in aligners(config):
-        aligned = aligner.align(stages, experiment, aligned)
-    if aligned is None:
-        raise ValueError("no aligner: networks need an alignment")
-    for name in networks_of(config):
-        network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
-
-    experiment = AlignedExperiment.of(config)
-    for order in orders:
-        graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
-    # Each preparation runs once, even if several passes need it.
-    preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
-    for preparation in preparations.values():
-        _preparation_stage(stages, experiment, preparation, aligned.stage)
-    for split in (HELDOUT, *experiment.tests):
-        for plan in passes.values():
-            # Over the held-out speakers only the tuned passes are made, and the first passes, from which they start.
-            if split != HELDOUT or plan.tuned or plan.adaptation is None:
-                _pass_stage(stages, experiment, split, plan)
+    config, experiment = add_stages(stages, config, fold)
     if model:
         model_stage(stages, experiment, ModelOptions.of(config, next(iter(config.passes))))
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """Everything that features depend on apart from the recordings.
-
-    Attributes:
-        features: Features of the networks.
-        alignment_features: Features of the Gaussian mixtures.
-        speeds: Speeds of the training recordings.
-    """
-
-    features: FeatureConfig
-    alignment_features: FeatureConfig
-    speeds: tuple[float, ...]
-
-
-def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
-    folder = experiment.folder
-    stages.run(
-        "features",
-        partial(_extract_features, experiment),
-        options=options,
-        after=["corpus"],
-        outputs=[
-            *(folder.features(split) for split in experiment.splits),
-            *(folder.alignment_features(split) for split in (TRAIN, HELDOUT)),
-        ],
-    )
-
-
-def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
-    folder, processes = experiment.folder, experiment.processes
-    for split in experiment.splits:
-        utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
-        extract(folder.features(split), utterances, options.features, processes, speeds)
-        if split in (TRAIN, HELDOUT):
-            extract(folder.alignment_features(split), utterances, options.alignment_features, processes, speeds)
-
-
-def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
-    stages.run(
-        f"prepare {preparation.name}",
-        partial(prepare, experiment),
-        options=preparation,
-        after=[f"network {preparation.network}", aligner],
-        outputs=[experiment.folder.prepared(preparation.name)],
-    )
-
-
-def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    after = [f"network {plan.network}", "graph", *(f"{earlier.name} over {split}" for earlier in plan.needed)]
-    if plan.preparation is not None:
-        after.append(f"prepare {plan.preparation.name}")
-    if plan.lm_order is not None:
-        after.append(f"graph of order {plan.lm_order}")
-    if split != HELDOUT or not plan.tuned:
-        after.append(f"{plan.searched_as} over {HELDOUT}")
-    stages.run(
-        f"{plan.name} over {split}",
-        partial(run_pass, experiment, split),
-        options=plan,
-        after=after,
-        outputs=pass_outputs(experiment, split, plan),
-    )

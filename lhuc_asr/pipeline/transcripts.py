@@ -11,7 +11,7 @@ from lhuc_asr.features.extraction import spoken_at
 from lhuc_asr.hmm.aligner import align_blocks, transcript_graphs
 from lhuc_asr.lang.corruption import corrupt
 from lhuc_asr.lang.coverage import aligned_words
-from lhuc_asr.lang.text import UNKNOWN
+from lhuc_asr.lang.tags import is_tag
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment
@@ -36,7 +36,8 @@ def reference_pdfs(
 ) -> dict[str, np.ndarray]:
     """Pdfs (T,) of a split's utterances, force-aligned to the reference transcripts: the oracle's targets.
 
-    Utterances with a word that the lexicon lacks are left out; no first pass can find such a word either.
+    Utterances with a word that the lexicon lacks are left out, as are those without any word; no first pass can find
+    such a word either.
 
     Args:
         experiment: The experiment.
@@ -51,7 +52,7 @@ def reference_pdfs(
     """
     lexicon, store = experiment.lexicon, experiment.features(split)
     words = transcripts(experiment, split)
-    known = [utterance for utterance in store.utterances if not lexicon.missing(words[utterance.id])]
+    known = [u for u in store.utterances if words[u.id] and not lexicon.missing(words[u.id])]
     if len(known) < len(store.utterances):
         left_out = len(store.utterances) - len(known)
         logger.info("%s: %d utterances have words that the lexicon lacks; no reference targets", split, left_out)
@@ -59,6 +60,6 @@ def reference_pdfs(
         return {}
     if corrupted:
         spoken = {utterance.id: words[utterance.id] for utterance in known}
-        words = corrupt(spoken, sorted(lexicon.pronunciations.keys() - {UNKNOWN}), corrupted, seed)
+        words = corrupt(spoken, [word for word in lexicon.words if not is_tag(word)], corrupted, seed)
     graphs = transcript_graphs(known, words, lexicon, experiment.topology)
     return align_blocks(score_blocks(model, store, known), graphs, experiment.processes, max_unaligned)[0]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# The number of the user where the user is missing: such examples are not one person's.
+NO_USER = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Bag:
@@ -55,7 +58,7 @@ class Batch:
         numbers: Standardised numbers, shape (B,), float32.
         labels: 0 or 1, shape (B, tasks), float32; shape (B, 0) without labels.
         users: Number of each example's user, for GAUC, shape (B,), int64: the same for the same user, also for users
-            that the vocabulary does not have.
+            that the vocabulary does not have; ``NO_USER`` where the user is missing.
     """
 
     ids: dict[str, Tensor]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lhuc_asr.lhuc.gate import check_sizes
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.schema import FieldConfig
 
@@ -33,11 +34,15 @@ class Embeddings(nn.Module):
         tables: Tables of the fields that own one, in order, shape (rows, embedding).
         vectors: Vectors of the number fields, in order, shape (embedding,).
         sparse: Whether the gradient of a table is sparse, over the rows that took part, as row-wise optimizers need it.
+
+    Raises:
+        ConfigError: There is no field.
     """
 
     def __init__(self, features: Sequence[FieldConfig], rows: Mapping[str, int], generator: torch.Generator) -> None:
         super().__init__()
         self.features = tuple(features)
+        check_sizes("a module of embeddings", features=len(self.features))
         self.width = sum(feature.embedding for feature in features)
         self.sparse = False
         # Lists, not dictionaries: a field may have any name, a module's parameter may not.

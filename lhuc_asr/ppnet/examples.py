@@ -12,6 +12,7 @@ import torch
 from lhuc_asr.ppnet.batch import Bag, Batch
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import BAGS, FieldConfig, Schema
+from lhuc_asr.ppnet.unseen import report_unseen, uncounted
 from lhuc_asr.ppnet.vocabulary import Vocabularies, flat, hashes
 
 # Rows that are shuffled together; about 30 MB with ten fields.
@@ -22,10 +23,13 @@ class Examples:
     """The examples of some files, encoded by a schema and its vocabularies.
 
     Args:
-        paths: ``.csv`` and ``.parquet`` files; together they are one table.
+        paths: Files, folders and patterns, see ``table_files.py``; together they are one table.
         schema: Schema of the table.
         vocabularies: Vocabularies fitted on training data.
         labelled: Whether the labels are read too.
+
+    Attributes:
+        coverage: Coverage of each field by the vocabularies, in what the last pass over the examples has read so far.
 
     Raises:
         ExamplesError: A file cannot be read or does not fit the schema, see ``Reader``.
@@ -38,6 +42,20 @@ class Examples:
         self._schema = schema
         self._vocabularies = vocabularies
         self._labels = schema.labels if labelled else ()
+        self.coverage = uncounted(schema, vocabularies)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the paths name."""
+        return [file.path for file in self._reader.files]
+
+    def report_unseen(self, where: str) -> None:
+        """Log the share of unseen categories in the last pass, and warn where it is suspicious.
+
+        Args:
+            where: What was read, for the message.
+        """
+        report_unseen(self.coverage, self._schema, self._vocabularies, where)
 
     def batches(self, size: int, seed: int | Sequence[int] | None = None, block: int = BLOCK) -> Iterator[Batch]:
         """All examples once, in mini-batches; the last one may be smaller.
@@ -51,6 +69,7 @@ class Examples:
         Raises:
             ExamplesError: A cell does not fit the schema.
         """
+        self.coverage = uncounted(self._schema, self._vocabularies)
         generator = None if seed is None else np.random.default_rng(seed)
         for table in self._reader.blocks(max(size, block - block % size), generator):
             whole = self._encode(table)
@@ -65,11 +84,12 @@ class Examples:
             column = table.column(feature.name).combine_chunks()
             if feature.kind == "number":
                 standard = self._vocabularies.numbers[feature.name]
-                numbers[feature.name] = torch.from_numpy(standard.of(column.to_numpy()).astype(np.float32))
+                known = column.fill_null(standard.mean).to_numpy()
+                numbers[feature.name] = torch.from_numpy(standard.of(known).astype(np.float32))
             elif feature.kind in BAGS:
                 bags[feature.name] = self._bag(feature, column)
             else:
-                ids[feature.name] = torch.from_numpy(self._vocabularies.encode(str(feature.table), column))
+                ids[feature.name] = torch.from_numpy(self._rows(feature, column))
         labels = [torch.from_numpy(table.column(name).to_numpy().astype(np.float32)) for name in self._labels]
         return Batch(
             ids,
@@ -79,8 +99,14 @@ class Examples:
             torch.from_numpy(hashes(table.column(self._schema.user).combine_chunks())),
         )
 
+    def _rows(self, feature: FieldConfig, categories: pa.Array) -> np.ndarray:
+        rows = self._vocabularies.encode(str(feature.table), categories)
+        unknown = self._vocabularies.unknown(str(feature.table), categories)
+        self.coverage[feature.name] = self.coverage[feature.name].counted(categories, unknown)
+        return rows
+
     def _bag(self, feature: FieldConfig, lists: pa.ListArray) -> Bag:
-        rows = torch.from_numpy(self._vocabularies.encode(str(feature.table), flat(lists)))
+        rows = torch.from_numpy(self._rows(feature, flat(lists)))
         lengths = torch.from_numpy(lists.value_lengths().to_numpy().astype(np.int64))
         kept = lengths.clamp(max=feature.max_length)
         return Bag.of_parts(rows, lengths.cumsum(0) - kept, kept)  # the latest come last

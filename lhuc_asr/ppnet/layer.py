@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lhuc_asr.lhuc.amplitude import Amplitude
-from lhuc_asr.lhuc.gate import Gate
+from lhuc_asr.lhuc.gate import Gate, check_sizes
 
 
 class LHUCLayer(nn.Module):
@@ -33,7 +33,8 @@ class LHUCLayer(nn.Module):
         hidden: Hidden layer before ``gate``: a linear map and ReLU, or the identity.
 
     Raises:
-        ConfigError: ``gate_hidden`` is given without a generator, or the scaling function is unknown.
+        ConfigError: A size is not a whole number from 1, ``gate_hidden`` is given without a generator, or the scaling
+            function is unknown.
 
     Example:
         >>> layer = LHUCLayer(hidden_dim=2, user_dim=3)
@@ -50,6 +51,7 @@ class LHUCLayer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        _check_dims(hidden_dim, user_dim, gate_hidden)
         gate = Gate(user_dim, hidden_dim, gate_hidden, scaling_func, generator)
         self.hidden = nn.Identity() if gate.hidden is None else nn.Sequential(gate.hidden, nn.ReLU())
         self.gate = gate.output
@@ -79,12 +81,16 @@ class BiasLayer(nn.Module):
         user_dim: Length of a user's features, I.
         gate_hidden: Number of units of a hidden layer between the features and the bias; None for no such layer.
         generator: Draws the initial weights of that hidden layer; needed with ``gate_hidden``.
+
+    Raises:
+        ConfigError: A size is not a whole number from 1, or ``gate_hidden`` is given without a generator.
     """
 
     def __init__(
         self, hidden_dim: int, user_dim: int, gate_hidden: int | None = None, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
+        _check_dims(hidden_dim, user_dim, gate_hidden)
         # Only the gate's r is used, which starts at 0 with this scale.
         self.gate = Gate(user_dim, hidden_dim, gate_hidden, "2sigmoid", generator)
 
@@ -92,6 +98,11 @@ class BiasLayer(nn.Module):
         """The hidden units, shape (B, H), plus their bias; ``known`` is that of ``LHUCLayer.amplitudes``."""
         r = self.gate.r(user_feature)
         return hidden_input + (r if known is None else torch.where(known, r, 0.0))
+
+
+def _check_dims(hidden_dim: int, user_dim: int, gate_hidden: int | None) -> None:
+    hidden = {} if gate_hidden is None else {"gate_hidden": gate_hidden}
+    check_sizes("a layer", hidden_dim=hidden_dim, user_dim=user_dim, **hidden)
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:

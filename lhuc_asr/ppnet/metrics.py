@@ -6,8 +6,9 @@
     calibration         sum of probabilities / sum of labels: 1 where as many clicks came as were predicted
     calibration error   mean distance of probability and share of clicks over bins of equally many examples
 
-GAUC leaves out users whose labels are all equal: an AUC needs both. Source: G. Zhou et al., "Deep Interest Network for
-Click-Through Rate Prediction", KDD 2018, section 6.2, whose weight is a user's impressions too.
+GAUC leaves out users whose labels are all equal, as an AUC needs both, and examples whose user is missing. Source:
+G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018, section 6.2, whose weight is a
+user's impressions too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
 from lhuc_asr.base.errors import ScoreError
+from lhuc_asr.ppnet.batch import NO_USER
 
 CALIBRATION_BINS = 20
 
@@ -52,7 +54,7 @@ def task_metrics(labels: Numbers, probabilities: Numbers, users: npt.NDArray[np.
     Args:
         labels: 0 or 1, shape (N,).
         probabilities: Probabilities of label 1, shape (N,).
-        users: Number of each example's user, shape (N,).
+        users: Number of each example's user, shape (N,); ``NO_USER`` where the user is missing.
 
     Raises:
         ScoreError: There are no examples, or a probability is not a number.
@@ -65,9 +67,10 @@ def task_metrics(labels: Numbers, probabilities: Numbers, users: npt.NDArray[np.
     probabilities = np.asarray(probabilities, np.float64)
     positives = float(labels.sum())
     both = 0 < positives < len(labels)
+    known = users != NO_USER
     return TaskMetrics(
         auc=float(roc_auc_score(labels, probabilities)) if both else None,
-        gauc=gauc(labels, probabilities, users),
+        gauc=gauc(labels[known], probabilities[known], users[known]) if known.any() else None,
         log_loss=float(log_loss(labels, probabilities, labels=[0, 1])),
         calibration=float(probabilities.sum() / positives) if positives else None,
         calibration_error=calibration_error(labels, probabilities),

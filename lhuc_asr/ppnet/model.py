@@ -31,6 +31,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.lhuc.gate import check_sizes
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
 from lhuc_asr.ppnet.layer import BiasLayer, LHUCLayer
@@ -84,12 +85,27 @@ class RankingNetwork(nn.Module):
         schema: Schema of the examples.
         rows: Number of rows of each table of embeddings, by the name of the field that owns it.
         generator: Draws the initial weights.
+
+    Raises:
+        ConfigError: The configuration is that of another class of networks, a size or the number of a table's rows is
+            not a whole number from 1, or a group of fields that the network needs is missing from the schema.
     """
 
     def __init__(
         self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
     ) -> None:
         super().__init__()
+        if NETWORKS[config.kind] is not type(self):
+            kinds = " or ".join(kind for kind, network in NETWORKS.items() if network is type(self))
+            raise ConfigError(
+                f"{type(self).__name__} cannot be of kind {config.kind!r}: give kind {kinds}, or use build"
+            )
+        check_sizes(
+            "a ranking network",
+            **{f"hidden_units[{layer}]": units for layer, units in enumerate(config.hidden_units)},
+            **{f"embedding of {feature.name!r}": feature.embedding for feature in schema.features},
+            **{f"rows[{table.name!r}]": rows.get(table.name) for table in schema.tables},
+        )
         self.config, self.schema, self.rows = config, schema, dict(rows)
         self.shared = self._embeddings("shared", generator)
 

@@ -30,6 +30,9 @@ from pydantic import Field
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.local_path import InputFolder
+from lhuc_asr.ppnet.reader import READING_ERRORS
+from lhuc_asr.ppnet.table_files import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +73,12 @@ class MovieLensConfig(StrictModel):
     """
 
     kind: Literal["movielens"] = "movielens"
-    dir: Path
+    dir: InputFolder
     valid: float = Field(0.1, gt=0.0, lt=0.5)
     test: float = Field(0.1, gt=0.0, lt=0.5)
-    liked: float = 4.0
-    full: float = 5.0
-    history: int = Field(20, ge=1)
+    liked: float = Field(4.0, ge=-1e6, le=1e6)
+    full: float = Field(5.0, ge=-1e6, le=1e6)
+    history: int = Field(20, ge=1, le=1_000_000)
     unknown_films: Literal["error", "skip"] = "error"
 
     def paths(self) -> tuple[Path, Path]:
@@ -204,9 +207,9 @@ def _read(path: Path, columns: dict[str, pa.DataType]) -> pa.Table:
     try:
         # One thread: with more an error does not name its row.
         table = pacsv.read_csv(path, pacsv.ReadOptions(use_threads=False), convert_options=options)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (*READING_ERRORS, KeyError) as error:
         raise ExamplesError(
-            f"{path}: not a {path.name} of MovieLens ({error}); expected the columns {', '.join(columns)}"
+            f"{path}: not a {path.name} of MovieLens ({one_line(error)}); expected the columns {', '.join(columns)}"
         ) from error
     if table.num_rows == 0:
         raise ExamplesError(f"{path}: has no rows below the names of the columns; copy the release again")

@@ -14,6 +14,7 @@ from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import ExamplesError, ScoreError
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.ranker_folder import Ranker
+from lhuc_asr.ppnet.table_files import listed
 from lhuc_asr.ppnet.trainer import predict
 
 BATCH = 8192
@@ -24,7 +25,7 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
 
     Args:
         ranker: The trained ranker.
-        paths: Files of examples, with labels or without.
+        paths: Files, folders and patterns of examples, with labels or without (``table_files.py``).
         out: The ``.csv`` or ``.parquet`` file, written whole or not at all.
         device: Device of the network.
 
@@ -32,23 +33,32 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
         Number of examples.
 
     Raises:
-        ExamplesError: The examples do not fit the network's schema, or ``out`` has another ending, or is one of the
-            files of examples.
+        ExamplesError: The examples do not fit the network's schema, or ``out`` has another ending, is one of the files
+            of examples, or would be one of them the next time.
         ScoreError: A probability is not a number.
     """
     writers = {".csv": pacsv.CSVWriter, ".parquet": pq.ParquetWriter}
     if out.suffix not in writers:
         raise ExamplesError(f"{out}: cannot write predictions to such a file; give a .csv or .parquet file")
-    if any(out.exists() and path.exists() and path.samefile(out) for path in paths):
-        raise ExamplesError(f"{out}: is one of the files of examples, which would be lost; choose another name")
     examples = Examples(paths, ranker.schema, ranker.vocabularies, labelled=False)
+    _refuse_an_input(out, paths, examples.files)
     types = pa.schema({label: pa.float32() for label in ranker.schema.labels})
     count = 0
     with atomic_path(out) as temporary, writers[out.suffix](temporary, types) as writer:
         for table in _tables(ranker, examples, types, device):
             writer.write_table(table)
             count += table.num_rows
+    examples.report_unseen(listed(paths))
     return count
+
+
+def _refuse_an_input(out: Path, paths: Sequence[Path], files: Sequence[Path]) -> None:
+    if any(out.exists() and file.samefile(out) for file in files):
+        raise ExamplesError(f"{out}: is one of the files of examples, which would be lost; choose another name")
+    place = out.resolve()
+    for path in paths:
+        if path.is_dir() and place.is_relative_to(path.resolve()):
+            raise ExamplesError(f"{out}: is in a folder of examples, and would be read as one; choose another place")
 
 
 def _tables(ranker: Ranker, examples: Examples, types: pa.Schema, device: torch.device) -> Iterator[pa.Table]:
@@ -59,7 +69,6 @@ def _tables(ranker: Ranker, examples: Examples, types: pa.Schema, device: torch.
         if bad:
             raise ScoreError(
                 f"example {number * BATCH + bad[0] + 1}: the probability is not a number: its values are far from "
-                "those "
-                "of training, or the network's weights are damaged; check the example, or train again"
+                "those of training, or the network's weights are damaged; check the example, or train again"
             )
         yield pa.table(list(probabilities.T.contiguous().numpy()), schema=types)

@@ -16,13 +16,14 @@ from typing import Literal
 
 import torch
 
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.errors import CheckpointError, ConfigError
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.base.version import __version__
 from lhuc_asr.ppnet.model import RankingConfig, RankingNetwork, build
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.scoring import export_scoring
+from lhuc_asr.ppnet.table_files import one_line
 from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 RANKER_JSON, NETWORK_FILE = "ranker.json", "network.safetensors"
@@ -97,8 +98,11 @@ def load_ranker(folder: Path) -> Ranker:
     path = description.path(folder, NETWORK_FILE)
     tensors, _ = load_tensors(path, "copy the folder again")
     # Names, shapes and types only: the numbers are the file's.
-    with torch.device("meta"):
-        network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+    try:
+        with torch.device("meta"):
+            network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / RANKER_JSON}: {error}; copy the folder again") from error
     types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():
         if tensor.dtype != types.get(name, tensor.dtype) or not bool(tensor.isfinite().all()):
@@ -108,5 +112,7 @@ def load_ranker(folder: Path) -> Ranker:
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{folder}: the weights are not of this network and schema ({error})") from error
+        raise CheckpointError(
+            f"{folder}: the weights are not of this network and schema ({one_line(error)})"
+        ) from error
     return Ranker(network.eval(), vocabularies)

@@ -8,10 +8,11 @@ such as the user's id, it has several fields.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lhuc_asr.base.config import StrictModel
 
@@ -21,6 +22,49 @@ Group = Literal["shared", "prior", "domain"]
 # Kinds whose cell holds one category, and kinds whose cell holds any number of them.
 SINGLE: tuple[Kind, ...] = ("id", "category")
 BAGS: tuple[Kind, ...] = ("sequence", "multi")
+
+
+# What stands for a missing value in the files of pandas, R, SQL and spreadsheets, besides an empty cell, null and NaN.
+MISSING_WORDS = ("NA", "N/A", "<NA>", "NaN", "nan", "null", "NULL", "None")
+
+# What a missing value may become, by the kind of its field.
+MEANINGS: dict[Kind, tuple[str, ...]] = {
+    "id": ("unseen",),
+    "category": ("unseen",),
+    "number": ("mean", "zero"),
+    "sequence": ("empty",),
+    "multi": ("empty",),
+}
+
+
+class MissingConfig(StrictModel):
+    """What missing values of a field mean; in a recipe ``missing: mean`` is short for ``missing: {value: mean}``.
+
+    An empty cell, a null and NaN are missing; so are the categories of a list that are empty or null.
+
+    Attributes:
+        value: What takes the place of a missing value: ``unseen``, row 0, as a category that training has not seen;
+            ``mean``, the mean of training; ``zero``, the number 0; ``empty``, a cell without categories, or a list
+            without the missing one.
+        words: Words that mean a missing value too, as whole cells or as categories of a list. In a column of numbers,
+            a word that is a number (-999) stands for every way of writing it.
+    """
+
+    value: Literal["unseen", "mean", "zero", "empty"]
+    words: tuple[str, ...] = MISSING_WORDS
+
+    @field_validator("words", mode="before")
+    @classmethod
+    def _numbers_are_words(cls, words: Any) -> Any:
+        if not isinstance(words, list | tuple):
+            return words
+        plain = [str(word) if isinstance(word, int | float) and not isinstance(word, bool) else word for word in words]
+        return tuple(plain)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The words that are finite numbers."""
+        return tuple(number for number in map(_number, self.words) if math.isfinite(number))
 
 
 class FieldConfig(StrictModel):
@@ -41,19 +85,22 @@ class FieldConfig(StrictModel):
         pooling: How the embeddings of a cell's categories are combined.
         max_length: Maximum number of categories of a cell; the last ones are used.
         separator: Text between the categories of a cell; a Parquet file may hold lists instead.
+        missing: What missing values mean; None if a missing value is an error. An empty cell of kind ``sequence`` or
+            ``multi`` is not missing: it has no categories.
     """
 
     name: str = Field(min_length=1)
     kind: Kind
     group: Group = "shared"
     column: str | None = None
-    embedding: int = Field(8, ge=1)
-    buckets: int | None = Field(None, ge=1)
+    embedding: int = Field(8, ge=1, le=65_536)
+    buckets: int | None = Field(None, ge=1, le=1_000_000_000)
     vocabulary_of: str | None = None
-    min_count: int = Field(1, ge=1)
+    min_count: int = Field(1, ge=1, le=1_000_000_000)
     pooling: Literal["mean", "sum"] = "mean"
-    max_length: int = Field(50, ge=1)
+    max_length: int = Field(50, ge=1, le=1_000_000)
     separator: str = Field("|", min_length=1)
+    missing: MissingConfig | None = None
 
     @property
     def source(self) -> str:
@@ -64,6 +111,20 @@ class FieldConfig(StrictModel):
     def table(self) -> str | None:
         """Name of the field whose vocabulary and embeddings are used, this or another; None for a number."""
         return None if self.kind == "number" else self.vocabulary_of or self.name
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _a_word_is_the_value(cls, missing: Any) -> Any:
+        return {"value": missing} if isinstance(missing, str) else missing
+
+    @model_validator(mode="after")
+    def _missing_fits_the_kind(self) -> Self:
+        if self.missing is not None and self.missing.value not in MEANINGS[self.kind]:
+            raise ValueError(
+                f"feature {self.name!r}: missing: {self.missing.value} has no meaning for kind {self.kind}; "
+                f"expected {' or '.join(MEANINGS[self.kind])}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_fit_the_kind(self) -> Self:
@@ -83,6 +144,14 @@ class FieldConfig(StrictModel):
         if useless:
             raise ValueError(f"feature {self.name!r}: {', '.join(useless)} would have no effect here; leave it out")
         return self
+
+
+def _number(word: str) -> float:
+    """The number that a word is; NaN for any other word."""
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
 
 
 class Schema(StrictModel):

@@ -13,6 +13,7 @@ Rows are those of the vocabularies. B and every N may differ from call to call.
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,9 +73,11 @@ def export_scoring(network: RankingNetwork, path: Path) -> None:
     sizes = tree_map(lambda tensor: {0: Dim.DYNAMIC}, trial)
     program = torch.export.export(scoring, trial, dynamic_shapes=sizes)
     program.example_inputs = None  # they would be written as a pickle
+    # As bytes first: torch's own writing of files hides from the caller that the disk is full.
+    content = io.BytesIO()
+    torch.export.save(program, content)
     with atomic_path(path) as temporary:
-        with temporary.open("wb") as file:
-            torch.export.save(program, file)
+        temporary.write_bytes(content.getvalue())
         check_scoring(network, temporary)
 
 

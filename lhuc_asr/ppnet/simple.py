@@ -8,7 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import Amplitude
+from lhuc_asr.lhuc.gate import check_sizes
 from lhuc_asr.ppnet.layer import LHUCLayer, linear
 
 
@@ -19,12 +21,16 @@ class SimplePPNet(nn.Module):
         feature_dim: Number of dense features, D.
         user_num: Number of users; ids are 0 to ``user_num - 1``.
         user_emb_dim: Length of a user's embedding.
-        hidden_units: Number of units of each hidden layer, from the input up.
+        hidden_units: Number of units of each hidden layer, from the input up; at least one layer.
         scaling_func: Scaling function of the gates, see ``LHUCLayer``.
         tasks: Number of probabilities for each example.
         unseen_user: Id of unseen users: their amplitudes stay those of an untrained gate, and the embedding is not
             trained. None if every id is a known user.
         generator: Draws the initial weights; None for torch's own generator.
+
+    Raises:
+        ConfigError: A size is not a whole number from 1, there is no hidden layer to scale, ``unseen_user`` is not one
+            of the ids, or the scaling function is unknown.
 
     Example:
         >>> model = SimplePPNet(feature_dim=4, user_num=10, user_emb_dim=3)
@@ -44,6 +50,13 @@ class SimplePPNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        noun = "a SimplePPNet"
+        check_sizes(noun, feature_dim=feature_dim, user_num=user_num, user_emb_dim=user_emb_dim, tasks=tasks)
+        if not isinstance(hidden_units, Sequence) or not len(hidden_units):
+            raise ConfigError(f"{noun} with hidden_units={hidden_units!r} has no layer to scale: give [units, ...]")
+        check_sizes(noun, **{f"hidden_units[{layer}]": units for layer, units in enumerate(hidden_units)})
+        if unseen_user is not None and unseen_user not in range(user_num):
+            raise ConfigError(f"{noun} with unseen_user={unseen_user!r}: give an id from 0 to {user_num - 1}, or None")
         self.unseen_user = unseen_user
         self.user_embedding = nn.Embedding(user_num, user_emb_dim, padding_idx=unseen_user)
         self.fcs = nn.ModuleList(linear(*widths, generator) for widths in pairwise([feature_dim, *hidden_units]))

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from lhuc_asr.base.atomic import atomic_folder, write_json
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import Seed, StrictModel
 
 # Number of rows of a row group: small, so that the blocks of a reader mix many groups.
 ROW_GROUP = 16_384
@@ -48,15 +48,15 @@ class SyntheticUsersConfig(StrictModel):
     """
 
     kind: Literal["synthetic"] = "synthetic"
-    users: int = Field(400, ge=2)
-    examples: int = Field(250, ge=1)
-    heldout: int = Field(50, ge=1)
-    numbers: int = Field(8, ge=1)
-    factors: int = Field(4, ge=1)
-    strength: float = Field(1.5, gt=0.0)
-    spread: float = Field(0.9, ge=0.0)
+    users: int = Field(400, ge=2, le=10_000_000)
+    examples: int = Field(250, ge=1, le=10_000_000)
+    heldout: int = Field(50, ge=1, le=10_000_000)
+    numbers: int = Field(8, ge=1, le=10_000)
+    factors: int = Field(4, ge=1, le=10_000)
+    strength: float = Field(1.5, gt=0.0, le=1e6)
+    spread: float = Field(0.9, ge=0.0, le=1e6)
     differing: float = Field(0.5, ge=0.0, le=1.0)
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 class SyntheticCorpus:

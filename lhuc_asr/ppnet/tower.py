@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.lhuc.gate import check_sizes
 from lhuc_asr.ppnet.layer import linear
 
 
@@ -35,7 +36,7 @@ class GateConfig(StrictModel):
     """
 
     scale: Literal["2sigmoid", "sigmoid", "exp", "identity"] = "2sigmoid"
-    hidden: int | None = Field(32, ge=1)
+    hidden: int | None = Field(32, ge=1, le=65_536)
     position: Literal["after", "before"] = "after"
     output: bool = False
     unseen_share: float = Field(0.1, ge=0.0, lt=1.0)
@@ -50,7 +51,7 @@ class TowerConfig(StrictModel):
         dropout: Probability that a hidden unit is dropped in training.
     """
 
-    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1)
+    hidden_units: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field((128, 64), min_length=1)
     batch_norm: bool = False
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
 
@@ -69,6 +70,9 @@ class Tower(nn.Module):
 
     Attributes:
         gates: Gates of the hidden layers, from the input up, and of the output where it has one.
+
+    Raises:
+        ConfigError: ``inputs`` or ``outputs`` is not a whole number from 1.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Tower(nn.Module):
         gate: GateConfig | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("a deep network", inputs=inputs, outputs=outputs)
         units = config.hidden_units
         self.layers = nn.ModuleList(linear(*widths, generator) for widths in pairwise([inputs, *units]))
         self.output = linear(units[-1], outputs, generator)

@@ -10,8 +10,9 @@ The whole state is saved after every epoch; a run that was killed is resumed fro
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,15 +52,15 @@ class RankerTrainerConfig(StrictModel):
             categories, which it stands for. With ``adamw`` it is AdamW's weight decay, on all rows, towards zero.
     """
 
-    batch_size: int = Field(1024, ge=1)
-    epochs: int = Field(20, ge=1)
-    patience: int = Field(2, ge=1)
+    batch_size: int = Field(1024, ge=1, le=10_000_000)
+    epochs: int = Field(20, ge=1, le=100_000)
+    patience: int = Field(2, ge=1, le=100_000)
     monitor: Literal["log_loss", "auc", "gauc"] = "auc"
-    learning_rate: float = Field(1e-3, gt=0.0)
-    weight_decay: float = Field(0.0, ge=0.0)
+    learning_rate: float = Field(1e-3, gt=0.0, le=1000.0)
+    weight_decay: float = Field(0.0, ge=0.0, le=1000.0)
     embedding_optimizer: Literal["adamw", "row_adam"] = "row_adam"
-    embedding_learning_rate: float | None = Field(None, gt=0.0)
-    embedding_l2: float = Field(0.0, ge=0.0)
+    embedding_learning_rate: float | None = Field(None, gt=0.0, le=1000.0)
+    embedding_l2: float = Field(0.0, ge=0.0, le=1e6)
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ class Progress:
         epochs: Number of finished epochs.
         best_epoch: Number of the best epoch, from 1.
         best: Monitored figure of the best epoch, with the sign that makes larger better.
+        figures: Figures of each epoch, as JSON values.
     """
 
     epochs: int = 0
     best_epoch: int = 0
     best: float = -np.inf
+    figures: tuple[dict[str, Any], ...] = ()
 
 
 def train(
@@ -85,7 +88,7 @@ def train(
     state_path: Path,
     seed: int,
     device: torch.device,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: Callable[[Sequence[dict[str, Any]]], None],
 ) -> RankingNetwork:
     """Train until the validation figure no longer improves, resumed from ``state_path`` where it exists.
 
@@ -97,7 +100,8 @@ def train(
         state_path: File of the state, saved after every epoch.
         seed: Seed of dropout and of the users that the gates treat as unseen.
         device: Device of the network.
-        on_epoch: Called with the figures of each epoch.
+        on_epoch: Called after each epoch, and at the start of a resumed training, with the figures of all epochs so
+            far.
 
     Returns:
         The network of the best epoch, in evaluation mode.
@@ -113,27 +117,31 @@ def train(
     if state_path.exists():
         done, best = _restore(state_path, model, optimizers, identity)
         logger.info("training is resumed after epoch %d", done.epochs)
+        on_epoch(done.figures)
     while done.epochs < config.epochs and done.epochs - done.best_epoch < config.patience:
         with stopwatch() as watch:
             loss, examples = _epoch(model, optimizers, training(done.epochs), done.epochs, seed, device)
         metrics = evaluate(model, validation(), device)
         value = _monitored(metrics, config)
         better = value > done.best
-        done = Progress(done.epochs + 1, done.epochs + 1 if better else done.best_epoch, max(value, done.best))
+        number = done.epochs + 1
+        row = {
+            "stage": "epoch",
+            "time": round(time.time(), 3),
+            "epoch": number,
+            "train_loss": round(loss, 5),
+            "validation": {label: asdict(figures) for label, figures in metrics.items()},
+            "best": better,
+            "examples": examples,
+            "seconds": round(watch.seconds, 2),
+            "examples_per_second": round(examples / watch.seconds),
+        }
+        best_epoch = number if better else done.best_epoch
+        done = Progress(number, best_epoch, max(value, done.best), (*done.figures, row))
         if better:
             best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         _save(state_path, model, optimizers, done, best, identity)
-        on_epoch(
-            {
-                "epoch": done.epochs,
-                "train_loss": round(loss, 5),
-                "validation": {label: asdict(figures) for label, figures in metrics.items()},
-                "best": better,
-                "examples": examples,
-                "seconds": round(watch.seconds, 2),
-                "examples_per_second": round(examples / watch.seconds),
-            }
-        )
+        on_epoch(done.figures)
         logger.info(
             "epoch %d: loss %.4f, validation %s %.4f%s (%.1f s, %.0f examples/s)",
             done.epochs, loss, config.monitor, abs(value), ", the best so far" if better else "",
@@ -295,6 +303,7 @@ def _restore(
     try:
         model.load_state_dict(_named(tensors, "model."))
         done = Progress(**description["progress"])
+        done = replace(done, figures=tuple(done.figures))
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); delete it to train from the start") from error
     parameters = dict(model.named_parameters())

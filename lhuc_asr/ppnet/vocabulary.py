@@ -2,29 +2,38 @@
 
 Each table of embeddings has a row for each category, the most frequent first, from row 1. Row 0 stands for every
 category that training has not seen, or has seen too seldom. A hashed field does not need a vocabulary: its categories
-fall into rows 1 to its number of buckets, and two of them may share a row. Numbers are scaled to mean 0 and standard
-deviation 1.
+fall into rows 1 to its number of buckets, and two of them may share a row. What is kept of them is their form ("a0" for
+"u17"), by which ids that are written in another way than in training can be told. Numbers are scaled to mean 0 and
+standard deviation 1.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field, ValidationError, model_validator
 
-from lhuc_asr.base.atomic import read_json, write_json
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import CheckpointError, ExamplesError
+from lhuc_asr.ppnet.batch import NO_USER
 from lhuc_asr.ppnet.schema import Schema
 
 UNSEEN = 0
+# Number of forms from which on another form tells nothing: the categories are free text.
+MOST_FORMS = 1000
+
+_Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300)]
 
 
 @dataclass(frozen=True)
@@ -47,11 +56,13 @@ class Vocabularies:
         categories: Row of each category, by the name of the field that owns the table.
         buckets: Number of rows of each hashed table, without row 0.
         numbers: Mean and deviation of each number field, by name.
+        forms: Forms of the categories of each hashed table in training; none where they are too many to tell anything.
     """
 
     categories: dict[str, dict[str, int]]
     buckets: dict[str, int]
     numbers: dict[str, Standard]
+    forms: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, blocks: Iterable[pa.Table], schema: Schema) -> Vocabularies:
@@ -60,23 +71,33 @@ class Vocabularies:
         Args:
             blocks: Tables of training data, from ``Reader.blocks``.
             schema: Schema of the tables.
+
+        Raises:
+            ExamplesError: All numbers of a field are missing.
         """
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         sums = {feature.name: _Sums() for feature in schema.features if feature.kind == "number"}
         fitted = [feature for feature in schema.features if feature.table]
         hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
+        forms: dict[str, set[str]] = {name: set() for name in hashed}
         for block in blocks:
             for feature in fitted:
                 if feature.table not in hashed:
                     _count(block.column(feature.name), counts[str(feature.table)])
+                elif len(forms[feature.table]) <= MOST_FORMS:
+                    forms[feature.table] |= _forms(block.column(feature.name))
             for name, total in sums.items():
-                total.add(block.column(name).to_numpy())
+                total.add(block.column(name).drop_null().to_numpy())
         categories = {
             feature.name: _rows(counts[feature.name], feature.min_count)
             for feature in schema.tables
             if feature.name not in hashed
         }
-        return cls(categories, hashed, {name: total.standard() for name, total in sums.items()})
+        absent = sorted(name for name, total in sums.items() if not total.count)
+        if absent:
+            raise ExamplesError(f"feature {absent[0]!r}: every number of training is missing; leave the feature out")
+        told = {name: tuple(sorted(some)) for name, some in forms.items() if len(some) <= MOST_FORMS}
+        return cls(categories, hashed, {name: total.standard() for name, total in sums.items()}, told)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -89,16 +110,33 @@ class Vocabularies:
 
         Args:
             table: Name of the field that owns the table.
-            categories: Categories as text, shape (N,).
+            categories: Categories as text, null where missing, shape (N,).
 
         Returns:
-            Rows, shape (N,), int64.
+            Rows, shape (N,), int64; 0 where missing.
         """
         buckets = self.buckets.get(table)
         if buckets is not None:
-            return _by_category(categories, lambda category: 1 + category_hash(category) % buckets)
+            return _by_category(categories, lambda category: 1 + category_hash(category) % buckets, UNSEEN)
         rows = self.categories[table]
-        return _by_category(categories, lambda category: rows.get(category, UNSEEN))
+        return _by_category(categories, lambda category: rows.get(category, UNSEEN), UNSEEN)
+
+    def unknown(self, table: str, categories: pa.Array) -> np.ndarray | None:
+        """Which categories training does not have, bool, shape (N,); a missing one is not unknown.
+
+        Of a hashed table, those of a form that training does not have; None where the forms are not known.
+
+        Args:
+            table: Name of the field that owns the table.
+            categories: Categories as text, null where missing, shape (N,).
+        """
+        if table in self.categories:
+            rows = self.categories[table]
+            return _by_category(categories, lambda category: category not in rows, False).astype(bool)
+        if table not in self.forms:
+            return None
+        forms = set(self.forms[table])
+        return _by_category(categories, lambda category: category_form(category) not in forms, False).astype(bool)
 
     def save(self, path: Path) -> None:
         """Write JSON, whole or not at all."""
@@ -106,7 +144,7 @@ class Vocabularies:
             "categories": {name: list(rows) for name, rows in self.categories.items()},
             "buckets": self.buckets,
             "numbers": {name: [standard.mean, standard.deviation] for name, standard in self.numbers.items()},
-        }
+        } | ({"forms": self.forms} if self.forms else {})
         write_json(path, content)
 
     @classmethod
@@ -117,22 +155,16 @@ class Vocabularies:
             CheckpointError: The file is missing or damaged, or belongs to another schema.
         """
         try:
-            content: dict[str, Any] = read_json(path)
-            _check(content)
-            vocabularies = cls(
-                {
-                    name: {category: row for row, category in enumerate(names, start=1)}
-                    for name, names in content["categories"].items()
-                },
-                {name: int(buckets) for name, buckets in content["buckets"].items()},
-                {
-                    name: Standard(float(mean), float(deviation))
-                    for name, (mean, deviation) in content["numbers"].items()
-                },
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            vocabularies = _Content.model_validate(read_json(path)).vocabularies()
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise CheckpointError(
-                f"{path}: not the vocabularies of a schema ({error}); delete it and run again"
+                f"{path}: not the vocabularies of a schema ({fault}); copy the folder again"
+            ) from error
+        except (OSError, DamagedFileError) as error:
+            raise CheckpointError(
+                f"{path}: not the vocabularies of a schema ({error}); copy the folder again"
             ) from error
         hashed = {feature.name: feature.buckets for feature in schema.tables if feature.buckets}
         plain = {feature.name for feature in schema.tables} - set(hashed)
@@ -145,14 +177,31 @@ class Vocabularies:
         return vocabularies
 
 
-def _check(content: dict[str, Any]) -> None:
-    for name, categories in content["categories"].items():
-        texts = isinstance(categories, list) and all(isinstance(category, str) for category in categories)
-        if not texts or len(set(categories)) < len(categories):
-            raise ValueError(f"the categories of {name!r} are not a list of texts, each of which appears once")
-    for name, (mean, deviation) in content["numbers"].items():
-        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation >= 0.0):
-            raise ValueError(f"{name!r} has mean {mean} and deviation {deviation}")
+class _Content(StrictModel):
+    """Content of the file of vocabularies: plain values, checked by type."""
+
+    categories: dict[str, list[Annotated[str, Field(strict=True)]]]
+    buckets: dict[str, Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]]
+    numbers: dict[str, tuple[_Number, Annotated[float, Field(strict=True, ge=0.0, le=1e300)]]]
+    forms: dict[str, tuple[Annotated[str, Field(strict=True)], ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_category_has_one_row(self) -> Self:
+        for name, categories in self.categories.items():
+            if len(set(categories)) < len(categories):
+                raise ValueError(f"a category of {name!r} appears twice")
+        if strangers := self.forms.keys() - self.buckets.keys():
+            raise ValueError(f"forms: {min(strangers)!r} is not a hashed table")
+        return self
+
+    def vocabularies(self) -> Vocabularies:
+        """The vocabularies that the file describes."""
+        return Vocabularies(
+            {name: {category: row for row, category in enumerate(names, 1)} for name, names in self.categories.items()},
+            self.buckets,
+            {name: Standard(mean, deviation) for name, (mean, deviation) in self.numbers.items()},
+            self.forms,
+        )
 
 
 def category_hash(category: str) -> int:
@@ -160,9 +209,20 @@ def category_hash(category: str) -> int:
     return int.from_bytes(hashlib.blake2b(category.encode(), digest_size=8).digest()) >> 1
 
 
+def category_form(category: str) -> str:
+    """How a category is written: letters as a, digits as 0, and as 00 where they begin with a zero.
+
+    Example:
+        >>> category_form("user17"), category_form("007"), category_form("7.0"), category_form(" 5")
+        ('a0', '00', '0.0', ' 0')
+    """
+    digits = re.sub(r"\d+", lambda found: "00" if found[0][0] == "0" and len(found[0]) > 1 else "0", category)
+    return re.sub(r"[^\W\d_]+", "a", digits)
+
+
 def hashes(categories: pa.Array) -> np.ndarray:
-    """``category_hash`` of each category, shape (N,), int64."""
-    return _by_category(categories, category_hash)
+    """``category_hash`` of each category, shape (N,), int64; ``NO_USER`` where it is missing."""
+    return _by_category(categories, category_hash, NO_USER)
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -171,17 +231,21 @@ def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return whole.flatten() if pa.types.is_list(whole.type) else whole
 
 
-def _by_category(categories: pa.Array, row: Callable[[str], int]) -> np.ndarray:
+def _by_category(categories: pa.Array, row: Callable[[str], int], missing: int) -> np.ndarray:
     # Once for each category, not for each cell.
     encoded = categories.dictionary_encode()
-    rows = np.array([row(category) for category in encoded.dictionary.to_pylist()], dtype=np.int64)
-    result: np.ndarray = rows[encoded.indices.to_numpy(zero_copy_only=False)]
+    rows = np.array([*map(row, encoded.dictionary.to_pylist()), missing], dtype=np.int64)
+    result: np.ndarray = rows[encoded.indices.fill_null(len(rows) - 1).to_numpy(zero_copy_only=False)]
     return result
 
 
 def _count(column: pa.ChunkedArray, counts: Counter[str]) -> None:
-    pairs = pc.value_counts(flat(column))
+    pairs = pc.value_counts(flat(column).drop_null())
     counts.update(dict(zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)))
+
+
+def _forms(column: pa.ChunkedArray) -> set[str]:
+    return {category_form(category) for category in flat(column).unique().drop_null().to_pylist()}
 
 
 def _rows(counts: Counter[str], min_count: int) -> dict[str, int]:
@@ -194,15 +258,17 @@ class _Sums:
     """Mean and squared deviations of a stream of numbers (Chan, Golub and LeVeque 1979): exact at any offset."""
 
     def __init__(self) -> None:
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
+        self.count, self._mean, self._squares = 0, 0.0, 0.0
 
     def add(self, numbers: np.ndarray) -> None:
-        count = self._count + len(numbers)
+        if not len(numbers):
+            return
+        count = self.count + len(numbers)
         mean = float(numbers.mean())
         step = mean - self._mean
-        self._squares += float(((numbers - mean) ** 2).sum()) + step**2 * self._count * len(numbers) / count
+        self._squares += float(((numbers - mean) ** 2).sum()) + step**2 * self.count * len(numbers) / count
         self._mean += step * len(numbers) / count
-        self._count = count
+        self.count = count
 
     def standard(self) -> Standard:
-        return Standard(self._mean, math.sqrt(self._squares / max(1, self._count)))
+        return Standard(self._mean, math.sqrt(self._squares / self.count))

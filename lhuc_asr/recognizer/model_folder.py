@@ -16,14 +16,15 @@ the experiment's folder.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.base.config import Seed
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind
@@ -37,6 +38,8 @@ MODEL_JSON = "model.json"
 NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE = "network.safetensors", "topology.json", "gmm.safetensors"
 LANG_FILES = tuple(f"lang/{name}" for name in (LEXICON_FILE, PHONES_FILE, WORDS_FILE, GRAPH_FILE, DESCRIPTION_FILE))
 PREPARED_FOLDER = "prepared"
+# An utterance is shorter than a day.
+LONGEST_SECONDS = 86400.0
 
 
 class ModelDescription(FolderDescription):
@@ -65,16 +68,27 @@ class ModelDescription(FolderDescription):
     experiment: str
     adapted_pass: str
     network: str
-    seed: int
+    seed: Seed
     features: FeatureConfig
     alignment_features: FeatureConfig
-    whole_seconds: float = Field(gt=0.0)
-    piece_seconds: float = Field(gt=0.0)
+    whole_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
+    piece_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
     first_search: SearchConfig
     adapted_search: SearchConfig
     lattice: LatticeConfig
     method: AnyMethod
     targets: TargetsConfig
+
+    @model_validator(mode="after")
+    def _folders_stay_together(self) -> Self:
+        """Files that are found by their folder are there under their names, as their hashes say."""
+        for folder in ("lang", PREPARED_FOLDER):
+            places = {PurePosixPath(name): PurePosixPath(self.files.get(name, name)) for name in self.sha256}
+            within = {name: place for name, place in places.items() if name.parts[0] == folder}
+            parents = {place.parent for place in within.values()}
+            if len(parents) > 1 or any(len(n.parts) != 2 or n.name != place.name for n, place in within.items()):
+                raise ValueError(f"the files of {folder}/ are not in one folder under their own names")
+        return self
 
 
 MODELS = FolderKind(

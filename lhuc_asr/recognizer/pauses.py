@@ -21,6 +21,7 @@ FLOOR_FRACTION, LOUD_FRACTION = 0.10, 0.95
 # Levels below this fraction of the way from the floor to the loud parts, in decibels, are a pause.
 PAUSE_FRACTION = 0.25
 SHORTEST_PIECE_SECONDS = 0.5
+LEAST_LONGEST_FRAMES = 20
 # A piece is silence if it stays below -60 dB of full scale; AN4's quietest recording reaches -33 dB. A piece of a long
 # recording is also silence if it stays within 6 dB of the floor: noise averaged over 50 ms does, speech never does.
 SILENCE_LEVEL, SPEECH_OVER_FLOOR = 1e-6, 4.0
@@ -38,6 +39,9 @@ def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
     """
     level = _smoothed(level)
     longest, shortest = (round(seconds / FRAME_SHIFT_SECONDS) for seconds in (longest_seconds, SHORTEST_PIECE_SECONDS))
+    # A model of single short words: a piece has room for a cut and for a window of features on either side of it.
+    longest = max(longest, LEAST_LONGEST_FRAMES)
+    shortest = min(shortest, longest // 2)
     borders = [0, len(level)]
     for begin, end in _pauses(level):
         middle = (begin + end) // 2

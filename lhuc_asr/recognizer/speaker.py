@@ -10,7 +10,9 @@ import torch
 
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.methods import load_speakers
-from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.destinations import check_writable, leads_to_stream, shown
+from lhuc_asr.base.errors import CheckpointError, OutputError
+from lhuc_asr.base.numerics import DEVIATION_FLOOR
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -18,6 +20,8 @@ from lhuc_asr.recognizer.model_folder import ModelDescription
 
 # In a speaker's file: mean and deviation of the speaker's features, shape (D,) each, float64.
 CMVN_MEAN, CMVN_DEVIATION = "cmvn.mean", "cmvn.deviation"
+# Features are logarithms of energies, and cepstra of these: far below.
+LARGEST_STATISTIC = 1e6
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,44 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 
 
+def check_file_of(path: Path, speaker: str, *, overwrite: bool) -> None:
+    """Refuse a file for a speaker that cannot be written, or that holds something else than the speaker.
+
+    Args:
+        path: The file to write.
+        speaker: Name of the speaker.
+        overwrite: Whether it may hold anything.
+
+    Raises:
+        OutputError: The file cannot be used.
+    """
+    check_writable(path)
+    if overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
+        return
+    try:
+        _, description = load_tensors(path)
+        owner = description.get("speaker")
+    except CheckpointError:
+        owner = None
+    if owner != speaker:
+        whose = "is not a speaker's file" if owner is None else f"is the file of the speaker {owner!r}"
+        raise OutputError(f"{shown(path)}: exists and {whose}; choose another output, or --overwrite")
+
+
 def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:
     """The statistics of the features in a speaker's file; None if the file has none."""
     if CMVN_MEAN not in tensors and CMVN_DEVIATION not in tensors:
         return None
-    mean, deviation = (tensors.get(name, torch.empty(0)).double().numpy() for name in (CMVN_MEAN, CMVN_DEVIATION))
-    usable = all(value.shape == (dimension,) and np.isfinite(value).all() for value in (mean, deviation))
-    if not usable or not (deviation > 0).all():
+    mean, deviation = (tensors.get(name, torch.empty(0)) for name in (CMVN_MEAN, CMVN_DEVIATION))
+    usable = all(
+        value.shape == (dimension,)
+        and value.dtype in (torch.float32, torch.float64)
+        and bool((value.abs() <= LARGEST_STATISTIC).all())
+        for value in (mean, deviation)
+    )
+    # Half the floor: a file in float32 has it rounded.
+    if not usable or not bool((deviation >= DEVIATION_FLOOR / 2).all()):
         raise CheckpointError(
             f"{path}: mean and deviation of the features are damaged; copy the file again, or adapt the speaker again"
         )
-    return Cmvn(mean, deviation)
+    return Cmvn(mean.double().numpy(), deviation.double().numpy())

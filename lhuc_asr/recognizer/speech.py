@@ -1,14 +1,20 @@
-"""One person's recordings, cut at pauses, and the features of the pieces, normalised together."""
+"""One person's recordings, cut at pauses, and the features of the pieces, normalised together.
+
+Three steps, so that a thousand recordings need not be in memory at once: ``cut_at_pauses`` finds the pieces of each
+recording, ``speech_statistics`` goes through all pieces for the mean and deviation of the features, ``read_speech``
+computes the features of some of the recordings.
+"""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lhuc_asr.audio.levels import levels
+from lhuc_asr.audio.levels import Levels, levels
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.runlog import progress
@@ -17,9 +23,31 @@ from lhuc_asr.features.filterbank import compute_features
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.recognizer.model_folder import ModelDescription
 from lhuc_asr.recognizer.pauses import cut, has_speech
-from lhuc_asr.recognizer.recordings import Recording
+from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
+from lhuc_asr.recognizer.transcript import Span
 
 logger = logging.getLogger(__name__)
+
+# Parts without speech that one line of the log names.
+NAMED = 10
+
+
+@dataclass(frozen=True)
+class CutRecording:
+    """A recording and its pieces.
+
+    Attributes:
+        recording: The recording.
+        pieces: The pieces that contain speech, each at most as long as ``ModelDescription`` allows, unless the
+            recording is left whole.
+        left_out: The other parts of the recording, in the order of their times.
+        channel: Number of the channel that was taken, from 1; None for the mean of all.
+    """
+
+    recording: Recording
+    pieces: tuple[Utterance, ...]
+    left_out: tuple[Span, ...]
+    channel: int | None
 
 
 @dataclass(frozen=True)
@@ -27,8 +55,7 @@ class Speech:
     """The pieces of one person's recordings that contain speech.
 
     Attributes:
-        pieces: The pieces, recording after recording, each at most as long as ``ModelDescription`` allows, unless
-            recordings are left whole.
+        pieces: The pieces, recording after recording.
         recording_of: Name of the recording that each piece comes from, by the piece's id.
         features: Normalised features of the pieces.
         cmvn: Mean and deviation that the features were normalised with.
@@ -40,76 +67,117 @@ class Speech:
     cmvn: Cmvn
 
 
-def read_speech(
-    recordings: Sequence[Recording],
-    model: ModelDescription,
-    speaker: str,
-    cmvn: Cmvn | None = None,
-    *,
-    whole: bool = False,
-) -> Speech | None:
-    """Cut recordings and compute their features.
+def cut_at_pauses(
+    recording: Recording, model: ModelDescription, speaker: str, *, whole: bool = False, channel: int | None = None
+) -> CutRecording:
+    """Cut a recording into pieces; the log names the seconds that are left out.
 
     Args:
-        recordings: Recordings of one person.
-        model: Description of the model, with the options of the features and the maximum lengths of pieces.
+        recording: The recording.
+        model: Description of the model, with the sample rate and the maximum lengths of pieces.
         speaker: Name of the person.
-        cmvn: Mean and deviation to normalise with; None to estimate them from these recordings.
-        whole: Whether recordings are left whole, however long they are.
+        whole: Whether the recording is left whole, however long it is.
+        channel: Number of the channel to take, from 1; None for the mean of all, or for the loudest channel where the
+            channels cancel.
+
+    Raises:
+        AudioError: The recording is damaged, or lacks the channel.
+    """
+    level = levels(recording.path, channel)
+    pieces, left_out = _pieces(recording, level, model, speaker, whole)
+    if channel is None and level.channel is not None:
+        logger.warning(
+            "%s: its channels cancel when they are mixed; channel %d is taken (--channel takes another)",
+            recording.title,
+            level.channel,
+        )
+    if not pieces:
+        logger.warning("%s: no speech found, only silence or steady noise", recording.title)
+    elif left_out:
+        spans = ", ".join(f"{span.start:.1f}-{span.end:.1f} s" for span in left_out[:NAMED])
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        logger.warning("%s: left out as silence or steady noise: %s%s", recording.title, spans, more)
+    if recording.info.sample_rate < model.features.sample_rate:
+        logger.warning(
+            "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing; expect more errors",
+            recording.title,
+            recording.info.sample_rate,
+            model.features.sample_rate,
+        )
+    return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel)
+
+
+def speech_statistics(
+    recordings: Sequence[CutRecording], model: ModelDescription, *, on_bad: OnBad = None
+) -> tuple[Cmvn | None, list[CutRecording]]:
+    """Mean and deviation of the features of all pieces, of which one is in memory at a time.
+
+    Args:
+        recordings: One person's recordings.
+        model: Description of the model, with the options of the features.
+        on_bad: What happens to recordings that are damaged.
 
     Returns:
-        The speech; None if no recording contains any.
+        The statistics, None if no recording contains speech; and the recordings that are not damaged.
+
+    Raises:
+        AudioError: A recording is damaged, and ``on_bad`` is None.
+    """
+    statistics, kept = CmvnAccumulator(model.features.dimension), []
+    for each in progress(recordings, "features"):
+        extended = copy.deepcopy(statistics)  # the pieces of a recording count all or not at all
+        with usable(each.recording.title, on_bad, each.recording.path):
+            for piece in each.pieces:
+                extended.add(_features(piece, model))
+            statistics = extended
+            kept.append(each)
+    return (statistics.estimate() if any(each.pieces for each in kept) else None), kept
+
+
+def read_speech(recordings: Sequence[CutRecording], model: ModelDescription, speaker: str, cmvn: Cmvn) -> Speech:
+    """The features of all pieces of some recordings.
+
+    Args:
+        recordings: One person's recordings, with a piece at least.
+        model: Description of the model, with the options of the features.
+        speaker: Name of the person.
+        cmvn: Mean and deviation to normalise with.
 
     Raises:
         AudioError: A recording is damaged.
     """
-    pieces: list[Utterance] = []
-    recording_of: dict[str, str] = {}
-    for recording in recordings:
-        spoken = _pieces(recording, model, speaker, whole)
-        if not spoken:
-            logger.warning("%s: no speech found, only silence or steady noise", recording.path)
-        if recording.info.sample_rate < model.features.sample_rate:
-            logger.warning(
-                "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing; expect more errors",
-                recording.path,
-                recording.info.sample_rate,
-                model.features.sample_rate,
-            )
-        pieces += spoken
-        recording_of |= {piece.id: recording.name for piece in spoken}
-    if not pieces:
-        return None
-    values = [
-        compute_features(read_audio(piece, model.features.sample_rate), model.features)
-        for piece in progress(pieces, "features")
-    ]
-    if cmvn is None:
-        statistics = CmvnAccumulator(model.features.dimension)
-        for features in values:
-            statistics.add(features)
-        cmvn = statistics.estimate()
+    pieces = tuple(piece for each in recordings for piece in each.pieces)
+    recording_of = {piece.id: each.recording.name for each in recordings for piece in each.pieces}
+    values = [cmvn.apply(_features(piece, model)) for piece in pieces]
     ends = np.cumsum([len(features) for features in values]).tolist()
     stored = [
         StoredUtterance(piece.id, speaker, end - len(features), len(features))
         for piece, features, end in zip(pieces, values, ends, strict=True)
     ]
-    table = FeatureTable(stored, np.concatenate([cmvn.apply(features) for features in values]))
-    return Speech(tuple(pieces), recording_of, table, cmvn)
+    return Speech(pieces, recording_of, FeatureTable(stored, np.concatenate(values)), cmvn)
 
 
-def _pieces(recording: Recording, model: ModelDescription, speaker: str, whole: bool) -> list[Utterance]:
-    """The pieces of a recording that contain speech."""
-    level, seconds = levels(recording.path)
-    cuts = [(0, len(level))]
+def _features(piece: Utterance, model: ModelDescription) -> np.ndarray:
+    """Features of a piece, shape (T, D), not normalised."""
+    return compute_features(read_audio(piece, model.features.sample_rate, piece.channel), model.features)
+
+
+def _pieces(
+    recording: Recording, level: Levels, model: ModelDescription, speaker: str, whole: bool
+) -> tuple[list[Utterance], list[Span]]:
+    """The pieces of a recording that contain speech, and the parts that do not."""
+    cuts = [(0, len(level.power))]
     if not whole and recording.info.seconds > model.whole_seconds:
-        cuts = cut(level, model.piece_seconds)
-    spoken = has_speech(level, cuts)
-    pieces = []
-    for number, (first, end) in enumerate(cuts, start=1):
-        if spoken[number - 1]:
-            start = first * seconds
-            length = min(end * seconds, recording.info.seconds) - start
+        cuts = cut(level.power, model.piece_seconds)
+    pieces: list[Utterance] = []
+    silent: list[Span] = []
+    for number, ((first, end), spoken) in enumerate(zip(cuts, has_speech(level.power, cuts), strict=True), start=1):
+        start, stop = first * level.seconds, min(end * level.seconds, recording.info.seconds)
+        if spoken:
             name = recording.name if len(cuts) == 1 else f"{recording.name} {number}"
-            pieces.append(Utterance(name, speaker, "", recording.path, start, length, ""))
-    return pieces
+            pieces.append(Utterance(name, speaker, "", recording.path, start, stop - start, "", level.channel))
+        elif silent and silent[-1].end == start:
+            silent[-1] = Span(silent[-1].start, stop)
+        else:
+            silent.append(Span(start, stop))
+    return pieces, silent

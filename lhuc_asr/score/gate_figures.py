@@ -33,7 +33,7 @@ def gate_heat_map(path: Path, most: int = 40) -> Figure:
         rows = np.array([np.concatenate([group["amplitudes"][name] for name in layers]) for group in groups]) - overall
         labels = [f"{group['name']}  {group['deviation']:.3f}" for group in groups]
         feature = str(content["feature"])
-    except (OSError, DamagedFileError, KeyError, TypeError, ValueError) as error:
+    except (OSError, DamagedFileError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ScoreError(f"{path}: not an inspection of gates ({error}); run `lhuc-asr ppnet inspect` again") from error
     shown = list(range(len(groups)))
     if len(shown) > most:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from lhuc_asr.base.atomic import read_json, write_json
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.errors import ScoreError
 
 # Networks that are measured on the new function, in the table's order.
@@ -75,6 +75,15 @@ class ToyReport:
     regressions: tuple[ToyRegression, ...]
 
 
+_REPORTS = DocumentKind(
+    ToyReport,
+    "a report of toy regressions",
+    ScoreError,
+    "`lhuc-asr toy` writes one",
+    missing="`lhuc-asr toy` writes it",
+)
+
+
 def root_mean_square_error(output: Sequence[float], target: Sequence[float]) -> float:
     """Root mean square of the difference between N outputs and N targets."""
     return float(np.sqrt(np.mean(np.square(np.subtract(output, target)))))
@@ -91,17 +100,8 @@ def read_toy(path: Path) -> ToyReport:
 
     Raises:
         ScoreError: The file is missing or not a toy report.
-        DamagedFileError: The file is not JSON.
     """
-    if not path.is_file():
-        raise ScoreError(f"{path}: no such file; `lhuc-asr toy` writes it")
-    tree = read_json(path)
-    try:
-        return ToyReport(tree["seed"], tuple(_regression(row) for row in tree["regressions"]))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ScoreError(
-            f"{path}: not a report of toy regressions ({type(error).__name__}: {error}); `lhuc-asr toy` writes one"
-        ) from error
+    return _REPORTS.read(path)
 
 
 def toy_table(report: ToyReport) -> Table:
@@ -120,7 +120,3 @@ def toy_table(report: ToyReport) -> Table:
         learned = " ".join(f"{change:.2f}" for change in row.changes)
         table.add_row(*map(Text, (MEANINGS[row.name], *(f"{row.errors[name]:.4f}" for name in NETWORKS), learned)))
     return table
-
-
-def _regression(row: dict[str, Any]) -> ToyRegression:
-    return ToyRegression(**{key: value for key, value in row.items() if key != "errors"})

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jiwer
+from pydantic import BaseModel, ConfigDict
 
-from lhuc_asr.base.atomic import read_json, write_json
+from lhuc_asr.base.atomic import write_json
+from lhuc_asr.base.documents import Count, DocumentKind
 from lhuc_asr.base.errors import ScoreError
 
 # Maximum number of ids in a message; more would hide what is wrong.
@@ -36,12 +38,14 @@ class UtteranceScore:
         environment: Name of the acoustic condition; "" where it is not known.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     id: str
     speaker: str
-    words: int
-    substitutions: int
-    deletions: int
-    insertions: int
+    words: Count
+    substitutions: Count
+    deletions: Count
+    insertions: Count
     environment: str = ""
 
     @property
@@ -251,28 +255,43 @@ def read_wer(path: Path) -> WerReport:
     Only the counts are read; the rates in the file are for other readers and follow from the counts.
 
     Raises:
-        ScoreError: The file or a field is missing, or the totals do not add up.
-        DamagedFileError: The file is not JSON.
+        ScoreError: The file or a field is missing or of another kind, or the totals do not add up.
     """
-    if not path.is_file():
-        raise ScoreError(f"{path}: no such file; scoring a pass writes it")
-    tree = read_json(path)
+    tree = _FILES.read(path)
     try:
-        speakers = {name: SpeakerScore(row["errors"], row["words"]) for name, row in tree["speakers"].items()}
-        report = WerReport(speakers, tuple(UtteranceScore(**row) for row in tree.get("utterances", ())))
-        total, sums = SpeakerScore(tree["errors"], tree["words"]), SpeakerScore(report.errors, report.words)
+        speakers = {name: SpeakerScore(row.errors, row.words) for name, row in tree.speakers.items()}
+        report = WerReport(speakers, tree.utterances)
+        total, sums = SpeakerScore(tree.errors, tree.words), SpeakerScore(report.errors, report.words)
         if total != sums:
             raise ScoreError(
                 f"the total is {_fraction(total)}, the speakers give {_fraction(sums)}; score the pass again"
             )
     except ScoreError as error:
         raise ScoreError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ScoreError(
-            f"{path}: not a WER report ({type(error).__name__}: {error}); expected errors and words, "
-            "in total and for each of the speakers"
-        ) from error
     return report
+
+
+class _Rates(BaseModel):
+    """Counts of the file; the rates beside them are not read."""
+
+    errors: Count
+    words: Count
+
+
+class _File(_Rates):
+    """Content of ``wer.json``."""
+
+    speakers: dict[str, _Rates]
+    utterances: tuple[UtteranceScore, ...] = ()
+
+
+_FILES = DocumentKind(
+    _File,
+    "a WER report",
+    ScoreError,
+    "expected errors and words, in total and for each of the speakers; delete it and run again",
+    missing="scoring a pass writes it",
+)
 
 
 def _rates(score: SpeakerScore) -> dict[str, float | int]:

@@ -196,7 +196,7 @@ def _tsne(look: Look) -> list[Row]:
     speakers = speakers_of(fold, look.split, look.plan, model)
     if not isinstance(speakers, Amplitudes):
         raise ConfigError(f"tsne: {look.name!r} does not estimate amplitudes; choose another pass with --pass")
-    states = Alignment(fold.folder.decode(look.split, look.before) / ALIGNMENT_FILE, features)
+    states = Alignment(fold.folder.decode(look.split, look.before) / ALIGNMENT_FILE, features, model.pdf_count)
     chosen = _common_frames(features, states, loop.silence_pdfs)
     before, after, owners = [], [], []
     for each in sets_of(fold, look.split, look.plan, features):

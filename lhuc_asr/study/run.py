@@ -6,20 +6,22 @@ The passes of a series are stages of the experiment, in its folders: a finished 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.base.atomic import write_json
-from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.atomic import atomic_folder, write_json, write_text
+from lhuc_asr.base.config import dump_config, parse_config
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
+from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
@@ -44,7 +46,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
 
     Returns:
         The folder of each, ``benchmark/<name>/``, or ``benchmark/<name>-<base>/`` if the base is given, with
-        ``table.jsonl``, ``table.csv``, a figure for each test split, and ``run.json``.
+        ``table.jsonl``, ``table.csv``, a figure for each test split, ``recipe.yaml`` and ``run.json``.
 
     Raises:
         ExperimentError: The folder is not an experiment's, or there is no series or look of a given name.
@@ -60,6 +62,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
         )
     config = read_config(path).model_copy(update={"exp": folder})
     checked_device(config.device, "device=")
+    check_files(config)
     # An error in any of them is raised before the first of them runs.
     bases = {}
     for name in KNOWN if names is None else names:
@@ -92,8 +95,8 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> 
     with opened(extended, record=False) as folder:
         splits = make_passes(extended)
         points = [point for split in splits for point in _points(folder, split, variants, against, config.seed)]
-        write_series(place, kind.title, kind.axis, kind.paper, points, kind.joined)
-        write_json(place / "run.json", run_record(extended.seed))
+        with _written(place, extended) as temporary:
+            write_series(temporary, kind.title, kind.axis, kind.paper, points, kind.joined)
     return place
 
 
@@ -143,23 +146,36 @@ def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Pa
     with opened(plain, record=False) as folder:
         splits, plan = make_passes(plain), passes_of(plain)[base]
         folds = [AlignedExperiment.of(at_corpus_rate(fold)) for fold in fold_configs(plain)]
-        looks = [
-            Look(
-                folder=folder,
-                folds=folds,
-                split=split,
-                plan=plan,
-                max_unaligned=plain.monophone.max_unaligned,
-                figure=place / f"{split}.png",
-            )
-            for split in splits
-        ]
-        rows = [row for look in looks for row in LOOKS[name].look(look)]
-        if not rows:
-            raise ExperimentError(f"{name}: the table of {', '.join(splits)} would be empty; the log gives the reason")
-        write_rows(place, rows)
-        write_json(place / "run.json", run_record(plain.seed))
+        with _written(place, plain) as temporary:
+            looks = [
+                Look(
+                    folder=folder,
+                    folds=folds,
+                    split=split,
+                    plan=plan,
+                    max_unaligned=plain.monophone.max_unaligned,
+                    figure=temporary / f"{split}.png",
+                )
+                for split in splits
+            ]
+            rows = [row for look in looks for row in LOOKS[name].look(look)]
+            if not rows:
+                tables = ", ".join(splits)
+                raise ExperimentError(f"{name}: the table of {tables} would be empty; the log gives the reason")
+            write_rows(temporary, rows)
     return place
+
+
+@contextmanager
+def _written(place: Path, config: ExperimentConfig) -> Iterator[Path]:
+    """A folder for tables and figures, which takes the place of the earlier ones whole.
+
+    ``recipe.yaml`` has the options that they were made with: the experiment may be run again with others.
+    """
+    with atomic_folder(place) as temporary:
+        yield temporary
+        write_text(temporary / "recipe.yaml", dump_config(config))
+        write_json(temporary / "run.json", run_record(config.seed))
 
 
 def _points(

@@ -20,6 +20,7 @@ from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
+from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.nnet.schedule import NewbobConfig
@@ -125,12 +126,12 @@ def _equal(config: ExperimentConfig, name: str, plan: PassConfig, variant: Varia
     return searched and _resolved(config, plan) == _resolved(config, variant.plan)
 
 
-def _resolved(config: ExperimentConfig, plan: PassConfig) -> PassConfig:
-    """A pass with the recipe's defaults filled in, without its search."""
-    targets = plan.targets.model_copy(
-        update={"source": config.source_of(plan), "lm_order": plan.targets.lm_order or config.lm.order}
-    )
-    return plan.model_copy(update={"method": config.method_of(plan), "targets": targets, "search_as": None})
+def _resolved(config: ExperimentConfig, plan: PassConfig) -> dict[str, Any]:
+    """The options of a pass with the recipe's defaults filled in, without its search."""
+    options = plan.model_dump(exclude={"search_as"}) | {"method": config.method_of(plan)}
+    order = plan.targets.lm_order or config.lm.order
+    options["targets"] |= {"source": config.source_of(plan), "lm_order": order}
+    return options
 
 
 def unadapted(config: ExperimentConfig, base: str) -> Variant:
@@ -147,7 +148,7 @@ def _varied(config: ExperimentConfig, base: str, label: str, changes: Mapping[st
     """The base with changed options of its method."""
     plan = config.passes[base]
     options = config.method_of(plan)
-    method = type(options).model_validate({**options.model_dump(), **changes})
+    method = parse_config(type(options), {**options.model_dump(), **changes}, f"a variant of the pass {base!r}")
     return _variant(base, label, plan.model_copy(update={"method": method}))
 
 
@@ -193,7 +194,7 @@ def _amounts(config: ExperimentConfig, base: str, options: str, amounts: tuple[i
 
 
 def _data(plan: PassConfig, changes: Mapping[str, Any]) -> DataConfig:
-    return DataConfig.model_validate({**plan.data.model_dump(), **changes})
+    return parse_config(DataConfig, {**plan.data.model_dump(), **changes}, "a variant's data")
 
 
 def _seconds(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -221,7 +222,7 @@ def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
     }
     variants = []
     for label, changes in kinds.items():
-        targets = TargetsConfig.model_validate({**kept, **changes})
+        targets = parse_config(TargetsConfig, {**kept, **changes}, f"the variant {label!r}")
         variant = _variant(base, label, original.model_copy(update={"targets": targets}))
         if targets.from_lattices and targets.kind != original.targets.kind:
             plan = variant.plan.model_copy(update={"search_as": None})
@@ -271,9 +272,9 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
 
 def _short_schedule(config: ExperimentConfig) -> NewbobConfig:
     """A schedule for training a trained network further: a rate as low as late in training, halved after each epoch."""
-    return NewbobConfig(
-        learning_rate=config.trainer.schedule.learning_rate / 8, halve_below=2.0, stop_below=0.0, max_epochs=SAT_EPOCHS
-    )
+    rate = config.trainer.schedule.learning_rate / 8
+    options = {"learning_rate": rate, "halve_below": 2.0, "stop_below": 0.0, "max_epochs": SAT_EPOCHS}
+    return parse_config(NewbobConfig, options, "the schedule of a series' network")
 
 
 def _gammas(config: ExperimentConfig, base: str) -> list[Variant]:

@@ -291,7 +291,7 @@ def test_missing_and_foreign_data_is_refused(model, tmp_path):
     frames.targets.pdf[3] = PDFS
     with pytest.raises(AlignmentError, match=rf"speaker 'ann': pdf {PDFS} in frame 3, but the network has"):
         method.estimate(model, {"ann": frames}, seed=0)
-    with pytest.raises(ModelMismatchError, match="made with another network"):
+    with pytest.raises(ModelMismatchError, match="made with model"):
         method.estimate(_model("sigmoid"), {"ann": _speaker(0)}, seed=0)
     (tmp_path / MOMENTS_FILE).write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -1,14 +1,12 @@
-"""The common sample rate of a corpus, and recordings at other rates and speeds."""
+"""Recordings at other rates and speeds."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from lhuc_asr.audio.resampling import change_speed, resample, resolve_sample_rate
+from lhuc_asr.audio.resampling import change_speed, resample
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import CorpusError
 
 RATE = 16000
 
@@ -21,20 +19,23 @@ def tone(hertz: float, sample_rate: int, seconds: float = 0.5) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * sample_rate)) / sample_rate)
 
 
-def test_the_lowest_rate_is_the_corpus_rate(tmp_path: Path) -> None:
-    utterances = []
-    for rate in (44100, 8000, 16000, 16000):
-        soundfile.write(tmp_path / f"{rate}.wav", tone(440, rate), rate)
-        utterances.append(utterance(tmp_path / f"{rate}.wav", 0.5))
-    assert resolve_sample_rate(utterances) == 8000
-    with pytest.raises(CorpusError, match="no utterances, so the sample rate is unknown"):
-        resolve_sample_rate([])
-
-
 def test_equal_rates_and_speed_one_leave_the_samples_as_they_are() -> None:
     samples = tone(440, RATE).astype(np.float32)
     assert resample(samples, RATE, RATE) is samples
     assert change_speed(samples, 1.0) is samples
+
+
+@pytest.mark.parametrize("rates", [(44100, 16000), (16000, 8000), (8000, 16000), (90, 100), (11025, 16000)])
+@pytest.mark.parametrize("length", [1, 2, 7, 4001, 4002, 4003])
+def test_resampling_is_that_of_librosa(rates: tuple[int, int], length: int) -> None:
+    """Bit for bit, without its import, which needs a place for compiled code."""
+    import librosa
+
+    samples = np.random.default_rng(length).uniform(-0.5, 0.5, length).astype(np.float32)
+    expected = librosa.resample(samples, orig_sr=rates[0], target_sr=rates[1], res_type="soxr_hq")
+    resampled = resample(samples, *rates)
+    assert resampled.dtype == np.float32
+    np.testing.assert_array_equal(resampled, expected)
 
 
 @pytest.mark.parametrize("speed", [0.9, 1.1, 1.25])

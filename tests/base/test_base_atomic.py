@@ -28,7 +28,8 @@ from lhuc_asr.base.atomic import (
     write_text,
 )
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.none() | st.booleans() | NUMBERS | st.text()
 ROWS = st.lists(st.dictionaries(st.text(), SCALARS))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from lhuc_asr.base.config import ChosenByKind, StrictModel, dump_config, load_config, parse_config
+from lhuc_asr.base.config import ChosenByKind, Seed, StrictModel, dump_config, load_config, parse_config
 from lhuc_asr.base.errors import ConfigError
 
 
@@ -79,10 +79,25 @@ class Entry(StrictModel):
     several: tuple[Inner, ...] = ()
 
 
+class Numbers(StrictModel):
+    """Fields of every type that an override can be for."""
+
+    count: int = 0
+    share: float = 0.0
+    on: bool = False
+    pair: tuple[float, float] = (0.0, 0.0)
+    word: str | None = "w"
+    mode: Literal["fast", "slow"] | None = "fast"
+    place: Path | None = None
+    places: tuple[Path, ...] = ()
+    seed: Seed = 0
+
+
 class Outer(StrictModel):
     """A configuration."""
 
     name: str = "x"
+    numbers: Numbers = Numbers()
     inner: Inner = Inner()
     side: Side = Left(kind="left")
     table: dict[str, Entry] = Field({})
@@ -104,6 +119,113 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> str:
 def test_overrides_win_and_the_last_one_most(tmp_path: Path) -> None:
     config = load(tmp_path, "inner: {rate: 0.2}", "inner.rate=0.3", "inner.rate=1e-3", "inner.steps=[5]", "name=a=b")
     assert config == Outer(name="a=b", inner=Inner(rate=0.001, steps=(5,)))
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("name=2001", "2001"),
+        ("name=run #2", "run #2"),
+        ("name= a ", " a "),
+        ("name=", ""),
+        ("name=null", "null"),
+        ("name=true", "true"),
+        ("name='x'", "'x'"),
+        ("name=!!int x", "!!int x"),
+        ("name=[x", "[x"),
+        ("name=a: b", "a: b"),
+        ("name=*x", "*x"),
+        ("name=a=b", "a=b"),
+        ("name=a\nb", "a\nb"),
+        ("numbers.word=null", None),
+        ("numbers.word=~", "~"),
+        ("numbers.word=1e5", "1e5"),
+        ("numbers.mode=slow", "slow"),
+        ("numbers.mode=null", None),
+        ("numbers.place=train #2", Path("train #2")),
+        ("numbers.place=2001-13-45", Path("2001-13-45")),
+        ("numbers.place=null", None),
+        ("numbers.place=./null", Path("null")),
+        ("numbers.places=[a b, 'c #2']", (Path("a b"), Path("c #2"))),
+        ("numbers.count=3", 3),
+        ("numbers.share=1e-3", 0.001),
+        ("numbers.on=true", True),
+        ("numbers.on=off", False),
+        ("numbers.pair=[1, 2.5]", (1.0, 2.5)),
+        ("side={kind: right, path: a b}", Right(kind="right", path=Path("a b"))),
+    ],
+)
+def test_text_is_taken_as_it_stands_and_other_values_are_yaml(override: str, value: object, tmp_path: Path) -> None:
+    config = load(tmp_path, "", override)
+    place: Any = config
+    for part in override.partition("=")[0].split("."):
+        place = getattr(place, part)
+    assert place == value
+    assert type(place) is type(value)
+
+
+def test_the_type_of_a_field_is_that_of_the_kind_which_any_override_chooses(tmp_path: Path) -> None:
+    for overrides in (("side.path=a #2", "side.kind=right"), ("side.kind=right", "side.path=a #2")):
+        assert load(tmp_path, "", *overrides).side == Right(kind="right", path=Path("a #2"))
+    for overrides in (("side={kind: right}", "side.path=a #2"), ("side.kind=left", "side={kind: right, path: 'a #2'}")):
+        assert load(tmp_path, "", *overrides).side == Right(kind="right", path=Path("a #2"))
+    assert load(tmp_path, "table: {mine: {}}", "table.mine.maybe.kind=right", "table.mine.maybe.path=1").table[
+        "mine"
+    ].maybe == Right(kind="right", path=Path("1"))
+
+
+def test_an_override_changes_one_place_of_an_anchor(tmp_path: Path) -> None:
+    config = load(tmp_path, "inner: &x {rate: 0.2}\ntable: {mine: {inner: *x}}", "inner.rate=0.5")
+    assert (config.inner.rate, config.table["mine"].inner.rate) == (0.5, 0.2)
+
+
+OVERRIDES_REFUSED = [
+    ("numbers.count=0b_", "numbers.count: Input should be a valid integer"),
+    ("numbers.count=2001-13-45", "numbers.count: Input should be a valid integer"),
+    ("numbers.count=!!int x", "the value is not valid YAML: the tag 'tag:yaml.org,2002:int' is not read"),
+    ("numbers.count=1:30", "numbers.count: Input should be a valid integer"),
+    ("numbers.count=3 # three", "'# three' follows the value"),
+    ("numbers.count=true", "numbers.count: expected a number, found true or false"),
+    ("numbers.pair=[1, true]", "numbers.pair.1: expected a number, found true or false"),
+    ("numbers.share=.inf", "numbers.share: Input should be a finite number"),
+    ("numbers.share=1e999", "numbers.share: Input should be a finite number"),
+    ("numbers.share=.nan", "numbers.share: Input should be a finite number"),
+    ("numbers.pair=[1, -.inf]", "numbers.pair.1: Input should be a finite number"),
+    ("numbers.count=.inf", "numbers.count: Input should be a finite number"),
+    ("numbers.seed=4294967296", "numbers.seed: Input should be less than 4294967296"),
+    ("numbers.seed=-1", "numbers.seed: Input should be greater than or equal to 0"),
+    ("numbers.on=2", "numbers.on: Input should be a valid boolean"),
+    ("numbers.places=[a #2/b]", "in brackets, quote text that contains ' #'"),
+    ("numbers.places=a", "numbers.places: Input should be a valid tuple"),
+    ("numbers.nothing=[", "unknown key 'numbers.nothing'"),
+    ("numbers.count", "an override has the form key=value"),
+    ("=3", "an override has the form key=value"),
+    ("numbers..count=3", "an override has the form key=value"),
+    ("name.first=x", "'name' is a value, not a group of keys"),
+    ("numbers.places.0=x", "'places' is a list; give all of it, in brackets"),
+    ("table.mine.several=[{rte: 1}]", "unknown key 'table.mine.several.0.rte'; did you mean 'rate'?"),
+    ("name=\udcff", "not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), OVERRIDES_REFUSED)
+def test_an_override_that_does_not_fit_is_a_mistake_of_one_line(override: str, message: str, tmp_path: Path) -> None:
+    assert message in refused(tmp_path, "name: y\nnumbers: {places: [a]}\ntable: {mine: {}}", override)
+
+
+def test_a_message_stays_short_and_on_one_line(tmp_path: Path) -> None:
+    many = "table: {" + ", ".join(f"k{n}: {{x: 1}}" for n in range(1000)) + "}"
+    assert refused(tmp_path, many).endswith("and 990 more mistakes")
+    assert len(refused(tmp_path, "inner: {rate: " + "x" * 100_000 + "}")) < 1000
+    assert len(refused(tmp_path, '"a\\nb": 1\ntable: {"c\\nd": {e: 1}}')) < 1000
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeffname: y").name == "y"
+
+
+def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    assert "more than" in refused(tmp_path, "# " + "x" * (1 << 22))
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
@@ -129,7 +251,7 @@ def test_a_dump_loads_as_the_same(
 
 MISTAKES = [
     ("inner: {rat: 1}", "unknown key 'inner.rat'; did you mean 'rate'?"),
-    ("zzz: 1", "unknown key 'zzz'; known keys: inner, name, side, table"),
+    ("zzz: 1", "unknown key 'zzz'; known keys: inner, name, numbers, side, table"),
     ("table: {mine: {inner: {rte: 1}}}", "unknown key 'table.mine.inner.rte'; did you mean 'rate'?"),
     ("table: {mine: {maybe: {kind: right, pth: a}}}", "unknown key 'table.mine.maybe.pth'; did you mean 'path'?"),
     ("table: {mine: {several: [{}, {rte: 1}]}}", "unknown key 'table.mine.several.1.rte'; did you mean 'rate'?"),

@@ -160,7 +160,7 @@ def test_processes_that_cannot_be_started_are_told_with_a_way_round(
         raise refusal
 
     monkeypatch.setattr("lhuc_asr.base.executor.ProcessPoolExecutor", refused)
-    with pytest.raises(WorkerError, match="cannot be started .*workers=1"), Executor(2):
+    with pytest.raises(WorkerError, match=r"cannot be started .*workers=1"), Executor(2):
         pass
 
 
@@ -169,7 +169,7 @@ def test_a_process_that_cannot_be_started_later_is_told(monkeypatch: pytest.Monk
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refused)
-    with pytest.raises(WorkerError, match="temporarily unavailable.*workers=1"), Executor(2) as executor:
+    with pytest.raises(WorkerError, match=r"temporarily unavailable.*workers=1"), Executor(2) as executor:
         list(executor.map(abs, [1, 2]))
 
 

@@ -15,6 +15,7 @@ import typer
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.cli import main as command_line
 from lhuc_asr.cli.failures import explained
+from lhuc_asr.corpus.download import ARCHIVES
 
 
 def system_error(number: int, *names: object) -> OSError:
@@ -133,9 +134,12 @@ def test_closed_streams_leave_the_message(closed: str, tmp_path: Path) -> None:
 
 
 def test_a_closed_stderr_does_not_end_a_command(tmp_path: Path) -> None:
-    (tmp_path / "there" / "LibriSpeech" / "dev-clean").mkdir(parents=True)
-    done = shell(f"{MAIN} download librispeech dev-clean there 2>&- <&-", tmp_path)
-    assert (done.returncode, done.stdout) == (0, "librispeech dev-clean: there/LibriSpeech/dev-clean\n")
+    folder = tmp_path / "there" / "LibriSpeech" / "dev-clean-2"
+    folder.mkdir(parents=True)
+    for number in range(ARCHIVES["dev-clean-2"].recordings):
+        (folder / f"{number}.flac").touch()
+    done = shell(f"{MAIN} download librispeech dev-clean-2 there 2>&- <&-", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "librispeech dev-clean-2: there/LibriSpeech/dev-clean-2\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -17,7 +17,7 @@ from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
 VERBS = ("run", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")
-HEAVY = ("torch", "librosa", "matplotlib", "kaldifst", "numpy", "pydantic")
+HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
 TOY_SECONDS = 10
 
@@ -111,6 +111,19 @@ CONFIGURATIONS = [
     ("speeds=[0.9]", "speeds (0.9,): expected 1.0 among them"),
     ("tuning.acoustic_scales=[-1]", "tuning.acoustic_scales.0: Input should be greater than 0"),
     ("name=../x", "name: String should match pattern"),
+    ("seed=2001-13-45", "seed: Input should be a valid integer"),
+    ("seed=0b_", "seed: Input should be a valid integer"),
+    ("seed=!!timestamp x", "'seed=!!timestamp x': the value is not valid YAML: the tag 'tag:yaml.org,2002:timestamp'"),
+    ("name=!!int x", "name: String should match pattern"),
+    ("x=!!bool x", "unknown key 'x'"),
+    ("seed=1 # one", "'# one' follows the value"),
+    ("workers=true", "workers: expected a number, found true or false"),
+    ("lhuc.prior_deviation=.inf", "lhuc.prior_deviation: Input should be a finite number (found inf)"),
+    ("transition_scale=.inf", "transition_scale: Input should be a finite number (found inf)"),
+    ("transition_scale=1e300", "transition_scale: Input should be less than or equal to 100 (found 1e+300)"),
+    ("lm.text=[/no #where]", "in brackets, quote text that contains ' #'"),
+    ("lexicon.path=", "lexicon.path: the path is empty"),
+    ("lexicon.language=\udcff", "not UTF-8"),
 ]
 
 
@@ -120,6 +133,26 @@ def test_a_mistake_in_the_configuration_is_explained(
 ) -> None:
     assert message in mistake(command("run", tiny_recipe, f"exp={tmp_path / 'exp'}", override))
     assert not (tmp_path / "exp").exists()
+
+
+MISSING_FILES = [
+    (
+        "corpus={kind: kaldi, train: '/no #2', test: /none}",
+        "corpus.train: /no #2: no such folder; corpus.test: /none: no",
+    ),
+    ("lm.text=['/no #where']", "lm.text: /no #where: no such file; correct the path in the recipe"),
+    ("lexicon.path=/no #where", "lexicon.path: /no #where: no such file; correct the path in the recipe"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), MISSING_FILES)
+def test_a_missing_file_is_named_as_it_was_written(
+    override: str, message: str, command, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run #2"
+    assert message in mistake(command("run", tiny_recipe, f"exp={folder}", override))
+    assert [path.name for path in tmp_path.iterdir()] == ["run #2"]
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import soundfile
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.cli import main as command_line
+from lhuc_asr.lhuc.speaker import SpeakerState
 
 # A process in which the network is cut: whatever asks for it dies with a traceback.
 WITHOUT_NETWORK = (
@@ -157,13 +160,13 @@ def test_a_hostile_speakers_file_is_one_line(
 
 def test_bad_recordings_are_one_line(finished: Path, tmp_path: Path, command) -> None:
     samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
-    soundfile.write(tmp_path / "mp3.wav", samples, 16000, format="MP3")
+    (tmp_path / "text.wav").write_text("no sound")
     soundfile.write(tmp_path / "cut.wav", samples, 16000)
     content = (tmp_path / "cut.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(content[:10_000])
     (tmp_path / "nothing").mkdir()
     for name, message in (
-        ("mp3.wav", "expected WAV, FLAC or Ogg, found MPEG"),
+        ("text.wav", "not a WAV, FLAC"),
         ("cut.wav", "truncated"),
         ("nothing", "no recording in this folder"),
         ("gone.flac", "no such recording"),
@@ -173,6 +176,116 @@ def test_bad_recordings_are_one_line(finished: Path, tmp_path: Path, command) ->
             assert message in shown
             assert shown.startswith(f"lhuc-asr: error: {tmp_path / name}: ")
     assert not (tmp_path / "x").exists()
+
+
+def test_one_bad_file_does_not_lose_the_others(
+    finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talks").mkdir()
+    for name in ("one.flac", "two.flac"):
+        shutil.copy(spoken, tmp_path / "talks" / name)
+    (tmp_path / "talks/bad.wav").write_bytes(b"RIFF")
+    bad = f"left out 1 of 3 recordings, the others are done; {tmp_path}/talks/bad.wav: "
+    assert bad in str(command("transcribe", finished, tmp_path / "talks", "-o", tmp_path / "out.txt"))
+    assert [line.split()[0] for line in (tmp_path / "out.txt").read_text().splitlines()] == ["one", "two"]
+    assert f"left out: {tmp_path}/talks/bad.wav: " in capsys.readouterr().err
+    assert bad in str(
+        command("adapt", finished, "--speaker", "x", tmp_path / "talks", "-o", tmp_path / "x.safetensors")
+    )
+    assert (tmp_path / "x.safetensors").exists()
+
+
+def test_an_output_never_replaces_an_input(finished: Path, spoken: Path, tmp_path: Path, command) -> None:
+    recording, text, person = tmp_path / "a.flac", tmp_path / "text", tmp_path / "bob.safetensors"
+    shutil.copy(spoken, recording)
+    text.write_text("a go\n")
+    assert command("adapt", finished, "--speaker", "bob", recording, "-o", f"{tmp_path}/") in (0, None)
+    adapt = ("adapt", finished, recording, "--transcripts", text, "--overwrite", "--speaker", "x", "-o")
+    transcribe = ("transcribe", finished, recording, "--speaker", person, "--overwrite", "-o")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments in (
+        (*adapt, recording), (*adapt, text), (*transcribe, recording), (*transcribe, person),
+        (*transcribe, finished), (*transcribe, finished / "config.yaml"), (*adapt, finished / "model.json"),
+    ):  # fmt: skip
+        assert str(command(*arguments)).endswith("choose another output")
+    assert "is the file of the speaker 'bob'" in str(
+        command("adapt", finished, recording, "--speaker", "x", "-o", person)
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_transcription_goes_on_where_it_was_ended(
+    finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio, out = spoken.parent, f"{tmp_path}/out/"
+    assert command("transcribe", finished, audio, "-o", out) in (0, None)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    first, second, *_ = sorted(whole)
+    (tmp_path / "out" / first).write_text("kept")
+    (tmp_path / "out" / second).unlink()
+    assert command("transcribe", finished, audio, "-o", out, "--skip-existing") in (0, None)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole | {first: b"kept"}
+    assert f"{first}: exists and is not a transcript" in str(command("transcribe", finished, audio, "-o", out))
+    assert command("transcribe", finished, audio, "--skip-existing") == 2
+
+
+def test_a_channel_is_named_in_json(
+    finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples, rate = soundfile.read(spoken)
+    soundfile.write(tmp_path / "anti.wav", np.stack([samples, -samples], axis=1), rate)
+    rows = []
+    for options in ((), ("--channel", "2")):
+        assert command("transcribe", finished, tmp_path / "anti.wav", "--format", "json", *options) in (0, None)
+        rows += json.loads(capsys.readouterr().out)
+    assert [row["channel"] for row in rows] == [1, 2]
+    assert rows[0]["text"] == rows[1]["text"] != ""
+    assert rows[0]["left_out"] == []
+    adapt = ("adapt", finished, tmp_path / "anti.wav", "--speaker", "x", "--channel", "3")
+    assert "speaker 'x': none of 1 recordings can be used" in str(command(*adapt))
+    assert "anti.wav: channel 3 was asked for, expected 1 to 2" in capsys.readouterr().err
+
+
+def test_streams_take_transcripts_and_speakers(
+    finished: Path, spoken: Path, tmp_path: Path, command, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for output in ("/dev/stdout", "-"):
+        assert command("transcribe", finished, spoken, "-o", output) in (0, None)
+        assert capfdbinary.readouterr().out.split()[0] == spoken.stem.encode()
+    assert command("adapt", finished, spoken, "--speaker", "x", "-o", "-") in (0, None)
+    (tmp_path / "x.safetensors").write_bytes(capfdbinary.readouterr().out)
+    assert SpeakerState.load(tmp_path / "x.safetensors").speaker == "x"
+    for arguments in (("transcribe", finished), ("adapt", finished, "--speaker", "x")):
+        assert command(*arguments, spoken, "-o", "/dev/null") in (0, None)
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_name_that_is_not_utf8_is_one_like_any_other(
+    finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    shutil.copy(spoken, recording)
+    assert command("transcribe", finished, recording, "-o", f"{tmp_path}/out/", "--format", "json") in (0, None)
+    (path,) = (tmp_path / "out").iterdir()
+    assert path.name == "caf\\xe9.json"
+    assert json.loads(path.read_text())[0]["path"].endswith("/caf\\xe9.flac")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_told_to_end_cleans_up(number: signal.Signals, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from lhuc_asr.cli import main as m\n"
+        "from lhuc_asr.base.atomic import atomic_path\n"
+        "def app():\n"
+        "    with atomic_path(Path(sys.argv[1])) as path:\n"
+        "        path.write_text('half'); os.kill(os.getpid(), int(sys.argv[2]))\n"
+        "m.app = app; m.main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out", str(int(number))], capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (128 + number, "lhuc-asr: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_transcription_promises_nothing(

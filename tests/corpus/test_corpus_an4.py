@@ -39,7 +39,7 @@ def test_cmu_layout(cmu: Path) -> None:
     reading = read_an4(cmu, "train")
     assert reading.skipped == []
     assert [(u.speaker, u.id, u.text, u.seconds) for u in reading.utterances] == [
-        ("fash", "an251-fash-b", "YES NO", 0.5),
+        ("fash", "an251-fash-b", "YES <NOISE> NO", 0.5),
         ("mblb", "cen1-mblb-b", "P I T", 0.5),
     ]
     assert len(validate(reading).utterances) == 2

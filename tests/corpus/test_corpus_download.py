@@ -385,3 +385,14 @@ def test_a_link_in_the_parts_place_is_not_written_through(site: Site, tmp_path: 
     with pytest.raises(DownloadError, match=r"\.part: cannot be written"):
         fetch(f"{site.url}/31/dev-clean-2.tar.gz", tmp_path / "dev-clean-2.tar.gz")
     assert (tmp_path / "precious").read_bytes() == b"kept"
+
+
+def test_a_subset_that_another_program_left_half_there_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "LibriSpeech" / SUBSET
+    (folder / "19").mkdir(parents=True)
+    (folder / "19" / "19-7-0000.flac").write_bytes(NOISE[:9])
+    with pytest.raises(DownloadError, match=rf"{SUBSET}: 1 recordings, expected 1089: the subset is not whole; delete"):
+        download_librispeech(SUBSET, tmp_path)
+    for number in range(1089):
+        (folder / "19" / f"{number}.FLAC").touch()
+    assert download_librispeech(SUBSET, tmp_path) == folder

@@ -160,3 +160,41 @@ def test_what_a_table_cannot_carry_is_not_written(tmp_path: Path, spoken, record
         )
     with pytest.raises(CorpusError, match="at least one utterance"):
         write_kaldi_dir(tmp_path / "out", [])
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "segments", "text", "utt2spk", "utt2env"])
+def test_byte_order_marks_line_ends_and_spaces_of_other_systems(data: Path, name: str) -> None:
+    (data / "utt2env").write_text("a-1 home\nb-1 cafe\n")
+    expected = read_kaldi_dir(data)
+    path = data / name
+    for first, *others in (["\ufeff", "\ufeff"], ["\ufeff\ufeff"], ["\u200b"], ["a\u00ad"[1:]]):
+        lines = path.read_text().splitlines()
+        marks = [first, *others, *[""] * len(lines)]
+        changed = "\r\n".join(mark + line for mark, line in zip(marks, lines, strict=False))
+        before = path.read_bytes()
+        path.write_bytes(changed.encode())
+        assert read_kaldi_dir(data) == expected
+        path.write_bytes(before)
+    path.write_bytes(path.read_bytes().replace(b" ", "\u00a0".encode(), 1).replace(b"\n", b"\r"))
+    assert read_kaldi_dir(data) == expected
+
+
+def test_transcripts_are_normalised_and_their_tags_mapped(data: Path) -> None:
+    (data / "text").write_text(
+        "a-1 don\u2019t [LAUGHTER] cafe\u0301 <unk>\nb-1 g\u200bo\u00a0<door>\n", encoding="utf-8"
+    )
+    first, second = read_kaldi_dir(data, own_tags={"<DOOR>"}).utterances
+    assert first.words == ("DON'T", "<NOISE>", "CAF\u00c9", "<unk>")
+    assert second.words == ("GO", "<DOOR>")
+    with pytest.raises(CorpusError, match=r"text:2: unknown tag '<DOOR>'"):
+        read_kaldi_dir(data)
+
+
+def test_ids_in_both_unicode_forms_are_one(data: Path) -> None:
+    for name in ("segments", "utt2spk", "text"):
+        form = "zo\u00eb" if name == "text" else "zoe\u0308"
+        path = data / name
+        path.write_text(path.read_text().replace("a-1 a", "a-1 zoe\u0308").replace("a-1", form), encoding="utf-8")
+    reading = read_kaldi_dir(data)
+    assert reading.skipped == []
+    assert [(u.id, u.speaker, u.text) for u in reading.utterances][-1] == ("zo\u00eb", "zo\u00eb", "YES NO")

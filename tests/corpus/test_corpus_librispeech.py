@@ -1,12 +1,14 @@
 """A LibriSpeech of four readers, 3 utterances of half a second each."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.corpus.librispeech import LibriSpeechSource, Reader, read_librispeech, read_speakers_table
 
@@ -50,12 +52,27 @@ def test_the_root_may_be_either_folder(root: Path) -> None:
 
 def test_the_paths_are_those_of_the_subsets_in_either_folder(root: Path) -> None:
     for folder in (root, root / "LibriSpeech"):
-        source = LibriSpeechSource(dir=folder, train=("dev-clean",), test=())
-        assert source.paths() == [root / "LibriSpeech" / "dev-clean"]
+        source = LibriSpeechSource(dir=folder, train=("dev-clean",), test=("test-clean",))
+        assert source.paths() == [root / "LibriSpeech" / name for name in ("dev-clean", "test-clean")]
         before = fingerprint(source.paths())
         with (chapter_of(root, "19") / "19-7.trans.txt").open("a") as transcript:
             transcript.write("19-7-0003 ANOTHER WORD\n")
         assert fingerprint(source.paths()) != before
+
+
+@pytest.mark.parametrize(
+    ("subsets", "message"),
+    [
+        ({"test": ["../../dev-clean"]}, "the subset '../../dev-clean' is not the name of a folder: it contains '/'"),
+        ({"test": ["a", "a"]}, "a subset is named twice"),
+        ({"train": ["a"], "test": ["a"]}, "a subset is named twice"),
+        ({"test": ["heldout"]}, "'heldout' is the name of a split of the training speakers"),
+        ({"test": []}, "test: Tuple should have at least 1 item"),
+    ],
+)
+def test_subsets_that_would_be_mixed_up_are_refused(subsets: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(LibriSpeechSource, {"dir": "L", **subsets}, "recipe")
 
 
 def test_a_subset_named_twice_is_read_once(root: Path) -> None:
@@ -137,7 +154,7 @@ def test_a_wrong_line_of_a_transcript_is_named(root: Path, line: str, message: s
 
 def test_a_transcript_in_another_encoding(root: Path) -> None:
     (chapter_of(root, "19") / "19-7.trans.txt").write_bytes("19-7-0000 CAFÉ\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match="not UTF-8 text"):
+    with pytest.raises(CorpusError, match=r"19-7\.trans\.txt:1: expected UTF-8 text, found byte 0xc9"):
         read_librispeech(root, ["dev-clean"])
 
 
@@ -168,3 +185,14 @@ def test_the_table_of_readers(root: Path) -> None:
     path.unlink()
     with pytest.raises(CorpusError, match=r"SPEAKERS\.TXT: no such file"):
         read_speakers_table(root)
+
+
+def test_transcripts_are_normalised_and_their_tags_mapped(root: Path) -> None:
+    path = chapter_of(root, "19") / "19-7.trans.txt"
+    path.write_text("\ufeff19-7-0000 don\u2019t\u00a0[noise] go\r\n", encoding="utf-8")
+    said = {u.id: u.text for u in read_librispeech(root, ["dev-clean"]).utterances}
+    assert said["19-7-0000"] == "DON'T <NOISE> GO"
+    path.write_text("19-7-0000 go <door>\n")
+    with pytest.raises(CorpusError, match=r"19-7\.trans\.txt:1: unknown tag '<DOOR>'"):
+        read_librispeech(root, ["dev-clean"])
+    assert read_librispeech(root, ["dev-clean"], own_tags={"<DOOR>"})

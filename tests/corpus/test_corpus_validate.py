@@ -1,10 +1,13 @@
 """What validation stops at, what it leaves out, and what passes."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +39,33 @@ def test_bad_recordings_are_left_out_listed_and_logged(spoken, caplog: pytest.Lo
     assert wordless == "no transcript"
     assert "skipped 4 of 24 utterances" in caplog.text
     assert all(skip.id in caplog.text and skip.reason in caplog.text for skip in result.skipped)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_digital_silence_is_left_out_and_counted(spoken, level: float) -> None:
+    utterances = [spoken(f"u{index}") for index in range(3)]
+    soundfile.write(utterances[0].audio, np.full(16000, level), 16000)
+    assert [skip.id for skip in validate(Reading(utterances), max_skipped=0.5).skipped] == ["u0"]
+    with pytest.raises(CorpusError, match=r"1 of 3 utterances cannot be used.*u0: .*digital silence: all samples"):
+        validate(Reading(utterances))
+
+
+def test_channels_in_opposite_phase_are_used_and_told(spoken, caplog: pytest.LogCaptureFixture) -> None:
+    utterance, other = spoken("u"), spoken("v")
+    samples, rate = soundfile.read(utterance.audio)
+    soundfile.write(utterance.audio, np.stack([samples, -samples], 1), rate)
+    assert validate(Reading([utterance, other])).utterances == [utterance, other]
+    assert "1 recordings, such as" in caplog.text
+    assert "u.wav, lose their sound when their channels are mixed" in caplog.text
+
+
+def test_a_file_whose_name_is_not_utf8_is_left_out_by_name(spoken) -> None:
+    named, other = spoken("u"), spoken("v")
+    path = Path(os.fsdecode(os.fsencode(named.audio.parent) + b"/\xff.wav"))
+    named.audio.rename(path)
+    result = validate(Reading([replace(named, audio=path), other]), max_skipped=0.5)
+    assert result.utterances == [other]
+    assert r"\udcff.wav': the name is not UTF-8" in result.skipped[0].reason
 
 
 def test_one_window_is_enough(spoken) -> None:

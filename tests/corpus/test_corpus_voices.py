@@ -199,7 +199,8 @@ def test_an_unknown_accent_is_an_error_that_lists_the_english_ones():
     ("tree", "message"),
     [
         ({"rate": [200, 100]}, "rate: the range 200.0 to 100.0 is empty"),
-        ({"test_warps": [[0.3, 0.5]]}, "test_warps: 0.3 to 0.5 is not a range within 0.75 to 1.35"),
+        ({"test_warps": [[0.3, 0.5]]}, "test_warps.0.0: Input should be greater than or equal to 0.75 .found 0.3"),
+        ({"test_warps": [[0.9, 0.8]]}, "test_warps: the range 0.9 to 0.8 is empty"),
         ({"training_speaker": 3}, "did you mean 'training_speakers'"),
         ({"training_accents": []}, "training_accents"),
     ],

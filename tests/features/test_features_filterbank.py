@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchaudio.functional import compute_deltas
 
-from lhuc_asr.base.errors import FeatureError
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError, FeatureError
 from lhuc_asr.base.units import frames_of
-from lhuc_asr.features.filterbank import FeatureConfig, add_deltas, compute_features
+from lhuc_asr.features.filterbank import FeatureConfig, RecipeFeatures, add_deltas, compute_features
 
 
 def _recording(sample_rate: int, seconds: float = 0.7, seed: int = 0) -> np.ndarray:
@@ -88,13 +89,24 @@ def test_less_than_a_window_is_refused(samples):
 
 
 def test_more_bins_than_the_spectrum_can_fill_are_refused():
-    with pytest.raises(FeatureError, match="128 mel bins at 8000 Hz"):
-        compute_features(_recording(8000), FeatureConfig(sample_rate=8000, bins=128))
+    with pytest.raises(ConfigError, match="128 mel bins at 8000 Hz"):
+        parse_config(FeatureConfig, {"sample_rate": 8000, "bins": 128}, "recipe")
+    with pytest.raises(ConfigError, match="128 mel bins at 16000 Hz"):
+        parse_config(RecipeFeatures, {"bins": 128}, "recipe")
+    with pytest.raises(ConfigError, match="100 mel bins at 8000 Hz"):
+        RecipeFeatures(bins=100, sample_rate=48000).with_rate(8000)
 
 
 def test_more_cepstra_than_bins_are_refused():
-    with pytest.raises(FeatureError, match="20 mel bins at 16000 Hz, 30 cepstra"):
-        compute_features(_recording(16000), FeatureConfig(kind="mfcc", bins=20, cepstra=30))
+    with pytest.raises(ConfigError, match="20 mel bins at 16000 Hz, 30 cepstra"):
+        parse_config(FeatureConfig, {"kind": "mfcc", "bins": 20, "cepstra": 30}, "recipe")
+
+
+def test_features_of_a_recipe_have_a_rate_when_the_recordings_are_known():
+    features = RecipeFeatures(bins=30)
+    with pytest.raises(ValueError, match="no sample rate before the recordings are read"):
+        _ = features.resolved
+    assert features.with_rate(8000).resolved == FeatureConfig(sample_rate=8000, bins=30)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])

@@ -104,7 +104,7 @@ def test_a_file_of_another_size_is_refused(tmp_path, change):
 def test_a_missing_file_is_told(tmp_path, missing):
     write_store(tmp_path / "train", _items(), 2)
     (tmp_path / "train" / missing).unlink()
-    with pytest.raises(FeatureError, match="not a feature store"):
+    with pytest.raises(FeatureError, match=r"no such file; delete the folder|not a feature store .*No such file"):
         FeatureStore(tmp_path / "train")
 
 
@@ -114,7 +114,11 @@ def test_a_missing_file_is_told(tmp_path, missing):
         ("store.json", "{}"),
         ("store.json", "[2]"),
         ("store.json", '{"dimension": "wide"}'),
+        ("store.json", '{"dimension": -2}'),
+        ("store.json", '{"dimension": 1e999}'),
+        ("store.json", '{"dimension": 2, "dimension": 3}'),
         ("index.jsonl", '{"id": "a"}\n'),
+        ("index.jsonl", '{"id": "a", "speaker": "s", "first": 0, "frames": -17}\n'),
         ("index.jsonl", '{"id": "a", "speaker": "s", "first": 0, "frames": "17"}\n'),
     ],
 )
@@ -133,3 +137,14 @@ def test_blocks_hold_every_utterance_once_in_order_and_are_no_larger_than_needed
     for block in blocks[:-1]:
         assert sum(u.frames for u in block) >= frames
     assert all(sum(u.frames for u in block[:-1]) < frames for block in blocks)
+
+
+@pytest.mark.parametrize("first", [1, 16, 2**31 - 1])
+def test_utterances_that_do_not_follow_each_other_are_told(tmp_path, first):
+    """Their rows would be another's, or nobody's."""
+    write_store(tmp_path / "train", _items(), 2)
+    path = tmp_path / "train" / "index.jsonl"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([rows[0].replace('"first": 0', f'"first": {first}'), *rows[1:]]) + "\n")
+    with pytest.raises(FeatureError, match=rf"index\.jsonl: .* begins at row {first}, expected 0; delete the folder"):
+        FeatureStore(tmp_path / "train")

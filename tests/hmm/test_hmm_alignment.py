@@ -17,7 +17,7 @@ def store(tmp_path) -> FeatureStore:
 def test_what_was_written_is_read_back(tmp_path, store):
     pdfs = {"a": np.array([4, 4, 7]), "b": np.array([1, 2, 3, 3, 0], np.int32)}
     write_alignment(tmp_path / "train.ali", store, pdfs)
-    alignment = Alignment(tmp_path / "train.ali", store)
+    alignment = Alignment(tmp_path / "train.ali", store, 9)
     assert alignment["a"].tolist() == [4, 4, 7]
     assert alignment["b"].tolist() == [1, 2, 3, 3, 0]
     assert alignment.aligned_share == 1.0
@@ -45,9 +45,16 @@ def test_utterances_that_the_features_lack_are_refused(tmp_path, store):
 def test_a_file_of_another_size_is_refused(tmp_path, store, size):
     (tmp_path / "train.ali").write_bytes(bytes(size))
     with pytest.raises(AlignmentError, match=rf"train.ali: {size} bytes for 8 frames; it belongs to other features"):
-        Alignment(tmp_path / "train.ali", store)
+        Alignment(tmp_path / "train.ali", store, 9)
 
 
 def test_a_missing_file_is_told(tmp_path, store):
     with pytest.raises(AlignmentError, match=r"train\.ali: cannot be read \(No such file.*run the alignment stage"):
-        Alignment(tmp_path / "train.ali", store)
+        Alignment(tmp_path / "train.ali", store, 9)
+
+
+@pytest.mark.parametrize("pdf", [-2, 9, 2**31 - 1])
+def test_a_pdf_that_the_topology_does_not_have_is_refused(tmp_path, store, pdf):
+    np.array([0, 1, UNALIGNED, 8, pdf, 0, 0, 0], np.int32).tofile(tmp_path / "train.ali")
+    with pytest.raises(AlignmentError, match=r"train\.ali: pdfs .*, expected -1 to 8; it belongs to another topology"):
+        Alignment(tmp_path / "train.ali", store, 9)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import VARIANCE_FLOOR
+from lhuc_asr.base.tensors import save_tensors
 from lhuc_asr.hmm.gmm import CACHED_FRAMES, MIN_GAUSSIAN_FRAMES, DiagonalGmm, GmmStatistics
 
 DIMENSION = 3
@@ -224,3 +225,27 @@ def test_a_damaged_file_or_one_of_another_phone_set_is_told(tmp_path):
     path.unlink()
     with pytest.raises(CheckpointError, match="not a Gaussian mixture model"):
         DiagonalGmm.load(path, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pdf": torch.tensor([0, 2, 0, 1, 2, 2])}, "not sorted"),
+        ({"pdf": torch.tensor([-9, 0, 1, 1, 2, 2])}, "not sorted, or a pdf has none"),
+        ({"pdf": torch.tensor([0, 0, 2, 2, 2, 2])}, "not sorted, or a pdf has none"),
+        ({"pdf": torch.zeros(0, dtype=torch.int64)}, "not a list of numbers"),
+        ({"pdf": torch.ones(6)}, "not a list of numbers"),
+        ({"weight": torch.ones(5)}, r"weight has shape \[5\], expected \[6\]"),
+        ({"weight": torch.full((6,), -1.0)}, "a weight is negative"),
+        ({"mean": torch.ones(6, 2)}, "mean has shape"),
+        ({"mean": torch.tensor(1.0)}, "mean has shape"),
+        ({"variance": torch.zeros(6, 3)}, "a variance not positive"),
+        ({"variance": torch.full((6, 3), float("nan"))}, "variance is not finite"),
+    ],
+)
+def test_tensors_that_contradict_each_other_are_told(tmp_path, change, message):
+    model = _model(9, (2, 1, 3))
+    tensors = {name: getattr(model, name) for name in ("pdf", "weight", "mean", "variance")}
+    save_tensors(tmp_path / "gmm.safetensors", tensors | change)
+    with pytest.raises(CheckpointError, match=rf"gmm\.safetensors: .*{message}.*; delete it"):
+        DiagonalGmm.load(tmp_path / "gmm.safetensors", 3, dimension=model.mean.shape[1])

@@ -68,8 +68,8 @@ def test_a_kind_is_loaded_by_its_line_in_the_table(tmp_path, monkeypatch):
         kind = "whole words"
 
         @classmethod
-        def from_json(cls, tree):
-            return cls(PhoneSet(("SIL",), tuple(tree["words"])))
+        def load(cls, path):
+            return cls(PhoneSet(("SIL",), tuple(json.loads(path.read_text())["words"])))
 
     path = tmp_path / "topology.json"
     path.write_text('{"kind": "whole words", "words": ["one", "two"]}')
@@ -83,9 +83,13 @@ def test_a_kind_is_loaded_by_its_line_in_the_table(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"self_loop": [0.5] * 15}, "expected 16 probabilities of staying, .* found 15"),
-        ({"self_loop": [0.5] * 15 + [1.0]}, "each between 0 and 1, found 16, from 0.5 to 1;"),
+        ({"self_loop": [0.5] * 15 + [1.0]}, r"self_loop\.15: Input should be less than 1, found 1\.0"),
         ({"self_loop": [0.5] * 15 + ["x"]}, "not a topology"),
         ({"speech": 3}, "not a topology"),
+        ({"speech": ["A B"]}, "speech.0: not a name: it has white space"),
+        ({"speech": ["A\n"]}, "speech.0: not a name: it is empty, or has control characters"),
+        ({"silence": ["SPN"]}, "SIL is not among its silence phones"),
+        ({"self_loop": [float("nan")] * 16}, "NaN is not a number of JSON"),
         ({"kind": ["monophones"]}, "not a topology"),
     ],
 )

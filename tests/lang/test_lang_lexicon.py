@@ -1,5 +1,6 @@
 import gzip
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -198,3 +199,20 @@ def test_malformed_word_table(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(LexiconError, match=message):
         WordTable.load(path)
+
+
+def test_words_are_spelt_as_transcripts_are(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_bytes(
+        b"\xef\xbb\xbfdon\xe2\x80\x99t D OW N T\r\n"
+        + "cafe\u0301 K AE\nal\u200bpha\u00a0AE L\n[noise] NSN\n<UNK> SPN\n".encode()
+    )
+    lexicon = read_lexicon(path)
+    assert set(lexicon.words) == {"DON'T", "CAF\u00c9", "ALPHA", "[NOISE]", "<unk>"}
+    assert lexicon.phones.silence == ("SIL", "SPN", "NSN")
+
+
+def test_old_line_ends_of_a_mac(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_bytes(b"a AH\rb B IY\r")
+    assert read_lexicon(path).words == ("A", "B")

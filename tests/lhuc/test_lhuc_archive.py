@@ -194,12 +194,20 @@ def test_damaged_tables_are_refused(tmp_path):
         {"r": torch.ones(2, 2, dtype=torch.int64)},
         {"rows": torch.ones(3, dtype=torch.int32)},
         {"name_ends": torch.tensor([1, 3], dtype=torch.int32)},
+        {"name_ends": torch.tensor([1.0, 2.0])},
+        {"name_ends": torch.zeros(0, dtype=torch.int32)},
+        {"name_ends": torch.tensor(2, dtype=torch.int32)},
+        {"names": torch.tensor([97, 300], dtype=torch.int32)},
     ):
         with pytest.raises(CheckpointError, match="its tables do not fit each other"):
             opened(**tensors)
-    for wrong in ({**description, "sites": 3}, {**description, "sites": [["s", "w", 1, 0]]}):
-        with pytest.raises(CheckpointError, match="its description does not fit"):
-            opened(description=wrong)
+    with pytest.raises(CheckpointError, match="damaged, name 0 is not among the names"):
+        list(opened(name_ends=torch.tensor([7, 2], dtype=torch.int32)))
+    with pytest.raises(CheckpointError, match=r"damaged, a speaker is called b'\\xff'"):
+        list(opened(names=torch.tensor([97, 255], dtype=torch.uint8)))
+    for sites in (3, [], [["s", "w", 1, 0]], [["s", -2, 1, 0]], [["s", 10**30, 1, 0]], [["s", float("nan"), 1, 0]]):
+        with pytest.raises(CheckpointError, match="damaged"):
+            opened(description={**description, "sites": sites})
 
 
 def test_speakers_without_sites_are_not_archived(tmp_path):

@@ -50,10 +50,33 @@ def test_a_damaged_file_is_refused(tmp_path, model, damage):
         {"dnn": {"unheard_of": 1}, "feature_dimension": 3, "pdf_count": 4},
         {"dnn": {"hidden_layers": 2, "hidden_units": 5}, "feature_dimension": 3, "pdf_count": 9},
         {"dnn": {"hidden_layers": 2, "hidden_units": 5}, "feature_dimension": "wide", "pdf_count": 4},
+        # Larger than any memory, and layers without number: refused before a network of this size is made.
+        {"dnn": {"hidden_layers": 2, "hidden_units": 10**6}, "feature_dimension": 10**6, "pdf_count": 4},
+        {"dnn": {"hidden_layers": 10**6, "hidden_units": 5}, "feature_dimension": 3, "pdf_count": 4},
+        {"dnn": {"hidden_layers": 2, "hidden_units": 5, "context": 3}, "feature_dimension": 3, "pdf_count": -4},
+        {"dnn": [], "feature_dimension": 3, "pdf_count": 4},
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(tmp_path, model, description):
     path = tmp_path / "model.safetensors"
     save_tensors(path, model.state_dict(), description)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not an acoustic model of this version"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor.fill_(float("nan")), "hidden.0.linear.bias is not finite"),
+        (lambda tensor: tensor.long(), r"hidden.0.linear.bias has type torch.int64"),
+        (lambda tensor: tensor.reshape(1, 5), r"hidden.0.linear.bias has shape \[1, 5\], expected \[5\]"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, model, change, message):
+    path = tmp_path / "model.safetensors"
+    tensors = model.state_dict()
+    tensors["hidden.0.linear.bias"] = change(tensors["hidden.0.linear.bias"].clone())
+    description = {"dnn": model.config.model_dump(mode="json"), "feature_dimension": 3, "pdf_count": 4}
+    save_tensors(path, tensors, description)
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: not an acoustic model .*{message}.*; delete it"):
         load_model(path)

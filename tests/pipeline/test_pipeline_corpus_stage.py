@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
+from lhuc_asr.base.stages import stage_key
 from lhuc_asr.corpus.splits import SplitOptions, Splits, fold_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import CorpusOptions
@@ -72,6 +73,20 @@ def test_heldout_speakers_are_whole_and_chosen_by_the_seed(seed: int, tmp_path: 
     assert read_manifest(tmp_path / "again" / "heldout.jsonl") == heldout
 
 
+def test_the_same_data_from_another_folder_has_the_same_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+
+    def key(folder: str, train: str, test: str) -> str:
+        monkeypatch.chdir(tmp_path / folder)
+        corpus = {"kind": "kaldi", "train": train, "test": test}
+        return stage_key("corpus", CorpusOptions.of(recipe(corpus=corpus), fold=None), [])
+
+    absolute = key("else", str(tmp_path / "data" / "a"), str(tmp_path / "b"))
+    assert key("data", "a", "../b") == key("else", "../data/a", "../b") == absolute
+    assert key("data", "b", "../b") != absolute
+
+
 @pytest.mark.parametrize("heldout", [6, 7])
 def test_somebody_must_be_left_to_train_on(heldout: int, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=f"6 training speakers, of which heldout_speakers={heldout} .* add speakers"):
@@ -81,14 +96,14 @@ def test_somebody_must_be_left_to_train_on(heldout: int, tmp_path: Path) -> None
 
 def test_sources_and_test_sets_of_each_kind() -> None:
     libri = recipe(corpus={"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}).corpus
-    assert libri.paths() == [Path("L/t"), Path("L/u"), Path("L/v")]
+    assert libri.paths() == [Path("L/t").absolute(), Path("L/u").absolute(), Path("L/v").absolute()]
     assert libri.test_sets == ("u", "v")
     voices = recipe(corpus={"kind": "synthetic"}).corpus
     assert voices.paths() == []
     assert voices.test_sets == ("test", "control")
     other = recipe(corpus={"kind": "synthetic", "voices": {"seed": 2}}).corpus
     assert voices.made_folders(Path("exp")) != other.made_folders(Path("exp"))
-    assert recipe().corpus.paths() == [Path("a"), Path("b")]
+    assert recipe().corpus.paths() == [Path("a").absolute(), Path("b").absolute()]
     assert list(recipe().corpus.made_folders(Path("exp"))) == []
 
 
@@ -106,12 +121,23 @@ def test_sources_and_test_sets_of_each_kind() -> None:
         ({"speeds": [1.0, 1.0]}, "expected 1.0 among them, and each only once"),
         ({"speeds": [0.9, 1.1]}, "expected 1.0 among them, and each only once"),
         ({"speeds": [1.0, 0.905]}, "expected positive multiples of 0.01"),
-        ({"speeds": [1.0, 0.0]}, "expected positive multiples of 0.01"),
-        ({"speeds": [1.0, -0.9]}, "expected positive multiples of 0.01"),
+        ({"speeds": [1.0, 0.0]}, "speeds.1: Input should be greater than or equal to 0.25"),
+        ({"speeds": [1.0, -0.9]}, "speeds.1: Input should be greater than or equal to 0.25"),
         ({"speeds": [1.0, float("inf")]}, "speeds.1: Input should be a finite number"),
         ({"heldout_speakers": 0}, "heldout_speakers: Input should be greater than or equal to 1"),
         ({"max_skipped": 2}, "max_skipped: Input should be less than or equal to 1"),
         ({"workers": 0}, "workers"),
+        (
+            {"corpus": {"kind": "synthetic", "voices": {"training_speakers": 8}}},
+            "heldout_speakers: 8 of 8 training speakers are kept back, so none is left",
+        ),
+        ({"corpus": {"kind": "kaldi", "train": "a", "test": "b/../a"}}, "train and test are the same folder"),
+        (
+            {"dnn": {"hidden_layers": 2}, "lhuc": {"layers": [0, 2]}},
+            "'lhuc' adapts the layer 2, but dnn.hidden_layers=2",
+        ),
+        ({"lhuc": {"layers": []}}, "lhuc.layers: Tuple should have at least 1 item"),
+        ({"lhuc": {"layers": [-1]}}, "lhuc.layers.0: Input should be greater than or equal to 0"),
     ],
 )
 def test_what_cannot_be_run_is_no_recipe(options: dict[str, object], message: str) -> None:
@@ -122,7 +148,7 @@ def test_what_cannot_be_run_is_no_recipe(options: dict[str, object], message: st
 def test_hours_and_folds_are_in_the_folders_name() -> None:
     librispeech = {"kind": "librispeech", "dir": "L"}
     assert recipe(corpus=librispeech, hours=1.5, folds=5).folder == Path("exp/x_1.5h_folds5")
-    assert recipe(exp="else/where").folder == Path("else/where")
+    assert recipe(exp="else/where").folder == Path("else/where").absolute()
 
 
 def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None:
@@ -142,7 +168,7 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
     ]
     noise = {"dir": str(tmp_path), "classes": ["tone"], "snr_decibels": [-30, -30]}
     noisy_options = options(heldout_speakers=1, folds=2, noise=noise)
-    files_before = CorpusOptions.of(recipe(noise=noise), fold=None).files
+    files_before = CorpusOptions.of(recipe(noise=noise), fold=None).files.contents()
     heard: dict[str, set[int]] = {"train": set(), "heldout": set(), "test": set()}
     tested = []
     for fold in (1, 2):
@@ -163,4 +189,4 @@ def test_folds_in_noise_share_neither_speakers_nor_clips(tmp_path: Path) -> None
     assert sorted(tested) == list("abcdef")
     assert sum(map(len, heard.values())) == len(set().union(*heard.values())) == 6
     (tmp_path / "noise.tsv").write_text("\n".join(lines[:-1]))
-    assert CorpusOptions.of(recipe(noise=noise), fold=None).files != files_before
+    assert CorpusOptions.of(recipe(noise=noise), fold=None).files.contents() != files_before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import opened, read_experiment
+from lhuc_asr.pipeline.experiment import load_recipe, opened, read_experiment
+from lhuc_asr.pipeline.export import export
 from lhuc_asr.study.run import run_benchmark
 
 
@@ -56,3 +58,31 @@ def test_an_experiment_of_another_version_is_refused_in_one_line(
     with pytest.raises(ConfigError, match=f"^{expected}$") as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_another_experiments_folder_is_refused_and_left_as_it_is(copied: Path, run) -> None:
+    before = (copied / "config.yaml").read_bytes()
+    with pytest.raises(ExperimentError, match=f"^{copied}: holds the experiment 'tiny', and the recipe is 'other'; ch"):
+        run(copied, "name=other", "lhuc.sweeps=3")
+    with pytest.raises(ExperimentError, match=f"^{copied}: holds an experiment with folds=1, not folds=2; choose"):
+        run(copied, "folds=2", "corpus={kind: an4, dir: somewhere}")
+    assert (copied / "config.yaml").read_bytes() == before
+    assert run(copied) == []
+    assert run(copied, "name=renamed") == []
+
+
+def test_the_recipe_of_a_moved_experiment_is_that_of_its_new_place(copied: Path, tmp_path: Path, run) -> None:
+    assert run(copied) == []
+    moved = copied.rename(tmp_path / "moved")
+    assert load_recipe(moved / "config.yaml").folder == moved
+    assert load_recipe(moved / "config.yaml", ["exp=elsewhere"]).folder == Path("elsewhere")
+    assert run(moved) == []
+    copy = shutil.copytree(moved, tmp_path / "copy", copy_function=shutil.copyfile)  # with new times
+    shutil.rmtree(moved)
+    assert run(copy) == []
+    assert run(copy, "features.bins=30")[0] == "features"
+    export(copy, tmp_path / "model")
+
+
+def test_a_recipe_that_no_run_wrote_names_its_own_folder(tiny_recipe: Path) -> None:
+    assert load_recipe(tiny_recipe / "config.yaml").folder == Path("exp/tiny")

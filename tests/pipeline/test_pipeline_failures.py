@@ -12,10 +12,12 @@ import pytest
 import soundfile
 
 from lhuc_asr.audio.utterance import read_manifest
+from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, CorpusError, LexiconError, LhucError
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.librispeech import read_librispeech
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.run import run_recipe
 
@@ -185,29 +187,61 @@ def test_too_many_heldout_speakers_are_refused(prepare) -> None:
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("option", "fault"),
     [
-        "{kind: an4, dir: /nowhere}",
-        "{kind: librispeech, dir: /nowhere}",
-        "{kind: kaldi, train: /nowhere, test: /nowhere}",
+        ("corpus={kind: an4, dir: /nowhere}", "corpus.dir: /nowhere: no such folder"),
+        ("corpus={kind: librispeech, dir: /nowhere}", "corpus.dir: /nowhere: no such folder"),
+        (
+            "corpus={kind: kaldi, train: /nowhere, test: /else}",
+            "corpus.train: /nowhere: no such folder; corpus.test: /else: no such folder",
+        ),
+        ("lm.text=[/nowhere]", "lm.text: /nowhere: no such file"),
+        ("lm.text=[/etc]", "lm.text: /etc: is a folder, expected a file"),
+        ("lexicon.path=/nowhere", "lexicon.path: /nowhere: no such file"),
+        ("lexicon.path=/etc", "lexicon.path: /etc: is a folder, expected a file"),
+        ("noise={dir: /nowhere, classes: [rain]}", "noise.dir: /nowhere: no such folder"),
+        (f"noise={{dir: {__file__}, classes: [rain]}}", f"noise.dir: {__file__}: is a file, expected a folder"),
     ],
 )
-def test_a_wrong_corpus_path_is_named(source: str, prepare) -> None:
-    message = refused(prepare, f"corpus={source}")
-    assert message.startswith("/nowhere: no ")
-    assert "expected" in message
+def test_a_missing_path_is_named_before_anything_is_read_or_written(
+    option: str, fault: str, prepare, tmp_path: Path
+) -> None:
+    assert refused(prepare, option, error=ConfigError) == f"{fault}; correct the path in the recipe"
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("option", ["lm.text=[/nowhere]", "lexicon.path=/nowhere"])
-def test_a_missing_file_of_words_is_named_before_any_recording_is_read(option: str, prepare, tmp_path: Path) -> None:
-    message = refused(prepare, option, error=ConfigError)
-    assert message == f"{option.partition('=')[0]}: /nowhere: no such file; correct the path in the recipe"
-    assert not (tmp_path / "exp" / "metrics.jsonl").exists()
+def test_a_missing_path_leaves_the_finished_experiment_as_it_was(copied: Path, run) -> None:
+    """Its ``config.yaml`` too, from which it is exported."""
+    before = (copied / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="no such file"):
+        run(copied, "lexicon.path=/nowhere")
+    assert (copied / "config.yaml").read_bytes() == before
 
 
-def test_a_table_of_noise_that_is_missing_is_named_before_any_recording_is_read(prepare, monkeypatch) -> None:
-    monkeypatch.setattr("lhuc_asr.corpus.splits.validate", None)
-    assert "/nowhere/noise.tsv: no such file" in refused(prepare, "noise={dir: /nowhere, classes: [rain]}")
+def test_a_corpus_without_its_own_lexicon_is_named_before_anything_is_read(prepare, tmp_path: Path) -> None:
+    (tmp_path / "an4" / "etc").mkdir(parents=True)
+    message = refused(prepare, f"corpus={{kind: an4, dir: {tmp_path / 'an4'}}}")
+    assert message.startswith(f"{tmp_path}/an4/etc/an4.dic: no such file")
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        (None, "noise.tsv: no such file"),
+        ("path\tclass\na.wav\tsea\n", "noise.tsv: no class rain; it has sea"),
+        ("path\tclass\na.wav\train\n", "noise.tsv: clip of rain: "),
+        ("path\tclass\nnoise.tsv\train\n", "noise class rain: 1 clips of 1 recordings, expected three"),
+    ],
+)
+def test_noise_that_cannot_be_used_is_named_before_anything_is_read(
+    table: str | None, fault: str, prepare, tmp_path: Path
+) -> None:
+    (tmp_path / "noise").mkdir()
+    if table is not None:
+        (tmp_path / "noise" / "noise.tsv").write_text(table, encoding="utf-8")
+    assert fault in refused(prepare, f"noise={{dir: {tmp_path / 'noise'}, classes: [rain]}}")
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == [".lock"]
 
 
 def test_a_word_without_pronunciation_is_an_error_where_asked(corpus: Corpus, prepare, lexicon: Path) -> None:
@@ -248,8 +282,75 @@ def test_a_word_that_only_a_test_transcript_has_counts_as_an_error_and_stops_not
         corpus.write(corpus.test, name, {id: v for id, v in rows.items() if id.startswith("2001") or id == keep})
     corpus.edit(corpus.test, "text", lambda rows: rows.update({keep: "XYLOPHONE"}))
     folder = prepare("lhuc over test")
-    from lhuc_asr.base.atomic import read_json
-
     for name in ("si", "lhuc"):
         assert read_json(folder / "decode" / "test" / name / "wer.json")["speakers"]["2002"]["words"] == 1
     assert (folder / "speakers" / "lhuc" / "test" / "2002.safetensors").exists()
+
+
+def lower(rows: dict[str, str]) -> None:
+    rows.update({id: f"{text.lower()} don\u2019t" for id, text in rows.items()})
+
+
+def test_transcripts_in_another_case_and_unicode_form_are_the_same_words(corpus: Corpus, prepare) -> None:
+    for split in (corpus.train, corpus.test):
+        corpus.edit(split, "text", lower)
+        (split / "text").write_bytes(b"\xef\xbb\xbf" + (split / "text").read_bytes().replace(b"\n", b"\r\n"))
+    folder = prepare("lexicon")
+    lexicon = read_lexicon_folder(folder / "lang")
+    assert {"THE", "DON'T"} < set(lexicon.words)
+    for split in ("train", "heldout", "test"):
+        said = {word for utterance in read_manifest(folder / "corpus" / f"{split}.jsonl") for word in utterance.words}
+        assert "DON'T" in said
+        assert not lexicon.missing(said) or split == "test"
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_known_tags_are_trained_as_sounds_and_not_scored(
+    corpus: Corpus, prepare, lexicon: Path, dictionary: bool
+) -> None:
+    for split in (corpus.train, corpus.test):
+        corpus.edit(split, "text", lambda rows: rows.update({id: f"[noise] {text} <UNK>" for id, text in rows.items()}))
+    options = [f"lexicon.path={lexicon}", "lexicon.unknown_words=unk"] if dictionary else []
+    folder = prepare("lexicon" if dictionary else "si over test", *options)
+    spelt = read_lexicon_folder(folder / "lang")
+    assert spelt.pronunciations["<NOISE>"] == (("NSN",),)
+    assert spelt.pronunciations["<unk>"] == (("SPN",),)
+    assert spelt.phones.silence == ("SIL", "SPN", "NSN")
+    if dictionary:
+        return
+    words = sum(len(text.split()) - 2 for text in corpus.read(corpus.test, "text").values())
+    assert read_json(folder / "decode" / "test" / "si" / "wer.json")["words"] == words
+
+
+def test_a_tag_of_the_lexicon_is_a_word_of_its_own(corpus: Corpus, prepare, lexicon: Path) -> None:
+    corpus.edit(corpus.train, "text", lambda rows: rows.update({id: f"{text} <door>" for id, text in rows.items()}))
+    assert "text:1: unknown tag '<DOOR>'" in refused(prepare, f"lexicon.path={lexicon}")
+    lexicon.write_text(lexicon.read_text() + "<door> D AO\n")
+    folder = prepare("lexicon", f"lexicon.path={lexicon}")
+    assert read_lexicon_folder(folder / "lang").pronunciations["<DOOR>"] == (("D", "AO"),)
+
+
+def test_a_test_set_outside_the_vocabulary_is_a_warning_before_features(corpus: Corpus, prepare, caplog) -> None:
+    corpus.edit(corpus.test, "text", lambda rows: rows.update(dict.fromkeys(rows, "quokka zebra")))
+    with caplog.at_level(logging.WARNING, "lhuc_asr"):
+        prepare("language model")
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "test: only 0 of 12 words (0.0 %) are in the vocabulary" in warning
+    assert "such as QUOKKA ZEBRA" in warning
+
+
+def test_test_speakers_without_a_word_are_refused(corpus: Corpus, prepare) -> None:
+    corpus.edit(
+        corpus.test,
+        "text",
+        lambda rows: rows.update({id: "[laughter]" for id in rows if id.startswith("2001")}),
+    )
+    assert "transcripts of noises and pauses without a word, of 1 speakers: 2001" in refused(prepare)
+
+
+def test_a_language_model_in_place_of_a_text_is_named_before_any_recording_is_read(
+    finished: Path, prepare, tmp_path: Path
+) -> None:
+    message = refused(prepare, f"lm.text=[{finished / 'lang' / 'lm.arpa'}]")
+    assert "lm.arpa:1: a language model in the ARPA format, expected sentences" in message
+    assert not (tmp_path / "exp" / "metrics.jsonl").exists()

@@ -26,6 +26,8 @@ RECIPE: dict[str, Any] = {
     "corpus": {"kind": "synthetic"},
     "noise": {"dir": "noise", "classes": ["rain"]},
     "lexicon": {"path": "words.txt"},
+    "features": {"sample_rate": 16000},
+    "alignment_features": {"sample_rate": 16000, "delta_order": 1},
     "realignments": 1,
     "networks": {"sat": {"start": "si"}, "random": {}},
     "passes": {
@@ -71,8 +73,11 @@ class NotedStages(Stages):
         self.given: dict[str, tuple[Any, ...]] = {}
         NotedStages.noted = self
 
-    def run(self, name: str, work: partial, *, options: Any, after: Any = (), outputs: Any = ()) -> None:
-        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after])
+    def run(
+        self, name: str, work: partial, *, options: Any, after: Any = (), inputs: Any = None, outputs: Any = ()
+    ) -> None:
+        files = None if inputs is None else inputs.contents()
+        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after], files)
         self.options[name] = options
         self.given[name] = (work.func, *(readable(argument) for argument in work.args), options)
 
@@ -90,9 +95,11 @@ def readable(argument: Any) -> Any:
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ExperimentConfig], NotedStages]:
     """The stages of a recipe."""
     monkeypatch.setattr("lhuc_asr.pipeline.run.Stages", NotedStages)
-    monkeypatch.setattr("lhuc_asr.pipeline.run.check_language_files", lambda config: None)
+    # There are no files to look into: no lexicon that may list tags.
+    for name in ("language.own_tags", "corpus_stage.own_tags"):
+        monkeypatch.setattr(f"lhuc_asr.pipeline.{name}", lambda *_: None)
     folder = ExperimentFolder(tmp_path)
-    write_json(folder.sample_rate, 10**6)  # of recordings with any features
+    write_json(folder.sample_rate, {"48000": {"recordings": 1, "names": ["a.wav"]}})
 
     def stages_of(config: ExperimentConfig) -> NotedStages:
         make_passes(config.model_copy(update={"exp": tmp_path}), model=True)
@@ -135,6 +142,8 @@ def changed_leaf(value: Any) -> Any:
             return not value
         case int() | float():
             return value + 1
+        case "fbank" | "mfcc":  # checked where the features' sample rate is known
+            return "fbank" if value == "mfcc" else "mfcc"
         case str():
             return f"{value}x"
         case Path():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +39,9 @@ class ListedSource(CorpusSource):
     def paths(self) -> list[Path]:
         return [self.dir]
 
-    def read(self, experiment: Path, *, hours: float | None, seed: int, processes: int) -> CorpusReading:
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
         return CorpusReading(self._read("train"), {name: self._read(name) for name in self.tests})
 
     def _read(self, name: str) -> Reading:

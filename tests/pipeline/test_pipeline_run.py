@@ -120,7 +120,7 @@ def test_every_frame_is_aligned_to_a_pdf_of_the_topology(finished: Path) -> None
     topology = load_topology(finished / "hmm" / "mono" / "topology.json")
     for split in ("train", "heldout"):
         store = FeatureStore(finished / "features" / split)
-        alignment = Alignment(finished / "hmm" / "mono" / f"{split}.ali", store)
+        alignment = Alignment(finished / "hmm" / "mono" / f"{split}.ali", store, topology.pdf_count)
         assert alignment.array.min() >= 0
         assert alignment.array.max() < topology.pdf_count
 
@@ -277,7 +277,7 @@ def test_a_stage_whose_output_is_gone_runs_again(
 
 
 def test_voices_that_are_gone_are_made_again(copied: Path, monkeypatch: pytest.MonkeyPatch, run) -> None:
-    """Contents are not compared, so that recordings made anew count as others."""
+    """They are the same to the bit, so that all that was made of them stays finished."""
     voices = next(copied.glob("voices-*"))
     before = {path.relative_to(voices): path.read_bytes() for path in voices.rglob("*.flac")}
     shutil.rmtree(voices)
@@ -287,7 +287,7 @@ def test_voices_that_are_gone_are_made_again(copied: Path, monkeypatch: pytest.M
         real(self, name, work if name == "corpus" else lambda _: None, **arguments)
 
     monkeypatch.setattr(Stages, "run", corpus_alone)
-    assert run(copied) == STAGES
+    assert run(copied) == ["corpus"]
     assert {path.relative_to(voices): path.read_bytes() for path in voices.rglob("*.flac")} == before
 
 

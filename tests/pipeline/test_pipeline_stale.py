@@ -83,6 +83,7 @@ def an4_of_cmu(folder: Path) -> dict[str, object]:
             record(folder / "wav" / "an4_clstk" / speaker / f"{id}.wav")
         write_lines(folder / "etc" / f"an4_{split}.fileids", [f"an4_clstk/{speaker}/{id}" for speaker, id in ids])
         write_lines(folder / "etc" / f"an4_{split}.transcription", [f"YES ({id})" for _, id in ids])
+    write_lines(folder / "etc" / "an4.dic", ["YES  Y EH S"])
     return {"kind": "an4", "dir": str(folder)}
 
 
@@ -94,6 +95,7 @@ def an4_packed(folder: Path) -> dict[str, object]:
             name = path.relative_to(folder)
             lines.append(f"{path.stem}\t{speaker}\t{split}\t{name}\t{RATE // 2}\t{RATE}\tYES")
     write_lines(folder / "utts.tsv", lines)
+    write_lines(folder / "etc" / "an4.dic", ["YES  Y EH S"])
     return {"kind": "an4", "dir": str(folder)}
 
 
@@ -240,12 +242,17 @@ def test_synthetic_voices_that_are_changed_or_deleted_are_noticed(tmp_path: Path
     corpus = {"kind": "synthetic", "voices": {**voices, **counts, "sample_rate": RATE}}
     assert stages_of(corpus) == STAGES
     assert stages_of(corpus) == []
-    first = recordings(next((tmp_path / "exp").glob("voices-*")) / "train")[0]
-    change(first)
-    assert stages_of(corpus) == STAGES
-    first.unlink()
-    assert stages_of(corpus) == STAGES
-    assert first.exists()  # made again
+    (voices_folder,) = (tmp_path / "exp").glob("voices-*")
+    for path in (recordings(voices_folder / "train")[0], next(voices_folder.rglob("*.trans.txt"))):
+        content = path.read_bytes()
+        for fault in (content[: len(content) // 2], b"", None):
+            path.write_bytes(fault) if fault is not None else path.unlink()
+            assert stages_of(corpus) == ["corpus"], path
+            assert path.read_bytes() == content  # made again, so that the features are those of this recording
+    (voices_folder / "train" / "1001" / "1" / "1001-1-0009.flac").write_bytes(b"")
+    (voices_folder / "SPEAKERS.TXT").unlink()
+    assert stages_of(corpus) == ["corpus"]
+    assert [path.name for path in voices_folder.rglob("1001-1-*.flac")].count("1001-1-0009.flac") == 0
     assert stages_of(corpus) == []
 
 
@@ -263,17 +270,80 @@ def test_noise_noisy_copies_and_what_they_were_made_from_are_noticed(tmp_path: P
     assert stages_of(corpus, noise=noise) == []
     copies = recordings(tmp_path / "exp" / "corpus" / "noisy")
     # Some training recordings are in a noisy copy only, and so in no manifest.
-    for path in (tmp_path / "clips" / "hum0.flac", copies[0], *recordings(tmp_path / "corpus")[:6]):
+    for path in (tmp_path / "clips" / "hum0.flac", *recordings(tmp_path / "corpus")[:6]):
         change(path)
         assert stages_of(corpus, noise=noise) == STAGES, path
+    contents = [copy.read_bytes() for copy in copies]
+    change(copies[0])
     copies[-1].unlink()
-    assert stages_of(corpus, noise=noise) == STAGES
-    assert copies[-1].is_file()
+    assert stages_of(corpus, noise=noise) == ["corpus"]
+    assert [copy.read_bytes() for copy in copies] == contents  # made again: the features are still theirs
     assert stages_of(corpus, noise=noise) == []
+    table = tmp_path / "noise" / "noise.tsv"
+    table.write_text(table.read_text() + f"{tmp_path / 'clips' / 'hum0.flac'}\train\n")
+    assert stages_of(corpus, noise=noise)[0] == "corpus"
 
 
-def test_times_that_are_set_back_are_noticed(tmp_path: Path, stages_of) -> None:
-    corpus = kaldi(tmp_path / "corpus")
+@pytest.mark.parametrize("make", CORPORA)
+def test_a_corpus_that_is_touched_or_restored_is_the_same(make, tmp_path: Path, stages_of) -> None:
+    folder = tmp_path / "corpus"
+    corpus = make(folder)
     stages_of(corpus)
-    os.utime(recordings(tmp_path / "corpus")[0], ns=(0, 0))
+    for path in folder.rglob("*"):
+        os.utime(path, ns=(0, 0))
+    assert stages_of(corpus) == []
+    shutil.copytree(folder, tmp_path / "backup", copy_function=shutil.copyfile)
+    shutil.rmtree(folder)
+    (tmp_path / "backup").rename(folder)
+    assert stages_of(corpus) == []
+
+
+@pytest.mark.parametrize("make", CORPORA)
+def test_files_that_change_under_their_old_sizes_and_times_are_noticed(make, tmp_path: Path, stages_of) -> None:
+    corpus = make(tmp_path / "corpus")
+    stages_of(corpus)
+    tables = [path for path in (tmp_path / "corpus").rglob("*") if path.is_file() and b"YES" in path.read_bytes()]
+    for path in (sorted(tables)[0], recordings(tmp_path / "corpus")[0]):
+        before = path.stat()
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"YES", b"YET") if path in tables else content[:-2] + b"\1\1")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert stages_of(corpus)[0] == "corpus", path
+
+
+@pytest.mark.parametrize("name", ["utt2spk", "text", "segments", "utt2env", "wav.scp"])
+def test_every_table_of_a_kaldi_directory_counts(name: str, tmp_path: Path, stages_of) -> None:
+    folder = tmp_path / "corpus"
+    corpus, train = kaldi(folder), folder / "train"
+    ids = [line.split()[0] for line in (train / "text").read_text().splitlines()]
+    write_lines(train / "segments", [f"{id} {id} 0.0 0.4" for id in ids])
+    write_lines(train / "utt2env", [f"{id} car" for id in ids])
     assert stages_of(corpus) == STAGES
+    other = record(folder / "elsewhere.wav", seed=5)
+    changes = {
+        "utt2spk": (" s1\n", " s2\n"),
+        "text": ("YES", "YET"),
+        "segments": ("0.4", "0.3"),
+        "utt2env": ("car", "bus"),
+        "wav.scp": (str(folder / "wav" / f"{ids[0]}.wav"), str(other)),
+    }
+    path = train / name
+    before = path.stat()
+    path.write_text(path.read_text().replace(*changes[name]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert stages_of(corpus)[0] == "corpus"
+    assert stages_of(corpus) == []
+
+
+def test_a_moved_experiment_finds_the_recordings_that_were_made_for_it(tmp_path: Path, noise, stages_of) -> None:
+    """Features are made anew at the new place, and nothing is left at the old one."""
+    corpus = kaldi(tmp_path / "corpus")
+    stages_of(corpus, noise=noise)
+    manifests = [path.read_text() for path in (tmp_path / "exp" / "corpus").glob("*.jsonl")]
+    assert not any(str(tmp_path / "exp") in text for text in manifests)
+    (tmp_path / "exp").rename(tmp_path / "moved")
+    assert stages_of(corpus, noise=noise, exp=str(tmp_path / "moved")) == []
+    features = {"sample_rate": RATE, "bins": 20}
+    assert stages_of(corpus, noise=noise, exp=str(tmp_path / "moved"), features=features) == ["features"]
+    assert not (tmp_path / "exp").exists()

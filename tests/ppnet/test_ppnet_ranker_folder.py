@@ -130,7 +130,61 @@ def test_a_network_larger_than_any_memory_is_refused(saved, tmp_path):
     folder = tmp_path / "ranker"
     shutil.copytree(saved, folder)
     description = json.loads((folder / "ranker.json").read_text())
-    description["network"]["hidden_units"] = [10**12]
-    (folder / "ranker.json").write_text(json.dumps(description))
-    with pytest.raises(CheckpointError, match="the weights are not of this network"):
+    for units in (10**9, 10**12, 2**70):
+        description["network"]["hidden_units"] = [units]
+        (folder / "ranker.json").write_text(json.dumps(description))
+        with pytest.raises(CheckpointError, match=r"hidden_units|the weights are not of this network") as caught:
+            load_ranker(folder)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("categories", None),
+        ("categories", []),
+        ("categories", {"item": None, "user": ["u", "v"]}),
+        ("categories", {"item": [["a"], "b"], "user": ["u", "v"]}),
+        ("categories", {"item": ["a", None], "user": ["u", "v"]}),
+        ("categories", {"item": ["a", "b", "c"], "user": ["u", "v"]}),
+        ("categories", {"item": ["a", "b"], "user": {"u": 1, "v": 2}}),
+        ("buckets", {"item": 2}),
+        ("buckets", {"item": True}),
+        ("buckets", {"item": 10**30}),
+        ("numbers", {"age": 30.0}),
+        ("numbers", {"age": [30.0]}),
+        ("numbers", {"age": ["30", "9"]}),
+        ("numbers", {"age": [True, False]}),
+        ("numbers", {"age": [10**400, 1]}),
+        ("numbers", {"weight": [30.0, 9.0]}),
+        ("more", {}),
+    ],
+)
+def test_vocabularies_that_lie_are_refused_in_one_line(part, changed, saved, tmp_path):
+    """By somebody who wrote down the changed file's hash."""
+    folder = shutil.copytree(saved, tmp_path / "ranker")
+    content = json.loads((folder / "vocabularies.json").read_text()) | {part: changed}
+    rewritten(folder, "vocabularies.json", json.dumps(content).encode())
+    with pytest.raises(CheckpointError) as caught:
         load_ranker(folder)
+    assert str(folder) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_schema_that_the_network_does_not_fit_is_told(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "ranker")
+    change(folder, network={"kind": "pepnet", "hidden_units": [4]})
+    with pytest.raises(CheckpointError, match=r"ranker\.json: a network of kind 'pepnet' needs features of group"):
+        load_ranker(folder)
+
+
+def test_weights_of_another_shape_are_told_in_one_line(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "ranker")
+    tensors = load_file(folder / "network.safetensors")
+    tensors["network.final.bias"] = torch.zeros(3)
+    rewritten(folder, "network.safetensors", save(tensors, {"description": "{}"}))
+    with pytest.raises(
+        CheckpointError, match=r"the weights are not of this network and schema .*size mismatch"
+    ) as caught:
+        load_ranker(folder)
+    assert len(str(caught.value).splitlines()) == 1

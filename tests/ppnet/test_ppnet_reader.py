@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.ppnet.cells import LABELS
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import FieldConfig, Schema
 
@@ -60,7 +62,22 @@ def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
         ("genres", pa.array(["Drama|War", "", "War"])),
         ("genres", pa.array([["Drama", "War"], [], ["War"]], pa.large_list(pa.large_string()))),
         ("click", pa.array([True, False, True])),
+        ("user", pa.array([7, 8, 7], pa.int8())),
+        ("user", pa.array([7, 8, 7], pa.uint64())),
+        ("user", pa.array([7.0, 8.0, 7.0])),
+        ("user", pa.array([7.0, 8.0, 7.0], pa.float16())),
+        ("user", pa.array([Decimal("7.00"), Decimal("8.00"), Decimal("7.00")])),
+        ("user", pa.array([7.0, 8.0, 7.0]).dictionary_encode()),
+        ("user", pa.array([b"7", b"8", b"7"])),
+        ("user", pa.array([b"7", b"8", b"7"], pa.binary(1))),
+        ("genres", pa.array([["Drama", "War"], [], ["War"]], pa.list_(pa.dictionary(pa.int32(), pa.string())))),
+        ("genres", pa.array([b"Drama|War", b"", b"War"])),
+        ("age", pa.array([Decimal("20.5"), Decimal(-3), Decimal(1000)])),
+        ("age", pa.array([20.5, -3.0, 1e3]).dictionary_encode()),
+        ("age", pa.array([20.5, -3.0, 1000.0], pa.float16())),
         ("click", pa.array([1.0, 0.0, 1.0])),
+        ("click", pa.array([True, False, True]).dictionary_encode()),
+        ("click", pa.array([Decimal(1), Decimal(0), Decimal(1)])),
     ],
 )
 def test_a_parquet_file_may_hold_the_same_in_other_types(column: str, cells: pa.Array, tmp_path: Path) -> None:
@@ -91,7 +108,7 @@ def test_blocks_are_of_the_size_that_is_asked_for(rows: int, tmp_path: Path) -> 
 
 
 WRONG_TYPES = [
-    ("user", [0.5, 1.0, 2.0], "'user' holds double; feature 'user' of kind id needs text or integers"),
+    ("user", pa.array([0, 1, 2], pa.timestamp("s")), r"'user' holds timestamp.*; feature 'user' of kind id needs text"),
     ("age", ["1", "2", "3"], "'age' holds string; feature 'age' of kind number needs numbers"),
     ("genres", [1, 2, 3], "'genres' holds int64; feature 'genres' of kind multi needs lists"),
     ("click", ["1", "0", "1"], "'click' holds string; the label needs 0 and 1"),
@@ -108,19 +125,40 @@ def test_a_parquet_column_of_another_type_is_refused_unread(
     assert str(caught.value).startswith(f"{path}: column ")
 
 
+EMPTY = "the cell is empty; give a value, leave the row out, or let feature {!r} say what it means (missing: {})"
+NO_USER, NO_AGE, NO_GENRES = (
+    EMPTY.format("user", "unseen"),
+    EMPTY.format("age", "mean or zero"),
+    EMPTY.format("genres", "empty"),
+)
 WRONG_CELLS = [
-    ("user", ["7", "8", None], "the cell is empty; give a value, or leave the row out"),
-    ("user", ["7", "8", ""], "the cell is empty; give a value, or leave the row out"),
+    ("user", ["7", "8", None], NO_USER),
+    ("user", ["7", "8", ""], NO_USER),
+    ("user", ["7", "8", "  "], NO_USER),
+    ("user", [7.0, 8.0, float("nan")], NO_USER),
+    ("user", [7.0, 8.0, 8.5], "8.5 is not a whole number; a category is text or an integer"),
+    ("user", [7.0, 8.0, 2.0**60], "1.152921504606847e+18 is not a whole number; a category is text or an integer"),
+    (
+        "user",
+        pa.array([7.0, 8.0, 2.0**25], pa.float32()),
+        "33554432.0 is not a whole number; a category is text or an integer",
+    ),
+    (
+        "user",
+        [Decimal("7.0"), Decimal("8.0"), Decimal("8.5")],
+        "8.5 is not a whole number; a category is text or an integer",
+    ),
+    ("user", pa.array([b"7", b"8", b"\xe9"]), r"b'\xe9' is not UTF-8 text; save the file as UTF-8"),
     ("age", [1.0, 2.0, float("nan")], "nan is not a finite number"),
     ("age", [1.0, 2.0, float("-inf")], "-inf is not a finite number"),
-    ("age", [1.0, 2.0, None], "the cell is empty; give a value, or leave the row out"),
+    ("age", [1.0, 2.0, None], NO_AGE),
     ("genres", [["War"], [], ["War", None]], "one of the categories is empty"),
     ("genres", [["War"], [], ["", "War"]], "one of the categories is empty"),
-    ("genres", [["War"], [], None], "the cell is empty; give a value, or leave the row out"),
+    ("genres", [["War"], [], None], NO_GENRES),
     ("click", [0, 1, 2], "a label is 0 or 1, found 2.0"),
     ("click", [0.0, 1.0, 0.5], "a label is 0 or 1, found 0.5"),
     ("click", [0.0, 1.0, float("nan")], "nan is not a finite number"),
-    ("click", [0, 1, None], "the cell is empty; give a value, or leave the row out"),
+    ("click", [0, 1, None], "the cell is empty; give a label, or leave the row out"),
 ]
 
 
@@ -137,11 +175,16 @@ def test_a_bad_cell_is_named(column: str, cells: list[Any], message: str, tmp_pa
     ("line", "message"),
     [
         ("1,x,War,7,old", "row 4, column 'age': 'old' is not a number"),
-        ("1,x,War,7,", "row 4, column 'age': '' is not a number"),
+        ("1,x,War,7,", f"row 4, column 'age': {NO_AGE}"),
         ("1,x,War,7,NaN", "row 4, column 'age': nan is not a finite number"),
-        ("1,x,War,,1", "row 4, column 'user': the cell is empty; give a value, or leave the row out"),
+        ("1,x,War,,1", f"row 4, column 'user': {NO_USER}"),
         ("1,x,War||Drama,7,1", "row 4, column 'genres': one of the categories is empty"),
-        ("yes,x,War,7,1", "row 4, column 'click': 'yes' is not a number"),
+        ("maybe,x,War,7,1", f"row 4, column 'click': 'maybe' is not a label; {LABELS}"),
+        (",x,War,7,1", "row 4, column 'click': the cell is empty; give a label, or leave the row out"),
+        (
+            '1,x,War,"7\n1,x,War,7",1',
+            "row 4, column 'user': a line break within the cell: is a quote not closed? write it without",
+        ),
         ("2,x,War,7,1", "row 4, column 'click': a label is 0 or 1, found 2.0"),
     ],
 )
@@ -155,13 +198,13 @@ def test_a_bad_cell_of_a_csv_file_is_named(line: str, message: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", "not a CSV file \\(Empty CSV file\\)"),
-        ("a.csv", "click,genres,user,age\n", "has no rows below the names of the columns"),
-        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is missing; the file has click, genres, user"),
+        ("a.csv", "", "is empty; expected a line with the names of the columns"),
+        ("a.csv", "click,genres,user,age\n", "has no rows, expected at least one example"),
+        ("a.csv", "click,genres,user\n1,War,7\n", "column 'age' is missing; the file has 'click', 'genres', 'user'"),
         ("a.csv", "click,genres,user,age,age\n1,War,7,1,1\n", "column 'age' appears twice"),
         ("a.csv", "click,genres,user,age\n1,War,7,1\n1,War,7\n", "Row #3: Expected 4 columns, got 3"),
         ("a.parquet", "PAR1", "not a Parquet file"),
-        ("a.txt", CSV, r"cannot read examples from such a file; give \.csv or \.parquet files"),
+        ("a.txt", CSV, r"cannot read examples from such a file; give \.csv, \.tsv .* or \.parquet files"),
     ],
 )
 def test_a_file_that_is_not_a_table_is_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
@@ -203,7 +246,7 @@ def test_integers_beyond_what_a_double_holds_are_rounded(tmp_path: Path) -> None
 def test_a_parquet_files_text_that_is_not_utf8_is_refused(column: str, tmp_path: Path) -> None:
     latin = pa.array([b"7", b"\xe9t\xe9", b"7"], pa.binary()).view(pa.string())
     path = parquet(tmp_path / "a.parquet", row_group_size=3, **{column: latin})
-    with pytest.raises(ExamplesError, match=rf"a\.parquet: column '{column}', after row 0: .*UTF8"):
+    with pytest.raises(ExamplesError, match=rf"a\.parquet: row 2, column '{column}': b'\\xe9t\\xe9' is not UTF-8 text"):
         read(path)
 
 
@@ -219,3 +262,16 @@ def test_a_number_that_32_bits_cannot_hold_is_refused(cell: str, tmp_path: Path)
     path = text(tmp_path / "a.csv", f"user,age,genres,click\n7,1,War,0\n7,{cell},War,0\n")
     with pytest.raises(ExamplesError, match=r"a\.csv: row 2, column 'age': .* is larger than 1e\+38"):
         read(path)
+
+
+def test_a_row_group_without_rows_counts_in_the_order_that_a_seed_draws(tmp_path: Path) -> None:
+    """As those of examples made before have: a seed must give the same batches as it did."""
+    table = pa.table(COLUMNS)
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.write_table(table.slice(0, 0))
+    drawn, expected = np.random.default_rng(3), np.random.default_rng(3)
+    (block,) = Reader([tmp_path / "a.parquet"], SCHEMA).blocks(100, drawn)
+    assert block.to_pydict() == COLUMNS
+    expected.permutation(2)
+    assert drawn.random() == expected.random()

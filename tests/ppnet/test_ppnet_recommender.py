@@ -173,9 +173,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run_recommender(small, tmp_path / "killed", CPU)
     monkeypatch.setattr(Examples, "batches", original)
-    assert (tmp_path / "killed" / "dnn" / "1" / "state.safetensors").exists()
+    assert (tmp_path / "killed" / "dnn" / "1.training" / "state.safetensors").exists()
+    assert not (tmp_path / "killed" / "dnn" / "1").exists()
     goes_on = run_recommender(small, tmp_path / "killed", CPU)
     assert goes_on.runs["dnn"][1]["test"] == whole.runs["dnn"][1]["test"]
+    assert sorted(path.name for path in (tmp_path / "killed" / "dnn").iterdir()) == ["1"]
     epochs = [json.loads(line)["epoch"] for line in (tmp_path / "killed/dnn/1/metrics.jsonl").read_text().splitlines()]
     assert epochs == list(range(1, len(epochs) + 1))
 
@@ -214,7 +216,7 @@ def test_files_of_ones_own_are_checked_before_training(finished: tuple[Path, Res
 def invoke(*arguments: object) -> str:
     result = CliRunner().invoke(app, ["ppnet", *map(str, arguments)])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_the_command_line_measures_what_the_recipe_did(finished: tuple[Path, Results]) -> None:
@@ -256,6 +258,16 @@ def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path
         with pytest.raises(ExamplesError, match=r"parquet: is one of the files of examples"):
             write_predictions(load_ranker(folder / "ppnet" / "1" / "ranker"), [examples], out, CPU)
     assert examples.read_bytes() == before
+
+
+def test_predictions_are_not_written_among_their_examples(finished: tuple[Path, Results], tmp_path: Path) -> None:
+    """The next time they would be read as examples."""
+    trained = load_ranker(finished[0] / "ppnet" / "1" / "ranker")
+    (tmp_path / "days").mkdir()
+    shutil.copy(finished[0] / "data" / "test.parquet", tmp_path / "days" / "1.parquet")
+    with pytest.raises(ExamplesError, match=r"out\.csv: is in a folder of examples, and would be read as one"):
+        write_predictions(trained, [tmp_path / "days"], tmp_path / "days" / "out.csv", CPU)
+    assert write_predictions(trained, [tmp_path / "days"], tmp_path / "out.csv", CPU) == 6000
 
 
 def test_a_prediction_that_is_not_a_number_is_refused(finished: tuple[Path, Results], tmp_path: Path) -> None:

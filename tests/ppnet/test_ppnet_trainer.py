@@ -1,6 +1,6 @@
 """Training: it learns, a killed run ends with the bits of one that was not, rows that took no part do not move."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,13 @@ class _Run:
         self.path, self.network, self.config = path, network, config
         self.training, self.validation = split(1), split(2, 3)
         self.epochs: list[dict[str, Any]] = []
+        self.calls = 0
 
     def __call__(self, kill_after: int | None = None) -> RankingNetwork:
-        def on_epoch(figures: dict[str, Any]) -> None:
-            self.epochs.append(figures)
-            if figures["epoch"] == kill_after:
+        def on_epoch(epochs: Sequence[dict[str, Any]]) -> None:
+            self.calls += 1
+            self.epochs = list(epochs)
+            if len(epochs) == kill_after:
                 raise _KilledError
 
         args = (self.training, self.validation, self.config, self.path, 3, CPU, on_epoch)
@@ -86,7 +88,8 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(kind, optimizer, m
             _Run(path, make_network(kind, **options), split, config)(kill_after=epoch)
         resumed = _Run(path, make_network(kind, seed=7, **options), split, config)
         state = resumed().state_dict()
-        assert len(resumed.epochs) == len(whole.epochs) - epoch
+        assert resumed.calls == 1 + len(whole.epochs) - epoch
+        assert [figures["epoch"] for figures in resumed.epochs] == list(range(1, len(whole.epochs) + 1))
         assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
 
 
@@ -162,7 +165,7 @@ def test_a_last_batch_of_one_example_is_left_out_where_batches_are_normalised(ma
         network = make_network("dnn", **options)
         path = tmp_path / f"{examples}"
         train(network, read, read, RankerTrainerConfig(epochs=1), path, 0, CPU, epochs.append)
-        assert epochs[0]["examples"] == examples
+        assert epochs[0][0]["examples"] == examples
 
 
 def test_what_goes_wrong_is_told(make_network, make_batch, split, tmp_path):

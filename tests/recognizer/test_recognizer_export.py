@@ -11,9 +11,12 @@ import pytest
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import dump_config, load_config
-from lhuc_asr.base.errors import ConfigError, ExperimentError
+from lhuc_asr.base.errors import ConfigError, ExperimentError, LhucError
+from lhuc_asr.base.runlog import Metrics
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.export import export
+from lhuc_asr.pipeline.order import add_stages
 from lhuc_asr.recognizer.model_folder import read_model
 
 
@@ -91,7 +94,7 @@ def test_a_way_of_adapting_that_does_not_suit_a_new_speaker_is_refused(
 
 def test_an_unfinished_experiment_is_told(copied: Path, out: Path) -> None:
     (copied / "decode" / "heldout" / "lhuc" / "search.json").unlink()
-    with pytest.raises(ExperimentError, match=r"lhuc/search.json: no such file, the experiment is not finished"):
+    with pytest.raises(ExperimentError, match=r"the stage 'lhuc over heldout' is not finished, .* with lhuc-asr run$"):
         export(copied, out)
 
 
@@ -101,14 +104,49 @@ def test_what_is_not_an_experiment_is_named(tmp_path: Path, exported: Path, out:
             export(folder, out)
 
 
-def test_a_fold_is_exported_and_a_cross_validation_is_not(copied: Path, tmp_path: Path, out: Path) -> None:
+def test_a_fold_is_exported_and_a_cross_validation_is_not(
+    copied: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = tmp_path / "cross"
     whole.mkdir()
     shutil.move(copied, whole / "fold1")
     config = load_config(ExperimentConfig, whole / "fold1" / "config.yaml")
     tree = config.model_dump(mode="json") | {"folds": 2, "corpus": {"kind": "an4", "dir": "an4"}}
     (whole / "fold1" / "config.yaml").unlink()
-    (whole / "config.yaml").write_text(dump_config(ExperimentConfig.model_validate(tree)))
+    config = ExperimentConfig.model_validate(tree)
+    (whole / "config.yaml").write_text(dump_config(config))
+    with pytest.raises(ExperimentError, match=r"the stage 'corpus' .* was run with other options"):
+        export(whole / "fold1", out)
+    real = Stages.run
+    with monkeypatch.context() as patch:  # the files stay, with the records of a fold
+        patch.setattr(Stages, "run", lambda self, name, _, **given: real(self, name, lambda _: None, **given))
+        stages = Stages(whole / "fold1", Metrics(whole / "metrics.jsonl"))
+        add_stages(stages, config.model_copy(update={"exp": whole / "fold1"}), 1)
     assert export(whole / "fold1", out).experiment == f"{whole.name}/fold1"
     with pytest.raises(ExperimentError, match=r"give one of them, such as .*fold1"):
         export(whole, out)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        ("decode/heldout/lhuc/search.json", "[]", "not a tuned search"),
+        ("decode/heldout/lhuc/search.json", '{"chosen": {"acoustic_scale": 0.1}}', "chosen.insertion_penalty"),
+        (
+            "decode/heldout/lhuc/search.json",
+            '{"chosen": {"acoustic_scale": -1, "insertion_penalty": 0}}',
+            "acoustic_scale",
+        ),
+        ("corpus/sample_rate.json", '"fast"', "not a sample rate"),
+        ("corpus/sample_rate.json", "-8000", "sample_rate: "),
+        ("corpus/train.jsonl", "{}\n", "train.jsonl:1: not an utterance"),
+    ],
+)
+def test_a_file_of_an_experiment_with_other_values_is_named(
+    copied: Path, out: Path, place: str, content: str, message: str
+) -> None:
+    (copied / place).write_text(content)
+    with pytest.raises(LhucError, match=place.rpartition("/")[2]) as caught:
+        export(copied, out)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

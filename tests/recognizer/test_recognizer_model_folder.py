@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.errors import ExperimentError, GraphError
 from lhuc_asr.recognizer.model_folder import LANG_FILES, MODEL_JSON, ModelFiles, read_model
+from lhuc_asr.recognizer.recognizer import load
 
 FILES = {MODEL_JSON, "network.safetensors", "topology.json", "gmm.safetensors", *LANG_FILES}
 
@@ -167,3 +171,65 @@ def test_the_files_of_an_experiment_that_learns_from_the_training_speakers(finis
         }
     )
     assert ModelFiles.of(learned, finished).prepared == finished / "speakers" / "prepared" / "moments"
+
+
+def refit(model: Path, change: dict[str, object] | None = None) -> None:
+    """Make the hashes fit what the files are now; whoever writes a folder can."""
+    for description, folder in ((model / "lang" / "graph.json", model / "lang"), (model / MODEL_JSON, model)):
+        tree = json.loads(description.read_text())
+        tree["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in tree["sha256"]}
+        description.write_text(json.dumps(tree))
+    tree = json.loads((model / MODEL_JSON).read_text())
+    (model / MODEL_JSON).write_text(json.dumps(tree | (change or {})))
+
+
+def test_a_graph_with_wrong_indices_and_fitting_hashes_is_refused(model: Path) -> None:
+    """It once crashed both searches; the target of the last arc is the file's last four bytes."""
+    path = model / "lang" / "HCLG.fst"
+    path.write_bytes(path.read_bytes()[:-4] + (2**31 - 1).to_bytes(4, "little"))
+    refit(model)
+    with pytest.raises(GraphError, match=r"HCLG\.fst: an arc has the target 2147483647, expected 0 to \d+; .*rebuild"):
+        load(model)
+
+
+def test_files_of_different_models_are_told(model: Path) -> None:
+    features = json.loads((model / MODEL_JSON).read_text())["features"]
+    refit(model, {"features": features | {"bins": 23}})
+    with pytest.raises(ExperimentError, match=r"features of 23, a network of \d+; copy the folder again"):
+        load(model)
+    refit(model, {"features": features})
+    words = model / "lang" / "words.txt"
+    words.write_text(words.read_text().replace("CALL ", "CALK "))
+    refit(model)
+    with pytest.raises(ExperimentError, match="the graph's word 'CALK' is not in the lexicon"):
+        load(model)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"lang/words.txt": "elsewhere/words.txt"},
+        {"lang/words.txt": "lang/lexicon.txt"},
+        {"lang/words.txt": "/etc/passwd"},
+        {"lang/words.txt": "lang/../../words.txt"},
+        {"lang/words.txt": "lang/a\0b"},
+        {"lang/words.txt": 3},
+        {"strange": "lang/words.txt"},
+    ],
+)
+def test_names_that_lead_elsewhere_are_refused(model: Path, files: dict[str, object]) -> None:
+    """Files that are found by their folder would not be those that were hashed."""
+    tree = json.loads((model / MODEL_JSON).read_text())
+    (model / MODEL_JSON).write_text(json.dumps(tree | {"files": files}))
+    with pytest.raises(ExperimentError, match=r"model\.json: .*; copy the folder again") as caught:
+        read_model(model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("name", [MODEL_JSON, "lang/HCLG.fst", "network.safetensors"])
+def test_what_can_be_read_for_ever_is_refused(model: Path, name: str, make: Callable[[Path], None]) -> None:
+    (model / name).unlink()
+    make(model / name)
+    with pytest.raises(ExperimentError, match=rf"{name}: .*not a file on disk.*; copy the folder again"):
+        read_model(model)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lhuc_asr.audio.levels import levels
 from lhuc_asr.recognizer.pauses import SHORTEST_PIECE_SECONDS, cut, has_speech
 
 SPEECH, ROOM = 1e-2, 1e-7
@@ -83,8 +86,37 @@ def test_a_short_recording_may_be_one_vowel() -> None:
     assert has_speech(np.full(30, SPEECH), [(0, 30)]) == [True]
 
 
+@pytest.mark.parametrize("hertz", [None, 0, 50, 60, 440])
+def test_steady_sounds_hide_no_speech_and_are_none(tmp_path: Path, hertz: int | None) -> None:
+    """Six seconds of speech, ten of the room, six of speech; beside a tone or offset that is 12 dB louder, or none."""
+    generator, rate = np.random.default_rng(0), 16000
+    times = np.arange(22 * rate) / rate
+    syllables = (np.sin(2 * np.pi * times) > -0.5) & ((times < 6) | (times >= 16))
+    samples = generator.normal(0, 0.01, len(times)) * np.where(syllables, 1.0, 0.01)
+    if hertz is not None:
+        samples += sum(0.04 / n * np.cos(2 * np.pi * n * hertz * times) for n in (1, 2, 3, 4, 5))
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    level = levels(tmp_path / "a.wav")
+    pieces = cut(level.power, 5.0)
+    spoken = [piece for piece, speech in zip(pieces, has_speech(level.power, pieces), strict=True) if speech]
+    kept = np.zeros(len(level.power), dtype=bool)
+    for first, end in spoken:
+        kept[first:end] = True
+    assert kept[:570].all()
+    assert kept[1610:2170].all()
+    assert not kept[1040:1370].any()
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
 def test_a_few_frames_are_no_trouble(frames: int) -> None:
     level = np.full(frames, SPEECH)
     assert cut(level, 5.0) == [(0, frames)]
     assert has_speech(level, [(0, frames)]) == [True]
+
+
+@pytest.mark.parametrize("longest", [1e-9, 0.01, 0.3, 0.5, 0.51, 0.6])
+def test_the_pieces_of_a_model_of_short_words_have_room_for_a_window(longest: float) -> None:
+    pieces = cut(np.full(300, SPEECH), longest)
+    assert [pieces[0][0], pieces[-1][1]] == [0, 300]
+    assert min(end - begin for begin, end in pieces) >= 5
+    assert max(end - begin for begin, end in pieces) <= max(20, round(100 * longest))

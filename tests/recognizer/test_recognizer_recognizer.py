@@ -16,12 +16,14 @@ from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.audio.resampling import resample
 from lhuc_asr.audio.utterance import Utterance, read_manifest, write_manifest
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.errors import (
     AudioError,
     CheckpointError,
     CorpusError,
+    LhucError,
     ModelMismatchError,
     SpeakerError,
 )
@@ -32,6 +34,7 @@ from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.pipeline.plan import Adaptation, passes_of
 from lhuc_asr.recognizer.recognizer import Recognizer, load
 from lhuc_asr.recognizer.speaker import CMVN_DEVIATION, CMVN_MEAN, Speaker
+from lhuc_asr.recognizer.transcript import Span
 
 Words = dict[str, str]
 
@@ -193,6 +196,89 @@ def test_a_long_recording_is_cut_and_times_are_its_own(
         assert len(set(inside) & {word.word for word in each.words}) >= len({word.word for word in each.words}) / 2
 
 
+# Many recordings.
+
+
+def test_a_bad_recording_is_left_out(recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path) -> None:
+    """One that cannot be opened, and one whose samples are not finite, which is found while they are read."""
+    first, second, *_ = sorted(audio.iterdir())
+    soundfile.write(tmp_path / "nan.wav", np.full(32000, np.nan), 16000, subtype="FLOAT")
+    (tmp_path / "cut.wav").write_bytes(b"RIFF")
+    sources = [first, tmp_path / "nan.wav", tmp_path / "cut.wav", second]
+    for person in (None, alice):
+        bad: list[LhucError] = []
+        kept = list(recognizer.transcripts(sources, person, on_bad=bad.append))
+        assert kept == recognizer.transcribe([first, second], person)
+        assert sorted(str(problem).split(":")[0] for problem in bad) == [
+            str(tmp_path / n) for n in ("cut.wav", "nan.wav")
+        ]
+    bad = []
+    adapted, expected = recognizer.adapt(sources, "x", on_bad=bad.append), recognizer.adapt([first, second], "x")
+    assert len(bad) == 2
+    assert adapted.cmvn is not None
+    assert expected.cmvn is not None
+    np.testing.assert_array_equal(adapted.cmvn.mean, expected.cmvn.mean)
+    with pytest.raises(AudioError, match=r"cut\.wav: "):
+        recognizer.transcribe(sources)
+
+
+def test_transcripts_are_given_one_by_one(recognizer: Recognizer, alice: Speaker, audio: Path, tmp_path: Path) -> None:
+    """With statistics of the features, the second recording is not looked into before the first is finished."""
+    first, second, *_ = sorted(audio.iterdir())
+    copies = [tmp_path / "1.flac", tmp_path / "2.flac"]
+    for source, copy in zip((first, second), copies, strict=True):
+        copy.write_bytes(source.read_bytes())
+    bad: list[LhucError] = []
+    given = recognizer.transcripts(copies, alice, on_bad=bad.append)
+    assert next(given).recording == "1"
+    copies[1].unlink()
+    assert list(given) == []
+    assert "2.flac" in str(bad)
+
+
+def test_what_is_done_is_not_searched_and_changes_nothing(recognizer: Recognizer, alice: Speaker, audio: Path) -> None:
+    """Without a speaker the features of all are normalised together, so those that are done still count."""
+    for person in (None, alice):
+        whole = recognizer.transcribe(audio, person)
+        assert list(recognizer.transcripts(audio, person, done={whole[0].recording})) == whole[1:]
+        assert list(recognizer.transcripts(audio, person, done={each.recording for each in whole})) == []
+
+
+def test_a_channel_can_be_taken(recognizer: Recognizer, audio: Path, tmp_path: Path) -> None:
+    """Two in opposite phase cancel; taken one by one each is the recording."""
+    path, other, *_ = sorted(audio.iterdir())
+    samples, noise = soundfile.read(path)[0], soundfile.read(other)[0]
+    soundfile.write(tmp_path / "anti.wav", np.stack([samples, -samples], axis=1), 16000)
+    soundfile.write(tmp_path / "two.wav", np.stack([np.resize(noise, len(samples)), samples], axis=1), 16000)
+    (alone,) = recognizer.transcribe(path)
+    for name, channel in (("anti", None), ("anti", 1), ("anti", 2), ("two", 2)):
+        (transcript,) = recognizer.transcribe(tmp_path / f"{name}.wav", channel=channel)
+        assert transcript.words == alone.words
+        assert transcript.channel == (channel or 1)
+    with pytest.raises(AudioError, match=r"two\.wav: channel 3 was asked for, expected 1 to 2"):
+        recognizer.transcribe(tmp_path / "two.wav", channel=3)
+    by_channel = recognizer.adapt(tmp_path / "two.wav", "x", channel=2).cmvn
+    by_itself = recognizer.adapt(path, "x").cmvn
+    assert by_channel is not None
+    assert by_itself is not None
+    np.testing.assert_array_equal(by_channel.mean, by_itself.mean)
+
+
+def test_seconds_that_are_left_out_are_told(
+    recognizer: Recognizer, audio: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples, _ = soundfile.read(min(audio.iterdir()), dtype="float32")
+    soundfile.write(tmp_path / "long.wav", np.concatenate([samples, np.zeros(20 * 16000, np.float32), samples]), 16000)
+    (transcript,) = recognizer.transcribe(tmp_path / "long.wav")
+    (silence,) = transcript.left_out
+    assert silence.start == pytest.approx(len(samples) / 16000, abs=4.0)
+    assert 10.0 < silence.end - silence.start <= 20.5
+    assert "long.wav: left out as silence or steady noise: " in caplog.text
+    soundfile.write(tmp_path / "long.wav", np.zeros(16000), 16000)
+    (transcript,) = recognizer.transcribe(tmp_path / "long.wav")
+    assert transcript.left_out == (Span(0.0, 1.0),)
+
+
 # Nothing but the folder and the recordings.
 
 
@@ -232,10 +318,8 @@ def test_silence_has_no_words_and_nobody_to_adapt_to(
 def test_other_rates_and_channels_are_brought_to_the_models(
     recognizer: Recognizer, audio: Path, tmp_path: Path, rate: int, channels: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import librosa
-
     samples, _ = soundfile.read(next(iter(sorted(audio.iterdir()))), dtype="float32")
-    other = librosa.resample(samples, orig_sr=16000, target_sr=rate)
+    other = resample(samples, 16000, rate)
     soundfile.write(tmp_path / "other.wav", np.stack([other] * channels, axis=1), rate)
     (transcript,) = recognizer.transcribe(tmp_path / "other.wav")
     assert transcript.words
@@ -309,6 +393,13 @@ def test_transcripts_must_belong_to_the_recordings(
     with pytest.raises(CorpusError, match="no recording fits its transcript; give the transcripts of these recordings"):
         recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
     assert "the lexicon lacks XYZZY" in caplog.text
+    strangers = dict.fromkeys(("nobody", "somebody"), ("GO",))
+    with pytest.raises(CorpusError, match="no transcript belongs to a recording: there are transcripts of nobody, som"):
+        recognizer.adapt(audio, "x", strangers)
+    bad: list[LhucError] = []
+    recognizer.adapt(audio, "x", {missing: known[missing]} | strangers, on_bad=bad.append)
+    assert "2 transcripts belong to no recording: nobody, somebody" in caplog.text
+    assert len(bad) == len(known) - 1
     soundfile.write(tmp_path / "long.wav", np.zeros(61 * 16000), 16000)
     with pytest.raises(AudioError, match=r"long.wav: 61 s are too long for a transcript"):
         recognizer.adapt(tmp_path, "x", {"long": ("GO",)})
@@ -325,3 +416,23 @@ def test_a_recording_that_fits_its_transcript_is_enough(
     partly = {first: known[first]} | dict.fromkeys(others, ("XYZZY",))
     assert any(bool(r.any()) for r in state(recognizer.adapt(audio, "x", partly), tmp_path).r.values())
     assert caplog.text.count("the lexicon lacks XYZZY") == len(others)
+
+
+def test_transcripts_in_another_case_with_tags_are_the_same_words(
+    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    """The model has no phone of a noise, which is therefore left to silence."""
+    expected = state(recognizer.adapt(audio, "x", known), tmp_path).r
+    written = {name: [*(f"{word.lower()}\u200b" for word in words), "[noise]"] for name, words in known.items()}
+    spoken = state(recognizer.adapt(audio, "x", written), tmp_path).r
+    assert all(torch.equal(r, expected[site]) for site, r in spoken.items())
+    with pytest.raises(CorpusError, match="unknown tag '<DOOR>'"):
+        recognizer.adapt(audio, "x", {name: ("<door>",) for name in known})
+
+
+def test_transcripts_outside_the_vocabulary_are_a_warning(
+    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CorpusError, match="no recording fits its transcript"):
+        recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
+    assert f"transcripts: only 0 of {len(known)} words (0.0 %) are in the vocabulary" in caplog.text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.recognizer.transcript import Transcript, Word, read_transcripts, write
+from lhuc_asr.recognizer.transcript import (
+    Format,
+    Span,
+    Transcript,
+    Word,
+    is_written,
+    read_transcripts,
+    recording_name,
+    write,
+)
 
 TALK = Transcript(
     "talk",
@@ -87,14 +98,69 @@ def test_json_has_everything() -> None:
     assert [row["text"] for row in tree] == ["GO ON NOW", ""]
     assert tree[0]["words"][0] == {"word": "GO", "start": 0.5, "end": 0.8, "confidence": 0.25}
     assert tree[0] | {"words": []} == {
-        "recording": "talk", "path": "a/talk.wav", "seconds": 9.0, "text": "GO ON NOW", "words": [],
+        "recording": "talk", "path": "a/talk.wav", "seconds": 9.0, "text": "GO ON NOW", "left_out": [], "words": [],
     }  # fmt: skip
+    silent = replace(NOTHING, left_out=(Span(0.0, 1.23456), Span(1.5, 2.0)), channel=2)
+    (row,) = json.loads(write([silent], "json"))
+    assert row["left_out"] == [{"start": 0.0, "end": 1.235}, {"start": 1.5, "end": 2.0}]
+    assert row["channel"] == 2
 
 
 def test_ctm_is_nists() -> None:
     assert write([TALK, NOTHING], "ctm") == (
         "talk 1 0.500 0.300 GO 0.250\ntalk 1 0.800 0.300 ON 1.000\ntalk 1 3.000 0.500 NOW 0.500\n"
     )
+
+
+def test_ctm_names_the_channel_that_was_taken() -> None:
+    assert write([replace(TALK, channel=2)], "ctm").startswith("talk 2 0.500")
+
+
+def test_a_path_that_is_not_utf8_is_shown_in_json() -> None:
+    odd = replace(TALK, path=Path(os.fsdecode(b"caf\xe9.wav")))
+    (row,) = json.loads(write([odd], "json").encode())
+    assert row["path"] == "caf\\xe9.wav"
+
+
+# What is known again, before it is replaced.
+
+
+@pytest.mark.parametrize("form", ["txt", "json", "ctm", "srt"])
+def test_what_was_written_is_known_again(form: Format) -> None:
+    text = write([TALK], form)
+    assert is_written(text, form, {"talk", "other"}, {"GO", "ON", "NOW"})
+    assert not is_written(text, form, {"talk"}, {"GO", "ON"})
+    assert form == "srt" or not is_written(text, form, {"other"}, {"GO", "ON", "NOW"})
+    assert not is_written(text.replace("NOW", "now"), form, {"talk"}, {"GO", "ON", "NOW"})
+
+
+@pytest.mark.parametrize("form", ["txt", "json", "ctm", "srt"])
+@pytest.mark.parametrize(
+    "text", ["talk THE REFERENCE\n", "GO ON\n", "[]", "[1]", '[{"recording": []}]', "1\n", "\0", "[" * 9999]
+)
+def test_anything_else_is_not(form: Format, text: str) -> None:
+    assert not is_written(text, form, {"talk"}, {"GO", "ON", "NOW"})
+
+
+def test_names_are_the_same_in_transcripts_and_of_files(tmp_path: Path) -> None:
+    """macOS decomposes the names of files, and editors do not."""
+    (tmp_path / "text").write_text("caf\N{LATIN SMALL LETTER E WITH ACUTE} go\n", encoding="utf-8")
+    assert list(read_transcripts(tmp_path / "text")) == [recording_name("cafe\N{COMBINING ACUTE ACCENT}")]
+
+
+@given(st.text())
+def test_a_name_is_one_word_and_stays(text: str) -> None:
+    name = recording_name(text)
+    assert name.split() == [name]
+    assert name.isprintable()
+    assert recording_name(name) == name
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_without_transcripts_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text(text)
+    with pytest.raises(CorpusError, match="text: no transcript in this file; expected lines"):
+        read_transcripts(tmp_path / "text")
 
 
 @given(transcripts())
@@ -122,3 +188,11 @@ def test_a_pause_ends_a_caption() -> None:
 def test_srt_holds_one_recording() -> None:
     with pytest.raises(CorpusError, match="SRT holds one recording, found 2; write them to a folder"):
         write([TALK, NOTHING], "srt")
+
+
+def test_transcripts_are_normalised_and_their_tags_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffzoe\u0308 don\u2019t [laughter] <door>\r\n".encode())
+    assert read_transcripts(path, own_tags={"<DOOR>"}) == {"zo\u00eb": ("DON'T", "<NOISE>", "<DOOR>")}
+    with pytest.raises(CorpusError, match=r"text:1: unknown tag '<DOOR>'"):
+        read_transcripts(path)

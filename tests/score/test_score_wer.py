@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lhuc_asr.base.atomic import DamagedFileError
 from lhuc_asr.base.errors import ScoreError
 from lhuc_asr.score.wer import (
     SpeakerScore,
@@ -185,7 +184,7 @@ def test_a_file_cut_short_is_refused(tmp_path) -> None:
     path = tmp_path / "wer.json"
     write_wer(path, score(REFERENCES, HYPOTHESES, SPEAKERS))
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(DamagedFileError, match=r"wer\.json: not valid JSON"):
+    with pytest.raises(ScoreError, match=r"wer\.json: not a WER report \(not valid JSON"):
         read_wer(path)
 
 

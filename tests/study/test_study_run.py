@@ -221,3 +221,22 @@ def test_missing_names_folders_and_passes_are_errors(copied: Path, config: Exper
         base_pass(config, "moments")
     with pytest.raises(ConfigError, match="'si' is not a pass of the recipe that adapts; choose from lhuc"):
         pass_to_look_at(config, "si", LOOKS["gains"])
+
+
+def test_a_table_is_replaced_whole_or_stays_and_names_its_options(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place,) = run_benchmark(copied, ["gains"]).values()
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    assert {"table.jsonl", "table.csv", "test.png", "recipe.yaml", "run.json"} <= before.keys()
+    recipe = load_config(ExperimentConfig, place / "recipe.yaml")
+    assert recipe.lhuc == load_config(ExperimentConfig, copied / "config.yaml").lhuc
+
+    def half_written(folder: Path, rows: object) -> None:
+        (folder / "table.jsonl").write_text("{}\n")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lhuc_asr.study.run.write_rows", half_written)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(copied, ["gains"])
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before

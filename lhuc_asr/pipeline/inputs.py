@@ -1,0 +1,53 @@
+"""The files that a recipe names: their check before hours of work, and the tags in its lexicon."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.fingerprint import FileState, file_state
+from lhuc_asr.base.local_path import check_inputs
+from lhuc_asr.corpus.noise import check_clips
+from lhuc_asr.lang.lexicon import read_lexicon
+from lhuc_asr.lang.sentences import check_sentences
+from lhuc_asr.lang.tags import tags_of
+from lhuc_asr.pipeline.config import ExperimentConfig
+
+
+def check_files(config: ExperimentConfig) -> None:
+    """Refuse missing files and folders; no recording is opened.
+
+    Raises:
+        ConfigError: A path of the recipe does not exist.
+        CorpusError: The corpus lacks the pronunciations that come with it, or the noise a class or a clip; or a text
+            does not begin with sentences.
+        LexiconError: The lexicon is damaged.
+    """
+    check_inputs(config)
+    config.corpus.lexicon_path()
+    if config.noise is not None:
+        check_clips(config.noise)
+    for path in config.lm.text:
+        check_sentences(path, own_tags(config) or ())
+
+
+def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:
+    """Tags that the recipe's lexicon lists, sorted; they stay words with the lexicon's phones.
+
+    Returns:
+        None where there are none, so that the keys of stages do not name them.
+
+    Raises:
+        LexiconError: The lexicon is damaged.
+    """
+    try:
+        path = config.lexicon.path or config.corpus.lexicon_path()
+    except CorpusError:  # the corpus is gone from here; a stage that reads it says so
+        return None
+    return _tags_in(path, file_state(path)) if path is not None and path.exists() else None
+
+
+@lru_cache(maxsize=4)  # the options of several stages need them, and a lexicon may have 200 000 words
+def _tags_in(path: Path, state: FileState) -> tuple[str, ...] | None:
+    return tuple(sorted(tags_of(read_lexicon(path).words))) or None

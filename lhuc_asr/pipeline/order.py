@@ -1,0 +1,146 @@
+"""The stages of a recipe in order, from the corpus to the passes.
+
+They are declared once, for a run (``Stages``), and for a reader of the folder who wants to know which of them are
+finished (``RecordedStages``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from lhuc_asr.base.stages import Stages
+from lhuc_asr.corpus.splits import HELDOUT, TRAIN
+from lhuc_asr.features.extraction import extract
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.pipeline.aligners import aligners
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.corpus_stage import CorpusOptions, corpus_stage
+from lhuc_asr.pipeline.experiment import Aligned, AlignedExperiment, Experiment, at_corpus_rate
+from lhuc_asr.pipeline.language import (
+    LanguageModelOptions,
+    LexiconOptions,
+    graph_stage,
+    language_model_stage,
+    lexicon_stage,
+)
+from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
+from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
+from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
+from lhuc_asr.pipeline.sample_rates import SampleRates
+
+
+def add_stages(
+    stages: Stages, config: ExperimentConfig, fold: int | None
+) -> tuple[ExperimentConfig, AlignedExperiment]:
+    """Add all stages of one experiment, or of one fold of a cross-validation.
+
+    Args:
+        stages: The stages of the experiment's folder.
+        config: The recipe.
+        fold: Number of the fold, from 1; None without cross-validation.
+
+    Returns:
+        The recipe at the sample rate of the corpus, and the experiment.
+    """
+    corpus_stage(stages, Experiment.of(config), CorpusOptions.of(config, fold))
+    config = at_corpus_rate(config)
+    experiment, passes = Experiment.of(config), passes_of(config)
+    orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
+
+    lexicon_stage(stages, experiment, LexiconOptions.of(config))
+    for order in orders:
+        language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
+    _feature_stage(stages, experiment, FeatureOptions.of(config))
+    aligned: Aligned | None = None
+    for aligner in aligners(config):
+        aligned = aligner.align(stages, experiment, aligned)
+    if aligned is None:
+        raise ValueError("no aligner: networks need an alignment")
+    for name in networks_of(config):
+        network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
+
+    experiment = AlignedExperiment.of(config)
+    for order in orders:
+        graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
+    # Each preparation runs once, even if several passes need it.
+    preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
+    for preparation in preparations.values():
+        _preparation_stage(stages, experiment, preparation, aligned.stage)
+    for split in (HELDOUT, *experiment.tests):
+        for plan in passes.values():
+            # Over the held-out speakers only the tuned passes are made, and the first passes, from which they start.
+            if split != HELDOUT or plan.tuned or plan.adaptation is None:
+                _pass_stage(stages, experiment, split, plan)
+    return config, experiment
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Everything that features depend on apart from the recordings.
+
+    Attributes:
+        features: Features of the networks.
+        alignment_features: Features of the Gaussian mixtures.
+        speeds: Speeds of the training recordings.
+    """
+
+    features: FeatureConfig
+    alignment_features: FeatureConfig
+    speeds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> FeatureOptions:
+        """The options of a recipe whose sample rates are known."""
+        return cls(config.features.resolved, config.alignment_features.resolved, config.speeds)
+
+
+def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
+    folder = experiment.folder
+    stages.run(
+        "features",
+        partial(_extract_features, experiment),
+        options=options,
+        after=["corpus"],
+        outputs=[
+            *(folder.features(split) for split in experiment.splits),
+            *(folder.alignment_features(split) for split in (TRAIN, HELDOUT)),
+        ],
+    )
+
+
+def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
+    folder, processes = experiment.folder, experiment.processes
+    SampleRates.read(folder.sample_rate).log_for(options.features.sample_rate)
+    for split in experiment.splits:
+        utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
+        extract(folder.features(split), utterances, options.features, processes, speeds)
+        if split in (TRAIN, HELDOUT):
+            extract(folder.alignment_features(split), utterances, options.alignment_features, processes, speeds)
+
+
+def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
+    stages.run(
+        f"prepare {preparation.name}",
+        partial(prepare, experiment),
+        options=preparation,
+        after=[f"network {preparation.network}", aligner],
+        outputs=[experiment.folder.prepared(preparation.name)],
+    )
+
+
+def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
+    after = [f"network {plan.network}", "graph", *(f"{earlier.name} over {split}" for earlier in plan.needed)]
+    if plan.preparation is not None:
+        after.append(f"prepare {plan.preparation.name}")
+    if plan.lm_order is not None:
+        after.append(f"graph of order {plan.lm_order}")
+    if split != HELDOUT or not plan.tuned:
+        after.append(f"{plan.searched_as} over {HELDOUT}")
+    stages.run(
+        f"{plan.name} over {split}",
+        partial(run_pass, experiment, split),
+        options=plan,
+        after=after,
+        outputs=pass_outputs(experiment, split, plan),
+    )

@@ -1,0 +1,135 @@
+"""Where transcripts are written: the terminal, one file, or a folder with a file for each recording.
+
+A file that is there is replaced if it holds transcripts of these recordings as this program writes them; if they have
+other words, which may have been corrected by hand, the old file is kept beside it (``talk.txt~``). Any other file is
+refused before any work is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhuc_asr.base.atomic import write_bytes
+from lhuc_asr.base.destinations import Inputs, check_writable, is_folder, leads_to_stream, shown
+from lhuc_asr.base.errors import CorpusError, OutputError
+from lhuc_asr.recognizer.recordings import Recording
+from lhuc_asr.recognizer.transcript import Format, Transcript, is_written, write
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TranscriptFiles:
+    """Files that transcripts are written to.
+
+    Attributes:
+        form: Format of the files.
+        by_name: File of each recording in a folder, by the recording's name; empty if there is one file for all.
+        whole: File for all recordings; None for a folder.
+        overwrite: Whether files are replaced whatever they hold.
+    """
+
+    form: Format
+    by_name: dict[str, Path]
+    whole: Path | None
+    overwrite: bool
+
+    @classmethod
+    def at(cls, output: str, form: Format, named: Sequence[Recording], *, overwrite: bool) -> TranscriptFiles:
+        """The files at a place that a user names.
+
+        Args:
+            output: A file; or a folder, which is there or whose name ends in ``/``. For captions of several recordings
+                it is always a folder.
+            form: Format of the files.
+            named: The recordings.
+            overwrite: Whether files are replaced whatever they hold.
+
+        Raises:
+            OutputError: The name cannot be a file's or folder's.
+        """
+        if not is_folder(output) and (form != "srt" or len(named) == 1):
+            return cls(form, {}, Path(output), overwrite)
+        files = {recording.name: Path(output) / f"{recording.file_name}.{form}" for recording in named}
+        return cls(form, files, None, overwrite)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return list(self.by_name.values()) if self.whole is None else [self.whole]
+
+    def check_places(self, inputs: Inputs) -> None:
+        """Refuse files that may not be replaced whatever they hold, or cannot be written.
+
+        Raises:
+            OutputError: A file is one of the inputs, or cannot be written.
+        """
+        for path in self.paths:
+            inputs.refuse(path)
+            check_writable(path)
+
+    def check_contents(self, named: Sequence[Recording], vocabulary: Collection[str]) -> None:
+        """Refuse to replace files that are something else than transcripts of these recordings.
+
+        Args:
+            named: The recordings.
+            vocabulary: Words that transcripts can have.
+
+        Raises:
+            OutputError: A file holds something else.
+        """
+        names = {recording.name for recording in named}
+        for path in self.paths:
+            if self.overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
+                continue
+            if not is_written(path.read_text(encoding="utf-8", errors="replace"), self.form, names, vocabulary):
+                raise OutputError(
+                    f"{shown(path)}: exists and is not a transcript that this model made of these recordings; choose "
+                    "another output, or --overwrite"
+                )
+
+    def done(self, named: Sequence[Recording]) -> set[str]:
+        """Names of the recordings whose file exists."""
+        if self.whole is not None:
+            return {recording.name for recording in named} if self.whole.exists() else set()
+        return {name for name, path in self.by_name.items() if path.exists()}
+
+    def write(self, transcripts: Iterable[Transcript]) -> int:
+        """Write transcripts; in a folder each as soon as it is given.
+
+        Returns:
+            Number of transcripts.
+        """
+        if self.whole is None:
+            count = 0
+            for transcript in transcripts:
+                self._write(self.by_name[transcript.recording], [transcript])
+                count += 1
+            return count
+        together = list(transcripts)
+        if together:
+            self._write(self.whole, together)
+        return len(together)
+
+    def _write(self, path: Path, transcripts: Sequence[Transcript]) -> None:
+        content = write(transcripts, self.form).encode()
+        if not self.overwrite and path.is_file() and not leads_to_stream(path):
+            old = path.read_bytes()
+            if old and old != content:
+                kept = path.with_name(f"{path.name}~")
+                write_bytes(kept, old)
+                logger.warning("%s: had other words; the old file is kept as %s", shown(path), shown(kept))
+        write_bytes(path, content)
+
+
+def check_terminal(form: Format, named: Sequence[Recording]) -> None:
+    """Refuse a format that cannot hold these recordings in one text.
+
+    Raises:
+        CorpusError: There are several recordings for SRT.
+    """
+    if form == "srt" and len(named) > 1:
+        raise CorpusError(f"SRT holds one recording, found {len(named)}; write them to a folder: --output FOLDER")
