@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lhuc_asr.base.errors import ConfigError, MissingExtraError
+from lhuc_asr.base.foreign import foreign_errors, one_line
 
 SAMPLE_RATE = 22050
 PHONEME_SEPARATOR = "_"
@@ -44,6 +45,13 @@ _PHONEMES_IPA = 0x02
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
 
 _SynthesisCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int16), ctypes.c_int, ctypes.c_void_p)
+
+# What is called here; a library that lacks one of them is of another version.
+_FUNCTIONS = (
+    "espeak_Initialize", "espeak_ListVoices", "espeak_SetParameter", "espeak_SetSynthCallback", "espeak_SetVoiceByName",
+    "espeak_Synchronize", "espeak_Synth", "espeak_Terminate", "espeak_TextToPhonemes", "espeak_ng_SetRandSeed",
+)  # fmt: skip
+_REINSTALL = "reinstall it with pip install --force-reinstall 'lhuc_asr[voices]'"
 
 _lock = threading.Lock()
 
@@ -88,7 +96,7 @@ def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
         Samples in -1..1, shape (samples,), and their rate, 22050 Hz; no samples for a text without words.
 
     Raises:
-        ConfigError: The language or the variant is unknown; the message lists near names.
+        ConfigError: The language or the variant is unknown (the message lists near names), or the text cannot be said.
         MissingExtraError: espeak-ng is not installed.
     """
     name = f"{_identifier(voice.language)}+{_known(voice.variant, variants(), 'variant')}"
@@ -100,7 +108,7 @@ def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
         return 0
 
     callback = _SynthesisCallback(collect)
-    encoded = text.encode()
+    encoded = _encoded(text)
     with _fresh_library() as library:
         library.espeak_SetSynthCallback(callback)
         _checked(library.espeak_SetVoiceByName(name.encode()), f"voice {name}")
@@ -127,17 +135,19 @@ def phonemes(text: str, language: str) -> str:
         Around a word in another script, marks such as ``(en)`` name the language that pronounced it.
 
     Raises:
-        ConfigError: The language is unknown; the message lists near names.
+        ConfigError: The language is unknown, and the message lists near names; or the text cannot be said.
         MissingExtraError: espeak-ng is not installed.
     """
     identifier = _identifier(language)
-    rest = ctypes.c_char_p(text.encode())
+    rest = ctypes.c_char_p(_encoded(text))
     mode = _PHONEMES_IPA | ord(PHONEME_SEPARATOR) << 8
     clauses: list[str] = []
     with _fresh_library() as library:
         _checked(library.espeak_SetVoiceByName(identifier.encode()), f"language {language}")
         while rest.value is not None:  # one clause per call; the pointer is null after the last one
-            clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, mode).decode())
+            clauses.append(
+                library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, mode).decode(errors="replace")
+            )
     return " ".join(" ".join(clauses).split())
 
 
@@ -186,7 +196,9 @@ def _voice_files() -> dict[str, str]:
     data = _paths()[1]
     files: dict[str, str] = {}
     for _, code, file in _listed(None):
-        named = re.search(r"^dictionary\s+(\S+)", (data / "lang" / file).read_text(encoding="utf-8"), re.M)
+        with foreign_errors(MissingExtraError, f"{data}: the voice {file} of espeak-ng cannot be read", _REINSTALL):
+            text = (data / "lang" / file).read_text(encoding="utf-8")
+        named = re.search(r"^dictionary\s+(\S+)", text, re.M)
         candidates = [named[1]] if named else [code, code.partition("-")[0]]
         if any((data / f"{candidate}_dict").exists() for candidate in candidates):
             files.setdefault(code, file)
@@ -230,6 +242,17 @@ def _known(name: str, names: Iterable[str], kind: str) -> str:
     return name
 
 
+def _encoded(text: str) -> bytes:
+    """The text for the library, which would end at a NUL, and knows UTF-8 only."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{one_line(ascii(text))}: is not text in UTF-8; espeak-ng cannot say it") from error
+    if b"\0" in encoded:
+        raise ConfigError(f"{one_line(ascii(text))}: has the character NUL; espeak-ng cannot say it")
+    return encoded
+
+
 def _checked(status: int, doing: str) -> None:
     if status != 0:
         raise ConfigError(f"espeak-ng failed with status {status} at {doing}")
@@ -244,7 +267,8 @@ def _paths() -> tuple[Path, Path]:
             "espeak-ng is not installed: synthetic voices and pronunciations of unknown words need it; "
             "pip install 'lhuc_asr[voices]'"
         ) from error
-    return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
+    with foreign_errors(MissingExtraError, "espeak-ng cannot be found by the package espeakng-loader", _REINSTALL):
+        return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
 
 
 @contextmanager
@@ -254,14 +278,16 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
     process = ctypes.CDLL(None)
     process.dlclose.argtypes = [ctypes.c_void_p]
     with _lock:
-        library = ctypes.CDLL(str(path))
+        with foreign_errors(MissingExtraError, f"{path}: espeak-ng cannot be loaded", _REINSTALL):
+            library = ctypes.CDLL(str(path))
         try:
-            _declare(library)
+            with foreign_errors(MissingExtraError, f"{path}: is another version of espeak-ng", _REINSTALL):
+                _declare(library)
             rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), _INITIALIZE_DONT_EXIT)
             if rate != SAMPLE_RATE:
                 raise MissingExtraError(
                     f"{path}: espeak-ng started with status {rate}, expected its sample rate {SAMPLE_RATE}; "
-                    "reinstall with pip install --force-reinstall 'lhuc_asr[voices]'"
+                    f"{_REINSTALL}"
                 )
             # Breath is noise, from a generator that initialisation seeds with the time of day; two variants take
             # it from the C library's generator, which outlives the load.
@@ -274,7 +300,13 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    """Types of the arguments and results that are not plain integers."""
+    """Types of the arguments and results that are not plain integers.
+
+    Raises:
+        AttributeError: The library lacks a function.
+    """
+    for name in _FUNCTIONS:
+        getattr(library, name)
     text, pointer = ctypes.c_char_p, ctypes.c_void_p
     unsigned, integer = ctypes.c_uint, ctypes.c_int
     library.espeak_Initialize.argtypes = [integer, integer, text, integer]

@@ -20,6 +20,8 @@ from lhuc_asr.base.version import __version__
 
 CONFIG_FILE, RUN_FILE = "config.yaml", "run.json"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
+# A checkout on a network disk that is away makes git wait for ever.
+GIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,26 @@ def run_record(seed: int | Sequence[int]) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """The commit and whether files differ from it; None outside a checkout."""
+    """The commit and whether files differ from it; None outside a checkout, and where git fails or hangs."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-c", "core.fsmonitor=false", "-C", str(here), *arguments]
+        # Nothing is asked, locked or waited for: the commit is not worth a run that hangs.
+        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+        return done.stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return None

@@ -8,12 +8,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
-from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.threads import wait_briefly
 from lhuc_asr.base.version import __version__
@@ -21,8 +19,10 @@ from lhuc_asr.cli.adapt import adapt
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.export import export
+from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
 from lhuc_asr.cli.ppnet import ppnet
+from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder
 from lhuc_asr.cli.run import run
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
@@ -41,9 +41,6 @@ for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")
-
-# Exit statuses of a process that was told to end, as in shells: 128 plus the signal's number.
-SIGNALLED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
 # Whether errors are shown with their traceback; set by --debug.
 _debug = False
@@ -66,55 +63,25 @@ def options(
     global _debug
     _debug = debug
     setup_logging(logging.DEBUG if debug else logging.INFO)
+    require_current_folder()
 
 
 def main() -> None:
-    """Entry point. A user's mistake ends in one line and exit status 1, not in a traceback."""
-    _prepare_process()
+    """Entry point. A user's mistake ends in one line and exit status 1, a mistake of ours in a traceback."""
+    prepare_process()
+    wait_briefly()
     try:
         app()
-    except LhucError as error:
-        if _debug:
+    except Exception as error:
+        sentence = explained(error)
+        if _debug or sentence is None:
             raise
-        sys.exit(f"lhuc-asr: error: {error}")
-    except OSError as error:
-        if _debug:
-            raise
-        # Such as a full disk or a folder without permission: the system's message, and the file.
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"lhuc-asr: error: {where}{error.strerror or error}; what was finished before is intact")
-    except MemoryError:
-        if _debug:
-            raise
-        sys.exit("lhuc-asr: error: the memory is full; close other programs, or give less at a time")
-    except UnicodeEncodeError as error:
-        if _debug:
-            raise
-        sys.exit(
-            f"lhuc-asr: error: the terminal's encoding {error.encoding} lacks {error.object[error.start]!r}; write to "
-            "a file, or set PYTHONIOENCODING=utf-8"
-        )
+        sys.exit(f"lhuc-asr: error: {sentence}")
+    except KeyboardInterrupt:  # typer handles those in a verb
+        sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
         if ended.code in SIGNALLED:
             stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
             remedy = "; the same command resumes it after the last finished stage" if stages else ""
             typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)
         raise
-
-
-def _prepare_process() -> None:
-    """Prepare signals, standard output and threads.
-
-    The process cleans up when it is told to end, as by ``docker stop``; names that are not UTF-8 are printed as they
-    are; threads leave cores to other processes while they wait.
-    """
-    wait_briefly()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup, which ignores SIGHUP
-            signal.signal(number, _end)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
-
-
-def _end(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)

@@ -12,7 +12,7 @@ def toy(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write figures and toy.json to.")] = Path(
         "exp/toy"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the networks' initial weights.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the networks' initial weights.")] = 1,
 ) -> None:
     """Show what amplitudes can learn and what they cannot, on three toy regressions, in seconds.
 

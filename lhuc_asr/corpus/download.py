@@ -1,33 +1,23 @@
-"""Download of LibriSpeech and mini LibriSpeech from OpenSLR: resumed, verified, unpacked whole or not at all.
-
-The archive is written to ``<subset>.tar.gz.part``, with the server's validator (ETag or date) beside it, so that a
-later attempt continues the same file and never joins parts of two files (RFC 9110, sections 13 and 14).
-"""
+"""Download of LibriSpeech and mini LibriSpeech from OpenSLR: resumed, verified, unpacked whole or not at all."""
 
 from __future__ import annotations
 
-import fcntl
+import gzip
 import hashlib
-import http.client
 import logging
 import os
-import re
 import shutil
 import tarfile
-import time
-import urllib.error
-import urllib.request
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
-from lhuc_asr.base.atomic import atomic_folder, atomic_path, read_json, write_json
-from lhuc_asr.base.errors import DownloadError, LhucError
+from lhuc_asr.base.atomic import atomic_folder, atomic_path
+from lhuc_asr.base.errors import DownloadError
+from lhuc_asr.base.foreign import foreign_errors, one_line
+from lhuc_asr.base.outputs import named
 from lhuc_asr.base.runlog import progress
+from lhuc_asr.corpus.http_file import fetch
 from lhuc_asr.corpus.librispeech import AUDIO_ENDINGS
 
 logger = logging.getLogger(__name__)
@@ -35,16 +25,12 @@ logger = logging.getLogger(__name__)
 OPENSLR = "https://www.openslr.org/resources"
 
 BLOCK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 60.0
-
-# Attempts in a row without a new byte; an attempt that brings some starts the count again.
-ATTEMPTS = 6
-FIRST_WAIT_SECONDS = 1.0
 
 # FLAC cannot be compressed further: an unpacked subset is hardly larger than its archive.
 UNPACKED_PER_ARCHIVE_BYTE = 1.1
-
-BROKEN = (ConnectionError, TimeoutError, http.client.HTTPException, urllib.error.URLError)
+# Transcripts alone, which are text, are five times their archive. Headers count too, for archives of tiny files.
+MOST_UNPACKED_PER_ARCHIVE_BYTE = 5
+LEAST_LIMIT = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,88 +85,25 @@ def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, 
     algorithm, _, digest = (checksum or ARCHIVES[subset].checksum).partition(":")
     if algorithm not in ("md5", "sha256") or not digest:
         raise DownloadError(f"checksum {checksum!r}: expected 'sha256:DIGEST' or 'md5:DIGEST'")
+    with named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if destination.is_dir():
         if checksum is None:  # what another archive holds is not known
             _check_whole(destination, ARCHIVES[subset].recordings)
         logger.info("%s is there already", destination)
         return destination
-    folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{subset}.tar.gz"
+    for path in (destination, archive):
+        # An archive that is a file may stand there: an earlier attempt was killed between fetching and unpacking.
+        if os.path.lexists(path) and not (path == archive and path.is_file()):
+            raise DownloadError(f"{path}: is in the way of the download; move it away")
     url = f"{base_url.rstrip('/')}/{ARCHIVES[subset].resource}/{archive.name}"
     if not archive.exists():
-        fetch(url, archive)
+        fetch(url, archive, UNPACKED_PER_ARCHIVE_BYTE)
     _verify(archive, algorithm, digest, url)
     _unpack(archive, destination)
     archive.unlink()
     return destination
-
-
-def fetch(url: str, path: Path) -> None:
-    """Download a file over HTTP, continuing what an earlier attempt left in ``<path>.part``.
-
-    Raises:
-        DownloadError: The disk is too small, the server refuses, or the connection breaks again and again.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url}: expected an address that begins with http:// or https://")
-    part = path.with_name(path.name + ".part")
-    with _alone(part):
-        _fetch_part(url, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        _validator_path(part).unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Keep other downloads out of the part, whose name is the same for all of them so that it can be continued.
-
-    Raises:
-        DownloadError: Another download writes to it, or it is a link, which would lead the download elsewhere.
-    """
-    try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise DownloadError(
-            f"{part}: cannot be written ({error.strerror}); delete it, or choose another folder"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DownloadError(f"{part}: another download is writing this file; wait for it") from error
-    else:
-        yield
-    finally:
-        if os.fstat(descriptor).st_size == 0:
-            part.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _fetch_part(url: str, part: Path) -> None:
-    """Download until the part is whole; attempts that fail are repeated."""
-    failures, farthest = 0, _size(part)
-    while True:
-        try:
-            _continue(url, part)
-            return
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code < 500 and error.code != HTTPStatus.TOO_MANY_REQUESTS:
-                raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
-            reason = f"the server answers {error.code} {error.reason}"
-        except BROKEN as error:
-            reason = str(error) or type(error).__name__
-        failures = 1 if _size(part) > farthest else failures + 1
-        farthest = max(farthest, _size(part))
-        if failures == ATTEMPTS:
-            raise DownloadError(
-                f"{url}: {reason}; gave up after {ATTEMPTS} attempts without a new byte. "
-                f"{_size(part)} bytes are kept in {part}: the same command continues from there"
-            )
-        wait = FIRST_WAIT_SECONDS * 2 ** (failures - 1)
-        logger.warning("%s: %s; trying again in %g s", url, reason, wait)
-        time.sleep(wait)
 
 
 def _check_whole(folder: Path, expected: int) -> None:
@@ -190,99 +113,6 @@ def _check_whole(folder: Path, expected: int) -> None:
         raise DownloadError(
             f"{folder}: {recordings} recordings, expected {expected}: the subset is not whole; delete the folder, and "
             "download it again"
-        )
-
-
-def _continue(url: str, part: Path) -> None:
-    """One attempt: request the missing bytes and append them.
-
-    Raises:
-        ConnectionError: The connection ended before the file did.
-    """
-    offset = _size(part)
-    request = urllib.request.Request(url)
-    if offset and (validator := _saved_validator(part, url)):
-        request.add_header("Range", f"bytes={offset}-")
-        request.add_header("If-Range", validator)
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        error.close()
-        if error.headers.get("Content-Range") == f"bytes */{offset}":
-            return  # killed after the last byte: it is all there
-        os.truncate(part, 0)
-        raise ConnectionError("the part on disk does not fit the server's file, and was emptied") from error
-    with response:
-        resumed = response.status == HTTPStatus.PARTIAL_CONTENT
-        if not resumed:
-            offset = 0  # the server does not know ranges, or its file has changed: from the beginning
-        total = _total_bytes(response, offset if resumed else None)
-        _require_space(part.parent, total, offset)
-        validator = _validator(response)
-        with part.open("ab" if resumed else "wb") as file:
-            # Only now that the old bytes are gone may the new validator vouch for the part.
-            if validator:
-                write_json(_validator_path(part), {"url": url, "validator": validator})
-            else:
-                _validator_path(part).unlink(missing_ok=True)
-            count = None if total is None else -(-(total - offset) // BLOCK_BYTES)
-            for block in progress(_blocks(response), f"{part.stem} (MiB)", total=count):
-                file.write(block)
-    if total is not None and _size(part) != total:
-        raise ConnectionError(f"the connection broke at {_size(part)} of {total} bytes")
-
-
-def _blocks(response: BinaryIO) -> Iterator[bytes]:
-    while block := response.read(BLOCK_BYTES):
-        yield block
-
-
-def _total_bytes(response: http.client.HTTPResponse, offset: int | None) -> int | None:
-    """Length of the whole file, if the server gives it; ``offset`` is None unless it sends only the rest."""
-    if offset is None:
-        length = response.headers.get("Content-Length")
-        return None if length is None else int(length)
-    content_range = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range)
-    if match is None or int(match[1]) != offset:
-        raise DownloadError(
-            f"{response.url}: asked for bytes from {offset} on, got {content_range!r}; use another mirror"
-        )
-    return int(match[3])
-
-
-def _validator(response: http.client.HTTPResponse) -> str | None:
-    """What identifies this version of the file: a strong ETag, else its date (a weak ETag may not be used for this)."""
-    etag = response.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _validator_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _saved_validator(part: Path, url: str) -> str | None:
-    path = _validator_path(part)
-    saved = read_json(path) if path.exists() else {}
-    return saved["validator"] if saved.get("url") == url else None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _require_space(folder: Path, total: int | None, present: int) -> None:
-    """Refuse at once a download that would fill the disk hours later."""
-    if total is None:
-        return
-    needed = total - present + round(UNPACKED_PER_ARCHIVE_BYTE * total)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DownloadError(
-            f"{folder}: {needed / 1e9:.1f} GB needed to download and unpack, {free / 1e9:.1f} GB free; "
-            "choose another folder or a smaller subset"
         )
 
 
@@ -300,24 +130,52 @@ def _verify(archive: Path, algorithm: str, expected: str, url: str) -> None:
 
 def _unpack(archive: Path, destination: Path) -> None:
     """Unpack ``LibriSpeech/<subset>/...`` to ``destination``, and the files beside the subset next to it."""
-    try:
-        with tarfile.open(archive, "r:gz") as tar, atomic_folder(destination) as temporary:
-            for member in progress(tar, f"unpacking {archive.name} (files)"):
+    remedy = "delete it to fetch it again"
+    with atomic_folder(destination) as temporary:
+        with (
+            foreign_errors(DownloadError, f"{archive}: cannot be unpacked", remedy),
+            _Stream(archive) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as tar,
+        ):
+            for member in progress(_members(tar), f"unpacking {archive.name} (files)"):
                 path = _safe_path(member, archive)
                 if path.parts[:2] == ("LibriSpeech", destination.name):
-                    inner = member.replace(name=str(PurePosixPath(*path.parts[2:])))
-                    tar.extract(inner, temporary, filter="data")
+                    _extract(tar, member, PurePosixPath(*path.parts[2:]), temporary, archive)
                 elif path.parts[:-1] == ("LibriSpeech",) and (table := tar.extractfile(member)):
-                    with atomic_path(destination.parent / path.name) as target:
-                        target.write_bytes(table.read())
+                    with atomic_path(destination.parent / path.name) as target, target.open("wb") as file:
+                        shutil.copyfileobj(table, file)
                 elif path.parts != ("LibriSpeech",):
-                    raise DownloadError(f"{archive}: {member.name!r} does not belong to LibriSpeech/{destination.name}")
-            if not any(temporary.iterdir()):
-                raise DownloadError(f"{archive}: holds no LibriSpeech/{destination.name}")
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        if isinstance(error, LhucError):
-            raise
-        raise DownloadError(f"{archive}: cannot be unpacked ({error}); delete it to fetch it again") from error
+                    raise DownloadError(
+                        f"{archive}: {_shown(member)} does not belong to LibriSpeech/{destination.name}"
+                    )
+        if not any(temporary.iterdir()):
+            raise DownloadError(f"{archive}: holds no LibriSpeech/{destination.name}")
+
+
+class _Stream(gzip.GzipFile):
+    """The unpacked bytes of an archive; one that is made to fill the disk or the memory is refused."""
+
+    def __init__(self, archive: Path) -> None:
+        super().__init__(archive, "rb")
+        self._limit = LEAST_LIMIT + MOST_UNPACKED_PER_ARCHIVE_BYTE * archive.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read bytes; tarfile reads names and the like in one piece, however long they say they are."""
+        if size is None or not 0 <= size <= BLOCK_BYTES or self.tell() > self._limit:
+            raise tarfile.ReadError("unpacks to far more than a corpus of speech does")
+        return super().read(size)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while member := tar.next():
+        yield member
+        tar.members.clear()  # type: ignore[attr-defined] # tarfile would keep them all
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, inner: PurePosixPath, folder: Path, archive: Path) -> None:
+    if member.isfile() and os.path.lexists(folder / inner):
+        raise DownloadError(f"{archive}: {_shown(member)} is there twice; delete the archive")
+    tar.extract(member.replace(name=str(inner)), folder, filter="data")
 
 
 def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
@@ -326,6 +184,13 @@ def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
     The data filter of tarfile would make an absolute path relative; here it is a sign of a hostile archive.
     """
     path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-        raise DownloadError(f"{archive}: {member.name!r} is a link or leads out of the archive; delete the archive")
+    is_plain = member.isdir() or (member.isfile() and not member.issparse())
+    if path.is_absolute() or ".." in path.parts or not is_plain:
+        raise DownloadError(
+            f"{archive}: {_shown(member)} is a link, has holes, or leads out of the archive; delete the archive"
+        )
     return path
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    return one_line(repr(member.name))

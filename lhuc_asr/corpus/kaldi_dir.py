@@ -7,6 +7,7 @@ never run: data is not code.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,8 @@ def _recording(entry: Entry, folder: Path) -> Path:
     if entry.value in ("", "-"):
         raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {quoted(entry.value)}")
     path = Path(entry.value)
-    return (path if path.exists() else folder / path).absolute()
+    # Unlike the method of a path, the function does not mind a name that is too long.
+    return (path if os.path.exists(path) else folder / path).absolute()
 
 
 def _segment(entry: Entry, recordings: Mapping[str, Path]) -> tuple[Path, float, float]:

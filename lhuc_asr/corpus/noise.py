@@ -30,6 +30,7 @@ from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.executor import Executor
+from lhuc_asr.base.foreign import foreign_errors
 from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.validate import unsafe_name
@@ -313,7 +314,9 @@ def _record(folder: Path, mixture: _Mixture) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Through memory, since libsndfile does not say that a disk is full.
     encoded = io.BytesIO()
-    soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    what = f"{utterance.audio}: cannot be copied as FLAC at {sample_rate} Hz"
+    with foreign_errors(AudioError, what, "leave the utterance out, or convert it to 16 kHz"):
+        soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
     path.write_bytes(encoded.getvalue())
 
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -115,3 +117,47 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lhuc_asr\[voices\]'"):
         synthesize("hello", Voice())
+
+
+@pytest.mark.parametrize("text", ["a\0b", "name\udcff"])
+def test_text_that_the_library_would_cut_or_not_understand_is_refused(text: str):
+    with pytest.raises(ConfigError, match="espeak-ng cannot say it"):
+        phonemes(text, "en-us")
+    with pytest.raises(ConfigError, match="espeak-ng cannot say it"):
+        synthesize(text, Voice())
+
+
+@pytest.mark.parametrize(
+    "text", ["😀", "<b>", "[[", "]]", "\x01\x1b", "\u200d", "\u0301", "ﬀ²", "\U000e0001", "9" * 5000, "<" * 500]
+)
+def test_odd_text_is_said_or_left_out(text: str):
+    assert isinstance(phonemes(text, "en-us"), str)
+    assert np.isfinite(synthesize(text[:100], Voice())[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        ("missing.so", "espeak-ng cannot be loaded"),
+        ("text.so", "cannot be loaded"),
+        ("libc.so.6", "is another version"),
+    ],
+)
+def test_a_library_that_cannot_be_used_is_named(
+    library: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "text.so").write_text("not a library", encoding="utf-8")
+    path = Path(library) if library.startswith("libc") else tmp_path / library
+    monkeypatch.setattr(espeak, "_paths", lambda: (path, tmp_path))
+    with (
+        pytest.raises(MissingExtraError, match=f"{message}.*; reinstall it with pip install") as caught,
+        espeak._fresh_library(),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loader_that_fails_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", ModuleType("espeakng_loader"))
+    with pytest.raises(MissingExtraError, match="cannot be found by the package espeakng-loader"):
+        espeak._paths()

@@ -88,9 +88,10 @@ def test_version(command, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("rnu",), ("run",), ("run", "--sped", "x"), ("download", "librispeach", "a", "b")]
+    "arguments",
+    [("rnu",), ("run",), ("run", "--sped", "x"), ("download", "librispeach", "a", "b"), ("toy", "--seed", 2**64)],
 )
-def test_a_wrong_command_exits_with_status_2(arguments: tuple[str, ...], command) -> None:
+def test_a_wrong_command_exits_with_status_2(arguments: tuple[object, ...], command) -> None:
     assert command(*arguments) == 2
 
 
@@ -194,7 +195,10 @@ def failing(error: BaseException) -> Callable[[], None]:
 def test_the_systems_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, command) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "exp/features.bin")
     monkeypatch.setattr(command_line, "app", failing(full))
-    assert mistake(command()) == "exp/features.bin: No space left on device; what was finished before is intact"
+    assert mistake(command()) == (
+        "exp/features.bin: No space left on device; free some space, or ask for a larger quota; "
+        "what was finished before is intact"
+    )
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, package_log, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Downloads from a server in this process: broken, changed, hostile and full disks included."""
 
+import errno
 import fcntl
+import gzip
 import hashlib
 import io
+import os
 import re
 import shutil
 import tarfile
@@ -16,9 +19,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lhuc_asr.base.errors import DownloadError
-from lhuc_asr.corpus import download
-from lhuc_asr.corpus.download import ARCHIVES, download_librispeech, fetch
+from lhuc_asr.base.errors import DownloadError, OutputError
+from lhuc_asr.corpus import download as corpus_download
+from lhuc_asr.corpus import http_file
+from lhuc_asr.corpus.download import ARCHIVES, download_librispeech
+from lhuc_asr.corpus.http_file import fetch
 
 SUBSET = "dev-clean-2"
 NOISE = np.random.default_rng(0).bytes(3_000_000)  # larger than a block, and gzip cannot shrink it
@@ -100,7 +105,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_port}/resources"
-    monkeypatch.setattr(download, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(http_file, "FIRST_WAIT_SECONDS", 0.001)
     yield site
     server.shutdown()
     thread.join()
@@ -137,7 +142,7 @@ def test_a_broken_connection_is_continued(site: Site, tmp_path: Path) -> None:
 
 def test_a_later_attempt_continues_an_earlier_one(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.break_after = [1_500_000]
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(http_file, "ATTEMPTS", 1)
     with pytest.raises(DownloadError, match=r"broke at 1500000 of .* 1500000 bytes are kept in"):
         get(site, tmp_path)
     get(site, tmp_path)
@@ -148,7 +153,7 @@ def test_a_later_attempt_continues_an_earlier_one(site: Site, tmp_path: Path, mo
 def test_a_file_that_changed_meanwhile_is_fetched_from_the_beginning(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(http_file, "ATTEMPTS", 1)
     site.content, site.break_after = b"x" * 2_000_000, [1_500_000]
     with pytest.raises(DownloadError, match="broke"):
         get(site, tmp_path)
@@ -194,7 +199,7 @@ def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
 
 def test_patience_ends(site: Site, tmp_path: Path) -> None:
     site.statuses = [503] * 100
-    with pytest.raises(DownloadError, match=r"answers 503 .*gave up after 6 attempts without a new byte"):
+    with pytest.raises(DownloadError, match=r"answers 503 .*gave up after 6 attempts that brought hardly a byte"):
         get(site, tmp_path)
     assert len(site.asked) == 6
 
@@ -242,10 +247,91 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 )
 def test_hostile_members_are_refused(site: Site, tmp_path: Path, member: tarfile.TarInfo) -> None:
     site.content = pack(FILES, member)
-    with pytest.raises(DownloadError, match=f"{member.name!r} is a link or leads out of the archive"):
+    with pytest.raises(DownloadError, match=f"{member.name!r} is a link, has holes, or leads out of the archive"):
         get(site, tmp_path / "corpora")
     assert not (tmp_path / "corpora" / "LibriSpeech" / SUBSET).exists()
     assert not list(tmp_path.rglob("owned"))
+
+
+def described(name: str, **values: object) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(f"LibriSpeech/{SUBSET}/{name}")
+    for key, value in values.items():
+        setattr(member, key, value)
+    return member
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (described("19/7/19-7.trans.txt"), "is there twice"),
+        (described("x" * 300), "cannot be unpacked"),
+        (described("x" * 100_000), r"cannot be unpacked \(File name too long\)"),
+        (described("late", mtime=10**300), "cannot be unpacked"),
+        (described("late", pax_headers={"mtime": "1e308"}), "cannot be unpacked"),
+        (described("nul", pax_headers={"path": f"LibriSpeech/{SUBSET}/a\0b"}), "cannot be unpacked"),
+        (described("hole", type=tarfile.GNUTYPE_SPARSE), "has holes"),
+        (described("hole", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), "cannot be unpacked"),
+        (described("hole", pax_headers={"GNU.sparse.size": "9" * 18, "GNU.sparse.map": "0,0"}), "has holes"),
+        (described("device", type=tarfile.CHRTYPE), "is a link"),
+        (described("below/19/7/19-7.trans.txt/file"), None),
+        (described("19/7/19-7.trans.txt/file"), "cannot be unpacked"),
+        (described(".", type=tarfile.REGTYPE), "is there twice"),
+    ],
+    ids=lambda value: getattr(value, "name", value)[-20:] if value else "well",
+)
+def test_odd_members_are_one_error(site: Site, tmp_path: Path, member: tarfile.TarInfo, message: str | None) -> None:
+    site.content = pack(FILES, member)
+    if message is None:
+        get(site, tmp_path)
+        return
+    with pytest.raises(DownloadError, match=message) as caught:
+        get(site, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert not (tmp_path / "LibriSpeech" / SUBSET).exists()
+
+
+def test_an_archive_of_very_many_members_is_refused(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_download, "LEAST_LIMIT", 1 << 16)
+    folder = tarfile.TarInfo(f"LibriSpeech/{SUBSET}/folder")
+    folder.type = tarfile.DIRTYPE
+    site.content = gzip.compress(folder.tobuf(tarfile.PAX_FORMAT) * 20_000)
+    with pytest.raises(DownloadError, match="unpacks to far more than a corpus of speech does"):
+        get(site, tmp_path)
+
+
+def test_a_name_that_says_it_is_gigabytes_long_is_not_read(site: Site, tmp_path: Path) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
+    site.content = gzip.compress(header.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(DownloadError, match="unpacks to far more"):
+        get(site, tmp_path)
+
+
+def test_a_disk_that_fills_while_unpacking_keeps_the_archive(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tarfile.TarFile, "extract", full)
+        with pytest.raises(OutputError, match=r"No space left on device.*free some space"):
+            get(site, tmp_path)
+    get(site, tmp_path)
+    assert_whole(tmp_path)
+    assert len(site.asked) == 1
+
+
+@pytest.mark.parametrize("name", [f"LibriSpeech/{SUBSET}", f"{SUBSET}.tar.gz"])
+def test_what_is_in_the_way_is_named_before_the_download(site: Site, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(DownloadError, match="is in the way"):
+        get(site, tmp_path)
+    assert not site.asked
 
 
 @pytest.mark.parametrize(

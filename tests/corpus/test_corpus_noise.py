@@ -245,6 +245,9 @@ def test_speech_that_cannot_be_put_anywhere(noise, speech, tmp_path):
     with pytest.raises(AudioError, match=r"0\.wav with .*the speech is digital silence.*leave the utterance out"):
         copies(noise, speech, tmp_path / "noisy")
     assert not (tmp_path / "noisy").exists()
+    soundfile.write(speech[0].audio, 0.1 * np.sin(np.arange(700_000)), 700_000)
+    with pytest.raises(AudioError, match=r"0\.wav: cannot be copied as FLAC at 700000 Hz .*convert it to 16 kHz"):
+        copies(noise, speech[:1], tmp_path / "noisy")
     with pytest.raises(AudioError, match="the noise is digital silence"):
         mix(np.ones(5), np.zeros(5), 10.0)
 
