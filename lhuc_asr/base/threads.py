@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-# Turns of the waiting loop before a thread sleeps, about a microsecond. Long enough for the gap between two products of
-# one layer costs more beside other work than it saves on an idle machine (benchmarks/busy.py).
-SPINS = 100
+# Turns of the waiting loop before a thread sleeps, some microseconds: as long as the gap between two products. With 100
+# turns a step of training takes half as long again on an idle machine. With 1000 it takes as long as by default, and
+# about twice that beside one busy process on each core (benchmarks/busy.py).
+SPINS = 1000
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
