@@ -3,7 +3,7 @@
 # make check       run what CI runs: format, lint, types, architecture, tests
 # make slow        run the tests that take minutes
 # make format      mend formatting and lint
-# make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data
+# make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data, busy an idle machine
 # make clean       remove the environment and build files
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
