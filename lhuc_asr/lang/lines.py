@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lhuc_asr.base.errors import CorpusError, LhucError
+from lhuc_asr.base.plain_file import check_plain_file
 
 Stream = io.BufferedReader | gzip.GzipFile
 
@@ -44,6 +45,8 @@ def read_lines(path: Path, error: type[LhucError] = CorpusError) -> Iterator[tup
     """
     number = 0
     try:
+        if not _is_open(path):
+            check_plain_file(path)
         with path.open("rb") as file:
             for number, raw in enumerate(_raw_lines(_uncompressed(file)), start=1):
                 if line := _decoded(raw):
@@ -56,6 +59,11 @@ def read_lines(path: Path, error: type[LhucError] = CorpusError) -> Iterator[tup
         raise error(f"{path}:{number + 1}: cannot be read further ({problem}); the file is damaged") from problem
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror or problem})") from problem
+
+
+def _is_open(path: Path) -> bool:
+    """Whether a path leads to a stream that is open already, as a shell's ``<(sed ...)``; others may never end."""
+    return path.is_relative_to("/dev/fd") or path.is_relative_to("/proc") or path == Path("/dev/stdin")
 
 
 def quoted(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,19 @@ def test_a_line_that_never_ends_does_not_fill_the_memory(text: Path) -> None:
             file.write(b"a" * (lines.LONGEST_LINE_BYTES // 4))
     with pytest.raises(CorpusError, match=r"text:2: expected lines of at most 16 MiB, found a longer one"):
         list(read_lines(text))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_may_never_end_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "text")
+    with pytest.raises(CorpusError, match="text: cannot be read"):
+        list(read_lines(tmp_path / "text"))
+
+
+def test_a_stream_that_is_open_is_read() -> None:
+    """As a shell's ``<(sed ...)``."""
+    ours, theirs = os.pipe()
+    os.write(theirs, b"a ONE\nb TWO\n")
+    os.close(theirs)
+    assert list(read_lines(Path(f"/dev/fd/{ours}"))) == [(1, "a ONE"), (2, "b TWO")]
+    os.close(ours)
