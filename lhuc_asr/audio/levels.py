@@ -1,6 +1,6 @@
 """Levels of a recording over time, from which pauses are found.
 
-What is steady is no speech, and does not count: a DC offset, whatever is below the lowest voice, and each frequency
+What is steady is not speech, and does not count: a DC offset, whatever is below the lowest voice, and each frequency
 whose power hardly changes for seconds, as those of mains hum and its harmonics or of a whistle. Otherwise hum that is
 louder than speech makes the level flat, and all of the recording a pause.
 """

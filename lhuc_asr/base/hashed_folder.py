@@ -134,7 +134,7 @@ class FolderKind(Generic[DescriptionT]):
             raise self.error(f"{folder}: exists and is not a {self.noun}; choose another folder")
         try:
             tree = read_json(path)
-            # Of any format: the folder of an earlier version may be replaced.
+            # The format does not matter: the folder of an earlier version may be replaced.
             known = {folder / place for place in (self.file, *tree["sha256"], *tree.get("files", {}).values())}
         except (DamagedFileError, OSError, KeyError, TypeError, AttributeError) as error:
             raise self.error(f"{path}: damaged ({error}); delete the folder, or choose another") from error

@@ -111,7 +111,7 @@ def _mapped(text: str, place: str) -> Iterator[str]:
         # Words in parentheses are words, and punctuation is left alone.
         return tag if sound is None else f" {sound} "
 
-    # The brackets of <NOISE> and <unk> are in place again afterwards, and are no trace of a tag cut in two.
+    # The brackets of <NOISE> and <unk> are in place again afterwards, and are not a trace of a tag cut in two.
     for word in _BRACKETED.sub(known, text).split():
         if word in SOUNDS:
             yield word
