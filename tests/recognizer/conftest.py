@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lhuc_asr.audio.utterance import Utterance, read_manifest
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,10 @@ def audio(said: list[Utterance], tmp_path_factory: pytest.TempPathFactory) -> Pa
     for utterance in said:
         shutil.copy(utterance.audio, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def known(finished: Path, said: list[Utterance]) -> dict[str, tuple[str, ...]]:
+    """The words of each recording that the lexicon of so few voices has."""
+    lexicon = read_lexicon_folder(finished / "lang")
+    return {u.id: tuple(word for word in u.words if word in lexicon.pronunciations) for u in said}

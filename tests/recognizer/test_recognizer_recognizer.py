@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from saved_speakers import state
 
 import lhuc_asr
 from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
@@ -22,12 +23,10 @@ from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.errors import (
     AudioError,
     CheckpointError,
-    CorpusError,
     LhucError,
     ModelMismatchError,
     SpeakerError,
 )
-from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.pipeline.earlier_pass import EarlierPass
 from lhuc_asr.pipeline.experiment import read_experiment
@@ -48,19 +47,6 @@ def recognizer(exported: Path) -> Recognizer:
 def alice(recognizer: Recognizer, audio: Path) -> Speaker:
     """The speaker, by the name that the experiment has: the order of their data depends on it."""
     return recognizer.adapt(audio, speaker="2001")
-
-
-def state(speaker: Speaker, folder: Path) -> SpeakerState:
-    """What is in the speaker's file."""
-    speaker.save(folder / "state.safetensors")
-    return SpeakerState.load(folder / "state.safetensors")
-
-
-@pytest.fixture(scope="module")
-def known(finished: Path, said: list[Utterance]) -> dict[str, tuple[str, ...]]:
-    """The words of each recording that the lexicon of so few voices has."""
-    lexicon = read_lexicon_folder(finished / "lang")
-    return {u.id: tuple(word for word in u.words if word in lexicon.pronunciations) for u in said}
 
 
 def words_of(recognizer: Recognizer, *arguments: object) -> Words:
@@ -378,61 +364,3 @@ def test_a_speaker_that_does_not_fit_is_refused(
 def test_a_name_that_leads_elsewhere_is_refused(recognizer: Recognizer, audio: Path) -> None:
     with pytest.raises(SpeakerError, match=r"speaker name '\.\./\.\./x'"):
         recognizer.adapt(audio, "../../x")
-
-
-def test_transcripts_must_belong_to_the_recordings(
-    recognizer: Recognizer,
-    audio: Path,
-    known: dict[str, tuple[str, ...]],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    missing = min(known)
-    with pytest.raises(CorpusError, match=f"no transcript for '{missing}'; add a line"):
-        recognizer.adapt(audio, "x", {name: words for name, words in known.items() if name != missing})
-    with pytest.raises(CorpusError, match="no recording fits its transcript; give the transcripts of these recordings"):
-        recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
-    assert "the lexicon lacks XYZZY" in caplog.text
-    strangers = dict.fromkeys(("nobody", "somebody"), ("GO",))
-    with pytest.raises(CorpusError, match="no transcript belongs to a recording: there are transcripts of nobody, som"):
-        recognizer.adapt(audio, "x", strangers)
-    bad: list[LhucError] = []
-    recognizer.adapt(audio, "x", {missing: known[missing]} | strangers, on_bad=bad.append)
-    assert "2 transcripts belong to no recording: nobody, somebody" in caplog.text
-    assert len(bad) == len(known) - 1
-    soundfile.write(tmp_path / "long.wav", np.zeros(61 * 16000), 16000)
-    with pytest.raises(AudioError, match=r"long.wav: 61 s are too long for a transcript"):
-        recognizer.adapt(tmp_path, "x", {"long": ("GO",)})
-
-
-def test_a_recording_that_fits_its_transcript_is_enough(
-    recognizer: Recognizer,
-    audio: Path,
-    known: dict[str, tuple[str, ...]],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    first, *others = known
-    partly = {first: known[first]} | dict.fromkeys(others, ("XYZZY",))
-    assert any(bool(r.any()) for r in state(recognizer.adapt(audio, "x", partly), tmp_path).r.values())
-    assert caplog.text.count("the lexicon lacks XYZZY") == len(others)
-
-
-def test_transcripts_in_another_case_with_tags_are_the_same_words(
-    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], tmp_path: Path
-) -> None:
-    """The model has no phone of a noise, which is therefore left to silence."""
-    expected = state(recognizer.adapt(audio, "x", known), tmp_path).r
-    written = {name: [*(f"{word.lower()}\u200b" for word in words), "[noise]"] for name, words in known.items()}
-    spoken = state(recognizer.adapt(audio, "x", written), tmp_path).r
-    assert all(torch.equal(r, expected[site]) for site, r in spoken.items())
-    with pytest.raises(CorpusError, match="unknown tag '<DOOR>'"):
-        recognizer.adapt(audio, "x", {name: ("<door>",) for name in known})
-
-
-def test_transcripts_outside_the_vocabulary_are_a_warning(
-    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]], caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(CorpusError, match="no recording fits its transcript"):
-        recognizer.adapt(audio, "x", dict.fromkeys(known, ("XYZZY",)))
-    assert f"transcripts: only 0 of {len(known)} words (0.0 %) are in the vocabulary" in caplog.text
