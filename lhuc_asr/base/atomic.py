@@ -285,9 +285,12 @@ def _settle(new: Path, old: os.stat_result | None) -> None:
 
 def _same_kind(new: Path, old: Path) -> os.stat_result | None:
     """The state of an old file or folder that a new one of the same kind replaces."""
-    if old.is_symlink() or not old.exists() or old.is_dir() != new.is_dir():
+    try:
+        state = os.lstat(old)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return os.stat(old)
+    of_kind = stat.S_ISDIR if new.is_dir() else stat.S_ISREG
+    return state if of_kind(state.st_mode) else None
 
 
 def _fsync_folder(folder: Path) -> None:

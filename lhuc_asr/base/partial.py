@@ -71,18 +71,18 @@ def put_in_place(new: Path, target: Path) -> None:
         OSError: The folder cannot be moved; the old one is in its place, or will be when the private folder is removed.
     """
     for attempt in count():
-        if os.path.lexists(target):
-            if _renamed(new, target, _EXCHANGE):
-                return
-            kept = new.parent / _OLD / f"{attempt:06}" / target.name
-            kept.parent.mkdir(parents=True)
-            os.rename(target, kept)
         try:
+            if os.path.lexists(target):
+                if _renamed(new, target, _EXCHANGE):
+                    return
+                kept = new.parent / _OLD / f"{attempt:06}" / target.name
+                kept.parent.mkdir(parents=True)
+                os.rename(target, kept)
             os.rename(new, target)
             return
         except OSError as error:
-            # Another writer was faster: its folder is the old one now.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            # Another writer was faster. Its folder is the old one now, or it has just moved the old one away.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not os.path.lexists(new):
                 raise
 
 

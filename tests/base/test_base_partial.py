@@ -163,6 +163,54 @@ def test_writers_of_one_path_do_not_meet(kind: str, tmp_path: Path, monkeypatch:
     assert os.listdir(tmp_path) == ["target"]
 
 
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two-renames"])
+def test_a_folder_that_another_writer_has_just_moved_away_is_no_obstacle(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writer is faster between each look at the target and what follows from it."""
+    if not exchange:
+        monkeypatch.setattr(partial, "_renameat2", None)
+    target, away = tmp_path / "target", tmp_path / "away"
+    looks = []
+    lexists, rename = os.path.lexists, os.rename
+
+    def moved_after_the_look(path: Path) -> bool:
+        there = lexists(path)
+        if path == target and there:
+            looks.append(there)
+            rename(target, away / str(len(looks)))
+        return there
+
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("old")
+    away.mkdir()
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("new")
+        monkeypatch.setattr(os.path, "lexists", moved_after_the_look)
+    assert looks
+    assert (target / "a").read_text() == "new"
+    assert (away / "1" / "a").read_text() == "old"
+
+
+def test_a_file_that_goes_while_its_mode_is_looked_at_leaves_the_new_file_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("old")
+    lstat = os.lstat
+
+    def removed_before_the_look(path: Path) -> os.stat_result:
+        if path == target / "a":
+            path.unlink(missing_ok=True)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", removed_before_the_look)
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("new")
+    assert (target / "a").read_text() == "new"
+
+
 def test_many_files_in_one_folder_do_not_search_it_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches = []
     remove_dead = partial._remove_dead
