@@ -42,12 +42,14 @@ class Command:
         before: Folder that the working folder is copied from.
         precious: Files and folders, relative to the working folder, that must be whole at every moment: as before, or
             as after the command.
+        entry: Python code that the arguments are given to.
     """
 
     name: str
     arguments: tuple[str, ...]
     before: Path
     precious: tuple[str, ...] = ()
+    entry: str = ENTRY
 
 
 @dataclass
@@ -82,14 +84,35 @@ class Trial:
     def killed(self, rng: random.Random) -> list[str]:
         """Kill the command at some moment, then run it to its end; returns what is wrong, in words."""
         folder = self._fresh()
-        process = self._start(folder)
-        try:
-            process.wait(rng.uniform(0.02, 1.05) * self.seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        time.sleep(0.05)
+        self._killed_after(rng.uniform(0.02, 1.05) * self.seconds, folder)
         return self._lost(folder) + self._finished(folder)
+
+    def killed_often(self, rng: random.Random, times: int) -> list[str]:
+        """Kill the command again and again, each time later in its work; returns what is wrong, in words.
+
+        A run that comes to its end is compared, and the next begins from nothing.
+        """
+        folder, wrong, kills = self._fresh(), [], 0
+        while kills < times:
+            if self._killed_after(rng.uniform(0.02, 0.2) * self.seconds, folder):
+                kills += 1
+                wrong += self._lost(folder)
+            else:
+                wrong += self._finished(folder)
+                folder = self._fresh()
+        return wrong + self._finished(folder)
+
+    def _killed_after(self, seconds: float, folder: Path) -> bool:
+        """Start the command and kill it and its processes; False if it ended before that."""
+        with self._start(folder) as process:
+            try:
+                process.wait(seconds)
+                return False
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        # The processes of its group end a moment later.
+        time.sleep(0.05)
+        return True
 
     def full_disk(self, rng: random.Random) -> list[str]:
         """Let no file grow beyond a size drawn by chance, then run the command to its end without a limit."""
@@ -122,7 +145,7 @@ class Trial:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         return subprocess.Popen(
-            [sys.executable, "-c", ENTRY, *self.command.arguments],
+            [sys.executable, "-c", self.command.entry, *self.command.arguments],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
-from kills import Trial, disturb
+from kills import Command, Trial, disturb
 from worlds import commands
 
-KILLS, FULL_DISKS = 200, 80
+KILLS, FULL_DISKS, DEMO_KILLS = 200, 80, 20
+DEMO = Path(__file__).parents[2] / "recipes" / "demo" / "config.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +34,12 @@ def test_killed_commands(trials: list[Trial]) -> None:
 @pytest.mark.timeout(7200)
 def test_full_disks(trials: list[Trial]) -> None:
     assert disturb(trials, FULL_DISKS, 15, Trial.full_disk) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_killed_demo(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    trial = Trial(Command("demo", ("run", str(DEMO), "exp=exp"), tmp_path / "before"), tmp_path / "work")
+    trial.prepare()
+    assert trial.killed_often(random.Random(15), DEMO_KILLS) == []
