@@ -72,6 +72,11 @@ class AdaptationSet:
     estimated_on: tuple[tuple[StoredUtterance, int], ...]
     used_for: tuple[StoredUtterance, ...]
 
+    @property
+    def speaker(self) -> str:
+        """The speaker who is decoded."""
+        return self.used_for[0].speaker
+
 
 @dataclass(frozen=True)
 class _Recording:

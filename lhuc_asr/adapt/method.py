@@ -23,20 +23,8 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 logger = logging.getLogger(__name__)
 
 
-class AdaptedSpeakers(Protocol):
-    """The parameters of some speakers, and the network adapted with them.
-
-    Attributes:
-        format: Format of the speakers' files. Each file's description has it, and ``load_speakers`` chooses the class
-            by it.
-    """
-
-    format: ClassVar[str]
-
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Names of the speakers."""
-        ...
+class SpeakerScores(Protocol):
+    """All that decoding needs of adapted speakers."""
 
     def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
         """Log p(x | pdf), up to a constant per frame, by the network adapted to each utterance's speaker.
@@ -53,6 +41,22 @@ class AdaptedSpeakers(Protocol):
         Raises:
             SpeakerError: A speaker is unknown.
         """
+        ...
+
+
+class AdaptedSpeakers(SpeakerScores, Protocol):
+    """The parameters of some speakers, and the network adapted with them.
+
+    Attributes:
+        format: Format of the speakers' files. Each file's description has it, and ``load_speakers`` chooses the class
+            by it.
+    """
+
+    format: ClassVar[str]
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the speakers."""
         ...
 
     def pooled(self, without: Collection[str]) -> AdaptedSpeakers:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
-from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
+from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, SpeakerScores
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.targets import FirstPass, FrameTargets, TargetsConfig, make_targets, no_targets
 from lhuc_asr.audio.utterance import Utterance
@@ -93,7 +93,7 @@ class TwoPass:
 
     # 4. Second pass.
 
-    def second_pass(self, speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet]) -> Iterator[Scores]:
+    def second_pass(self, speakers: SpeakerScores, sets: Sequence[AdaptationSet]) -> Iterator[Scores]:
         """The adapted network's scores for all utterances, set after set, each with the parameters of its set."""
         for each in sets:
             for utterance in each.used_for:

@@ -44,7 +44,7 @@ class AlignmentFeatures(RecipeFeatures):
 
 
 class TuningConfig(StrictModel):
-    """Scales and penalties to try on the held-out speakers, for each pass separately.
+    """Scales and penalties to try on the held-out speakers, once for each network.
 
     Attributes:
         acoustic_scales: Factors on log-likelihoods.
@@ -82,8 +82,8 @@ class PassConfig(StrictModel):
         data: Recordings that the pass adapts on.
         targets: Adaptation targets of the pass.
         method: Adaptation method; None for the recipe's ``lhuc``.
-        search_as: An earlier pass whose scale and penalty are used, for passes that should differ in one option only.
-            None tunes them for this pass, which is then made over the held-out speakers too.
+        own_search: Whether the pass is also decoded with a scale and a penalty that are tuned for it, as
+            ``<pass>__own``. Targets from lattices flatten the scores, so that the network's scale may not suit them.
         combine: Two earlier passes of the same network whose amplitudes are combined, instead of adapting.
     """
 
@@ -91,7 +91,7 @@ class PassConfig(StrictModel):
     data: DataConfig = DataConfig()
     targets: TargetsConfig = TargetsConfig()
     method: AnyMethod | None = None
-    search_as: str | None = None
+    own_search: bool = False
     combine: CombineConfig | None = None
 
     @model_validator(mode="after")
@@ -105,6 +105,9 @@ class PassConfig(StrictModel):
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
 
+# A control of a pass: see ``adapt/controls.py``.
+Control = Literal["others_mean", "another"]
+
 
 def first_pass(network: str) -> str:
     """The pass that decodes with a network, without adaptation.
@@ -114,6 +117,16 @@ def first_pass(network: str) -> str:
         ('si', 'sat_si')
     """
     return SI if network == SI else f"{network}_{SI}"
+
+
+def reuse_name(name: str, whose: str) -> str:
+    """Name of the pass that decodes again with the parameters of a pass.
+
+    Example:
+        >>> reuse_name("lhuc", "others_mean")
+        'lhuc__others_mean'
+    """
+    return f"{name}__{whose}"
 
 
 class ExperimentConfig(StrictModel):
@@ -146,6 +159,9 @@ class ExperimentConfig(StrictModel):
         networks: Speaker-adaptively trained networks, by name; a network is trained if a pass needs it.
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
+        controls: Controls that are made of each of these passes.
+        primary: The pass whose comparison with the unadapted network, over the first test set, is the recipe's primary
+            one; None for the first that does not adapt on reference transcripts.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
@@ -176,6 +192,8 @@ class ExperimentConfig(StrictModel):
     networks: dict[PassName, SatConfig] = Field({"sat": SatConfig()})
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
+    controls: tuple[Control, ...] = ("others_mean", "another")
+    primary: PassName | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> ExperimentConfig:
@@ -212,9 +230,12 @@ class ExperimentConfig(StrictModel):
                     f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
                 )
             self._check_layers(name, plan)
-            self._check_search(name, plan, known)
+            self._check_reused(name)
             self._check_environments(name, plan.data)
             known.add(name)
+        if self.primary is not None and not self.is_result(self.primary):
+            results = ", ".join(filter(self.is_result, self.passes)) or "none"
+            raise ValueError(f"primary: {self.primary!r} is not a pass without reference transcripts; those: {results}")
         return self
 
     def _check_layers(self, name: str, plan: PassConfig) -> None:
@@ -226,22 +247,11 @@ class ExperimentConfig(StrictModel):
                 "from 0; correct one of the two"
             )
 
-    def _check_search(self, name: str, plan: PassConfig, known: set[str]) -> None:
-        """Refuse a ``search_as`` that is not a tuned pass, and a tuned pass that needs an untuned one.
-
-        A tuned pass is made over the held-out speakers, so the passes that it needs must be made there too.
-        """
-        tuned = {other for other in known if other not in self.passes or self.passes[other].search_as is None}
-        if plan.search_as is not None and plan.search_as not in tuned:
-            before = ", ".join(sorted(tuned))
-            raise ValueError(f"passes: {name!r} is searched as {plan.search_as!r}; tuned passes before it: {before}")
-        needed = plan.combine.parts if plan.combine is not None else (self.source_of(plan),)
-        untuned = [other for other in needed if other not in tuned]
-        if plan.search_as is None and untuned:
-            raise ValueError(
-                f"passes: {name!r} is tuned over the held-out speakers, but {untuned[0]!r}, which it needs, is not "
-                "made there; give both search_as, or neither"
-            )
+    def _check_reused(self, name: str) -> None:
+        """Refuse a pass of the name of another's control."""
+        owner, _, whose = name.rpartition("__")
+        if owner in self.passes and whose in (*self.controls, "own"):
+            raise ValueError(f"passes: {name!r} is the name of {owner!r} decoded again; choose another name")
 
     def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:
         for part in combine.parts:
@@ -284,6 +294,16 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
                 f"noise: makes these: {', '.join(known) or 'none'}"
             )
+
+    def is_result(self, name: str) -> bool:
+        """Whether a pass of that name adapts without reference transcripts, in any pass that it builds on."""
+        plan = self.passes.get(name)
+        if plan is None:
+            return False
+        if plan.combine is not None:
+            return all(self.is_result(part) for part in plan.combine.parts)
+        source = self.source_of(plan)
+        return plan.targets.unsupervised and (source not in self.passes or self.is_result(source))
 
     def source_of(self, plan: PassConfig) -> str:
         """Name of the earlier pass that the targets of a pass are made from."""

@@ -28,7 +28,7 @@ from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Reuse
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
@@ -79,6 +79,8 @@ def sets_of(experiment: AlignedExperiment, split: str, plan: Pass, features: Fea
             return adaptation_sets(features, environments, data, plan.seed)
         case Combination(speaker=speaker, environment=environment):
             return list(crossed_of(experiment, split, speaker, environment, features))
+        case Reuse(source=source):
+            return sets_of(experiment, split, source, features)
         case None:
             return []
 

@@ -23,7 +23,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import MONOPHONES, AlignedExperiment, Experiment, fold_of, read_experiment
 from lhuc_asr.pipeline.order import add_stages
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, passes_of
+from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,
     LANG_FILES,
@@ -186,7 +186,7 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
 def _obstacle(plan: Pass) -> str | None:
     """What a pass adapts to or on that does not suit a new speaker; None if the pass suits one."""
     adaptation = plan.adaptation
-    if adaptation is None or isinstance(adaptation, Combination):
+    if not isinstance(adaptation, Adaptation):
         return "to speakers and environments separately"
     if not adaptation.targets.unsupervised:
         return "on reference transcripts"

@@ -6,6 +6,7 @@ finished (``RecordedStages``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +27,7 @@ from lhuc_asr.pipeline.language import (
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Pass, Preparation, networks_of, passes_of
+from lhuc_asr.pipeline.plan import Pass, Preparation, heldout_passes, networks_of, passes_of
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
 
@@ -67,12 +68,19 @@ def add_stages(
     preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
     for preparation in preparations.values():
         _preparation_stage(stages, experiment, preparation, aligned.stage)
-    for split in (HELDOUT, *experiment.tests):
-        for plan in passes.values():
-            # Over the held-out speakers only the tuned passes are made, and the first passes, from which they start.
-            if split != HELDOUT or plan.tuned or plan.adaptation is None:
-                _pass_stage(stages, experiment, split, plan)
+    for plan in heldout_passes(passes):
+        _pass_stage(stages, experiment, HELDOUT, plan)
+    for split in experiment.tests:
+        for plan in possible_passes(experiment, split, passes.values()):
+            _pass_stage(stages, experiment, split, plan)
     return config, experiment
+
+
+def possible_passes(experiment: Experiment, split: str, passes: Iterable[Pass]) -> list[Pass]:
+    """The passes that can be made over a split: controls need more than one speaker, or environment."""
+    utterances = experiment.utterances(split)
+    speakers, environments = ({getattr(u, name) for u in utterances} for name in ("speaker", "environment"))
+    return [plan for plan in passes if plan.possible(len(speakers), len(environments))]
 
 
 @dataclass(frozen=True)

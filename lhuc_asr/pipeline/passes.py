@@ -6,13 +6,14 @@ A pass is a resolved one (``plan.Pass``); nothing here reads the configuration.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lhuc_asr.adapt.controls import another, others_mean
 from lhuc_asr.adapt.environment import combine
-from lhuc_asr.adapt.method import AdaptedSpeakers, PreparedMethod
+from lhuc_asr.adapt.method import AdaptedSpeakers, PreparedMethod, SpeakerScores
 from lhuc_asr.adapt.targets import alignment_targets
-from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_json_lines
 from lhuc_asr.base.errors import CorpusError
@@ -36,7 +37,7 @@ from lhuc_asr.pipeline.earlier_pass import (
     two_pass,
 )
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation, Reuse
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
@@ -44,27 +45,23 @@ logger = logging.getLogger(__name__)
 
 
 def pass_outputs(experiment: AlignedExperiment, split: str, plan: Pass) -> list[Path]:
-    """The files that a pass over a split writes, and the speakers' folder if the pass adapts."""
+    """The files that a pass over a split writes, and the speakers' folder if the pass estimates speakers."""
     folder = experiment.folder.decode(split, plan.name)
     files = [folder / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
-    return files if plan.adaptation is None else [*files, experiment.folder.speakers(split, plan.name)]
+    estimates = isinstance(plan.adaptation, Adaptation | Combination)
+    return [*files, experiment.folder.speakers(split, plan.name)] if estimates else files
 
 
 def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    """Make a pass of any kind over a split: a first pass, an adapted pass, or a combination of two earlier passes.
+    """Make a pass of any kind over a split: a first pass, an adapted pass, or one with parameters of earlier passes.
 
-    The scores come from ``adapt/two_pass.py``; the search for the best path is here. A pass with a search of its own
-    tunes it over the held-out speakers. Over the other splits, and for a pass that shares another's search, the tuned
-    search is read.
+    The scores come from ``adapt/two_pass.py``; the search for the best path is here. A search is tuned over the
+    held-out speakers with the first pass of a network, or with a pass that has a search of its own. Over the other
+    splits, and for all other passes, the tuned search is read.
     """
     loop = two_pass(experiment, split, plan.network)
     utterances = experiment.utterances(split)
-    scores = loop.first_pass()
-    if plan.adaptation is not None:
-        speakers = _adapt(experiment, split, plan, loop)
-        with atomic_folder(experiment.folder.speakers(split, plan.name)) as temporary:
-            speakers.save(temporary)
-        scores = loop.second_pass(speakers, sets_of(experiment, split, plan, loop.features))
+    scores = _scores(experiment, split, plan, loop)
     with SearchPool(experiment.graph(split), experiment.processes) as searches:
         if split == HELDOUT and plan.tuned:
             known = list(scores)
@@ -72,7 +69,7 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
                 plan.name,
                 plan.search,
                 plan.tuning,
-                lambda tried: _score(list(searches.search_all(known, tried)), utterances).wer,
+                lambda tried: _score(list(searches.search_all(known, tried)), utterances),
             )
             hypotheses = list(searches.search_all(known, search))
         else:
@@ -114,6 +111,21 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
     method.prepare(loop.model, training, preparation.seed)
 
 
+def _scores(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> Iterator[Scores]:
+    """The scores of a pass; the speakers of a pass that adapts are written first."""
+    speakers: SpeakerScores
+    match plan.adaptation:
+        case None:
+            return loop.first_pass()
+        case Reuse():
+            speakers = _reused(experiment, split, plan, loop)
+        case _:
+            adapted = speakers = _adapt(experiment, split, plan, loop)
+            with atomic_folder(experiment.folder.speakers(split, plan.name)) as temporary:
+                adapted.save(temporary)
+    return loop.second_pass(speakers, sets_of(experiment, split, plan, loop.features))
+
+
 def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> AdaptedSpeakers:
     """Estimate the speakers of a pass, or combine those of two earlier ones."""
     match plan.adaptation:
@@ -126,8 +138,23 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
             r_s, r_e = (speakers_of(experiment, split, part, loop.model) for part in (speaker, environment))
             crossed = crossed_of(experiment, split, speaker, environment, loop.features)
             return combine(r_s, r_e, {each.name: names for each, names in crossed.items()}, alpha)
-        case None:
-            raise ValueError(f"{plan.name}: a first pass does not adapt")
+    raise ValueError(f"{plan.name}: the pass does not estimate speakers")
+
+
+def _reused(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> SpeakerScores:
+    """The parameters that a pass takes from an earlier one."""
+    if not isinstance(plan.adaptation, Reuse):
+        raise ValueError(f"{plan.name}: the pass has parameters of its own")
+    source = plan.adaptation.source
+    speakers = speakers_of(experiment, split, source, loop.model)
+    sets, by_environment = sets_of(experiment, split, source, loop.features), source.by_environment
+    match plan.adaptation.whose:
+        case "own":
+            return speakers
+        case "others_mean":
+            return others_mean(speakers, sets, by_environment)
+        case "another":
+            return another(speakers, sets, by_environment, plan.seed)
 
 
 def _write(

@@ -8,7 +8,9 @@ on: network, graph, earlier passes, preparation, tuned search. ``_pass_stage`` i
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.method import MethodConfig
@@ -16,7 +18,7 @@ from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningConfig, first_pass
+from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningConfig, first_pass, reuse_name
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,35 @@ class Combination:
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """The parameters of an earlier pass, decoded again.
+
+    Attributes:
+        source: The earlier pass.
+        whose: ``own`` for the same parameters under another search, or a kind of control; see ``adapt/controls.py``.
+    """
+
+    source: Pass
+    whose: Literal["own", "others_mean", "another"]
+
+
+@dataclass(frozen=True)
 class Pass:
     """A pass over a split, resolved.
 
     Attributes:
         name: Name of the pass, and of its folders.
         network: Name of the network that decodes.
-        adaptation: How the network is adapted; None for a first pass.
+        adaptation: How the network is adapted, or whose parameters it has; None for a first pass.
         search: Options of the search, before tuning.
-        searched_as: Name of the pass whose tuned scale and penalty are used: this pass, if it is tuned itself.
+        searched_as: Name of the pass whose tuned scale and penalty are used: the network's first pass, or this pass.
         tuning: Scales and penalties to try in tuning.
         seed: Seed of the adaptation.
     """
 
     name: str
     network: str
-    adaptation: Adaptation | Combination | None
+    adaptation: Adaptation | Combination | Reuse | None
     search: SearchConfig
     searched_as: str
     tuning: TuningConfig
@@ -109,14 +124,41 @@ class Pass:
 
     @property
     def tuned(self) -> bool:
-        """Whether the pass has its own scale and penalty, tuned on the held-out speakers."""
+        """Whether a scale and a penalty are tuned with this pass on the held-out speakers."""
         return self.searched_as == self.name
+
+    @property
+    def controls(self) -> Pass | None:
+        """The pass that this one is a control of; None for others."""
+        match self.adaptation:
+            case Reuse(source=source, whose="others_mean" | "another"):
+                return source
+        return None
+
+    @property
+    def by_environment(self) -> bool:
+        """Whether the pass has parameters of environments, which carry nothing of the speaker who is decoded."""
+        match self.adaptation:
+            case Adaptation(data=data):
+                return data.unit == "environment"
+            case Reuse(source=source):
+                return source.by_environment
+        return False
+
+    def possible(self, speakers: int, environments: int) -> bool:
+        """Whether the pass can be made over a split: a control needs others to borrow parameters from.
+
+        Args:
+            speakers: Number of speakers of the split.
+            environments: Number of environments of the split.
+        """
+        return self.controls is None or (environments if self.by_environment else speakers) > 1
 
     @property
     def needed(self) -> tuple[Pass, ...]:
         """The earlier passes that this one reads."""
         match self.adaptation:
-            case Adaptation(source=source):
+            case Adaptation(source=source) | Reuse(source=source):
                 return (source,)
             case Combination(speaker=speaker, environment=environment):
                 return speaker, environment
@@ -135,7 +177,10 @@ class Pass:
 
 
 def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
-    """All passes of a recipe by name, in the order in which they are made: first passes, then the recipe's table."""
+    """All passes of a recipe by name, in the order in which they are made: first passes, then the recipe's table.
+
+    A pass of the table is followed by its controls, and by the same parameters under a search of its own if it has one.
+    """
     plan: dict[str, Pass] = {}
     for network in networks_of(config):
         name = first_pass(network)
@@ -145,16 +190,38 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
         searched_as = name if start is None else first_pass(start)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
     for name, options in config.passes.items():
-        plan[name] = Pass(
+        made = Pass(
             name=name,
             network=options.network,
             adaptation=_adaptation(config, options, plan),
             search=config.search,
-            searched_as=name if options.search_as is None else plan[options.search_as].searched_as,
+            searched_as=plan[first_pass(options.network)].searched_as,
             tuning=config.tuning,
             seed=config.seed,
         )
+        plan[name] = made
+        for whose in config.controls:
+            control = reuse_name(name, whose)
+            plan[control] = replace(made, name=control, adaptation=Reuse(made, whose))
+        if options.own_search:
+            again = reuse_name(name, "own")
+            plan[again] = replace(made, name=again, adaptation=Reuse(made, "own"), searched_as=again)
     return plan
+
+
+def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
+    """The passes that are made over the held-out speakers: those that a search is tuned with, and what they need."""
+    needed: dict[str, Pass] = {}
+
+    def add(plan: Pass) -> None:
+        for earlier in plan.needed:
+            add(earlier)
+        needed[plan.name] = plan
+
+    for plan in passes.values():
+        if plan.tuned:
+            add(plan)
+    return list(needed.values())
 
 
 def networks_of(config: ExperimentConfig) -> list[str]:

@@ -1,33 +1,90 @@
-"""The results of the passes over a split: tables, significance and figures, pooled over folds."""
+"""The results of a recipe's passes over its test sets: tables, significance and figures, pooled over folds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+import math
+from collections.abc import Mapping, Sequence
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.corpus.noise import CLEAN
+from lhuc_asr.pipeline.config import SI, ExperimentConfig, reuse_name
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
+from lhuc_asr.pipeline.experiment import fold_configs
+from lhuc_asr.pipeline.plan import Pass, Reuse, passes_of
 from lhuc_asr.score.figures import save_figure, speaker_wer_figure
-from lhuc_asr.score.significance import Comparison
-from lhuc_asr.score.tables import PassScore, compare_passes, environment_table, table_text, wer_table, write_speaker_csv
-from lhuc_asr.score.wer import pool, read_wer, write_wer
+from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
+from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.wer import WerReport, pool, read_wer, write_wer
 
 COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "speakers.csv"
 ENVIRONMENTS_FILE = "environments.txt"
 
 
-def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], seed: int) -> list[PassScore]:
-    """Write tables, CSV and figures of a split's passes, from their wer.json files; each is compared with the first.
+def compare_splits(config: ExperimentConfig, splits: Sequence[str]) -> list[PassScore]:
+    """Judge all passes over all test sets, and write tables, CSV and figures of each set, from the wer.json files.
 
     The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass.
     """
-    place = folder.decode(split)
-    reports = {name: read_wer(place / name / WER_FILE) for name in names}
-    passes = compare_passes(split, reports, np.random.default_rng(seed))
-    write_json(place / COMPARISON_FILE, {p.name: _comparison_row(p.comparison) for p in passes if p.comparison})
+    folder, passes = ExperimentFolder(config.folder), passes_of(config)
+    reports = {
+        split: {plan.name: read_wer(folder.decode(split, plan.name) / WER_FILE) for plan in made}
+        for split, made in ((split, made_passes(config, split, passes)) for split in splits)
+    }
+    primary = primary_pass(config)
+    entries = [
+        _entry(config, split, passes[name], theirs, name == primary and split == splits[0])
+        for split, theirs in reports.items()
+        for name in theirs
+    ]
+    scores = judge(entries, config.seed)
+    for split, theirs in reports.items():
+        _write(folder, split, theirs, [line for line in scores if line.entry.split == split])
+    return scores
+
+
+def pool_folds(config: ExperimentConfig, split: str) -> None:
+    """Write one report per pass, over the test speakers of all folds."""
+    folder, folds = ExperimentFolder(config.folder), fold_configs(config)
+    for plan in made_passes(config, split, passes_of(config)):
+        folders = [ExperimentFolder(fold.folder).decode(split, plan.name) for fold in folds]
+        write_wer(folder.decode(split, plan.name) / WER_FILE, pool([read_wer(each / WER_FILE) for each in folders]))
+        rows = (row for each in folders for row in read_json_lines(each / HYPOTHESES_FILE))
+        write_json_lines(folder.decode(split, plan.name) / HYPOTHESES_FILE, rows)
+
+
+def made_passes(config: ExperimentConfig, split: str, passes: Mapping[str, Pass]) -> list[Pass]:
+    """The passes that a run makes over a split, in every fold: where there are no others, controls are left out."""
+    counts = []
+    for fold in fold_configs(config):
+        utterances = read_wer(ExperimentFolder(fold.folder).decode(split, SI) / WER_FILE).scored_utterances()
+        counts.append((len({each.speaker for each in utterances}), len({each.environment for each in utterances})))
+    return [plan for plan in passes.values() if all(plan.possible(*count) for count in counts)]
+
+
+def primary_pass(config: ExperimentConfig) -> str | None:
+    """Name of the pass of the primary comparison; None if all passes are bounds."""
+    return config.primary or next(filter(config.is_result, config.passes), None)
+
+
+def _entry(config: ExperimentConfig, split: str, plan: Pass, reports: Mapping[str, WerReport], primary: bool) -> Entry:
+    unadapted = None if plan.name == SI else reports[SI]
+    others = reports.get(reuse_name(plan.name, "others_mean"))
+    return Entry(split, plan.name, reports[plan.name], _role(config, plan), unadapted, others, primary)
+
+
+def _role(config: ExperimentConfig, plan: Pass) -> Role:
+    match plan.adaptation:
+        case None:
+            return Role.FIRST
+        case Reuse(source=source):
+            return Role.CONTROL if plan.controls is not None else _role(config, source)
+    return Role.RESULT if config.is_result(plan.name) else Role.BOUND
+
+
+def _write(folder: ExperimentFolder, split: str, reports: Mapping[str, WerReport], passes: Sequence[PassScore]) -> None:
+    place, names = folder.decode(split), list(reports)
+    write_json(place / COMPARISON_FILE, {line.entry.name: _row(line) for line in passes if line.unadapted})
     write_text(place / TABLE_FILE, table_text(wer_table(passes)))
     by_environment = environment_table(passes, CLEAN)
     if by_environment is not None:
@@ -36,25 +93,36 @@ def compare_split(folder: ExperimentFolder, split: str, names: Sequence[str], se
     for name in names[1:]:
         figure = speaker_wer_figure(place / names[0] / WER_FILE, place / name / WER_FILE, names[0], name)
         save_figure(figure, place / f"{name}.png")
-    return passes
 
 
-def pool_folds(folder: ExperimentFolder, folds: Sequence[ExperimentFolder], split: str, names: Sequence[str]) -> None:
-    """Write one report per pass, over the test speakers of all folds."""
-    for name in names:
-        folders = [fold.decode(split, name) for fold in folds]
-        write_wer(folder.decode(split, name) / WER_FILE, pool([read_wer(each / WER_FILE) for each in folders]))
-        rows = (row for each in folders for row in read_json_lines(each / HYPOTHESES_FILE))
-        write_json_lines(folder.decode(split, name) / HYPOTHESES_FILE, rows)
+def _row(line: PassScore) -> dict[str, object]:
+    entry = line.entry
+    return {
+        "role": entry.role,
+        "primary": entry.primary,
+        "errors": entry.report.errors,
+        "words": entry.report.words,
+        "against_unadapted": _against_row(line.unadapted),
+        "against_others_mean": _against_row(line.others),
+        "verdict": line.verdict,
+    }
 
 
-def _comparison_row(comparison: Comparison) -> dict[str, object]:
+def _against_row(against: Against | None) -> dict[str, object] | None:
+    if against is None:
+        return None
+    comparison = against.comparison
     return {
         "before": comparison.before,
         "after": comparison.after,
-        "relative": comparison.relative if np.isfinite(comparison.relative) else None,
-        "interval_relative": [bound if np.isfinite(bound) else None for bound in comparison.interval_relative],
+        # JSON has no infinity.
+        "relative": comparison.relative if math.isfinite(comparison.relative) else None,
+        "interval_relative": [bound if math.isfinite(bound) else None for bound in comparison.interval_relative],
         "p_value": comparison.p_value,
+        "adjusted_p": against.adjusted_p,
+        "least_p": comparison.least_p,
+        "matched_pairs_p": comparison.matched_pairs_p,
+        "over": "speakers" if comparison.over_speakers else "recordings",
         "speakers_better": comparison.speakers_better,
         "speakers_worse": comparison.speakers_worse,
         "speakers_equal": comparison.speakers_equal,

@@ -19,9 +19,8 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import fold_configs, opened
 from lhuc_asr.pipeline.export import ModelOptions, model_stage
 from lhuc_asr.pipeline.order import add_stages
-from lhuc_asr.pipeline.plan import passes_of
-from lhuc_asr.pipeline.results import compare_split, pool_folds
-from lhuc_asr.score.tables import PassScore
+from lhuc_asr.pipeline.results import compare_splits, pool_folds
+from lhuc_asr.score.judgement import PassScore
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +35,8 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     checked_device(config.device, "device=")
-    with opened(config) as folder:
-        names = list(passes_of(config))
-        splits = make_passes(config, model=True)
-        return [line for split in splits for line in compare_split(folder, split, names, config.seed)]
+    with opened(config):
+        return compare_splits(config, make_passes(config, model=True))
 
 
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
@@ -57,8 +54,7 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
         _run_stages(config, None, model)
         return config.corpus.test_sets
     _run_folds(config, model)
-    folds = [ExperimentFolder(fold.folder) for fold in fold_configs(config)]
-    pool_folds(ExperimentFolder(config.folder), folds, TEST, list(passes_of(config)))
+    pool_folds(config, TEST)
     return (TEST,)
 
 

@@ -43,9 +43,10 @@ class Point:
         seed: Seed of the recipe.
         against: Name of the pass that this one is compared with.
         relative: Change of the error rate against that pass, a fraction; infinite where only this pass has errors.
-        low, high: 95 % interval of ``relative``, bootstrapped over speakers and their utterances; infinite ends are
-            possible, because a sample of a split with few errors may have none.
-        p: Two-sided p-value.
+        low, high: 95 % interval of ``relative`` over speakers; without end where they are too few.
+        p: Two-sided p of the sign flips over speakers, not adjusted.
+        over_others, over_others_low, over_others_high, over_others_p: The same against the mean of the other speakers'
+            parameters; None without such a control.
         better, worse, equal: Number of speakers with fewer, more, and equally many errors.
     """
 
@@ -63,6 +64,10 @@ class Point:
     low: float
     high: float
     p: float
+    over_others: float | None
+    over_others_low: float | None
+    over_others_high: float | None
+    over_others_p: float | None
     better: int
     worse: int
     equal: int
@@ -70,14 +75,16 @@ class Point:
     @classmethod
     def of(
         cls, split: str, name: str, curve: str, label: str,
-        report: WerReport, against: str, comparison: Comparison, seed: int,
+        report: WerReport, against: str, comparison: Comparison, others: Comparison | None, seed: int,
     ) -> Point:  # fmt: skip
-        """The point of a pass, from its report and its comparison."""
+        """The point of a pass, from its report and its comparisons."""
         low, high = comparison.interval_relative
+        over_low, over_high = (None, None) if others is None else others.interval_relative
         return cls(
             split, name, curve, label,
             report.wer, report.errors, report.words, len(report.speakers), seed, against,
             comparison.relative, low, high, comparison.p_value,
+            others and others.relative, over_low, over_high, others and others.p_value,
             comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal,
         )  # fmt: skip
 
@@ -149,7 +156,6 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
             np.minimum(100 * np.array(values), 2 * beyond)
             for values in zip(*((point.relative, point.low, point.high) for point in own), strict=True)
         )
-        # A percentile interval may lie to one side of the value.
         below, above = np.maximum(y - low, 0), np.maximum(high - y, 0)
         axes.errorbar(
             x, y, (below, above), color=CURVE_COLOURS[number % len(CURVE_COLOURS)],

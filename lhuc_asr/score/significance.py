@@ -1,109 +1,217 @@
-"""Significance of a difference between two word error rates: the paired bootstrap over speakers and utterances.
+"""Significance of a difference between two word error rates: sign flips over speakers, and matched pairs.
 
-Both passes recognised the same utterances, so pairs of errors are resampled (Bisani and Ney,
-"Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004). Errors of one
-speaker are correlated, above all after adaptation. A sample therefore draws as many speakers as there are, with
-replacement, and then, for each drawn speaker, as many utterances as that speaker has, with replacement. The second
-level makes intervals a little wide where speakers hardly differ; fewer than ten speakers make them too narrow, as in
-any bootstrap. With one speaker only the utterances are drawn, and the result does not extend to other speakers.
+Both passes recognised the same utterances. The errors of one speaker are correlated, above all after adaptation, so
+speakers are the units of the test and of the interval. With one speaker the units are that speaker's recordings, and
+the result does not extend to other speakers.
+
+    p           Share of all assignments of signs to the speakers' differences whose sum is at least as far from zero as
+                the observed one, two-sided (E. Pitman, "Significance tests which may be applied to samples from any
+                populations", JRSS supplement, 1937). It is exact: the sum's distribution is a convolution of integers.
+    interval    All ratios rho of the two error rates that the same test of the differences e_s = after_s - rho before_s
+                does not reject at 5 %. So it excludes "no change" where p is below 0.05. No sample of speakers is drawn
+                with replacement; docs/decisions/0017 has what that costs in coverage.
+    matched     The matched-pairs test over recordings that the field reports (L. Gillick and S. Cox, "Some statistical
+    pairs       issues in the comparison of speech recognition algorithms", ICASSP 1989), with a recording as a segment.
+                It takes recordings of one speaker for independent, so its p is too small where they are not.
+
+With m speakers whose errors differ, p cannot be below 2^(1 - m): 0.125 with four. Then no interval is finite.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
+from lhuc_asr.audio.utterance import spoken_id
 from lhuc_asr.base.errors import ScoreError
 from lhuc_asr.score.wer import UtteranceScore, WerReport
 
-# The probability outside a 95 % interval, on each side.
-TAIL = 0.025
+# The probability outside an interval, on both sides together.
+LEVEL = 0.05
+# With at most so many units all assignments of signs are tried for the interval, with more a sample of them.
+MOST_ENUMERATED = 13
+FLIPS = 10_000
+# A ratio of error rates beyond this counts as unbounded.
+LARGEST_RATIO = 1e4
+BISECTIONS = 30
 
 Interval = tuple[float, float]
+Key = TypeVar("Key", bound=Hashable)
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two passes over the same utterances; a negative difference means that the second is better.
+    """Two passes over the same utterances; a negative change means that the second is better.
 
     Attributes:
         before: WER of the first pass, a fraction.
         after: WER of the second pass.
-        absolute: after - before.
-        interval_absolute: 95 % interval of ``absolute``.
         relative: (after - before) / before; infinite where the first pass made no error and the second did.
-        interval_relative: 95 % interval of ``relative``.
-        p_value: Two-sided p-value: twice the smaller share of samples on one side of zero (+1 correction).
-        share_improved: Share of the samples in which the second pass made fewer errors (Bisani and Ney's
-            probability of improvement).
+        interval_relative: 95 % interval of ``relative``, within -1 and infinity.
+        p_value: Two-sided p of the sign flips.
+        least_p: The least p that the number of units whose errors differ allows.
+        matched_pairs_p: Two-sided p of the matched-pairs test over recordings.
         speakers_better: Number of speakers with fewer errors in the second pass.
         speakers_worse: Number of speakers with more errors in the second pass.
         speakers_equal: Number of speakers with equally many errors in both passes.
-        speakers_resampled: Whether speakers were drawn; False with one speaker, whose utterances alone were drawn.
+        over_speakers: Whether speakers are the units; False with one speaker, whose recordings are.
     """
 
     before: float
     after: float
-    absolute: float
-    interval_absolute: Interval
     relative: float
     interval_relative: Interval
     p_value: float
-    share_improved: float
+    least_p: float
+    matched_pairs_p: float
     speakers_better: int
     speakers_worse: int
     speakers_equal: int
-    speakers_resampled: bool
+    over_speakers: bool
 
 
-def compare(before: WerReport, after: WerReport, generator: np.random.Generator, samples: int = 10_000) -> Comparison:
-    """Compare two passes by the paired bootstrap.
+def compare(before: WerReport, after: WerReport, generator: np.random.Generator) -> Comparison:
+    """Compare two passes.
 
     Args:
         before: The first pass.
         after: The second pass, over the same utterances.
-        generator: Draws the samples; the same state gives the same comparison.
-        samples: Number of bootstrap samples; the p-value cannot fall below 2 / (samples + 1).
+        generator: Draws assignments of signs for the interval, where there are too many to try all.
 
     Raises:
-        ScoreError: The passes differ in their utterances, a report lacks utterance scores, or has only one utterance.
+        ScoreError: The passes differ in their utterances, or a report lacks utterance scores.
     """
-    pairs = _paired(before, after)
-    sums = _bootstrap_sums(pairs, generator, samples)  # (samples, 3)
-    before_errors, after_errors, words = sums.T
-    difference = after_errors - before_errors
-    # A sample may contain no reference words; dividing by at least 1 keeps its rate finite.
-    absolute = difference / np.maximum(words, 1)
-    speaker_differences = [after.speakers[name].errors - score.errors for name, score in before.speakers.items()]
+    recordings = _paired(before, after)
+    speakers = _summed((speaker, errors) for (speaker, _), errors in recordings.items())
+    over_speakers = len(speakers) > 1
+    first, second = np.array(list((speakers if over_speakers else recordings).values()), dtype=np.int64).T
+    changes = [new - old for old, new in speakers.values()]
     return Comparison(
         before=before.wer,
         after=after.wer,
-        absolute=after.wer - before.wer,
-        interval_absolute=_interval(absolute),
-        relative=float(_relative(np.array([before.errors]), np.array([after.errors]))[0]),
-        interval_relative=_interval(_relative(before_errors, after_errors)),
-        p_value=_p_value(difference),
-        share_improved=float(np.mean(difference < 0)),
-        speakers_better=sum(change < 0 for change in speaker_differences),
-        speakers_worse=sum(change > 0 for change in speaker_differences),
-        speakers_equal=sum(change == 0 for change in speaker_differences),
-        speakers_resampled=len(pairs) > 1,
+        relative=_relative(before.errors, after.errors),
+        interval_relative=ratio_interval(first, second, generator),
+        p_value=sign_flip_p(second - first),
+        least_p=least_p(second - first),
+        matched_pairs_p=matched_pairs_p(np.array([new - old for old, new in recordings.values()])),
+        speakers_better=sum(change < 0 for change in changes),
+        speakers_worse=sum(change > 0 for change in changes),
+        speakers_equal=sum(change == 0 for change in changes),
+        over_speakers=over_speakers,
     )
 
 
-def _paired(before: WerReport, after: WerReport) -> list[NDArray[np.int64]]:
-    """Errors before, errors after, and words of each speaker's utterances: (utterances, 3)."""
+def sign_flip_p(differences: Counts) -> float:
+    """Two-sided p of the sum of differences under random signs, exact.
+
+    Args:
+        differences: Difference of each unit, shape (N,), integers.
+
+    Example:
+        >>> sign_flip_p(np.array([-1, -2, -3, -1]))
+        0.125
+    """
+    sizes = np.abs(differences[differences != 0])
+    total = int(sizes.sum())
+    # Probability of each sum, from -total to total.
+    chances = np.zeros(2 * total + 1)
+    chances[total] = 1.0
+    for size in sizes.tolist():
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
+    observed = abs(int(differences.sum()))
+    as_far = np.abs(np.arange(-total, total + 1)) >= observed
+    return min(1.0, max(float(chances[as_far].sum()), least_p(differences)))
+
+
+def least_p(differences: Counts) -> float:
+    """The least two-sided p that sign flips can give with this number of units that differ; 1 if none does."""
+    return min(1.0, 2.0 ** (1 - int(np.count_nonzero(differences))))
+
+
+def ratio_interval(before: Counts, after: Counts, generator: np.random.Generator) -> Interval:
+    """95 % interval of the relative change of errors, by the sign flips that do not reject it.
+
+    Args:
+        before: Errors of each unit in the first pass, shape (N,).
+        after: Errors of each unit in the second pass, shape (N,).
+        generator: Draws the assignments of signs, if N is above ``MOST_ENUMERATED``.
+
+    Returns:
+        Low and high end of (after - before) / before, between -1 and infinity.
+    """
+    if not before.any():
+        return -1.0, math.inf
+    signs = _signs(len(before), generator)
+    flipped_before, flipped_after = signs @ before.astype(float), signs @ after.astype(float)  # (flips,)
+    observed = float(after.sum() / before.sum())
+
+    def rejected(ratio: float) -> bool:
+        distance = abs(float(after.sum() - ratio * before.sum()))
+        # The sums of one assignment, added in another order, may differ in the last digit.
+        as_far = np.abs(flipped_after - ratio * flipped_before) >= distance * (1 - 1e-12) - 1e-9
+        return float(np.mean(as_far)) < LEVEL
+
+    low = _edge(observed, 0.0, rejected) if rejected(0.0) else 0.0
+    outside = observed + 1.0
+    while outside < LARGEST_RATIO and not rejected(outside):
+        outside *= 2.0
+    high = _edge(observed, outside, rejected) if outside < LARGEST_RATIO else math.inf
+    return low - 1.0, high - 1.0
+
+
+def matched_pairs_p(differences: Counts) -> float:
+    """Two-sided p of the mean difference of segments, by the normal distribution (Gillick and Cox, equation 11 ff.).
+
+    Args:
+        differences: Difference in errors of each segment, shape (N,).
+
+    Returns:
+        p; 1 where all differences are zero, or where there is one segment.
+    """
+    if len(differences) < 2 or not differences.any():
+        return 1.0
+    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    if deviation == 0.0:
+        return 0.0
+    return float(2 * stats.norm.sf(abs(mean) * math.sqrt(len(differences)) / deviation))
+
+
+def _edge(inside: float, outside: float, rejected: Callable[[float], bool]) -> float:
+    """The last ratio, on the way from one that is not rejected to one that is, that is not."""
+    for _ in range(BISECTIONS):
+        middle = (inside + outside) / 2
+        if rejected(middle):
+            outside = middle
+        else:
+            inside = middle
+    return inside
+
+
+def _signs(units: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Assignments of signs to units, shape (flips, units); the observed one, all +1, is among them."""
+    if units <= MOST_ENUMERATED:
+        bits = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+    else:
+        bits = generator.integers(0, 2, (FLIPS, units), dtype=np.int8)
+        bits[0] = 0
+    return np.asarray(1.0 - 2.0 * bits, np.float64)
+
+
+def _paired(before: WerReport, after: WerReport) -> Mapping[tuple[str, str], tuple[int, int]]:
+    """Errors of each speaker's recordings before and after; the noisy copies of one recording count as one."""
     first = {score.id: score for score in before.scored_utterances()}
     second = {score.id: score for score in after.scored_utterances()}
     odd = sorted(first.keys() ^ second.keys())
     if odd:
         count = f"{len(odd)} utterances are" if len(odd) > 1 else "1 utterance is"
         raise ScoreError(f"{count} in only one pass, such as {odd[0]!r}; expected two passes over the same utterances")
-    if len(first) == 1:
-        raise ScoreError(f"{next(iter(first))!r} is the only utterance; the bootstrap needs at least two")
-    rows: dict[str, list[tuple[int, int, int]]] = {speaker: [] for speaker in sorted(before.speakers)}
     for id, score in first.items():
         other = second[id]
         if (score.speaker, score.words) != (other.speaker, other.words):
@@ -111,51 +219,26 @@ def _paired(before: WerReport, after: WerReport) -> list[NDArray[np.int64]]:
                 f"utterance {id!r}: {_described(score)} in the first pass, {_described(other)} in the "
                 "second; expected both to be scored against the same references"
             )
-        rows[score.speaker].append((score.errors, other.errors, score.words))
-    return [np.array(utterances, dtype=np.int64) for utterances in rows.values()]
+    return _summed(
+        ((score.speaker, spoken_id(id, score.environment)), (score.errors, second[id].errors))
+        for id, score in sorted(first.items())
+    )
 
 
-def _bootstrap_sums(pairs: list[NDArray[np.int64]], generator: np.random.Generator, samples: int) -> NDArray[np.int64]:
-    """Errors before, errors after and words of every bootstrap sample: (samples, 3).
-
-    The number of times that each of S speakers is drawn is multinomial. A speaker with m utterances who is drawn c
-    times gives c * m utterances, each equally likely, which is multinomial again. Utterances with the same counts are
-    one outcome, so that memory is samples times distinct outcomes.
-    """
-    speakers = len(pairs)
-    drawn = generator.multinomial(speakers, np.full(speakers, 1 / speakers), size=samples)  # (samples, S)
-    sums = np.zeros((samples, 3), dtype=np.int64)
-    for utterances, times in zip(pairs, drawn.T, strict=True):
-        outcomes, counts = np.unique(utterances, axis=0, return_counts=True)
-        # (samples, outcomes)
-        draws = generator.multinomial(times * len(utterances), counts / len(utterances))
-        sums += draws @ outcomes
+def _summed(rows: Iterable[tuple[Key, tuple[int, int]]]) -> dict[Key, tuple[int, int]]:
+    """Pairs of errors added up by key."""
+    sums: dict[Key, tuple[int, int]] = {}
+    for key, (first, second) in rows:
+        old = sums.get(key, (0, 0))
+        sums[key] = old[0] + first, old[1] + second
     return sums
 
 
-def _relative(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.float64]:
+def _relative(before: int, after: int) -> float:
     """(after - before) / before; without errors before it is zero where there are none after, else infinite."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(before == after, 0.0, (after - before) / before)
-
-
-def _interval(values: NDArray[np.float64]) -> Interval:
-    """The 95 % percentile interval.
-
-    Its ends are order statistics of the bootstrap samples, without interpolation, which would turn inf into NaN.
-    """
-    low, high = np.quantile(values, [TAIL, 1 - TAIL], method="inverted_cdf")
-    return float(low), float(high)
-
-
-def _p_value(difference: NDArray[np.int64]) -> float:
-    """Twice the smaller share of samples on one side of zero.
-
-    The observed data count as one extra sample, so that p is never 0 (Davison and Hinkley, Bootstrap Methods and their
-    Application, 1997, section 4.2).
-    """
-    smaller = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
-    return min(1.0, 2 * (int(smaller) + 1) / (len(difference) + 1))
+    if before == 0:
+        return math.inf if after else 0.0
+    return (after - before) / before
 
 
 def _described(score: UtteranceScore) -> str:

@@ -6,96 +6,61 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lhuc_asr.base.atomic import write_text
-from lhuc_asr.score.significance import Comparison, compare
+from lhuc_asr.score.judgement import Against, PassScore, Role
+from lhuc_asr.score.significance import LEVEL, Comparison
 from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 
 # The cell of a pass that is not compared, the first one.
 BLANK = ""
 # Wide enough for a line of the table of passes, so that text in a file is not wrapped.
-TEXT_WIDTH = 160
+TEXT_WIDTH = 200
+# p below this are not told apart.
+SMALLEST_P = 0.0001
 # The row of a CSV file that sums up the speakers.
 TOTAL = "TOTAL"
 
 
-@dataclass(frozen=True, slots=True)
-class PassScore:
-    """One line of the table: a pass over a split, and its comparison with the split's first pass.
-
-    Attributes:
-        split: Name of the set of utterances, as "test".
-        name: Name of the pass, as "si" or "lhuc".
-        report: Errors of the pass.
-        comparison: Comparison with the split's first pass; None for that pass itself.
-    """
-
-    split: str
-    name: str
-    report: WerReport
-    comparison: Comparison | None
-
-
-def compare_passes(
-    split: str, reports: Mapping[str, WerReport], generator: np.random.Generator, samples: int = 10_000
-) -> list[PassScore]:
-    """Compare every pass over a split with the first one.
-
-    Args:
-        split: Name of the set of utterances.
-        reports: Report of each pass, by name; the others are compared with the first.
-        generator: Draws the bootstrap's samples.
-        samples: Number of bootstrap samples of each comparison.
-
-    Raises:
-        ScoreError: Two passes cannot be compared: see ``significance.compare``.
-    """
-    names = list(reports)
-    return [
-        PassScore(
-            split,
-            name,
-            reports[name],
-            None if name == names[0] else compare(reports[names[0]], reports[name], generator, samples),
-        )
-        for name in names
-    ]
-
-
 def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
-    """The table of passes by split, one line per pass, for a terminal.
+    """The table of passes by split, one line per pass, for a terminal; controls stand below the pass that they control.
 
-    Changes are relative to the split's first pass, with their 95 % interval; p is two-sided. The intervals of a split
-    with one speaker hold for that speaker only, and the table's caption says so.
+    Changes are relative, with their 95 % interval over speakers: once against the unadapted network, once against the
+    mean of the other speakers' parameters. p are two-sided; the caption says what they are, and where the speakers are
+    too few for evidence.
     """
     table = Table(title=None if title is None else Text(title), title_justify="left", caption_justify="left")
     table.add_column("split")
     table.add_column("pass")
-    for heading in ("WER %", "errors/words", "change %", "95 % interval", "p", "better/worse/equal"):
+    for heading in (
+        "WER %", "errors/words",
+        "change %", "p", "MAPSSWE", "better/worse/equal",
+        "over others' mean %", "p",
+    ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("adaptation", no_wrap=True)
     for position, line in enumerate(passes):
-        opens_split = position == 0 or passes[position - 1].split != line.split
+        entry = line.entry
+        opens_split = position == 0 or passes[position - 1].entry.split != entry.split
         if opens_split and position > 0:
             table.add_section()
         cells = (
-            line.split if opens_split else BLANK,
-            line.name,
-            f"{100 * line.report.wer:.2f}",
-            f"{line.report.errors}/{line.report.words}",
-            *_comparison_cells(line.comparison),
+            entry.split if opens_split else BLANK,
+            f"  {entry.name}" if entry.role is Role.CONTROL else entry.name,
+            f"{100 * entry.report.wer:.2f}",
+            f"{entry.report.errors}/{entry.report.words}",
+            *_change_cells(line.unadapted),
+            *_others_cells(line.others),
+            _in_words(line),
         )
         # A plain string would be read as markup: a name in square brackets would vanish.
         table.add_row(*map(Text, cells))
-    alone = sorted({line.split for line in passes if line.comparison and not line.comparison.speakers_resampled})
-    if alone:
-        table.caption = Text(f"{', '.join(alone)}: one speaker; only the utterances were resampled")
+    table.caption = Text("\n".join(_notes(passes)))
     return table
 
 
@@ -113,7 +78,7 @@ def environment_table(passes: Sequence[PassScore], clean: str, title: str | None
     Returns:
         The table; None where no utterance has an environment.
     """
-    scores = [line.report.environments() for line in passes]
+    scores = [line.entry.report.environments() for line in passes]
     names = sorted({name for score in scores for name in score if name}, key=lambda name: (name != clean, name))
     if not names:
         return None
@@ -124,7 +89,8 @@ def environment_table(passes: Sequence[PassScore], clean: str, title: str | None
     for heading in (*names, *(["noisy"] if averaged else []), "all"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for position, (line, environments) in enumerate(zip(passes, scores, strict=True)):
-        opens_split = position == 0 or passes[position - 1].split != line.split
+        entry = line.entry
+        opens_split = position == 0 or passes[position - 1].entry.split != entry.split
         if opens_split and position > 0:
             table.add_section()
         noisy = [score for name, score in environments.items() if name not in ("", clean)]
@@ -132,8 +98,8 @@ def environment_table(passes: Sequence[PassScore], clean: str, title: str | None
         if averaged:
             words = sum(score.words for score in noisy)
             rates.append(sum(score.errors for score in noisy) / words if words else None)
-        cells = [BLANK if rate is None else f"{100 * rate:.2f}" for rate in (*rates, line.report.wer)]
-        table.add_row(*map(Text, (line.split if opens_split else BLANK, line.name, *cells)))
+        cells = [BLANK if rate is None else f"{100 * rate:.2f}" for rate in (*rates, entry.report.wer)]
+        table.add_row(*map(Text, (entry.split if opens_split else BLANK, entry.name, *cells)))
     return table
 
 
@@ -167,16 +133,60 @@ def write_speaker_csv(path: Path, reports: Mapping[str, WerReport]) -> None:
     write_text(path, text.getvalue())
 
 
-def _comparison_cells(comparison: Comparison | None) -> tuple[str, str, str, str]:
-    if comparison is None:
+def _change_cells(against: Against | None) -> tuple[str, str, str, str]:
+    if against is None:
         return BLANK, BLANK, BLANK, BLANK
-    low, high = comparison.interval_relative
+    comparison = against.comparison
     return (
-        _signed_percent(comparison.relative),
-        f"[{_signed_percent(low)}, {_signed_percent(high)}]",
-        f"{comparison.p_value:.4f}",
+        _change(comparison),
+        _p_value(against.adjusted_p),
+        _p_value(comparison.matched_pairs_p),
         f"{comparison.speakers_better}/{comparison.speakers_worse}/{comparison.speakers_equal}",
     )
+
+
+def _others_cells(against: Against | None) -> tuple[str, str]:
+    return (BLANK, BLANK) if against is None else (_change(against.comparison), _p_value(against.adjusted_p))
+
+
+def _change(comparison: Comparison) -> str:
+    low, high = comparison.interval_relative
+    return f"{_signed_percent(comparison.relative)} [{_signed_percent(low)}, {_signed_percent(high)}]"
+
+
+def _in_words(line: PassScore) -> str:
+    if line.verdict is None:
+        return "(a bound)" if line.entry.role is Role.BOUND else BLANK
+    return f"{line.verdict} (primary)" if line.entry.primary else line.verdict
+
+
+def _notes(passes: Sequence[PassScore]) -> list[str]:
+    """What a reader of the table must know, a line each."""
+    compared = [(line.entry, line.unadapted.comparison) for line in passes if line.unadapted is not None]
+    if not compared:
+        return []
+    notes = [
+        "p: sign flips over speakers; for the passes with a verdict, but the primary one, adjusted by Holm's method. "
+        "MAPSSWE: matched pairs of recordings, not adjusted.",
+        "helped, hurt: p below 0.05, and better, or worse, than the unadapted network and than the other speakers' "
+        "mean parameters.",
+    ]
+    for entry, comparison in compared:
+        if entry.role is Role.RESULT and comparison.least_p >= LEVEL:
+            units = "speakers" if comparison.over_speakers else "recordings of the only speaker"
+            notes.append(
+                f"{entry.split}, {entry.name}: too few {units} have other errors than before; p cannot be below "
+                f"{_p_value(comparison.least_p)}."
+            )
+    notes += [
+        f"{split}: one speaker; p and intervals are over recordings, and there is no control."
+        for split in dict.fromkeys(entry.split for entry, comparison in compared if not comparison.over_speakers)
+    ]
+    return notes
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.4f}" if p >= SMALLEST_P else f"<{SMALLEST_P}"
 
 
 def _signed_percent(fraction: float) -> str:

@@ -18,7 +18,7 @@ from lhuc_asr.base.config import dump_config, parse_config
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
-from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
+from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
 from lhuc_asr.pipeline.inputs import check_files
@@ -26,9 +26,9 @@ from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
-from lhuc_asr.score.wer import read_wer
+from lhuc_asr.score.wer import WerReport, read_wer
 from lhuc_asr.study.looks import LOOKS, Look, LookKind
-from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, unadapted, variants_of
+from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, variants_of
 
 logger = logging.getLogger(__name__)
 
@@ -82,19 +82,18 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
 
 def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
     """Make the passes of a series, their table and their figures."""
-    kind, reference = SERIES[name], unadapted(config, base)
-    variants = variants_of(config, name, base)
+    kind, variants = SERIES[name], variants_of(config, name, base)
     logger.info("series %s: %d variants of the pass %s", name, len(variants), base)
     passes = _needed(config, base)
-    for variant in (reference, *variants):
-        passes |= _needed(config, variant.name) or {variant.name: variant.plan}
-    trained = {variant.plan.network: variant.trained for variant in variants if variant.trained is not None}
+    for variant in variants:
+        if variant.plan is not None:
+            passes |= _needed(config, variant.name) or {variant.name: variant.plan}
+    trained = {own.network: own.options for own in (variant.trained for variant in variants) if own is not None}
     extended = _with(config, config.networks | trained, passes)
-    plans, first = passes_of(extended), first_pass(config.passes[base].network)
-    against = {v.name: reference.name if plans[v.name].searched_as == base else first for v in variants}
     with opened(extended, record=False) as folder:
         splits = make_passes(extended)
-        points = [point for split in splits for point in _points(folder, split, variants, against, config.seed)]
+        before = first_pass(config.passes[base].network)
+        points = [point for split in splits for point in _points(folder, split, variants, before, config.seed)]
         with _written(place, extended) as temporary:
             write_series(temporary, kind.title, kind.axis, kind.paper, points, kind.joined)
     return place
@@ -103,8 +102,10 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> 
 def _with(
     config: ExperimentConfig, networks: Mapping[str, SatConfig], passes: Mapping[str, PassConfig]
 ) -> ExperimentConfig:
-    """The recipe with other networks and passes."""
-    tree = {**config.model_dump(), "networks": networks, "passes": passes}
+    """The recipe with other networks and passes; of their controls, with those that tables and figures show."""
+    primary = config.primary if config.primary in passes else None
+    changes = {"networks": networks, "passes": passes, "controls": ("others_mean",), "primary": primary}
+    tree = {**config.model_dump(), **changes}
     return parse_config(ExperimentConfig, tree, str(config.folder / CONFIG_FILE))
 
 
@@ -132,8 +133,6 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
     if plan is None:
         return {}
     before = [config.source_of(plan)] if plan.combine is None else list(plan.combine.parts)
-    if plan.search_as is not None:
-        before.append(plan.search_as)
     needed: dict[str, PassConfig] = {}
     for other in before:
         needed |= _needed(config, other)
@@ -178,14 +177,20 @@ def _written(place: Path, config: ExperimentConfig) -> Iterator[Path]:
         write_json(temporary / "run.json", run_record(config.seed))
 
 
-def _points(
-    folder: ExperimentFolder, split: str, variants: Sequence[Variant], against: Mapping[str, str], seed: int
-) -> list[Point]:
-    """Each variant compared with the pass without adaptation that was searched in the same way."""
+def _points(folder: ExperimentFolder, split: str, variants: Sequence[Variant], before: str, seed: int) -> list[Point]:
+    """Each variant compared with the unadapted network, and with its control where there is one."""
+
+    def report(name: str) -> WerReport:
+        return read_wer(folder.decode(split, name) / WER_FILE)
+
     points = []
     for variant in variants:
-        names = against[variant.name], variant.name
-        before, after = (read_wer(folder.decode(split, name) / WER_FILE) for name in names)
-        comparison = compare(before, after, np.random.default_rng(seed))
-        points.append(Point.of(split, variant.name, variant.curve, variant.label, after, names[0], comparison, seed))
+        after, others = report(variant.name), None
+        comparison = compare(report(before), after, np.random.default_rng(seed))
+        control = reuse_name(variant.name, "others_mean")
+        if variant.plan is not None and len(after.speakers) > 1:
+            others = compare(report(control), after, np.random.default_rng(seed))
+        points.append(
+            Point.of(split, variant.name, variant.curve, variant.label, after, before, comparison, others, seed)
+        )
     return points

@@ -1,9 +1,9 @@
 """The table of series: each is a set of passes that differ from a base pass in one option.
 
-The base is a pass of the recipe with the method ``lhuc`` and targets from an earlier pass. The passes of a series are
-searched with the scale and the penalty of the base, and compared with the unadapted network, searched in the same way.
-Targets from lattices flatten the scores, so that the base's scale does not suit them: a pass with such targets is tuned
-separately, compared with the tuned first pass, and has a curve of its own. The networks of a series are trained
+The base is a pass of the recipe with the method ``lhuc`` and targets from an earlier pass. All passes of a network are
+searched with the network's scale and penalty, and compared with the unadapted network and with the mean of the other
+speakers' parameters. Targets from lattices flatten the scores, so that this scale may not suit them: a pass with such
+targets is also decoded with a search of its own, which is a curve of its own. The networks of a series are trained
 starting from the speaker-independent network.
 """
 
@@ -19,12 +19,11 @@ from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
-from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.nnet.schedule import NewbobConfig
-from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass
+from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
 
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)
@@ -40,6 +39,19 @@ SAT_EPOCHS = 2
 
 
 @dataclass(frozen=True)
+class TrainedNetwork:
+    """A network that is trained for a series.
+
+    Attributes:
+        network: Its name.
+        options: Options of its training.
+    """
+
+    network: str
+    options: SatConfig
+
+
+@dataclass(frozen=True)
 class Variant:
     """A pass of a series.
 
@@ -47,15 +59,15 @@ class Variant:
         name: Name of the pass: ``<base>__...``, or that of an equal pass of the recipe.
         curve: Name of the curve that the pass belongs to.
         label: Value of the option that differs, on the figure's axis.
-        plan: Options of the pass.
-        trained: Options for training the network of the pass; None for the base's network.
+        plan: Options of the pass; None for the first pass of a network, or a pass under a search of its own.
+        trained: The network of the pass, if it is trained for the series.
     """
 
     name: str
     curve: str
     label: str
-    plan: PassConfig
-    trained: SatConfig | None = None
+    plan: PassConfig | None
+    trained: TrainedNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -86,18 +98,15 @@ def base_pass(config: ExperimentConfig, name: str | None) -> str:
     possible = [
         known
         for known, plan in config.passes.items()
-        if plan.combine is None
-        and plan.search_as is None
-        and plan.targets.unsupervised
-        and isinstance(config.method_of(plan), LhucConfig)
+        if plan.combine is None and plan.targets.unsupervised and isinstance(config.method_of(plan), LhucConfig)
     ]
     if name is None and possible:
         return possible[0]
     if name not in possible:
         fault = "the recipe has no pass" if name is None else f"{name!r} is not a pass of the recipe"
         raise ConfigError(
-            f"{fault} that a series can start from; expected a pass with the method lhuc, targets from an earlier pass "
-            f"and no search_as; such passes: {', '.join(possible) or 'none, add one to the recipe'}"
+            f"{fault} that a series can start from; expected a pass with the method lhuc and targets from an earlier "
+            f"pass; such passes: {', '.join(possible) or 'none, add one to the recipe'}"
         )
     return name
 
@@ -110,38 +119,34 @@ def variants_of(config: ExperimentConfig, name: str, base: str) -> list[Variant]
     """
     variants = []
     for variant in SERIES[name].variants(config, base):
-        same = next((known for known, plan in config.passes.items() if _equal(config, known, plan, variant)), None)
-        network = variant.plan.network
-        if same is None and variant.name in config.passes:
-            raise ConfigError(f"passes: {variant.name!r} is also a pass of the series {name}; rename the recipe's")
-        if variant.trained is not None and config.networks.get(network, variant.trained) != variant.trained:
-            raise ConfigError(f"networks: {network!r} is also a network of the series {name}; rename the recipe's")
-        variants.append(variant if same is None else replace(variant, name=same))
+        own = variant.trained
+        if own is not None and config.networks.get(own.network, own.options) != own.options:
+            raise ConfigError(f"networks: {own.network!r} is also a network of the series {name}; rename the recipe's")
+        if variant.plan is not None:
+            variant = _named(config, name, variant, variant.plan)
+        variants.append(variant)
+        if variant.plan is not None and variant.plan.own_search:
+            again = reuse_name(variant.name, "own")
+            variants.append(replace(variant, name=again, curve="search of its own", plan=None))
     return variants
 
 
-def _equal(config: ExperimentConfig, name: str, plan: PassConfig, variant: Variant) -> bool:
-    """Whether a pass of the recipe equals a variant."""
-    searched = plan.search_as == variant.plan.search_as or (plan.search_as is None and name == variant.plan.search_as)
-    return searched and _resolved(config, plan) == _resolved(config, variant.plan)
+def _named(config: ExperimentConfig, name: str, variant: Variant, plan: PassConfig) -> Variant:
+    """A variant with the name of the recipe's pass that equals it, if there is one."""
+    same = (known for known, other in config.passes.items() if _resolved(config, other) == _resolved(config, plan))
+    if (known := next(same, None)) is not None:
+        return replace(variant, name=known)
+    if variant.name in config.passes:
+        raise ConfigError(f"passes: {variant.name!r} is also a pass of the series {name}; rename the recipe's")
+    return variant
 
 
 def _resolved(config: ExperimentConfig, plan: PassConfig) -> dict[str, Any]:
-    """The options of a pass with the recipe's defaults filled in, without its search."""
-    options = plan.model_dump(exclude={"search_as"}) | {"method": config.method_of(plan)}
+    """The options of a pass with the recipe's defaults filled in."""
+    options = plan.model_dump() | {"method": config.method_of(plan)}
     order = plan.targets.lm_order or config.lm.order
     options["targets"] |= {"source": config.source_of(plan), "lm_order": order}
     return options
-
-
-def unadapted(config: ExperimentConfig, base: str) -> Variant:
-    """The pass that a series is compared with: the unadapted network, searched like the base.
-
-    In a comparison with the tuned first pass, a lucky choice of scale and penalty would look like a gain of adaptation.
-    This comparison is not neutral either: a scale chosen for adapted scores is not the best for unadapted ones.
-    """
-    plan = PassConfig(network=config.passes[base].network, method=UnadaptedConfig(), search_as=base)
-    return _variant(base, "unadapted", plan)
 
 
 def _varied(config: ExperimentConfig, base: str, label: str, changes: Mapping[str, Any]) -> Variant:
@@ -153,9 +158,8 @@ def _varied(config: ExperimentConfig, base: str, label: str, changes: Mapping[st
 
 
 def _variant(base: str, label: str, plan: PassConfig, curve: str = "") -> Variant:
-    """A pass that is searched like the base."""
     suffix = re.sub(r"[^A-Za-z0-9-]+", "_", f"{curve} {label}".strip().replace(".", "-"))
-    return Variant(f"{base}__{suffix}", curve or base, label, plan.model_copy(update={"search_as": base}))
+    return Variant(f"{base}__{suffix}", curve or base, label, plan)
 
 
 def _amplitudes(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -223,11 +227,8 @@ def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
     variants = []
     for label, changes in kinds.items():
         targets = parse_config(TargetsConfig, {**kept, **changes}, f"the variant {label!r}")
-        variant = _variant(base, label, original.model_copy(update={"targets": targets}))
-        if targets.from_lattices and targets.kind != original.targets.kind:
-            plan = variant.plan.model_copy(update={"search_as": None})
-            variant = replace(variant, curve=f"original search, against {first_pass(original.network)}", plan=plan)
-        variants.append(variant)
+        changes = {"targets": targets, "own_search": targets.from_lattices}
+        variants.append(_variant(base, label, original.model_copy(update=changes)))
     return variants
 
 
@@ -262,11 +263,11 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
     trained = SatConfig(start="si", schedule=_short_schedule(config), **settings)
     own_name = f"sat__{trained.switching}_{trained.gamma:g}".replace(".", "-")
     network = next((name for name, known in config.networks.items() if known == trained), own_name)
-    row0 = PassConfig(network=network, method=UnadaptedConfig(), search_as=base)
-    adapted = config.passes[base].model_copy(update={"network": network, "search_as": base})
+    options = TrainedNetwork(network, trained)
+    adapted = config.passes[base].model_copy(update={"network": network})
     return [
-        Variant(f"{base}__{network}_row_0", "row 0", label, row0, trained),
-        Variant(f"{base}__{network}", base, label, adapted, trained),
+        Variant(first_pass(network), "row 0", label, None, options),
+        Variant(f"{base}__{network}", base, label, adapted, options),
     ]
 
 

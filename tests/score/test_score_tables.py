@@ -1,10 +1,10 @@
 import csv
 
-import numpy as np
 import pytest
 
 from lhuc_asr.base.errors import ScoreError
-from lhuc_asr.score.tables import compare_passes, environment_table, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.judgement import Entry, PassScore, Role, judge
+from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import SpeakerScore, UtteranceScore, WerReport
 
 
@@ -17,11 +17,18 @@ def report(errors: dict[str, int]) -> WerReport:
     )
 
 
-BEFORE, AFTER = report({"alice": 4, "bob": 4}), report({"alice": 2, "bob": 2})
+NAMES = ("alice", "bob", "carol", "dave", "eve", "frank")
+BEFORE, AFTER = (report(dict.fromkeys(NAMES, errors)) for errors in (4, 2))
 
 
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
+def lines(split: str, reports: dict[str, WerReport]) -> list[PassScore]:
+    """Passes compared with the first; one named ``x__others_mean`` is the control of ``x``."""
+    (first, before), *others = reports.items()
+    entries = [Entry(split, first, before, Role.FIRST)]
+    for name, after in others:
+        role = Role.CONTROL if "__" in name else Role.RESULT
+        entries.append(Entry(split, name, after, role, before, reports.get(f"{name}__others_mean")))
+    return judge(entries, 1)
 
 
 def cells(text: str, name: str) -> list[str]:
@@ -30,52 +37,68 @@ def cells(text: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")][1:]
 
 
-def test_a_line_says_how_a_pass_compares_with_the_first() -> None:
-    passes = compare_passes("test", {"si": BEFORE, "lhuc": AFTER}, rng(), samples=999)
-    text = table_text(wer_table(passes, "AN4"))
+def test_a_line_says_how_a_pass_compares_with_the_first_and_with_its_control() -> None:
+    control = report(dict.fromkeys(NAMES, 3))
+    text = table_text(wer_table(lines("test", {"si": BEFORE, "lhuc": AFTER, "lhuc__others_mean": control}), "AN4"))
     assert text.startswith("AN4\n")
-    assert cells(text, "si") == ["si", "40.00", "16/40", "", "", "", ""]
-    assert cells(text, "lhuc") == ["lhuc", "20.00", "8/40", "-50.0", "[-50.0, -50.0]", "0.0020", "2/0/0"]
+    assert cells(text, "si") == ["si", "40.00", "48/120", *[""] * 7]
+    half, third = "-50.0 [-50.0, -50.0]", "-33.3 [-33.3, -33.3]"
+    # Six speakers, all better: p is 2 / 2^6.
+    assert cells(text, "lhuc") == [
+        "lhuc", "20.00", "24/120", half, "0.0312", "<0.0001", "6/0/0", third, "0.0312", "helped",
+    ]  # fmt: skip
+    assert cells(text, "lhuc__others_mean")[-3:] == ["", "", ""]
+
+
+def test_a_bound_and_the_primary_comparison_are_called_so() -> None:
+    entries = [
+        Entry("test", "lhuc", AFTER, Role.RESULT, BEFORE, BEFORE, primary=True),
+        Entry("test", "oracle", AFTER, Role.BOUND, BEFORE, BEFORE),
+    ]
+    text = table_text(wer_table(judge(entries, 1)))
+    assert cells(text, "lhuc")[-1] == "helped (primary)"
+    assert cells(text, "oracle")[-1] == "(a bound)"
 
 
 def test_a_split_is_named_once() -> None:
-    passes = [
-        line
-        for split in ("first", "second")
-        for line in compare_passes(split, {"si": BEFORE, "lhuc": AFTER}, rng(), samples=9)
-    ]
+    passes = [line for split in ("first", "second") for line in lines(split, {"si": BEFORE, "lhuc": AFTER})]
     text = table_text(wer_table(passes))
     assert text.count("first") == text.count("second") == 1
     assert text.count("lhuc") == 2
 
 
-def test_one_speaker_is_pointed_out() -> None:
-    alone = compare_passes("alice", {"si": report({"a": 4}), "lhuc": report({"a": 2})}, rng(), samples=9)
-    assert "alice: one speaker; only the utterances were resampled" in table_text(wer_table(alone))
-    many = compare_passes("test", {"si": BEFORE, "lhuc": AFTER}, rng(), samples=9)
-    assert "one speaker" not in table_text(wer_table(many))
+def test_few_speakers_are_pointed_out() -> None:
+    alone = lines("home", {"si": report({"a": 4}), "lhuc": report({"a": 2})})
+    assert "home: one speaker; p and intervals are over recordings" in table_text(wer_table(alone))
+    four = {name: report(dict.fromkeys("abcd", errors)) for name, errors in (("si", 4), ("lhuc", 2))}
+    assert "test, lhuc: too few speakers have other errors than before; p cannot be below 0.1250" in table_text(
+        wer_table(lines("test", four))
+    )
+    many = table_text(wer_table(lines("test", {"si": BEFORE, "lhuc": AFTER})))
+    assert "one speaker" not in many
+    assert "cannot be below" not in many
 
 
 def test_errors_out_of_nothing_are_shown_as_infinite() -> None:
-    passes = compare_passes("test", {"si": report({"a": 0, "b": 0}), "x": report({"a": 1, "b": 1})}, rng(), samples=9)
-    assert cells(table_text(wer_table(passes)), "x")[3:5] == ["∞", "[∞, ∞]"]
+    nothing, some = (report(dict.fromkeys("ab", errors)) for errors in (0, 1))
+    assert cells(table_text(wer_table(lines("test", {"si": nothing, "x": some}))), "x")[3] == "∞ [-100.0, ∞]"
 
 
 def test_names_in_brackets_are_not_markup() -> None:
-    passes = compare_passes("test", {"[bold]": BEFORE}, rng())
+    passes = lines("test", {"[bold]": BEFORE})
     assert "[bold]" in table_text(wer_table(passes, "[red]"))
     assert table_text(wer_table(passes, "[red]")).startswith("[red]")
 
 
 def test_text_has_no_colours_and_no_trailing_spaces() -> None:
-    text = table_text(wer_table(compare_passes("test", {"si": BEFORE}, rng()), "title"))
+    text = table_text(wer_table(lines("test", {"si": BEFORE}), "title"))
     assert "\x1b" not in text
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
 def test_csv_has_a_row_for_each_speaker_and_the_total(tmp_path) -> None:
     path = tmp_path / "speakers.csv"
-    write_speaker_csv(path, {"si": BEFORE, "lhuc": report({"alice": 1, "bob": 4})})
+    write_speaker_csv(path, {"si": report({"alice": 4, "bob": 4}), "lhuc": report({"alice": 1, "bob": 4})})
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["speaker"] for row in rows] == ["alice", "bob", "TOTAL"]
@@ -93,7 +116,10 @@ def test_csv_quotes_what_needs_quotes(tmp_path) -> None:
 
 def test_csv_refuses_passes_over_other_utterances(tmp_path) -> None:
     with pytest.raises(ScoreError, match="'carol': 20 reference words in lhuc, 0 in si"):
-        write_speaker_csv(tmp_path / "x.csv", {"si": BEFORE, "lhuc": report({"alice": 1, "bob": 1, "carol": 1})})
+        write_speaker_csv(
+            tmp_path / "x.csv",
+            {"si": report({"alice": 4, "bob": 4}), "lhuc": report({"alice": 1, "bob": 1, "carol": 1})},
+        )
     assert not (tmp_path / "x.csv").exists()
 
 
@@ -106,14 +132,12 @@ def in_environments(errors: dict[str, int]) -> WerReport:
 
 
 def test_error_rates_by_environment_the_clean_one_first_and_the_noisy_ones_together() -> None:
-    passes = compare_passes(
+    passes = lines(
         "test",
         {
             "si": in_environments({"babble": 5, "car": 4, "clean": 1}),
             "lhuc": in_environments({"babble": 2, "car": 4, "clean": 0}),
         },
-        rng(),
-        samples=9,
     )
     table = environment_table(passes, "clean", "by environment")
     assert table is not None
@@ -124,14 +148,14 @@ def test_error_rates_by_environment_the_clean_one_first_and_the_noisy_ones_toget
 
 
 def test_splits_with_other_environments_and_with_none() -> None:
-    first = compare_passes("first", {"si": in_environments({"clean": 1, "car": 4})}, rng())
-    second = compare_passes("second", {"si": in_environments({"": 1, "street": 3})}, rng())
-    third = compare_passes("third", {"si": BEFORE}, rng())
+    first = lines("first", {"si": in_environments({"clean": 1, "car": 4})})
+    second = lines("second", {"si": in_environments({"": 1, "street": 3})})
+    third = lines("third", {"si": BEFORE})
     assert environment_table(third, "clean") is None
     table = environment_table([*first, *second, *third], "clean")
     assert table is not None
-    lines = [line for line in table_text(table).splitlines() if " si " in line]
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    shown = [line for line in table_text(table).splitlines() if " si " in line]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown]
     assert rows == [
         ["first", "si", "10.00", "20.00", "", "20.00", "16.67"],
         ["second", "si", "", "", "30.00", "30.00", "20.00"],

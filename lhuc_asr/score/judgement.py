@@ -1,0 +1,157 @@
+"""What a table says of each pass in words: "helped", "hurt", or "no evidence".
+
+A pass that adapts is compared twice under the same search: with the unadapted network, and with its control, the mean
+of the other speakers' parameters. What every speaker would have gained is in the control too; only what goes beyond
+that is the speaker's own.
+
+    helped        p against the unadapted network below 0.05, fewer errors than that network and than the control
+    hurt          p against the unadapted network below 0.05, more errors than that network and than the control
+    no evidence   everything else, also where the split's speakers are too few for a control
+
+A recipe names one primary comparison before it is run. All other comparisons with the unadapted network are a family,
+and their p are adjusted by Holm's method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979); so
+are all other comparisons with controls. Passes on reference transcripts are bounds and not results; neither they nor
+controls are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from lhuc_asr.score.significance import LEVEL, Comparison, compare
+from lhuc_asr.score.wer import WerReport
+
+
+class Role(StrEnum):
+    """What a pass is in a table."""
+
+    FIRST = "first"  # without adaptation
+    RESULT = "result"
+    BOUND = "bound"
+    CONTROL = "control"
+
+
+class Verdict(StrEnum):
+    """What the comparisons of a pass say."""
+
+    HELPED = "helped"
+    HURT = "hurt"
+    NO_EVIDENCE = "no evidence"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pass over a split, before it is compared.
+
+    Attributes:
+        split: Name of the set of utterances, such as "test".
+        name: Name of the pass, such as "lhuc".
+        report: Errors of the pass.
+        role: What the pass is in the table.
+        unadapted: Errors of the unadapted network under the same search; None for that pass itself.
+        others: Errors of the pass's control, the mean of the other speakers' parameters; None without one.
+        primary: Whether this is the recipe's primary comparison.
+    """
+
+    split: str
+    name: str
+    report: WerReport
+    role: Role
+    unadapted: WerReport | None = None
+    others: WerReport | None = None
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Against:
+    """A comparison, and its p among those of its family.
+
+    Attributes:
+        comparison: The comparison.
+        adjusted_p: p adjusted by Holm's method; for the primary comparison, and outside of any family, the p itself.
+    """
+
+    comparison: Comparison
+    adjusted_p: float
+
+
+@dataclass(frozen=True)
+class PassScore:
+    """One line of a table: a pass over a split, compared and judged.
+
+    Attributes:
+        entry: The pass.
+        unadapted: Comparison with the unadapted network; None for that network itself.
+        others: Comparison with the mean of the other speakers' parameters; None without such a control.
+        verdict: What the comparisons say; None for a pass that is not judged.
+    """
+
+    entry: Entry
+    unadapted: Against | None
+    others: Against | None
+    verdict: Verdict | None
+
+
+def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
+    """Compare and judge all passes of a table.
+
+    Args:
+        entries: The passes, of all splits.
+        seed: Seed of the intervals.
+
+    Raises:
+        ScoreError: Two passes cannot be compared: see ``significance.compare``.
+    """
+    unadapted = _against(entries, [entry.unadapted for entry in entries], seed)
+    others = _against(entries, [entry.others for entry in entries], seed)
+    return [
+        PassScore(entry, change, own, _verdict(entry, change))
+        for entry, change, own in zip(entries, unadapted, others, strict=True)
+    ]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Adjust the p of a family: with p sorted upwards, the largest so far of (m - rank) p, rank from 0, at most 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(np.argsort(ps, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _against(entries: Sequence[Entry], references: Sequence[WerReport | None], seed: int) -> list[Against | None]:
+    """Compare each pass with its reference, and adjust the p of the results that are not the primary comparison."""
+    comparisons = [
+        None if reference is None else compare(reference, entry.report, np.random.default_rng(seed))
+        for entry, reference in zip(entries, references, strict=True)
+    ]
+    family = {
+        place: comparison.p_value
+        for place, (entry, comparison) in enumerate(zip(entries, comparisons, strict=True))
+        if comparison is not None and entry.role is Role.RESULT and not entry.primary
+    }
+    adjusted = dict(zip(family, holm(list(family.values())), strict=True))
+    return [
+        None if comparison is None else Against(comparison, adjusted.get(place, comparison.p_value))
+        for place, comparison in enumerate(comparisons)
+    ]
+
+
+def _verdict(entry: Entry, change: Against | None) -> Verdict | None:
+    if entry.role is not Role.RESULT or change is None:
+        return None
+    if entry.others is None or change.adjusted_p >= LEVEL or entry.unadapted is None:
+        return Verdict.NO_EVIDENCE
+    errors, references = entry.report.errors, (entry.unadapted.errors, entry.others.errors)
+    if errors < min(references):
+        return Verdict.HELPED
+    return Verdict.HURT if errors > max(references) else Verdict.NO_EVIDENCE
