@@ -79,12 +79,13 @@ class Point:
     ) -> Point:  # fmt: skip
         """The point of a pass, from its report and its comparisons."""
         low, high = comparison.interval_relative
-        over_low, over_high = (None, None) if others is None else others.interval_relative
+        control: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
+        if others is not None:
+            control = (others.relative, *others.interval_relative, others.p_value)
         return cls(
             split, name, curve, label,
             report.wer, report.errors, report.words, len(report.speakers), seed, against,
-            comparison.relative, low, high, comparison.p_value,
-            others and others.relative, over_low, over_high, others and others.p_value,
+            comparison.relative, low, high, comparison.p_value, *control,
             comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal,
         )  # fmt: skip
 
