@@ -37,6 +37,7 @@ trainer:
 realignments: 0
 tuning: {acoustic_scales: [0.1, 0.2], insertion_penalties: [0.0]}
 lhuc: {optimizer: adam, learning_rate: 0.1, sweeps: 2}
+controls: [others_mean]
 """
 
 

@@ -63,10 +63,23 @@ def tune(
 def plateau_of(reports: Mapping[Setting, WerReport]) -> set[Setting]:
     """The settings that are connected with the best one by settings that are not worse beyond chance.
 
+    Of several best ones, the one with the largest plateau is taken.
+
     Args:
         reports: Errors at each setting of a grid, all over the same utterances.
     """
-    best = min(reports, key=lambda setting: (reports[setting].errors, setting))
+    lowest = min(report.errors for report in reports.values())
+    best = sorted(setting for setting, report in reports.items() if report.errors == lowest)
+    return max((_plateau_around(setting, reports) for setting in best), key=len)
+
+
+def middle_of(plateau: set[Setting], reports: Mapping[Setting, WerReport]) -> Setting:
+    """The setting nearest to the plateau's centre; of several, the one with the fewest errors."""
+    centre = np.mean(sorted(plateau), axis=0)
+    return min(plateau, key=lambda setting: (round(math.dist(setting, centre), 9), reports[setting].errors, setting))
+
+
+def _plateau_around(best: Setting, reports: Mapping[Setting, WerReport]) -> set[Setting]:
     plateau, edge = {best}, [best]
     while edge:
         i, j = edge.pop()
@@ -75,12 +88,6 @@ def plateau_of(reports: Mapping[Setting, WerReport]) -> set[Setting]:
                 plateau.add(setting)
                 edge.append(setting)
     return plateau
-
-
-def middle_of(plateau: set[Setting], reports: Mapping[Setting, WerReport]) -> Setting:
-    """The setting nearest to the plateau's centre; of several, the one with the fewest errors."""
-    centre = np.mean(sorted(plateau), axis=0)
-    return min(plateau, key=lambda setting: (round(math.dist(setting, centre), 9), reports[setting].errors, setting))
 
 
 def _within_chance(report: WerReport, best: WerReport) -> bool:

@@ -43,11 +43,11 @@ RECIPE = (
     "trainer={schedule: {learning_rate: 0.05, max_epochs: 6}}",
     "monophone={iterations: 8, growing_iterations: 5, gaussians: 200}",
     "passes={"
-    "affine: {method: {kind: affine}, search_as: si}, "
-    "again: {method: {kind: affine}, targets: {source: affine}, search_as: si}, "
-    "code: {method: {kind: code, steps: 25, learning_rate: 0.1}, search_as: si}, "
-    "hearing: {method: {kind: hearing}, search_as: si}, "
-    "none: {method: {kind: none}, search_as: si}}",
+    "affine: {method: {kind: affine}}, "
+    "again: {method: {kind: affine}, targets: {source: affine}}, "
+    "code: {method: {kind: code, steps: 25, learning_rate: 0.1}}, "
+    "hearing: {method: {kind: hearing}}, "
+    "none: {method: {kind: none}}}",
 )
 
 

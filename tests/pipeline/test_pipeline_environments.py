@@ -34,9 +34,9 @@ PASSES = """{
   r_s: {data: {environments: [clean]}},
   r_e: {data: {unit: environment, seconds: 4}},
   r_se: {data: {unit: joint}, method: {kind: moments}},
-  clean: {data: {environments: [clean]}, method: {kind: moments}, search_as: r_se},
-  together: {combine: {speaker: r_s, environment: r_e}, search_as: r_s},
-  between: {combine: {speaker: r_s, environment: r_e, alpha: 0.7}, search_as: r_s},
+  clean: {data: {environments: [clean]}, method: {kind: moments}},
+  together: {combine: {speaker: r_s, environment: r_e}},
+  between: {combine: {speaker: r_s, environment: r_e, alpha: 0.7}},
   all_speaker: {combine: {speaker: r_s, environment: r_e, alpha: 1.0}},
 }"""
 

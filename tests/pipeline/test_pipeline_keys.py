@@ -36,7 +36,7 @@ RECIPE: dict[str, Any] = {
         "bayes": {"method": {"kind": "bayes"}, "network": "sat"},
         "subspace": {"method": {"kind": "subspace"}, "network": "random"},
         "predicted": {"method": {"kind": "predicted"}, "data": {"environments": ["clean"]}},
-        "lattice": {"targets": {"kind": "lattice", "lm_order": 1}, "search_as": "lhuc"},
+        "lattice": {"targets": {"kind": "lattice", "lm_order": 1}},
         "wrong": {"targets": {"kind": "reference", "corrupted": 0.1}, "data": {"seconds": 5}},
         "twice": {"targets": {"source": "moments"}},
         "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
@@ -45,7 +45,7 @@ RECIPE: dict[str, Any] = {
 # Options on which no result depends.
 WITHOUT_EFFECT = {"name", "exp", "workers", "device"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
-NAMES = ("network", "source", "search_as", "combine", "combine.speaker", "combine.environment", "start", "folds")
+NAMES = ("network", "source", "combine", "combine.speaker", "combine.environment", "start", "folds")
 VALID_CHANGES: list[dict[str, Any]] = [
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["v", "u"]}},
@@ -55,7 +55,6 @@ VALID_CHANGES: list[dict[str, Any]] = [
     {"lm": {"text": ["text.txt"]}},
     {"passes": RECIPE["passes"] | {"lhuc": {"network": "sat"}, "both": {}}},
     {"passes": RECIPE["passes"] | {"twice": {"targets": {"source": "lhuc"}}}},
-    {"passes": RECIPE["passes"] | {"wrong": {**RECIPE["passes"]["wrong"], "search_as": "moments"}}},
     {"passes": RECIPE["passes"] | {"both": {"combine": {"speaker": "moments", "environment": "lhuc"}}}},
 ]
 

@@ -13,18 +13,18 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 
 PASSES = """{
   lhuc: {},
-  lattice: {targets: {kind: lattice, power: 2.0}},
+  lattice: {targets: {kind: lattice, power: 2.0}, own_search: true},
   confident: {targets: {kind: confidence, min_confidence: 0.5}},
   twice: {targets: {source: lhuc}},
   soft_twice: {targets: {source: lhuc, kind: lattice}},
   oracle: {targets: {kind: reference}},
-  misled: {targets: {kind: reference, corrupted: 0.5}, search_as: oracle},
-  unigram: {targets: {lm_order: 1}, search_as: lhuc},
-  soft_unigram: {targets: {lm_order: 1, kind: lattice}, search_as: lhuc},
+  misled: {targets: {kind: reference, corrupted: 0.5}},
+  unigram: {targets: {lm_order: 1}},
+  soft_unigram: {targets: {lm_order: 1, kind: lattice}},
   one_shot: {data: {mode: one_shot}},
   second: {data: {seconds: 1.0}},
-  half_second: {data: {seconds: 0.5}, search_as: second},
-  online: {data: {mode: online}, search_as: lhuc},
+  half_second: {data: {seconds: 0.5}},
+  online: {data: {mode: online}},
   moments: {method: {kind: moments}},
   bayes: {method: {kind: bayes}},
   subspace: {method: {kind: subspace, dimensions: 2}},
@@ -37,28 +37,32 @@ PREPARED = ("moments", "bayes", "subspace", "predicted")
 def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
     """The networks, graphs and passes that were there before are not touched."""
     names = load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [f"passes={PASSES}"]).passes
-    executed = run(copied, f"passes={PASSES}")
-    new = [name for name in names if name != "lhuc"]
-    splits = ("heldout", "test", "control")
+    executed = run(copied, f"passes={PASSES}", "controls=[]")
+    new = [*(name for name in names if name != "lhuc"), "sat_si", "lattice__own"]
     shared = {name.rsplit("-", 1)[0] for name in executed if name.startswith("prepare ")}
     executed = [name for name in executed if not name.startswith("prepare ")]
     assert shared == {f"prepare {name}" for name in PREPARED}
     expected = {"network sat", "language model of order 1", "graph of order 1"}
-    passes = {f"{name} over {split}" for split in splits for name in (*new, "sat_si")}
-    # These are not tuned.
-    passes -= {f"{name} over heldout" for name in ("half_second", "online", "misled", "unigram", "soft_unigram")}
+    passes = {f"{name} over {split}" for split in ("test", "control") for name in new}
+    # A search is tuned once for a network, and for a pass that has its own.
+    passes |= {f"{name} over heldout" for name in ("sat_si", "lattice", "lattice__own")}
     assert set(executed) == expected | passes
     for split in ("test", "control"):
         words = read_json(copied / "decode" / split / "si" / "wer.json")["words"]
-        for name in (*names, "sat_si"):
+        for name in (*names, *new):
             assert read_json(copied / "decode" / split / name / "wer.json")["words"] == words
         table = (copied / "decode" / split / "table.txt").read_text(encoding="utf-8")
-        assert all(name in table for name in (*names, "sat_si"))
+        assert all(name in table for name in (*names, *new))
     assert {path.stem for path in (copied / "speakers" / "one_shot" / "test").iterdir()} == {
         "speaker-independent",
         *(f"{speaker}.{half}" for speaker in (2001, 2002) for half in (1, 2)),
     }
-    assert run(copied, f"passes={PASSES}") == []
+    own = read_json(copied / "decode" / "heldout" / "lattice__own" / "search.json")["chosen"]
+    network = read_json(copied / "decode" / "heldout" / "si" / "search.json")["chosen"]
+    for name, chosen in (("lattice__own", own), ("lattice", network)):
+        search = read_json(copied / "decode" / "test" / name / "search.json")
+        assert {key: search[key] for key in chosen} == chosen
+    assert run(copied, f"passes={PASSES}", "controls=[]") == []
 
 
 REFUSED = {
@@ -68,9 +72,8 @@ REFUSED = {
     "networks={si: {}}": "'si' is an experiment's own network",
     "networks={first1: {}}": "'first1' is an experiment's own network",
     "passes={}": "passes",
-    "passes={a: {search_as: b}, b: {}}": "'a' is searched as 'b'; tuned passes before it: sat_si, si",
-    "passes={a: {search_as: si}, b: {search_as: a}}": "'b' is searched as 'a'; tuned passes before it: sat_si, si",
-    "passes={a: {search_as: si}, b: {targets: {source: a}}}": "'b' is tuned over the held-out speakers, but 'a'",
+    "passes={a: {}, a__others_mean: {}}": "'a__others_mean' is the name of 'a' decoded again; choose another name",
+    "primary=si": "'si' is not a pass without reference transcripts; those: lhuc",
     "passes={a: {targets: {power: 2.0}}}": "best_path targets have no posteriors",
     "passes={a: {targets: {min_confidence: 0.5}}}": "best_path targets have no confidences; leave it out",
     "passes={a: {targets: {kind: reference, lm_order: 1}}}": "reference targets do not come from a search",
@@ -82,7 +85,7 @@ REFUSED = {
 
 def test_targets_by_another_language_model_are_those_of_its_search(copied: Path, run) -> None:
     """Speakers adapted on a unigram's targets are those of a recipe whose own language model is a unigram."""
-    unigram = "targets: {lm_order: 1}, search_as: lhuc"
+    unigram = "targets: {lm_order: 1}"
     run(copied, "lm.order=2", f"passes={{lhuc: {{}}, unigram: {{{unigram}}}}}")
     speakers = {path.name: load_file(path) for path in (copied / "speakers" / "unigram" / "test").glob("2*")}
     search = read_json(copied / "decode" / "heldout" / "si" / "search.json")["chosen"]

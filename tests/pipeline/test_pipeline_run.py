@@ -26,10 +26,11 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 SPLITS = ("train", "heldout", "test", "control")
 STAGES = [
     *("corpus", "lexicon", "language model", "features", "monophones", "network si", "graph"),
-    *(f"{name} over {split}" for split in ("heldout", "test", "control") for name in ("si", "lhuc")),
+    "si over heldout",
+    *(f"{name} over {split}" for split in ("test", "control") for name in ("si", "lhuc", "lhuc__others_mean")),
     "model",
 ]
-# The model's description comes after the tuned searches.
+# The model's description comes after the tuned search.
 SEARCHES = STAGES[STAGES.index("si over heldout") :]
 SECOND_PASSES = [stage for stage in SEARCHES if stage.startswith("lhuc") or stage == "model"]
 

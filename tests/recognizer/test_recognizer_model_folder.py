@@ -140,7 +140,7 @@ def test_an_unfinished_experiment_is_told_what_to_do(copied: Path) -> None:
 
 
 def test_the_model_of_an_earlier_first_pass_does_not_stay(copied: Path, run) -> None:
-    oracle = "passes={oracle: {targets: {kind: reference}, search_as: si}, lhuc: {}}"
+    oracle = "passes={oracle: {targets: {kind: reference}}, lhuc: {}}"
     run(copied, oracle)
     with pytest.raises(ExperimentError, match=r"no model\.json; .*export another: lhuc-asr export --pass NAME"):
         read_model(copied)

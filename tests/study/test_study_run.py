@@ -122,7 +122,7 @@ def test_the_source_of_a_base_is_made_too(copied: Path, run, executed) -> None:
 
 
 def test_an_equal_pass_of_the_recipe_is_not_made_again(copied: Path, run, executed) -> None:
-    run(copied, "passes={lhuc: {}, weighted: {targets: {silence_weight: 0.1}, search_as: lhuc}}")
+    run(copied, "passes={lhuc: {}, weighted: {targets: {silence_weight: 0.1}}}")
     before = len(executed(copied))
     folders = run_benchmark(copied, ["silence"])
     rows = [row for row in read_json_lines(folders["silence"] / "table.jsonl") if row["split"] == "test"]
@@ -196,7 +196,7 @@ def test_the_variants_keep_the_source_of_the_base(config: ExperimentConfig) -> N
 
 
 def test_all_leaves_out_series_without_a_base(copied: Path, run, caplog: pytest.LogCaptureFixture) -> None:
-    run(copied, "passes={moments: {method: {kind: moments}}, as_moments: {search_as: moments}}")
+    run(copied, "passes={moments: {method: {kind: moments}}, weak: {method: {kind: moments, prior_frames: 40000}}}")
     folders = run_benchmark(copied, None)
     assert folders == {name: copied / "benchmark" / name for name in ("gains", "spread", "frames", "tsne")}
     for folder in folders.values():

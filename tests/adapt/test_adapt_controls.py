@@ -1,0 +1,120 @@
+"""Controls over speakers whose parameter is one number, so that every mean is plain."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
+from lhuc_asr.adapt.controls import another, others_mean
+from lhuc_asr.adapt.method import SpeakerScores
+from lhuc_asr.base.errors import SpeakerError
+from lhuc_asr.features.store import write_store
+
+SPOKEN = {"ann": 3, "bob": 2, "cat": 4}
+ENVIRONMENTS = ("clean", "rain")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Speakers with a number each, which is the score of all their frames."""
+
+    values: Mapping[str, float]
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+    def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
+        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        return np.array([[self.values[name]] for name in names], np.float32)
+
+    def pooled(self, without: Collection[str]) -> Numbers:
+        mean = float(np.mean([value for name, value in self.values.items() if name not in without]))
+        return Numbers(dict.fromkeys(without, mean))
+
+
+def sets_of(folder: Path, data: DataConfig, spoken: Mapping[str, int] = SPOKEN) -> list[AdaptationSet]:
+    rows = [
+        (f"{speaker}-{number}.{environment}", speaker, np.zeros((5, 2), np.float32))
+        for speaker, count in spoken.items()
+        for number in range(count)
+        for environment in ENVIRONMENTS
+    ]
+    store = write_store(folder / "store", iter(rows), 2)
+    return adaptation_sets(store, {id: id.rpartition(".")[2] for id, _, _ in rows}, data, seed=1)
+
+
+def score(control: SpeakerScores, name: str) -> float:
+    return float(control.log_likelihoods(name, [np.zeros((1, 2), np.float32)])[0, 0])
+
+
+def numbers(sets: Sequence[AdaptationSet]) -> Numbers:
+    return Numbers({each.name: float(2**place) for place, each in enumerate(sets)})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [DataConfig(), DataConfig(mode="one_shot"), DataConfig(mode="online"), DataConfig(unit="joint")],
+    ids=["two_pass", "one_shot", "online", "joint"],
+)
+def test_a_mean_is_that_of_all_sets_of_the_other_speakers(tmp_path: Path, data: DataConfig) -> None:
+    sets = sets_of(tmp_path, data)
+    speakers = numbers(sets)
+    control = others_mean(speakers, sets, by_environment=False)
+    for each in sets:
+        others = [speakers.values[other.name] for other in sets if other.speaker != each.speaker]
+        assert score(control, each.name) == pytest.approx(np.mean(others))
+
+
+def test_the_others_of_an_environment_are_the_speakers_other_environments(tmp_path: Path) -> None:
+    sets = sets_of(tmp_path, DataConfig(unit="environment"))
+    speakers = numbers(sets)
+    for control in (others_mean(speakers, sets, True), another(speakers, sets, True, seed=1)):
+        for speaker in SPOKEN:
+            assert score(control, f"{speaker}.rain") == speakers.values[f"{speaker}.clean"]
+            assert score(control, f"{speaker}.clean") == speakers.values[f"{speaker}.rain"]
+
+
+@pytest.mark.parametrize("data", [DataConfig(), DataConfig(mode="one_shot"), DataConfig(unit="joint")])
+def test_another_is_one_other_speaker_in_the_same_place(tmp_path: Path, data: DataConfig) -> None:
+    sets = sets_of(tmp_path, data)
+    speakers = numbers(sets)
+    name_of = {value: name for name, value in speakers.values.items()}
+    drawn = {}
+    for seed in range(20):
+        control = another(speakers, sets, False, seed)
+        lenders = {each.name: name_of[score(control, each.name)] for each in sets}
+        for each in sets:
+            lender = lenders[each.name]
+            assert lender[:3] != each.speaker
+            assert lender[3:] == each.name[3:]
+            # All sets of a speaker borrow from the same one.
+            assert {lenders[o.name][:3] for o in sets if o.speaker == each.speaker} == {lender[:3]}
+        drawn[seed] = lenders
+    assert drawn[0] == {each.name: name_of[score(another(speakers, sets, False, 0), each.name)] for each in sets}
+    assert len({str(lenders) for lenders in drawn.values()}) > 1
+
+
+def test_where_the_other_has_no_such_place_any_of_theirs_is_borrowed(tmp_path: Path) -> None:
+    sets = sets_of(tmp_path, DataConfig(mode="online"), {"ann": 4, "bob": 1})
+    control = another(speakers := numbers(sets), sets, False, seed=1)
+    theirs = {speakers.values[each.name] for each in sets if each.speaker == "bob"}
+    assert all(score(control, each.name) in theirs for each in sets if each.speaker == "ann")
+
+
+def test_nobody_to_borrow_from_is_an_error(tmp_path: Path) -> None:
+    sets = sets_of(tmp_path, DataConfig(), {"ann": 2})
+    for make in (lambda: others_mean(numbers(sets), sets, False), lambda: another(numbers(sets), sets, False, 1)):
+        with pytest.raises(SpeakerError, match="'ann': there is no other set to borrow parameters from"):
+            make()
+
+
+def test_a_set_that_borrows_nothing_is_refused(tmp_path: Path) -> None:
+    sets = sets_of(tmp_path, DataConfig())
+    with pytest.raises(SpeakerError, match="'eve' borrows no parameters; known: ann, bob, cat"):
+        score(others_mean(numbers(sets), sets, False), "eve")
