@@ -136,6 +136,8 @@ class ExperimentConfig(StrictModel):
         name: Name of the experiment's folder below ``exp/``.
         exp: The folder itself; None for ``exp/<name>``.
         seed: Seed of every random choice.
+        seeds: Seeds to repeat the whole experiment with, each in a folder of its own, ``seed1`` and so on; None for
+            ``seed`` alone.
         workers: Number of processor cores that a run uses: for processes of features and search, threads of the
             network, and folds side by side, which share them. With 1 everything runs in the calling process.
         device: Where the network runs: ``cpu``, ``cuda``.
@@ -167,6 +169,7 @@ class ExperimentConfig(StrictModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
     exp: LocalPath | None = None
     seed: Seed = 1
+    seeds: tuple[Seed, ...] | None = Field(None, min_length=2)
     workers: int = Field(2, ge=1, le=1000)
     device: str = "cpu"
     corpus: AnySource
@@ -201,6 +204,8 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"speeds {self.speeds}: expected positive multiples of 0.01")
         if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, and each only once")
+        if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: expected each only once")
         if self.folds > 1 and self.corpus.has_own_test_speakers:
             raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
         speakers = self.corpus.training_speakers
@@ -315,8 +320,9 @@ class ExperimentConfig(StrictModel):
 
     @property
     def folder(self) -> Path:
-        """The experiment's folder: ``exp``, or ``exp/<name>`` with the hours and folds in its name."""
+        """The experiment's folder: ``exp``, or ``exp/<name>`` with the hours, folds and seeds in its name."""
         if self.exp is not None:
             return self.exp
         suffix = (f"_{self.hours:g}h" if self.hours else "") + (f"_folds{self.folds}" if self.folds > 1 else "")
-        return Path("exp") / f"{self.name}{suffix}"
+        repeated = f"_seeds{len(self.seeds)}" if self.seeds else ""
+        return Path("exp") / f"{self.name}{suffix}{repeated}"

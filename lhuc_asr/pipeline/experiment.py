@@ -239,6 +239,7 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
     if not configs or (configs[0].parent != path and not folder.manifest(TRAIN).is_file()):
         raise ExperimentError(f"{path}: not an experiment's folder, it has no {CONFIG_FILE}; give one such as exp/an4")
     config = read_config(configs[0])
+    refuse_seeds(config, path)
     if config.folds > 1 and configs[0].parent == path:
         raise ExperimentError(
             f"{path}: a cross-validation has a network for each fold; give one of them, such as {path / 'fold1'}"
@@ -249,11 +250,34 @@ def read_experiment(path: Path) -> tuple[ExperimentConfig, AlignedExperiment]:
     return config, AlignedExperiment.of(config)
 
 
+def refuse_seeds(config: ExperimentConfig, path: Path) -> None:
+    """Refuse the folder above the experiments of several seeds, each of which is an experiment of its own.
+
+    Raises:
+        ExperimentError: The configuration has several seeds.
+    """
+    if config.seeds is not None:
+        one = path / f"seed{config.seeds[0]}"
+        raise ExperimentError(
+            f"{path}: has an experiment for each of {len(config.seeds)} seeds; give one, such as {one}"
+        )
+
+
 def fold_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
     """The configuration of each fold of a cross-validation, each with its own folder; without folds, ``config``."""
     if config.folds == 1:
         return [config]
     return [config.model_copy(update={"exp": config.folder / f"fold{fold}"}) for fold in range(1, config.folds + 1)]
+
+
+def seed_configs(config: ExperimentConfig) -> list[ExperimentConfig]:
+    """The configuration of the experiment with each seed, each with its own folder; without seeds, ``config``."""
+    if config.seeds is None:
+        return [config]
+    return [
+        config.model_copy(update={"seed": seed, "seeds": None, "exp": config.folder / f"seed{seed}"})
+        for seed in config.seeds
+    ]
 
 
 def fold_of(config: ExperimentConfig, path: Path) -> int | None:
@@ -305,6 +329,10 @@ def _refuse_another(path: Path, config: ExperimentConfig) -> None:
         raise ExperimentError(
             f"{path.parent}: holds the experiment {before.name!r}, and the recipe is {config.name!r}; {remedy}"
         )
-    if (before.folds > 1) != (config.folds > 1):
-        kinds = [f"folds={each.folds}" for each in (before, config)]
-        raise ExperimentError(f"{path.parent}: holds an experiment with {kinds[0]}, not {kinds[1]}; {remedy}")
+    for kind, differ in (
+        ("folds", (before.folds > 1) != (config.folds > 1)),
+        ("seeds", (before.seeds is None) != (config.seeds is None)),
+    ):
+        if differ:
+            kinds = [f"{kind}={getattr(each, kind)}" for each in (before, config)]
+            raise ExperimentError(f"{path.parent}: holds an experiment with {kinds[0]}, not {kinds[1]}; {remedy}")

@@ -10,12 +10,12 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.pipeline.config import SI, ExperimentConfig, reuse_name
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
-from lhuc_asr.pipeline.experiment import fold_configs
+from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 from lhuc_asr.pipeline.plan import Pass, Reuse, passes_of
 from lhuc_asr.score.figures import save_figure, speaker_wer_figure
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
-from lhuc_asr.score.wer import WerReport, pool, read_wer, write_wer
+from lhuc_asr.score.wer import WerReport, pool, read_wer, summed, write_wer
 
 COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "speakers.csv"
 ENVIRONMENTS_FILE = "environments.txt"
@@ -53,10 +53,17 @@ def pool_folds(config: ExperimentConfig, split: str) -> None:
         write_json_lines(folder.decode(split, plan.name) / HYPOTHESES_FILE, rows)
 
 
+def sum_seeds(config: ExperimentConfig, split: str) -> None:
+    """Write one report per pass, with each utterance's errors summed over the seeds."""
+    folder = ExperimentFolder(config.folder)
+    for plan in made_passes(config, split, passes_of(config)):
+        write_wer(folder.decode(split, plan.name) / WER_FILE, summed(_by_seed(config, split, plan.name)))
+
+
 def made_passes(config: ExperimentConfig, split: str, passes: Mapping[str, Pass]) -> list[Pass]:
-    """The passes that a run makes over a split, in every fold: where there are no others, controls are left out."""
+    """The passes that every seed and fold makes over a split: where there are no others, controls are left out."""
     counts = []
-    for fold in fold_configs(config):
+    for fold in (fold for part in seed_configs(config) for fold in fold_configs(part)):
         utterances = read_wer(ExperimentFolder(fold.folder).decode(split, SI) / WER_FILE).scored_utterances()
         counts.append((len({each.speaker for each in utterances}), len({each.environment for each in utterances})))
     return [plan for plan in passes.values() if all(plan.possible(*count) for count in counts)]
@@ -70,7 +77,13 @@ def primary_pass(config: ExperimentConfig) -> str | None:
 def _entry(config: ExperimentConfig, split: str, plan: Pass, reports: Mapping[str, WerReport], primary: bool) -> Entry:
     unadapted = None if plan.name == SI else reports[SI]
     others = reports.get(reuse_name(plan.name, "others_mean"))
-    return Entry(split, plan.name, reports[plan.name], _role(config, plan), unadapted, others, primary)
+    by_seed = () if config.seeds is None else tuple(each.wer for each in _by_seed(config, split, plan.name))
+    return Entry(split, plan.name, reports[plan.name], _role(config, plan), unadapted, others, primary, by_seed)
+
+
+def _by_seed(config: ExperimentConfig, split: str, name: str) -> list[WerReport]:
+    folders = [ExperimentFolder(part.folder) for part in seed_configs(config)]
+    return [read_wer(folder.decode(split, name) / WER_FILE) for folder in folders]
 
 
 def _role(config: ExperimentConfig, plan: Pass) -> Role:
@@ -102,6 +115,7 @@ def _row(line: PassScore) -> dict[str, object]:
         "primary": entry.primary,
         "errors": entry.report.errors,
         "words": entry.report.words,
+        "wer_by_seed": list(entry.by_seed),
         "against_unadapted": _against_row(line.unadapted),
         "against_others_mean": _against_row(line.others),
         "verdict": line.verdict,

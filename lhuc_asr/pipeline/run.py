@@ -16,17 +16,17 @@ from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import fold_configs, opened
+from lhuc_asr.pipeline.experiment import fold_configs, opened, seed_configs
 from lhuc_asr.pipeline.export import ModelOptions, model_stage
 from lhuc_asr.pipeline.order import add_stages
-from lhuc_asr.pipeline.results import compare_splits, pool_folds
+from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
 from lhuc_asr.score.judgement import PassScore
 
 logger = logging.getLogger(__name__)
 
 
 def run_recipe(config: ExperimentConfig) -> list[PassScore]:
-    """Run a recipe; finished stages are skipped.
+    """Run a recipe, once for each of its seeds; finished stages are skipped.
 
     Returns:
         The score of each pass over each test split.
@@ -36,7 +36,15 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     """
     checked_device(config.device, "device=")
     with opened(config):
-        return compare_splits(config, make_passes(config, model=True))
+        if config.seeds is None:
+            return compare_splits(config, make_passes(config, model=True))
+        for part in seed_configs(config):
+            logger.info("seed %d", part.seed)
+            run_recipe(part)
+        splits = test_splits(config)
+        for split in splits:
+            sum_seeds(config, split)
+        return compare_splits(config, splits)
 
 
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
@@ -52,10 +60,15 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     torch.set_num_threads(config.workers)
     if config.folds == 1:
         _run_stages(config, None, model)
-        return config.corpus.test_sets
-    _run_folds(config, model)
-    pool_folds(config, TEST)
-    return (TEST,)
+    else:
+        _run_folds(config, model)
+        pool_folds(config, TEST)
+    return test_splits(config)
+
+
+def test_splits(config: ExperimentConfig) -> Sequence[str]:
+    """Names of the test sets; a cross-validation has one."""
+    return config.corpus.test_sets if config.folds == 1 else (TEST,)
 
 
 def _run_folds(config: ExperimentConfig, model: bool) -> None:

@@ -55,6 +55,7 @@ class Entry:
         unadapted: Errors of the unadapted network under the same search; None for that pass itself.
         others: Errors of the pass's control, the mean of the other speakers' parameters; None without one.
         primary: Whether this is the recipe's primary comparison.
+        by_seed: WER with each seed, fractions; empty with one seed. The reports are then summed over the seeds.
     """
 
     split: str
@@ -64,6 +65,7 @@ class Entry:
     unadapted: WerReport | None = None
     others: WerReport | None = None
     primary: bool = False
+    by_seed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lhuc_asr.base.atomic import write_text
-from lhuc_asr.score.judgement import Against, PassScore, Role
+from lhuc_asr.score.judgement import Against, Entry, PassScore, Role
 from lhuc_asr.score.significance import LEVEL, Comparison
 from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 
@@ -52,7 +53,7 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
         cells = (
             entry.split if opens_split else BLANK,
             f"  {entry.name}" if entry.role is Role.CONTROL else entry.name,
-            f"{100 * entry.report.wer:.2f}",
+            _rate(entry),
             f"{entry.report.errors}/{entry.report.words}",
             *_change_cells(line.unadapted),
             *_others_cells(line.others),
@@ -133,6 +134,11 @@ def write_speaker_csv(path: Path, reports: Mapping[str, WerReport]) -> None:
     write_text(path, text.getvalue())
 
 
+def _rate(entry: Entry) -> str:
+    spread = f" ± {100 * statistics.stdev(entry.by_seed):.2f}" if entry.by_seed else ""
+    return f"{100 * entry.report.wer:.2f}{spread}"
+
+
 def _change_cells(against: Against | None) -> tuple[str, str, str, str]:
     if against is None:
         return BLANK, BLANK, BLANK, BLANK
@@ -178,6 +184,8 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
                 f"{entry.split}, {entry.name}: too few {units} have other errors than before; p cannot be below "
                 f"{_p_value(comparison.least_p)}."
             )
+    if seeds := max(len(entry.by_seed) for entry, _ in compared):
+        notes.append(f"{seeds} seeds: errors and words are summed; ± is the standard deviation of the WER over seeds.")
     notes += [
         f"{split}: one speaker; p and intervals are over recordings, and there is no control."
         for split in dict.fromkeys(entry.split for entry, comparison in compared if not comparison.over_speakers)

@@ -8,8 +8,8 @@ they are: differences of case or spelling that should not count are normalised b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -210,6 +210,23 @@ def pool(reports: Iterable[WerReport]) -> WerReport:
         raise ScoreError(f"{_listed(repeated)}: in more than one report; expected every speaker in one fold")
     speakers = {name: score for report in reports for name, score in report.speakers.items()}
     return WerReport(dict(sorted(speakers.items())), tuple(score for report in reports for score in report.utterances))
+
+
+def summed(reports: Sequence[WerReport]) -> WerReport:
+    """Add up reports over the same utterances, such as those of several seeds, utterance by utterance.
+
+    Raises:
+        ScoreError: ``reports`` is empty, they differ in their utterances, or one gives speakers only.
+    """
+    require_same_speakers({f"report {number}": report for number, report in enumerate(reports, start=1)})
+    rows = [{score.id: score for score in report.scored_utterances()} for report in reports]
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ScoreError("the reports are over different utterances; expected the same in all")
+    counts = ("words", "substitutions", "deletions", "insertions")
+    return WerReport.of(
+        replace(score, **{count: sum(getattr(row[id], count) for row in rows) for count in counts})
+        for id, score in rows[0].items()
+    )
 
 
 def require_same_speakers(reports: Mapping[str, WerReport]) -> None:

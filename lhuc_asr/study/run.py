@@ -20,7 +20,14 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
-from lhuc_asr.pipeline.experiment import AlignedExperiment, at_corpus_rate, fold_configs, opened, read_config
+from lhuc_asr.pipeline.experiment import (
+    AlignedExperiment,
+    at_corpus_rate,
+    fold_configs,
+    opened,
+    read_config,
+    refuse_seeds,
+)
 from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.run import make_passes
@@ -61,6 +68,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
             f"{path}: no such file; expected the folder of an experiment: lhuc-asr run RECIPE makes one"
         )
     config = read_config(path).model_copy(update={"exp": folder})
+    refuse_seeds(config, folder)
     checked_device(config.device, "device=")
     check_files(config)
     # An error in any of them is raised before the first of them runs.

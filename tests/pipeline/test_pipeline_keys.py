@@ -42,8 +42,8 @@ RECIPE: dict[str, Any] = {
         "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
     },
 }
-# Options on which no result depends.
-WITHOUT_EFFECT = {"name", "exp", "workers", "device"}
+# Options on which no stage depends.
+WITHOUT_EFFECT = {"name", "exp", "workers", "device", "seeds", "primary"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
 NAMES = ("network", "source", "combine", "combine.speaker", "combine.environment", "start", "folds")
 VALID_CHANGES: list[dict[str, Any]] = [
@@ -97,6 +97,8 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Experime
     # There are no files to look into: no lexicon that may list tags.
     for name in ("language.own_tags", "corpus_stage.own_tags"):
         monkeypatch.setattr(f"lhuc_asr.pipeline.{name}", lambda *_: None)
+    # Nor manifests, which tell whether a split has others for a control.
+    monkeypatch.setattr("lhuc_asr.pipeline.order.possible_passes", lambda _, __, passes: list(passes))
     folder = ExperimentFolder(tmp_path)
     write_json(folder.sample_rate, {"48000": {"recordings": 1, "names": ["a.wav"]}})
 

@@ -28,7 +28,7 @@ def out(tmp_path: Path) -> Path:
 def test_the_description_is_that_of_the_experiment(finished: Path, out: Path) -> None:
     description = export(finished, out)
     assert read_model(out)[0] == description.model_copy(update={"files": {}})
-    chosen = json.loads((finished / "decode" / "heldout" / "lhuc" / "search.json").read_text())["chosen"]
+    chosen = json.loads((finished / "decode" / "heldout" / "si" / "search.json").read_text())["chosen"]
     assert description.adapted_search.model_dump() | chosen == description.adapted_search.model_dump()
     chosen = json.loads((finished / "decode" / "heldout" / "si" / "search.json").read_text())["chosen"]
     assert description.first_search.model_dump() | chosen == description.first_search.model_dump()
@@ -93,8 +93,8 @@ def test_a_way_of_adapting_that_does_not_suit_a_new_speaker_is_refused(
 
 
 def test_an_unfinished_experiment_is_told(copied: Path, out: Path) -> None:
-    (copied / "decode" / "heldout" / "lhuc" / "search.json").unlink()
-    with pytest.raises(ExperimentError, match=r"the stage 'lhuc over heldout' is not finished, .* with lhuc-asr run$"):
+    (copied / "decode" / "heldout" / "si" / "search.json").unlink()
+    with pytest.raises(ExperimentError, match=r"the stage 'si over heldout' is not finished, .* with lhuc-asr run$"):
         export(copied, out)
 
 
@@ -130,10 +130,10 @@ def test_a_fold_is_exported_and_a_cross_validation_is_not(
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [
-        ("decode/heldout/lhuc/search.json", "[]", "not a tuned search"),
-        ("decode/heldout/lhuc/search.json", '{"chosen": {"acoustic_scale": 0.1}}', "chosen.insertion_penalty"),
+        ("decode/heldout/si/search.json", "[]", "not a tuned search"),
+        ("decode/heldout/si/search.json", '{"chosen": {"acoustic_scale": 0.1}}', "chosen.insertion_penalty"),
         (
-            "decode/heldout/lhuc/search.json",
+            "decode/heldout/si/search.json",
             '{"chosen": {"acoustic_scale": -1, "insertion_penalty": 0}}',
             "acoustic_scale",
         ),
