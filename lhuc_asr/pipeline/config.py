@@ -204,8 +204,10 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"speeds {self.speeds}: expected positive multiples of 0.01")
         if 1.0 not in self.speeds or len(set(self.speeds)) != len(self.speeds):
             raise ValueError(f"speeds {self.speeds}: expected 1.0 among them, and each only once")
-        if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: expected each only once")
+        for name in ("seeds", "controls"):
+            values = getattr(self, name) or ()
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} {values}: expected each only once")
         if self.folds > 1 and self.corpus.has_own_test_speakers:
             raise ValueError(f"folds: the {self.corpus.kind} corpus has unseen test speakers of its own; leave it at 1")
         speakers = self.corpus.training_speakers

@@ -6,14 +6,15 @@ searches the earlier pass again. This is not the second pass, which is in ``pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, crossed_sets
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.controls import another, others_mean
+from lhuc_asr.adapt.method import AdaptedSpeakers, SpeakerScores
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.config import StrictModel, parse_config
@@ -104,6 +105,30 @@ def crossed_of(
     return crossed_sets(*(sets_of(experiment, split, part, features) for part in (speaker, environment)))
 
 
+def scores_of(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> Iterator[Scores]:
+    """The scores of a pass that does not estimate speakers, or whose speakers are estimated already."""
+    if plan.adaptation is None:
+        return loop.first_pass()
+    sets = sets_of(experiment, split, plan, loop.features)
+    return loop.second_pass(_parameters(experiment, split, plan, sets, loop.model), sets)
+
+
+def _parameters(
+    experiment: AlignedExperiment, split: str, plan: Pass, sets: Sequence[AdaptationSet], model: AcousticModel
+) -> SpeakerScores:
+    """The parameters that a pass decodes with: those that it estimated, or another's."""
+    if not isinstance(plan.adaptation, Reuse):
+        return speakers_of(experiment, split, plan, model)
+    speakers = speakers_of(experiment, split, plan.adaptation.source, model)
+    match plan.adaptation.whose:
+        case "own":
+            return speakers
+        case "others_mean":
+            return others_mean(speakers, sets, plan.by_environment)
+        case "another":
+            return another(speakers, sets, plan.by_environment, plan.seed)
+
+
 @dataclass(frozen=True)
 class EarlierPass:
     """A ``FirstPass``: an earlier pass over a split, as the source of a later pass's targets.
@@ -167,8 +192,4 @@ class EarlierPass:
     def _scores(self) -> tuple[Iterator[Scores], int]:
         """The earlier pass's scores for all utterances, and the number of utterances."""
         loop = two_pass(self.experiment, self.split, self.plan.network)
-        count = len(loop.features.utterances)
-        if self.plan.adaptation is None:
-            return loop.first_pass(), count
-        speakers = speakers_of(self.experiment, self.split, self.plan, loop.model)
-        return loop.second_pass(speakers, sets_of(self.experiment, self.split, self.plan, loop.features)), count
+        return scores_of(self.experiment, self.split, self.plan, loop), len(loop.features.utterances)

@@ -9,9 +9,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lhuc_asr.adapt.controls import another, others_mean
 from lhuc_asr.adapt.environment import combine
-from lhuc_asr.adapt.method import AdaptedSpeakers, PreparedMethod, SpeakerScores
+from lhuc_asr.adapt.method import AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.targets import alignment_targets
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.audio.utterance import Utterance
@@ -31,13 +30,14 @@ from lhuc_asr.pipeline.earlier_pass import (
     WER_FILE,
     EarlierPass,
     crossed_of,
+    scores_of,
     sets_of,
     speakers_of,
     tuned_search,
     two_pass,
 )
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation, Reuse
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
@@ -69,7 +69,7 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
                 plan.name,
                 plan.search,
                 plan.tuning,
-                lambda tried: _score(list(searches.search_all(known, tried)), utterances),
+                lambda tried: scored(list(searches.search_all(known, tried)), utterances),
             )
             hypotheses = list(searches.search_all(known, search))
         else:
@@ -112,18 +112,13 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
 
 
 def _scores(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> Iterator[Scores]:
-    """The scores of a pass; the speakers of a pass that adapts are written first."""
-    speakers: SpeakerScores
-    match plan.adaptation:
-        case None:
-            return loop.first_pass()
-        case Reuse():
-            speakers = _reused(experiment, split, plan, loop)
-        case _:
-            adapted = speakers = _adapt(experiment, split, plan, loop)
-            with atomic_folder(experiment.folder.speakers(split, plan.name)) as temporary:
-                adapted.save(temporary)
-    return loop.second_pass(speakers, sets_of(experiment, split, plan, loop.features))
+    """The scores of a pass; the speakers of a pass that estimates them are written first."""
+    if isinstance(plan.adaptation, Adaptation | Combination):
+        speakers = _adapt(experiment, split, plan, loop)
+        with atomic_folder(experiment.folder.speakers(split, plan.name)) as temporary:
+            speakers.save(temporary)
+        return loop.second_pass(speakers, sets_of(experiment, split, plan, loop.features))
+    return scores_of(experiment, split, plan, loop)
 
 
 def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> AdaptedSpeakers:
@@ -141,22 +136,6 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
     raise ValueError(f"{plan.name}: the pass does not estimate speakers")
 
 
-def _reused(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> SpeakerScores:
-    """The parameters that a pass takes from an earlier one."""
-    if not isinstance(plan.adaptation, Reuse):
-        raise ValueError(f"{plan.name}: the pass has parameters of its own")
-    source = plan.adaptation.source
-    speakers = speakers_of(experiment, split, source, loop.model)
-    sets, by_environment = sets_of(experiment, split, source, loop.features), source.by_environment
-    match plan.adaptation.whose:
-        case "own":
-            return speakers
-        case "others_mean":
-            return others_mean(speakers, sets, by_environment)
-        case "another":
-            return another(speakers, sets, by_environment, plan.seed)
-
-
 def _write(
     experiment: AlignedExperiment,
     split: str,
@@ -171,13 +150,13 @@ def _write(
     write_json_lines(folder / HYPOTHESES_FILE, (to_row(h, speaker_of[h.utterance]) for h in hypotheses))
     write_alignment(folder / ALIGNMENT_FILE, features, {h.utterance: h.pdfs for h in hypotheses})
     write_json(folder / SEARCH_FILE, search)
-    report = _score(hypotheses, utterances)
+    report = scored(hypotheses, utterances)
     write_wer(folder / WER_FILE, report)
     logger.info("%s, %s: WER %.2f %% (%d / %d)", split, plan.name, 100 * report.wer, report.errors, report.words)
 
 
-def _score(hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]) -> WerReport:
-    """Score words alone: a tag is not one, in a reference or a hypothesis."""
+def scored(hypotheses: Sequence[Hypothesis], utterances: Sequence[Utterance]) -> WerReport:
+    """The errors of hypotheses in words alone: a tag is not one, in a reference or a hypothesis."""
     return score(
         {utterance.id: " ".join(without_tags(utterance.words)) for utterance in utterances},
         {hypothesis.utterance: " ".join(without_tags(hypothesis.words)) for hypothesis in hypotheses},

@@ -4,97 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
-from lhuc_asr.pipeline.config import first_pass
-from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, WER_FILE, sets_of, speakers_of, two_pass
-from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Pass
+from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.recognizer.speaker_files import speaker_files
 from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
-from lhuc_asr.score.wer import WerReport, read_wer
+from lhuc_asr.study.look import Look, LookKind, Row
+from lhuc_asr.study.scales import scales
 
 logger = logging.getLogger(__name__)
 
-# A row of a table.
-Row = dict[str, Any]
-
 # Limits of the figure of hidden activations: with more points it is slow to compute, and too crowded.
 TSNE_SPEAKERS, TSNE_STATES, TSNE_FRAMES_EACH = 6, 8, 20
-
-
-@dataclass(frozen=True)
-class Look:
-    """A finished pass over a split, and the file of the figure.
-
-    Attributes:
-        folder: Folder of the experiment; in a cross-validation, the folder above those of the folds.
-        folds: The experiment, or each of its folds.
-        split: Name of the test split.
-        plan: The pass.
-        max_unaligned: Maximum fraction of the references that fail to align.
-        figure: File of the figure.
-    """
-
-    folder: ExperimentFolder
-    folds: Sequence[AlignedExperiment]
-    split: str
-    plan: Pass
-    max_unaligned: float
-    figure: Path
-
-    @property
-    def name(self) -> str:
-        """Name of the pass."""
-        return self.plan.name
-
-    @property
-    def before(self) -> str:
-        """Name of the first pass with the same network."""
-        return first_pass(self.plan.network)
-
-    def row(self, **values: Any) -> Row:
-        """A row of the table."""
-        return {"split": self.split, "pass": self.name, **values}
-
-    def wer_reports(self) -> tuple[WerReport, WerReport]:
-        """Scores of the first pass and of the pass that is looked at."""
-        before, after = (read_wer(self.folder.decode(self.split, name) / WER_FILE) for name in (self.before, self.name))
-        return before, after
-
-
-@dataclass(frozen=True)
-class LookKind:
-    """A table and a figure that can be made for any pass.
-
-    Attributes:
-        title: Title of the figure.
-        paper: Finding of the paper (Swietojanski, Li, Renals 2016).
-        look: Writes the figure and returns the rows of the table.
-        of_amplitudes: Whether the pass has to estimate amplitudes.
-    """
-
-    title: str
-    paper: str
-    look: Callable[[Look], list[Row]]
-    of_amplitudes: bool = False
 
 
 def _gains(look: Look) -> list[Row]:
@@ -265,5 +200,6 @@ LOOKS: dict[str, LookKind] = {
         "frame errors differ where word errors barely do (table II)",
         _frames,
     ),
+    "scale": LookKind("Errors of all passes of a network at each acoustic scale", "not reported", scales, of_all=True),
     "tsne": LookKind("The top hidden layer before and after", "shown in a figure, without numbers", _tsne, True),
 }

@@ -30,11 +30,13 @@ from lhuc_asr.pipeline.experiment import (
 )
 from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.results import made_passes
 from lhuc_asr.pipeline.run import make_passes
 from lhuc_asr.score.series import Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import WerReport, read_wer
-from lhuc_asr.study.looks import LOOKS, Look, LookKind
+from lhuc_asr.study.look import Look, LookKind
+from lhuc_asr.study.looks import LOOKS
 from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, variants_of
 
 logger = logging.getLogger(__name__)
@@ -149,9 +151,10 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
 
 def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
     """Make the table and the figures of a look, and the pass if it is not finished."""
-    plain = _with(config, config.networks, _needed(config, base))
+    passes = config.passes if LOOKS[name].of_all else _needed(config, base)
+    plain = _with(config, config.networks, passes)
     with opened(plain, record=False) as folder:
-        splits, plan = make_passes(plain), passes_of(plain)[base]
+        splits, plans = make_passes(plain), passes_of(plain)
         folds = [AlignedExperiment.of(at_corpus_rate(fold)) for fold in fold_configs(plain)]
         with _written(place, plain) as temporary:
             looks = [
@@ -159,7 +162,8 @@ def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Pa
                     folder=folder,
                     folds=folds,
                     split=split,
-                    plan=plan,
+                    plan=plans[base],
+                    passes=made_passes(plain, split, plans),
                     max_unaligned=plain.monophone.max_unaligned,
                     figure=temporary / f"{split}.png",
                 )

@@ -45,11 +45,12 @@ RECIPE: dict[str, Any] = {
 # Options on which no stage depends.
 WITHOUT_EFFECT = {"name", "exp", "workers", "device", "seeds", "primary"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
-NAMES = ("network", "source", "combine", "combine.speaker", "combine.environment", "start", "folds")
+NAMES = ("network", "source", "combine", "combine.speaker", "combine.environment", "start", "folds", "controls")
 VALID_CHANGES: list[dict[str, Any]] = [
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["v", "u"]}},
     {"realignments": 0},
+    {"controls": ["others_mean"]},
     {"realignments": 2},
     {"networks": {"sat": {}, "random": {}}},
     {"lm": {"text": ["text.txt"]}},

@@ -23,29 +23,38 @@ def report(errors: dict[str, int]) -> WerReport:
     )
 
 
-def point(curve: str, label: str, errors: dict[str, int], split: str = "test") -> Point:
-    before, after = report({"alice": 8, "bob": 4, "carol": 6}), report(errors)
-    comparison = compare(before, after, np.random.default_rng(1))
-    return Point.of(split, f"{curve}_{label}", curve, label, after, "si", comparison, seed=7)
+BEFORE = dict(zip("abcdefgh", (8, 4, 6, 5, 7, 6, 4, 8), strict=True))
+
+
+def point(curve: str, label: str, changes: list[int], split: str = "test", others: WerReport | None = None) -> Point:
+    before, after = report(BEFORE), report({n: e + c for (n, e), c in zip(BEFORE.items(), changes, strict=True)})
+    generator = np.random.default_rng(1)
+    control = None if others is None else compare(others, after, generator)
+    comparison = compare(before, after, generator)
+    return Point.of(split, f"{curve}_{label}", curve, label, after, "si", comparison, control, seed=7)
 
 
 POINTS = [
-    point("lhuc", "5 s", {"alice": 8, "bob": 5, "carol": 6}),
-    point("lhuc", "10 s", {"alice": 6, "bob": 4, "carol": 5}),
-    point("moments", "10 s", {"alice": 5, "bob": 2, "carol": 2}),
+    point("lhuc", "5 s", [0, 1, 0, -1, -2, -1, 1, 0]),
+    point("lhuc", "10 s", [-2, 0, -1, -1, -1, -2, 1, -1]),
+    point("moments", "10 s", [-4, -2, -3, -2, -3, -3, -3, -4], others=report(dict.fromkeys(BEFORE, 6))),
 ]
 
 
 def test_a_point_says_what_the_reports_say() -> None:
     made = POINTS[2]
-    assert (made.errors, made.words, made.speakers, made.seed) == (9, 300, 3, 7)
-    assert (made.wer, made.relative) == (pytest.approx(0.03), pytest.approx(-0.5))
-    assert (made.better, made.worse, made.equal) == (3, 0, 0)
+    assert (made.errors, made.words, made.speakers, made.seed) == (24, 800, 8, 7)
+    assert (made.wer, made.relative, made.p) == (pytest.approx(0.03), pytest.approx(-0.5), 2 / 2**8)
+    assert (made.better, made.worse, made.equal) == (8, 0, 0)
     assert made.low <= made.relative <= made.high
+    # The control has six errors of each speaker.
+    assert made.over_others == pytest.approx(24 / 48 - 1)
+    assert made.over_others_low <= made.over_others <= made.over_others_high < 0
+    assert POINTS[0].over_others is POINTS[0].over_others_p is None
 
 
 def test_tables_hold_every_point_and_each_split_has_a_figure(tmp_path: Path) -> None:
-    points = [*POINTS, point("lhuc", "5 s", {"alice": 0, "bob": 0, "carol": 0}, split="control")]
+    points = [*POINTS, point("lhuc", "5 s", [-count for count in BEFORE.values()], split="control")]
     write_series(tmp_path, "Seconds", "adapted on", "ten help", points)
     rows = list(read_json_lines(tmp_path / "table.jsonl"))
     assert [Point(**row) for row in rows] == points
@@ -65,13 +74,13 @@ def test_the_figure_shows_each_point_with_its_interval_and_what_the_paper_found(
         line, _, (vertical,) = bars.lines
         assert line.get_ydata() == pytest.approx([100 * p.relative for p in own])
         for segment, p in zip(vertical.get_segments(), own, strict=True):
-            assert segment[:, 1] == pytest.approx([100 * min(p.low, p.relative), 100 * max(p.high, p.relative)])
+            assert segment[:, 1] == pytest.approx([100 * p.low, 100 * p.high])
     # At the label that both curves have they stand beside each other.
     assert [text.get_text() for text in axes.get_xticklabels()] == ["5 s", "10 s"]
     lhuc, moments = (bars.lines[0].get_xdata()[-1] for bars in drawn.values())
     assert round(lhuc) == round(moments) == 1
     assert lhuc < moments
-    assert "3 speakers, 300 words, one seed" in axes.get_title("left")
+    assert "8 speakers, 800 words, one seed" in axes.get_title("left")
     assert figure.get_supxlabel() == "The paper: ten seconds help."
 
 
@@ -91,11 +100,11 @@ def test_points_of_kinds_are_not_joined() -> None:
 
 
 def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(tmp_path: Path) -> None:
-    """A sample in which the first pass has no error and the second has some is infinitely worse."""
+    """Two speakers are too few for an interval."""
     before, after = report({"alice": 1, "bob": 0}), report({"alice": 0, "bob": 1})
     comparison = compare(before, after, np.random.default_rng(1))
     assert comparison.interval_relative[1] == np.inf
-    points = [POINTS[1], Point.of("test", "lhuc_1_s", "lhuc", "1 s", after, "si", comparison, seed=7)]
+    points = [POINTS[1], Point.of("test", "lhuc_1_s", "lhuc", "1 s", after, "si", comparison, None, 7)]
     write_series(tmp_path, "Seconds", "adapted on", "ten help", points)
     known, endless = read_json_lines(tmp_path / "table.jsonl")
     assert (endless["relative"], endless["high"]) == (0.0, None)

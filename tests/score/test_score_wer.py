@@ -15,6 +15,7 @@ from lhuc_asr.score.wer import (
     read_wer,
     require_same_speakers,
     score,
+    summed,
     write_wer,
 )
 
@@ -255,3 +256,17 @@ def test_an_environment_where_nothing_was_said_has_no_rate() -> None:
     report = score({"u": "one", "v": ""}, {"u": "one", "v": "two"}, {"u": "a", "v": "a"}, {"u": "car", "v": "wind"})
     assert report.environments().keys() == {"car"}
     assert report.errors == 1
+
+
+def test_reports_of_several_seeds_are_summed_by_utterance() -> None:
+    one, two = (
+        WerReport.of([UtteranceScore("u", "a", 5, *first), UtteranceScore("v", "b", 4, *second)])
+        for first, second in (((1, 0, 2), (0, 1, 0)), ((0, 0, 1), (2, 0, 0)))
+    )
+    both = summed([one, two])
+    assert both.utterances == (UtteranceScore("u", "a", 10, 1, 0, 3), UtteranceScore("v", "b", 8, 2, 1, 0))
+    assert both.wer == pytest.approx((one.wer + two.wer) / 2)
+    with pytest.raises(ScoreError, match="over different utterances"):
+        summed([one, WerReport.of([UtteranceScore("w", "a", 5, 0, 0, 0), UtteranceScore("v", "b", 4, 0, 0, 0)])])
+    with pytest.raises(ScoreError, match="speaker 'b': 0 reference words in report 2, 4 in report 1"):
+        summed([one, WerReport.of([UtteranceScore("u", "a", 5, 0, 0, 0)])])

@@ -14,6 +14,7 @@ from shift_method import ShiftConfig
 
 from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
+from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -68,3 +69,17 @@ def test_the_top_layer_is_computed_where_the_network_is() -> None:
     spliced = torch.ones(2, 3)
     on_cpu = looks._top_layer(model, spliced)
     np.testing.assert_allclose(looks._top_layer(model.to("cuda"), spliced), on_cpu, atol=1e-5)
+
+
+def test_scales_are_those_of_the_tuning_and_the_tuned_one_gives_the_pass_errors(copied: Path) -> None:
+    (folder,) = run_benchmark(copied, ["scale"]).values()
+    rows = list(read_json_lines(folder / "table.jsonl"))
+    chosen = read_json(copied / "decode" / "heldout" / "si" / "search.json")["chosen"]["acoustic_scale"]
+    for split in ("test", "control"):
+        for name in ("si", "lhuc", "lhuc__others_mean"):
+            own = {row["acoustic_scale"]: row for row in rows if (row["split"], row["pass"]) == (split, name)}
+            assert list(own) == [0.1, 0.2]
+            wer = read_json(copied / "decode" / split / name / "wer.json")
+            assert (own[chosen]["errors"], own[chosen]["words"]) == (wer["errors"], wer["words"])
+    assert len(rows) == 2 * 3 * 2
+    assert {path.name for path in folder.glob("*.png")} == {"test.png", "control.png"}

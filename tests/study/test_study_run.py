@@ -166,8 +166,11 @@ def test_series_of_two_bases_have_no_pass_in_common() -> None:
     config = load_config(ExperimentConfig, Path("recipes/an4/config.yaml"))
     one, other = (
         {v.name for name in SERIES for v in variants_of(config, name, base) if v.plan is not None}
+        - config.passes.keys()
         for base in ("lhuc", "lhuc_hard")
     )
+    assert one
+    assert other
     assert one & other == set()
 
 
@@ -208,9 +211,12 @@ def test_the_variants_keep_the_source_of_the_base(config: ExperimentConfig) -> N
 def test_all_leaves_out_series_without_a_base(copied: Path, run, caplog: pytest.LogCaptureFixture) -> None:
     run(copied, "passes={moments: {method: {kind: moments}}, weak: {method: {kind: moments, prior_frames: 40000}}}")
     folders = run_benchmark(copied, None)
-    assert folders == {name: copied / "benchmark" / name for name in ("gains", "spread", "frames", "tsne")}
-    for folder in folders.values():
-        assert {row["pass"] for row in read_json_lines(folder / "table.jsonl")} == {"moments"}
+    assert folders == {name: copied / "benchmark" / name for name in ("gains", "spread", "frames", "scale", "tsne")}
+    for name, folder in folders.items():
+        looked_at = {row["pass"] for row in read_json_lines(folder / "table.jsonl")}
+        passes = ("moments", "weak")
+        controls = {"si", *passes, *(f"{each}__others_mean" for each in passes)}
+        assert looked_at == (controls if name == "scale" else {"moments"})
         assert (folder / "test.png").is_file()
     assert "amplitude is left out: the recipe has no pass that a series can start from" in caplog.text
     folders = run_benchmark(copied, ["gains"], base="weak")
