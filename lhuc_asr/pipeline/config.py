@@ -105,8 +105,9 @@ class PassConfig(StrictModel):
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
 
-# A control of a pass: see ``adapt/controls.py``.
-Control = Literal["others_mean", "another"]
+# A control of a pass: see ``adapt/controls.py``. ``without_rows`` is a network that was trained further, as often as an
+# adaptively trained one, but without speakers' rows, and the same passes with it.
+Control = Literal["others_mean", "another", "without_rows"]
 
 
 def first_pass(network: str) -> str:
@@ -195,7 +196,7 @@ class ExperimentConfig(StrictModel):
     networks: dict[PassName, SatConfig] = Field({"sat": SatConfig()})
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
-    controls: tuple[Control, ...] = ("others_mean", "another")
+    controls: tuple[Control, ...] = ("others_mean", "another", "without_rows")
     primary: PassName | None = None
 
     @model_validator(mode="after")
@@ -219,6 +220,8 @@ class ExperimentConfig(StrictModel):
         if self.hours is not None and not self.corpus.chooses_hours:
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
         for name in self.networks:
+            if name.endswith(reuse_name("", "without_rows")):
+                raise ValueError(f"networks: {name!r} has the name of a control; choose another")
             if re.fullmatch(rf"{SI}|first\d+", name):  # am/first1 is the network that aligns
                 raise ValueError(f"networks: {name!r} is an experiment's own network; choose another name")
         firsts = {first_pass(network) for network in (SI, *self.networks)}
@@ -301,6 +304,16 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
                 f"noise: makes these: {', '.join(known) or 'none'}"
             )
+
+    def network_without_rows(self, name: str) -> str | None:
+        """The control of a network that is trained on from another: as many epochs without rows; None for others.
+
+        Training a network from random weights without rows is training ``si``.
+        """
+        trained = self.networks.get(name)
+        if "without_rows" not in self.controls or trained is None or trained.start is None:
+            return None
+        return reuse_name(name, "without_rows")
 
     def is_result(self, name: str) -> bool:
         """Whether a pass of that name adapts without reference transcripts, in any pass that it builds on."""

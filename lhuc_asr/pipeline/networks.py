@@ -20,6 +20,7 @@ from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.pipeline.config import SI, ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
+from lhuc_asr.pipeline.plan import WithoutRows, trained_network
 
 # In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.
 SPEAKERS_FOLDER = "speakers"
@@ -34,19 +35,21 @@ class NetworkOptions:
         trainer: How it is trained.
         feature_dimension: Number of features per frame, D.
         seed: Seed of the weights, of the order of frames, and of dropout.
-        sat: How the training speakers' rows are trained with the network; None without rows.
+        sat: How the training speakers' rows are trained with the network, or how it is trained on without rows; None
+            for ``si``.
     """
 
     dnn: DnnConfig
     trainer: TrainerConfig
     feature_dimension: int
     seed: int
-    sat: SatConfig | None = None
+    sat: SatConfig | WithoutRows | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> NetworkOptions:
-        """The options of a recipe's network: ``si``, or a speaker-adaptively trained network."""
-        return cls(config.dnn, config.trainer, config.features.dimension, config.seed, config.networks.get(name))
+        """The options of a recipe's network: ``si``, a speaker-adaptively trained network, or its control."""
+        sat = None if name == SI else trained_network(config, name)
+        return cls(config.dnn, config.trainer, config.features.dimension, config.seed, sat)
 
 
 def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
@@ -67,7 +70,7 @@ def _train(
 ) -> None:
     """Train a network; a saved state is resumed only if its file name contains the stage's key.
 
-    With ``sat``, ``am/<name>/model.safetensors`` is an ordinary network with row 0 folded into the weights: decoding
+    With rows, ``am/<name>/model.safetensors`` is an ordinary network with row 0 folded into the weights: decoding
     with it is the first pass with row 0, and speakers adapted on it start at row 0. ``am/<name>/speakers/`` has the
     training speakers.
     """
@@ -80,11 +83,13 @@ def _train(
         torch.device(experiment.device),
         partial(_write_epoch, experiment, name),
     )
-    if sat is None:
-        model = train(model, sources[TRAIN], sources[HELDOUT], options.trainer, *arguments)
+    if sat is not None and sat.start == SI:
+        model = experiment.network(SI)
+    if not isinstance(sat, SatConfig):
+        schedule = None if sat is None else sat.schedule
+        trainer = options.trainer if schedule is None else options.trainer.model_copy(update={"schedule": schedule})
+        model = train(model, sources[TRAIN], sources[HELDOUT], trainer, *arguments)
     else:
-        if sat.start == SI:
-            model = experiment.network(SI)
         bank = train_speaker_adaptive(model, sources[TRAIN], sources[HELDOUT], sat, options.trainer, *arguments)
         model, speakers = fold_row_zero(bank)
         # The folder is replaced whole, so that speakers of an earlier run are gone. The model comes last, because it is

@@ -15,10 +15,25 @@ from typing import Literal
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.prepared import PreparedConfig
+from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningConfig, first_pass, reuse_name
+
+
+@dataclass(frozen=True)
+class WithoutRows:
+    """The control of an adaptively trained network: trained on from another for as many epochs, without rows.
+
+    Attributes:
+        start: Name of the other network.
+        schedule: Schedule of the learning rate; None for the trainer's.
+    """
+
+    start: str | None
+    schedule: NewbobConfig | None
 
 
 @dataclass(frozen=True)
@@ -128,12 +143,14 @@ class Pass:
         return self.searched_as == self.name
 
     @property
-    def controls(self) -> Pass | None:
-        """The pass that this one is a control of; None for others."""
-        match self.adaptation:
-            case Reuse(source=source, whose="others_mean" | "another"):
-                return source
-        return None
+    def borrows(self) -> bool:
+        """Whether the pass has the parameters of other speakers."""
+        return isinstance(self.adaptation, Reuse) and self.adaptation.whose != "own"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the pass is a control of another."""
+        return self.borrows or self.network.endswith(reuse_name("", "without_rows"))
 
     @property
     def by_environment(self) -> bool:
@@ -146,13 +163,13 @@ class Pass:
         return False
 
     def possible(self, speakers: int, environments: int) -> bool:
-        """Whether the pass can be made over a split: a control needs others to borrow parameters from.
+        """Whether the pass can be made over a split: who borrows parameters needs others.
 
         Args:
             speakers: Number of speakers of the split.
             environments: Number of environments of the split.
         """
-        return self.controls is None or (environments if self.by_environment else speakers) > 1
+        return not self.borrows or (environments if self.by_environment else speakers) > 1
 
     @property
     def needed(self) -> tuple[Pass, ...]:
@@ -186,8 +203,8 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
         name = first_pass(network)
         # A network that was trained from another has scores as sharp as the other's. The first passes of both have the
         # same search, so that they differ only in the networks, and not in lucky choices of the scale.
-        start = None if network == SI else config.networks[network].start
-        searched_as = name if start is None else first_pass(start)
+        trained = None if network == SI else trained_network(config, network)
+        searched_as = name if trained is None or trained.start is None else first_pass(trained.start)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
     for name, options in config.passes.items():
         made = Pass(
@@ -202,7 +219,11 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
         plan[name] = made
         for whose in config.controls:
             control = reuse_name(name, whose)
-            plan[control] = replace(made, name=control, adaptation=Reuse(made, whose))
+            if whose != "without_rows":
+                plan[control] = replace(made, name=control, adaptation=Reuse(made, whose))
+            elif (trained_on := config.network_without_rows(options.network)) and options.combine is None:
+                adaptation = _adaptation(config, options.model_copy(update={"network": trained_on}), plan)
+                plan[control] = replace(made, name=control, network=trained_on, adaptation=adaptation)
         if options.own_search:
             again = reuse_name(name, "own")
             plan[again] = replace(made, name=again, adaptation=Reuse(made, "own"), searched_as=again)
@@ -225,9 +246,21 @@ def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
 
 
 def networks_of(config: ExperimentConfig) -> list[str]:
-    """Names of the networks that the recipe's passes need, the speaker-independent one first."""
+    """Names of the networks that the recipe's passes and their controls need, the speaker-independent one first."""
     needed = {options.network for options in config.passes.values()}
-    return [SI, *(network for network in config.networks if network in needed)]
+    names = [SI]
+    for network in config.networks:
+        if network in needed:
+            control = config.network_without_rows(network)
+            names += [network] if control is None else [network, control]
+    return names
+
+
+def trained_network(config: ExperimentConfig, name: str) -> SatConfig | WithoutRows:
+    """How a network is trained beside ``si``: an adaptively trained one, or its control."""
+    owner = name.removesuffix(reuse_name("", "without_rows"))
+    trained = config.networks[owner]
+    return trained if owner == name else WithoutRows(trained.start, trained.schedule)
 
 
 def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, Pass]) -> Adaptation | Combination:

@@ -88,10 +88,12 @@ def _by_seed(config: ExperimentConfig, split: str, name: str) -> list[WerReport]
 
 def _role(config: ExperimentConfig, plan: Pass) -> Role:
     match plan.adaptation:
+        case _ if plan.is_control:
+            return Role.CONTROL
         case None:
             return Role.FIRST
         case Reuse(source=source):
-            return Role.CONTROL if plan.controls is not None else _role(config, source)
+            return _role(config, source)
     return Role.RESULT if config.is_result(plan.name) else Role.BOUND
 
 

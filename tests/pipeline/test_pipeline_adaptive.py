@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.an4 import An4Source
@@ -79,23 +79,51 @@ def test_the_network_and_its_training_speakers_lie_side_by_side(experiment: Expe
 def test_a_network_that_goes_on_from_si_begins_as_si_and_is_searched_as_si(copied: Path, run) -> None:
     """With steps of no length it ends as si too: other weights, another search or a lost prior would show."""
     still = "networks={sat: {start: si, learning_rate: 1e-12, schedule: {learning_rate: 1e-12, max_epochs: 1}}}"
-    made = run(copied, still, "passes={lhuc: {}, sat_lhuc: {network: sat}}")
+    made = run(copied, still, "passes={lhuc: {}, sat_lhuc: {network: sat}}", "controls=[others_mean, without_rows]")
     assert [stage for stage in made if "sat" in stage] == [
         "network sat",
+        "network sat__without_rows",
         *(
             f"{name} over {split}"
             for split in ("test", "control")
-            for name in ("sat_si", "sat_lhuc", "sat_lhuc__others_mean")
+            for name in (
+                "sat_si", "sat__without_rows_si", "sat_lhuc", "sat_lhuc__others_mean", "sat_lhuc__without_rows",
+            )
         ),
-    ]
-    si, sat = (load_model(copied / "am" / name / "model.safetensors").state_dict() for name in ("si", "sat"))
-    for name, weights in si.items():
-        torch.testing.assert_close(sat[name], weights, rtol=0, atol=1e-6)
+    ]  # fmt: skip
+    si, *others = (
+        load_model(copied / "am" / name / "model.safetensors").state_dict()
+        for name in ("si", "sat", "sat__without_rows")
+    )
+    for other in others:
+        for name, weights in si.items():
+            torch.testing.assert_close(other[name], weights, rtol=0, atol=1e-6)
     for split in ("test", "control"):
         decoded = copied / "decode" / split
         for name in ("hypotheses.jsonl", "search.json"):
-            assert (decoded / "sat_si" / name).read_bytes() == (decoded / "si" / name).read_bytes()
+            for other in ("sat_si", "sat__without_rows_si"):
+                assert (decoded / other / name).read_bytes() == (decoded / "si" / name).read_bytes()
+    rows = read_json(copied / "decode" / "test" / "comparison.json")
+    controls = {name for name, row in rows.items() if row["role"] == "control"}
+    assert controls == {"sat__without_rows_si", "sat_lhuc__without_rows", "lhuc__others_mean", "sat_lhuc__others_mean"}
     # The same settings from random weights are another network.
     run(copied, still.replace("start: si, ", ""), "passes={lhuc: {}, sat_lhuc: {network: sat}}")
     random = load_model(copied / "am" / "sat" / "model.safetensors").state_dict()
     assert not torch.allclose(random["output.weight"], si["output.weight"], atol=1e-2)
+
+
+def test_the_control_of_a_network_is_trained_as_often_without_rows(copied: Path, run) -> None:
+    """Other weights than the network with rows, by as many epochs, from the same start."""
+    trained = "networks={sat: {start: si, schedule: {learning_rate: 0.01, max_epochs: 2, stop_below: 0}}}"
+    run(copied, trained, "passes={sat_lhuc: {network: sat}}", "controls=[without_rows]")
+    epochs = [row["stage"] for row in read_json_lines(copied / "metrics.jsonl") if "epoch" in row]
+    assert epochs.count("am/sat") == epochs.count("am/sat__without_rows") == 2
+    si, sat, plain = (
+        load_model(copied / "am" / name / "model.safetensors").state_dict()["output.weight"]
+        for name in ("si", "sat", "sat__without_rows")
+    )
+    assert not torch.allclose(plain, si)
+    assert not torch.allclose(plain, sat)
+    # Without a network to start from, si is the control.
+    executed = run(copied, trained.replace("start: si, ", ""), "passes={sat_lhuc: {network: sat}}")
+    assert not any("without_rows" in stage for stage in executed)

@@ -50,7 +50,7 @@ VALID_CHANGES: list[dict[str, Any]] = [
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["v", "u"]}},
     {"realignments": 0},
-    {"controls": ["others_mean"]},
+    {"controls": ["others_mean", "without_rows"]},
     {"realignments": 2},
     {"networks": {"sat": {}, "random": {}}},
     {"lm": {"text": ["text.txt"]}},
