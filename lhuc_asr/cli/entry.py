@@ -1,4 +1,7 @@
-"""The command ``lhuc-asr`` from its first instant: loading the verbs takes a second, in which Ctrl-C may come."""
+"""The command ``lhuc-asr`` from its first instant to its last: loading the verbs and leaving Python take a second each.
+
+Ctrl-C or ``kill`` may come then, when nothing needs to be cleaned up: the process ends without a word.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,17 @@ import signal
 
 
 def main() -> None:
-    """Load the verbs and run one. Ctrl-C before a verb has begun ends the process without a word."""
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not where it is ignored, as in a script's "&"
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Load the verbs and run one."""
+    _end_without_a_word()
     from lhuc_asr.cli.main import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        _end_without_a_word()
+
+
+def _end_without_a_word() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.SIG_DFL)

@@ -126,6 +126,17 @@ def test_an_interruption_while_the_verbs_are_loaded_is_not_a_traceback(tmp_path:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_while_python_ends_is_not_a_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import atexit, os, signal\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.{name}))\n"
+        "from lhuc_asr.cli.entry import main; main()\n"
+    )
+    done = shell(f"exec {sys.executable} late.py --version", tmp_path)
+    assert (done.returncode, done.stderr) == (-getattr(signal, name), "")
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_an_interruption_that_a_library_turns_into_its_own_error_is_not_a_traceback(
     name: str, status: int, tmp_path: Path
