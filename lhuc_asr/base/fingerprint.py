@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,23 +102,32 @@ def hash_of(states: Iterable[FileState]) -> str:
     return digest.hexdigest()
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def _leave_out(folder: Path) -> None:
+    """Such as lost+found of a disk: nothing in there can be read anyway."""
+
+
+def files_below(folder: Path, on_unreadable: Callable[[Path], None] = _leave_out) -> Iterator[Path]:
     """All files in a folder and the folders below it, linked ones too, sorted.
 
     A link back to one of its parent folders is not followed, because that would never end.
+
+    Args:
+        folder: The folder.
+        on_unreadable: Called with each folder that may not be read, before it is left out.
     """
-    yield from sorted(_files_below(folder, frozenset()))
+    yield from sorted(_files_below(folder, frozenset(), on_unreadable))
 
 
-def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+def _files_below(folder: Path, above: frozenset[Path], on_unreadable: Callable[[Path], None]) -> Iterator[Path]:
     """Files below a folder, given the resolved folders that contain it."""
     above |= {folder.resolve()}
     try:
         paths = list(folder.iterdir())
-    except PermissionError:  # such as lost+found of a disk: nothing in there can be read anyway
+    except PermissionError:
+        on_unreadable(folder)
         return
     for path in paths:
         if not path.is_dir():
             yield path
         elif not (path.is_symlink() and path.resolve() in above):
-            yield from _files_below(path, above)
+            yield from _files_below(path, above, on_unreadable)

@@ -15,7 +15,8 @@ def check_plain_file(path: Path | str) -> int:
         Size of the file, in bytes.
 
     Raises:
-        OSError: There is no such file, its name cannot be one, or it is a folder, a pipe, a device or a socket.
+        OSError: There is no such file, its name cannot be one, it may not be read, or it is a folder, a pipe, a device
+            or a socket.
     """
     try:
         status = os.stat(path)
@@ -25,4 +26,6 @@ def check_plain_file(path: Path | str) -> int:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a file on disk, but a pipe, a device or a socket", str(path))
+    if not os.access(path, os.R_OK):  # safetensors would say that it is not there
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return status.st_size

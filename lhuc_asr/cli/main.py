@@ -22,7 +22,7 @@ from lhuc_asr.cli.export import export
 from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
 from lhuc_asr.cli.ppnet import ppnet
-from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder
+from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
 from lhuc_asr.cli.run import run
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
@@ -73,6 +73,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
+        if status := told_to_end():
+            _say_interrupted()
+            sys.exit(status)
         sentence = explained(error)
         if _debug or sentence is None:
             raise
@@ -81,7 +84,11 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     except SystemExit as ended:
         if ended.code in SIGNALLED:
-            stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
-            remedy = "; the same command resumes it after the last finished stage" if stages else ""
-            typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)
+            _say_interrupted()
         raise
+
+
+def _say_interrupted() -> None:
+    stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
+    remedy = "; the same command resumes it after the last finished stage" if stages else ""
+    typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)

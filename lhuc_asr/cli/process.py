@@ -10,14 +10,19 @@ from io import TextIOWrapper
 from lhuc_asr.base.errors import LhucError
 
 # Exit statuses of a process that was told to end, as in shells: 128 plus the signal's number.
-SIGNALLED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALLED = {128 + number for number in _SIGNALS}
+
+# Status of this process once it was told to end.
+_told: int | None = None
 
 
 def prepare_process() -> None:
     """Clean up when the process is told to end, as by ``docker stop``; print names that are not UTF-8 as they are."""
     _open_closed_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup, which ignores SIGHUP
+    for number in _SIGNALS:
+        # Not under nohup, which ignores SIGHUP.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
@@ -50,5 +55,15 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 (open until the end)
 
 
+def told_to_end() -> int | None:
+    """The exit status of a process that was told to end, None before.
+
+    Libraries that are ended half-way, as numpy while it is loaded, turn that into errors of their own.
+    """
+    return _told
+
+
 def _end(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    global _told
+    _told = 128 + number
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(_told)

@@ -178,7 +178,8 @@ def _subsets_folder(root: Path) -> Path:
 
 def _chapters(home: Path, subset: str) -> Iterator[tuple[str, Path]]:
     """Pairs of a reader and the folder of a chapter, sorted."""
-    chapters = sorted(path for path in (home / subset).glob("*/*") if path.is_dir()) if subset else []
+    readers = _folders_in(home / subset) if subset else []
+    chapters = sorted(chapter for reader in readers for chapter in _folders_in(reader))
     if not chapters:
         there = sorted({path.parents[2].name for path in home.glob("*/*/*/*.trans.txt")})
         names = sorted(path.name for path in home.iterdir())[:8]
@@ -189,6 +190,16 @@ def _chapters(home: Path, subset: str) -> Iterator[tuple[str, Path]]:
         )
         raise CorpusError(f"{home}: no LibriSpeech subset {subset!r}; {hint}")
     yield from ((chapter.parent.name, chapter) for chapter in chapters)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder; none where it is not there. ``Path.glob`` would leave out without a word what is refused."""
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CorpusError(f"{folder}: cannot be read ({error.strerror}); change its permissions") from error
 
 
 def _read_chapter(chapter: Path, speaker: str, own_tags: Collection[str]) -> Iterator[Utterance | Skip]:

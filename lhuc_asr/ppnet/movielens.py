@@ -107,7 +107,8 @@ def write_movielens(config: MovieLensConfig, folder: Path) -> None:
     """Make a folder of ``train.parquet``, ``valid.parquet`` and ``test.parquet``.
 
     Raises:
-        ExamplesError: A file is missing or of another layout, or a rated film is missing in movies.csv.
+        ExamplesError: A file is missing or of another layout, a rated film is missing in movies.csv or appears twice
+            there, or a split would have no example.
     """
     films_file, ratings_file = config.paths()
     films = _films(films_file)
@@ -128,8 +129,13 @@ def write_movielens(config: MovieLensConfig, folder: Path) -> None:
             if sum(map(len, waiting.values())) >= CHUNK:
                 _write(writers, waiting)
         _write(writers, waiting)
-        for writer in writers.values():
+        for split, writer in writers.items():
             writer.close()
+            if not pq.read_metadata(temporary / f"{split}.parquet").num_rows:
+                raise ExamplesError(
+                    f"{ratings_file}: no user has enough ratings of known films for one in the {split} split; give "
+                    f"more ratings, or other shares than valid={config.valid:g}, test={config.test:g}"
+                )
 
 
 def _examples(
@@ -194,9 +200,11 @@ def _write(writers: dict[str, pq.ParquetWriter], waiting: dict[str, list[dict[st
 
 
 def _films(path: Path) -> dict[int, Film]:
-    films = {}
+    films: dict[int, Film] = {}
     for row in _read(path, FILMS).to_pylist():
-        genres = [] if row["genres"] in ("", NO_GENRES) else row["genres"].split("|")
+        if row["movieId"] in films:
+            raise ExamplesError(f"{path}: film {row['movieId']} appears twice; keep one of its lines")
+        genres = [genre for genre in row["genres"].split("|") if genre.strip() and genre != NO_GENRES]
         year = YEAR.search(row["title"])
         films[row["movieId"]] = Film(genres, f"{year[1]}0s" if year else "unknown")
     return films
@@ -217,4 +225,6 @@ def _read(path: Path, columns: dict[str, pa.DataType]) -> pa.Table:
         row = pc.index(pc.is_null(table[name], nan_is_null=True), True).as_py()
         if row >= 0:
             raise ExamplesError(f"{path}: row {row + 1}, column {name!r}: the cell is empty; copy the release again")
+    if "rating" in columns and (row := pc.index(pc.is_finite(table["rating"]), False).as_py()) >= 0:
+        raise ExamplesError(f"{path}: row {row + 1}: the rating is not a finite number; copy the release again")
     return table

@@ -233,7 +233,7 @@ def _csv_stream(file: TableFile, columns: Sequence[str] = (), lone: bool = False
 
 def _refuse_line_breaks(place: Place, cells: pa.Array) -> None:
     """Refuse a cell with a line break: a quote that is never closed makes one cell of all the rows after it."""
-    row = pc.index(pc.match_substring(cells, "\n"), True).as_py()
+    row = pc.index(pc.match_substring_regex(cells, "[\r\n]"), True).as_py()
     if row >= 0:
         raise place.wrong(row, "a line break within the cell: is a quote not closed? write it without")
 

@@ -15,18 +15,20 @@ network is trained beside the one that is there, which it replaces when it is wh
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.base.config import Seed, StrictModel
-from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.errors import ExamplesError, ExperimentError
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.base.stages import Stages
@@ -38,10 +40,12 @@ from lhuc_asr.ppnet.ranker_folder import RANKER_JSON, Ranker, save_ranker
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.synthetic import SPLITS, SyntheticUsersConfig, write_synthetic
-from lhuc_asr.ppnet.table_files import Contents
+from lhuc_asr.ppnet.table_files import Contents, listed
 from lhuc_asr.ppnet.trainer import RankerTrainerConfig, evaluate, train
 from lhuc_asr.ppnet.unseen import UnseenReport, report_unseen
 from lhuc_asr.ppnet.vocabulary import Vocabularies
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 8192
 RESULT_FILE, METRICS_FILE, RANKER_FOLDER = "result.json", "metrics.jsonl", "ranker"
@@ -119,7 +123,7 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
 
     Raises:
         ConfigError: The schema lacks fields that one of the networks needs.
-        ExamplesError: The corpus does not fit the schema.
+        ExamplesError: The corpus does not fit the schema, or a label of training is the same in every example.
         ExperimentError: ``folder`` has files of another origin where this run's would go.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +132,7 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
     # Checked before hours of training: every file has the schema's columns, and the networks the fields they need.
     readers = {split: Reader(places, config.examples) for split, places in paths.items()}
     contents = {split: Contents.of(file.path for file in reader.files) for split, reader in readers.items()}
+    _warn_of_shared_files(contents)
     path = folder / "vocabularies.json"
     vocabularies = _vocabularies_stage(stages, config.examples, contents, readers["train"], path)
     data = _Data(contents, vocabularies)
@@ -184,13 +189,43 @@ def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig, sou
         sources.check_unchanged()
 
 
+def _warn_of_shared_files(contents: Mapping[str, Contents]) -> None:
+    """Warn of files that are in training and in another split: its figures tell nothing of new examples."""
+    for split in contents.keys() - {"train"}:
+        shared = [
+            path
+            for path, digest in zip(contents[split].paths, contents[split].hashes, strict=True)
+            if digest in contents["train"].hashes
+        ]
+        if shared:
+            logger.warning(
+                "%s: the network is trained on these files too, and its figures would be too good: %s; give others",
+                split, listed(shared),
+            )  # fmt: skip
+
+
+def _with_both_labels(blocks: Iterable[pa.Table], labels: Iterable[str]) -> Iterator[pa.Table]:
+    """The blocks of training data, checked at their end: from labels that are all equal nothing is learned."""
+    values: dict[str, set[float]] = {label: set() for label in labels}
+    for block in blocks:
+        for label, there in values.items():
+            there.update(block.column(label).unique().to_pylist())
+        yield block
+    for label, there in values.items():
+        if len(there) == 1:
+            raise ExamplesError(
+                f"label {label!r}: it is {there.pop():g} in every example of training, from which nothing is learned; "
+                "is it the right column? Give examples of both labels, or leave the label out"
+            )
+
+
 def _vocabularies_stage(
     stages: Stages, schema: Schema, contents: Mapping[str, Contents], training: Reader, path: Path
 ) -> Vocabularies:
     """The vocabularies of the training split; if a file of any split changes, this and all later stages run again."""
 
     def fit(options: tuple[Schema, Mapping[str, tuple[str, ...]]]) -> None:
-        vocabularies = Vocabularies.fit(training.blocks(BLOCK), options[0])
+        vocabularies = Vocabularies.fit(_with_both_labels(training.blocks(BLOCK), options[0].labels), options[0])
         contents["train"].check_unchanged()
         vocabularies.save(path)
 

@@ -122,13 +122,24 @@ def _files_of(path: Path) -> Iterator[TableFile]:
             raise ExamplesError(f"{path}: cannot read examples from such a file; give {KINDS}")
         yield file
     elif path.is_dir():
-        names = (file.relative_to(path).parts for file in files_below(path))
-        yield from _chosen(path, [path.joinpath(*parts) for parts in names if not any(p[0] in "._" for p in parts)])
+
+        def refuse(folder: Path) -> None:
+            if _is_data(folder, path):
+                raise ExamplesError(
+                    f"{folder}: the folder cannot be read (Permission denied), and its examples would be missing; "
+                    "change its permissions, or name the other files"
+                )
+
+        yield from _chosen(path, [file for file in files_below(path, refuse) if _is_data(file, path)])
     elif glob.has_magic(str(path)):
         places = (Path(place) for place in sorted(glob.glob(str(path), recursive=True)))
         yield from _chosen(path, [place for place in places if place.is_file()])
     else:
         raise ExamplesError(f"{path}: no such file; name files of examples")
+
+
+def _is_data(file: Path, folder: Path) -> bool:
+    return not any(part[0] in "._" for part in file.relative_to(folder).parts)
 
 
 def _chosen(path: Path, files: Sequence[Path]) -> Iterator[TableFile]:

@@ -60,7 +60,13 @@ def _inside(folder: Path, on_bad: Callable[[LhucError], None]) -> list[Path]:
     """The recordings in or below a folder; the log names the other files."""
     files: list[Path] = []
     left_out: list[Path] = []
-    for inside in _folders(folder, on_bad):
+    refused: list[LhucError] = []
+
+    def noted(problem: LhucError) -> None:
+        refused.append(problem)
+        on_bad(problem)
+
+    for inside in _folders(folder, noted):
         for entry in sorted(inside.iterdir()):
             if entry.name.startswith(".") or entry.is_dir():
                 continue
@@ -68,7 +74,7 @@ def _inside(folder: Path, on_bad: Callable[[LhucError], None]) -> list[Path]:
             recording = entry.suffix.lower() in ENDINGS and (entry.is_file() or not entry.exists())
             (files if recording else left_out).append(entry)
     _tell_left_out(folder, left_out)
-    if not files:
+    if not files and not refused:
         raise CorpusError(
             f"{shown(folder)}: no recording in this folder; expected files in {', '.join(sorted(ENDINGS))}"
         )

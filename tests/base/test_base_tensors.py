@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,6 +28,14 @@ def test_the_same_tensors_are_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         save_tensors(tmp_path / name, TENSORS, {"format": "x-1", "epoch": 3})
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, TENSORS, {"format": "x-1"})
+    monkeypatch.setattr(os, "access", lambda file, mode: file != path or mode != os.R_OK)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: .*Permission denied"):
+        load_format(path, "a thing", "x-1")
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path):

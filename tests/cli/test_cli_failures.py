@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,42 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
+ENTRY = MAIN.replace("cli.main", "cli.entry")
 UNKNOWN = "download librispeech foo there"
+
+
+def test_an_interruption_while_the_verbs_are_loaded_is_not_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); os.write(2, b'late')")
+    done = shell(f"PYTHONPATH={tmp_path}:$PYTHONPATH; exec {ENTRY} --help", tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_while_python_ends_is_not_a_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import atexit, os, signal\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.{name}))\n"
+        "from lhuc_asr.cli.entry import main; main()\n"
+    )
+    done = shell(f"exec {sys.executable} late.py --version", tmp_path)
+    assert (done.returncode, done.stderr) == (-getattr(signal, name), "")
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interruption_that_a_library_turns_into_its_own_error_is_not_a_traceback(
+    name: str, status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\n"
+        "from lhuc_asr.cli import main\n"
+        "def app():\n"
+        f"    try: os.kill(os.getpid(), signal.{name})\n"
+        "    except BaseException: raise RecursionError('as numpy says while it is loaded')\n"
+        "main.app = app\n"
+        "main.main()\n"
+    )
+    done = shell(f"{sys.executable} interrupted.py", tmp_path)
+    assert (done.returncode, done.stderr) == (status, "lhuc-asr: interrupted\n")
 
 
 def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """A LibriSpeech of four readers, 3 utterances of half a second each."""
 
+import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +164,22 @@ def test_a_transcript_in_another_encoding(root: Path) -> None:
 def test_one_utterance_in_two_formats(root: Path, record) -> None:
     record(chapter_of(root, "19") / "19-7-0000.wav")
     with pytest.raises(CorpusError, match=r"19-7-0000\.wav: duplicates 19-7-0000\.flac; keep one of them"):
+        read_librispeech(root, ["dev-clean"])
+
+
+def test_a_reader_whose_folder_may_not_be_read_is_not_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(folder: Path | str, allowed: Callable[..., Any] = os.scandir) -> Any:
+        return refused(folder) if str(folder).endswith("/19") else allowed(folder)
+
+    def listdir(folder: Path | str, allowed: Callable[..., Any] = os.listdir) -> Any:
+        return refused(folder) if str(folder).endswith("/19") else allowed(folder)
+
+    def refused(folder: Path | str) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(CorpusError, match=r"dev-clean/19: cannot be read \(Permission denied\); change its perm"):
         read_librispeech(root, ["dev-clean"])
 
 

@@ -88,12 +88,24 @@ def test_a_film_that_no_line_describes_is_an_error_unless_it_is_to_be_left_out(t
         ("userId,movieId,rating,timestamp\n1,1,4.0,1\n1,1,good,1\n", r"ratings\.csv: .*Row #3.*'good'"),
         ("userId,movieId,rating,timestamp\n", r"ratings\.csv: has no rows below"),
         ("userId,movieId,rating,timestamp\n1,1,,2\n", r"ratings\.csv: row 1, column 'rating': the cell is empty"),
+        ("userId,movieId,rating,timestamp\n1,1,inf,2\n", r"ratings\.csv: row 1: the rating is not a finite number"),
+        ("userId,movieId,rating,timestamp\n1,1,4,2\n", r"ratings\.csv: no user has enough .* one in the valid split"),
     ],
 )
 def test_another_layout_is_refused(ratings: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExamplesError, match=message):
         write(tmp_path, ratings)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_film_that_appears_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExamplesError, match=r"movies\.csv: film 2 appears twice; keep one of its lines"):
+        write(tmp_path, films=FILMS + "2,Postman (1994),Comedy\n")
+
+
+@pytest.mark.parametrize("genres", ["Animation||Comedy", "|Animation|Comedy|", "Animation| |Comedy"])
+def test_a_genre_without_a_name_is_none(genres: str, tmp_path: Path) -> None:
+    assert write(tmp_path, films=FILMS.replace("Animation|Comedy", genres)) == write(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

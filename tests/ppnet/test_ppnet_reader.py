@@ -185,6 +185,10 @@ def test_a_bad_cell_is_named(column: str, cells: list[Any], message: str, tmp_pa
             '1,x,War,"7\n1,x,War,7",1',
             "row 4, column 'user': a line break within the cell: is a quote not closed? write it without",
         ),
+        (
+            '1,x,War,"7\r1,x,War,7",1',
+            "row 4, column 'user': a line break within the cell: is a quote not closed? write it without",
+        ),
         ("2,x,War,7,1", "row 4, column 'click': a label is 0 or 1, found 2.0"),
     ],
 )

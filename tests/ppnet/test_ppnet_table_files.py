@@ -6,6 +6,7 @@ import bz2
 import gzip
 import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,6 +85,22 @@ def test_a_folder_is_all_tables_below_it_in_order(tmp_path: Path, caplog: pytest
     ]
     (tmp_path / "link").symlink_to(parts, target_is_directory=True)
     assert read(tmp_path / "link")["user"] == ["1", "2", "3", "4"]
+
+
+def test_a_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.csv", "secret/b.csv", ".Trash/c.csv"):
+        file(tmp_path / name, b"user,tags,click\n1,,1\n")
+
+    def iterdir(folder: Path, allowed: Callable[[Path], Iterator[Path]] = Path.iterdir) -> Iterator[Path]:
+        if folder.name in ("secret", ".Trash"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return allowed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(ExamplesError, match=r"secret: the folder cannot be read \(Permission denied\), and its ex"):
+        read(tmp_path)
+    (tmp_path / "secret").rename(tmp_path / "open")
+    assert read(tmp_path)["user"] == ["1", "1"]
 
 
 def test_a_pattern_is_the_files_that_match_in_order(tmp_path: Path) -> None:

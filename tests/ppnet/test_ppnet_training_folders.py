@@ -231,3 +231,21 @@ def test_two_trainings_of_one_folder_at_once_are_refused(tables: Path) -> None:
 def test_a_network_cannot_have_the_name_of_a_folder_of_the_experiment(name: str, tables: Path) -> None:
     with pytest.raises(ConfigError, match=f"models: '{name}' is the name of a folder of the experiment"):
         recipe(tables, models={name: {"kind": "dnn"}}, baseline=name)
+
+
+def test_labels_that_are_all_equal_are_refused_before_anything_is_trained(tables: Path) -> None:
+    train = pacsv.read_csv(tables / "train.csv")
+    pacsv.write_csv(train.set_column(2, "click", pa.array([0] * len(train))), tables / "train.csv")
+    with pytest.raises(ExamplesError, match=r"label 'click': it is 0 in every example of training.*right column"):
+        run(tables)
+    assert not (tables / "exp" / "net").exists()
+
+
+def test_a_file_of_training_in_another_split_is_a_warning(tables: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tables)
+    assert "is trained on these files too" not in caplog.text
+    (tables / "test.csv").write_bytes((tables / "train.csv").read_bytes())
+    run(tables)
+    assert (
+        f"test: the network is trained on these files too, and its figures would be too good: '{tables}" in caplog.text
+    )

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
+from lhuc_asr.recognizer.named_files import files_of
 from lhuc_asr.recognizer.recordings import LeftOut, _names, recordings
 
 
@@ -281,3 +282,15 @@ def test_standard_input_that_ends_early_is_refused(
     standard_input(content[: round(share * len(content))])
     with pytest.raises(AudioError, match=f"^standard input: .*{message}"), recordings(["-"]):
         pass
+
+
+def test_a_folder_that_may_not_be_read_is_one_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    problems: list[LhucError] = []
+    assert files_of(str(tmp_path), problems.append) == []
+    assert [str(problem) for problem in problems] == [
+        f"{tmp_path}: the folder cannot be read (Permission denied); nothing of it is taken"
+    ]
