@@ -32,7 +32,7 @@ BELOW = {
     # Not lhuc: amplitudes attach to our network exactly as to anyone's.
     "nnet": {"features", "base"},
     "decode": {"hmm", "lang", "base"},
-    "score": {"base"},
+    "score": {"audio", "base"},
     "adapt": {"decode", "hmm", "nnet", "features", "audio", "lhuc", "base"},
     "ppnet": {"score", "lhuc", "base"},
     # Not corpus, nor nnet's trainer: a trained recognizer knows nothing of training.

@@ -167,7 +167,7 @@ def test_the_method_of_the_extending_page_runs_in_a_recipe_and_for_a_new_speaker
     import_block(example("docs/extending.md", "An adaptation method"), "docs/extending.md")
     stages = run(experiment, "passes={offsets: {method: {kind: offsets}}}")
     assert [stage for stage in stages if "offsets over" in stage] == [
-        f"offsets over {split}" for split in ("heldout", "test", "control")
+        f"offsets over {split}" for split in ("test", "control")
     ]
     recognizer = lhuc_asr.load(experiment)
     alice = recognizer.adapt(recordings / "alice", speaker="alice")

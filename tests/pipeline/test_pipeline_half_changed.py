@@ -157,7 +157,7 @@ def test_an_export_needs_the_stages_of_its_pass_alone(copied: Path, tmp_path: Pa
         (copied / "stages" / f"{stage}.json").unlink()
     export(copied, tmp_path / "out")
     shutil.rmtree(copied / "decode" / "heldout" / "si")
-    with pytest.raises(ExperimentError, match=REFUSED.replace("[^']+", "lhuc over heldout")):
+    with pytest.raises(ExperimentError, match=REFUSED.replace("[^']+", "si over heldout")):
         export(copied, tmp_path / "out")
 
 
