@@ -89,6 +89,18 @@ def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) 
     Raises:
         ConfigError: The file is missing or not YAML, a key is unknown, a value does not fit.
     """
+    tree = read_tree(path)
+    for override in overrides:
+        _place_override(tree, override)
+    return parse_config(model, _settled(tree, model), str(path))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, not validated.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, or not a mapping.
+    """
     try:
         value = read_plain(_text_of(path))
     except PlainValueError as error:
@@ -96,9 +108,7 @@ def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) 
     tree = {} if value is None else value
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
-    for override in overrides:
-        _place_override(tree, override)
-    return parse_config(model, _settled(tree, model), str(path))
+    return tree
 
 
 def parse_config(model: type[ModelT], tree: dict[str, Any], source: str) -> ModelT:

@@ -48,6 +48,18 @@ class Inputs:
                 raise OutputError(f"{shown(output)}: is inside the model, {shown(path)}; choose another output")
 
 
+def stranger_in(folder: Path, known: Iterable[str]) -> Path | None:
+    """A file or link in or below a folder that would be lost with it; None if there is none.
+
+    Args:
+        folder: The folder, which is to be replaced; it need not be there.
+        known: Paths of the files that may go, relative to the folder.
+    """
+    expected = {folder / place for place in known}
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return min((path for path in files if path not in expected), default=None)
+
+
 def check_writable(output: Path) -> None:
     """Refuse an output file that cannot be written, before the work is done whose result it would hold.
 

@@ -13,13 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from lhuc_asr.base.atomic import write_json, write_text
-from lhuc_asr.base.config import StrictModel, dump_config
-from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.config import StrictModel, dump_config, load_config, read_tree
+from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.version import __version__
 
 CONFIG_FILE, RUN_FILE = "config.yaml", "run.json"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
+ANOTHER_FOLDER = "choose another folder with exp=DIR, or delete this one"
+# Names in an experiment's folder, of both kinds, speech and ranking. Logs and notes may be there before its first run.
+MADE = (
+    *(CONFIG_FILE, "metrics.jsonl", "stages", "model.json", "benchmark"),
+    *("corpus", "features", "lang", "hmm", "am", "speakers", "decode"),
+    *("data", "vocabularies.json", "unseen.json", "results.json", "results.txt"),
+)
+# Options that no result depends on, of both kinds.
+FREE = {"name", "exp", "workers", "device"}
 # A checkout on a network disk that is away makes git wait for ever.
 GIT_SECONDS = 10.0
 
@@ -94,22 +103,52 @@ class ExperimentFolder:
         return self.folder / "decode" / split / name
 
 
+def refuse_another(folder: Path, config: StrictModel, name: str) -> None:
+    """Refuse a folder that is not this experiment's: what it holds would be lost, or mixed with ours.
+
+    Args:
+        folder: Folder of the experiment.
+        config: Configuration of the experiment.
+        name: Its name.
+
+    Raises:
+        ExperimentError: The folder holds an experiment of another kind, or of another name and with other options, or
+            files that no run made: a recipe, a model, a corpus.
+    """
+    if not (folder / RUN_FILE).exists():
+        if foreign := next((entry for entry in MADE if os.path.lexists(folder / entry)), None):
+            raise ExperimentError(f"{folder}: holds a {foreign} that no run made; choose another folder with exp=DIR")
+        return
+    try:
+        tree = read_tree(folder / CONFIG_FILE)
+    except ConfigError:  # missing or damaged
+        return
+    kind = type(config)
+    if tree and not {key for key, field in kind.model_fields.items() if field.is_required()} <= tree.keys():
+        raise ExperimentError(f"{folder}: holds an experiment of another kind; {ANOTHER_FOLDER}")
+    before = tree.get("name", name)
+    if before == name:
+        return
+    try:
+        old = load_config(kind, folder / CONFIG_FILE)
+    except ConfigError:  # of another version
+        old = None
+    if old is None or old.model_dump(exclude=FREE) != config.model_dump(exclude=FREE):
+        raise ExperimentError(
+            f"{folder}: holds the experiment {before!r}, and the recipe is {name!r}; {ANOTHER_FOLDER}"
+        )
+
+
 def record_run(folder: Path, config: StrictModel, seed: int | Sequence[int]) -> None:
-    """Write ``run.json`` and ``config.yaml``.
+    """Write ``run.json`` and ``config.yaml`` into a folder that ``refuse_another`` does not refuse.
 
     Args:
         folder: Folder of the experiment.
         config: Configuration of the experiment.
         seed: Seed or seeds of the experiment.
-
-    Raises:
-        ExperimentError: The folder has a ``config.yaml`` that a run did not make, as a recipe's own folder has.
     """
-    record = folder / RUN_FILE
-    if (folder / CONFIG_FILE).exists() and not record.exists():
-        raise ExperimentError(f"{folder}: holds a {CONFIG_FILE} that no run made; choose another folder with exp=DIR")
     # In this order, so that a run that is killed in between can be resumed.
-    write_json(record, run_record(seed))
+    write_json(folder / RUN_FILE, run_record(seed))
     write_text(folder / CONFIG_FILE, dump_config(config))
 
 

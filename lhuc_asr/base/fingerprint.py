@@ -58,18 +58,22 @@ def content_of(path: Path) -> str | None:
         return None
 
 
-def times_of(path: Path) -> tuple[int, int] | None:
-    """Times at which a file's content and its status changed, in nanoseconds; None where they say nothing.
+def times_of(path: Path) -> tuple[int, int, int] | None:
+    """Times at which a file's content and its status changed, in nanoseconds, and the file's number on its disk.
 
-    The second cannot be set back. Both say nothing about a missing file, and about one that has just been written:
-    it may be written again before the clock of the file system moves.
+    The second time cannot be set back. The number tells apart files that were made in one tick of the file system's
+    clock, one of which takes the place of the other when their folders are renamed.
+
+    Returns:
+        None where they say nothing: about a missing file, and about one that has just been written. It may be written
+        again before the clock moves.
     """
     try:
         status = path.stat()
     except OSError:
         return None
     settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - COARSEST_TIME_NANOSECONDS
-    return (status.st_mtime_ns, status.st_ctime_ns) if settled else None
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino) if settled else None
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

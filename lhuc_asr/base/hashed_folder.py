@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import DamagedFileError, atomic_folder, read_json, sha256_of, write_json
 from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.destinations import stranger_in
 from lhuc_asr.base.errors import ConfigError, LhucError
 
 
@@ -135,13 +136,12 @@ class FolderKind(Generic[DescriptionT]):
         try:
             tree = read_json(path)
             # The format does not matter: the folder of an earlier version may be replaced.
-            known = {folder / place for place in (self.file, *tree["sha256"], *tree.get("files", {}).values())}
+            stranger = stranger_in(folder, [self.file, *tree["sha256"], *tree.get("files", {}).values()])
         except (DamagedFileError, OSError, KeyError, TypeError, AttributeError) as error:
             raise self.error(f"{path}: damaged ({error}); delete the folder, or choose another") from error
-        strangers = {file for file in folder.rglob("*") if file.is_symlink() or not file.is_dir()} - known
-        if strangers:
+        if stranger is not None:
             raise self.error(
-                f"{min(strangers)}: not a part of the {self.noun}, and would be lost; move it, or choose another folder"
+                f"{stranger}: not a part of the {self.noun}, and would be lost; move it, or choose another folder"
             )
 
     def _read_description(self, path: Path) -> DescriptionT:

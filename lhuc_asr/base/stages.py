@@ -5,8 +5,9 @@ stages before it. A stage that ends well writes its key to ``stages/<name>.json`
 it. A killed run leaves no key, and the stage is run again from its beginning, or from a state that it saved itself.
 
 Some files are known only when the stage has run: the recordings that a corpus names. The stage returns their paths.
-``stages/<name>.files.jsonl`` has them with what shows a change (``base/watched_files.py``). When one of them has
-changed or is gone, the stage is run again, and so are the stages after it.
+``stages/<name>.files.jsonl`` has them, and the files that the stage wrote, with what shows a change
+(``base/watched_files.py``). When one of them has changed or is gone, the stage is run again; the stages after it are
+too, unless it makes the same files again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 
 from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.fingerprint import InputFiles, fingerprint
+from lhuc_asr.base.fingerprint import InputFiles, files_below, fingerprint
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.base.watched_files import WatchedFiles
 
@@ -89,9 +90,10 @@ class Stages:
                 option that the key lacks.
             after: Names of the stages whose results the work reads.
             inputs: Files that the work reads and that no stage makes; None for a stage that reads no such files.
-            outputs: Files that the work writes; the stage is run again when one is missing.
+            outputs: Files and folders that the work writes; the stage is run again when one is missing, or when the
+                content of a file is not what the work wrote.
         """
-        before = [self._keys[other] for other in after]
+        before, outputs = [self._keys[other] for other in after], list(outputs)
         contents = None if inputs is None else inputs.contents()
         record, watched = self._recorded(name), self._watched(name)
         in_key = contents
@@ -109,7 +111,7 @@ class Stages:
         else:
             key = self._keys[name] = stage_key(name, options, before, contents)
             logger.info("%s", name)
-            record = self._executed(name, key, contents, watched, lambda: work(options))
+            record = self._executed(name, key, contents, watched, lambda: work(options), outputs)
         self._keys[name] = _with_files(key, record, watched)
 
     def key(self, name: str) -> str:
@@ -123,6 +125,7 @@ class Stages:
         contents: str | None,
         watched: WatchedFiles,
         work: Callable[[], Iterable[Path] | None],
+        outputs: Iterable[Path],
     ) -> _Record:
         """Run a stage and write its record."""
         (self._folder / f"{name}.json").unlink(missing_ok=True)
@@ -131,13 +134,14 @@ class Stages:
             paths = work() or ()
         seconds = round(watch.seconds, 2)
         self._metrics.write(name, seconds=seconds)
-        watched.replace(paths, begun)
+        written = (file for path in outputs for file in (files_below(path) if path.is_dir() else [path]))
+        watched.replace((*paths, *written), begun)
         record = _Record(key, seconds, watched.identity, contents, contents)
         self._write(name, record)
         return record
 
     def _unchanged(self, name: str, record: _Record, watched: WatchedFiles, outputs: Iterable[Path]) -> bool:
-        """Whether the outputs of a finished stage are there, and the files that it named are as they were."""
+        """Whether the outputs of a finished stage are there, and all files in its list are as they were."""
         if watched.identity != record.files or not all(path.exists() for path in outputs):
             return False
         changed = watched.changed()
@@ -165,7 +169,7 @@ class RecordedStages(Stages):
     """The stages of a folder that is only read: which of them ended with the options that they are declared with now.
 
     The files that a stage read before are not looked at: they may have changed, or be on another machine, and the
-    folder still holds one whole result.
+    folder still holds one whole result. Those that it wrote are.
 
     Args:
         folder: The experiment's folder.
@@ -186,7 +190,7 @@ class RecordedStages(Stages):
         outputs: Iterable[Path] = (),
     ) -> None:
         """Look at the record of a stage; the arguments are those of ``Stages.run``."""
-        after = list(after)
+        after, outputs = list(after), list(outputs)
         record, watched = self._recorded(name), self._watched(name)
         in_key = None if record is None else record.inputs_in_key
         if inputs is not None and in_key is None:  # a record of an older version
@@ -195,11 +199,14 @@ class RecordedStages(Stages):
         stale: str | None = name
         if record is not None and record.key == key and watched.identity == record.files:
             self._keys[name] = _with_files(key, record, watched)
-            stale = None if all(path.exists() for path in outputs) else name
+            whole = all(path.exists() for path in outputs) and not watched.changed_below(outputs)
+            stale = None if whole else name
         self._first_stale[name] = next(filter(None, (self._first_stale[other] for other in after)), stale)
 
     def first_stale(self, names: Iterable[str]) -> str | None:
-        """The first stage that is unfinished, or that ended with other options, among some stages and those before.
+        """The first stage that is unfinished, ended with other options, or whose files were changed since.
+
+        The stages before those that are named count too.
 
         Args:
             names: Names of stages.

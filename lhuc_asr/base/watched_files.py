@@ -1,4 +1,4 @@
-"""The files that a stage named, with what shows later whether one of them has changed.
+"""The files that a stage named or wrote, with what shows later whether one of them has changed.
 
 A row has the file's size and times as they were when the stage read it, and the SHA-256 of its content. Where the times
 are the same, the content is not read again; where they differ and the content is the same, the new times are noted.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,15 +29,14 @@ class WatchedFile:
         bytes: Size; None for a file that was missing.
         changed: Modification time in nanoseconds when the stage read it, ``NEVER`` if it changed meanwhile.
         sha256: Hash of its content; None where it is not known.
-        seen: Times of modification and of the change of status at which the content was last read; None where they say
-            nothing.
+        seen: What ``times_of`` said of the file when the content was last read; None where that says nothing.
     """
 
     path: str
     bytes: int | None
     changed: int | None
     sha256: str | None = None
-    seen: tuple[int, int] | None = None
+    seen: tuple[int, ...] | None = None
 
     @property
     def state(self) -> FileState:
@@ -78,13 +77,18 @@ class WatchedFiles:
 
     def changed(self) -> list[str]:
         """Paths of the files that are not as they were; new times of unchanged files are noted."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = tuple(pool.map(self._looked_at, self.rows))
+        rows = self._looked_at_all(self.rows)
         changed = [old.path for old, new in zip(self.rows, rows, strict=True) if new is None]
         if not changed and rows != self.rows:
             self.rows = tuple(row for row in rows if row is not None)
             self._write()
         return changed
+
+    def changed_below(self, places: Iterable[Path]) -> bool:
+        """Whether a file at or below some places in the experiment's folder is not as it was; nothing is noted."""
+        stored = [Path(self._stored(place)) for place in places]
+        rows = [row for row in self.rows if any(Path(row.path).is_relative_to(place) for place in stored)]
+        return None in self._looked_at_all(rows)
 
     def replace(self, paths: Iterable[Path], begun: int) -> None:
         """Write the list of the files that a stage has named.
@@ -103,6 +107,10 @@ class WatchedFiles:
             write_json_lines(self._path, map(asdict, self.rows))
         else:
             self._path.unlink(missing_ok=True)
+
+    def _looked_at_all(self, rows: Sequence[WatchedFile]) -> tuple[WatchedFile | None, ...]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return tuple(pool.map(self._looked_at, rows))
 
     def _looked_at(self, row: WatchedFile) -> WatchedFile | None:
         """A row with the times that its file has now; None if the file has changed."""
@@ -157,5 +165,4 @@ def _row(content: dict[str, object]) -> WatchedFile:
         raise TypeError(f"path {row.path!r}")
     if row.seen is None:
         return row
-    modified, status_changed = row.seen
-    return replace(row, seen=(modified, status_changed))
+    return replace(row, seen=tuple(row.seen))

@@ -42,7 +42,9 @@ def adapt(
             "--channel", metavar="N", min=1, help="The recordings' channel to take, from 1; default: all, mixed down"
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not this person's.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
+    ] = False,
 ) -> None:
     """Adapt to a new speaker, and write the speaker's file for transcribe.
 
@@ -65,8 +67,10 @@ def adapt(
         unopened = left_out.count
         inputs = [recording.path for recording in named] + ([transcripts] if transcripts else [])
         Inputs(inputs, [model]).refuse(path)
-        check_file_of(path, speaker, overwrite=overwrite)
+        network = recognizer.description.network
+        check_file_of(path, speaker, network, overwrite=overwrite)
         person = recognizer.adapt(named, speaker, known, channel=channel, on_bad=left_out.note)
+        check_file_of(path, speaker, network, overwrite=overwrite)  # another command may have made it meanwhile
         person.save(path)
     typer.echo(f"{speaker}: {shown(path)}", err=leads_to_stream(path))
     left_out.check(len(named) + unopened - left_out.count)

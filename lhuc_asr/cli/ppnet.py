@@ -43,7 +43,7 @@ def train(
     """
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run
+    from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run, refuse_another
     from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
     from lhuc_asr.ppnet.comparison import results_table
@@ -54,6 +54,7 @@ def train(
     config, place = load_config(RecommenderConfig, path, overrides or []), _place(device)
     check_inputs(config)
     with locked(config.folder) as folder:
+        refuse_another(folder, config, config.name)
         record_run(folder, config, config.seeds)
         results = run_recommender(config, folder, place)
         seeds = ", ".join(map(str, config.seeds))
@@ -97,10 +98,13 @@ def predict(
     device: Device = "cpu",
 ) -> None:
     """Write the probabilities of examples: one column per task, one row per example."""
+    from lhuc_asr.base.destinations import Inputs
     from lhuc_asr.ppnet.prediction import write_predictions
     from lhuc_asr.ppnet.ranker_folder import load_ranker
 
-    count = write_predictions(load_ranker(ranker), files, out, _place(device))
+    trained = load_ranker(ranker)
+    Inputs([], [ranker]).refuse(out)
+    count = write_predictions(trained, files, out, _place(device))
     typer.echo(f"{out}: {count} examples")
 
 
@@ -119,6 +123,7 @@ def inspect(
     device: Device = "cpu",
 ) -> None:
     """Draw the gates by group of users as a heat map, and list the groups that deviate most."""
+    from lhuc_asr.base.destinations import Inputs
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
     from lhuc_asr.ppnet.ranker_folder import load_ranker
@@ -128,6 +133,7 @@ def inspect(
     from lhuc_asr.score.gate_figures import gate_heat_map
 
     trained = load_ranker(ranker)
+    Inputs([], [ranker]).refuse(out)
     examples = Examples(files, trained.schema, trained.vocabularies, labelled=False)
     report = inspect_gates(trained, examples.batches(EVALUATION_BATCH), by or trained.schema.user, _place(device))
     examples.report_unseen(listed(files))

@@ -18,7 +18,14 @@ from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
-from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, record_run
+from lhuc_asr.base.experiment_folder import (
+    ANOTHER_FOLDER,
+    CONFIG_FILE,
+    RUN_FILE,
+    ExperimentFolder,
+    record_run,
+    refuse_another,
+)
 from lhuc_asr.base.locks import locked
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
@@ -306,33 +313,30 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
 
     Raises:
         ConfigError, CorpusError: A file that the recipe names is missing.
-        ExperimentError: Another run is using the folder, or the folder cannot be written to, is a recipe's or another
-            experiment's.
+        ExperimentError: Another run is using the folder, or the folder cannot be written to, holds another experiment
+            or files that no run made.
     """
     with locked(config.folder) as folder:
         if record:
-            _refuse_another(folder / CONFIG_FILE, config)
+            refuse_another(folder, config, config.name)
+            _refuse_other_parts(folder / CONFIG_FILE, config)
             check_files(config)
             record_run(folder, config, config.seed)
         yield ExperimentFolder(folder)
 
 
-def _refuse_another(path: Path, config: ExperimentConfig) -> None:
-    """Refuse a folder whose ``config.yaml`` is another experiment's: its results would be lost, or mixed with ours."""
+def _refuse_other_parts(path: Path, config: ExperimentConfig) -> None:
+    """Refuse the folder of a cross-validation for an experiment without, and the other way round."""
     try:
         before = load_config(ExperimentConfig, path)
     except ConfigError:  # missing, or of another version, whose stages are all run again
         return
-    remedy = "choose another folder with exp=DIR, or delete this one"
-    same = {name: getattr(config, name) for name in ("name", "exp", "workers", "device")}  # no result depends on them
-    if before.name != config.name and before.model_copy(update=same) != config:
-        raise ExperimentError(
-            f"{path.parent}: holds the experiment {before.name!r}, and the recipe is {config.name!r}; {remedy}"
-        )
     for kind, differ in (
         ("folds", (before.folds > 1) != (config.folds > 1)),
         ("seeds", (before.seeds is None) != (config.seeds is None)),
     ):
         if differ:
             kinds = [f"{kind}={getattr(each, kind)}" for each in (before, config)]
-            raise ExperimentError(f"{path.parent}: holds an experiment with {kinds[0]}, not {kinds[1]}; {remedy}")
+            raise ExperimentError(
+                f"{path.parent}: holds an experiment with {kinds[0]}, not {kinds[1]}; {ANOTHER_FOLDER}"
+            )

@@ -108,7 +108,8 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
 
     Raises:
         ExperimentError: The folder is not a finished experiment's, files in it are of other options than its
-            ``config.yaml`` has, a run changes them meanwhile, or ``out`` is something else.
+            ``config.yaml`` has or are not those that the run wrote, a run changes them meanwhile, or ``out`` is
+            something else.
         ConfigError: There is no such pass, or the pass does not suit a new speaker.
     """
     config, experiment = read_experiment(folder)
@@ -140,8 +141,8 @@ def _check_stages(config: ExperimentConfig, experiment: AlignedExperiment, optio
     add_stages(stages, config, fold_of(config, folder))
     if stage := stages.first_stale(options.stages):
         raise ExperimentError(
-            f"{folder}: the stage {stage!r} is not finished, or was run with other options than config.yaml has; "
-            "finish the experiment with lhuc-asr run"
+            f"{folder}: the stage {stage!r} is not finished, was run with other options than config.yaml has, or its "
+            "files were changed; finish the experiment with lhuc-asr run"
         )
 
 

@@ -82,8 +82,13 @@ class SampleRates:
         return all(self.counts.values())
 
     def write(self, path: Path) -> None:
-        """Write the rates as JSON: an object with ``recordings`` and ``names`` for each rate."""
-        write_json(path, {str(rate): {"recordings": n, "names": self.names[rate]} for rate, n in self.counts.items()})
+        """Write the rates as JSON: an object with ``recordings`` and ``names`` for each rate.
+
+        The file is the same wherever the experiment's folder is: recordings made in it have their paths in the folder.
+        """
+        home = f"{path.absolute().parent.parent}/"
+        names = {rate: [name.removeprefix(home) for name in names] for rate, names in self.names.items()}
+        write_json(path, {str(rate): {"recordings": n, "names": names[rate]} for rate, n in self.counts.items()})
 
     @classmethod
     def read(cls, path: Path) -> SampleRates:

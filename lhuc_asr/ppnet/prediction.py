@@ -34,7 +34,7 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
 
     Raises:
         ExamplesError: The examples do not fit the network's schema, or ``out`` has another ending, is one of the files
-            of examples, or would be one of them the next time.
+            of examples, would be one of them the next time, or is there and is not a table of predictions.
         ScoreError: A probability is not a number.
     """
     writers = {".csv": pacsv.CSVWriter, ".parquet": pq.ParquetWriter}
@@ -42,6 +42,7 @@ def write_predictions(ranker: Ranker, paths: Sequence[Path], out: Path, device: 
         raise ExamplesError(f"{out}: cannot write predictions to such a file; give a .csv or .parquet file")
     examples = Examples(paths, ranker.schema, ranker.vocabularies, labelled=False)
     _refuse_an_input(out, paths, examples.files)
+    _refuse_to_lose(out, ranker.schema.labels)
     types = pa.schema({label: pa.float32() for label in ranker.schema.labels})
     count = 0
     with atomic_path(out) as temporary, writers[out.suffix](temporary, types) as writer:
@@ -59,6 +60,18 @@ def _refuse_an_input(out: Path, paths: Sequence[Path], files: Sequence[Path]) ->
     for path in paths:
         if path.is_dir() and place.is_relative_to(path.resolve()):
             raise ExamplesError(f"{out}: is in a folder of examples, and would be read as one; choose another place")
+
+
+def _refuse_to_lose(out: Path, labels: Sequence[str]) -> None:
+    """Refuse to replace a table that is not one of predictions: its columns are not the tasks, and nothing else."""
+    if not out.is_file() or out.stat().st_size == 0:
+        return
+    try:
+        names = pq.read_schema(out).names if out.suffix == ".parquet" else pacsv.open_csv(out).schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        names = []
+    if names != list(labels):
+        raise ExamplesError(f"{out}: exists and is not a table of such predictions; choose another name")
 
 
 def _tables(ranker: Ranker, examples: Examples, types: pa.Schema, device: torch.device) -> Iterator[pa.Table]:

@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.base.config import Seed, StrictModel
+from lhuc_asr.base.destinations import stranger_in
 from lhuc_asr.base.errors import ExamplesError, ExperimentError
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics, stopwatch
@@ -36,10 +37,10 @@ from lhuc_asr.ppnet.comparison import Results
 from lhuc_asr.ppnet.examples import BLOCK, Examples
 from lhuc_asr.ppnet.model import RankingConfig, RankingNetwork, build
 from lhuc_asr.ppnet.movielens import MovieLensConfig, write_movielens
-from lhuc_asr.ppnet.ranker_folder import RANKER_JSON, Ranker, save_ranker
+from lhuc_asr.ppnet.ranker_folder import FILES, RANKER_JSON, Ranker, save_ranker
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import Schema
-from lhuc_asr.ppnet.synthetic import SPLITS, SyntheticUsersConfig, write_synthetic
+from lhuc_asr.ppnet.synthetic import SCALES_FILE, SPLITS, SyntheticUsersConfig, write_synthetic
 from lhuc_asr.ppnet.table_files import Contents, listed
 from lhuc_asr.ppnet.trainer import RankerTrainerConfig, evaluate, train
 from lhuc_asr.ppnet.unseen import UnseenReport, report_unseen
@@ -51,6 +52,11 @@ EVALUATION_BATCH = 8192
 RESULT_FILE, METRICS_FILE, RANKER_FOLDER = "result.json", "metrics.jsonl", "ranker"
 # The record of the options and data that a network's folder is made with.
 BEGUN_FILE, STATE_FILE = "begun.json", "state.safetensors"
+# The files in the folder of a trained network; earlier versions kept the state there.
+NETWORK_FILES = (
+    *(BEGUN_FILE, METRICS_FILE, RESULT_FILE, STATE_FILE),
+    *(f"{RANKER_FOLDER}/{name}" for name in (RANKER_JSON, *FILES)),
+)
 # Names in the experiment's folder that a network cannot have.
 TAKEN = ("data", "stages")
 
@@ -180,6 +186,7 @@ def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig, sou
     """Make the files of the splits."""
     record = folder / "corpus.json"
     _refuse_to_replace(folder, record)
+    _refuse_to_lose(folder, [record.name, SCALES_FILE, *(f"{split}.parquet" for split in SPLITS)])
     with atomic_folder(folder) as temporary:
         if isinstance(data, MovieLensConfig):
             write_movielens(data, temporary)
@@ -267,10 +274,12 @@ def _network_stage(
 
     def train_and_measure(options: RankerOptions) -> tuple[Path, ...]:
         _refuse_to_replace(place, place / BEGUN_FILE)
+        _refuse_to_lose(place, NETWORK_FILES)
         _begin(training, stages.key(stage))
         examples = data.examples(options.schema)
         network, result = _train_one(options, data.vocabularies, examples, training, device)
         data.check_unchanged()
+        _refuse_to_lose(place, NETWORK_FILES)  # again, hours later
         with atomic_folder(place) as temporary:
             save_ranker(temporary / RANKER_FOLDER, Ranker(network.cpu(), data.vocabularies))
             for kept in (BEGUN_FILE, METRICS_FILE):
@@ -336,3 +345,9 @@ def _refuse_to_replace(folder: Path, record: Path) -> None:
     """Refuse to lose files that a run did not make: the folders of a run hold their record from the first."""
     if folder.exists() and not record.exists() and any(folder.iterdir()):
         raise ExperimentError(f"{folder}: holds files that no run made; choose another folder with exp=DIR")
+
+
+def _refuse_to_lose(folder: Path, known: Iterable[str]) -> None:
+    """Refuse to replace a folder of a run in which somebody keeps files of their own, such as predictions."""
+    if stranger := stranger_in(folder, known):
+        raise ExperimentError(f"{stranger}: no run made this file, and it would be lost; move it elsewhere")

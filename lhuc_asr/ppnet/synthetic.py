@@ -29,6 +29,7 @@ from lhuc_asr.base.config import Seed, StrictModel
 # Number of rows of a row group: small, so that the blocks of a reader mix many groups.
 ROW_GROUP = 16_384
 SPLITS = ("train", "valid", "test")
+SCALES_FILE = "scales.json"
 
 
 class SyntheticUsersConfig(StrictModel):
@@ -121,7 +122,7 @@ def write_synthetic(config: SyntheticUsersConfig, folder: Path) -> None:
         for place, (split, count) in enumerate(counts.items(), start=1):
             rng = np.random.default_rng([config.seed, place])
             write_draws(temporary / f"{split}.parquet", corpus, count * config.users, rng)
-        write_json(temporary / "scales.json", dict(zip(corpus.users, corpus.scales.tolist(), strict=True)))
+        write_json(temporary / SCALES_FILE, dict(zip(corpus.users, corpus.scales.tolist(), strict=True)))
 
 
 def write_draws(path: Path, corpus: SyntheticCorpus, count: int, rng: np.random.Generator) -> None:

@@ -70,12 +70,13 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 
 
-def check_file_of(path: Path, speaker: str, *, overwrite: bool) -> None:
+def check_file_of(path: Path, speaker: str, network: str, *, overwrite: bool) -> None:
     """Refuse a file for a speaker that cannot be written, or that holds something else than the speaker.
 
     Args:
         path: The file to write.
         speaker: Name of the speaker.
+        network: Hash of the network that the speaker is adapted for.
         overwrite: Whether it may hold anything.
 
     Raises:
@@ -86,11 +87,12 @@ def check_file_of(path: Path, speaker: str, *, overwrite: bool) -> None:
         return
     try:
         _, description = load_tensors(path)
-        owner = description.get("speaker")
     except CheckpointError:
-        owner = None
-    if owner != speaker:
-        whose = "is not a speaker's file" if owner is None else f"is the file of the speaker {owner!r}"
+        description = {}
+    owner = description.get("speaker")
+    if owner != speaker or description.get("model") != network:
+        other = "" if owner != speaker else ", for another model"
+        whose = "is not a speaker's file" if owner is None else f"is the file of the speaker {owner!r}{other}"
         raise OutputError(f"{shown(path)}: exists and {whose}; choose another output, or --overwrite")
 
 

@@ -1,15 +1,17 @@
 """Where transcripts are written: the terminal, one file, or a folder with a file for each recording.
 
 A file that is there is replaced if it holds transcripts of these recordings as this program writes them; if they have
-other words, which may have been corrected by hand, the old file is kept beside it (``talk.txt~``). Any other file is
-refused before any work is done.
+other words, which may have been corrected by hand, the old file is kept beside it (``talk.txt~``, then
+``talk.txt.~2~``). Any other file is refused before any work is done.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from lhuc_asr.base.atomic import write_bytes
@@ -119,10 +121,19 @@ class TranscriptFiles:
         if not self.overwrite and path.is_file() and not leads_to_stream(path):
             old = path.read_bytes()
             if old and old != content:
-                kept = path.with_name(f"{path.name}~")
+                kept = _free_beside(path, old)
                 write_bytes(kept, old)
                 logger.warning("%s: had other words; the old file is kept as %s", shown(path), shown(kept))
         write_bytes(path, content)
+
+
+def _free_beside(path: Path, content: bytes) -> Path:
+    """A name for an old file beside the new one: free, or that of a file with the same content."""
+    names = chain([f"{path.name}~"], (f"{path.name}.~{number}~" for number in count(2)))
+    places = (path.with_name(name) for name in names)
+    return next(
+        place for place in places if not os.path.lexists(place) or (place.is_file() and place.read_bytes() == content)
+    )
 
 
 def check_terminal(form: Format, named: Sequence[Recording]) -> None:

@@ -20,6 +20,7 @@ from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.wer import WerReport
 
 # Okabe and Ito's palette without black.
+TABLES = ("table.jsonl", "table.csv")
 CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Half the width over which curves stand beside each other at a label.
 SPREAD = 0.24
@@ -119,12 +120,12 @@ def _finite(value: Any) -> Any:
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write ``table.jsonl`` and ``table.csv``, the same rows in both."""
-    write_json_lines(folder / "table.jsonl", rows)
+    write_json_lines(folder / TABLES[0], rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "table.csv", text.getvalue())
+    write_text(folder / TABLES[1], text.getvalue())
 
 
 def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, joined: bool = True) -> Figure:

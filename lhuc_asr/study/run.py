@@ -15,9 +15,11 @@ import numpy as np
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_text
 from lhuc_asr.base.config import dump_config, parse_config
+from lhuc_asr.base.destinations import stranger_in
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
-from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder, run_record
+from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, run_record
+from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import (
@@ -32,7 +34,7 @@ from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import made_passes
 from lhuc_asr.pipeline.run import make_passes
-from lhuc_asr.score.series import Point, write_rows, write_series
+from lhuc_asr.score.series import TABLES, Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import WerReport, read_wer
 from lhuc_asr.study.look import Look, LookKind
@@ -41,6 +43,7 @@ from lhuc_asr.study.series import SERIES, Series, Variant, base_pass, variants_o
 
 logger = logging.getLogger(__name__)
 
+RECIPE_FILE = "recipe.yaml"
 # All series and looks, by name.
 KNOWN: dict[str, Series | LookKind] = {**SERIES, **LOOKS}
 
@@ -58,7 +61,8 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
         ``table.jsonl``, ``table.csv``, a figure for each test split, ``recipe.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: The folder is not an experiment's, or there is no series or look of a given name.
+        ExperimentError: The folder is not an experiment's, there is no series or look of a given name, or the folder
+            of an earlier one has files that no benchmark made.
         ConfigError: The recipe has no suitable base, or a pass or network of the recipe has a name that a series needs.
     """
     unknown = [name for name in names or () if name not in KNOWN]
@@ -82,12 +86,20 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
             if names is not None:
                 raise
             logger.warning("%s is left out: %s", name, error)
+    places = {name: folder / "benchmark" / (name if base is None else f"{name}-{base}") for name in bases}
+    for place in places.values():
+        _refuse_to_lose(place, config)
     return {
-        name: (_run_series if name in SERIES else _run_look)(
-            config, name, own_base, folder / "benchmark" / (name if base is None else f"{name}-{base}")
-        )
+        name: (_run_series if name in SERIES else _run_look)(config, name, own_base, places[name])
         for name, own_base in bases.items()
     }
+
+
+def _refuse_to_lose(place: Path, config: ExperimentConfig) -> None:
+    """Refuse to replace a folder in which somebody keeps files of their own."""
+    figures = [f"{split}.png" for split in {TEST, *config.corpus.test_sets}]
+    if stranger := stranger_in(place, [*TABLES, RECIPE_FILE, RUN_FILE, *figures]):
+        raise ExperimentError(f"{stranger}: no benchmark made this file, and it would be lost; move it elsewhere")
 
 
 def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
@@ -185,8 +197,8 @@ def _written(place: Path, config: ExperimentConfig) -> Iterator[Path]:
     """
     with atomic_folder(place) as temporary:
         yield temporary
-        write_text(temporary / "recipe.yaml", dump_config(config))
-        write_json(temporary / "run.json", run_record(config.seed))
+        write_text(temporary / RECIPE_FILE, dump_config(config))
+        write_json(temporary / RUN_FILE, run_record(config.seed))
 
 
 def _points(folder: ExperimentFolder, split: str, variants: Sequence[Variant], before: str, seed: int) -> list[Point]:

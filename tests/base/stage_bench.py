@@ -23,6 +23,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.output = folder / "output"
+        self.content = "first"
 
     def run(
         self, first: object = None, second: object = None, outputs: bool = True, files: Iterable[Path] = ()
@@ -32,8 +33,10 @@ class Bench:
 
         def act(name: str) -> Iterable[Path] | None:
             done.append(name)
-            self.output.write_text(name)
-            return files if name == "first" else None
+            if name == "second":
+                return None
+            self.output.write_text(self.content)
+            return files
 
         stages.run("first", lambda _: act("first"), options=first, outputs=[self.output] if outputs else [])
         stages.run("second", lambda _: act("second"), after=["first"], options=second)

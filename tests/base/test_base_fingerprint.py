@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from lhuc_asr.base.fingerprint import files_below, fingerprint
+from lhuc_asr.base.fingerprint import files_below, fingerprint, times_of
 
 
 def test_a_fingerprint_sees_names_sizes_and_times(tmp_path: Path) -> None:
@@ -84,3 +85,26 @@ def test_a_link_to_nowhere_counts_as_missing(linked: Path, tmp_path: Path) -> No
     before = fingerprint([linked])
     (tmp_path / "nowhere").touch()
     assert fingerprint([linked]) != before
+
+
+def test_files_that_were_made_in_one_tick_of_the_clock_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their folders may be renamed, which changes no time of a file."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, content in ((old, "one"), (new, "two")):
+        folder.mkdir()
+        (folder / "a.wav").write_text(content)
+    real, settled = Path.stat, time.time_ns() - 10**10
+
+    def stat(self: Path) -> os.stat_result:
+        fields = list(real(self).__reduce__()[1][0])
+        times = {"st_mtime_ns": settled, "st_ctime_ns": settled}
+        return os.stat_result(fields, {**real(self).__reduce__()[1][1], **times})
+
+    monkeypatch.setattr(Path, "stat", stat)
+    before = times_of(old / "a.wav")
+    assert before == times_of(old / "a.wav")
+    old.rename(tmp_path / "kept")
+    new.rename(old)
+    assert times_of(old / "a.wav") != before

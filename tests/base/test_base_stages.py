@@ -63,6 +63,38 @@ def test_a_missing_output_runs_its_stage_alone(bench: Bench) -> None:
     assert bench.run() == ["first"]
 
 
+def test_an_output_that_is_not_what_the_stage_wrote_runs_it_alone(bench: Bench) -> None:
+    """As a file of another experiment, or half of one from a copy that was broken off, would be."""
+    bench.run()
+    bench.output.write_text("another")
+    assert bench.run() == ["first"]
+    assert bench.run() == []
+
+
+def test_a_file_in_a_folder_that_a_stage_wrote_counts_too(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def work(_: None) -> None:
+        done.append(len(done))
+        (tmp_path / "speakers").mkdir(exist_ok=True)
+        (tmp_path / "speakers" / "alice").write_text("alice")
+
+    for expected in (1, 2, 2):
+        stages = Stages(tmp_path, Metrics(tmp_path / "metrics.jsonl"))
+        stages.run("pass", work, options=None, outputs=[tmp_path / "speakers"])
+        assert len(done) == expected
+        if expected == 1:
+            (tmp_path / "speakers" / "alice").unlink()
+
+
+def test_an_output_that_is_made_again_otherwise_runs_the_stages_after_it(bench: Bench) -> None:
+    """Networks that are trained again on a GPU differ, and so do those of another version."""
+    bench.run()
+    bench.output.unlink()
+    bench.content = "second training"
+    assert bench.run() == ["first", "second"]
+
+
 def test_a_stage_that_fails_is_run_again_and_no_other(bench: Bench) -> None:
     def fail(_: object) -> None:
         raise KeyError
@@ -169,7 +201,7 @@ def test_a_file_that_was_just_written_is_read_again(bench: Bench, tmp_path: Path
     file = tmp_path / "elsewhere" / "a"
     file.parent.mkdir()
     file.write_text("one")
-    bench.run(files=[file])
+    bench.run(outputs=False, files=[file])
     (row,) = read_json_lines(bench.folder / "stages" / "first.files.jsonl")
     assert row["seen"] is None
 
@@ -218,9 +250,9 @@ def test_a_file_from_the_future_does_not_run_its_stage_for_ever(bench: Bench, tm
 
 def test_the_order_of_the_files_that_a_stage_names_does_not_matter(bench: Bench, tmp_path: Path) -> None:
     files = [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
-    bench.run(1, files=files)
-    assert bench.run(2, files=reversed(files)) == ["first", "second"]
-    assert bench.run(1, files=files) == ["first", "second"]
+    bench.run(1, outputs=False, files=files)
+    assert bench.run(2, outputs=False, files=reversed(files)) == ["first", "second"]
+    assert bench.run(1, outputs=False, files=files) == ["first", "second"]
     assert (bench.folder / "stages" / "first.files.jsonl").read_text().count("\n") == 2
 
 
@@ -230,6 +262,7 @@ def test_a_stage_that_names_other_files_runs_those_after_it(bench: Bench, tmp_pa
     assert bench.run(files=[tmp_path / "b"]) == ["first", "second"]
     bench.output.unlink()
     assert bench.run() == ["first", "second"]
+    assert bench.run(2, outputs=False) == ["first", "second"]
     assert not (bench.folder / "stages" / "first.files.jsonl").exists()
 
 

@@ -108,7 +108,7 @@ def test_a_list_of_files_of_an_older_version_is_compared_by_size_and_time(bench:
     file = tmp_path / "elsewhere" / "a"
     file.parent.mkdir()
     file.write_text("one")
-    bench.run(files=[file])
+    bench.run(outputs=False, files=[file])
     stages = bench.folder / "stages"
     (row,) = read_json_lines(stages / "first.files.jsonl")
     old = {name: row[name] for name in ("path", "bytes", "changed")}
@@ -159,5 +159,11 @@ def test_a_reader_sees_stages_that_later_ones_do_not_fit(bench: Bench, tmp_path:
     bench.run(files=[tmp_path / "a"])
     second_record().write_text(kept)
     assert first_stale() == "second"
+    bench.run(files=[tmp_path / "a"])
+    assert first_stale() is None
+    before = sorted((bench.folder / "stages").iterdir()), second_record().stat().st_mtime_ns
+    bench.output.write_text("that of another experiment")
+    assert first_stale() == "first"
     bench.output.unlink()
     assert first_stale() == "first"
+    assert (sorted((bench.folder / "stages").iterdir()), second_record().stat().st_mtime_ns) == before

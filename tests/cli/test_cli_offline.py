@@ -15,8 +15,10 @@ import pytest
 import soundfile
 
 from lhuc_asr.audio.utterance import read_manifest
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.cli import main as command_line
 from lhuc_asr.lhuc.speaker import SpeakerState
+from lhuc_asr.recognizer.recognizer import Recognizer
 
 # A process in which the network is cut: whatever asks for it dies with a traceback.
 WITHOUT_NETWORK = (
@@ -212,6 +214,42 @@ def test_an_output_never_replaces_an_input(finished: Path, spoken: Path, tmp_pat
         command("adapt", finished, recording, "--speaker", "x", "-o", person)
     )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_persons_file_for_another_model_is_not_replaced(
+    finished: Path, spoken: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bob.safetensors"
+    adapt = ("adapt", finished, spoken, "--speaker", "bob", "-o", out)
+    assert command(*adapt) in (0, None)
+    tensors, description = load_tensors(out)
+    save_tensors(out, tensors, {**description, "model": "0" * 64})
+    before = out.read_bytes()
+    assert "is the file of the speaker 'bob', for another model; choose another output, or --overwrite" in str(
+        command(*adapt)
+    )
+    assert out.read_bytes() == before
+    assert command(*adapt, "--overwrite") in (0, None)
+    assert load_tensors(out)[1] == description
+
+
+def test_a_persons_file_that_appears_while_another_is_adapted_to_is_not_replaced(
+    finished: Path, spoken: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "x.safetensors", tmp_path / "other.safetensors"
+    assert command("adapt", finished, spoken, "--speaker", "alice", "-o", other) in (0, None)
+    real = Recognizer.adapt
+
+    def slow(*arguments: object, **options: object) -> object:
+        person = real(*arguments, **options)
+        shutil.copy(other, out)
+        return person
+
+    monkeypatch.setattr(Recognizer, "adapt", slow)
+    assert "is the file of the speaker 'alice'" in str(
+        command("adapt", finished, spoken, "--speaker", "bob", "-o", out)
+    )
+    assert out.read_bytes() == other.read_bytes()
 
 
 def test_a_transcription_goes_on_where_it_was_ended(

@@ -71,6 +71,38 @@ def test_another_experiments_folder_is_refused_and_left_as_it_is(copied: Path, r
     assert run(copied, "name=renamed") == []
 
 
+@pytest.mark.parametrize("content", ["", "name: tiny\n  x: [", "name: tiny\ncorpus: {}\nremoved: 3\n"])
+def test_a_folder_whose_configuration_is_damaged_or_old_is_that_of_its_recipe(content: str, copied: Path, run) -> None:
+    (copied / "config.yaml").write_text(content)
+    assert run(copied) == []
+
+
+def test_a_folder_of_an_old_experiment_of_another_name_is_refused(copied: Path, run) -> None:
+    (copied / "config.yaml").write_text("name: other\ncorpus: {}\nremoved: 3\n")
+    with pytest.raises(ExperimentError, match="holds the experiment 'other', and the recipe is 'tiny'"):
+        run(copied)
+
+
+def test_a_rankers_experiment_of_the_same_name_is_refused(copied: Path, run) -> None:
+    before = "name: tiny\ndata: {}\nexamples: {}\nmodels: {}\nbaseline: x\n"
+    (copied / "config.yaml").write_text(before)
+    with pytest.raises(ExperimentError, match=f"^{copied}: holds an experiment of another kind; choose another folder"):
+        run(copied)
+    assert (copied / "config.yaml").read_text() == before
+
+
+def test_a_model_and_a_corpus_are_not_taken_for_an_experiment(copied: Path, tmp_path: Path, run) -> None:
+    model = tmp_path / "model"
+    export(copied, model)
+    before = (model / "model.json").read_bytes()
+    with pytest.raises(ExperimentError, match=r"holds a model\.json that no run made; choose another folder"):
+        run(model)
+    assert (model / "model.json").read_bytes() == before
+    (tmp_path / "recordings" / "corpus").mkdir(parents=True)
+    with pytest.raises(ExperimentError, match="holds a corpus that no run made; choose another folder"):
+        run(tmp_path / "recordings")
+
+
 def test_the_recipe_of_a_moved_experiment_is_that_of_its_new_place(copied: Path, tmp_path: Path, run) -> None:
     assert run(copied) == []
     moved = copied.rename(tmp_path / "moved")

@@ -16,7 +16,7 @@ from lhuc_asr.recognizer.model_folder import ModelDescription, read_model
 
 Run = Callable[..., list[str]]
 
-REFUSED = r"the stage '[^']+' is not finished, or was run with other options .*; finish the experiment with lhuc-asr"
+REFUSED = r"the stage '[^']+' is not finished, was run with other options .*; finish the experiment with lhuc-asr"
 
 OF_FEATURES = REFUSED.replace("[^']+", "features")
 
@@ -146,7 +146,7 @@ def test_a_run_that_begins_during_an_export_is_noticed(
 
     with monkeypatch.context() as patch:
         patch.setattr("lhuc_asr.pipeline.export.shutil.copyfile", copy)
-        with pytest.raises(ExperimentError, match="the stage 'network si' is not finished, or"):
+        with pytest.raises(ExperimentError, match="the stage 'network si' is not finished, "):
             export(copied, out)
     assert read_json(out / "model.json") == before
     read_model(out)

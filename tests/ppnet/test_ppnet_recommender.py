@@ -260,6 +260,27 @@ def test_predictions_never_take_the_place_of_their_examples(finished: tuple[Path
     assert examples.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_predictions_replace_predictions_and_nothing_else(
+    name: str, finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    ranker, out = folder / "ppnet" / "1" / "ranker", tmp_path / name
+    examples = tmp_path / "a.csv"
+    examples.write_text("user,x1,x2,x3\nuser1,1,1,1\n")
+    for content in (b"click,precious\n1,2\n", b"\xff\n", (folder / "data" / "train.parquet").read_bytes()):
+        out.write_bytes(content)
+        with pytest.raises(ExamplesError, match="exists and is not a table of such predictions; choose another name"):
+            write_predictions(load_ranker(ranker), [examples], out, CPU)
+        assert out.read_bytes() == content
+    out.unlink()
+    for _ in range(2):
+        assert write_predictions(load_ranker(ranker), [examples], out, CPU) == 1
+    inside = CliRunner().invoke(app, ["ppnet", "predict", str(ranker), str(examples), "-o", str(ranker / name)])
+    assert "is inside the model" in str(inside.exception)
+    assert not (ranker / name).exists()
+
+
 def test_predictions_are_not_written_among_their_examples(finished: tuple[Path, Results], tmp_path: Path) -> None:
     """The next time they would be read as examples."""
     trained = load_ranker(finished[0] / "ppnet" / "1" / "ranker")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lhuc_asr.base.config import dump_config, parse_config
+from lhuc_asr.base.config import dump_config, parse_config, read_tree
 from lhuc_asr.base.errors import ConfigError, ExamplesError, ExperimentError
 from lhuc_asr.base.locks import locked
 from lhuc_asr.cli.main import app
@@ -225,6 +226,44 @@ def test_two_trainings_of_one_folder_at_once_are_refused(tables: Path) -> None:
     assert isinstance(result.exception, ExperimentError)
     assert "another run is using this folder" in str(result.exception)
     assert not (tables / "exp" / "net").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "removed", "message"),
+    [
+        ("another", (), "holds the experiment 'another', and the recipe is 'small'"),
+        ("small", ("data", "models"), "holds an experiment of another kind"),
+    ],
+)
+def test_another_experiments_folder_is_refused_and_left_as_it_is(
+    name: str, removed: tuple[str, ...], message: str, tables: Path
+) -> None:
+    """That of another ranker, whose networks would be replaced, or of a speech recognizer."""
+    config = tables / "config.yaml"
+    config.write_text(dump_config(recipe(tables, trainer={"epochs": 1}, name=name)))
+    assert not CliRunner().invoke(app, ["ppnet", "train", str(config)]).exception
+    written = tables / "exp" / "config.yaml"
+    tree = {key: value for key, value in read_tree(written).items() if key not in removed}
+    written.write_text(json.dumps(tree))
+    before = ranker(tables), written.read_bytes()
+    config.write_text(dump_config(recipe(tables)))
+    result = CliRunner().invoke(app, ["ppnet", "train", str(config)])
+    assert isinstance(result.exception, ExperimentError)
+    assert message in str(result.exception)
+    assert (ranker(tables), written.read_bytes()) == before
+
+
+def test_files_that_no_run_made_are_not_lost_with_a_ranker(tables: Path) -> None:
+    run(tables)
+    before = ranker(tables)
+    own = tables / "exp" / "net" / "1" / "predictions.csv"
+    own.write_text("click\n")
+    with pytest.raises(ExperimentError, match=r"1/predictions\.csv: no run made this file, and it would be lost; move"):
+        run(tables, trainer={"epochs": 1})
+    assert ranker(tables) == before
+    own.unlink()
+    run(tables, trainer={"epochs": 1})
+    assert ranker(tables) != before
 
 
 @pytest.mark.parametrize("name", ["data", "stages"])

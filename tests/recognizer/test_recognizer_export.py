@@ -14,6 +14,7 @@ from lhuc_asr.base.config import dump_config, load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError, LhucError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.watched_files import WatchedFiles
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.export import export
 from lhuc_asr.pipeline.order import add_stages
@@ -144,8 +145,10 @@ def test_a_fold_is_exported_and_a_cross_validation_is_not(
     ],
 )
 def test_a_file_of_an_experiment_with_other_values_is_named(
-    copied: Path, out: Path, place: str, content: str, message: str
+    copied: Path, out: Path, place: str, content: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In an experiment of an older version, which did not note what its stages wrote."""
+    monkeypatch.setattr(WatchedFiles, "changed_below", lambda self, places: False)
     (copied / place).write_text(content)
     with pytest.raises(LhucError, match=place.rpartition("/")[2]) as caught:
         export(copied, out)

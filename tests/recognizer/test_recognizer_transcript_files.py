@@ -77,6 +77,18 @@ def test_words_that_were_corrected_are_kept_beside_the_new_ones(tmp_path: Path) 
     assert (path.read_text(), (tmp_path / "a.txt~").read_text()) == ("a\n", "a GO ON\n")
 
 
+def test_words_that_are_kept_stay_when_others_are_kept_later(tmp_path: Path) -> None:
+    """The first were corrected by hand, the second come from another model; ``a.txt~`` may be an editor's too."""
+    path = tmp_path / "a.txt"
+    (tmp_path / "a.txt.~2~").symlink_to("nowhere")
+    path.write_text("a by hand\n")
+    for words in (("GO",), ("ON",), ()):
+        files(path).write([said("a", *words)])
+    kept = {name: (tmp_path / name).read_text() for name in ("a.txt", "a.txt~", "a.txt.~3~", "a.txt.~4~")}
+    assert kept == {"a.txt": "a\n", "a.txt~": "a by hand\n", "a.txt.~3~": "a GO\n", "a.txt.~4~": "a ON\n"}
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_an_empty_file_and_a_device_lose_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     for output in (tmp_path / "a.txt", "/dev/null", "/dev/stdout"):

@@ -99,6 +99,18 @@ def test_tables_of_looks_agree_with_the_files(copied: Path, executed, caplog: py
     assert "control: no transcript could be aligned" in caplog.text
 
 
+def test_notes_in_the_folder_of_a_look_are_not_lost(copied: Path) -> None:
+    (copied / "benchmark" / "gains").mkdir(parents=True)
+    notes = copied / "benchmark" / "gains" / "notes.md"
+    notes.write_text("look at 2001")
+    with pytest.raises(ExperimentError, match=r"notes\.md: no benchmark made this file, and it would be lost; move it"):
+        run_benchmark(copied, ["gains"])
+    assert notes.read_text() == "look at 2001"
+    notes.unlink()
+    for _ in range(2):
+        run_benchmark(copied, ["gains"])
+
+
 def test_the_pass_of_a_look_need_not_be_a_base(copied: Path, run) -> None:
     run(copied, "passes={moments: {method: {kind: moments}}, lhuc: {}}")
     model = (copied / "model.json").read_bytes()
