@@ -7,9 +7,11 @@ the result does not extend to other speakers.
     p           Share of all assignments of signs to the speakers' differences whose sum is at least as far from zero as
                 the observed one, two-sided (E. Pitman, "Significance tests which may be applied to samples from any
                 populations", JRSS supplement, 1937). It is exact: the sum's distribution is a convolution of integers.
-    interval    All ratios rho of the two error rates that the same test of the differences e_s = after_s - rho before_s
-                does not reject at 5 %. So it excludes "no change" where p is below 0.05. No sample of speakers is drawn
-                with replacement; docs/decisions/0017 has what that costs in coverage.
+    interval    All ratios rho of the two error rates for which the differences e_s = after_s - rho before_s may have
+                the mean 0. A ratio is left out if the sign flips and Student's test (E. Fieller, "Some problems in
+                interval estimation", JRSS B, 1954) both reject it at 5 %, so that "no change" is outside only where p
+                is below 0.05. The flips alone reject too much where few speakers differ at all; docs/decisions/0017
+                has the coverage.
     matched     The matched-pairs test over recordings that the field reports (L. Gillick and S. Cox, "Some statistical
     pairs       issues in the comparison of speech recognition algorithms", ICASSP 1989), with a recording as a segment.
                 It takes recordings of one speaker for independent, so its p is too small where they are not.
@@ -136,7 +138,7 @@ def least_p(differences: Counts) -> float:
 
 
 def ratio_interval(before: Counts, after: Counts, generator: np.random.Generator) -> Interval:
-    """95 % interval of the relative change of errors, by the sign flips that do not reject it.
+    """95 % interval of the relative change of errors: what sign flips or Student's test do not reject.
 
     Args:
         before: Errors of each unit in the first pass, shape (N,).
@@ -148,12 +150,17 @@ def ratio_interval(before: Counts, after: Counts, generator: np.random.Generator
     """
     if not before.any():
         return -1.0, math.inf
-    signs = _signs(len(before), generator)
+    units = len(before)
+    limit = float(stats.t.ppf(1 - LEVEL / 2, max(units - 1, 1)))
+    signs = _signs(units, generator)
     flipped_before, flipped_after = signs @ before.astype(float), signs @ after.astype(float)  # (flips,)
     observed = float(after.sum() / before.sum())
 
     def rejected(ratio: float) -> bool:
-        distance = abs(float(after.sum() - ratio * before.sum()))
+        differences = after - ratio * before
+        distance, deviation = abs(float(differences.sum())), float(differences.std(ddof=1)) if units > 1 else math.inf
+        if distance <= limit * deviation * math.sqrt(units):
+            return False
         # The sums of one assignment, added in another order, may differ in the last digit.
         as_far = np.abs(flipped_after - ratio * flipped_before) >= distance * (1 - 1e-12) - 1e-9
         return float(np.mean(as_far)) < LEVEL

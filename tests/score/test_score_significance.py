@@ -91,28 +91,29 @@ def test_of_one_speaker_the_recordings_are_the_units_and_it_is_said() -> None:
 
 
 @pytest.mark.parametrize("units", [8, 40])
-def test_the_interval_is_what_the_test_does_not_reject(units: int) -> None:
-    """At the ends of the interval p passes 5 %: the test done anew, with differences that are multiples of 1/1000."""
+def test_the_interval_is_what_one_of_the_two_tests_does_not_reject(units: int) -> None:
+    """Inside the interval one p is above 5 %, outside both are below: both tests done anew, the flips on a new sample."""
     generator = rng(units)
     before = generator.integers(5, 30, units)
     after = generator.binomial(before, generator.uniform(0.5, 0.9, units))
-    for end, inside in zip(ratio_interval(before, after, rng()), (1, -1), strict=True):
-        ps = []
-        for shift in (0.02, -0.02):
-            ratio = round(1000 * (1 + end + inside * shift))
-            signs = rng(1).integers(0, 2, (40_000, units)) * 2 - 1
-            sums = signs @ (1000 * after - ratio * before)
-            ps.append(float(np.mean(np.abs(sums) >= abs((1000 * after - ratio * before).sum()))))
-        assert ps[0] > 0.05 > ps[1]
+    signs = rng(1).integers(0, 2, (40_000, units)) * 2 - 1
+
+    def largest_p(ratio: float) -> float:
+        differences = after - ratio * before
+        flips = float(np.mean(np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9))
+        return max(flips, float(stats.ttest_1samp(differences, 0.0).pvalue))
+
+    low, high = (1 + end for end in ratio_interval(before, after, rng()))
+    assert largest_p(low - 0.02) < 0.05 < largest_p(low + 0.02)
+    assert largest_p(high + 0.02) < 0.05 < largest_p(high - 0.02)
 
 
 @pytest.mark.parametrize("gain", [0.05, 0.5])
-@pytest.mark.parametrize(("speakers", "least"), [(10, 0.83), (34, 0.93), (84, 0.93)])
-def test_the_interval_holds_the_truth_as_often_as_it_says(speakers: int, least: float, gain: float) -> None:
+@pytest.mark.parametrize("speakers", [10, 34, 84])
+def test_the_interval_holds_the_truth_as_often_as_it_says(speakers: int, gain: float) -> None:
     """Voices with rates of their own, who lose some of their errors, each another share, and make a few others.
 
-    With ten speakers the interval is too narrow where few of them differ. 800 trials at 95 % have a standard error of
-    0.8 %, and the truth is computed from 2 million speakers.
+    800 trials at 95 % have a standard error of 0.8 %, and the truth is computed from 2 million speakers.
     """
     trials, generator = 800, rng(speakers)
 
@@ -128,7 +129,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(speakers: int, least: 
     for _ in range(trials):
         low, high = ratio_interval(*voices(speakers), generator)
         hits += low <= truth <= high
-    assert least <= hits / trials <= 0.97
+    assert 0.93 <= hits / trials <= 0.97
 
 
 @pytest.mark.parametrize(("speakers", "least"), [(4, 0.0), (10, 0.0), (34, 0.03), (84, 0.03)])
@@ -188,8 +189,8 @@ def test_swapping_the_passes_turns_the_difference_round(errors: dict[str, list[t
     assert forward.speakers_better == back.speakers_worse
     low, high = forward.interval_relative
     assert -1 <= low <= forward.relative <= high or math.isinf(forward.relative)
-    # Where no change is rejected, it is outside the interval, but for the rounding of its ends.
-    assert (low <= 1e-6 and high >= -1e-6) == (forward.p_value >= 0.05)
+    # No change is outside the interval only where it is rejected, but for the rounding of the interval's ends.
+    assert (low <= 1e-6 and high >= -1e-6) or forward.p_value < 0.05
 
 
 def test_errors_out_of_nothing_are_an_infinite_increase_with_no_bound() -> None:
