@@ -92,7 +92,7 @@ def test_of_one_speaker_the_recordings_are_the_units_and_it_is_said() -> None:
 
 @pytest.mark.parametrize("units", [8, 40])
 def test_the_interval_is_what_one_of_the_two_tests_does_not_reject(units: int) -> None:
-    """Inside the interval one p is above 5 %, outside both are below: both tests done anew, the flips on a new sample."""
+    """Inside the interval one p is above 5 %, outside both are below: both tests anew, the flips on a new sample."""
     generator = rng(units)
     before = generator.integers(5, 30, units)
     after = generator.binomial(before, generator.uniform(0.5, 0.9, units))
