@@ -241,14 +241,22 @@ class _Rows(Companion):
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         for site, table in zip(self._bank.sites, self._bank.tables, strict=True):
-            r = state[f"r.{site.name}"]
-            if r.shape != table.shape:
-                raise RuntimeError(f"rows of shape {tuple(r.shape)} at {site.name!r}, expected {tuple(table.shape)}")
-            with torch.no_grad():
-                table.copy_(r)
-            averages = {
+            own = {
                 name.removesuffix(f".{site.name}"): value.to(table.device)
                 for name, value in state.items()
-                if name.endswith(f".{site.name}") and not name.startswith("r.")
+                if name.endswith(f".{site.name}")
             }
+            for name, value in own.items():
+                # Adam counts the steps of a row, which is one number.
+                expected = (len(table), 1) if name == "steps" else tuple(table.shape)
+                if tuple(value.shape) != expected or value.dtype != table.dtype or not bool(value.isfinite().all()):
+                    raise RuntimeError(
+                        f"{name} at {site.name!r} of shape {tuple(value.shape)}, expected {expected} and finite "
+                        f"{table.dtype}"
+                    )
+            averages = {name: value for name, value in own.items() if name != "r"}
+            if averages.keys() - {"steps", "mean", "square", "velocity"}:
+                raise KeyError(f"unknown {min(averages)!r}")
+            with torch.no_grad():
+                table.copy_(own["r"])
             self._optimizer.state[table] = {"edition": table.edition, **averages}

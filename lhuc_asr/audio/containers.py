@@ -116,8 +116,9 @@ def _riff(file: FileIO, length: int) -> Claim | None:
         rest = length - place
         if large is not None and size == SIZE_IN_DS64:
             known = 0 < large[1] < 2**63
-            repair = None if known else (large[0], rest.to_bytes(8, "little"))
-            return Claim(place, large[1] if known else None, repair=repair)
+            if not known:
+                return Claim(place, None, repair=(large[0], rest.to_bytes(8, "little")))
+            return Claim(place, large[1], _unclaimed(file, place + large[1] + large[1] % 2, length, layout))
         if size == 0 and _unclaimed(file, place, length, layout):
             return Claim(place, None, repair=(place - 4, UNKNOWN_SIZE))
         if size >= STREAMED_BYTES and size > rest:
@@ -137,10 +138,16 @@ def _unclaimed(file: FileIO, end: int, length: int, layout: _Layout) -> int:
     return rest if rest > LONGEST_REST and any(file.read(LONGEST_REST)) else 0
 
 
+def _alone(place: int, size: int, length: int) -> Claim:
+    """What is claimed where nothing but samples may follow the header; libsndfile takes all of it."""
+    rest = length - place - size
+    return Claim(place, size, rest if rest > LONGEST_REST else 0)
+
+
 def _w64(file: FileIO, length: int) -> Claim | None:
     for name, place, size in _chunks(file, length, 40, W64):
         if name[:4] == b"data":
-            return Claim(place, size if 0 < size < 2**62 else None)
+            return _alone(place, size, length) if 0 < size < 2**62 else Claim(place, None)
     return None
 
 
@@ -158,7 +165,7 @@ def _au(file: FileIO, length: int) -> Claim | None:
     place, size = (int.from_bytes(header[at : at + 4], endian) for at in (4, 8))
     if size == 0 and place < length:
         return Claim(place, None, repair=(8, UNKNOWN_SIZE))
-    return Claim(place, None if size >= STREAMED_BYTES and place + size > length else size)
+    return Claim(place, None) if size >= STREAMED_BYTES and place + size > length else _alone(place, size, length)
 
 
 def _caf(file: FileIO, length: int) -> Claim | None:
@@ -182,7 +189,7 @@ def _sphere(file: FileIO, length: int) -> Claim | None:
     # The count is optional, and one of 0 is written to pipes.
     count = int(fields.get(b"sample_count", 0))
     size = count * int(fields.get(b"channel_count", 1)) * int(fields.get(b"sample_n_bytes", 1))
-    return Claim(place, size or None)
+    return _alone(place, size, length) if size else Claim(place, None)
 
 
 def _voc(file: FileIO, length: int) -> Claim | None:
@@ -199,11 +206,11 @@ def _voc(file: FileIO, length: int) -> Claim | None:
 def _avr(file: FileIO, length: int) -> Claim | None:
     header = file.read(128)
     channels = 2 if header[12:14] == b"\xff\xff" else 1
-    return Claim(128, int.from_bytes(header[26:30], "big") * channels * header[15] // 8)
+    return _alone(128, int.from_bytes(header[26:30], "big") * channels * header[15] // 8, length)
 
 
 def _wve(file: FileIO, length: int) -> Claim | None:
-    return Claim(32, int.from_bytes(file.read(32)[18:22], "big"))
+    return _alone(32, int.from_bytes(file.read(32)[18:22], "big"), length)
 
 
 def _flac(file: FileIO, length: int) -> Claim | None:

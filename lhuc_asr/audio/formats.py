@@ -13,7 +13,7 @@ from pathlib import Path
 from lhuc_asr.audio.containers import LONGEST_REST, claim
 from lhuc_asr.audio.decoding import KNOWN_FORMATS, binary, opened
 from lhuc_asr.audio.signatures import convert
-from lhuc_asr.audio.streams import FlacLength, Mp3Length, flac_length, mp3_length, ogg_has_end
+from lhuc_asr.audio.streams import FlacLength, Mp3Length, OggLength, flac_length, mp3_length, ogg_length
 from lhuc_asr.base.errors import AudioError
 
 # Matrices, instruments and dumps of samplers, whose lengths libsndfile and this package cannot check.
@@ -21,6 +21,9 @@ NOT_RECORDINGS = frozenset({"MAT4", "MAT5", "XI", "MPC2K", "SDS", "SD2", "RAW"})
 
 # About the number of samples that libsndfile reports where a FLAC's header leaves it open.
 UNKNOWN_LENGTH = 2**62
+
+# Opus counts time at this rate, whatever the rate of the recording.
+OPUS_RATE = 48_000
 
 # Half of the lowest rate is less than any telephone's band; the highest is the fastest of converters for sound.
 LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
@@ -53,9 +56,10 @@ def probe(path: Path) -> AudioInfo:
     _check_claim(path)
     with opened(path) as sound:
         audio_format, rate, channels, frames = sound.format, sound.samplerate, sound.channels, sound.frames
+        clock = OPUS_RATE / rate if sound.subtype == "OPUS" and rate else 1.0
     if audio_format in NOT_RECORDINGS:
         raise AudioError(f"{path}: expected a {KNOWN_FORMATS} recording, found {sound.format_info}; {convert(path)}")
-    frames = _stream_length(path, audio_format, frames)
+    frames = _stream_length(path, audio_format, frames, clock)
     if frames == 0:
         raise AudioError(f"{path}: the recording has no samples")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
@@ -81,17 +85,34 @@ def _check_claim(path: Path) -> None:
         )
 
 
-def _stream_length(path: Path, audio_format: str, frames: int) -> int:
-    """Number of samples of a compressed stream; other formats keep theirs."""
+def _stream_length(path: Path, audio_format: str, frames: int, clock: float) -> int:
+    """Number of samples of a compressed stream; other formats keep theirs.
+
+    Args:
+        path: The recording.
+        audio_format: The container, as libsndfile calls it.
+        frames: Number of samples that libsndfile reports.
+        clock: Ticks of the clock of Ogg pages for each sample.
+    """
     with binary(path) as (file, length):
         match audio_format:
-            case "OGG" if not ogg_has_end(file, length):
-                raise AudioError(f"{path}: truncated: the Ogg stream has no last page; fetch it again")
+            case "OGG":
+                _check_ogg(path, ogg_length(file, length), frames * clock)
             case "FLAC":
                 return _flac_frames(path, flac_length(file, length), frames)
             case "MP3":
                 return _mp3_frames(path, mp3_length(file, length), frames)
     return frames
+
+
+def _check_ogg(path: Path, lengths: OggLength, ticks: float) -> None:
+    """libsndfile reads the first stream, and stops where a page of it is damaged."""
+    if not lengths.ended:
+        raise AudioError(f"{path}: truncated: the Ogg stream has no last page; fetch it again")
+    if lengths.joined:
+        raise AudioError(f"{path}: several Ogg streams, of which only the first would be read; {convert(path)}")
+    if ticks < lengths.least:
+        raise AudioError(f"{path}: damaged: pages of the Ogg stream are missing or damaged; fetch it again")
 
 
 def _flac_frames(path: Path, lengths: FlacLength | None, frames: int) -> int:

@@ -22,6 +22,21 @@ MPEG1_RATES = (44100, 48000, 32000, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class OggLength:
+    """The end of an Ogg file.
+
+    Attributes:
+        ended: Whether the last page is whole and marked as the last of its stream.
+        joined: Whether it belongs to another stream than the first page does.
+        least: Samples of one channel from the first page of sound to the end, at the rate of the codec's clock.
+    """
+
+    ended: bool
+    joined: bool
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlacLength:
     """Lengths of a FLAC in samples of one channel.
 
@@ -53,15 +68,25 @@ class Mp3Length:
     unclaimed: int
 
 
-def ogg_has_end(file: FileIO, length: int) -> bool:
-    """Whether the last page is whole and marked as the last of its stream (RFC 3533, section 6)."""
+def ogg_length(file: FileIO, length: int) -> OggLength:
+    """What the pages at both ends of an Ogg file say (RFC 3533, section 6)."""
+    file.seek(0)
+    head = file.read(2 * OGG_TAIL_BYTES)
     file.seek(max(0, length - OGG_TAIL_BYTES))
     tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or not page[5] & 0x04:
-        return False
-    segments = page[26]
-    return len(page) >= 27 + segments + sum(page[27 : 27 + segments])
+    place = tail.rfind(b"OggS")
+    page = tail[max(0, place) :]
+    whole = place >= 0 and len(page) >= 27 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    if not whole or not page[5] & 0x04:
+        return OggLength(False, False, 0)
+    # Pages of headers are at 0, and those in which no packet ends at -1.
+    at = (_granule(head[match.start() :]) for match in re.finditer(b"OggS", head))
+    first = next((granule for granule in at if granule > 0), 0)
+    return OggLength(True, head[14:18] != page[14:18], max(0, _granule(page) - first))
+
+
+def _granule(page: bytes) -> int:
+    return int.from_bytes(page[6:14], "little", signed=True)
 
 
 def flac_length(file: FileIO, length: int) -> FlacLength | None:

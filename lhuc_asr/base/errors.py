@@ -4,9 +4,21 @@ Each is also the built-in error that a caller expects, so that ``except ValueErr
 line or id, what was found, what was expected, and what to do.
 """
 
+# A message is one line that can be read. Its beginning says where, its end what to do; between them it may quote
+# whole files, of others, and libraries, which say more than one line.
+LONGEST_MESSAGE = 2000
+_KEPT_OF_END = 500
+
 
 class LhucError(Exception):
     """Base of all errors of this package."""
+
+    def __str__(self) -> str:
+        """The message in one line, with its middle left out where it is longer than ``LONGEST_MESSAGE``."""
+        line = " ".join(filter(None, map(str.strip, super().__str__().splitlines())))
+        if len(line) <= LONGEST_MESSAGE:
+            return line
+        return f"{line[: LONGEST_MESSAGE - _KEPT_OF_END]} [{len(line)} characters] {line[-_KEPT_OF_END:]}"
 
 
 class ConfigError(LhucError, ValueError):

@@ -158,10 +158,10 @@ def _row(content: dict[str, object]) -> WatchedFile:
     """A line of the list.
 
     Raises:
-        TypeError: It has other names, or a path that is not text.
+        TypeError: It has other names, or a path that cannot be one.
     """
     row = WatchedFile(**content)  # type: ignore[arg-type]
-    if not isinstance(row.path, str):
+    if not isinstance(row.path, str) or "\0" in row.path:
         raise TypeError(f"path {row.path!r}")
     if row.seen is None:
         return row

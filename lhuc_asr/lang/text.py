@@ -33,6 +33,14 @@ _SAME = str.maketrans(
         **dict.fromkeys("`\u00b4\u02b9\u02bb\u02bc\u02bd\u02ca\u02cb\u2018\u2019\u201b\u2032\u2035\ua78c\uff07", "'"),
         # Hyphens that cannot be told from the keyboard's.
         **dict.fromkeys("\u2010\u2011\ufe63\uff0d", "-"),
+        # Signs of tags as Chinese and Japanese keyboards write them.
+        **dict(
+            zip(
+                "\uff1c\uff1e\uff3b\uff3d\uff5b\uff5d\uff08\uff09\uff0b\uff05\uff0a\uff01\uff03\u3010\u3011\u3014\u3015",
+                "<>[]{}()+%*!#[][]",
+                strict=True,
+            )
+        ),
         # Capitals that upper() does not make of their own small letters.
         "\N{LATIN CAPITAL LETTER SHARP S}": "SS",
         "\N{GREEK CAPITAL THETA SYMBOL}": "\N{GREEK CAPITAL LETTER THETA}",

@@ -7,9 +7,9 @@ negligible.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from lhuc_asr.base.config import StrictModel
 
@@ -17,7 +17,9 @@ from lhuc_asr.base.config import StrictModel
 LOSS_FLOOR = 1e-12
 
 
-MaxEpochs = Annotated[int, Field(ge=1, le=10_000)]
+MOST_EPOCHS = 10_000
+HIGHEST_RATE = 1000.0
+MaxEpochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 
 
 class NewbobConfig(StrictModel):
@@ -30,7 +32,7 @@ class NewbobConfig(StrictModel):
         max_epochs: Maximum number of epochs.
     """
 
-    learning_rate: float = Field(0.08, gt=0.0, le=1000.0)
+    learning_rate: float = Field(0.08, gt=0.0, le=HIGHEST_RATE)
     halve_below: float = Field(0.01, ge=0.0, le=10.0)
     stop_below: float = Field(0.001, ge=0.0, le=10.0)
     max_epochs: MaxEpochs = 20
@@ -48,10 +50,12 @@ class Newbob:
         finished: Whether training is over.
     """
 
-    learning_rate: float
-    best_loss: float = float("inf")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    learning_rate: Annotated[float, Field(ge=0.0, le=HIGHEST_RATE)]
+    best_loss: Annotated[float, Field(allow_inf_nan=False)] = float("inf")
     halving: bool = False
-    epochs: int = 0
+    epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)] = 0
     finished: bool = False
 
     def after(self, loss: float, config: NewbobConfig) -> Newbob:

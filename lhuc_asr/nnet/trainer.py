@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import Field
 
-from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import AlignmentError, CheckpointError
+from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError
 from lhuc_asr.base.runlog import progress, stopwatch
-from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.companion import ALONE, Companion
@@ -231,20 +231,31 @@ def _save(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, newbob: 
     save_tensors(path, tensors, {"newbob": asdict(newbob)})
 
 
+class _Description(StrictModel):
+    """Description of a state's file."""
+
+    newbob: Newbob
+
+
 def _restore(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, companion: Companion) -> Newbob:
-    tensors, description = load_tensors(path)
+    tensors, tree = load_tensors(path)
+    source = f"{path}: the state of another network"
+    remedy = "delete it to train from the beginning"
     try:
-        model.load_state_dict(_named(tensors, "model."))
+        newbob = parse_config(_Description, tree, source).newbob
+        own = _named(tensors, "model.")
+        check_tensors(source, own, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, remedy)
+        momentum = _named(tensors, "momentum.")
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        check_tensors(source, momentum, {name: shapes.get(name, ()) for name in momentum}, remedy)
         companion.restore(_named(tensors, "companion."))
-        newbob = Newbob(**description["newbob"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: the state of another network ({error}); delete it to train from the beginning"
-        ) from error
+    except (ConfigError, KeyError, RuntimeError) as error:
+        problem = str(error) if isinstance(error, ConfigError) else f"{source} ({error})"
+        raise CheckpointError(f"{problem}; {remedy}") from error
+    model.load_state_dict(own)
     for name, parameter in model.named_parameters():
-        buffer = tensors.get(f"momentum.{name}")
-        if buffer is not None:
-            optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter.device)
+        if name in momentum:
+            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
     return newbob
 
 

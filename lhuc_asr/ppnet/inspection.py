@@ -136,6 +136,10 @@ def rank_correlation(report: GateReport, known: dict[str, float]) -> tuple[float
     return float(correlation.statistic), float(correlation.pvalue)
 
 
+# Scales multiply hidden units; the square of this one still is a number.
+_LARGEST_SCALE = 1e100
+
+
 def read_known(path: Path) -> dict[str, float]:
     """Read the amount by which each group differs: the root mean square of its scales' distance from 1.
 
@@ -147,14 +151,17 @@ def read_known(path: Path) -> dict[str, float]:
     """
     content: Any = read_json(path)
     try:
-        return {
-            str(name): float(np.sqrt(np.mean((np.asarray(scales, np.float64) - 1.0) ** 2)))
-            for name, scales in content.items()
-        }
+        return {name: _amount(np.asarray(scales, np.float64)) for name, scales in content.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DamagedFileError(
             f"{path}: expected a list of scales for each group ({error}); give the scales.json of a synthetic corpus"
         ) from error
+
+
+def _amount(scales: np.ndarray) -> float:
+    if not scales.size or not np.abs(scales).max() <= _LARGEST_SCALE:
+        raise ValueError(f"no scales, or one that is not a number up to {_LARGEST_SCALE:g}")
+    return float(np.sqrt(np.mean((scales - 1.0) ** 2)))
 
 
 def _row_names(ranker: Ranker, table: str) -> dict[int, str]:

@@ -12,20 +12,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import CheckpointError, ScoreError
+from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.documents import Count
+from lhuc_asr.base.errors import CheckpointError, ConfigError, ScoreError
 from lhuc_asr.base.runlog import progress, stopwatch
-from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.row_optim import RowAdam
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
@@ -74,9 +75,11 @@ class Progress:
         figures: Figures of each epoch, as JSON values.
     """
 
-    epochs: int = 0
-    best_epoch: int = 0
-    best: float = -np.inf
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    epochs: Count = 0
+    best_epoch: Count = 0
+    best: Annotated[float, Field(allow_inf_nan=False)] = -np.inf
     figures: tuple[dict[str, Any], ...] = ()
 
 
@@ -289,31 +292,58 @@ def _save(
     save_tensors(path, tensors, {"progress": asdict(done), "identity": identity})
 
 
+class _Description(StrictModel):
+    """Description of a state's file."""
+
+    progress: Progress
+    identity: dict[str, Any]
+
+
 def _restore(
     path: Path,
     model: RankingNetwork,
     optimizers: Mapping[str, torch.optim.Optimizer],
     identity: Mapping[str, Any],
 ) -> tuple[Progress, dict[str, Tensor]]:
-    tensors, description = load_tensors(path)
-    saved = description.get("identity", {})
-    for part, value in identity.items():
-        if saved.get(part) != value:
-            raise CheckpointError(f"{path}: the state of a run with another {part}; delete it to train from the start")
+    tensors, tree = load_tensors(path)
+    remedy = "delete it to train from the start"
     try:
-        model.load_state_dict(_named(tensors, "model."))
-        done = Progress(**description["progress"])
-        done = replace(done, figures=tuple(done.figures))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); delete it to train from the start") from error
+        description = parse_config(_Description, tree, f"{path}: damaged")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; {remedy}") from error
+    for part, value in identity.items():
+        if description.identity.get(part) != value:
+            raise CheckpointError(f"{path}: the state of a run with another {part}; {remedy}")
+    networks = {prefix: _named(tensors, prefix) for prefix in ("model.", "best.")}
+    own = model.state_dict()
+    for named in networks.values():
+        # Batch normalisation counts its batches in integers.
+        counts = {name for name, tensor in own.items() if not tensor.is_floating_point()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name not in counts}
+        check_tensors(path, {name: value for name, value in named.items() if name not in counts}, shapes, remedy)
+        if any(named[name].shape != own[name].shape for name in counts & named.keys()) or counts - named.keys():
+            raise CheckpointError(f"{path}: damaged, its counts of batches are not the network's; {remedy}")
+    model.load_state_dict(networks["model."])
     parameters = dict(model.named_parameters())
     for kind, optimizer in optimizers.items():
         for place, tensor in _named(tensors, f"{kind}.").items():
             name, _, key = place.rpartition("/")
+            _check_average(path, place, tensor, parameters.get(name), remedy)
             # Counts are kept as numbers by those optimizers that count in integers.
             value = tensor.to(parameters[name].device) if tensor.is_floating_point() else int(tensor)
             optimizer.state[parameters[name]][key] = value
-    return done, _named(tensors, "best.")
+    return description.progress, networks["best."]
+
+
+def _check_average(path: Path, place: str, tensor: Tensor, parameter: Tensor | None, remedy: str) -> None:
+    """Refuse what an optimizer cannot have kept of a parameter: averages of its shape, a count for it or each row."""
+    shapes = (
+        {()}
+        if parameter is None or not tensor.is_floating_point()
+        else {(), tuple(parameter.shape), (*parameter.shape[:1], 1)}
+    )
+    if parameter is None or tuple(tensor.shape) not in shapes or not bool(tensor.isfinite().all()):
+        raise CheckpointError(f"{path}: damaged at {place!r}; {remedy}")
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -163,6 +163,13 @@ def is_written(text: str, form: Format, names: Collection[str], vocabulary: Coll
     )
 
 
+def recordings_in(text: str, form: Literal["txt", "json"]) -> set[str]:
+    """Names of the recordings whose transcripts a text has; none if it is something else."""
+    if form == "json":
+        return {name for name, _ in _json_lines(text)}
+    return {line.partition(" ")[0] for line in text.splitlines()}
+
+
 def _json_lines(text: str) -> list[tuple[str, str]]:
     """The recordings and their words in JSON; none if it is something else."""
     try:

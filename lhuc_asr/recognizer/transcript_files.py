@@ -18,7 +18,7 @@ from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.destinations import Inputs, check_writable, is_folder, leads_to_stream, shown
 from lhuc_asr.base.errors import CorpusError, OutputError
 from lhuc_asr.recognizer.recordings import Recording
-from lhuc_asr.recognizer.transcript import Format, Transcript, is_written, write
+from lhuc_asr.recognizer.transcript import Format, Transcript, is_written, recordings_in, write
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +94,24 @@ class TranscriptFiles:
                 )
 
     def done(self, named: Sequence[Recording]) -> set[str]:
-        """Names of the recordings whose file exists."""
-        if self.whole is not None:
-            return {recording.name for recording in named} if self.whole.exists() else set()
-        return {name for name, path in self.by_name.items() if path.exists()}
+        """Names of the recordings whose file exists.
+
+        Raises:
+            OutputError: The file for all recordings exists, but lacks one.
+        """
+        if self.whole is None:
+            return {name for name, path in self.by_name.items() if path.exists()}
+        if not self.whole.exists():
+            return set()
+        # In CTM and SRT a recording without words leaves no trace.
+        if self.form in ("txt", "json"):
+            written = recordings_in(self.whole.read_text(encoding="utf-8", errors="replace"), self.form)
+            if lacking := [recording.title for recording in named if recording.name not in written]:
+                raise OutputError(
+                    f"{shown(self.whole)}: exists and lacks {len(lacking)} of {len(named)} recordings, such as "
+                    f"{lacking[0]}; go without --skip-existing, or write to a folder"
+                )
+        return {recording.name for recording in named}
 
     def write(self, transcripts: Iterable[Transcript]) -> int:
         """Write transcripts; in a folder each as soon as it is given.

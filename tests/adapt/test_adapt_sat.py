@@ -245,9 +245,15 @@ def test_the_state_of_other_speakers_or_of_a_network_alone_is_refused(tmp_path):
         train_sat(path, SatConfig(), training=fewer)
     tensors, description = load_tensors(path)
     alone = {name: tensor for name, tensor in tensors.items() if not name.startswith("companion.")}
-    save_tensors(path, alone, description)
-    with pytest.raises(CheckpointError, match="state of another network"):
-        train_sat(path, SatConfig())
+    averages = [name for name in tensors if name.startswith("companion.") and not name.startswith("companion.r.")]
+    assert averages
+    narrow = {name: torch.zeros(1) for name in averages[:1]}
+    endless = {name: torch.full_like(tensors[name], torch.inf) for name in averages[:1]}
+    foreign = {averages[0].replace("companion.", "companion.x"): tensors[averages[0]]}
+    for changed in (alone, tensors | narrow, tensors | endless, tensors | foreign):
+        save_tensors(path, {name: tensor.clone() for name, tensor in changed.items()}, description)
+        with pytest.raises(CheckpointError, match="state of another network"):
+            train_sat(path, SatConfig())
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, math.nan])

@@ -320,3 +320,22 @@ def test_every_error_of_soundfile_is_an_error_of_the_recording(
         monkeypatch.setattr(soundfile.SoundFile, method, fail)
         with pytest.raises(AudioError, match=r"a\.wav: .*of soundfile"):
             levels(path)
+
+
+@pytest.mark.parametrize("form", ["NIST", "AU", "AVR", "WVE", "W64", "RF64"])
+def test_a_second_file_behind_the_samples_is_an_error(tmp_path: Path, form: str) -> None:
+    content = encoded(form)
+    with pytest.raises(AudioError, match=r"the header gives \d+ bytes of samples, but \d+ bytes more follow"):
+        probe(saved(tmp_path / "joined", content + content))
+
+
+def test_an_ogg_file_is_one_stream_without_damage(tmp_path: Path) -> None:
+    content = encoded("OGG", "VORBIS", np.tile(NOISE, 3))
+    assert probe(saved(tmp_path / "a.ogg", content)).frames == 3 * len(NOISE)
+    middle = len(content) // 2
+    with pytest.raises(AudioError, match="pages of the Ogg stream are missing or damaged; fetch it again"):
+        probe(saved(tmp_path / "damaged.ogg", with_bytes(content, middle, bytes(200))))
+    serial = content[14:18]
+    other = content.replace(serial, bytes(byte ^ 1 for byte in serial))
+    with pytest.raises(AudioError, match="several Ogg streams, of which only the first would be read; convert it"):
+        probe(saved(tmp_path / "joined.ogg", content + other))

@@ -14,6 +14,7 @@ from stage_bench import Bench, Options
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.watched_files import WatchedFiles
 
 
 @pytest.fixture
@@ -300,6 +301,13 @@ def test_a_damaged_list_of_files_runs_its_stage(content: str, bench: Bench, tmp_
     bench.run(files=[tmp_path / "a"])
     (bench.folder / "stages" / "first.files.jsonl").write_text(content)
     assert bench.run(files=[tmp_path / "a"]) == ["first"]
+
+
+def test_a_list_of_files_with_a_name_that_no_file_can_have_is_damaged(tmp_path: Path) -> None:
+    """The record can have the right hash of such a list: whoever wrote one wrote the other."""
+    path = tmp_path / "first.files.jsonl"
+    path.write_text('{"path": "a\\u0000b", "bytes": 1, "changed": 1}\n')
+    assert WatchedFiles.read(path, tmp_path).changed() == []
 
 
 def test_an_experiment_that_is_moved_stays_finished(tmp_path: Path) -> None:

@@ -81,3 +81,11 @@ def test_the_words_are_refused_or_stay_the_same_when_read_again(parts: list[str]
 def test_a_line_of_brackets_takes_no_quadratic_time(piece: str) -> None:
     words = read(piece * 200_000)
     assert isinstance(words, tuple) or len(str(words)) < 300
+
+
+@pytest.mark.parametrize(
+    "tag", ["［noise］", "【Noise】", "〔noise〕", "＜NOISE＞", "｛noise｝", "（laughter）", "＊cough＊"]
+)
+def test_tags_of_chinese_and_japanese_keyboards_are_known(tag: str) -> None:
+    assert read(f"one {tag} two") == ("ONE", "<NOISE>", "TWO")
+    assert isinstance(read("［笑い］"), CorpusError)

@@ -278,3 +278,38 @@ def test_a_damaged_state_is_refused(tmp_path, make_source, damage):
         save_tensors(run.path, load_tensors(run.path)[0], {})
     with pytest.raises(CheckpointError, match=r"state: .*; delete it"):
         run()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("epochs", "two"), ("epochs", -1), ("epochs", 2**40), ("learning_rate", 1e308), ("best_loss", "NaN"), ("x", 1)],
+)
+def test_a_schedule_with_other_values_is_refused(tmp_path, make_source, key, value):
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    with pytest.raises(_KilledError):
+        run(kill_after=1)
+    tensors, description = load_tensors(run.path)
+    save_tensors(run.path, tensors, {"newbob": description["newbob"] | {key: value}})
+    with pytest.raises(CheckpointError, match=rf"state: .*newbob.{key}.*; delete it to train from the beginning"):
+        run()
+
+
+@pytest.mark.parametrize("name", ["model.output.bias", "momentum.output.bias"])
+@pytest.mark.parametrize("damage", ["shape", "nan", "int", "foreign"])
+def test_tensors_that_are_not_the_networks_are_refused_in_one_line(tmp_path, make_source, name, damage):
+    """Momentum of another shape failed inside torch; NaN trained on."""
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    with pytest.raises(_KilledError):
+        run(kill_after=1)
+    tensors, description = load_tensors(run.path)
+    tensors = {key: value.clone() for key, value in tensors.items()}
+    changes = {
+        "shape": {name: torch.zeros(3, 3)},
+        "nan": {name: torch.full_like(tensors[name], torch.nan)},
+        "int": {name: torch.zeros_like(tensors[name], dtype=torch.int32)},
+        "foreign": {f"{name}.other": torch.zeros(2)},
+    }
+    save_tensors(run.path, tensors | changes[damage], description)
+    with pytest.raises(CheckpointError, match=r"^[^\n]*state of another network: .*; delete it to train") as caught:
+        run()
+    assert "\n" not in str(caught.value)

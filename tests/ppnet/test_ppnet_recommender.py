@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lhuc_asr.base.atomic import read_json
+from lhuc_asr.base.atomic import DamagedFileError, read_json
 from lhuc_asr.base.config import dump_config, load_config, parse_config
 from lhuc_asr.base.errors import ConfigError, ExamplesError, ExperimentError, ScoreError
 from lhuc_asr.cli.main import app
@@ -99,6 +99,15 @@ def test_the_gates_tell_which_users_differ(finished: tuple[Path, Results], ranke
         rank_correlation(report, dict.fromkeys(known, 1.0))
     with pytest.raises(ScoreError, match="such as 'user"):
         rank_correlation(report, {})
+
+
+@pytest.mark.parametrize("scales", [[], ["nan"], ["inf"], [1e308], [None], {}, "x"])
+def test_scales_that_are_not_numbers_are_refused(scales: object, tmp_path: Path) -> None:
+    """Their mean was NaN, and so was the correlation, without a word."""
+    path = tmp_path / "scales.json"
+    path.write_text(json.dumps({"user1": scales}))
+    with pytest.raises(DamagedFileError, match=r"scales\.json: expected a list of scales for each group .*; give the"):
+        read_known(path)
 
 
 def test_a_groups_amplitudes_are_the_mean_of_its_examples(finished: tuple[Path, Results], ranker: Ranker) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lhuc_asr.base.errors import CheckpointError, ScoreError
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.metrics import task_metrics
 from lhuc_asr.ppnet.model import RankingNetwork
@@ -192,3 +193,39 @@ def test_what_goes_wrong_is_told(make_network, make_batch, split, tmp_path):
     (tmp_path / "state").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         once()
+
+
+@pytest.mark.parametrize("embedding_optimizer", ["row_adam", "adamw"])
+def test_a_state_that_says_something_else_of_itself_is_refused(make_network, split, tmp_path, embedding_optimizer):
+    path = tmp_path / "state"
+
+    def once():
+        config = RankerTrainerConfig(epochs=2, embedding_optimizer=embedding_optimizer)
+        network = make_network("dnn", batch_norm=True)
+        return train(network, split(1), split(2), config, path, 0, CPU, lambda _: None)
+
+    once()
+    tensors, description = load_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    once()  # finished
+    progress = description["progress"]
+    descriptions = [
+        {},
+        description | {"identity": []},
+        *(description | {"progress": progress | change} for change in ({"epochs": "two"}, {"best": []}, {"x": 1})),
+        description | {"progress": progress | {"figures": [1]}},
+    ]
+    average = next(name for name in tensors if "/" in name and tensors[name].dim() == 2)
+    weight = next(name for name in tensors if name.startswith("best.") and tensors[name].dim() == 2)
+    changes = [
+        {average: torch.zeros(1, 2, 3)},
+        {average: torch.full_like(tensors[average], torch.nan)},
+        {average.replace("/", "x/"): tensors[average]},
+        {average: torch.zeros(5, dtype=torch.int64)},
+        {weight: torch.zeros(2)},
+        {weight.replace("best.", "model."): torch.full_like(tensors[weight], torch.nan)},
+    ]
+    for case in (*((tensors, each) for each in descriptions), *((tensors | each, description) for each in changes)):
+        save_tensors(path, {name: tensor.clone() for name, tensor in case[0].items()}, case[1])
+        with pytest.raises(CheckpointError, match=r"^[^\n]*state: [^\n]*; delete it to train from the start$"):
+            once()

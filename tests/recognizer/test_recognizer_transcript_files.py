@@ -11,7 +11,7 @@ from lhuc_asr.audio.formats import AudioInfo
 from lhuc_asr.base.destinations import Inputs
 from lhuc_asr.base.errors import CorpusError, OutputError
 from lhuc_asr.recognizer.recordings import Recording
-from lhuc_asr.recognizer.transcript import Transcript, Word
+from lhuc_asr.recognizer.transcript import Format, Transcript, Word
 from lhuc_asr.recognizer.transcript_files import TranscriptFiles, check_terminal
 
 NAMED = [Recording(name, Path(f"{name}.wav"), AudioInfo(16000, 1, 16000, 1.0), f"{name}.wav") for name in "ab"]
@@ -44,6 +44,13 @@ def test_a_file_has_all_recordings(tmp_path: Path) -> None:
     assert whole.write([said("a", "GO"), said("b")]) == 2
     assert (tmp_path / "all.txt").read_text() == "a GO\nb\n"
     assert whole.done(NAMED) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("form", "content"), [("txt", "a GO\n"), ("txt", ""), ("json", "[]"), ("json", "{")])
+def test_a_file_that_lacks_a_recording_is_not_taken_for_finished(form: Format, content: str, tmp_path: Path) -> None:
+    (tmp_path / "all").write_text(content)
+    with pytest.raises(OutputError, match=r"all: exists and lacks [12] of 2 recordings, such as [ab]\.wav; go without"):
+        TranscriptFiles.at(str(tmp_path / "all"), form, NAMED, overwrite=False).done(NAMED)
 
 
 def test_captions_of_several_recordings_are_in_a_folder(tmp_path: Path) -> None:
