@@ -216,7 +216,7 @@ def category_form(category: str) -> str:
         >>> category_form("user17"), category_form("007"), category_form("7.0"), category_form(" 5")
         ('a0', '00', '0.0', ' 0')
     """
-    digits = re.sub(r"\d+", lambda found: "00" if found[0][0] == "0" and len(found[0]) > 1 else "0", category)
+    digits = re.sub(r"\d+", lambda run: "00" if run[0][0] == "0" and len(run[0]) > 1 else "0", category)
     return re.sub(r"[^\W\d_]+", "a", digits)
 
 
