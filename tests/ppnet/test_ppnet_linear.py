@@ -291,3 +291,31 @@ def test_a_recipe_that_cannot_be_is_refused(changed: dict[str, Any], message: st
     plain = {"rival": None, "primary": None} if "models" in changed else {}
     with pytest.raises(ConfigError, match=message):
         recipe(**plain, **changed)
+
+
+def test_an_experiment_of_an_earlier_version_gets_its_influences_without_training(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    shutil.rmtree(folder / "by_user")
+    for record in (folder / "stages").glob("*by user*"):
+        record.unlink()
+    before = (folder / "dnn/1/result.json").stat().st_mtime_ns
+    results = run_recommender(recipe(), folder, CPU)
+    assert (folder / "dnn/1/result.json").stat().st_mtime_ns == before
+    again = [comparison.content() for comparison in results.comparisons()]
+    assert json.loads(json.dumps(again)) == json.loads((finished / "results.json").read_text())["comparisons"]
+
+
+def test_a_damaged_file_of_influences_is_made_again(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    path = folder / "by_user/dnn/1.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
+    run_recommender(recipe(), folder, CPU)
+    assert path.read_bytes() == whole
+
+
+def test_a_model_without_a_kind_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError, match=r"models\.dnn: .*'kind'"):
+        recipe(models={"dnn": {"hidden_units": [4]}}, rival=None, primary=None)
