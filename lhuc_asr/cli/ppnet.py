@@ -14,7 +14,7 @@ ppnet = typer.Typer(
     help="Rank with networks whose layers are scaled for each user: PPNet and PEPNet.", no_args_is_help=True
 )
 
-Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained network: MODEL/SEED/ranker of a recipe.")]
+Ranker = Annotated[Path, typer.Argument(metavar="RANKER", help="A trained model: MODEL/SEED/ranker of a recipe.")]
 Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE", help="Examples: .csv, .tsv (also .gz) or .parquet; folders; quoted patterns."),
@@ -37,7 +37,7 @@ def train(
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Train the networks of a recipe with its seeds, and compare them on the test split.
+    """Train or fit the models of a recipe, networks with every seed, and compare them on the test split.
 
     Finished stages are skipped; a run that was killed is resumed.
     """
@@ -46,7 +46,7 @@ def train(
     from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run, refuse_another
     from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
-    from lhuc_asr.ppnet.comparison import results_table
+    from lhuc_asr.ppnet.comparison import comparisons_table, results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
@@ -59,6 +59,8 @@ def train(
         results = run_recommender(config, folder, place)
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
+        if len(results.runs) > 1:
+            tables.append(comparisons_table(results, f"{config.name}: differences on the test split"))
         text = "\n".join(table_text(table, width=200) for table in tables)
         write_text(folder / "results.txt", text)
     typer.echo(text, nl=False)
@@ -69,8 +71,8 @@ def train(
 def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     """Measure a trained network on labelled examples."""
     from lhuc_asr.ppnet.examples import Examples
+    from lhuc_asr.ppnet.model_stage import EVALUATION_BATCH
     from lhuc_asr.ppnet.ranker_folder import load_ranker
-    from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
     from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.ppnet.trainer import evaluate
 
@@ -126,8 +128,8 @@ def inspect(
     from lhuc_asr.base.destinations import Inputs
     from lhuc_asr.ppnet.examples import Examples
     from lhuc_asr.ppnet.inspection import inspect_gates, rank_correlation, read_known
+    from lhuc_asr.ppnet.model_stage import EVALUATION_BATCH
     from lhuc_asr.ppnet.ranker_folder import load_ranker
-    from lhuc_asr.ppnet.recommender import EVALUATION_BATCH
     from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.score.figures import save_figure
     from lhuc_asr.score.gate_figures import gate_heat_map

@@ -6,8 +6,18 @@
 
 c is the conditioning vector, for example a speaker's statistics or an embedding. With a hidden layer and 2 sigmoid
 this is the GateNU of PEPNet (Chang et al., KDD 2023), and of PPNet before it. Without a hidden layer it is a linear map
-from c to r, with one column for each number of c. W starts at 0, and b at the r for which the scale is 1. So a fresh
-gate is exactly 1 for every c and changes nothing. It learns all the same: first W and b, then the layer below.
+from c to r, with one column for each number of c.
+
+W starts at 0, and b at the r for which the scale is 1. The usual listing of such a layer leaves both as
+``torch.nn.Linear`` draws them, uniform within 1 / sqrt(inputs) of 0. They are set here for three reasons:
+
+    A fresh gate is exactly 1 for every c and changes nothing, as r = 0 is in LHUC (Swietojanski and Renals 2014). So a
+    network with gates begins as the network without them, bit for bit, and what differs later was learned.
+    A drawn W gives every speaker or user amplitudes of its own before anything is known of them.
+    Someone unknown keeps the amplitudes of an untrained gate; only because these are 1 is that the plain network.
+
+The gate learns all the same: first W and b, whose gradients are not 0, then, from the second step on, the layer and the
+embeddings below. To begin as that listing does, call ``reset_parameters()`` of ``Gate.output``.
 
 A bank holds r, so a gate can fill the rows of a bank, or replace them (``bank.computed``).
 """

@@ -1,34 +1,76 @@
-"""Networks compared over seeds: mean and standard deviation, and the difference to the baseline seed by seed.
+"""Models compared on the test split: means over seeds, differences with intervals over seeds and over users, verdicts.
 
-A seed draws the initial weights of a network and the order of its training data. With the same seed, networks that
-share layers have the same initial weights there, so differences are taken seed by seed; their mean has Student's
-interval
+A difference has two intervals, which answer two questions:
 
-    mean +- t(0.975, S - 1) sd / sqrt(S)        S seeds
+    over seeds    Would training again, on the same data, give the same? A seed draws the initial weights of a network
+                  and the order of its training data. With the same seed, networks that share layers have the same
+                  initial weights there, so differences are taken seed by seed: mean +- t(0.975, S - 1) sd / sqrt(S).
+    over users    Would other users give the same? Networks are averaged over their seeds first; ``user_influence.py``
+                  has the method. p and the verdict are over users.
 
-which holds for training again on the same data, not for another sample of users.
+Every model is compared with the baseline and, where the recipe names one, with the rival, a model without a network.
+The recipe names one primary comparison before it is run. The p of all others with the baseline are adjusted by Holm's
+method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979), and so are those with the rival.
+A difference is "better" or "worse" where its adjusted p is below 0.05 and its interval over seeds, if there is one,
+excludes 0; otherwise there is "no evidence". With one seed, nothing tells the luck of a network's training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ScoreError
+from lhuc_asr.ppnet.user_influence import UserInfluence, UserTest, user_test
+
+Figure = Literal["auc", "gauc"]
 
 FIGURES = ("auc", "gauc", "log_loss", "calibration")
-COMPARED = ("auc", "gauc")
+COMPARED: tuple[Figure, ...] = ("auc", "gauc")
+LEVEL = 0.05
+# In place of the seed of a model that has nothing random.
+FITTED = "fitted"
+
+CAPTION = (
+    "over seeds: 95 % interval of training again on the same data, seed by seed; over users: 95 % interval of other "
+    "users, networks averaged over seeds. p: over users; all but the primary comparisons' adjusted by Holm's method, "
+    "those with one model together. better, worse: p below 0.05, and 0 is not in the interval over seeds."
+)
+
+
+class PrimaryConfig(StrictModel):
+    """The comparison that a recipe names before it is run.
+
+    Attributes:
+        model: Name of the model.
+        task: Name of the label.
+        figure: Figure of the test split.
+    """
+
+    model: str
+    task: str
+    figure: Figure = "gauc"
+
+
+class Verdict(StrEnum):
+    """What a comparison says of a model."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NO_EVIDENCE = "no evidence"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The difference of a figure between two networks, paired by seed.
+    """The difference of a figure between two models, paired by seed.
 
     Attributes:
         mean: Mean over the seeds.
@@ -41,33 +83,79 @@ class Difference:
     p_value: float | None
 
 
-@dataclass(frozen=True)
-class Results:
-    """The figures of all networks with all seeds.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A model compared with another one.
 
     Attributes:
-        baseline: Name of the network that the others are compared with.
-        runs: Figures by model and seed: ``valid`` and ``test``, each by task and figure; ``parameters``; ``seconds``.
+        model: Name of the model.
+        against: Name of the other one.
+        task: Name of the label.
+        figure: Figure of the test split.
+        seeds: The difference over seeds.
+        users: The same difference over users; None where it is not defined.
+        p_value: p over users, adjusted unless it is the primary comparison's; None where it is not defined.
+        primary: Whether the recipe named this comparison beforehand.
+    """
+
+    model: str
+    against: str
+    task: str
+    figure: Figure
+    seeds: Difference
+    users: UserTest | None
+    p_value: float | None
+    primary: bool
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the comparison says of the model."""
+        low, high = self.seeds.interval or (self.seeds.mean, self.seeds.mean)
+        if self.p_value is None or self.p_value >= LEVEL or low <= 0.0 <= high:
+            return Verdict.NO_EVIDENCE
+        return Verdict.BETTER if self.seeds.mean > 0 else Verdict.WORSE
+
+    def content(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        return {**asdict(self), "verdict": str(self.verdict)}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The figures of all models with all seeds.
+
+    Attributes:
+        baseline: Name of the model that the others are compared with.
+        runs: Figures by model and seed, or ``fitted``: ``valid`` and ``test``, each by task and figure; ``parameters``;
+            ``seconds``.
+        influences: Influences of the users on the test figures, by model, for each seed.
+        rival: Name of another model that all are compared with; None for no other.
+        primary: The primary comparison; None where all are adjusted.
     """
 
     baseline: str
-    runs: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    runs: Mapping[str, Mapping[int | str, Mapping[str, Any]]]
+    influences: Mapping[str, Sequence[UserInfluence]] = field(default_factory=dict)
+    rival: str | None = None
+    primary: PrimaryConfig | None = None
 
-    @classmethod
-    def of(cls, baseline: str, runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> Results:
-        """The results, checked: every model must have the same seeds.
+    def __post_init__(self) -> None:
+        """Check the seeds.
 
         Raises:
-            ScoreError: A model has other seeds than the baseline.
+            ScoreError: A network has other seeds than another one.
         """
-        for name, by_seed in runs.items():
-            if list(by_seed) != list(runs[baseline]):
+        first: tuple[str, list[int | str]] | None = None
+        for name, by_seed in self.runs.items():
+            seeds = list(by_seed)
+            if seeds == [FITTED]:
+                continue
+            first = first or (name, seeds)
+            if seeds != first[1]:
                 raise ScoreError(
-                    f"model {name!r} has seeds {list(by_seed)}, expected those of {baseline!r}, "
-                    f"{list(runs[baseline])}; "
+                    f"model {name!r} has seeds {seeds}, expected those of {first[0]!r}, {first[1]}; "
                     "train both with the same seeds"
                 )
-        return cls(baseline, runs)
 
     @property
     def tasks(self) -> list[str]:
@@ -76,21 +164,63 @@ class Results:
         return list(first["test"])
 
     def values(self, model: str, task: str, figure: str, split: str = "test") -> np.ndarray:
-        """A figure with each seed, shape (S,); NaN where it is not defined."""
+        """A figure with each seed, shape (S,), or (1,) of a fitted model; NaN where it is not defined."""
         figures = [run[split][task][figure] for run in self.runs[model].values()]
         return np.array([np.nan if value is None else value for value in figures])
 
-    def difference(self, model: str, task: str, figure: str) -> Difference:
-        """The difference between a network and the baseline, on the test split."""
-        return paired_difference(self.values(model, task, figure), self.values(self.baseline, task, figure))
+    def difference(self, model: str, task: str, figure: str, against: str | None = None) -> Difference:
+        """The difference between a model and another one, the baseline if None, on the test split."""
+        return paired_difference(self.values(model, task, figure), self.values(against or self.baseline, task, figure))
+
+    def comparisons(self) -> list[Comparison]:
+        """All comparisons of defined figures, judged: those with the baseline first, then those with the rival."""
+        families = [self._family(self.baseline)]
+        if self.rival is not None:
+            families.append(self._family(self.rival))
+        return [comparison for family in families for comparison in family]
+
+    def _family(self, against: str) -> list[Comparison]:
+        """The comparisons with one model; the baseline and the rival are compared once, with the baseline."""
+        pairs = [name for name in self.runs if name != against and (against, name) != (self.rival, self.baseline)]
+        every = [self._compared(n, against, task, f) for task in self.tasks for f in COMPARED for n in pairs]
+        family = [comparison for comparison in every if not np.isnan(comparison.seeds.mean)]
+        adjusted = iter(holm([one.p_value for one in family if one.p_value is not None and not one.primary]))
+        return [one if one.p_value is None or one.primary else replace(one, p_value=next(adjusted)) for one in family]
+
+    def _compared(self, model: str, against: str, task: str, figure: Figure) -> Comparison:
+        """A comparison whose p is not adjusted yet."""
+        seeds = self.difference(model, task, figure, against)
+        users: UserTest | None = None
+        if model in self.influences and against in self.influences:
+            first, second = (
+                np.mean([getattr(influence, figure)[task] for influence in self.influences[name]], axis=0)
+                for name in (model, against)
+            )
+            users = user_test(seeds.mean, first, second)
+        primary = self.primary is not None and self.primary == PrimaryConfig(model=model, task=task, figure=figure)
+        return Comparison(model, against, task, figure, seeds, users, None if users is None else users.p_value, primary)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p adjusted for their number: with p sorted upwards, the largest so far of (m - rank) p, rank from 0, at most 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
+    return [float(p_value) for p_value in adjusted]
 
 
 def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> Difference:
     """Mean of values - baseline, with Student's 95 % interval.
 
     Args:
-        values: A figure with each seed, shape (S,).
-        baseline: The baseline's figure with the same seeds, shape (S,).
+        values: A figure with each seed, shape (S,); shape (1,) of a model without seeds.
+        baseline: The baseline's figure with the same seeds, shape (S,) or (1,).
     """
     differences = np.asarray(values, np.float64) - np.asarray(baseline, np.float64)
     mean, count = float(differences.mean()), len(differences)
@@ -103,21 +233,35 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
 
 
 def results_table(results: Results, task: str, title: str) -> Table:
-    """The table of one task, one line per network, for a terminal or, with ``table_text``, a file."""
+    """The figures of one task, one line per model, for a terminal or, with ``table_text``, a file."""
     table = Table(title=Text(title), title_justify="left")
     for heading in ("model", "parameters", "AUC", "GAUC", "log loss", "calibration"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
-    for figure in COMPARED:
-        table.add_column(f"{figure.upper()} - {results.baseline}'s, 95 % interval", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
     for name, runs in results.runs.items():
         parameters = next(iter(runs.values()))["parameters"]
         cells = [name, f"{parameters:,}", *(_mean_and_deviation(results.values(name, task, f)) for f in FIGURES)]
-        for figure in COMPARED:
-            cells += ["", ""] if name == results.baseline else _difference(results.difference(name, task, figure))
         # A plain string would be read as markup.
         table.add_row(*map(Text, cells))
     return table
+
+
+def comparisons_table(results: Results, title: str) -> Table:
+    """All comparisons, one line each."""
+    table = Table(title=Text(title), title_justify="left", caption=Text(CAPTION), caption_justify="left")
+    for heading in ("model", "against", "task", "figure", "difference", "over seeds", "over users", "p", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for comparison in results.comparisons():
+        table.add_row(*map(Text, _cells(comparison)))
+    return table
+
+
+def _cells(comparison: Comparison) -> Iterator[str]:
+    yield from (comparison.model, comparison.against, comparison.task, comparison.figure.upper())
+    yield f"{comparison.seeds.mean:+.4f}"
+    yield _interval(comparison.seeds.interval)
+    yield _interval(None if comparison.users is None else comparison.users.interval)
+    yield _p_value(comparison.p_value)
+    yield f"{comparison.verdict}{', primary' if comparison.primary else ''}"
 
 
 def _mean_and_deviation(values: np.ndarray) -> str:
@@ -125,9 +269,8 @@ def _mean_and_deviation(values: np.ndarray) -> str:
     return f"{values.mean():.4f}{deviation}"
 
 
-def _difference(difference: Difference) -> list[str]:
-    low_high = "" if difference.interval is None else " [{:+.4f}, {:+.4f}]".format(*difference.interval)
-    return [f"{difference.mean:+.4f}{low_high}", _p_value(difference.p_value)]
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else "[{:+.4f}, {:+.4f}]".format(*interval)
 
 
 def _p_value(p_value: float | None) -> str:

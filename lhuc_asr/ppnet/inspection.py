@@ -100,7 +100,7 @@ def inspect_gates(ranker: Ranker, batches: Iterable[Batch], by: str, device: tor
                 sums[name] = torch.zeros(len(counts), amplitudes.shape[1], dtype=torch.float64)
             sums[name].index_add_(0, rows, amplitudes)
     if not sums:
-        raise ScoreError(f"a network of kind {network.config.kind!r} has no gates to inspect")
+        raise ScoreError(f"a model of kind {network.kind!r} has no gates to inspect")
     seen = counts > 0
     names = _row_names(ranker, table)
     return GateReport(

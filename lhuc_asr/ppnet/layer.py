@@ -29,7 +29,8 @@ class LHUCLayer(nn.Module):
         generator: Draws the initial weights of that hidden layer; needed with ``gate_hidden``.
 
     Attributes:
-        gate: Linear map to r, ``weight`` (H, I) and ``bias`` (H,).
+        gate: Linear map to r, ``weight`` (H, I) and ``bias`` (H,). Both start at 0 (the bias at the r of amplitude 1)
+            and not as ``torch.nn.Linear`` draws them; ``lhuc/gate.py`` says why.
         hidden: Hidden layer before ``gate``: a linear map and ReLU, or the identity.
 
     Raises:

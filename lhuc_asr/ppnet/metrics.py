@@ -86,12 +86,29 @@ def gauc(labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]) -> fl
         scores: Scores, larger for a likelier 1, shape (N,).
         users: Number of each example's user, shape (N,).
 
-    A user's AUC is the Mann-Whitney statistic of the user's examples: for P positives among n examples with ranks
-    from 1, ties sharing their mean rank, (sum of the positives' ranks - P (P + 1) / 2) / (P (n - P)).
-
     Example:
         >>> gauc(np.array([0, 1, 1, 0]), np.array([0.1, 0.9, 0.3, 0.3]), np.array([5, 5, 8, 8]))
         0.75
+    """
+    _, aucs, examples = user_aucs(labels, scores, users)
+    both = ~np.isnan(aucs)
+    return float(np.average(aucs[both], weights=examples[both])) if both.any() else None
+
+
+def user_aucs(
+    labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """AUC of each user's own examples.
+
+    Args:
+        labels: 0 or 1, shape (N,).
+        scores: Scores, larger for a likelier 1, shape (N,).
+        users: Number of each example's user, shape (N,).
+
+    Returns:
+        The users' numbers, ascending, their AUC, and their number of examples, shape (U,) each. A user's AUC is the
+        Mann-Whitney statistic of the user's examples: for P positives among n examples with ranks from 1, ties sharing
+        their mean rank, (sum of the positives' ranks - P (P + 1) / 2) / (P (n - P)); NaN where P is 0 or n.
     """
     order = np.lexsort((scores, users))
     labels, scores, users = labels[order], scores[order], users[order]
@@ -103,11 +120,9 @@ def gauc(labels: Numbers, scores: Numbers, users: npt.NDArray[np.integer]) -> fl
     ranks = places[tie] - np.flatnonzero(first_of_user)[user] + 1
     examples, positives = np.bincount(user), np.bincount(user, labels)
     pairs = positives * (examples - positives)
-    both = pairs > 0
-    if not both.any():
-        return None
     wins = np.bincount(user, ranks * labels) - positives * (positives + 1) / 2
-    return float(np.average(wins[both] / pairs[both], weights=examples[both]))
+    aucs = np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return users[first_of_user], aucs, examples
 
 
 def calibration_error(labels: Numbers, probabilities: Numbers, bins: int = CALIBRATION_BINS) -> float:

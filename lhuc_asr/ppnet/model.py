@@ -24,10 +24,10 @@ on the domain, so they are applied to such a user as to any other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import ConfigError
@@ -35,6 +35,8 @@ from lhuc_asr.lhuc.gate import check_sizes
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
 from lhuc_asr.ppnet.layer import BiasLayer, LHUCLayer
+from lhuc_asr.ppnet.linear import LinearModel, LogisticConfig, LogOddsConfig
+from lhuc_asr.ppnet.ranking_model import RankingModel
 from lhuc_asr.ppnet.schema import SINGLE, FieldConfig, Group, Schema
 from lhuc_asr.ppnet.simple import SimplePPNet
 from lhuc_asr.ppnet.tower import GateConfig, Tower, TowerConfig
@@ -77,8 +79,8 @@ class RankingConfig(TowerConfig):
         return self
 
 
-class RankingNetwork(nn.Module):
-    """Base of all networks: the shared embeddings, the description, the gates by name.
+class RankingNetwork(RankingModel):
+    """Base of all networks: the shared embeddings, and what the networks need of the schema.
 
     Args:
         config: Configuration of the network.
@@ -91,10 +93,12 @@ class RankingNetwork(nn.Module):
             not a whole number from 1, or a group of fields that the network needs is missing from the schema.
     """
 
+    config: RankingConfig
+
     def __init__(
         self, config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator
     ) -> None:
-        super().__init__()
+        super().__init__(config, schema, rows)
         if NETWORKS[config.kind] is not type(self):
             kinds = " or ".join(kind for kind, network in NETWORKS.items() if network is type(self))
             raise ConfigError(
@@ -106,38 +110,7 @@ class RankingNetwork(nn.Module):
             **{f"embedding of {feature.name!r}": feature.embedding for feature in schema.features},
             **{f"rows[{table.name!r}]": rows.get(table.name) for table in schema.tables},
         )
-        self.config, self.schema, self.rows = config, schema, dict(rows)
         self.shared = self._embeddings("shared", generator)
-
-    def description(self) -> dict[str, Any]:
-        """The arguments that the network is built from, as JSON values."""
-        return {
-            "config": self.config.model_dump(mode="json"),
-            "schema": self.schema.model_dump(mode="json"),
-            "rows": self.rows,
-        }
-
-    def gates(self, batch: Batch) -> dict[str, Tensor]:
-        """The amplitudes of a batch's examples, shape (B, units) each, by the name of the gate's module.
-
-        Empty for networks without gates, film included.
-        """
-        amplitudes: dict[str, Tensor] = {}
-
-        def keep(name: str) -> Callable[[LHUCLayer, tuple[Tensor, ...]], None]:
-            def hook(layer: LHUCLayer, arguments: tuple[Tensor, ...]) -> None:
-                amplitudes[name] = layer.amplitudes(*arguments[1:])
-
-            return hook
-
-        layers = [(name, module) for name, module in self.named_modules() if isinstance(module, LHUCLayer)]
-        hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers]
-        try:
-            self(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return amplitudes
 
     def _embeddings(self, group: Group, generator: torch.Generator) -> Embeddings:
         features = self.schema.group(group)
@@ -281,6 +254,10 @@ NETWORKS: dict[ModelKind, type[RankingNetwork]] = {
 }
 
 
+# Any model of a comparison, chosen by its kind.
+ModelConfig = Annotated[RankingConfig | LogOddsConfig | LogisticConfig, Field(discriminator="kind")]
+
+
 def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], generator: torch.Generator) -> RankingNetwork:
     """Build an untrained network from its configuration.
 
@@ -301,6 +278,18 @@ def build(config: RankingConfig, schema: Schema, rows: Mapping[str, int], genera
         raise ConfigError(
             f"a network with {sizes} cannot be made ({str(error).splitlines()[0]}); give fewer units or rows"
         ) from error
+
+
+def empty_model(config: ModelConfig, schema: Schema, rows: Mapping[str, int]) -> RankingModel:
+    """A model of any kind on the ``meta`` device: names and shapes of its tensors, without numbers.
+
+    Raises:
+        ConfigError: The schema lacks fields that the model needs, or the model cannot be so large.
+    """
+    with torch.device("meta"):
+        if isinstance(config, RankingConfig):
+            return build(config, schema, rows, torch.Generator())
+        return LinearModel(config, schema, rows)
 
 
 def _gate_maker(config: RankingConfig, inputs: int, generator: torch.Generator) -> Callable[[int], nn.Module]:

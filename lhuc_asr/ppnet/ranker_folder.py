@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from lhuc_asr.base.errors import CheckpointError, ConfigError
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.base.version import __version__
-from lhuc_asr.ppnet.model import RankingConfig, RankingNetwork, build
+from lhuc_asr.ppnet.model import ModelConfig, empty_model
+from lhuc_asr.ppnet.ranking_model import RankingModel
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.scoring import export_scoring
 from lhuc_asr.ppnet.table_files import one_line
@@ -41,7 +40,7 @@ class RankerDescription(FolderDescription):
     """
 
     format: Literal["lhuc-asr-ranker-1"] = "lhuc-asr-ranker-1"
-    network: RankingConfig
+    network: ModelConfig
     examples: Schema
 
 
@@ -59,7 +58,7 @@ class Ranker:
         vocabularies: Vocabularies of its fields.
     """
 
-    network: RankingNetwork
+    network: RankingModel
     vocabularies: Vocabularies
 
     @property
@@ -99,8 +98,7 @@ def load_ranker(folder: Path) -> Ranker:
     tensors, _ = load_tensors(path, "copy the folder again")
     # Names, shapes and types only: the numbers are the file's.
     try:
-        with torch.device("meta"):
-            network = build(description.network, description.examples, vocabularies.rows, torch.Generator())
+        network = empty_model(description.network, description.examples, vocabularies.rows)
     except ConfigError as error:
         raise CheckpointError(f"{folder / RANKER_JSON}: {error}; copy the folder again") from error
     types = {name: tensor.dtype for name, tensor in network.state_dict().items()}

@@ -1,64 +1,62 @@
-"""A comparison of ranking networks on one corpus: each is trained with every seed and measured on the test split.
+"""A comparison of ranking models on one corpus: each is trained with every seed, or fitted, and measured on the test.
 
     <folder>/data/                    train, valid and test, where the corpus is made by the recipe
     <folder>/vocabularies.json        fitted to the training split
     <folder>/unseen.json              the share of categories that the vocabularies do not have, in the other splits
-    <folder>/<model>/<seed>/          ranker/ (the folder that serves), metrics.jsonl, result.json
-    <folder>/<model>/<seed>.training/ the state of a training, which goes when the network stands
+    <folder>/<model>/                 folders of ``model_stage.py``
+    <folder>/by_user/<model>/         influence of each user on the test figures, a file for each seed
     <folder>/stages/                  a record of each finished stage
-    <folder>/results.json             all figures; ``comparison.py`` makes the tables
+    <folder>/results.json             all figures and comparisons; ``comparison.py`` makes the tables
 
-The corpus, the vocabularies and each trained network are stages (``base/stages.py``): a finished stage is skipped while
-its options and the content of its data are the same, and the training of a network that was killed is resumed. A
-network is trained beside the one that is there, which it replaces when it is whole.
+The corpus, the vocabularies, each model and its influences are stages (``base/stages.py``): a finished stage is skipped
+while its options and the content of its data are the same.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 
-from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
+from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import Seed, StrictModel
-from lhuc_asr.base.destinations import stranger_in
-from lhuc_asr.base.errors import ExamplesError, ExperimentError
+from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.base.local_path import LocalPath
-from lhuc_asr.base.runlog import Metrics, stopwatch
+from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
-from lhuc_asr.ppnet.comparison import Results
-from lhuc_asr.ppnet.examples import BLOCK, Examples
-from lhuc_asr.ppnet.model import RankingConfig, RankingNetwork, build
+from lhuc_asr.ppnet.comparison import PrimaryConfig, Results
+from lhuc_asr.ppnet.examples import BLOCK
+from lhuc_asr.ppnet.model import ModelConfig, RankingConfig, empty_model
+from lhuc_asr.ppnet.model_stage import (
+    EVALUATION_BATCH,
+    RANKER_FOLDER,
+    RankerData,
+    RankerOptions,
+    model_stages,
+    stage_of,
+)
 from lhuc_asr.ppnet.movielens import MovieLensConfig, write_movielens
-from lhuc_asr.ppnet.ranker_folder import FILES, RANKER_JSON, Ranker, save_ranker
+from lhuc_asr.ppnet.ranker_folder import load_ranker
 from lhuc_asr.ppnet.reader import Reader
+from lhuc_asr.ppnet.run_folders import refuse_to_lose, refuse_to_replace
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.synthetic import SCALES_FILE, SPLITS, SyntheticUsersConfig, write_synthetic
 from lhuc_asr.ppnet.table_files import Contents, listed
-from lhuc_asr.ppnet.trainer import RankerTrainerConfig, evaluate, train
+from lhuc_asr.ppnet.trainer import RankerTrainerConfig, scored
 from lhuc_asr.ppnet.unseen import UnseenReport, report_unseen
+from lhuc_asr.ppnet.user_influence import UserInfluence
 from lhuc_asr.ppnet.vocabulary import Vocabularies
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 8192
-RESULT_FILE, METRICS_FILE, RANKER_FOLDER = "result.json", "metrics.jsonl", "ranker"
-# The record of the options and data that a network's folder is made with.
-BEGUN_FILE, STATE_FILE = "begun.json", "state.safetensors"
-# The files in the folder of a trained network; earlier versions kept the state there.
-NETWORK_FILES = (
-    *(BEGUN_FILE, METRICS_FILE, RESULT_FILE, STATE_FILE),
-    *(f"{RANKER_FOLDER}/{name}" for name in (RANKER_JSON, *FILES)),
-)
-# Names in the experiment's folder that a network cannot have.
-TAKEN = ("data", "stages")
+BY_USER = "by_user"
+# Names in the experiment's folder that a model cannot have.
+TAKEN = ("data", "stages", BY_USER)
 
 
 class FilesConfig(StrictModel):
@@ -80,15 +78,18 @@ class FilesConfig(StrictModel):
 
 
 class RecommenderConfig(StrictModel):
-    """A comparison of ranking networks.
+    """A comparison of ranking models.
 
     Attributes:
         name: Name of the experiment.
         exp: Folder of the experiment; None for ``exp/<name>``.
         data: The corpus.
         examples: Schema of the corpus's tables.
-        models: Configurations of the networks, by their names in the tables.
-        baseline: Name of the network that the others are compared with, seed by seed.
+        models: Configurations of the models, by their names in the tables.
+        baseline: Name of the model that the others are compared with, seed by seed.
+        rival: Name of another model that they are compared with, one without a network; None for no other.
+        primary: The primary comparison, with the baseline and with the rival; None where no comparison is more
+            important than the others.
         trainer: Options of training, the same for all networks.
         seeds: Seeds of the initial weights and of the order of the training data.
     """
@@ -97,10 +98,18 @@ class RecommenderConfig(StrictModel):
     exp: LocalPath | None = None
     data: Annotated[FilesConfig | MovieLensConfig | SyntheticUsersConfig, Field(discriminator="kind")]
     examples: Schema
-    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=100)], RankingConfig] = Field(min_length=1)
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=100)], ModelConfig] = Field(min_length=1)
     baseline: str
+    rival: str | None = None
+    primary: PrimaryConfig | None = None
     trainer: RankerTrainerConfig = RankerTrainerConfig()
     seeds: tuple[Seed, ...] = Field((1, 2, 3, 4, 5), min_length=1)
+
+    def options(self, name: str) -> list[RankerOptions]:
+        """Everything that a model depends on, for each seed; once where nothing is random."""
+        model = self.models[name]
+        seeds: tuple[int | None, ...] = self.seeds if isinstance(model, RankingConfig) else (None,)
+        return [RankerOptions(self.examples, model, self.trainer, seed) for seed in seeds]
 
     @property
     def folder(self) -> Path:
@@ -108,9 +117,23 @@ class RecommenderConfig(StrictModel):
         return self.exp or Path("exp") / self.name
 
     @model_validator(mode="after")
-    def _the_baseline_is_a_model(self) -> Self:
-        if self.baseline not in self.models:
-            raise ValueError(f"baseline: {self.baseline!r} is not one of the models: {', '.join(self.models)}")
+    def _what_is_compared_is_there(self) -> Self:
+        named = {"baseline": self.baseline, "rival": self.rival, "primary.model": self.primary and self.primary.model}
+        for key, name in named.items():
+            if name is not None and name not in self.models:
+                raise ValueError(f"{key}: {name!r} is not one of the models: {', '.join(self.models)}")
+        if self.rival == self.baseline:
+            raise ValueError(f"rival: {self.rival!r} is the baseline; name another model, or leave it out")
+        if self.primary is not None and self.primary.model == self.baseline:
+            raise ValueError(f"primary.model: {self.baseline!r} is the baseline; name a model to compare with it")
+        if self.primary is not None and self.primary.task not in self.examples.labels:
+            raise ValueError(
+                f"primary.task: {self.primary.task!r} is not one of the labels: {', '.join(self.examples.labels)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _runs_have_places_of_their_own(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice, its results would count twice; give different seeds")
         taken = self.models.keys() & set(TAKEN)
@@ -141,32 +164,19 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
     _warn_of_shared_files(contents)
     path = folder / "vocabularies.json"
     vocabularies = _vocabularies_stage(stages, config.examples, contents, readers["train"], path)
-    data = _Data(contents, vocabularies)
-    with torch.device("meta"):  # every network can be built; no numbers yet
-        for model in config.models.values():
-            build(model, config.examples, vocabularies.rows, torch.Generator())
+    data = RankerData(contents, vocabularies)
+    for model in config.models.values():
+        empty_model(model, config.examples, vocabularies.rows)
     _unseen_stage(stages, config.examples, data, folder / "unseen.json")
-    results = {
-        name: {seed: _network_stage(stages, config, name, seed, data, folder, device) for seed in config.seeds}
+    runs = {name: model_stages(stages, name, config.options(name), data, folder, device) for name in config.models}
+    influences = {
+        name: [_influence_stage(stages, config, name, seed, data, folder, device) for seed in runs[name]]
         for name in config.models
     }
-    write_json(folder / "results.json", {"baseline": config.baseline, "models": results})
-    return Results.of(config.baseline, results)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Files of each split, and the vocabularies of the training split."""
-
-    contents: Mapping[str, Contents]
-    vocabularies: Vocabularies
-
-    def examples(self, schema: Schema) -> dict[str, Examples]:
-        return {split: Examples(files.paths, schema, self.vocabularies) for split, files in self.contents.items()}
-
-    def check_unchanged(self) -> None:
-        for files in self.contents.values():
-            files.check_unchanged()
+    results = Results(config.baseline, runs, influences, config.rival, config.primary)
+    comparisons = [comparison.content() for comparison in results.comparisons()]
+    write_json(folder / "results.json", {"baseline": config.baseline, "models": runs, "comparisons": comparisons})
+    return results
 
 
 def _corpus_stage(
@@ -185,8 +195,8 @@ def _corpus_stage(
 def _make_corpus(folder: Path, data: MovieLensConfig | SyntheticUsersConfig, sources: Contents) -> None:
     """Make the files of the splits."""
     record = folder / "corpus.json"
-    _refuse_to_replace(folder, record)
-    _refuse_to_lose(folder, [record.name, SCALES_FILE, *(f"{split}.parquet" for split in SPLITS)])
+    refuse_to_replace(folder, record)
+    refuse_to_lose(folder, [record.name, SCALES_FILE, *(f"{split}.parquet" for split in SPLITS)])
     with atomic_folder(folder) as temporary:
         if isinstance(data, MovieLensConfig):
             write_movielens(data, temporary)
@@ -241,7 +251,7 @@ def _vocabularies_stage(
     return Vocabularies.load(path, schema)
 
 
-def _unseen_stage(stages: Stages, schema: Schema, data: _Data, path: Path) -> None:
+def _unseen_stage(stages: Stages, schema: Schema, data: RankerData, path: Path) -> None:
     """Read the splits that are not trained on, for their faults and for categories that training does not have."""
 
     def count(schema: Schema) -> None:
@@ -256,98 +266,23 @@ def _unseen_stage(stages: Stages, schema: Schema, data: _Data, path: Path) -> No
         report_unseen(coverage, schema, data.vocabularies, split)
 
 
-@dataclass(frozen=True)
-class RankerOptions:
-    """Everything that a trained network depends on, apart from the data and the vocabularies."""
-
-    schema: Schema
-    model: RankingConfig
-    trainer: RankerTrainerConfig
-    seed: int
-
-
-def _network_stage(
-    stages: Stages, config: RecommenderConfig, name: str, seed: int, data: _Data, folder: Path, device: torch.device
-) -> dict[str, Any]:
-    """The figures of one network with one seed; it is trained where that is not done yet."""
-    stage, place, training = f"{name}, seed {seed}", folder / name / str(seed), folder / name / f"{seed}.training"
-
-    def train_and_measure(options: RankerOptions) -> tuple[Path, ...]:
-        _refuse_to_replace(place, place / BEGUN_FILE)
-        _refuse_to_lose(place, NETWORK_FILES)
-        _begin(training, stages.key(stage))
-        examples = data.examples(options.schema)
-        network, result = _train_one(options, data.vocabularies, examples, training, device)
-        data.check_unchanged()
-        _refuse_to_lose(place, NETWORK_FILES)  # again, hours later
-        with atomic_folder(place) as temporary:
-            save_ranker(temporary / RANKER_FOLDER, Ranker(network.cpu(), data.vocabularies))
-            for kept in (BEGUN_FILE, METRICS_FILE):
-                shutil.copyfile(training / kept, temporary / kept)
-            write_json(temporary / RESULT_FILE, result)
-        return (place / RESULT_FILE,)  # so that a damaged file is made again
-
-    stages.run(
-        stage,
-        train_and_measure,
-        options=RankerOptions(config.examples, config.models[name], config.trainer, seed),
-        after=["vocabularies"],
-        outputs=[place / RESULT_FILE, place / RANKER_FOLDER / RANKER_JSON],
-    )
-    shutil.rmtree(training, ignore_errors=True)
-    result: dict[str, Any] = read_json(place / RESULT_FILE)
-    return result
-
-
-def _train_one(
-    options: RankerOptions,
-    vocabularies: Vocabularies,
-    examples: Mapping[str, Examples],
+def _influence_stage(
+    stages: Stages,
+    config: RecommenderConfig,
+    name: str,
+    seed: int | str,
+    data: RankerData,
     folder: Path,
     device: torch.device,
-) -> tuple[RankingNetwork, dict[str, Any]]:
-    """Train a network in ``folder``, resumed from its saved state where there is one, and measure it."""
-    with stopwatch() as watch:
-        network = train(
-            build(options.model, options.schema, vocabularies.rows, torch.Generator().manual_seed(options.seed)),
-            lambda epoch: examples["train"].batches(options.trainer.batch_size, (options.seed, epoch)),
-            lambda: examples["valid"].batches(EVALUATION_BATCH),
-            options.trainer,
-            folder / STATE_FILE,
-            options.seed,
-            device,
-            lambda epochs: write_json_lines(folder / METRICS_FILE, epochs),
-        )
-    result: dict[str, Any] = {
-        split: {
-            label: asdict(figures)
-            for label, figures in evaluate(network, examples[split].batches(EVALUATION_BATCH), device).items()
-        }
-        for split in ("valid", "test")
-    }
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return network, result | {"parameters": parameters, "seconds": round(watch.seconds, 1)}
+) -> UserInfluence:
+    """The influence of each user on the figures of the test split."""
+    stage, path = stage_of(name, seed), folder / BY_USER / name / f"{seed}.safetensors"
 
+    def score(schema: Schema) -> None:
+        model = load_ranker(folder / name / str(seed) / RANKER_FOLDER).network.to(device)
+        examples = data.examples(schema)["test"].batches(EVALUATION_BATCH)
+        UserInfluence.of(*scored(model, examples, device), schema.labels).save(path)
+        data.contents["test"].check_unchanged()
 
-def _begin(folder: Path, key: str) -> None:
-    """Make the folder of a training, or keep that of a training with the same options and data that was killed."""
-    begun = folder / BEGUN_FILE
-    if not begun.exists() or read_json(begun) != key:
-        _refuse_to_replace(folder, begun)
-        with atomic_folder(folder) as temporary:
-            write_json(temporary / begun.name, key)
-    for left in folder.iterdir():  # by a run that was killed while it wrote
-        if left.name not in (BEGUN_FILE, STATE_FILE, METRICS_FILE):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def _refuse_to_replace(folder: Path, record: Path) -> None:
-    """Refuse to lose files that a run did not make: the folders of a run hold their record from the first."""
-    if folder.exists() and not record.exists() and any(folder.iterdir()):
-        raise ExperimentError(f"{folder}: holds files that no run made; choose another folder with exp=DIR")
-
-
-def _refuse_to_lose(folder: Path, known: Iterable[str]) -> None:
-    """Refuse to replace a folder of a run in which somebody keeps files of their own, such as predictions."""
-    if stranger := stranger_in(folder, known):
-        raise ExperimentError(f"{stranger}: no run made this file, and it would be lost; move it elsewhere")
+    stages.run(f"{stage}, by user", score, options=config.examples, after=[stage], outputs=[path])
+    return UserInfluence.load(path, config.examples.labels)

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_map
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.ppnet.batch import Bag, Batch
-from lhuc_asr.ppnet.model import RankingNetwork
+from lhuc_asr.ppnet.ranking_model import RankingModel
 from lhuc_asr.ppnet.schema import BAGS, Schema
 
 # Largest difference allowed between the exported function and the network: other kernels add in another order.
@@ -40,7 +40,7 @@ BagInputs = dict[str, dict[str, Tensor]]
 class Scoring(nn.Module):
     """A network as a function from plain tensors to probabilities."""
 
-    def __init__(self, network: RankingNetwork) -> None:
+    def __init__(self, network: RankingModel) -> None:
         super().__init__()
         self.network = network
 
@@ -57,7 +57,7 @@ def scoring_inputs(batch: Batch) -> tuple[dict[str, Tensor], BagInputs, dict[str
     return batch.ids, bags, batch.numbers
 
 
-def export_scoring(network: RankingNetwork, path: Path) -> None:
+def export_scoring(network: RankingModel, path: Path) -> None:
     """Write the scoring function of a network, whole or not at all, and compare it with the network.
 
     Args:
@@ -81,7 +81,7 @@ def export_scoring(network: RankingNetwork, path: Path) -> None:
         check_scoring(network, temporary)
 
 
-def check_scoring(network: RankingNetwork, path: Path) -> None:
+def check_scoring(network: RankingModel, path: Path) -> None:
     """Compare an exported scoring function with its network, on batches of other sizes than it was exported with.
 
     Raises:

@@ -17,6 +17,8 @@ from lhuc_asr.ppnet.layer import LHUCLayer, linear
 class SimplePPNet(nn.Module):
     """Hidden layers with ReLU, each followed by a ``LHUCLayer`` that reads the user's embedding, and nothing else.
 
+    The map of every gate starts at 0, so that an untrained network is the plain one (``lhuc/gate.py``).
+
     Args:
         feature_dim: Number of dense features, D.
         user_num: Number of users; ids are 0 to ``user_num - 1``.

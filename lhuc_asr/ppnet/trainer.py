@@ -32,6 +32,7 @@ from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.embedding import Embeddings
 from lhuc_asr.ppnet.metrics import TaskMetrics, task_metrics
 from lhuc_asr.ppnet.model import RankingNetwork
+from lhuc_asr.ppnet.ranking_model import RankingModel
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def train(
         with stopwatch() as watch:
             loss, examples = _epoch(model, optimizers, training(done.epochs), done.epochs, seed, device)
         metrics = evaluate(model, validation(), device)
-        value = _monitored(metrics, config)
+        value = monitored(metrics, config)
         better = value > done.best
         number = done.epochs + 1
         row = {
@@ -154,7 +155,7 @@ def train(
     return model.eval()
 
 
-def evaluate(model: RankingNetwork, batches: Iterable[Batch], device: torch.device) -> dict[str, TaskMetrics]:
+def evaluate(model: RankingModel, batches: Iterable[Batch], device: torch.device) -> dict[str, TaskMetrics]:
     """The figures of each task, by the name of its label.
 
     The label, the probability and the user of every example are in memory, 16 bytes per example with one task.
@@ -162,17 +163,29 @@ def evaluate(model: RankingNetwork, batches: Iterable[Batch], device: torch.devi
     Raises:
         ScoreError: The batches have no examples, or the network's output is not a number.
     """
-    columns = [(batch.labels, predict(model, batch, device), batch.users) for batch in batches]
-    if not columns:
-        raise ScoreError("no examples to evaluate on: is the split empty?")
-    labels, probabilities, users = (torch.cat(parts).numpy() for parts in zip(*columns, strict=True))
+    labels, probabilities, users = scored(model, batches, device)
     return {
         label: task_metrics(labels[:, task], probabilities[:, task], users)
         for task, label in enumerate(model.schema.labels)
     }
 
 
-def predict(model: RankingNetwork, batch: Batch, device: torch.device) -> Tensor:
+def scored(
+    model: RankingModel, batches: Iterable[Batch], device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and probabilities of all examples, shape (N, tasks), and the numbers of their users, shape (N,).
+
+    Raises:
+        ScoreError: The batches have no examples.
+    """
+    columns = [(batch.labels, predict(model, batch, device), batch.users) for batch in batches]
+    if not columns:
+        raise ScoreError("no examples to evaluate on: is the split empty?")
+    labels, probabilities, users = (torch.cat(parts).numpy() for parts in zip(*columns, strict=True))
+    return labels, probabilities, users
+
+
+def predict(model: RankingModel, batch: Batch, device: torch.device) -> Tensor:
     """Probabilities of a batch, shape (B, tasks), on the CPU; leaves the network in evaluation mode."""
     model.eval()
     with torch.no_grad():
@@ -254,7 +267,7 @@ def _trainable(batches: Iterable[Batch], model: RankingNetwork) -> Iterator[Batc
     return (batch for batch in batches if len(batch) >= least)
 
 
-def _monitored(metrics: Mapping[str, TaskMetrics], config: RankerTrainerConfig) -> float:
+def monitored(metrics: Mapping[str, TaskMetrics], config: RankerTrainerConfig) -> float:
     """The figure that early stopping compares: larger is better."""
     values: list[float] = []
     for label, figures in metrics.items():

@@ -89,7 +89,7 @@ def test_a_description_that_does_not_fit_is_told(saved, tmp_path):
         load_ranker(tmp_path)
     cases = [
         ({"format": "x"}, r"ranker.json: expected format 'lhuc-asr-ranker-1', found 'x'"),
-        ({"network": {"kind": "tower"}}, r"ranker.json: network.kind: .*; copy the folder again"),
+        ({"network": {"kind": "tower"}}, r"ranker.json: network: .*'tower'.*; copy the folder again"),
         ({"network": {"kind": "simple", "hidden_units": [5]}}, r"the weights are not of this network and schema"),
     ]
     for number, (changes, message) in enumerate(cases):

@@ -19,7 +19,7 @@ from lhuc_asr.base.config import dump_config, parse_config, read_tree
 from lhuc_asr.base.errors import ConfigError, ExamplesError, ExperimentError
 from lhuc_asr.base.locks import locked
 from lhuc_asr.cli.main import app
-from lhuc_asr.ppnet import recommender
+from lhuc_asr.ppnet import model_stage
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
 
@@ -78,13 +78,13 @@ def edit(path: Path, old: str, new: str) -> None:
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stages that are trained from now on."""
     trained: list[str] = []
-    original = recommender._train_one
+    original = model_stage._train
 
     def spy(*args: Any) -> Any:
         trained.append("net")
         return original(*args)
 
-    monkeypatch.setattr(recommender, "_train_one", spy)
+    monkeypatch.setattr(model_stage, "_train", spy)
     return trained
 
 
@@ -157,9 +157,9 @@ def test_a_successor_that_cannot_be_written_leaves_the_finished_ranker_whole(
             raise OSError(28, "No space left on device")
         original(path, *args, **options)
 
-    original = recommender.write_json
+    original = model_stage.write_json
     edit(tables / "train.csv", "4,", "3,")
-    monkeypatch.setattr(f"lhuc_asr.ppnet.recommender.{writer}", full)
+    monkeypatch.setattr(f"lhuc_asr.ppnet.model_stage.{writer}", full)
     with pytest.raises(OSError, match="No space left"):
         run(tables)
     assert ranker(tables) == before
