@@ -26,6 +26,7 @@ from lhuc_asr.lang.text import (
     UNKNOWN,
     is_reserved,
     normalise,
+    normalise_name,
 )
 
 Phones = tuple[str, ...]
@@ -270,7 +271,8 @@ def _read_word(field: str) -> str:
 
 def _read_phones(fields: list[str], strip_stress: bool) -> Phones:
     comment = next((index for index, field in enumerate(fields) if field.startswith("#")), len(fields))
-    phones = fields[:comment]
+    # Signs of phonetics have accents too, and two phones must not look the same.
+    phones = [normalise_name(field) for field in fields[:comment]]
     return tuple(p[:-1] if strip_stress and _STRESSED_VOWEL.fullmatch(p) else p for p in phones)
 
 

@@ -216,3 +216,8 @@ def test_old_line_ends_of_a_mac(tmp_path: Path) -> None:
     path = tmp_path / "lexicon.txt"
     path.write_bytes(b"a AH\rb B IY\r")
     assert read_lexicon(path).words == ("A", "B")
+
+
+def test_phones_that_look_the_same_are_the_same(path):
+    path.write_text("ich ɪ ç\nmich m ɪ c\N{COMBINING CEDILLA}\nsich z ɪ ç\N{ZERO WIDTH SPACE}\n", encoding="utf-8")
+    assert read_lexicon(path).phones.speech == ("m", "z", "ç", "ɪ")
