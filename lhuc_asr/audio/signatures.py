@@ -25,9 +25,10 @@ SIGNATURES: dict[bytes, tuple[str, str]] = {
     rb"wvpk|MAC |TTA[12]|tBaK|OFR |ajkg": ("audio in a rare lossless format", FFMPEG),
     rb"MP\+|MPCK|DSD |FRM8|\x02?#!SILK": ("audio in a rare format", FFMPEG),
     rb"OggS.{24,64}(Speex  |\x80theora|BBCD)": ("Ogg with Speex or video", FFMPEG),
-    rb"RIF[FX]....WAVE": ("a WAV with a codec that libsndfile does not know, or a damaged one", FFMPEG),
+    rb"(RIF[FX]|RF64|BW64)....WAVE": ("a WAV with a codec that libsndfile does not know, or a damaged one", FFMPEG),
     rb"NIST_1A\n.*embedded-(shorten|shortpack|wavpack)": ("a compressed NIST SPHERE recording", SPH2PIPE),
     rb"\x1f\x8b|PK\x03\x04|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!": ("a compressed archive", UNPACK),
+    rb"version https://git-lfs": ("a pointer of Git LFS", "fetch the recordings: git lfs pull"),
     rb"\s*(?i:<!doctype html|<html)": ("a web page, perhaps a failed download", "fetch it again"),
 }
 SIGNATURE_BYTES = 1024
