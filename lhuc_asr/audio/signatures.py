@@ -48,11 +48,13 @@ def help_for(head: bytes, path: Path) -> str | None:
 
 
 def convert(path: Path, remedy: str = FFMPEG) -> str:
-    """The command line that converts a file to a WAV beside it.
+    """The command line that converts a file to a WAV beside it; in words where the file has no name.
 
     Example:
         >>> convert(Path("my talk.m4a"))
         "convert it: ffmpeg -i 'my talk.m4a' 'my talk.wav'"
     """
+    if path.parent == Path("/dev/fd"):  # it came through a pipe
+        return f"save it to a file, and convert that with {remedy.split()[0]}"
     converted = path.with_name(f"{path.stem}-converted.wav" if path.suffix.lower() == ".wav" else f"{path.stem}.wav")
     return f"convert it: {remedy.format(quote(str(path)), quote(str(converted)))}"
