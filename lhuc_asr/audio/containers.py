@@ -132,7 +132,7 @@ def _unclaimed(file: FileIO, end: int, length: int, layout: _Layout) -> int:
     for name, place, size in _chunks(file, length, end, layout):
         if not re.fullmatch(rb"[ -~]{4}", name) or place + size > length + 1:
             break
-        end = place + size + size % 2
+        end = place + size + -size % layout.padded_to
     file.seek(end)
     rest = length - end
     return rest if rest > LONGEST_REST and any(file.read(LONGEST_REST)) else 0
@@ -171,7 +171,9 @@ def _au(file: FileIO, length: int) -> Claim | None:
 def _caf(file: FileIO, length: int) -> Claim | None:
     for name, place, size in _chunks(file, length, 8, CAF):
         if name == b"data":
-            return Claim(place, size) if size != -1 else _streamed_caf(place, length)
+            if size == -1:
+                return _streamed_caf(place, length)
+            return Claim(place, size, _unclaimed(file, place + size, length, CAF))
     return None
 
 

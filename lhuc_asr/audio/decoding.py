@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from lhuc_asr.audio.containers import claim
-from lhuc_asr.audio.signatures import SIGNATURE_BYTES, help_for
+from lhuc_asr.audio.signatures import SIGNATURE_BYTES, convert, help_for
 from lhuc_asr.base.errors import AudioError
 
 KNOWN_FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, CAF, AU or NIST SPHERE"
@@ -83,7 +83,8 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
             sound = soundfile.SoundFile(source, closefd=False)
         except FOREIGN as error:
             known = help_for(head, path) if isinstance(error, soundfile.LibsndfileError) else None
-            fault = known or f"not a {KNOWN_FORMATS} recording ({_reason(error)})"
+            other = f"not a {KNOWN_FORMATS} recording ({_reason(error)}); leave it out, or {convert(path)}"
+            fault = known or other
             raise AudioError(f"{path}: {fault}") from error
         try:
             with sound:

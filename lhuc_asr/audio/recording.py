@@ -60,7 +60,7 @@ def read_native(utterance: Utterance, channel: int | None = None) -> tuple[np.nd
     """
     samples, info = read_channels(utterance)
     check_channel(utterance.audio, info.channels, channel)
-    return mix_down(samples, channel)[0], info.sample_rate
+    return mix_down(samples, info.sample_rate, channel)[0], info.sample_rate
 
 
 def read_channels(utterance: Utterance) -> tuple[np.ndarray, AudioInfo]:

@@ -25,9 +25,10 @@ SIGNATURES: dict[bytes, tuple[str, str]] = {
     rb"wvpk|MAC |TTA[12]|tBaK|OFR |ajkg": ("audio in a rare lossless format", FFMPEG),
     rb"MP\+|MPCK|DSD |FRM8|\x02?#!SILK": ("audio in a rare format", FFMPEG),
     rb"OggS.{24,64}(Speex  |\x80theora|BBCD)": ("Ogg with Speex or video", FFMPEG),
-    rb"RIF[FX]....WAVE": ("a WAV with a codec that libsndfile does not know, or a damaged one", FFMPEG),
+    rb"(RIF[FX]|RF64|BW64)....WAVE": ("a WAV with a codec that libsndfile does not know, or a damaged one", FFMPEG),
     rb"NIST_1A\n.*embedded-(shorten|shortpack|wavpack)": ("a compressed NIST SPHERE recording", SPH2PIPE),
     rb"\x1f\x8b|PK\x03\x04|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!": ("a compressed archive", UNPACK),
+    rb"version https://git-lfs": ("a pointer of Git LFS", "fetch the recordings: git lfs pull"),
     rb"\s*(?i:<!doctype html|<html)": ("a web page, perhaps a failed download", "fetch it again"),
 }
 SIGNATURE_BYTES = 1024
@@ -47,11 +48,13 @@ def help_for(head: bytes, path: Path) -> str | None:
 
 
 def convert(path: Path, remedy: str = FFMPEG) -> str:
-    """The command line that converts a file to a WAV beside it.
+    """The command line that converts a file to a WAV beside it; in words where the file has no name.
 
     Example:
         >>> convert(Path("my talk.m4a"))
         "convert it: ffmpeg -i 'my talk.m4a' 'my talk.wav'"
     """
+    if path.parent == Path("/dev/fd"):  # it came through a pipe
+        return f"save it to a file, and convert that with {remedy.split()[0]}"
     converted = path.with_name(f"{path.stem}-converted.wav" if path.suffix.lower() == ".wav" else f"{path.stem}.wav")
     return f"convert it: {remedy.format(quote(str(path)), quote(str(converted)))}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+logger = logging.getLogger(__name__)
 
 
 def transcribe(
@@ -80,6 +83,8 @@ def transcribe(
         files.check_places(Inputs([*(each.path for each in named), *([speaker] if speaker else [])], [model]))
         done = files.done(named) if skip_existing else set()
         count = len(done)
+        if done:
+            logger.info("skipped, their files exist: %d of %d recordings", count, len(named))
         if count < len(named):
             recognizer = load(model)
             if not skip_existing:

@@ -122,7 +122,7 @@ def _check(utterance: Utterance, require_text: bool) -> _Check:
         channels, info = read_channels(utterance)
     except AudioError as error:
         return _Check(str(error))
-    samples, taken = mix_down(channels)
+    samples, taken = mix_down(channels, info.sample_rate)
     if len(samples) < samples_of(FRAME_LENGTH_SECONDS, info.sample_rate):
         return _Check(f"{utterance.audio}: shorter than one window of {1000 * FRAME_LENGTH_SECONDS:.0f} ms")
     if is_silent(samples):

@@ -26,6 +26,7 @@ from lhuc_asr.lang.text import (
     UNKNOWN,
     is_reserved,
     normalise,
+    normalise_name,
 )
 
 Phones = tuple[str, ...]
@@ -34,6 +35,8 @@ Phones = tuple[str, ...]
 _STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\(\d+\)")
 _PROBABILITY = re.compile(r"\d*\.\d+([eE][-+]?\d+)?")
+
+NO_PROBABILITIES = "pronunciation probabilities are not supported, take the second column out"
 
 # Messages and log lines name this many words; the rest are counted.
 _WORDS_SHOWN = 10
@@ -148,7 +151,10 @@ def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
         pronunciations.setdefault(word, {})[phones] = None
     if not pronunciations:
         raise LexiconError(f"{path}: no words; expected lines of a word and its phones")
-    used = {phone for variants in pronunciations.values() for phones in variants for phone in phones}
+    every = [phones for variants in pronunciations.values() for phones in variants]
+    if all(phones[0] == "1" and len(phones) > 1 for phones in every):
+        raise LexiconError(f"{path}: every word begins with the phone 1; {NO_PROBABILITIES}")
+    used = {phone for phones in every for phone in phones}
     phone_set = PhoneSet.of(used, (phone for phone in SILENCE_LIKE if phone == SILENCE or phone in used))
     return Lexicon({word: tuple(variants) for word, variants in pronunciations.items()}, phone_set)
 
@@ -270,7 +276,8 @@ def _read_word(field: str) -> str:
 
 def _read_phones(fields: list[str], strip_stress: bool) -> Phones:
     comment = next((index for index, field in enumerate(fields) if field.startswith("#")), len(fields))
-    phones = fields[:comment]
+    # Signs of phonetics have accents too, and two phones must not look the same.
+    phones = [normalise_name(field) for field in fields[:comment]]
     return tuple(p[:-1] if strip_stress and _STRESSED_VOWEL.fullmatch(p) else p for p in phones)
 
 
@@ -286,10 +293,7 @@ def _phones_problem(phones: Phones, silence: set[str]) -> str | None:
     if not phones:
         return "a word without phones; expected a word and its phones"
     if _PROBABILITY.fullmatch(phones[0]):
-        return (
-            f"expected a phone, found the number {phones[0]}; pronunciation probabilities are not supported, take the "
-            "second column out"
-        )
+        return f"expected a phone, found the number {phones[0]}; {NO_PROBABILITIES}"
     if len(phones) > 1 and not silence.isdisjoint(phones):
         shown = " ".join(phones[:_WORDS_SHOWN])
         return f"silence phone inside a word: {shown}; take it out, pauses between words are added anyway"

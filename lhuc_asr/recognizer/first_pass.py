@@ -18,8 +18,9 @@ from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.coverage import aligned_words
-from lhuc_asr.lang.lexicon import Lexicon
-from lhuc_asr.recognizer.known_words import place
+from lhuc_asr.lang.lexicon import Lexicon, list_words
+from lhuc_asr.recognizer.known_words import PlacedWords, place
+from lhuc_asr.recognizer.recordings import OnBad, usable
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class KnownTranscripts:
         transcripts: Words of each recording, by its name.
         lexicon: Pronunciations.
         topology: States of the phones.
+        on_bad: What happens to recordings that do not fit their transcripts.
     """
 
     loop: TwoPass
@@ -83,6 +85,7 @@ class KnownTranscripts:
     transcripts: Mapping[str, Sequence[str]]
     lexicon: Lexicon
     topology: ContextDependency
+    on_bad: OnBad = None
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The same as ``references``: nothing is searched."""
@@ -97,26 +100,31 @@ class KnownTranscripts:
         raise CorpusError("the recordings have transcripts and are not searched; leave the transcripts out")
 
     def references(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame along the transcripts; recordings that do not fit their transcripts are left out.
+        """The pdf of each frame along the transcripts.
 
         Raises:
-            CorpusError: No recording fits its transcript.
+            CorpusError: A recording does not fit its transcript, and ``on_bad`` is None; or none does.
         """
         pdfs = {}
         for utterance, scores in self.loop.first_pass():
             recording = self.recording_of[utterance]
-            words = aligned_words(self.transcripts[recording], self.lexicon)
-            if missing := self.lexicon.missing(words):
-                logger.warning("%s: left out, the lexicon lacks %s", recording, ", ".join(missing))
-            elif not words:
-                logger.warning("%s: left out, its transcript has no words", recording)
-            elif (placed := place(words, scores, self.lexicon, self.topology)) is None:
-                logger.warning("%s: left out, it is too short for its transcript", recording)
-            else:
-                pdfs[utterance] = placed.pdfs
+            with usable(recording, self.on_bad):
+                pdfs[utterance] = self._placed(recording, scores).pdfs
         if not pdfs:
             raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
         return pdfs
+
+    def _placed(self, recording: str, scores: np.ndarray) -> PlacedWords:
+        """The words of a recording, by the scores of its frames, shape (T, K)."""
+        words = aligned_words(self.transcripts[recording], self.lexicon)
+        if missing := self.lexicon.missing(words):
+            raise CorpusError(f"{recording}: {list_words(missing, 'not in the lexicon')}; correct the transcript")
+        if not words:
+            raise CorpusError(f"{recording}: its transcript has no words; write them, or leave the recording out")
+        placed = place(words, scores, self.lexicon, self.topology)
+        if placed is None:
+            raise CorpusError(f"{recording}: too short for its transcript; correct the transcript")
+        return placed
 
 
 def _warn_of_silence(hypotheses: Sequence[Hypothesis]) -> None:

@@ -25,6 +25,9 @@ LEAST_LONGEST_FRAMES = 20
 # A piece is silence if it stays below -60 dB of full scale; AN4's quietest recording reaches -33 dB. A piece of a long
 # recording is also silence if it stays within 6 dB of the floor: noise averaged over 50 ms does, speech never does.
 SILENCE_LEVEL, SPEECH_OVER_FLOOR = 1e-6, 4.0
+# Recordings of 24 bits or of floats may be quieter than that and yet clear: silence is what stays 30 dB below their
+# loudest part, or below -80 dB, a little more than the noise of 16 bits.
+BELOW_LOUDEST, QUIETEST_SPEECH = 1e-3, 1e-8
 
 
 def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
@@ -66,20 +69,26 @@ def has_speech(level: np.ndarray, pieces: list[tuple[int, int]]) -> list[bool]:
         pieces: Pieces of the recording, as ``cut`` returns them.
     """
     level = _smoothed(level)
-    # A short recording may be one vowel, equally loud throughout.
-    floor = float(np.quantile(level, FLOOR_FRACTION)) if len(pieces) > 1 else 0.0
-    least = max(SILENCE_LEVEL, SPEECH_OVER_FLOOR * floor)
+    # A short recording may be one vowel, equally loud throughout; one that is so quiet may be an empty room.
+    may_be_flat = len(pieces) == 1 and level.max() > SILENCE_LEVEL
+    floor = 0.0 if may_be_flat else float(np.quantile(level, FLOOR_FRACTION))
+    least = max(_silence(level), SPEECH_OVER_FLOOR * floor)
     return [bool(level[first:end].max() > least) for first, end in pieces]
 
 
 def _pauses(level: np.ndarray) -> list[tuple[int, int]]:
     """Each pause's first frame and the frame after its last, the longest pause first."""
-    decibels = 10.0 * np.log10(np.maximum(level, SILENCE_LEVEL))
+    decibels = 10.0 * np.log10(np.maximum(level, _silence(level)))
     floor, loud = np.quantile(decibels, (FLOOR_FRACTION, LOUD_FRACTION))
     quiet = decibels < floor + PAUSE_FRACTION * (loud - floor)
     changes = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]])))
     runs = [(int(begin), int(end)) for begin, end in changes.reshape(-1, 2)]
     return sorted(runs, key=lambda run: run[0] - run[1])
+
+
+def _silence(level: np.ndarray) -> float:
+    """The mean square below which parts of a recording are silence."""
+    return min(SILENCE_LEVEL, max(QUIETEST_SPEECH, BELOW_LOUDEST * float(level.max())))
 
 
 def _smoothed(level: np.ndarray) -> np.ndarray:

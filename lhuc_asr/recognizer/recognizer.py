@@ -140,7 +140,8 @@ class Recognizer:
             loop, targets = self._loop(speech), options.targets
             first_pass: FirstPass = SearchedFirstPass(loop, self._pool, options.first_search, options.lattice)
             if transcripts is not None:
-                first_pass = KnownTranscripts(loop, speech.recording_of, transcripts, self._lexicon, self._topology)
+                words_of, states = transcripts, self._topology
+                first_pass = KnownTranscripts(loop, speech.recording_of, words_of, self._lexicon, states, on_bad)
                 targets = TargetsConfig(kind="reference", silence_weight=targets.silence_weight)
             method = options.method.make(self._files.prepared)
             adapted = loop.adapt(method, first_pass, targets, self._sets(speech), options.seed)

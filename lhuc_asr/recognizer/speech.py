@@ -92,7 +92,9 @@ def cut_at_pauses(
             level.channel,
         )
     if not pieces:
-        logger.warning("%s: no speech found, only silence or steady noise", recording.title)
+        logger.warning(
+            "%s: no speech found, only silence or steady noise%s", recording.title, _other(recording, channel)
+        )
     elif left_out:
         spans = ", ".join(f"{span.start:.1f}-{span.end:.1f} s" for span in left_out[:NAMED])
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
@@ -155,6 +157,12 @@ def read_speech(recordings: Sequence[CutRecording], model: ModelDescription, spe
         for piece, features, end in zip(pieces, values, ends, strict=True)
     ]
     return Speech(pieces, recording_of, FeatureTable(stored, np.concatenate(values)), cmvn)
+
+
+def _other(recording: Recording, channel: int | None) -> str:
+    """What may help where no speech is found."""
+    count = recording.info.channels
+    return f"; --channel takes one of its {count} channels" if count > 1 and channel is None else ""
 
 
 def _features(piece: Utterance, model: ModelDescription) -> np.ndarray:

@@ -163,8 +163,8 @@ def is_written(text: str, form: Format, names: Collection[str], vocabulary: Coll
     )
 
 
-def recordings_in(text: str, form: Literal["txt", "json"]) -> set[str]:
-    """Names of the recordings whose transcripts a text has; none if it is something else."""
+def recordings_in(text: str, form: Format) -> set[str]:
+    """Names of the recordings whose transcripts a text in ``txt`` or ``json`` has; none if it is something else."""
     if form == "json":
         return {name for name, _ in _json_lines(text)}
     return {line.partition(" ")[0] for line in text.splitlines()}

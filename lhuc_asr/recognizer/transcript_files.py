@@ -94,17 +94,19 @@ class TranscriptFiles:
                 )
 
     def done(self, named: Sequence[Recording]) -> set[str]:
-        """Names of the recordings whose file exists.
+        """Names of the recordings whose file exists; a device or a pipe keeps nothing.
 
         Raises:
             OutputError: The file for all recordings exists, but lacks one.
         """
-        if self.whole is None:
-            return {name for name, path in self.by_name.items() if path.exists()}
-        if not self.whole.exists():
-            return set()
         # In CTM and SRT a recording without words leaves no trace.
-        if self.form in ("txt", "json"):
+        named_inside = self.form in ("txt", "json")
+        if self.whole is None:
+            there = {name: path for name, path in self.by_name.items() if path.exists()}
+            return {name for name, path in there.items() if not named_inside or path.stat().st_size}
+        if leads_to_stream(self.whole) or not self.whole.exists():
+            return set()
+        if named_inside:
             written = recordings_in(self.whole.read_text(encoding="utf-8", errors="replace"), self.form)
             if lacking := [recording.title for recording in named if recording.name not in written]:
                 raise OutputError(

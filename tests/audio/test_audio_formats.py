@@ -291,6 +291,8 @@ def test_what_is_not_a_file_is_an_error_of_one_line(tmp_path: Path, make: Callab
         (b"RIFF\0\0\0\0AVI LIST", "AVI video; convert it: ffmpeg -i"),
         (b"\xff\xf1\x50\x80" + bytes(40), "AAC audio; convert it: ffmpeg -i"),
         (b"\x1f\x8b\x08" + bytes(40), "a compressed archive; unpack it"),
+        (b"BW64\xff\xff\xff\xffWAVEds64", "a WAV with a codec that libsndfile does not know.*; convert it: ffmpeg -i"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; fetch the recordings: git lfs pull"),
         (b"<!DOCTYPE html><html>", "a web page, perhaps a failed download"),
         (b"this is text\n", "not a WAV, FLAC, Ogg, MP3, AIFF, CAF, AU or NIST SPHERE recording"),
     ],
@@ -322,7 +324,7 @@ def test_every_error_of_soundfile_is_an_error_of_the_recording(
             levels(path)
 
 
-@pytest.mark.parametrize("form", ["NIST", "AU", "AVR", "WVE", "W64", "RF64"])
+@pytest.mark.parametrize("form", ["NIST", "AU", "AVR", "WVE", "W64", "RF64", "CAF"])
 def test_a_second_file_behind_the_samples_is_an_error(tmp_path: Path, form: str) -> None:
     content = encoded(form)
     with pytest.raises(AudioError, match=r"the header gives \d+ bytes of samples, but \d+ bytes more follow"):

@@ -7,6 +7,8 @@ import pytest
 import soundfile
 
 from lhuc_asr.audio.levels import levels
+from lhuc_asr.audio.recording import read_native
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError
 
 RATE = 16000
@@ -105,6 +107,21 @@ def test_channels_in_opposite_phase_do_not_cancel(tmp_path: Path) -> None:
     found, expected = levels(tmp_path / "a.wav"), levels(tmp_path / "b.wav")
     assert found.channel == 2
     np.testing.assert_allclose(found.power, expected.power, rtol=1e-2, atol=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 8.0])
+@pytest.mark.parametrize("in_first", [0.0, 0.3], ids=["hum in one channel", "hum in both channels"])
+def test_hum_does_not_hide_that_channels_cancel(tmp_path: Path, in_first: float, seconds: float) -> None:
+    """Both where levels are taken and where samples are read, as for training."""
+    samples = bursts(seconds)
+    mains = np.sin(2 * np.pi * 50 * np.arange(len(samples)) / RATE)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([samples + in_first * mains, 0.3 * mains - samples], 1), RATE, subtype="FLOAT")
+    found = levels(path)
+    assert found.channel in (1, 2)
+    assert found.power.max() > 0.5e-4
+    read, _ = read_native(Utterance("u", "s", "", path, 0.0, seconds, ""))
+    np.testing.assert_array_equal(read, soundfile.read(path, dtype="float32")[0][:, found.channel - 1])
 
 
 def test_a_channel_can_be_chosen(tmp_path: Path) -> None:

@@ -262,6 +262,8 @@ def test_a_transcription_goes_on_where_it_was_ended(
     (tmp_path / "out" / first).write_text("kept")
     (tmp_path / "out" / second).unlink()
     assert command("transcribe", finished, audio, "-o", out, "--skip-existing") in (0, None)
+    told = f"skipped, their files exist: {len(whole) - 1} of {len(whole)} recordings"
+    assert told in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole | {first: b"kept"}
     assert f"{first}: exists and is not a transcript" in str(command("transcribe", finished, audio, "-o", out))
     assert command("transcribe", finished, audio, "--skip-existing") == 2

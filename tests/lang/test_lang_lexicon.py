@@ -216,3 +216,16 @@ def test_old_line_ends_of_a_mac(tmp_path: Path) -> None:
     path = tmp_path / "lexicon.txt"
     path.write_bytes(b"a AH\rb B IY\r")
     assert read_lexicon(path).words == ("A", "B")
+
+
+def test_a_column_of_ones_is_not_a_phone(path):
+    path.write_text("a 1 AH\nb 1\tB IY\n")
+    with pytest.raises(LexiconError, match=r"every word begins with the phone 1; .* second column"):
+        read_lexicon(path)
+    path.write_text("a 1 AH\nb B IY\n")  # X-SAMPA has a vowel 1
+    assert read_lexicon(path).pronunciations["A"] == (("1", "AH"),)
+
+
+def test_phones_that_look_the_same_are_the_same(path):
+    path.write_text("ich ɪ ç\nmich m ɪ c\N{COMBINING CEDILLA}\nsich z ɪ ç\N{ZERO WIDTH SPACE}\n", encoding="utf-8")
+    assert read_lexicon(path).phones.speech == ("m", "z", "ç", "ɪ")

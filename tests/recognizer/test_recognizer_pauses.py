@@ -120,3 +120,18 @@ def test_the_pieces_of_a_model_of_short_words_have_room_for_a_window(longest: fl
     assert [pieces[0][0], pieces[-1][1]] == [0, 300]
     assert min(end - begin for begin, end in pieces) >= 5
     assert max(end - begin for begin, end in pieces) <= max(20, round(100 * longest))
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-4, 3e-6])
+def test_quiet_speech_is_speech_as_loud_speech_is(gain: float) -> None:
+    """Down to -75 dB, as 24 bits hold it; the room is 50 dB below the speech."""
+    short, long = gain * spoken(2.0, 0.5, 1.0), gain * spoken(2.0, 0.5, 1.0, 9.0, 2.0)
+    assert has_speech(short, [(0, 350)]) == [True]
+    pieces = cut(long, 5.0)
+    assert [pair for pair in pieces if pair[0] == 0] == [pair for pair in cut(spoken(2.0, 0.5, 1.0, 9.0, 2.0), 5.0)[:1]]
+    assert has_speech(long, pieces) == has_speech(long / gain, pieces)
+
+
+def test_a_quiet_room_is_no_speech() -> None:
+    room = np.square(np.random.default_rng(0).standard_normal((300, 160)) * 4e-4).mean(1)
+    assert has_speech(room, [(0, 300)]) == [False]

@@ -291,11 +291,11 @@ def test_no_network_and_no_file_outside_the_output(
 def test_silence_has_no_words_and_nobody_to_adapt_to(
     recognizer: Recognizer, alice: Speaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    soundfile.write(tmp_path / "silence.wav", np.zeros(16000 * 30), 16000)
+    soundfile.write(tmp_path / "silence.wav", np.zeros((16000 * 30, 2)), 16000)
     for speaker in (None, alice):
         (transcript,) = recognizer.transcribe(tmp_path / "silence.wav", speaker)
         assert (transcript.text, transcript.seconds) == ("", 30.0)
-    assert "silence.wav: no speech found, only silence or steady noise" in caplog.text
+    assert "silence.wav: no speech found, only silence or steady noise; --channel takes one of its 2" in caplog.text
     with pytest.raises(AudioError, match="speaker 'bob': no speech found in the recordings"):
         recognizer.adapt(tmp_path, "bob")
 

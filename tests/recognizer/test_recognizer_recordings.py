@@ -284,6 +284,17 @@ def test_standard_input_that_ends_early_is_refused(
         pass
 
 
+def test_a_format_that_must_be_converted_has_no_name_in_a_pipe(standard_input: Callable[[bytes], None]) -> None:
+    standard_input(b"\0\0\0\x20ftypM4A \0\0\0\0")
+    with (
+        pytest.raises(
+            AudioError, match=r"^standard input: M4A \(AAC\) audio; save it to a file, and convert .* ffmpeg$"
+        ),
+        recordings(["-"]),
+    ):
+        pass
+
+
 def test_a_folder_that_may_not_be_read_is_one_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder))

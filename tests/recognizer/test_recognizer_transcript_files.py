@@ -53,6 +53,14 @@ def test_a_file_that_lacks_a_recording_is_not_taken_for_finished(form: Format, c
         TranscriptFiles.at(str(tmp_path / "all"), form, NAMED, overwrite=False).done(NAMED)
 
 
+def test_an_empty_file_and_a_device_hold_no_transcript(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    assert files(tmp_path).done(NAMED) == set()
+    assert files("/dev/null").done(NAMED) == set()
+    (tmp_path / "a.ctm").touch()  # a recording without words
+    assert TranscriptFiles.at(str(tmp_path), "ctm", NAMED, overwrite=False).done(NAMED) == {"a"}
+
+
 def test_captions_of_several_recordings_are_in_a_folder(tmp_path: Path) -> None:
     captions = TranscriptFiles.at(str(tmp_path / "new"), "srt", NAMED, overwrite=False)
     assert captions.paths == [tmp_path / "new/a.srt", tmp_path / "new/b.srt"]
