@@ -8,7 +8,7 @@ category without examples has weight 0. Logistic regression is scikit-learn's, b
     |w|^2 / 2 + C sum over examples of log loss                                 without a penalty on b
 
 A fit has nothing random in it. Log odds are counted batch by batch. For logistic regression the training split is in
-memory, 12 bytes for each entry of an example.
+memory, 12 bytes for each entry of an example, and twice that while it is gathered.
 """
 
 from __future__ import annotations
