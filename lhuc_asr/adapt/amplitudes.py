@@ -120,6 +120,7 @@ class Amplitudes:
             CheckpointError: A file is missing or damaged, or has a site that the network does not have.
             ModelMismatchError: A speaker belongs to another network, or has other sites or another amplitude function
                 than the others.
+            SpeakerError: A speaker's amplitudes are not finite.
         """
         states = [SpeakerState.load(path) for path in paths]
         first = states[0]
@@ -135,6 +136,7 @@ class Amplitudes:
         for state in states:
             state.check_fits(bank.sites, bank.amplitude.name, network)
         bank.set_rows(states)
+        bank.check_finite(bank.rows_of([state.speaker for state in states]))
         return cls(bank)
 
     def _scales(self, speaker: str) -> list[torch.Tensor]:

@@ -223,9 +223,8 @@ def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[li
 
 
 def put_back_diverged(bank: SpeakerBank, speakers: Sequence[str]) -> None:
-    """Set speakers whose rows are not finite back to row 0, with a warning."""
-    rows = bank.rows_of(speakers)
-    finite = torch.stack([table.detach()[rows].isfinite().all(1) for table in bank.tables]).all(0)
+    """Set speakers whose rows or amplitudes are not finite back to row 0, with a warning."""
+    finite = bank.finite(bank.rows_of(speakers)).all(1)
     diverged = [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
     warn_unadapted("they diverged: features that are not finite, or too large a learning rate", diverged, len(speakers))
     bank.reset(diverged)

@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.base.atomic import DamagedFileError, atomic_folder, read_json, sha256_of, write_json
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.destinations import stranger_in
+from lhuc_asr.base.documents import Name
 from lhuc_asr.base.errors import ConfigError, LhucError
 
 
@@ -36,7 +37,7 @@ class FolderDescription(StrictModel):
     """
 
     format: str
-    made_by: str
+    made_by: Name
     files: dict[str, str] = Field(default_factory=dict)
     sha256: dict[str, str]
 

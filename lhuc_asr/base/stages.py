@@ -19,10 +19,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from pydantic import ConfigDict
+
+from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.documents import DocumentKind
+from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.fingerprint import InputFiles, files_below, fingerprint
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.base.watched_files import WatchedFiles
@@ -48,11 +52,16 @@ class _Record:
         inputs_in_key: The hash of these files that the key is made of. Older versions took their sizes and times.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     key: str
     seconds: float
     files: str
     inputs: str | None = None
     inputs_in_key: str | None = None
+
+
+_RECORDS = DocumentKind(_Record, "the record of a stage", ExperimentError, "run again")
 
 
 class Stages:
@@ -154,8 +163,8 @@ class Stages:
     def _recorded(self, name: str) -> _Record | None:
         """The record of a finished stage; None where there is none."""
         try:
-            return _Record(**read_json(self._folder / f"{name}.json"))
-        except (OSError, TypeError, DamagedFileError):
+            return _RECORDS.read(self._folder / f"{name}.json")
+        except ExperimentError:
             return None
 
     def _write(self, name: str, record: _Record) -> None:
@@ -192,7 +201,7 @@ class RecordedStages(Stages):
         """Look at the record of a stage; the arguments are those of ``Stages.run``."""
         after, outputs = list(after), list(outputs)
         record, watched = self._recorded(name), self._watched(name)
-        in_key = None if record is None else record.inputs_in_key
+        in_key = None if record is None or inputs is None else record.inputs_in_key
         if inputs is not None and in_key is None:  # a record of an older version
             in_key = fingerprint(inputs.paths)
         key = self._keys[name] = stage_key(name, options, [self._keys[other] for other in after], in_key)

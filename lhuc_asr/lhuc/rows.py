@@ -19,7 +19,7 @@ from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowOptimizer, RowTable, refuse_foreign_optimizers
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, check_speaker_name, not_finite
+from lhuc_asr.lhuc.speaker import LARGEST_AMPLITUDE, SPEAKER_INDEPENDENT, SpeakerState, check_speaker_name, not_finite
 
 Unknown = Literal["error", "si"]
 
@@ -145,7 +145,7 @@ class SpeakerRows(nn.Module):
         return self.stored_r(site, rows)
 
     def check_finite(self, rows: Tensor) -> None:
-        """Refuse rows that hold NaN or infinity.
+        """Refuse rows that hold NaN or infinity, or whose amplitudes do.
 
         Args:
             rows: The rows, shape (N,), int64.
@@ -153,15 +153,24 @@ class SpeakerRows(nn.Module):
         Raises:
             SpeakerError: A row is not finite; the message names the speaker and the site.
         """
+        finite = self.finite(rows)
         # One transfer for all sites: on a GPU each transfer is a wait.
-        rows = rows.to(self.tables[0].device)
-        if bool(torch.stack([table.detach()[rows].isfinite().all() for table in self.tables]).all()):
+        if bool(finite.all()):
             return
-        names = list(self._rows)
-        for site, table in zip(self.sites, self.tables, strict=True):
-            for row in rows.tolist():
-                if not bool(table.detach()[row].isfinite().all()):
-                    raise not_finite(names[row], site.name)
+        row, site = divmod(int((~finite).flatten().nonzero()[0]), len(self.sites))
+        raise not_finite(list(self._rows)[int(rows[row])], self.sites[site].name)
+
+    def finite(self, rows: Tensor) -> Tensor:
+        """Whether r is finite, and its amplitudes are at most ``LARGEST_AMPLITUDE``, shape (N, sites), bool.
+
+        Args:
+            rows: The rows, shape (N,), int64.
+        """
+        rows = rows.to(self.tables[0].device)
+        with torch.no_grad():
+            parts = [table[rows] for table in self.tables]
+            fine = [r.isfinite() & (self.amplitude(r).abs() <= LARGEST_AMPLITUDE) for r in parts]
+            return torch.stack([each.all(1) for each in fine], dim=1)
 
     def xi(self, site: str, rows: Tensor) -> Tensor:
         """The amplitudes xi(r) of some rows at a site, shape (N, H)."""

@@ -32,6 +32,8 @@ MAX_NAME_BYTES = 200
 
 # Types of r. torch has others, of 8 bits, with which it cannot compute.
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# No unit counts a million times as much for one speaker: exp(r) is far beyond that, or infinite, where r diverged.
+LARGEST_AMPLITUDE = 1e6
 # Numbers in a description, such as axes and widths, are below this.
 _LARGEST_NUMBER = 2**31
 
@@ -242,11 +244,11 @@ def check_speaker_name(name: str) -> None:
 
 
 def not_finite(speaker: str, site: str) -> SpeakerError:
-    """The error for a row that holds NaN or infinity."""
+    """The error for a row that holds NaN or infinity, or whose amplitudes do."""
     reset = f", or set it back to row 0: bank.reset([{speaker!r}])" if speaker else ""
     return SpeakerError(
-        f"{_whose(speaker)}: r at site {site!r} is not finite, its estimation diverged; estimate it again with a "
-        f"smaller learning rate{reset}"
+        f"{_whose(speaker)}: r at site {site!r} is not finite, or an amplitude is beyond {LARGEST_AMPLITUDE:g}: its "
+        f"estimation diverged; estimate it again with a smaller learning rate{reset}"
     )
 
 

@@ -25,6 +25,7 @@ from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import Seed
+from lhuc_asr.base.documents import Name
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind
@@ -65,9 +66,9 @@ class ModelDescription(FolderDescription):
     """
 
     format: Literal["lhuc-asr-model-2"] = "lhuc-asr-model-2"
-    experiment: str
-    adapted_pass: str
-    network: str
+    experiment: Name
+    adapted_pass: Name
+    network: str = Field(pattern=r"^[0-9a-f]{64}$")
     seed: Seed
     features: FeatureConfig
     alignment_features: FeatureConfig

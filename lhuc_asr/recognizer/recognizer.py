@@ -36,7 +36,7 @@ from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lang.lexicon import WordTable
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lang.tags import spoken_words, tags_of
-from lhuc_asr.lhuc.speaker import check_speaker_name
+from lhuc_asr.lhuc.speaker import check_speaker_name, model_hash
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.known_words import place
@@ -285,6 +285,8 @@ class Recognizer:
             )
         elif self._lexicon.phones != states.phones or graph.context_width != states.context_width:
             problem = "a lexicon or a graph of other phones than the states'"
+        elif model_hash(network) != self.description.network:
+            problem = "the description is of another network, and so would be the speakers' files"
         elif strange:
             problem = f"the graph's word {min(strange)!r} is not in the lexicon"
         if problem is not None:

@@ -37,6 +37,18 @@ def test_saved_and_loaded_the_speakers_score_the_same_bits(model, tmp_path):
     assert torch.equal(model(spliced), plain)
 
 
+def test_a_file_of_amplitudes_that_overflow_is_refused_by_the_speakers_name(model, tmp_path):
+    """The first recording was blamed, or all of them."""
+    adapted = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0), "bob": random_frames(1)}, 0)
+    with torch.no_grad():
+        adapted.bank.tables[0][2, 1] = 100.0
+    adapted.save(tmp_path)
+    with pytest.raises(
+        SpeakerError, match=r"speaker 'bob': r at site 'hidden\.0\.activation' .* beyond 1e\+06: its est"
+    ):
+        load_speakers(model, tmp_path)
+
+
 def test_applied_is_the_equations(model):
     adapted = Lhuc(LhucConfig(preset="paper")).estimate(model, {"ann": random_frames(0)}, seed=0)
     spliced = torch.randn(9, 3 * WIDTH, generator=torch.Generator().manual_seed(1))

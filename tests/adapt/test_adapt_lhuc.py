@@ -100,6 +100,15 @@ def test_a_speaker_without_a_useful_frame_stays_neutral(model, caplog):
     assert Lhuc(LhucConfig(preset="paper")).estimate(model, {}, seed=0).bank.speakers == ()
 
 
+@pytest.mark.parametrize("rate", [30.0, 1000.0])
+def test_a_speaker_whose_amplitudes_overflow_stays_unadapted(model, rate, caplog):
+    """r was finite and exp(r) beyond all scores, so that the second pass stopped the experiment."""
+    method = Lhuc(LhucConfig(optimizer="adam", learning_rate=rate, batch_size=100_000, sweeps=1))
+    adapted = method.estimate(model, {"ann": random_frames(1)}, seed=0)
+    assert "1 of 1 speakers stay unadapted, they diverged" in caplog.text
+    assert not any(r.any() for r in r_of(adapted, "ann"))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_speaker_who_diverges_stays_unadapted_and_harms_nobody(model, bad, optimizer, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -13,7 +14,7 @@ from stage_bench import Bench, Options
 
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.runlog import Metrics
-from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.stages import RecordedStages, Stages
 from lhuc_asr.base.watched_files import WatchedFiles
 
 
@@ -301,6 +302,38 @@ def test_a_damaged_list_of_files_runs_its_stage(content: str, bench: Bench, tmp_
     bench.run(files=[tmp_path / "a"])
     (bench.folder / "stages" / "first.files.jsonl").write_text(content)
     assert bench.run(files=[tmp_path / "a"]) == ["first"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": []},
+        {"seconds": "x"},
+        {"files": {}},
+        {"inputs": []},
+        {"inputs_in_key": 3},
+        {"inputs_in_key": {}},
+        {"y": 1},
+    ],
+)
+def test_a_record_with_other_values_runs_its_stage(change: dict[str, object], bench: Bench) -> None:
+    """``inputs_in_key`` of another type failed where a stage was looked at whose options have no names."""
+    bench.run(first=0.5)
+    path = bench.folder / "stages" / "first.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    stages = RecordedStages(bench.folder)
+    stages.run("first", lambda _: None, options=0.5, outputs=[bench.output])
+    assert stages.first_stale(["first"]) == "first"
+    assert bench.run(first=0.5) == ["first"]
+
+
+def test_inputs_in_the_record_of_a_stage_that_reads_none_are_not_used(bench: Bench) -> None:
+    bench.run(first=0.5)
+    path = bench.folder / "stages" / "first.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs_in_key": "x"}))
+    stages = RecordedStages(bench.folder)
+    stages.run("first", lambda _: None, options=0.5, outputs=[bench.output])
+    assert stages.first_stale(["first"]) is None
 
 
 def test_a_list_of_files_with_a_name_that_no_file_can_have_is_damaged(tmp_path: Path) -> None:

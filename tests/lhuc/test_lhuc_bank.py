@@ -181,6 +181,17 @@ def test_rows_may_live_in_a_file(mlp, tmp_path, randn):
     assert table.grad.coalesce().values().shape == (2, 8)
 
 
+@pytest.mark.parametrize("bad", [20.0, 1e3, -float("inf"), 3e38])
+def test_a_row_whose_amplitudes_overflow_is_not_applied(bank, mlp, bad):
+    """exp(-inf) is a number, and r is not."""
+    with torch.no_grad():
+        bank.tables[1][2, 3] = bad
+    message = r"speaker 'bob': r at site 'hidden\.1\.activation' is not finite, or an amplitude is beyond 1e\+06"
+    with pytest.raises(SpeakerError, match=message), bank.rows(["alice", "bob"]):
+        pass
+    assert bank.finite(bank.rows_of(["alice", "bob"])).tolist() == [[True, True], [True, False]]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_is_not_finite_is_neither_applied_nor_saved_and_harms_nobody_else(bank, mlp, randn, tmp_path, bad):
     x = randn(2, 5)

@@ -86,6 +86,9 @@ def test_a_file_too_many_is_refused(model: Path) -> None:
         ),
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"seed": "one"}, "seed: "),
+        ({"network": "a network"}, "network: String should match pattern"),
+        ({"experiment": "an4\x1b[2J"}, "experiment: not a name: it is empty, or has control characters"),
+        ({"made_by": "0.1\nfiles 9"}, "made_by: not a name"),
         ({"files": {"topology.json": "../topology.json"}}, "'../topology.json' is not a path inside the folder"),
     ],
 )
@@ -197,7 +200,11 @@ def test_files_of_different_models_are_told(model: Path) -> None:
     refit(model, {"features": features | {"bins": 23}})
     with pytest.raises(ExperimentError, match=r"features of 23, a network of \d+; copy the folder again"):
         load(model)
-    refit(model, {"features": features})
+    network = json.loads((model / MODEL_JSON).read_text())["network"]
+    refit(model, {"features": features, "network": "0" * 64})
+    with pytest.raises(ExperimentError, match="the description is of another network, and so would be the speakers'"):
+        load(model)
+    refit(model, {"network": network})
     words = model / "lang" / "words.txt"
     words.write_text(words.read_text().replace("CALL ", "CALK "))
     refit(model)
