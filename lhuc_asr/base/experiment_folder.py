@@ -25,7 +25,7 @@ ANOTHER_FOLDER = "choose another folder with exp=DIR, or delete this one"
 MADE = (
     *(CONFIG_FILE, "metrics.jsonl", "stages", "model.json", "benchmark"),
     *("corpus", "features", "lang", "hmm", "am", "speakers", "decode"),
-    *("data", "vocabularies.json", "unseen.json", "results.json", "results.txt"),
+    *("data", "vocabularies.json", "unseen.json", "results.json", "results.txt", "by_user"),
 )
 # Options that no result depends on, of both kinds.
 FREE = {"name", "exp", "workers", "device"}

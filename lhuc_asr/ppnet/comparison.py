@@ -30,6 +30,7 @@ from scipy import stats
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ScoreError
 from lhuc_asr.ppnet.user_influence import UserInfluence, UserTest, user_test
+from lhuc_asr.score.holm import holm
 
 Figure = Literal["auc", "gauc"]
 
@@ -199,20 +200,6 @@ class Results:
             users = user_test(seeds.mean, first, second)
         primary = self.primary is not None and self.primary == PrimaryConfig(model=model, task=task, figure=figure)
         return Comparison(model, against, task, figure, seeds, users, None if users is None else users.p_value, primary)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p adjusted for their number: with p sorted upwards, the largest so far of (m - rank) p, rank from 0, at most 1.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p_values, kind="stable")
-    factors = len(p_values) - np.arange(len(p_values))
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
-    return [float(p_value) for p_value in adjusted]
 
 
 def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> Difference:

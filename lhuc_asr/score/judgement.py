@@ -22,6 +22,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from lhuc_asr.score.holm import holm
 from lhuc_asr.score.significance import LEVEL, Comparison, compare
 from lhuc_asr.score.wer import WerReport
 
@@ -114,20 +115,6 @@ def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
         PassScore(entry, change, own, _verdict(entry, change))
         for entry, change, own in zip(entries, unadapted, others, strict=True)
     ]
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Adjust the p of a family: with p sorted upwards, the largest so far of (m - rank) p, rank from 0, at most 1.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    adjusted, largest = [0.0] * len(ps), 0.0
-    for rank, place in enumerate(np.argsort(ps, kind="stable").tolist()):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
-        adjusted[place] = largest
-    return adjusted
 
 
 def _against(entries: Sequence[Entry], references: Sequence[WerReport | None], seed: int) -> list[Against | None]:

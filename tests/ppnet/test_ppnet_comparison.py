@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from lhuc_asr.base.errors import ScoreError
-from lhuc_asr.ppnet.comparison import PrimaryConfig, Results, comparisons_table, holm, paired_difference, results_table
+from lhuc_asr.ppnet.comparison import PrimaryConfig, Results, comparisons_table, paired_difference, results_table
 from lhuc_asr.ppnet.user_influence import UserInfluence
 from lhuc_asr.score.tables import table_text
 
@@ -78,20 +78,6 @@ def test_a_verdict_needs_users_and_seeds(gain: float, spread: float, verdict: st
     auc, _ = compared(gain, spread).comparisons()
     assert auc.verdict == verdict
     assert auc.content()["verdict"] == verdict
-
-
-def test_holms_method_is_that_of_the_definition() -> None:
-    """Against the stepwise rule: hypotheses are rejected from the smallest p on while p <= level / those left."""
-    rng = np.random.default_rng(3)
-    for _ in range(50):
-        ps = rng.beta(0.3, 1.0, 6)
-        for level in (0.01, 0.05, 0.2):
-            rejected = set()
-            for rank, place in enumerate(np.argsort(ps)):
-                if ps[place] > level / (6 - rank):
-                    break
-                rejected.add(place)
-            assert {place for place, p in enumerate(holm(list(ps))) if p <= level} == rejected
 
 
 def three(**options: Any) -> Results:

@@ -83,9 +83,12 @@ def test_ppnet_changes_little_where_all_are_alike(tmp_path: Path) -> None:
 def test_the_recipe_wins_where_users_differ_and_changes_nothing_where_all_are_alike(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "recipes" / "ppnet_synthetic" / "config.yaml"
     whole = load_config(RecommenderConfig, path, ["seeds=[1, 2]"])
-    config = whole.model_copy(update={"models": {name: whole.models[name] for name in ("dnn", "ppnet")}})
+    models = {name: whole.models[name] for name in ("dnn", "logistic", "ppnet")}
+    config = whole.model_copy(update={"models": models})
     control = config.model_copy(update={"data": config.data.model_copy(update={"spread": 0.0})})
-    assert gain(run_recommender(config, tmp_path / "differ", CPU)) >= 0.02
+    differ = run_recommender(config, tmp_path / "differ", CPU)
+    assert gain(differ) >= 0.02
+    assert differ.difference("ppnet", "click", "auc", "logistic").mean >= 0.02
     assert abs(gain(run_recommender(control, tmp_path / "alike", CPU))) <= 0.002
 
 

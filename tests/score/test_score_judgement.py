@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lhuc_asr.score.judgement import Entry, Role, Verdict, holm, judge
+from lhuc_asr.score.holm import holm
+from lhuc_asr.score.judgement import Entry, Role, Verdict, judge
 from lhuc_asr.score.wer import UtteranceScore, WerReport
 
 SPEAKERS = 12
