@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,14 @@ tuning: {acoustic_scales: [0.1, 0.2], insertion_penalties: [0.0]}
 lhuc: {optimizer: adam, learning_rate: 0.1, sweeps: 2}
 controls: [others_mean]
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_that_end() -> None:
+    """A shell lets what it runs in the background ignore these signals, and so do the processes that tests start."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
