@@ -55,7 +55,7 @@ def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_env
         by_environment: Whether the sets belong to environments.
 
     Raises:
-        SpeakerError: There are no others.
+        SpeakerError: A set has no others.
     """
     lenders: dict[str, tuple[AdaptedSpeakers, str]] = {}
     names = [each.name for each in sets]
@@ -76,7 +76,7 @@ def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environ
         seed: Seed of the choice; a speaker's does not depend on the order of the sets.
 
     Raises:
-        SpeakerError: There are no others.
+        SpeakerError: A set has no others.
     """
     lenders: dict[str, tuple[AdaptedSpeakers, str]] = {}
     for group, others in _groups(sets, by_environment):
@@ -95,7 +95,7 @@ def _groups(
     """Sets that have the same others, and these others.
 
     Raises:
-        SpeakerError: There are no others.
+        SpeakerError: A set has no others.
     """
     groups: dict[str, list[AdaptationSet]] = {}
     for each in sets:
@@ -105,6 +105,6 @@ def _groups(
         first = group[0]
         others = [each for each in sets if (each.speaker == first.speaker) == by_environment and each is not first]
         if not others:
-            raise SpeakerError(f"{first.name!r}: there is no other set to borrow parameters from; a control needs one")
+            raise SpeakerError(f"{first.name!r}: no other set has parameters to lend; a control needs one")
         pairs.append((group, others))
     return pairs

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from lhuc_asr.base.errors import OutputError
+from lhuc_asr.base.errors import ExperimentError, OutputError
 from lhuc_asr.base.outputs import behind_links, is_stream, state_of
 
 # Device and number of a file or folder.
@@ -46,6 +46,20 @@ class Inputs:
             place = _place(folder)
             if place is not None and (path := self._folders.get(place)):
                 raise OutputError(f"{shown(output)}: is inside the model, {shown(path)}; choose another output")
+
+
+def refuse_to_lose(folder: Path, known: Iterable[str]) -> None:
+    """Refuse to replace a folder of a run in which somebody keeps files of their own, such as predictions.
+
+    Args:
+        folder: The folder; it need not be there.
+        known: Paths of the files that a run makes there, relative to the folder.
+
+    Raises:
+        ExperimentError: The folder has another file.
+    """
+    if stranger := stranger_in(folder, known):
+        raise ExperimentError(f"{stranger}: no run made this file, and it would be lost; move it elsewhere")
 
 
 def stranger_in(folder: Path, known: Iterable[str]) -> Path | None:

@@ -15,8 +15,8 @@ def check_plain_file(path: Path | str) -> int:
         Size of the file, in bytes.
 
     Raises:
-        OSError: There is no such file, its name cannot be one, it may not be read, or it is a folder, a pipe, a device
-            or a socket.
+        OSError: The file is missing, its name cannot be a file's, it may not be read, or it is a folder, a pipe, a
+            device or a socket.
     """
     try:
         status = os.stat(path)

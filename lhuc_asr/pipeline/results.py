@@ -61,7 +61,7 @@ def sum_seeds(config: ExperimentConfig, split: str) -> None:
 
 
 def made_passes(config: ExperimentConfig, split: str, passes: Mapping[str, Pass]) -> list[Pass]:
-    """The passes that every seed and fold makes over a split: where there are no others, controls are left out."""
+    """The passes that every seed and fold makes over a split; a control needs other speakers."""
     counts = []
     for fold in (fold for part in seed_configs(config) for fold in fold_configs(part)):
         utterances = read_wer(ExperimentFolder(fold.folder).decode(split, SI) / WER_FILE).scored_utterances()

@@ -155,7 +155,7 @@ class Term:
             if feature.kind in BAGS:
                 bag = batch.bags[feature.name]
                 places = torch.arange(bag.values.shape[0], device=bag.values.device)
-                # Of the examples that begin at one place, all but the last are empty.
+                # Several examples may begin at one place; only the last of them is not empty.
                 examples = torch.searchsorted(bag.offsets, places, right=True) - 1
                 if feature.pooling == "sum":
                     return examples, torch.ones_like(examples, dtype=torch.float32)

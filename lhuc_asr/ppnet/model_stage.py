@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
+from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.runlog import stopwatch
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.ppnet.comparison import FITTED
@@ -29,7 +30,7 @@ from lhuc_asr.ppnet.linear_fit import chosen, fit
 from lhuc_asr.ppnet.model import ModelConfig, RankingConfig, RankingNetwork, build
 from lhuc_asr.ppnet.ranker_folder import FILES, RANKER_JSON, Ranker, save_ranker
 from lhuc_asr.ppnet.ranking_model import RankingModel
-from lhuc_asr.ppnet.run_folders import refuse_to_lose, refuse_to_replace
+from lhuc_asr.ppnet.run_folders import refuse_to_replace
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.table_files import Contents
 from lhuc_asr.ppnet.trainer import RankerTrainerConfig, evaluate, monitored, train

@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import Seed, StrictModel
+from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics
@@ -43,7 +44,7 @@ from lhuc_asr.ppnet.model_stage import (
 from lhuc_asr.ppnet.movielens import MovieLensConfig, write_movielens
 from lhuc_asr.ppnet.ranker_folder import load_ranker
 from lhuc_asr.ppnet.reader import Reader
-from lhuc_asr.ppnet.run_folders import refuse_to_lose, refuse_to_replace
+from lhuc_asr.ppnet.run_folders import refuse_to_replace
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.synthetic import SCALES_FILE, SPLITS, SyntheticUsersConfig, write_synthetic
 from lhuc_asr.ppnet.table_files import Contents, listed

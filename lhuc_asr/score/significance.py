@@ -16,7 +16,8 @@ the result does not extend to other speakers.
     pairs       issues in the comparison of speech recognition algorithms", ICASSP 1989), with a recording as a segment.
                 It takes recordings of one speaker for independent, so its p is too small where they are not.
 
-With m speakers whose errors differ, p cannot be below 2^(1 - m): 0.125 with four. Then no interval is finite.
+With m speakers whose errors differ, p cannot be below 2^(1 - m): 0.125 with four. With fewer than six speakers the
+interval has no ends.
 """
 
 from __future__ import annotations

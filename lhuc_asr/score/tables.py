@@ -187,7 +187,7 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
     if seeds := max(len(entry.by_seed) for entry, _ in compared):
         notes.append(f"{seeds} seeds: errors and words are summed; ± is the standard deviation of the WER over seeds.")
     notes += [
-        f"{split}: one speaker; p and intervals are over recordings, and there is no control."
+        f"{split}: one speaker; p and intervals are over recordings, without a control."
         for split in dict.fromkeys(entry.split for entry, comparison in compared if not comparison.over_speakers)
     ]
     return notes

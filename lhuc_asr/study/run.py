@@ -15,7 +15,7 @@ import numpy as np
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_text
 from lhuc_asr.base.config import dump_config, parse_config
-from lhuc_asr.base.destinations import stranger_in
+from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, run_record
@@ -61,7 +61,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
         ``table.jsonl``, ``table.csv``, a figure for each test split, ``recipe.yaml`` and ``run.json``.
 
     Raises:
-        ExperimentError: The folder is not an experiment's, there is no series or look of a given name, or the folder
+        ExperimentError: The folder is not an experiment's, a given name is not a series' or a look's, or the folder
             of an earlier one has files that no benchmark made.
         ConfigError: The recipe has no suitable base, or a pass or network of the recipe has a name that a series needs.
     """
@@ -98,8 +98,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
 def _refuse_to_lose(place: Path, config: ExperimentConfig) -> None:
     """Refuse to replace a folder in which somebody keeps files of their own."""
     figures = [f"{split}.png" for split in {TEST, *config.corpus.test_sets}]
-    if stranger := stranger_in(place, [*TABLES, RECIPE_FILE, RUN_FILE, *figures]):
-        raise ExperimentError(f"{stranger}: no benchmark made this file, and it would be lost; move it elsewhere")
+    refuse_to_lose(place, [*TABLES, RECIPE_FILE, RUN_FILE, *figures])
 
 
 def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:

@@ -110,7 +110,7 @@ def test_where_the_other_has_no_such_place_any_of_theirs_is_borrowed(tmp_path: P
 def test_nobody_to_borrow_from_is_an_error(tmp_path: Path) -> None:
     sets = sets_of(tmp_path, DataConfig(), {"ann": 2})
     for make in (lambda: others_mean(numbers(sets), sets, False), lambda: another(numbers(sets), sets, False, 1)):
-        with pytest.raises(SpeakerError, match="'ann': there is no other set to borrow parameters from"):
+        with pytest.raises(SpeakerError, match="'ann': no other set has parameters to lend"):
             make()
 
 

@@ -56,7 +56,7 @@ def test_a_test_set_of_one_speaker_has_no_control_and_the_table_says_so(copied: 
     assert not any(stage.startswith("lhuc__others_mean over test") for stage in executed)
     assert "lhuc__others_mean" not in read_json(copied / "decode" / "test" / "comparison.json")
     table = (copied / "decode" / "test" / "table.txt").read_text(encoding="utf-8")
-    assert "test: one speaker; p and intervals are over recordings, and there is no control" in table
+    assert "test: one speaker; p and intervals are over recordings, without a control" in table
 
 
 def test_several_seeds_are_experiments_of_their_own_whose_errors_are_summed(tiny_recipe: Path, tmp_path: Path) -> None:

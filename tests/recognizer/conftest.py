@@ -9,6 +9,8 @@ import pytest
 
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
+from lhuc_asr.recognizer.recognizer import Recognizer, load
+from lhuc_asr.recognizer.speaker import Speaker
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +43,14 @@ def known(finished: Path, said: list[Utterance]) -> dict[str, tuple[str, ...]]:
     """The words of each recording that the lexicon of so few voices has."""
     lexicon = read_lexicon_folder(finished / "lang")
     return {u.id: tuple(word for word in u.words if word in lexicon.pronunciations) for u in said}
+
+
+@pytest.fixture(scope="module")
+def recognizer(exported: Path) -> Recognizer:
+    return load(exported)
+
+
+@pytest.fixture(scope="module")
+def alice(recognizer: Recognizer, audio: Path) -> Speaker:
+    """The speaker, by the name that the experiment has: the order of their data depends on it."""
+    return recognizer.adapt(audio, speaker="2001")

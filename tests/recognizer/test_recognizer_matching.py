@@ -15,21 +15,9 @@ from lhuc_asr.base.errors import (
     CorpusError,
     LhucError,
 )
-from lhuc_asr.recognizer.recognizer import Recognizer, load
-from lhuc_asr.recognizer.speaker import Speaker
+from lhuc_asr.recognizer.recognizer import Recognizer
 
 Words = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def recognizer(exported: Path) -> Recognizer:
-    return load(exported)
-
-
-@pytest.fixture(scope="module")
-def alice(recognizer: Recognizer, audio: Path) -> Speaker:
-    """The speaker, by the name that the experiment has: the order of their data depends on it."""
-    return recognizer.adapt(audio, speaker="2001")
 
 
 def test_transcripts_must_belong_to_the_recordings(

@@ -38,17 +38,6 @@ from lhuc_asr.recognizer.transcript import Span
 Words = dict[str, str]
 
 
-@pytest.fixture(scope="module")
-def recognizer(exported: Path) -> Recognizer:
-    return load(exported)
-
-
-@pytest.fixture(scope="module")
-def alice(recognizer: Recognizer, audio: Path) -> Speaker:
-    """The speaker, by the name that the experiment has: the order of their data depends on it."""
-    return recognizer.adapt(audio, speaker="2001")
-
-
 def words_of(recognizer: Recognizer, *arguments: object) -> Words:
     return {transcript.recording: transcript.text for transcript in recognizer.transcribe(*arguments)}  # type: ignore[arg-type]
 

@@ -103,7 +103,7 @@ def test_notes_in_the_folder_of_a_look_are_not_lost(copied: Path) -> None:
     (copied / "benchmark" / "gains").mkdir(parents=True)
     notes = copied / "benchmark" / "gains" / "notes.md"
     notes.write_text("look at 2001")
-    with pytest.raises(ExperimentError, match=r"notes\.md: no benchmark made this file, and it would be lost; move it"):
+    with pytest.raises(ExperimentError, match=r"notes\.md: no run made this file, and it would be lost; move it"):
         run_benchmark(copied, ["gains"])
     assert notes.read_text() == "look at 2001"
     notes.unlink()
