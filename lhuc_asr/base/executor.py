@@ -11,16 +11,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lhuc_asr.base.errors import LhucError
+
+if TYPE_CHECKING:  # not there on a system without semaphores
+    from multiprocessing.synchronize import Event
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -58,6 +60,7 @@ class Executor:
         self.processes = max(1, processes)
         self._start, self._arguments = start, arguments
         self._pool: ProcessPoolExecutor | None = None
+        self._ended: Event | None = None  # set where the processes end without finishing their tasks
         # Not a global variable, as in the other processes: two executors in this one do not share.
         self._shared = start(*arguments) if start is not None and self.is_local else None
 
@@ -78,16 +81,20 @@ class Executor:
 
     def __enter__(self) -> Executor:
         if not self.is_local:
-            initial = (os.getpid(), self._start, self._arguments)
             with _starting():
                 context = multiprocessing.get_context("spawn")
+                self._ended = context.Event()
+                initial = (os.getpid(), self._ended, self._start, self._arguments)
                 self._pool = ProcessPoolExecutor(self.processes, context, _start_process, initial)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
+        if self._pool is not None and self._ended is not None:
+            if error is not None and not isinstance(error, Exception):
+                # This process was told to end. The others may not have been, and a task of theirs can take an hour.
+                self._ended.set()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
@@ -128,7 +135,8 @@ class Executor:
     def each(self, function: Callable[..., None], items: Iterable[ItemT]) -> None:
         """Apply a function, in no order, to as many items at once as there are processes.
 
-        For long work: after a failure or Ctrl-C no further item is begun, and those in work are waited for.
+        For long work: after a failure no further item is begun, and those in work are waited for. A process that is
+        told to end (Ctrl-C, SIGTERM) ends those that work for it.
 
         Args:
             function: The task, as of ``map``.
@@ -184,9 +192,9 @@ def _starting() -> Iterator[None]:
 _shared: Any = None
 
 
-def _start_process(parent: int, start: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+def _start_process(parent: int, ended: Event, start: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
     global _shared
-    _exit_with_parent(parent)
+    _exit_with_parent(parent, ended)
     if start is not None:
         _shared = start(*arguments)
 
@@ -195,12 +203,12 @@ def _with_shared(function: Callable[..., ResultT], item: ItemT) -> ResultT:
     return function(_shared, item)
 
 
-def _exit_with_parent(parent: int) -> None:
-    """End with the parent: a worker whose parent was killed would wait for work forever."""
+def _exit_with_parent(parent: int, ended: Event) -> None:
+    """End with the parent, or when it says so: a worker whose parent was killed would wait for work forever."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_SECONDS)
+        while os.getppid() == parent and not ended.wait(PARENT_POLL_SECONDS):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -130,6 +131,31 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         parent.wait()
     workers = {int(pid) for pid in pids.read_text().split()}
     wait_for(lambda: not any(alive(pid) for pid in workers))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+@pytest.mark.parametrize("work", ["executor.each(eval, tasks)", "list(executor.map(eval, tasks))"])
+def test_a_process_that_is_told_to_end_does_not_wait_for_the_tasks_of_its_workers(
+    tmp_path: Path, number: int, status: int, work: str
+) -> None:
+    code = f"""
+        from lhuc_asr.base.executor import Executor
+        from lhuc_asr.cli.process import prepare_process
+        if __name__ == "__main__":
+            prepare_process()
+            begun = "__import__('pathlib').Path({str(tmp_path)!r}, str(__import__('os').getpid())).touch()"
+            tasks = [f"({{begun}}, __import__('time').sleep(600))"] * 4
+            with Executor(2) as executor:
+                {work}
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        parent.send_signal(number)
+        assert parent.wait(PATIENCE_SECONDS) in (status, -number)
+    finally:
+        parent.kill()
+    assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
 
 
 def alive(pid: int) -> bool:
