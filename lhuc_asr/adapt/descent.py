@@ -57,10 +57,8 @@ PAPER = {"optimizer": "sgd", "learning_rate": 0.8, "sweeps": 1, "kl_weight": 0.0
 class DescentConfig(StrictModel):
     """Options of the descent.
 
-    The defaults were chosen by frame cross-entropy, with best-path targets, on held-out speakers' recordings that were
-    not used for adaptation. A smaller rho is a little better with minutes of data and a weak network (LibriSpeech, one
-    hour of training), and worse with short recordings and a better network (AN4). A larger rate without rho is worse
-    there too.
+    The defaults were chosen by frame cross-entropy, with best-path targets, on held-out readers' recordings that were
+    not used for adaptation (docs/settings.md). Without rho, smaller rates or fewer sweeps are better.
 
     Attributes:
         preset: ``paper`` changes the defaults of the options below to the paper's: SGD with rate 0.8, one sweep, hard

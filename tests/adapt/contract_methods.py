@@ -20,7 +20,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lhuc": {},
     "paper": {"kind": "lhuc", "preset": "paper"},
     "prior": {"kind": "lhuc", "prior_deviation": 0.3},
-    "moments": {},
+    "moments": {"prior_frames": 1000.0},  # people say a few seconds here
     "moments, then descent": {"kind": "moments", "descent": {"kind": "lhuc"}},
     "bayes": {},
     "map": {"kind": "bayes", "estimate": "map"},

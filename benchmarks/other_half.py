@@ -1,0 +1,145 @@
+"""Settings of adaptation methods, compared on held-out training speakers' recordings that nothing was adapted on.
+
+    python benchmarks/other_half.py EXPERIMENT [--seconds S] [--targets '{kind: lattice}'] [--controls] [METHOD ...]
+
+Each half of a speaker's recordings is adapted on the best paths of the other half, or on other targets. The score is
+the cross-entropy of all frames, with the reference alignment as targets, in nats per frame. ``own`` is its change by
+the speaker's own parameters, with the standard error over speakers. ``--controls`` adds ``others``, the change by the
+mean of the other speakers' parameters, and ``two-pass``, that by parameters of the same recordings, which shows what
+is learned by heart. Only held-out training speakers are read. A METHOD is written as in a recipe: '{kind: moments}'.
+
+These are the comparisons that the defaults of ``adapt/`` were chosen by (docs/settings.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from pydantic import TypeAdapter
+
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
+from lhuc_asr.adapt.controls import others_mean
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig, SpeakerScores
+from lhuc_asr.adapt.methods import AnyMethod
+from lhuc_asr.adapt.prepared import PreparedConfig
+from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
+from lhuc_asr.corpus.splits import HELDOUT
+from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.pipeline.config import SI
+from lhuc_asr.pipeline.earlier_pass import EarlierPass, two_pass
+from lhuc_asr.pipeline.experiment import read_experiment
+from lhuc_asr.pipeline.passes import prepare
+from lhuc_asr.pipeline.plan import Adaptation, Preparation, passes_of
+
+DESCENT = [
+    f"{{kind: lhuc, optimizer: {optimizer}, learning_rate: {rate}, sweeps: {sweeps}, kl_weight: {rho}}}"
+    for rho in (0.0, 0.4, 0.7)
+    for optimizer, rate, sweeps in (
+        ("adam", 0.002, 5), ("adam", 0.005, 5), ("adam", 0.01, 5), ("adam", 0.005, 2),
+        ("sgd", 0.2, 5), ("sgd", 0.8, 1), ("sgd", 0.8, 5),
+    )
+]  # fmt: skip
+MOMENTS = [f"{{kind: moments, prior_frames: {frames}}}" for frames in (2000, 4000, 8000, 16000, 32000)]
+
+
+def main(
+    path: Path, methods: Sequence[MethodConfig], seconds: float | None, targets: TargetsConfig, controls: bool
+) -> None:
+    """Print the table of an experiment whose first pass over the held-out speakers is finished."""
+    config, experiment = read_experiment(path)
+    plan = passes_of(config)[SI]
+    loop = two_pass(experiment, HELDOUT, SI)
+    reference = experiment.aligned(experiment.alignment, HELDOUT)
+    pdfs = {utterance.id: reference[utterance.id] for utterance in loop.features.utterances}
+    environments = {utterance.id: utterance.environment for utterance in experiment.utterances(HELDOUT)}
+    halves, whole = (
+        adaptation_sets(loop.features, environments, DataConfig(mode=mode, seconds=seconds), config.seed)
+        for mode in ("one_shot", "two_pass")
+    )
+    unadapted = cross_entropies(loop, None, whole, pdfs)
+    heard = np.mean([sum(frames for _, frames in each.estimated_on) for each in halves]) * FRAME_SHIFT_SECONDS
+    sys.stdout.write(
+        f"{len(unadapted)} speakers, {heard:.0f} s of each half; unadapted {unadapted.mean():.4f} nats per frame\n\n"
+    )
+    headings = ["method", "own", "standard error", *(["others", "two-pass"] if controls else [])]
+    write_row(headings)
+    write_row(["---"] * len(headings))
+
+    def estimate(method: MethodConfig, sets: Sequence[AdaptationSet]) -> AdaptedSpeakers:
+        learned = None
+        if isinstance(method, PreparedConfig):
+            preparation = Preparation(SI, method, targets.silence_weight, None, config.seed)
+            learned = experiment.folder.prepared(preparation.name)
+            if not learned.exists():
+                prepare(experiment, preparation)
+        adaptation = Adaptation(plan, DataConfig(), targets, method, None, LatticeConfig(), None)
+        first_pass = EarlierPass(experiment, HELDOUT, plan, adaptation, loop.model, config.seed)
+        return loop.adapt(method.make(learned), first_pass, targets, sets, config.seed)
+
+    for method in methods:
+        speakers = estimate(method, halves)
+        changes = [cross_entropies(loop, speakers, halves, pdfs) - unadapted]
+        if controls:
+            others = others_mean(speakers, halves, by_environment=False)
+            changes.append(cross_entropies(loop, others, halves, pdfs) - unadapted)
+            changes.append(cross_entropies(loop, estimate(method, whole), whole, pdfs) - unadapted)
+        error = changes[0].std(ddof=1) / np.sqrt(len(unadapted))
+        title = yaml.safe_dump(method.model_dump(exclude_unset=True), default_flow_style=True, width=1000).strip()
+        own, *rest = (f"{change.mean():+.4f}" for change in changes)
+        write_row([f"`{title}`", own, f"{error:.4f}", *rest])
+
+
+def write_row(cells: Sequence[str]) -> None:
+    """A row of the table, at once: the whole of it takes an hour."""
+    sys.stdout.write(f"| {' | '.join(cells)} |\n")
+    sys.stdout.flush()
+
+
+def cross_entropies(
+    loop: TwoPass, speakers: SpeakerScores | None, sets: Sequence[AdaptationSet], pdfs: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Each speaker's mean cross-entropy per frame, shape (S,), in the order of the speakers' names.
+
+    Args:
+        loop: The network and the features.
+        speakers: Parameters of the sets; None for the unadapted network.
+        sets: The sets.
+        pdfs: Reference pdf of each frame of each utterance.
+    """
+    log_prior = loop.model.log_prior.cpu()
+    totals: dict[str, tuple[float, int]] = {}
+    for utterance, scores in loop.first_pass() if speakers is None else loop.second_pass(speakers, sets):
+        log_posteriors = torch.log_softmax(torch.from_numpy(scores) + log_prior, dim=1).numpy()
+        targets, speaker = pdfs[utterance], loop.features.by_id[utterance].speaker
+        known = targets >= 0
+        total, frames = totals.get(speaker, (0.0, 0))
+        chosen = log_posteriors[np.flatnonzero(known), targets[known]]
+        totals[speaker] = total - float(chosen.sum()), frames + int(known.sum())
+    return np.array([total / frames for _, (total, frames) in sorted(totals.items())])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("--seconds", type=float, help="seconds of each half to adapt on; all unless given")
+    parser.add_argument("--targets", default="{}", help="options of the targets, as in a recipe")
+    parser.add_argument("--controls", action="store_true", help="also the others' mean, and two-pass adaptation")
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="options of a method; a grid unless given")
+    arguments = parser.parse_intermixed_args()
+    torch.set_num_threads(1)
+    adapter: TypeAdapter[MethodConfig] = TypeAdapter(AnyMethod)
+    main(
+        arguments.experiment,
+        [adapter.validate_python(yaml.safe_load(text)) for text in arguments.methods or MOMENTS + DESCENT],
+        arguments.seconds,
+        TargetsConfig(**yaml.safe_load(arguments.targets)),
+        arguments.controls,
+    )
