@@ -13,7 +13,7 @@ from lhuc_asr.base.plain_values import dump_plain
 
 WIDTH = 100
 INDENT = "  "
-# An entry of "Attributes:", in the lines of a docstring that follow it: ``name:`` or ``name, other:``, then the meaning.
+# An entry of "Attributes:" in a docstring: ``name:``, or ``name, other:``, then the meaning.
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): ", re.MULTILINE)
 
 
