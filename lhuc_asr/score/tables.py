@@ -24,7 +24,7 @@ BLANK = ""
 # Wide enough for a line of the table of passes, so that text in a file is not wrapped.
 TEXT_WIDTH = 200
 # Of the short table, and of the names in it.
-SHORT_WIDTH, SHORTEST_NAME, LONGEST_NAME = 100, 18, 26
+SHORT_WIDTH, SHORTEST_NAME, LONGEST_NAME = 100, 15, 24
 # p below this are not told apart.
 SMALLEST_P = 0.0001
 # The row of a CSV file that sums up the speakers.
@@ -89,15 +89,19 @@ def short_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
             table.add_row(Text(f"{split}, {entry.report.words} words", style="bold"))
         cells = (
             f"  {_short_name(entry)}",
-            _rate(entry).replace(" ± ", "±"),
+            f"{100 * entry.report.wer:.2f}",
             str(entry.report.errors),
             *_short_change(line.unadapted),
             *_short_change(line.others),
             _in_words(line).replace(" (primary)", " *"),
         )
         table.add_row(*map(Text, cells))
+    notes = []
     if any(line.entry.primary for line in passes):
-        table.caption = Text("*: the primary comparison; p of the others are adjusted by Holm's method.")
+        notes.append("*: the primary comparison; p of the others are adjusted by Holm's method.")
+    if seeds := max((len(line.entry.by_seed) for line in passes), default=0):
+        notes.append(f"{seeds} seeds: errors and words are summed; the full table has the spread.")
+    table.caption = Text("\n".join(notes))
     return table
 
 
