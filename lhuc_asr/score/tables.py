@@ -86,7 +86,7 @@ def short_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
         entry = line.entry
         if entry.split != split:
             split = entry.split
-            table.add_row(Text(f"{split}, {entry.report.words} words", style="bold"))
+            table.add_row(Text(split, style="bold"), BLANK, f"of {entry.report.words}")
         cells = (
             f"  {_short_name(entry)}",
             f"{100 * entry.report.wer:.2f}",
