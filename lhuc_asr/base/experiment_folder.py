@@ -18,7 +18,7 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.version import __version__
 
-CONFIG_FILE, RUN_FILE = "config.yaml", "run.json"
+CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "run.log"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
 ANOTHER_FOLDER = "choose another folder with exp=DIR, or delete this one"
 # Names in an experiment's folder, of both kinds, speech and ranking. Logs and notes may be there before its first run.

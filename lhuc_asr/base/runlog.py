@@ -1,9 +1,9 @@
 """Log lines, progress and metrics of a run.
 
-On a terminal, progress is a bar. Only one bar is shown at a time, because two would overwrite each other. Where no bar
-can be shown (no terminal, a worker process, or another task already has the bar), progress is logged from time to time
-instead. Metrics go to ``metrics.jsonl``, one JSON object per line, each written immediately, so that a killed run keeps
-them.
+On a terminal, progress is a bar. Only one bar is shown at a time, because two would overwrite each other. Where no
+bar can be shown (no terminal, a worker process, or another task already has the bar), progress is logged from time to
+time instead. A run's log is also kept in its folder. Metrics go to ``metrics.jsonl``, one JSON object per line, each
+written immediately, so that a killed run keeps them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lhuc_asr.base.atomic import append_json_line
+from lhuc_asr.base.outputs import named
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,41 @@ def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
     package.addHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A log in a file. The run goes on where a line cannot be written: the stages see a full disk themselves."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: the line is on standard error too."""
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Append the package's log to a file as well, with times, as long as the block runs.
+
+    An error that ends the block is in the file, with its traceback.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OutputError: The file cannot be opened.
+    """
+    with named(path):
+        handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("lhuc_asr")
+    package.addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        trace = (type(error), error, error.__traceback__)
+        handler.handle(package.makeRecord(package.name, logging.ERROR, "", 0, "ended by an error", (), trace))
+        raise
+    finally:
+        package.removeHandler(handler)
+        handler.close()
 
 
 def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> Iterator[ItemT]:

@@ -34,7 +34,7 @@ app = typer.Typer(
     name="lhuc-asr",
     help="Speaker adaptation of DNN acoustic models with Learning Hidden Unit Contributions (LHUC).",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for verb in (run, benchmark, export, info, adapt, transcribe, download, toy):

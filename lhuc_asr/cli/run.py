@@ -20,23 +20,29 @@ def run(
             "with blanks, # and quotes; null is none. Lists and groups are YAML: speeds=[1.0, 0.9].",
         ),
     ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show all settings with their meanings, and run nothing.")
+    ] = False,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
     Finished stages are skipped; a run that was killed is resumed. Relative paths start from the folder of the command,
     ~ is your home folder.
     """
+    from lhuc_asr.base.explained import explain_config
     from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.run import run_recipe
-    from lhuc_asr.score.tables import environment_table, table_text, wer_table
+    from lhuc_asr.score.tables import SHORT_WIDTH, environment_table, short_table, table_text
 
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
     config = load_recipe(path, overrides or [])
+    if print_config:
+        typer.echo(explain_config(config), nl=False)
+        return
     passes = run_recipe(config)
-    # The table keeps its full width: fitted to a narrow terminal, it would lose the names of splits and passes.
-    typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)
+    typer.echo(table_text(short_table(passes, title=f"{config.folder}: word error rates"), SHORT_WIDTH), nl=False)
     by_environment = environment_table(passes, CLEAN, title="WER % by environment")
     if by_environment is not None:
         typer.echo(table_text(by_environment), nl=False)
-    typer.echo(f"Figures, tables and hypotheses: {config.folder / 'decode'}")
+    typer.echo(f"All figures of the table, pictures, hypotheses: {config.folder / 'decode'}")

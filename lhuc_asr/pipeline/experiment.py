@@ -21,12 +21,14 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import (
     ANOTHER_FOLDER,
     CONFIG_FILE,
+    LOG_FILE,
     RUN_FILE,
     ExperimentFolder,
     record_run,
     refuse_another,
 )
 from lhuc_asr.base.locks import locked
+from lhuc_asr.base.runlog import logged_to
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -322,7 +324,8 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
             _refuse_other_parts(folder / CONFIG_FILE, config)
             check_files(config)
             record_run(folder, config, config.seed)
-        yield ExperimentFolder(folder)
+        with logged_to(folder / LOG_FILE):
+            yield ExperimentFolder(folder)
 
 
 def _refuse_other_parts(path: Path, config: ExperimentConfig) -> None:

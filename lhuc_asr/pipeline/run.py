@@ -10,9 +10,9 @@ import torch
 
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.executor import Executor
-from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.experiment_folder import LOG_FILE, ExperimentFolder
 from lhuc_asr.base.locks import locked
-from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.base.runlog import logged_to, setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -96,7 +96,7 @@ def _run_fold(model: bool, level: int | None, fold: tuple[int, ExperimentConfig]
         setup_logging(level, f"fold {number}: ")
     torch.set_num_threads(config.workers)
     # A process lives for a second or so after its parent is killed; until then the lock keeps the next run out.
-    with locked(config.folder):
+    with locked(config.folder) as folder, logged_to(folder / LOG_FILE):
         _run_stages(config, number, model)
 
 

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,8 @@ from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 BLANK = ""
 # Wide enough for a line of the table of passes, so that text in a file is not wrapped.
 TEXT_WIDTH = 200
+# Of the short table, and of the names in it.
+SHORT_WIDTH, SHORTEST_NAME, LONGEST_NAME = 100, 15, 24
 # p below this are not told apart.
 SMALLEST_P = 0.0001
 # The row of a CSV file that sums up the speakers.
@@ -63,6 +66,55 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
         table.add_row(*map(Text, cells))
     table.caption = Text("\n".join(_notes(passes)))
     return table
+
+
+def short_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
+    """The table of passes for a terminal of ``SHORT_WIDTH`` columns, in whole per cent; ``wer_table`` has all figures.
+
+    Controls stand below the pass that they control, without its name.
+    """
+    table = Table(
+        title=None if title is None else Text(title), title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+    )  # fmt: skip
+    table.add_column("pass", overflow="fold", min_width=SHORTEST_NAME, max_width=LONGEST_NAME)
+    for heading in ("WER %", "errors", "change %", "p", "over others' %", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    split = None
+    for line in passes:
+        entry = line.entry
+        if entry.split != split:
+            split = entry.split
+            table.add_row(Text(split, style="bold"), BLANK, f"of {entry.report.words}")
+        cells = (
+            f"  {_short_name(entry)}",
+            f"{100 * entry.report.wer:.2f}",
+            str(entry.report.errors),
+            *_short_change(line.unadapted),
+            *_short_change(line.others),
+            _in_words(line).replace(" (primary)", " *"),
+        )
+        table.add_row(*map(Text, cells))
+    notes = []
+    if any(line.entry.primary for line in passes):
+        notes.append("*: the primary comparison; p of the others are adjusted by Holm's method.")
+    if seeds := max((len(line.entry.by_seed) for line in passes), default=0):
+        notes.append(f"{seeds} seeds: errors and words are summed; the full table has the spread.")
+    table.caption = Text("\n".join(notes))
+    return table
+
+
+def _short_name(entry: Entry) -> str:
+    control = entry.name.rpartition("__")[2]
+    return f"  {control.replace('_', ' ')}" if entry.role is Role.CONTROL else entry.name
+
+
+def _short_change(against: Against | None) -> tuple[str, str]:
+    if against is None:
+        return BLANK, BLANK
+    p = against.adjusted_p
+    return _change(against.comparison, digits=0), f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def environment_table(passes: Sequence[PassScore], clean: str, title: str | None = None) -> Table | None:
@@ -155,9 +207,10 @@ def _others_cells(against: Against | None) -> tuple[str, str]:
     return (BLANK, BLANK) if against is None else (_change(against.comparison), _p_value(against.adjusted_p))
 
 
-def _change(comparison: Comparison) -> str:
+def _change(comparison: Comparison, digits: int = 1) -> str:
     low, high = comparison.interval_relative
-    return f"{_signed_percent(comparison.relative)} [{_signed_percent(low)}, {_signed_percent(high)}]"
+    change, low_end, high_end = (_signed_percent(each, digits) for each in (comparison.relative, low, high))
+    return f"{change} [{low_end}, {high_end}]"
 
 
 def _in_words(line: PassScore) -> str:
@@ -197,8 +250,8 @@ def _p_value(p: float) -> str:
     return f"{p:.4f}" if p >= SMALLEST_P else f"<{SMALLEST_P}"
 
 
-def _signed_percent(fraction: float) -> str:
-    return "∞" if math.isinf(fraction) else f"{100 * fraction:+.1f}"
+def _signed_percent(fraction: float, digits: int) -> str:
+    return "∞" if math.isinf(fraction) else f"{100 * fraction:+.{digits}f}"
 
 
 def _csv_row(speaker: str, scores: Sequence[SpeakerScore]) -> list[str | int]:

@@ -13,7 +13,8 @@ import pytest
 
 from lhuc_asr.base import runlog
 from lhuc_asr.base.atomic import read_json_lines
-from lhuc_asr.base.runlog import Metrics, progress, setup_logging, stopwatch
+from lhuc_asr.base.errors import OutputError
+from lhuc_asr.base.runlog import Metrics, logged_to, progress, setup_logging, stopwatch
 
 
 def test_metrics_are_appended(tmp_path: Path) -> None:
@@ -121,3 +122,29 @@ def test_a_stopped_watch_stands() -> None:
     with stopwatch() as watch:
         assert watch.seconds >= 0
     assert watch.seconds == watch.seconds
+
+
+def test_the_log_of_a_run_is_kept_with_the_error_that_ended_it(tmp_path: Path, package_log) -> None:
+    setup_logging()
+    log, path = logging.getLogger("lhuc_asr.x"), tmp_path / "run.log"
+    with logged_to(path):
+        log.info("one")
+    log.info("between")
+
+    def fail() -> None:
+        with logged_to(path):
+            log.warning("two")
+            raise OSError("no disk")
+
+    with pytest.raises(OSError, match="no disk"):
+        fail()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines[:3]] == ["INFO one", "WARNING two", "ERROR ended by an error"]
+    assert lines[-1] == "OSError: no disk"
+    assert "between" not in path.read_text(encoding="utf-8")
+
+
+def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run.log").mkdir()
+    with pytest.raises(OutputError, match=r"run\.log"), logged_to(tmp_path / "run.log"):
+        pass

@@ -258,3 +258,20 @@ def test_download_of_an_unknown_subset_lists_the_known_ones(command, tmp_path: P
 
 def test_errors_of_the_package_are_built_ins_too() -> None:
     assert issubclass(CorpusError, ValueError)
+
+
+def test_settings_are_shown_with_their_meanings_and_nothing_runs(
+    command: Callable[..., object], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "demo"
+    monkeypatch.chdir(tmp_path)
+    assert command("run", recipe, "lhuc.sweeps=3", "--print-config") == 0
+    shown = capsys.readouterr().out
+    assert "  # Number of passes over the data.\n  sweeps: 3\n" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("speakers", "list", "-h"), ("ppnet", "-h")])
+def test_h_is_help(command: Callable[..., object], capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert command(*words) == 0
+    assert capsys.readouterr().out.lstrip().startswith("Usage:")

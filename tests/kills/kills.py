@@ -24,7 +24,7 @@ ENTRY = "from lhuc_asr.cli.main import main; main()"
 # Files that a run leaves on purpose: locks are empty, and whoever holds them is gone.
 IGNORED = (".lock",)
 # Files with times in them.
-WITH_TIMES = re.compile(r"(metrics\.jsonl|run\.json|stages/[^/]+)$")
+WITH_TIMES = re.compile(r"(metrics\.jsonl|run\.json|run\.log|stages/[^/]+)$")
 SECONDS = re.compile(rb'"seconds": [0-9.e-]+')
 # The longest that a command may take, in multiples of an undisturbed run.
 PATIENCE = 20.0

@@ -4,7 +4,7 @@ import pytest
 
 from lhuc_asr.base.errors import ScoreError
 from lhuc_asr.score.judgement import Entry, PassScore, Role, judge
-from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
+from lhuc_asr.score.tables import SHORT_WIDTH, environment_table, short_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import SpeakerScore, UtteranceScore, WerReport
 
 
@@ -48,6 +48,26 @@ def test_a_line_says_how_a_pass_compares_with_the_first_and_with_its_control() -
         "lhuc", "20.00", "24/120", half, "0.0312", "<0.0001", "6/0/0", third, "0.0312", "helped",
     ]  # fmt: skip
     assert cells(text, "lhuc__others_mean")[-3:] == ["", "", ""]
+
+
+def test_the_short_table_fits_a_terminal_and_loses_no_figure() -> None:
+    names = ["lhuc", "a_name_that_is_longer_than_its_column"]
+    control = report(dict.fromkeys(NAMES, 3))
+    reports = {"si": BEFORE, "lhuc": AFTER, "lhuc__others_mean": control, names[1]: report(dict.fromkeys(NAMES, 40))}
+    entries = [
+        Entry(
+            split, name, errors, Role.CONTROL if "__" in name else Role.RESULT, BEFORE, control, name == "lhuc", seeds
+        )
+        for split, seeds in (("test", (0.1, 0.12)), ("another_set", ()))
+        for name, errors in reports.items()
+    ]
+    lines_shown = table_text(short_table(judge(entries, 1), "exp/x: word error rates"), SHORT_WIDTH).splitlines()
+    assert max(map(len, lines_shown)) <= SHORT_WIDTH
+    assert "…" not in "".join(lines_shown)
+    first = next(line for line in lines_shown if line.split()[:1] == ["lhuc"])
+    assert " ".join(first.split()) == "lhuc 20.00 24 -50 [-50, -50] 0.031 -33 [-33, -33] 0.031 helped *"
+    assert next(line for line in lines_shown if "mean" in line).split()[:2] == ["others", "mean"]
+    assert [line.split()[0] for line in lines_shown if line.endswith(" of 120")] == ["test", "another_set"]
 
 
 def test_a_bound_and_the_primary_comparison_are_called_so() -> None:
