@@ -58,8 +58,7 @@ def settings_of(config: ExperimentConfig | RecommenderConfig) -> Iterator[tuple[
 def scored_by(config: ExperimentConfig | RecommenderConfig) -> set[str]:
     """The data that a recipe's tables are about. With folds, AN4's are about every speaker of it."""
     if isinstance(config, RecommenderConfig):
-        data = config.data
-        return {f"users {data.seed}" if isinstance(data, SyntheticUsersConfig) else f"{data.kind}/test"}
+        return {"users/test" if isinstance(config.data, SyntheticUsersConfig) else f"{config.data.kind}/test"}
     match config.corpus.kind:
         case "an4":
             return {"an4"}
