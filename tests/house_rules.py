@@ -137,7 +137,7 @@ def unknown_rooms(sources: list[Source]) -> list[str]:
     return [
         f"{source.path}: no room of the design"
         for source in sources
-        if source.room not in BELOW and source.path != "__init__.py"
+        if source.room not in BELOW and source.path not in ("__init__.py", "__main__.py")
     ]
 
 

@@ -10,7 +10,10 @@ import typer
 
 def run(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Folder of a recipe, with its config.yaml; a YAML file; or a recipe's name, as demo."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -26,13 +29,13 @@ def run(
     Finished stages are skipped; a run that was killed is resumed. Relative paths start from the folder of the command,
     ~ is your home folder.
     """
+    from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import environment_table, table_text, wer_table
 
-    path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
-    config = load_recipe(path, overrides or [])
+    config = load_recipe(recipe_file(recipe), overrides or [])
     passes = run_recipe(config)
     # The table keeps its full width: fitted to a narrow terminal, it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)

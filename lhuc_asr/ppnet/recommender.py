@@ -27,6 +27,7 @@ from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.experiment_folder import ExperimentName
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
@@ -95,7 +96,7 @@ class RecommenderConfig(StrictModel):
         seeds: Seeds of the initial weights and of the order of the training data.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
+    name: ExperimentName
     exp: LocalPath | None = None
     data: Annotated[FilesConfig | MovieLensConfig | SyntheticUsersConfig, Field(discriminator="kind")]
     examples: Schema
