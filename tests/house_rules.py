@@ -271,12 +271,15 @@ def third_party(sources: list[Source]) -> Iterator[tuple[Source, ast.AST, str]]:
                 yield source, node, library
 
 
-def declared_distributions(pyproject: str) -> set[str]:
-    """Normalised names of the dependencies, the core's and the extras', the tools of development left out."""
+def declared_distributions(pyproject: str) -> dict[str, set[str]]:
+    """Normalised names of the dependencies of each extra, and under "" of all; the tools of development left out."""
     project = tomllib.loads(pyproject)["project"]
-    extras = project.get("optional-dependencies", {})
-    lines = [*project["dependencies"], *(line for name, group in extras.items() if name != "dev" for line in group)]
-    return {normalised(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]) for line in lines}
+    groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
+    return {
+        name: {normalised(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]) for line in lines}
+        for name, lines in groups.items()
+        if name != "dev"
+    }
 
 
 def normalised(name: str) -> str:
@@ -285,12 +288,39 @@ def normalised(name: str) -> str:
 
 def undeclared_imports(sources: list[Source], pyproject: str) -> list[str]:
     """Imports of libraries that pyproject.toml doesn't name."""
-    declared = declared_distributions(pyproject)
+    declared = set().union(*declared_distributions(pyproject).values())
     return [
         source.at(node, f"{library} is not declared in pyproject.toml")
         for source, node, library in third_party(sources)
         if normalised(DISTRIBUTIONS.get(library, library)) not in declared
     ]
+
+
+def unguarded_extras(sources: list[Source], pyproject: str) -> list[str]:
+    """Imports of an extra's library outside ``with extra(...)`` of that extra: a missing one would not be named."""
+    declared = declared_distributions(pyproject)
+    breaches = []
+    for source in sources:
+        guards = dict(guarded_imports(source))
+        for _, node, library in third_party([source]):
+            distribution = normalised(DISTRIBUTIONS.get(library, library))
+            owners = {name for name, group in declared.items() if distribution in group}
+            if owners and "" not in owners and guards.get(node) not in owners:
+                breaches.append(source.at(node, f"{library}: import it in with extra({' or '.join(sorted(owners))})"))
+    return breaches
+
+
+def guarded_imports(source: Source) -> Iterator[tuple[ast.AST, str]]:
+    """The imports in ``with extra("name")``, each with the name."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.With):
+            for call in (item.context_expr for item in node.items):
+                if (
+                    isinstance(call, ast.Call)
+                    and dotted(call.func) == "extra"
+                    and isinstance(call.args[0], ast.Constant)
+                ):
+                    yield from ((inner, call.args[0].value) for inner in node.body)
 
 
 def unused_pillars(sources: list[Source]) -> list[str]:

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 
@@ -28,6 +27,7 @@ from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.base.experiment_folder import ExperimentName
+from lhuc_asr.base.extras import extra
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
@@ -53,6 +53,9 @@ from lhuc_asr.ppnet.trainer import RankerTrainerConfig, scored
 from lhuc_asr.ppnet.unseen import UnseenReport, report_unseen
 from lhuc_asr.ppnet.user_influence import UserInfluence
 from lhuc_asr.ppnet.vocabulary import Vocabularies
+
+with extra("rank"):
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
