@@ -49,7 +49,7 @@ KEPT_TO = {
     # kaldilm aborts its process on a malformed file; git tells run.json the commit.
     "subprocess": ("decode/components.py", "base/experiment_folder.py"),
 }
-# A room that is usable without the others' libraries.
+# A room that is usable without the others' libraries, with all that it imports from the rooms below.
 LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
 PILLARS = {"torch", "torchaudio", "soxr", "soundfile", "numpy", "jiwer"}
@@ -230,12 +230,25 @@ def misplaced_libraries(sources: list[Source]) -> list[str]:
 
 
 def foreign_libraries(sources: list[Source]) -> list[str]:
-    """Libraries in a room that promises to do without them."""
+    """Libraries in a room that promises to do without them, or in a module below that it imports."""
     return [
-        source.at(node, f"{source.room} does without {library}")
-        for source, node, library in third_party(sources)
-        if library not in LIBRARIES_OF.get(source.room, {library})
+        source.at(node, f"{room} does without {library}")
+        for room, libraries in LIBRARIES_OF.items()
+        for source, node, library in third_party(reached(sources, room))
+        if library not in libraries
     ]
+
+
+def reached(sources: list[Source], room: str) -> list[Source]:
+    """The files of a room, and those that they import, directly or by others."""
+    by_module = {source.module: source for source in sources}
+    todo, seen = [source for source in sources if source.room == room], {}
+    while todo:
+        source = todo.pop()
+        if source.module not in seen:
+            seen[source.module] = source
+            todo += [by_module[module] for _, module in imports(source, set(by_module)) if module in by_module]
+    return list(seen.values())
 
 
 def dangerous_code(sources: list[Source]) -> list[str]:

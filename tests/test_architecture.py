@@ -131,6 +131,7 @@ BAD = [
     (misplaced_libraries, "corpus/x.py", "import espeakng_loader", "is imported in base/espeak.py only"),
     (misplaced_libraries, "cli/x.py", "from matplotlib.figure import Figure", "is imported in score/ only"),
     (foreign_libraries, "lhuc/x.py", "import numpy", "lhuc does without numpy"),
+    (foreign_libraries, "base/errors.py", "def f():\n    import yaml", "2: lhuc does without yaml"),
     (dangerous_code, "lhuc/x.py", "import pickle", "import of pickle"),
     (misplaced_libraries, "lhuc/x.py", "def f():\n    from subprocess import run", "2: subprocess is imported in"),
     (dangerous_code, "lhuc/x.py", "torch.load(p)", "call of torch.load"),

@@ -6,13 +6,19 @@ Ctrl-C or ``kill`` may come then, when nothing needs to be cleaned up: the proce
 from __future__ import annotations
 
 import signal
+import sys
 
 
 def main() -> None:
     """Load the verbs and run one."""
     _end_without_a_word()
-    from lhuc_asr.cli.main import main as run
-
+    try:
+        from lhuc_asr.cli.main import main as run
+    except ModuleNotFoundError as error:  # amplitudes alone need less: docs/install.md
+        sys.exit(
+            f"lhuc-asr: error: {error.name} is not installed; the command needs all of lhuc_asr: pip install lhuc_asr, "
+            "without --no-deps"
+        )
     try:
         run()
     finally:
