@@ -46,6 +46,8 @@ BELOW["cli"] = set(BELOW)
 KEPT_TO = {
     "espeakng_loader": ("base/espeak.py",),
     "matplotlib": ("score/",),
+    # What Windows does not have is in one place, beside what it has.
+    **dict.fromkeys(("fcntl", "msvcrt", "resource", "pwd", "grp", "termios"), ("base/descriptor_lock.py",)),
     # kaldilm aborts its process on a malformed file; git tells run.json the commit.
     "subprocess": ("decode/components.py", "base/experiment_folder.py"),
 }

@@ -130,6 +130,7 @@ BAD = [
     (missing_docstrings, "lhuc/x.py", "'x'\nasync def f(): ...", "x.f has no docstring"),
     (misplaced_libraries, "corpus/x.py", "import espeakng_loader", "is imported in base/espeak.py only"),
     (misplaced_libraries, "cli/x.py", "from matplotlib.figure import Figure", "is imported in score/ only"),
+    (misplaced_libraries, "base/x.py", "import fcntl", "fcntl is imported in base/descriptor_lock.py only"),
     (foreign_libraries, "lhuc/x.py", "import numpy", "lhuc does without numpy"),
     (foreign_libraries, "base/errors.py", "def f():\n    import yaml", "2: lhuc does without yaml"),
     (dangerous_code, "lhuc/x.py", "import pickle", "import of pickle"),

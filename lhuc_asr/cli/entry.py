@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 
+from lhuc_asr.cli.signals import ENDING
+
 
 def main() -> None:
     """Load the verbs and run one."""
@@ -26,6 +28,6 @@ def main() -> None:
 
 
 def _end_without_a_word() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.SIG_DFL)
