@@ -6,7 +6,8 @@
 # make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data, busy an idle machine
 # make clean       remove the environment and build files
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3.14 || \
+	command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -19,11 +20,11 @@ setup: $(READY)
 
 # The environment is made again when pyproject.toml changes; .ready appears only when all of it is installed.
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
-		{ echo "lhuc_asr needs Python 3.11 or 3.12; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+		{ echo "lhuc_asr needs Python 3.11 to 3.14; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[voices,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[figures,rank,voices,dev]'
 	touch $@
 
 test: setup

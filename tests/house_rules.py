@@ -46,10 +46,12 @@ BELOW["cli"] = set(BELOW)
 KEPT_TO = {
     "espeakng_loader": ("base/espeak.py",),
     "matplotlib": ("score/",),
+    # What Windows does not have is in one place, beside what it has.
+    **dict.fromkeys(("fcntl", "msvcrt", "resource", "pwd", "grp", "termios"), ("base/descriptor_lock.py",)),
     # kaldilm aborts its process on a malformed file; git tells run.json the commit.
     "subprocess": ("decode/components.py", "base/experiment_folder.py"),
 }
-# A room that is usable without the others' libraries.
+# A room that is usable without the others' libraries, with all that it imports from the rooms below.
 LIBRARIES_OF = {"lhuc": {"torch", "safetensors"}}
 # The libraries that the toolkit is built on: each of them is used.
 PILLARS = {"torch", "torchaudio", "soxr", "soundfile", "numpy", "jiwer"}
@@ -137,7 +139,7 @@ def unknown_rooms(sources: list[Source]) -> list[str]:
     return [
         f"{source.path}: no room of the design"
         for source in sources
-        if source.room not in BELOW and source.path != "__init__.py"
+        if source.room not in BELOW and source.path not in ("__init__.py", "__main__.py")
     ]
 
 
@@ -230,12 +232,25 @@ def misplaced_libraries(sources: list[Source]) -> list[str]:
 
 
 def foreign_libraries(sources: list[Source]) -> list[str]:
-    """Libraries in a room that promises to do without them."""
+    """Libraries in a room that promises to do without them, or in a module below that it imports."""
     return [
-        source.at(node, f"{source.room} does without {library}")
-        for source, node, library in third_party(sources)
-        if library not in LIBRARIES_OF.get(source.room, {library})
+        source.at(node, f"{room} does without {library}")
+        for room, libraries in LIBRARIES_OF.items()
+        for source, node, library in third_party(reached(sources, room))
+        if library not in libraries
     ]
+
+
+def reached(sources: list[Source], room: str) -> list[Source]:
+    """The files of a room, and those that they import, directly or by others."""
+    by_module = {source.module: source for source in sources}
+    todo, seen = [source for source in sources if source.room == room], {}
+    while todo:
+        source = todo.pop()
+        if source.module not in seen:
+            seen[source.module] = source
+            todo += [by_module[module] for _, module in imports(source, set(by_module)) if module in by_module]
+    return list(seen.values())
 
 
 def dangerous_code(sources: list[Source]) -> list[str]:
@@ -271,12 +286,15 @@ def third_party(sources: list[Source]) -> Iterator[tuple[Source, ast.AST, str]]:
                 yield source, node, library
 
 
-def declared_distributions(pyproject: str) -> set[str]:
-    """Normalised names of the dependencies, the core's and the extras', the tools of development left out."""
+def declared_distributions(pyproject: str) -> dict[str, set[str]]:
+    """Normalised names of the dependencies of each extra, and under "" of all; the tools of development left out."""
     project = tomllib.loads(pyproject)["project"]
-    extras = project.get("optional-dependencies", {})
-    lines = [*project["dependencies"], *(line for name, group in extras.items() if name != "dev" for line in group)]
-    return {normalised(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]) for line in lines}
+    groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
+    return {
+        name: {normalised(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]) for line in lines}
+        for name, lines in groups.items()
+        if name != "dev"
+    }
 
 
 def normalised(name: str) -> str:
@@ -285,12 +303,39 @@ def normalised(name: str) -> str:
 
 def undeclared_imports(sources: list[Source], pyproject: str) -> list[str]:
     """Imports of libraries that pyproject.toml doesn't name."""
-    declared = declared_distributions(pyproject)
+    declared = set().union(*declared_distributions(pyproject).values())
     return [
         source.at(node, f"{library} is not declared in pyproject.toml")
         for source, node, library in third_party(sources)
         if normalised(DISTRIBUTIONS.get(library, library)) not in declared
     ]
+
+
+def unguarded_extras(sources: list[Source], pyproject: str) -> list[str]:
+    """Imports of an extra's library outside ``with extra(...)`` of that extra: a missing one would not be named."""
+    declared = declared_distributions(pyproject)
+    breaches = []
+    for source in sources:
+        guards = dict(guarded_imports(source))
+        for _, node, library in third_party([source]):
+            distribution = normalised(DISTRIBUTIONS.get(library, library))
+            owners = {name for name, group in declared.items() if distribution in group}
+            if owners and "" not in owners and guards.get(node) not in owners:
+                breaches.append(source.at(node, f"{library}: import it in with extra({' or '.join(sorted(owners))})"))
+    return breaches
+
+
+def guarded_imports(source: Source) -> Iterator[tuple[ast.AST, str]]:
+    """The imports in ``with extra("name")``, each with the name."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.With):
+            for call in (item.context_expr for item in node.items):
+                if (
+                    isinstance(call, ast.Call)
+                    and dotted(call.func) == "extra"
+                    and isinstance(call.args[0], ast.Constant)
+                ):
+                    yield from ((inner, call.args[0].value) for inner in node.body)
 
 
 def unused_pillars(sources: list[Source]) -> list[str]:

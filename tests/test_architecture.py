@@ -10,6 +10,7 @@ from house_rules import (
     busy_inits,
     circles,
     dangerous_code,
+    declared_distributions,
     foreign_libraries,
     long_pieces,
     misplaced_libraries,
@@ -20,11 +21,14 @@ from house_rules import (
     parse,
     prints_and_asserts,
     undeclared_imports,
+    unguarded_extras,
     unknown_rooms,
     unused_pillars,
     upward_imports,
     vague_variables,
 )
+
+from lhuc_asr.base.extras import EXTRAS
 
 RULES = [
     unknown_rooms,
@@ -59,6 +63,13 @@ def test_the_package_keeps(rule, package: list[Source]) -> None:
 def test_the_package_declares_what_it_imports(package: list[Source]) -> None:
     breaches = undeclared_imports(package, (ROOT / "pyproject.toml").read_text())
     assert not breaches, "\n".join(["", *breaches])
+
+
+def test_a_missing_extra_is_named_wherever_it_is_imported(package: list[Source]) -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    breaches = unguarded_extras(package, pyproject)
+    assert not breaches, "\n".join(["", *breaches])
+    assert EXTRAS.keys() == declared_distributions(pyproject).keys() - {""}
 
 
 def test_every_room_has_its_init(package: list[Source]) -> None:
@@ -119,7 +130,9 @@ BAD = [
     (missing_docstrings, "lhuc/x.py", "'x'\nasync def f(): ...", "x.f has no docstring"),
     (misplaced_libraries, "corpus/x.py", "import espeakng_loader", "is imported in base/espeak.py only"),
     (misplaced_libraries, "cli/x.py", "from matplotlib.figure import Figure", "is imported in score/ only"),
+    (misplaced_libraries, "base/x.py", "import fcntl", "fcntl is imported in base/descriptor_lock.py only"),
     (foreign_libraries, "lhuc/x.py", "import numpy", "lhuc does without numpy"),
+    (foreign_libraries, "base/errors.py", "def f():\n    import yaml", "2: lhuc does without yaml"),
     (dangerous_code, "lhuc/x.py", "import pickle", "import of pickle"),
     (misplaced_libraries, "lhuc/x.py", "def f():\n    from subprocess import run", "2: subprocess is imported in"),
     (dangerous_code, "lhuc/x.py", "torch.load(p)", "call of torch.load"),
@@ -172,3 +185,22 @@ def test_an_undeclared_import_is_found() -> None:
     text = "import yaml, kaldi_native_fbank.x, os.path, espeakng_loader\ndef f():\n    import pytest"
     breaches = undeclared_imports(parse({"base/x.py": text}), pyproject)
     assert breaches == ["base/x.py:3: pytest is not declared in pyproject.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "breaches"),
+    [
+        ("import yaml\nwith extra('rank'):\n    import pyarrow.csv, sklearn\nimport numpy", []),
+        ("def f():\n    with extra('figures'):\n        from sklearn import manifold", []),
+        ("import pyarrow", ["base/x.py:1: pyarrow: import it in with extra(rank)"]),
+        ("with extra('figures'):\n    import pyarrow", ["base/x.py:2: pyarrow: import it in with extra(rank)"]),
+        ("with open('rank'):\n    import sklearn", ["base/x.py:2: sklearn: import it in with extra(figures or rank)"]),
+    ],
+)
+def test_an_unguarded_extra_is_found(text: str, breaches: list[str]) -> None:
+    pyproject = """
+    [project]
+    dependencies = ["PyYAML>=6", "numpy"]
+    optional-dependencies = { rank = ["pyarrow>=17", "scikit-learn"], figures = ["scikit-learn"], dev = ["pyarrow"] }
+    """
+    assert unguarded_extras(parse({"base/x.py": text}), pyproject) == breaches

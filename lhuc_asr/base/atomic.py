@@ -274,7 +274,9 @@ def _move_all(files: Sequence[Path], folder: Path) -> None:
 
 def _settle(new: Path, old: os.stat_result | None) -> None:
     """Give a file or a folder the permissions of the one that it replaces, and bring it to the disk."""
-    descriptor = os.open(new, os.O_RDONLY)
+    if os.name == "nt" and new.is_dir():  # where a folder cannot be opened
+        return
+    descriptor = os.open(new, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         if old is not None:
             copy_permissions(old, descriptor)
@@ -295,6 +297,8 @@ def _same_kind(new: Path, old: Path) -> os.stat_result | None:
 
 def _fsync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

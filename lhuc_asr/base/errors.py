@@ -99,3 +99,7 @@ class ExperimentError(LhucError, RuntimeError):
 
 class MissingExtraError(LhucError, ImportError):
     """An optional dependency is not installed."""
+
+
+class IncompatibleError(LhucError, ImportError):
+    """Two libraries are installed in versions or builds that do not work together."""

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lhuc_asr.base.errors import ConfigError, MissingExtraError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.base.foreign import foreign_errors, one_line
 
 SAMPLE_RATE = 22050
@@ -260,13 +261,8 @@ def _checked(status: int, doing: str) -> None:
 
 def _paths() -> tuple[Path, Path]:
     """The shared library, and the folder of its data."""
-    try:
+    with extra("voices"):
         import espeakng_loader
-    except ImportError as error:
-        raise MissingExtraError(
-            "espeak-ng is not installed: synthetic voices and pronunciations of unknown words need it; "
-            "pip install 'lhuc_asr[voices]'"
-        ) from error
     with foreign_errors(MissingExtraError, "espeak-ng cannot be found by the package espeakng-loader", _REINSTALL):
         return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
 

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lhuc_asr.base.atomic import write_json, write_text
 from lhuc_asr.base.config import StrictModel, dump_config, load_config, read_tree
@@ -31,6 +33,9 @@ MADE = (
 FREE = {"name", "exp", "workers", "device"}
 # A checkout on a network disk that is away makes git wait for ever.
 GIT_SECONDS = 10.0
+
+# The name of an experiment is that of its folder below ``exp/``.
+ExperimentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ def nameless_file() -> Iterator[Path]:
 
 def copy_permissions(old: os.stat_result, opened: int) -> None:
     """Give an open file or folder the mode, and as far as this user may the owner, of the one that it replaces."""
+    if os.name == "nt":  # permissions there are the folder's
+        return
     new = os.fstat(opened)
     for mine, theirs, owner in ((new.st_gid, old.st_gid, (-1, old.st_gid)), (new.st_uid, old.st_uid, (old.st_uid, -1))):
         if mine != theirs:

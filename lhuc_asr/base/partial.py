@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import secrets
 import shutil
@@ -22,6 +21,8 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from lhuc_asr.base.descriptor_lock import lock_descriptor, open_to_lock
+
 PREFIX, SUFFIX = ".lhuc-", ".partial"
 NEW, _LOCK, _OLD = "new", "lock", "old"
 
@@ -29,7 +30,7 @@ NEW, _LOCK, _OLD = "new", "lock", "old"
 _AT_FDCWD, _NO_REPLACE, _EXCHANGE = -100, 1, 2
 # The answers of systems and file systems that cannot do it; a sandbox answers EPERM.
 _CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
 
 # When this process last left each folder (device, inode): its time of change. A folder that nobody else has changed
 # since is not searched again, so that thousands of files in it take linear time.
@@ -55,6 +56,9 @@ def private_folder(folder: Path) -> Iterator[Path]:
         with suppress(OSError):
             _dissolve(place)
         os.close(lock)
+        if os.name == "nt":  # where a file that is open stays
+            with suppress(OSError):
+                _dissolve(place)
         with suppress(OSError):
             identity, changed = _state(folder)
             _left[identity] = changed
@@ -137,11 +141,11 @@ def _lock_of(place: Path, wait: bool) -> int | None:
     A file system without locks gives the lock to writers, who do not need it, and to nobody who would remove a folder.
     """
     try:
-        lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = open_to_lock(place / _LOCK, 0o600)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock_descriptor(lock, wait)
     except OSError:
         if wait:
             return lock
@@ -175,7 +179,8 @@ def _is_private(entry: os.DirEntry[str]) -> bool:
     if not entry.name.endswith(SUFFIX) or not entry.is_dir(follow_symlinks=False):
         return False
     try:
-        return entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+        # Windows has no numbers of users; there each is 0.
+        return entry.stat(follow_symlinks=False).st_uid == (os.geteuid() if os.name == "posix" else 0)
     except FileNotFoundError:  # its writer has just ended
         return False
 

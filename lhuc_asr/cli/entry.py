@@ -6,13 +6,21 @@ Ctrl-C or ``kill`` may come then, when nothing needs to be cleaned up: the proce
 from __future__ import annotations
 
 import signal
+import sys
+
+from lhuc_asr.cli.signals import ENDING
 
 
 def main() -> None:
     """Load the verbs and run one."""
     _end_without_a_word()
-    from lhuc_asr.cli.main import main as run
-
+    try:
+        from lhuc_asr.cli.main import main as run
+    except ModuleNotFoundError as error:  # amplitudes alone need less: docs/install.md
+        sys.exit(
+            f"lhuc-asr: error: {error.name} is not installed; the command needs all of lhuc_asr: pip install lhuc_asr, "
+            "without --no-deps"
+        )
     try:
         run()
     finally:
@@ -20,6 +28,6 @@ def main() -> None:
 
 
 def _end_without_a_word() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.SIG_DFL)

@@ -25,7 +25,11 @@ Device = Annotated[str, typer.Option(help="Device of the network: cpu, cuda, cud
 @ppnet.command("train")
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Folder of a recipe, with its config.yaml; a YAML file; or a recipe's name, as ppnet_synthetic.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -43,15 +47,15 @@ def train(
     """
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
-    from lhuc_asr.base.experiment_folder import CONFIG_FILE, record_run, refuse_another
+    from lhuc_asr.base.experiment_folder import record_run, refuse_another
     from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
+    from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.ppnet.comparison import comparisons_table, results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
-    path = recipe / CONFIG_FILE if recipe.is_dir() or not recipe.suffix else recipe
-    config, place = load_config(RecommenderConfig, path, overrides or []), _place(device)
+    config, place = load_config(RecommenderConfig, recipe_file(recipe), overrides or []), _place(device)
     check_inputs(config)
     with locked(config.folder) as folder:
         refuse_another(folder, config, config.name)

@@ -8,10 +8,10 @@ import sys
 from io import TextIOWrapper
 
 from lhuc_asr.base.errors import LhucError
+from lhuc_asr.cli.signals import ENDING
 
 # Exit statuses of a process that was told to end, as in shells: 128 plus the signal's number.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SIGNALLED = {128 + number for number in _SIGNALS}
+SIGNALLED = {128 + number for number in ENDING}
 
 # Status of this process once it was told to end.
 _told: int | None = None
@@ -20,7 +20,7 @@ _told: int | None = None
 def prepare_process() -> None:
     """Clean up when the process is told to end, as by ``docker stop``; print names that are not UTF-8 as they are."""
     _open_closed_streams()
-    for number in _SIGNALS:
+    for number in ENDING:
         # Not under nohup, which ignores SIGHUP.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)

@@ -10,7 +10,10 @@ import typer
 
 def run(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="Folder of a recipe, with its config.yaml; or a YAML file.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Folder of a recipe, with its config.yaml; a YAML file; or a recipe's name, as demo."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -30,13 +33,13 @@ def run(
     ~ is your home folder.
     """
     from lhuc_asr.base.explained import explain_config
+    from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import SHORT_WIDTH, environment_table, short_table, table_text
 
-    path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
-    config = load_recipe(path, overrides or [])
+    config = load_recipe(recipe_file(recipe), overrides or [])
     if print_config:
         typer.echo(explain_config(config), nl=False)
         return

@@ -7,7 +7,6 @@ believed before it is checked, and a server that cannot be believed does not tou
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import logging
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
+from lhuc_asr.base.descriptor_lock import lock_descriptor, open_to_lock
 from lhuc_asr.base.errors import DownloadError, LhucError
 from lhuc_asr.base.foreign import one_line, reason_of
 from lhuc_asr.base.outputs import named
@@ -97,15 +97,13 @@ def _alone(part: Path) -> Iterator[None]:
         DownloadError: Another download writes to it, or it is a link, which would lead the download elsewhere.
     """
     try:
-        # O_NONBLOCK: a pipe in this place would block for ever.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(part, flags, 0o666)
+        descriptor = open_to_lock(part, 0o666)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise DownloadError(
             f"{part}: cannot be written ({reason_of(error)}); delete it, or choose another folder"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_descriptor(descriptor, wait=False)
     except BlockingIOError as error:
         raise DownloadError(f"{part}: another download is writing this file; wait for it") from error
     else:

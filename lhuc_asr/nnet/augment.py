@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torchaudio.functional import mask_along_axis_iid
+
+from lhuc_asr.base.pairs import torchaudio_beside_torch
+
+with torchaudio_beside_torch():
+    from torchaudio.functional import mask_along_axis_iid
 
 
 def mask_bands(spliced: torch.Tensor, feature_dimension: int, width: int) -> torch.Tensor:

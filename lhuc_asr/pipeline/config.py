@@ -16,6 +16,7 @@ from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import Seed, StrictModel
+from lhuc_asr.base.experiment_folder import ExperimentName
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.corpus.noise import NoiseConfig
 from lhuc_asr.corpus.sources import AnySource
@@ -167,7 +168,7 @@ class ExperimentConfig(StrictModel):
             one; None for the first that does not adapt on reference transcripts.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
+    name: ExperimentName
     exp: LocalPath | None = None
     seed: Seed = 1
     seeds: tuple[Seed, ...] | None = Field(None, min_length=2)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
+from lhuc_asr.base.errors import MissingExtraError
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.pipeline.config import SI, ExperimentConfig, reuse_name
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 from lhuc_asr.pipeline.plan import Pass, Reuse, passes_of
-from lhuc_asr.score.figures import save_figure, speaker_wer_figure
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import WerReport, pool, read_wer, summed, write_wer
+
+logger = logging.getLogger(__name__)
 
 COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "speakers.csv"
 ENVIRONMENTS_FILE = "environments.txt"
@@ -24,7 +27,8 @@ ENVIRONMENTS_FILE = "environments.txt"
 def compare_splits(config: ExperimentConfig, splits: Sequence[str]) -> list[PassScore]:
     """Judge all passes over all test sets, and write tables, CSV and figures of each set, from the wer.json files.
 
-    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass.
+    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass. Without the extra
+    "figures" there are none, and the log says so.
     """
     folder, passes = ExperimentFolder(config.folder), passes_of(config)
     reports = {
@@ -40,6 +44,7 @@ def compare_splits(config: ExperimentConfig, splits: Sequence[str]) -> list[Pass
     scores = judge(entries, config.seed)
     for split, theirs in reports.items():
         _write(folder, split, theirs, [line for line in scores if line.entry.split == split])
+    _draw(folder, reports)
     return scores
 
 
@@ -98,15 +103,27 @@ def _role(config: ExperimentConfig, plan: Pass) -> Role:
 
 
 def _write(folder: ExperimentFolder, split: str, reports: Mapping[str, WerReport], passes: Sequence[PassScore]) -> None:
-    place, names = folder.decode(split), list(reports)
+    place = folder.decode(split)
     write_json(place / COMPARISON_FILE, {line.entry.name: _row(line) for line in passes if line.unadapted})
     write_text(place / TABLE_FILE, table_text(wer_table(passes)))
     by_environment = environment_table(passes, CLEAN)
     if by_environment is not None:
         write_text(place / ENVIRONMENTS_FILE, table_text(by_environment))
     write_speaker_csv(place / SPEAKERS_FILE, reports)
-    for name in names[1:]:
-        figure = speaker_wer_figure(place / names[0] / WER_FILE, place / name / WER_FILE, names[0], name)
+
+
+def _draw(folder: ExperimentFolder, reports: Mapping[str, Mapping[str, WerReport]]) -> None:
+    """Draw the figures of all test sets; without matplotlib there are none, and those of earlier results go."""
+    drawn = [(folder.decode(split), name) for split, theirs in reports.items() for name in theirs if name != SI]
+    try:
+        from lhuc_asr.score.figures import save_figure, speaker_wer_figure
+    except MissingExtraError as error:
+        logger.warning("no figures: %s", error)
+        for place, name in drawn:
+            (place / f"{name}.png").unlink(missing_ok=True)
+        return
+    for place, name in drawn:
+        figure = speaker_wer_figure(place / SI / WER_FILE, place / name / WER_FILE, SI, name)
         save_figure(figure, place / f"{name}.png")
 
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.schema import BAGS, MEANINGS, FieldConfig, MissingConfig
 from lhuc_asr.ppnet.table_files import one_line
+
+with extra("rank"):
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
 # The networks compute with 32 bits, whose largest number is 3.4e38.
 LARGEST = 1e38

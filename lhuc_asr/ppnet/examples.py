@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.batch import Bag, Batch
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.schema import BAGS, FieldConfig, Schema
 from lhuc_asr.ppnet.unseen import report_unseen, uncounted
 from lhuc_asr.ppnet.vocabulary import Vocabularies, flat, hashes
+
+with extra("rank"):
+    import pyarrow as pa
 
 # Rows that are shuffled together; about 30 MB with ten fields.
 BLOCK = 131_072

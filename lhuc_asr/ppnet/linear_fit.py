@@ -22,15 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.linear import LinearConfig, LinearModel, LogisticConfig, LogOddsConfig, examples_of
 from lhuc_asr.ppnet.metrics import TaskMetrics
 from lhuc_asr.ppnet.schema import Schema
 from lhuc_asr.ppnet.trainer import evaluate
+
+with extra("rank"):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
 
 logger = logging.getLogger(__name__)
 

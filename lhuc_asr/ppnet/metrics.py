@@ -17,10 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import log_loss, roc_auc_score
 
 from lhuc_asr.base.errors import ScoreError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.batch import NO_USER
+
+with extra("rank"):
+    from sklearn.metrics import log_loss, roc_auc_score
 
 CALIBRATION_BINS = 20
 

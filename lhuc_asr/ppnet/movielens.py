@@ -21,18 +21,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.ppnet.reader import READING_ERRORS
 from lhuc_asr.ppnet.table_files import one_line
+
+with extra("rank"):
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
 
 logger = logging.getLogger(__name__)
 

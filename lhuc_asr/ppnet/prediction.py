@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 import torch
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import ExamplesError, ScoreError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.examples import Examples
 from lhuc_asr.ppnet.ranker_folder import Ranker
 from lhuc_asr.ppnet.table_files import listed
 from lhuc_asr.ppnet.trainer import predict
+
+with extra("rank"):
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
 
 BATCH = 8192
 

@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.cells import Place, check_type, read_cells
 from lhuc_asr.ppnet.schema import FieldConfig, Schema
 from lhuc_asr.ppnet.table_files import TableFile, listed, one_line, table_files
+
+with extra("rank"):
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
 
 logger = logging.getLogger(__name__)
 

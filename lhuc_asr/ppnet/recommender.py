@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 
@@ -27,6 +26,8 @@ from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.errors import ExamplesError
+from lhuc_asr.base.experiment_folder import ExperimentName
+from lhuc_asr.base.extras import extra
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
@@ -52,6 +53,9 @@ from lhuc_asr.ppnet.trainer import RankerTrainerConfig, scored
 from lhuc_asr.ppnet.unseen import UnseenReport, report_unseen
 from lhuc_asr.ppnet.user_influence import UserInfluence
 from lhuc_asr.ppnet.vocabulary import Vocabularies
+
+with extra("rank"):
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ class RecommenderConfig(StrictModel):
         seeds: Seeds of the initial weights and of the order of the training data.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)
+    name: ExperimentName
     exp: LocalPath | None = None
     data: Annotated[FilesConfig | MovieLensConfig | SyntheticUsersConfig, Field(discriminator="kind")]
     examples: Schema

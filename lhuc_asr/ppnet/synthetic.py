@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import Seed, StrictModel
+from lhuc_asr.base.extras import extra
+
+with extra("rank"):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # Number of rows of a row group: small, so that the blocks of a reader mix many groups.
 ROW_GROUP = 16_384

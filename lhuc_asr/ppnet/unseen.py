@@ -12,14 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from lhuc_asr.base.atomic import read_json, write_json
 from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.schema import BAGS, FieldConfig, Schema
 from lhuc_asr.ppnet.table_files import one_line
 from lhuc_asr.ppnet.vocabulary import Vocabularies
+
+with extra("rank"):
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 

@@ -19,15 +19,18 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field, ValidationError, model_validator
 
 from lhuc_asr.base.atomic import DamagedFileError, read_json, write_json
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, ExamplesError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.ppnet.batch import NO_USER
 from lhuc_asr.ppnet.schema import Schema
+
+with extra("rank"):
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
 UNSEEN = 0
 # Number of forms from which on another form tells nothing: the categories are free text.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
 from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.extras import extra
 from lhuc_asr.score.wer import WerReport, read_wer, require_same_speakers
+
+with extra("figures"):
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart too.
 BETTER, WORSE, EQUAL = "#0072B2", "#D55E00", "#7F7F7F"

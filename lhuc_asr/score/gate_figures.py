@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from lhuc_asr.base.atomic import DamagedFileError, read_json
 from lhuc_asr.base.errors import ScoreError
+from lhuc_asr.base.extras import extra
+
+with extra("figures"):
+    from matplotlib.figure import Figure
 
 WIDTH_INCHES = 9.0
 ROW_INCHES = 0.16

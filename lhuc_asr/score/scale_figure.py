@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
-
+from lhuc_asr.base.extras import extra
 from lhuc_asr.score.series import CURVE_COLOURS
+
+with extra("figures"):
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from lhuc_asr.base.atomic import write_json_lines, write_text
+from lhuc_asr.base.extras import extra
 from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.wer import WerReport
+
+with extra("figures"):
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without black.
 TABLES = ("table.jsonl", "table.csv")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 
+from lhuc_asr.base.extras import extra
 from lhuc_asr.score.figures import BEFORE, BETTER, EQUAL, WORSE
 from lhuc_asr.score.wer import WerReport, require_same_speakers
+
+with extra("figures"):
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette.
 SPEAKER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -110,7 +112,13 @@ def tsne_figure(
         owners: Speaker and pdf of each frame.
         title: Title of the figure.
         seed: Seed of the map.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
     """
+    with extra("figures"):
+        from sklearn.manifold import TSNE  # takes a second to load, and no other figure needs it
+
     both = np.concatenate([before, after]).astype(np.float32)
     perplexity = min(30.0, (len(both) - 1) / 3)
     places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(both)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from lhuc_asr.base.extras import extra
 from lhuc_asr.score.figures import BEFORE, BETTER, WIDTH_INCHES, WORSE, save_figure
 from lhuc_asr.score.toy import ToyRegression, read_toy
+
+with extra("figures"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette again: a colour for each unit.
 UNIT_COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9")

@@ -226,7 +226,7 @@ def test_a_file_system_without_locks_is_written_to_and_nothing_is_removed_there(
     def no_locks(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(partial.fcntl, "flock", no_locks)
+    monkeypatch.setattr(partial, "lock_descriptor", no_locks)
     (tmp_path / ".lhuc-perhaps-alive.partial").mkdir()
     write_text(tmp_path / "a", "text")
     assert (tmp_path / "a").read_text() == "text"

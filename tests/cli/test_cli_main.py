@@ -16,7 +16,7 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
-VERBS = ("run", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")
+VERBS = ("run", "init", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")
 HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
 TOY_SECONDS = 10
