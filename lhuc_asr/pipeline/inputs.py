@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.errors import CorpusError, LanguageModelError
 from lhuc_asr.base.fingerprint import FileState, file_state
 from lhuc_asr.base.local_path import check_inputs
 from lhuc_asr.corpus.noise import check_clips
+from lhuc_asr.lang.arpa import arpa_order
+from lhuc_asr.lang.kneser_ney import HIGHEST_ORDER
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.sentences import check_sentences
 from lhuc_asr.lang.tags import tags_of
@@ -23,6 +25,7 @@ def check_files(config: ExperimentConfig) -> None:
         CorpusError: The corpus lacks the pronunciations that come with it, or the noise a class or a clip; or a text
             does not begin with sentences.
         LexiconError: The lexicon is damaged.
+        LanguageModelError: The language model does not begin like an ARPA file.
     """
     check_inputs(config)
     config.corpus.lexicon_path()
@@ -30,6 +33,26 @@ def check_files(config: ExperimentConfig) -> None:
         check_clips(config.noise)
     for path in config.lm.text:
         check_sentences(path, own_tags(config) or ())
+    if config.lm.arpa is not None:
+        arpa_order(config.lm.arpa)
+
+
+def with_order_of_model(config: ExperimentConfig) -> ExperimentConfig:
+    """The recipe with the order of the language model that it names.
+
+    Raises:
+        LanguageModelError: The file is missing or not a language model, or its n-grams are too long.
+    """
+    if config.lm.arpa is None:
+        return config
+    order = arpa_order(config.lm.arpa)
+    if order > HIGHEST_ORDER:
+        raise LanguageModelError(
+            f"{config.lm.arpa}: a model of order {order}, expected at most {HIGHEST_ORDER}, as the graph would not fit "
+            f"into memory; cut it: ngram -order {HIGHEST_ORDER} -lm IN -write-lm OUT (SRILM), or lmplz -o "
+            f"{HIGHEST_ORDER} (KenLM)"
+        )
+    return config.model_copy(update={"lm": config.lm.model_copy(update={"order": order})})
 
 
 def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:

@@ -16,7 +16,13 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.coverage import warn_of_unknown_words
-from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
+from lhuc_asr.lang.language_model import (
+    ARPA_FILE,
+    LanguageModelConfig,
+    estimate_language_model,
+    given_language_model,
+    select_vocabulary,
+)
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
@@ -37,7 +43,8 @@ class LexiconOptions:
     Attributes:
         corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
-        vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
+        vocabulary: ``text``, ``arpa`` and ``vocabulary`` of the recipe's language model; its other options are the
+            defaults.
         own_tags: Tags in text that the lexicon lists; None for none.
     """
 
@@ -50,14 +57,15 @@ class LexiconOptions:
     @classmethod
     def of(cls, config: ExperimentConfig) -> LexiconOptions:
         """The options of a recipe."""
-        vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
+        taken = {name: getattr(config.lm, name) for name in ("text", "arpa", "vocabulary")}
+        vocabulary = LanguageModelConfig().model_copy(update=taken)
         return cls(config.corpus, config.hours, config.lexicon, vocabulary, own_tags(config))
 
     @property
     def files(self) -> InputFiles:
         """The files that ``vocabulary`` and ``lexicon`` name."""
         path = self.lexicon.path
-        return InputFiles((*self.vocabulary.text, *([path] if path else [])))
+        return InputFiles((*self.vocabulary.files, *([path] if path else [])))
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def language_model_stage(
         partial(_write_language_models, experiment, order),
         options=options,
         after=["lexicon"],
-        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, order, not options.lm.text)],
+        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, order, options.lm.from_transcripts)],
     )
 
 
@@ -135,7 +143,7 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     """Write the lexicon: the words that can be recognised.
 
     They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
-    model's text; nothing is taken from test transcripts.
+    model's text, or the likeliest of a given language model; nothing is taken from test transcripts.
     """
     transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
     spoken = {word for _, words in transcripts for word in words}
@@ -154,9 +162,12 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
 
     Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
     tuning would rely too much on the language model. If the recipe names a text, the language model is estimated on
-    that alone and has not seen them anyway.
+    that alone and has not seen them anyway; nor has a model that it names.
     """
     lm, vocabulary, folder = options.lm, experiment.lexicon.words, experiment.lang(order)
+    if lm.arpa is not None:
+        write_arpa(folder / ARPA_FILE, given_language_model(vocabulary, lm))
+        return
     if lm.text:
         sentences = lm.sentences(options.own_tags or ())
         write_arpa(folder / ARPA_FILE, estimate_language_model(sentences, vocabulary, lm))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lhuc_asr.audio.utterance import read_manifest
+from lhuc_asr.base.errors import LanguageModelError
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.lang.text import UNKNOWN
+from lhuc_asr.pipeline.experiment import read_config
 
 LAST = "language model"
 
@@ -58,3 +61,26 @@ def test_text_of_its_own_makes_one_language_model(finished: Path, to_language_mo
     folder = to_language_models(f"lm.text=[{tmp_path / 'text.txt'}]")
     assert "GO ON" in " ".join((folder / "lang" / "lm.arpa").read_text(encoding="utf-8").split())
     assert not (folder / "lang" / "tuning").exists()
+
+
+def test_a_given_language_model_takes_the_place_of_an_estimated_one(
+    finished: Path, to_language_models, tmp_path: Path
+) -> None:
+    given, lang = tmp_path / "given.arpa.gz", finished / "lang"
+    given.write_bytes(gzip.compress((lang / "lm.arpa").read_bytes()))
+    folder = to_language_models(f"lm.arpa={given}", "lm.order=1")
+    assert (folder / "lang" / "lexicon.txt").read_bytes() == (lang / "lexicon.txt").read_bytes()
+    assert (folder / "lang" / "lm.arpa").read_bytes() == (lang / "lm.arpa").read_bytes()
+    assert not (folder / "lang" / "tuning").exists()
+    assert read_config(folder / "config.yaml").lm.order == 2  # the file's
+
+
+def test_a_language_model_that_is_none_is_refused_before_any_work(tmp_path: Path, run) -> None:
+    (tmp_path / "lm.arpa").write_text("GO ON\n", encoding="utf-8")
+    with pytest.raises(LanguageModelError, match="not an ARPA language model"):
+        run(tmp_path / "exp", f"lm.arpa={tmp_path / 'lm.arpa'}")
+    long = "".join(f"ngram {n}=1\n" for n in range(1, 6))
+    (tmp_path / "lm.arpa").write_text(f"\\data\\\n{long}", encoding="utf-8")
+    with pytest.raises(LanguageModelError, match=r"a model of order 5, expected at most 4, .*; cut it: ngram -order 4"):
+        run(tmp_path / "exp", f"lm.arpa={tmp_path / 'lm.arpa'}")
+    assert not (tmp_path / "exp").exists()
