@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.sentences import check_sentences
 from lhuc_asr.lang.tags import tags_of
 from lhuc_asr.pipeline.config import ExperimentConfig
+
+logger = logging.getLogger(__name__)
 
 
 def check_files(config: ExperimentConfig) -> None:
@@ -37,22 +40,41 @@ def check_files(config: ExperimentConfig) -> None:
         arpa_order(config.lm.arpa)
 
 
-def with_order_of_model(config: ExperimentConfig) -> ExperimentConfig:
-    """The recipe with the order of the language model that it names.
+def with_language(config: ExperimentConfig) -> ExperimentConfig:
+    """The recipe with the lexicon and language model that its corpus comes with, where it names none; the log has both.
 
     Raises:
         LanguageModelError: The file is missing or not a language model, or its n-grams are too long.
     """
-    if config.lm.arpa is None:
-        return config
-    order = arpa_order(config.lm.arpa)
+    beside, lexicon, lm = config.corpus.language_files(), config.lexicon, config.lm
+    if lexicon.path is None:
+        lexicon = lexicon.model_copy(update={"path": beside.lexicon})
+    if lm.from_transcripts:
+        lm = lm.model_copy(update={"arpa": beside.arpa})
+    if lm.arpa is not None:
+        lm = lm.model_copy(update={"order": _checked_order(lm.arpa)})
+    return config.model_copy(update={"lexicon": lexicon, "lm": lm})
+
+
+def log_language(config: ExperimentConfig) -> None:
+    """Log which lexicon and language model a recipe takes."""
+    own = config.lexicon.path or config.corpus.lexicon_path()
+    logger.info("pronunciations: %s", own or f"espeak-ng, {config.lexicon.language}")
+    if config.lm.from_transcripts:
+        logger.info("language model: of order %d, from the training transcripts", config.lm.order)
+    else:
+        logger.info("language model: of order %d, from %s", config.lm.order, ", ".join(map(str, config.lm.files)))
+
+
+def _checked_order(path: Path) -> int:
+    order = arpa_order(path)
     if order > HIGHEST_ORDER:
         raise LanguageModelError(
-            f"{config.lm.arpa}: a model of order {order}, expected at most {HIGHEST_ORDER}, as the graph would not fit "
-            f"into memory; cut it: ngram -order {HIGHEST_ORDER} -lm IN -write-lm OUT (SRILM), or lmplz -o "
-            f"{HIGHEST_ORDER} (KenLM)"
+            f"{path}: a model of order {order}, expected at most {HIGHEST_ORDER}, as the graph would not fit into "
+            f"memory; cut it: ngram -order {HIGHEST_ORDER} -lm IN -write-lm OUT (SRILM), or lmplz -o {HIGHEST_ORDER} "
+            "(KenLM)"
         )
-    return config.model_copy(update={"lm": config.lm.model_copy(update={"order": order})})
+    return order
 
 
 def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
+from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
@@ -26,11 +27,18 @@ from lhuc_asr.lang.language_model import (
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
+from lhuc_asr.lang.ngram import NgramModel
+from lhuc_asr.lang.text_fit import LENGTH, shared_sequences, text_fit
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment
 from lhuc_asr.pipeline.inputs import own_tags
 
 logger = logging.getLogger(__name__)
+
+# Perplexity and unknown words of the held-out speakers and of each test set.
+PERPLEXITY_FILE = "perplexity.json"
+# Share of a test set's sequences of words that a text may have by chance.
+MOST_SHARED = 0.01
 
 # The files of a graph.
 GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
@@ -111,7 +119,10 @@ def language_model_stage(
         partial(_write_language_models, experiment, order),
         options=options,
         after=["lexicon"],
-        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, order, options.lm.from_transcripts)],
+        outputs=[
+            experiment.lang(order) / PERPLEXITY_FILE,
+            *(folder / ARPA_FILE for folder in _lang_folders(experiment, order, options.lm.from_transcripts)),
+        ],
     )
 
 
@@ -164,19 +175,47 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
     tuning would rely too much on the language model. If the recipe names a text, the language model is estimated on
     that alone and has not seen them anyway; nor has a model that it names.
     """
-    lm, vocabulary, folder = options.lm, experiment.lexicon.words, experiment.lang(order)
+    folder = experiment.lang(order)
+    models = _language_models(experiment, options)
+    for place, model in models.items():
+        write_arpa(folder / place / ARPA_FILE, model)
+    fits = {}
+    for split in (HELDOUT, *experiment.tests):
+        model = models.get(TUNING_FOLDER if split == HELDOUT else "", models[""])
+        fits[split] = text_fit(model, (utterance.words for utterance in experiment.utterances(split)))
+        logger.info("%s: %s", split, fits[split])
+    write_json(folder / PERPLEXITY_FILE, {split: asdict(fit) for split, fit in fits.items()})
+    if options.lm.text and order is None:
+        _warn_of_test_text(experiment, options)
+
+
+def _language_models(experiment: Experiment, options: LanguageModelOptions) -> dict[str, NgramModel]:
+    """The language model for tests, under "", and the one for tuning if it differs, by their folders."""
+    lm, vocabulary = options.lm, experiment.lexicon.words
     if lm.arpa is not None:
-        write_arpa(folder / ARPA_FILE, given_language_model(vocabulary, lm))
-        return
+        return {"": given_language_model(vocabulary, lm)}
     if lm.text:
-        sentences = lm.sentences(options.own_tags or ())
-        write_arpa(folder / ARPA_FILE, estimate_language_model(sentences, vocabulary, lm))
-        return
+        return {"": estimate_language_model(lm.sentences(options.own_tags or ()), vocabulary, lm)}
     heldout = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
     transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
-    for place, left_out in ((folder / TUNING_FOLDER, heldout), (folder, set())):
-        text = [words for speaker, words in transcripts if speaker not in left_out]
-        write_arpa(place / ARPA_FILE, estimate_language_model(text, vocabulary, lm))
+    texts = {
+        place: [words for speaker, words in transcripts if speaker not in left_out]
+        for place, left_out in ((TUNING_FOLDER, heldout), ("", frozenset[str]()))
+    }
+    return {place: estimate_language_model(text, vocabulary, lm) for place, text in texts.items()}
+
+
+def _warn_of_test_text(experiment: Experiment, options: LanguageModelOptions) -> None:
+    """Warn if the text of the language model has that of a test set, which makes its word error rates too low."""
+    for split in experiment.tests:
+        transcripts = (utterance.words for utterance in experiment.utterances(split))
+        shared, all_of_them = shared_sequences(options.lm.sentences(options.own_tags or ()), transcripts)
+        if shared > MOST_SHARED * all_of_them:
+            logger.warning(
+                "lm.text has %d of the %d sequences of %d words of the test set %s: its word error rates will be too "
+                "low; take the works that are read there out of the text",
+                *(shared, all_of_them, LENGTH, split),
+            )
 
 
 def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transition_scale: float) -> None:
