@@ -20,6 +20,10 @@ def run(
             "with blanks, # and quotes; null is none. Lists and groups are YAML: speeds=[1.0, 0.9].",
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Read the corpus and the lexicon only, say what is there, and write nothing."),
+    ] = False,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
@@ -27,12 +31,17 @@ def run(
     ~ is your home folder.
     """
     from lhuc_asr.corpus.noise import CLEAN
+    from lhuc_asr.pipeline.check import check_recipe
     from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import environment_table, table_text, wer_table
 
     path = recipe / "config.yaml" if recipe.is_dir() or not recipe.suffix else recipe
     config = load_recipe(path, overrides or [])
+    if check:
+        for line in check_recipe(config).lines():
+            typer.echo(line)
+        return
     passes = run_recipe(config)
     # The table keeps its full width: fitted to a narrow terminal, it would lose the names of splits and passes.
     typer.echo(table_text(wer_table(passes, title=f"{config.folder}: word error rates")), nl=False)

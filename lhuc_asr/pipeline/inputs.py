@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.sentences import check_sentences
 from lhuc_asr.lang.tags import tags_of
 from lhuc_asr.pipeline.config import ExperimentConfig
-
-logger = logging.getLogger(__name__)
 
 
 def check_files(config: ExperimentConfig) -> None:
@@ -41,7 +38,7 @@ def check_files(config: ExperimentConfig) -> None:
 
 
 def with_language(config: ExperimentConfig) -> ExperimentConfig:
-    """The recipe with the lexicon and language model that its corpus comes with, where it names none; the log has both.
+    """The recipe with the lexicon and language model that its corpus comes with, where it names none.
 
     Raises:
         LanguageModelError: The file is missing or not a language model, or its n-grams are too long.
@@ -56,14 +53,14 @@ def with_language(config: ExperimentConfig) -> ExperimentConfig:
     return config.model_copy(update={"lexicon": lexicon, "lm": lm})
 
 
-def log_language(config: ExperimentConfig) -> None:
-    """Log which lexicon and language model a recipe takes."""
+def language_lines(config: ExperimentConfig) -> list[str]:
+    """Two lines for the log: which lexicon and which language model a recipe takes."""
     own = config.lexicon.path or config.corpus.lexicon_path()
-    logger.info("pronunciations: %s", own or f"espeak-ng, {config.lexicon.language}")
-    if config.lm.from_transcripts:
-        logger.info("language model: of order %d, from the training transcripts", config.lm.order)
-    else:
-        logger.info("language model: of order %d, from %s", config.lm.order, ", ".join(map(str, config.lm.files)))
+    texts = "the training transcripts" if config.lm.from_transcripts else ", ".join(map(str, config.lm.files))
+    return [
+        f"pronunciations: {own or f'espeak-ng, {config.lexicon.language}'}",
+        f"language model: of order {config.lm.order}, from {texts}",
+    ]
 
 
 def _checked_order(path: Path) -> int:
