@@ -21,14 +21,16 @@ def download(
         str,
         typer.Argument(
             metavar="SUBSET",
-            help="Name of the subset, such as dev-clean, train-clean-100, or train-clean-5 of mini LibriSpeech.",
+            help="Name of the subset, such as test-clean or train-clean-100; mini for mini LibriSpeech, which is "
+            "train-clean-5 and dev-clean-2.",
         ),
     ],
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder to download to; it will hold LibriSpeech/SUBSET.")
     ],
 ) -> None:
-    """Download a subset of LibriSpeech from openslr.org; a download that was interrupted is resumed."""
-    from lhuc_asr.corpus.download import download_librispeech
+    """Download LibriSpeech, a subset at a time, from openslr.org; a download that was interrupted is resumed."""
+    from lhuc_asr.corpus.download import download_subsets
 
-    typer.echo(f"{corpus.value} {subset}: {download_librispeech(subset, folder)}")
+    for path in download_subsets(subset, folder):
+        typer.echo(f"{corpus.value} {path.name}: {path}")

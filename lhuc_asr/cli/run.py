@@ -26,6 +26,10 @@ def run(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show all settings with their meanings, and run nothing.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Read the corpus and the lexicon only, say what is there, and write nothing."),
+    ] = False,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
@@ -35,6 +39,7 @@ def run(
     from lhuc_asr.base.explained import explain_config
     from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.corpus.noise import CLEAN
+    from lhuc_asr.pipeline.check import check_recipe
     from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import SHORT_WIDTH, environment_table, short_table, table_text
@@ -42,6 +47,10 @@ def run(
     config = load_recipe(recipe_file(recipe), overrides or [])
     if print_config:
         typer.echo(explain_config(config), nl=False)
+        return
+    if check:
+        for line in check_recipe(config).lines():
+            typer.echo(line)
         return
     passes = run_recipe(config)
     typer.echo(table_text(short_table(passes, title=f"{config.folder}: word error rates"), SHORT_WIDTH), nl=False)

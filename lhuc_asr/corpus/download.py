@@ -62,6 +62,25 @@ ARCHIVES = {
     "train-clean-5": Archive(31, 1519, "md5:5df7d4e78065366204ca6845bb08f490"),
 }
 
+# Names that stand for several subsets: the training and the test set of mini LibriSpeech.
+SETS = {"mini": ("train-clean-5", "dev-clean-2")}
+
+
+def download_subsets(name: str, folder: Path, *, base_url: str = OPENSLR) -> list[Path]:
+    """Download and unpack the subsets of a set, or one subset; those that are there are left as they are.
+
+    Args:
+        name: A key of ``SETS`` or ``ARCHIVES``.
+        folder, base_url: As in ``download_librispeech``.
+
+    Returns:
+        The subsets' folders.
+
+    Raises:
+        DownloadError: As ``download_librispeech``; subsets that were finished before stay.
+    """
+    return [download_librispeech(subset, folder, base_url=base_url) for subset in SETS.get(name, (name,))]
+
 
 def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, checksum: str | None = None) -> Path:
     """Download and unpack one subset; an existing one is left as it is.
@@ -80,7 +99,7 @@ def download_librispeech(subset: str, folder: Path, *, base_url: str = OPENSLR, 
             archive has another checksum.
     """
     if subset not in ARCHIVES:
-        raise DownloadError(f"LibriSpeech has no subset {subset!r}; expected one of {', '.join(ARCHIVES)}")
+        raise DownloadError(f"LibriSpeech has no subset {subset!r}; expected one of {', '.join((*SETS, *ARCHIVES))}")
     destination = folder / "LibriSpeech" / subset
     algorithm, _, digest = (checksum or ARCHIVES[subset].checksum).partition(":")
     if algorithm not in ("md5", "sha256") or not digest:

@@ -1,7 +1,8 @@
 """Reading and writing Kaldi data directories: wav.scp, segments, text, utt2spk, utt2env.
 
 A wav.scp may contain a shell command in place of a file ("sox a.wav -t wav - |"). Such an entry is refused and
-never run: data is not code.
+never run: data is not code. In segments an end of -1 is the recording's, and a fifth column is the number of a channel,
+from 0, as for Kaldi's extract-segments.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,7 +20,7 @@ from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import TOLERANCE_SECONDS
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder
-from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
 from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
@@ -29,6 +30,8 @@ from lhuc_asr.lang.tags import spoken_words
 from lhuc_asr.lang.text import normalise_name
 
 FILES = frozenset({"wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2env"})
+# A line for the shell, which runs the commands of a wav.scp.
+CONVERSION = 'mkdir wav; while read -r id command; do sh -c "${command%|}" < /dev/null > "wav/$id.wav"; done < wav.scp'
 
 
 class KaldiSource(CorpusSource):
@@ -95,21 +98,24 @@ def read_kaldi_dir(folder: Path, own_tags: Collection[str] = ()) -> Reading:
     texts = _read_table(folder / "text", optional=True)
     environments = _read_table(folder / "utt2env", optional=True)
 
-    def utterance(id: str, audio: Path, start: float, seconds: float, place: str) -> Utterance:
+    def utterance(id: str, audio: Path, segment: _Segment, place: str) -> Utterance:
         if id not in speakers:
             raise CorpusError(f"{place}: utterance {id} is not in {folder / 'utt2spk'}; add a line '{id} SPEAKER'")
         environment = _one_word(environments[id]) if id in environments else ""
         text = " ".join(spoken_words(texts[id].value, texts[id].place, own_tags)) if id in texts else ""
-        return Utterance(id, _one_word(speakers[id]), environment, audio, start, seconds, text)
+        speaker = _one_word(speakers[id])
+        return Utterance(id, speaker, environment, audio, segment.start, segment.seconds, text, segment.channel)
 
     items: list[Utterance | Skip]
     if (folder / "segments").exists():
-        items = [
-            utterance(id, *_segment(entry, recordings), entry.place)
-            for id, entry in _read_table(folder / "segments").items()
-        ]
+        items = []
+        for id, entry in _read_table(folder / "segments").items():
+            recording, segment = _segment(entry, recordings)
+            cut = utterance(id, recordings[recording], segment, entry.place)
+            items.append(cut if segment.seconds else _to_the_end(cut))
     else:
-        whole = (utterance(id, audio, 0.0, 0.0, str(folder / "wav.scp")) for id, audio in recordings.items())
+        place = str(folder / "wav.scp")
+        whole = (utterance(id, audio, _Segment(0.0, 0.0, None), place) for id, audio in recordings.items())
         items = list(measure(whole))
     known = {item.id for item in items}
     orphans = {id: entry for table in (environments, texts, speakers) for id, entry in table.items() if id not in known}
@@ -175,8 +181,8 @@ def _recording(entry: Entry, folder: Path) -> Path:
     """The file that a line of wav.scp names."""
     if entry.value.endswith("|") or entry.value.startswith("|"):
         raise CorpusError(
-            f"{entry.place}: {quoted(entry.value)} is a shell command, and commands in data are never run; "
-            "run it yourself and name the file that it writes"
+            f"{entry.place}: {quoted(entry.value)} is a shell command, and commands in data are never run; if you "
+            f"trust the file, convert its recordings: {CONVERSION}, and name the new files in wav.scp"
         )
     if entry.value in ("", "-"):
         raise CorpusError(f"{entry.place}: expected a recording's path after the id, found {quoted(entry.value)}")
@@ -185,22 +191,54 @@ def _recording(entry: Entry, folder: Path) -> Path:
     return (path if os.path.exists(path) else folder / path).absolute()
 
 
-def _segment(entry: Entry, recordings: Mapping[str, Path]) -> tuple[Path, float, float]:
-    """Recording, start and length of a line of segments."""
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Part of a recording.
+
+    Attributes:
+        start: Its beginning, seconds.
+        seconds: Its length; 0 for all that is left of the recording.
+        channel: Number of its channel, from 1; None for the mean of all.
+    """
+
+    start: float
+    seconds: float
+    channel: int | None
+
+
+def _segment(entry: Entry, recordings: Mapping[str, Path]) -> tuple[str, _Segment]:
+    """A line of segments: the id of the recording, and the part."""
     try:
-        recording, begin, finish = entry.value.split()
+        recording, begin, finish, *channels = entry.value.split()
         start, end = float(begin), float(finish)
+        channel = int(channels[0]) + 1 if channels else None
     except ValueError as error:
         raise CorpusError(
-            f"{entry.place}: expected 'UTTERANCE RECORDING START END' (seconds), found {quoted(entry.value)} after the "
-            "id"
+            f"{entry.place}: expected 'UTTERANCE RECORDING START END [CHANNEL]' (seconds, the channel from 0), found "
+            f"{quoted(entry.value)} after the id"
         ) from error
     recording = normalise_name(recording)
     if recording not in recordings:
         raise CorpusError(f"{entry.place}: recording {recording} is not in wav.scp")
+    if len(channels) > 1 or (channel is not None and channel < 1):
+        raise CorpusError(f"{entry.place}: expected one channel, from 0, found {' '.join(channels)}")
+    if end == -1.0 and math.isfinite(start) and start >= 0.0:
+        return recording, _Segment(start, 0.0, channel)
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
-        raise CorpusError(f"{entry.place}: expected 0 <= start < end, found {begin} and {finish}")
-    return recordings[recording], start, end - start
+        raise CorpusError(f"{entry.place}: expected 0 <= start < end, or -1 as the end, found {begin} and {finish}")
+    return recording, _Segment(start, end - start, channel)
+
+
+def _to_the_end(utterance: Utterance) -> Utterance | Skip:
+    """An utterance that lasts until its recording ends."""
+    try:
+        seconds = probe(utterance.audio).seconds
+    except AudioError as error:
+        return Skip(utterance.id, str(error), utterance.audio)
+    if seconds <= utterance.start:
+        reason = f"{utterance.audio}: {seconds:g} s long, and the segment starts at {utterance.start:g} s"
+        return Skip(utterance.id, reason, utterance.audio)
+    return replace(utterance, seconds=seconds - utterance.start)
 
 
 def _by_kaldi_id(utterances: Iterable[Utterance]) -> dict[str, Utterance]:
@@ -244,8 +282,10 @@ def _recording_tables(table: Mapping[str, Utterance]) -> dict[str, dict[str, str
 def _segment_lines(table: Mapping[str, Utterance], recordings: Mapping[Path, str]) -> Iterator[tuple[str, str]]:
     for id, utterance in table.items():
         end = utterance.start + utterance.seconds
-        yield id, f"{recordings[utterance.audio.absolute()]} {utterance.start:.6f} {end:.6f}"
+        channel = "" if utterance.channel is None else f" {utterance.channel - 1}"
+        yield id, f"{recordings[utterance.audio.absolute()]} {utterance.start:.6f} {end:.6f}{channel}"
 
 
 def _is_whole(utterance: Utterance) -> bool:
-    return utterance.start == 0 and abs(probe(utterance.audio).seconds - utterance.seconds) < TOLERANCE_SECONDS
+    whole = utterance.start == 0 and utterance.channel is None
+    return whole and abs(probe(utterance.audio).seconds - utterance.seconds) < TOLERANCE_SECONDS

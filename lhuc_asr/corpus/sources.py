@@ -6,7 +6,10 @@ from typing import Annotated
 
 from lhuc_asr.base.config import ChosenByKind
 from lhuc_asr.corpus.an4 import An4Source
+from lhuc_asr.corpus.csv_table import CsvSource
+from lhuc_asr.corpus.folder import FolderSource
 from lhuc_asr.corpus.kaldi_dir import KaldiSource
+from lhuc_asr.corpus.lhotse import LhotseSource
 from lhuc_asr.corpus.librispeech import LibriSpeechSource
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.synthetic import SyntheticSource
@@ -16,6 +19,9 @@ SOURCES: dict[str, type[CorpusSource]] = {
     "an4": An4Source,
     "librispeech": LibriSpeechSource,
     "kaldi": KaldiSource,
+    "folder": FolderSource,
+    "csv": CsvSource,
+    "lhotse": LhotseSource,
     "synthetic": SyntheticSource,
 }
 

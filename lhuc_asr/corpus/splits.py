@@ -122,6 +122,22 @@ def fold_splits(splits: Splits, folds: int, fold: int, seed: int) -> Splits:
     )
 
 
+def choose_heldout(train: Sequence[Utterance], options: SplitOptions) -> set[str]:
+    """The training speakers who are held out.
+
+    Raises:
+        CorpusError: All training speakers would be held out.
+    """
+    speakers = sorted({utterance.speaker for utterance in train})
+    if len(speakers) <= options.heldout_speakers:
+        raise CorpusError(
+            f"{len(speakers)} training speakers, of which heldout_speakers={options.heldout_speakers} are kept back: "
+            "none is left to train on; lower heldout_speakers or add speakers"
+        )
+    order = np.random.default_rng(options.seed).permutation(len(speakers))
+    return {speakers[i] for i in order[: options.heldout_speakers]}
+
+
 def write_splits(splits: Splits, options: SplitOptions, folder: Path, processes: int) -> set[Path]:
     """Write the manifests of train, heldout and test splits, and the noisy copies where the recipe has noise.
 
@@ -131,14 +147,7 @@ def write_splits(splits: Splits, options: SplitOptions, folder: Path, processes:
     Raises:
         CorpusError: All training speakers would be held out, or a clip of noise cannot be used.
     """
-    speakers = sorted({utterance.speaker for utterance in splits.train})
-    if len(speakers) <= options.heldout_speakers:
-        raise CorpusError(
-            f"{len(speakers)} training speakers, of which heldout_speakers={options.heldout_speakers} are kept back: "
-            "none is left to train on; lower heldout_speakers or add speakers"
-        )
-    order = np.random.default_rng(options.seed).permutation(len(speakers))
-    heldout = {speakers[i] for i in order[: options.heldout_speakers]}
+    heldout = choose_heldout(splits.train, options)
     parts = {
         TRAIN: [utterance for utterance in splits.train if utterance.speaker not in heldout],
         HELDOUT: [utterance for utterance in splits.train if utterance.speaker in heldout],

@@ -93,7 +93,7 @@ def _some(words: set[str]) -> str:
 
 
 def lexicon_fst(lexicon: Lexicon, words: WordTable) -> tuple[kaldifst.StdVectorFst, list[int]]:
-    """L: phones to words, with optional silence before, between and after them.
+    """L: phones to words at the cost of each pronunciation, with optional silence before, between and after them.
 
     Returns:
         L, and the input labels of its disambiguation symbols.
@@ -119,11 +119,12 @@ def lexicon_fst(lexicon: Lexicon, words: WordTable) -> tuple[kaldifst.StdVectorF
         if pronunciation.disambiguation:
             labels.append(backoff + pronunciation.disambiguation)
         state, output = between_words, words.ids[pronunciation.word]
+        cost = -math.log(lexicon.probability(pronunciation.word, pronunciation.phones))
         for label in labels[:-1]:
             arcs.append((state, label, output, 0.0, state_count))
             state, output, state_count = state_count, 0, state_count + 1
-        arcs.append((state, labels[-1], output, without_silence, between_words))
-        arcs.append((state, labels[-1], output, with_silence, before_silence))
+        arcs.append((state, labels[-1], output, cost + without_silence, between_words))
+        arcs.append((state, labels[-1], output, cost + with_silence, before_silence))
     fst = kaldifst.StdVectorFst(ArcTable.of(arcs, final={between_words: 0.0}).to_fst())
     kaldifst.add_self_loops(fst, [backoff], [words.ids[BACKOFF]])
     kaldifst.arcsort(fst, "olabel")

@@ -60,7 +60,8 @@ def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDe
 
     Args:
         words: The transcript.
-        lexicon: Pronunciations; variants are equally likely.
+        lexicon: Pronunciations; variants share their word's probability as the lexicon says, equally if it says
+            nothing.
         topology: States of each phone.
 
     Raises:
@@ -131,17 +132,18 @@ class _PhoneGraph:
                     f"the word {word!r} is not in the lexicon; add it or choose a policy for such words"
                 )
             graph._add_silence(skip, pause)
-            share = -math.log(len(variants))
-            entries = [end.after(share) for end in graph.ends]
-            graph.ends = [graph._add_phones(variant, index, entries) for variant in variants]
+            likely = [lexicon.probability(word, variant) for variant in variants]
+            shares = [math.log(probability) - math.log(sum(likely)) for probability in likely]
+            ways = [[end.after(share) for end in graph.ends] for share in shares]
+            graph.ends = [graph._add_phones(*each, index) for each in zip(variants, ways, strict=True)]
         graph._add_silence(skip, pause)
         return graph
 
     def _add_silence(self, skip: float, pause: float) -> None:
-        silent = self._add_phones((SILENCE,), -1, [end.after(pause) for end in self.ends])
+        silent = self._add_phones((SILENCE,), [end.after(pause) for end in self.ends], -1)
         self.ends = [*(end.after(skip) for end in self.ends), silent]
 
-    def _add_phones(self, names: Sequence[str], word: int, entries: list[_Entry]) -> _Entry:
+    def _add_phones(self, names: Sequence[str], entries: list[_Entry], word: int) -> _Entry:
         """Append phones that follow each other, the first one entered by ``entries``; returns the way out."""
         for name in names:
             self.phones.append(_Phone(name, word, entries))

@@ -10,6 +10,7 @@ import math
 import re
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -62,16 +63,33 @@ def _write_section(file: TextIO, model: NgramModel, length: int, histories: list
     return ngrams
 
 
-def read_arpa(path: Path) -> NgramModel:
+def arpa_order(path: Path) -> int:
+    """Length of the longest n-grams of an ARPA file; only its head is read.
+
+    Raises:
+        LanguageModelError: The file is missing, or does not begin like an ARPA file.
+    """
+    return len(_read_counts(_Lines(path)))
+
+
+def read_arpa(path: Path, order: int | None = None) -> NgramModel:
     r"""Read an ARPA file, plain or compressed.
+
+    Args:
+        path: The file.
+        order: Length of the longest n-grams to read. The model without the longer ones is a model too: the shorter
+            histories have probabilities of their own. None reads all.
 
     Raises:
         LanguageModelError: ``\data\`` or ``\end\`` is missing, counts or lengths do not match, a number is not
             valid, a log-probability is positive, a word is not among the unigrams, the history of an n-gram is
-            missing, or an n-gram occurs twice; the message names the line.
+            missing, an n-gram occurs twice, or the file has no n-grams of length ``order``; the message names the
+            line.
     """
     lines = _Lines(path)
     counts = _read_counts(lines)
+    if order is not None and order > len(counts):
+        raise lines.error(f"a model of order {len(counts)}, expected at least {order}; lower lm.order or lm_order")
     symbols: tuple[str, ...] = ()
     tables: list[NgramTable] = []
     for length, count in enumerate(counts, start=1):
@@ -83,6 +101,9 @@ def read_arpa(path: Path) -> NgramModel:
         if length == 1:
             symbols = section.symbols()
         tables.append(section.table(NgramModel(symbols, tuple(tables))))
+        if length == order and order < len(counts):
+            tables[-1] = replace(tables[-1], log_backoff=np.zeros(count))
+            return NgramModel(symbols, tuple(tables))
     if lines.current != "\\end\\":
         raise lines.error(f"expected \\end\\, found {quoted(lines.current)}; the file is incomplete, copy it again")
     return NgramModel(symbols, tuple(tables))

@@ -1,8 +1,8 @@
 """Pronunciation lexica: words and the phones that spell them, and the word table of a graph.
 
-Lexicon files are lines of a word and its phones, as CMUdict, Sphinx (AN4) and Kaldi write them. Pronunciation
-probabilities (Kaldi's ``lexiconp.txt``) are not supported. A silence phone may be the only phone of a word
-(``<unk> SPN``), but not one of several: the graph adds pauses between words, with ``silence_probability``.
+Lexicon files are lines of a word and its phones, as CMUdict, Sphinx (AN4) and Kaldi write them; or of a word, the
+probability of the pronunciation and the phones (Kaldi's ``lexiconp.txt``). A silence phone may be the only phone of a
+word (``<unk> SPN``), but not one of several: the graph adds pauses between words, with ``silence_probability``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,9 +34,8 @@ Phones = tuple[str, ...]
 # CMUdict marks stress on vowels only; a digit on any other phone, for example a tone, is part of its name.
 _STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\(\d+\)")
-_PROBABILITY = re.compile(r"\d*\.\d+([eE][-+]?\d+)?")
-
-NO_PROBABILITIES = "pronunciation probabilities are not supported, take the second column out"
+# A number that is no phone; phones may be called 1, as tones are.
+_DECIMAL = re.compile(r"\d*\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+")
 
 # Messages and log lines name this many words; the rest are counted.
 _WORDS_SHOWN = 10
@@ -50,11 +49,14 @@ class Lexicon:
         pronunciations: The variants of each word, each a tuple of phones.
         phones: The phone set of the acoustic model; a lexicon of few words need not use all of it.
         silence_probability: Probability of an optional silence between two words, in (0, 1).
+        probabilities: Probability of each pronunciation, by word and phones, in (0, 1); of one that is not listed it is
+            1. As in Kaldi they need not sum to one over the variants of a word.
     """
 
     pronunciations: Mapping[str, tuple[Phones, ...]]
     phones: PhoneSet
     silence_probability: float = 0.5
+    probabilities: Mapping[tuple[str, Phones], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0.0 < self.silence_probability < 1.0:
@@ -73,11 +75,21 @@ class Lexicon:
                         f"{word!r}: its pronunciation has phones outside the phone set: {unknown}; "
                         f"known phones: {' '.join(self.phones.names)}"
                     )
+        for (word, phones), probability in self.probabilities.items():
+            if phones not in self.pronunciations.get(word, ()) or not 0.0 < probability < 1.0:
+                raise LexiconError(
+                    f"{word!r}: probability {probability} of {' '.join(phones)}; expected one in (0, 1), of a "
+                    "pronunciation of the lexicon"
+                )
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """All words, sorted by code point."""
         return tuple(sorted(self.pronunciations))
+
+    def probability(self, word: str, phones: Phones) -> float:
+        """Probability of a pronunciation of a word."""
+        return self.probabilities.get((word, phones), 1.0)
 
     def missing(self, words: Iterable[str]) -> list[str]:
         """The words that the lexicon lacks, sorted, each once."""
@@ -93,10 +105,12 @@ class Lexicon:
         missing = self.missing(words)
         if missing:
             raise LexiconError(list_words(missing, "not in the lexicon"))
-        return replace(self, pronunciations={word: self.pronunciations[word] for word in words})
+        kept = {word: self.pronunciations[word] for word in words}
+        probabilities = {key: value for key, value in self.probabilities.items() if key[0] in kept}
+        return replace(self, pronunciations=kept, probabilities=probabilities)
 
     def with_pronunciations(self, more: Mapping[str, Iterable[Phones]]) -> Lexicon:
-        """The lexicon with more words, or more variants of words that it has.
+        """The lexicon with more words, or more variants of words that it has, all of them of probability 1.
 
         Args:
             more: The variants of each word, in the lexicon's phone set.
@@ -117,19 +131,26 @@ class Lexicon:
         """
         silence = self.phones.silence
         speech = tuple(f"{phone}_{position}" for phone in self.phones.speech for position in "BIES")
-        pronunciations = {
-            word: tuple(phones if phones[0] in silence else _positioned(phones) for phones in variants)
-            for word, variants in self.pronunciations.items()
-        }
-        return replace(self, pronunciations=pronunciations, phones=PhoneSet(silence, speech))
+
+        def positioned(phones: Phones) -> Phones:
+            return phones if phones[0] in silence else _positioned(phones)
+
+        return Lexicon(
+            {word: tuple(map(positioned, variants)) for word, variants in self.pronunciations.items()},
+            PhoneSet(silence, speech),
+            self.silence_probability,
+            {(word, positioned(phones)): value for (word, phones), value in self.probabilities.items()},
+        )
 
 
 def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
     """Read a lexicon: lines of a word and its phones, separated by white space.
 
     Variants are repeated words or ``WORD(2)``. Comments are lines that start with ``;;;`` or a lone ``#``, and
-    anything after a ``#`` behind the phones. Empty lines are skipped. Words are normalised, and repeated variants
-    count once. The phone set has the phones of the file and ``SIL``.
+    anything after a ``#`` behind the phones. Empty lines are skipped. Words are normalised. Repeated variants count
+    once, with the largest of their probabilities. The phone set has the phones of the file and ``SIL``.
+
+    A file whose every line has a number up to 1 behind the word, and phones behind that, has probabilities.
 
     Args:
         path: UTF-8 text, plain or compressed.
@@ -139,32 +160,64 @@ def read_lexicon(path: Path, *, strip_stress: bool = True) -> Lexicon:
         LexiconError: The file is missing, empty or malformed; the message names the line.
     """
     silence = set(SILENCE_LIKE)
-    pronunciations: dict[str, dict[Phones, None]] = {}
+    rows = _read_rows(path, strip_stress)
+    with_probabilities = all(len(row.phones) > 1 and _is_probability(row.phones[0]) for row in rows)
+    pronunciations: dict[str, dict[Phones, float]] = {}
+    for row in rows:
+        phones, probability = (row.phones[1:], float(row.phones[0])) if with_probabilities else (row.phones, 1.0)
+        problem = _word_problem(row.word) or _phones_problem(phones, silence)
+        if problem:
+            raise LexiconError(f"{path}:{row.number}: {problem}")
+        variants = pronunciations.setdefault(row.word, {})
+        variants[phones] = max(probability, variants.get(phones, 0.0))
+    used = {phone for variants in pronunciations.values() for phones in variants for phone in phones}
+    return Lexicon(
+        {word: tuple(variants) for word, variants in pronunciations.items()},
+        PhoneSet.of(used, (phone for phone in SILENCE_LIKE if phone == SILENCE or phone in used)),
+        probabilities={
+            (word, phones): probability
+            for word, variants in pronunciations.items()
+            for phones, probability in variants.items()
+            if probability < 1.0
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of a lexicon; its first phone is a probability where the file has those."""
+
+    number: int
+    word: str
+    phones: Phones
+
+
+def _read_rows(path: Path, strip_stress: bool) -> list[_Row]:
+    rows = []
     for number, line in read_lines(path, LexiconError):
         fields = line.split()
-        if fields[0].startswith(";;;") or not fields[0].strip("#"):
-            continue
-        word, phones = _read_word(fields[0]), _read_phones(fields[1:], strip_stress)
-        problem = _word_problem(word) or _phones_problem(phones, silence)
-        if problem:
-            raise LexiconError(f"{path}:{number}: {problem}")
-        pronunciations.setdefault(word, {})[phones] = None
-    if not pronunciations:
+        if not fields[0].startswith(";;;") and fields[0].strip("#"):
+            rows.append(_Row(number, _read_word(fields[0]), _read_phones(fields[1:], strip_stress)))
+    if not rows:
         raise LexiconError(f"{path}: no words; expected lines of a word and its phones")
-    every = [phones for variants in pronunciations.values() for phones in variants]
-    if all(phones[0] == "1" and len(phones) > 1 for phones in every):
-        raise LexiconError(f"{path}: every word begins with the phone 1; {NO_PROBABILITIES}")
-    used = {phone for phones in every for phone in phones}
-    phone_set = PhoneSet.of(used, (phone for phone in SILENCE_LIKE if phone == SILENCE or phone in used))
-    return Lexicon({word: tuple(variants) for word, variants in pronunciations.items()}, phone_set)
+    return rows
+
+
+def _is_probability(text: str) -> bool:
+    return (text == "1" or _DECIMAL.fullmatch(text) is not None) and 0.0 < float(text) <= 1.0
 
 
 def write_lexicon(path: Path, lexicon: Lexicon) -> None:
-    """Write ``WORD PHONE ...`` lines, one for each variant, words sorted.
+    """Write ``WORD PHONE ...`` lines, one for each variant, words sorted; with probabilities if it has some.
 
     The file has neither the silence probability nor the phones that no word uses; see ``lexicon_folder``.
     """
-    lines = [f"{word} {' '.join(phones)}\n" for word in lexicon.words for phones in lexicon.pronunciations[word]]
+
+    def line(word: str, phones: Phones) -> str:
+        probability = [repr(lexicon.probability(word, phones))] if lexicon.probabilities else []
+        return f"{' '.join([word, *probability, *phones])}\n"
+
+    lines = [line(word, phones) for word in lexicon.words for phones in lexicon.pronunciations[word]]
     write_text(path, "".join(lines))
 
 
@@ -292,8 +345,11 @@ def _word_problem(word: str) -> str | None:
 def _phones_problem(phones: Phones, silence: set[str]) -> str | None:
     if not phones:
         return "a word without phones; expected a word and its phones"
-    if _PROBABILITY.fullmatch(phones[0]):
-        return f"expected a phone, found the number {phones[0]}; {NO_PROBABILITIES}"
+    if _DECIMAL.fullmatch(phones[0]):
+        return (
+            f"expected a phone, found the number {phones[0]}; probabilities are above 0 and at most 1, and stand on "
+            "every line or on none"
+        )
     if len(phones) > 1 and not silence.isdisjoint(phones):
         shown = " ".join(phones[:_WORDS_SHOWN])
         return f"silence phone inside a word: {shown}; take it out, pauses between words are added anyway"

@@ -49,10 +49,10 @@ def read_lexicon_folder(folder: Path) -> Lexicon:
     """
     try:
         check_plain_file(folder / LEXICON_FILE)
-        pronunciations = read_lexicon(folder / LEXICON_FILE, strip_stress=False).pronunciations
+        words = read_lexicon(folder / LEXICON_FILE, strip_stress=False)
         description = _DESCRIPTIONS.read(folder / PHONES_FILE)
         phones = PhoneSet(description.silence, description.speech)
-        return Lexicon(pronunciations, phones, description.silence_probability)
+        return Lexicon(words.pronunciations, phones, description.silence_probability, words.probabilities)
     except (LexiconError, OSError) as error:
         raise LexiconError(
             f"{folder}: {LEXICON_FILE} and {PHONES_FILE} are damaged or from different runs ({error}); "

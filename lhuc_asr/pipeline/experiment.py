@@ -144,7 +144,7 @@ class AlignedExperiment(Experiment):
             **vars(Experiment.of(config)),
             alignment=realigned(config.realignments) if config.realignments else MONOPHONES,
             alignment_features=config.alignment_features.resolved,
-            separate_tuning_lm=not config.lm.text,
+            separate_tuning_lm=config.lm.from_transcripts,
         )
 
     @cached_property

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.errors import CorpusError, LanguageModelError
 from lhuc_asr.base.fingerprint import FileState, file_state
 from lhuc_asr.base.local_path import check_inputs
 from lhuc_asr.corpus.noise import check_clips
+from lhuc_asr.lang.arpa import arpa_order
+from lhuc_asr.lang.kneser_ney import HIGHEST_ORDER
 from lhuc_asr.lang.lexicon import read_lexicon
 from lhuc_asr.lang.sentences import check_sentences
 from lhuc_asr.lang.tags import tags_of
@@ -23,6 +25,7 @@ def check_files(config: ExperimentConfig) -> None:
         CorpusError: The corpus lacks the pronunciations that come with it, or the noise a class or a clip; or a text
             does not begin with sentences.
         LexiconError: The lexicon is damaged.
+        LanguageModelError: The language model does not begin like an ARPA file.
     """
     check_inputs(config)
     config.corpus.lexicon_path()
@@ -30,6 +33,45 @@ def check_files(config: ExperimentConfig) -> None:
         check_clips(config.noise)
     for path in config.lm.text:
         check_sentences(path, own_tags(config) or ())
+    if config.lm.arpa is not None:
+        arpa_order(config.lm.arpa)
+
+
+def with_language(config: ExperimentConfig) -> ExperimentConfig:
+    """The recipe with the lexicon and language model that its corpus comes with, where it names none.
+
+    Raises:
+        LanguageModelError: The file is missing or not a language model, or its n-grams are too long.
+    """
+    beside, lexicon, lm = config.corpus.language_files(), config.lexicon, config.lm
+    if lexicon.path is None:
+        lexicon = lexicon.model_copy(update={"path": beside.lexicon})
+    if lm.from_transcripts:
+        lm = lm.model_copy(update={"arpa": beside.arpa})
+    if lm.arpa is not None:
+        lm = lm.model_copy(update={"order": _checked_order(lm.arpa)})
+    return config.model_copy(update={"lexicon": lexicon, "lm": lm})
+
+
+def language_lines(config: ExperimentConfig) -> list[str]:
+    """Two lines for the log: which lexicon and which language model a recipe takes."""
+    own = config.lexicon.path or config.corpus.lexicon_path()
+    texts = "the training transcripts" if config.lm.from_transcripts else ", ".join(map(str, config.lm.files))
+    return [
+        f"pronunciations: {own or f'espeak-ng, {config.lexicon.language}'}",
+        f"language model: of order {config.lm.order}, from {texts}",
+    ]
+
+
+def _checked_order(path: Path) -> int:
+    order = arpa_order(path)
+    if order > HIGHEST_ORDER:
+        raise LanguageModelError(
+            f"{path}: a model of order {order}, expected at most {HIGHEST_ORDER}, as the graph would not fit into "
+            f"memory; cut it: ngram -order {HIGHEST_ORDER} -lm IN -write-lm OUT (SRILM), or lmplz -o {HIGHEST_ORDER} "
+            "(KenLM)"
+        )
+    return order
 
 
 def own_tags(config: ExperimentConfig) -> tuple[str, ...] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, spoken_id
+from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import CorpusSource
@@ -16,15 +17,29 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.coverage import warn_of_unknown_words
-from lhuc_asr.lang.language_model import ARPA_FILE, LanguageModelConfig, estimate_language_model, select_vocabulary
-from lhuc_asr.lang.lexicon import read_lexicon
+from lhuc_asr.lang.language_model import (
+    ARPA_FILE,
+    LanguageModelConfig,
+    estimate_language_model,
+    given_language_model,
+    select_vocabulary,
+)
+from lhuc_asr.lang.lexicon import Lexicon, read_lexicon
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE, write_lexicon_folder
 from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
+from lhuc_asr.lang.ngram import NgramModel
+from lhuc_asr.lang.text_fit import LENGTH, shared_sequences, text_fit
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment
 from lhuc_asr.pipeline.inputs import own_tags
 
 logger = logging.getLogger(__name__)
+
+# Perplexity and unknown words of the held-out speakers and of each test set.
+PERPLEXITY_FILE = "perplexity.json"
+# Number, and share, of a test set's sequences of words that a text may have by chance. Of the 35 thousand each of
+# dev-clean, test-clean and test-other, ten million words of books that are read in none of them had 3 to 10.
+CHANCE_SEQUENCES, CHANCE_SHARE = 3, 0.001
 
 # The files of a graph.
 GRAPH_FILES = (GRAPH_FILE, WORDS_FILE, DESCRIPTION_FILE)
@@ -37,7 +52,8 @@ class LexiconOptions:
     Attributes:
         corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
         lexicon: Source of the pronunciations.
-        vocabulary: ``text`` and ``vocabulary`` of the recipe's language model; its other options are the defaults.
+        vocabulary: ``text``, ``arpa`` and ``vocabulary`` of the recipe's language model; its other options are the
+            defaults.
         own_tags: Tags in text that the lexicon lists; None for none.
     """
 
@@ -50,14 +66,15 @@ class LexiconOptions:
     @classmethod
     def of(cls, config: ExperimentConfig) -> LexiconOptions:
         """The options of a recipe."""
-        vocabulary = LanguageModelConfig(text=config.lm.text, vocabulary=config.lm.vocabulary)
+        taken = {name: getattr(config.lm, name) for name in ("text", "arpa", "vocabulary")}
+        vocabulary = LanguageModelConfig().model_copy(update=taken)
         return cls(config.corpus, config.hours, config.lexicon, vocabulary, own_tags(config))
 
     @property
     def files(self) -> InputFiles:
         """The files that ``vocabulary`` and ``lexicon`` name."""
         path = self.lexicon.path
-        return InputFiles((*self.vocabulary.text, *([path] if path else [])))
+        return InputFiles((*self.vocabulary.files, *([path] if path else [])))
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,10 @@ def language_model_stage(
         partial(_write_language_models, experiment, order),
         options=options,
         after=["lexicon"],
-        outputs=[folder / ARPA_FILE for folder in _lang_folders(experiment, order, not options.lm.text)],
+        outputs=[
+            experiment.lang(order) / PERPLEXITY_FILE,
+            *(folder / ARPA_FILE for folder in _lang_folders(experiment, order, options.lm.from_transcripts)),
+        ],
     )
 
 
@@ -131,18 +151,31 @@ def _lang_folders(experiment: Experiment, order: int | None, separate_tuning_lm:
     return [folder, folder / TUNING_FOLDER] if separate_tuning_lm else [folder]
 
 
-def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
-    """Write the lexicon: the words that can be recognised.
+def lexicon_of(heard: Sequence[Utterance], options: LexiconOptions) -> Lexicon:
+    """The lexicon of a recipe: the words that can be recognised, with their pronunciations.
 
     They are those of the training transcripts, of the corpus's own lexicon, and the most frequent ones of the language
-    model's text; nothing is taken from test transcripts.
+    model's text, or the likeliest of a given language model; nothing is taken from test transcripts.
+
+    Args:
+        heard: Utterances of the training speakers.
+        options: The options.
+
+    Raises:
+        LexiconError: The lexicon is damaged, or a word cannot be pronounced.
+        MissingExtraError: espeak-ng is needed and not installed.
     """
-    transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
+    transcripts = _training_text(heard, options.corpus, options.hours, options.own_tags)
     spoken = {word for _, words in transcripts for word in words}
     own = options.corpus.lexicon_path()
     known = spoken if own is None else spoken | set(read_lexicon(own).words)
     vocabulary = select_vocabulary(known, options.vocabulary, options.own_tags or ())
-    lexicon = make_lexicon(vocabulary, spoken, options.lexicon, dictionary=own)
+    return make_lexicon(vocabulary, spoken, options.lexicon, dictionary=own)
+
+
+def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
+    """Write the lexicon, and log how many words of each split it has."""
+    lexicon = lexicon_of(_heard(experiment), options)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
     for split in experiment.splits:
@@ -154,18 +187,49 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
 
     Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
     tuning would rely too much on the language model. If the recipe names a text, the language model is estimated on
-    that alone and has not seen them anyway.
+    that alone and has not seen them anyway; nor has a model that it names.
     """
-    lm, vocabulary, folder = options.lm, experiment.lexicon.words, experiment.lang(order)
+    folder = experiment.lang(order)
+    models = _language_models(experiment, options)
+    for place, model in models.items():
+        write_arpa(folder / place / ARPA_FILE, model)
+    fits = {}
+    for split in (HELDOUT, *experiment.tests):
+        model = models.get(TUNING_FOLDER if split == HELDOUT else "", models[""])
+        fits[split] = text_fit(model, (utterance.words for utterance in experiment.utterances(split)))
+        logger.info("%s: %s", split, fits[split])
+    write_json(folder / PERPLEXITY_FILE, {split: asdict(fit) for split, fit in fits.items()})
+    if options.lm.text and order is None:
+        _warn_of_test_text(experiment, options)
+
+
+def _language_models(experiment: Experiment, options: LanguageModelOptions) -> dict[str, NgramModel]:
+    """The language model for tests, under "", and the one for tuning if it differs, by their folders."""
+    lm, vocabulary = options.lm, experiment.lexicon.words
+    if lm.arpa is not None:
+        return {"": given_language_model(vocabulary, lm)}
     if lm.text:
-        sentences = lm.sentences(options.own_tags or ())
-        write_arpa(folder / ARPA_FILE, estimate_language_model(sentences, vocabulary, lm))
-        return
+        return {"": estimate_language_model(lm.sentences(options.own_tags or ()), vocabulary, lm)}
     heldout = {utterance.speaker for utterance in experiment.utterances(HELDOUT)}
-    transcripts = _training_text(experiment, options.corpus, options.hours, options.own_tags)
-    for place, left_out in ((folder / TUNING_FOLDER, heldout), (folder, set())):
-        text = [words for speaker, words in transcripts if speaker not in left_out]
-        write_arpa(place / ARPA_FILE, estimate_language_model(text, vocabulary, lm))
+    transcripts = _training_text(_heard(experiment), options.corpus, options.hours, options.own_tags)
+    texts = {
+        place: [words for speaker, words in transcripts if speaker not in left_out]
+        for place, left_out in ((TUNING_FOLDER, heldout), ("", frozenset[str]()))
+    }
+    return {place: estimate_language_model(text, vocabulary, lm) for place, text in texts.items()}
+
+
+def _warn_of_test_text(experiment: Experiment, options: LanguageModelOptions) -> None:
+    """Warn if the text of the language model has that of a test set, which makes its word error rates too low."""
+    for split in experiment.tests:
+        transcripts = (utterance.words for utterance in experiment.utterances(split))
+        shared, all_of_them = shared_sequences(options.lm.sentences(options.own_tags or ()), transcripts)
+        if shared > max(CHANCE_SEQUENCES, CHANCE_SHARE * all_of_them):
+            logger.warning(
+                "lm.text has %d of the %d sequences of %d words of the test set %s: its word error rates will be too "
+                "low; take the works that are read there out of the text",
+                *(shared, all_of_them, LENGTH, split),
+            )
 
 
 def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transition_scale: float) -> None:
@@ -173,15 +237,19 @@ def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transi
         build_graph(experiment.lexicon, folder / ARPA_FILE, experiment.topology, folder, transition_scale)
 
 
+def _heard(experiment: Experiment) -> list[Utterance]:
+    """Utterances of the training speakers."""
+    return [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
+
+
 def _training_text(
-    experiment: Experiment, corpus: CorpusSource, hours: float | None, own_tags: tuple[str, ...] | None
+    heard: Sequence[Utterance], corpus: CorpusSource, hours: float | None, own_tags: tuple[str, ...] | None
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Speaker and words of each training transcript; the corpus may have transcripts of recordings that are not used.
 
     An utterance with copies in several environments counts once. If it were repeated, no n-gram would occur only once,
     and the Kneser-Ney discounts would be wrong.
     """
-    heard: list[Utterance] = [*experiment.utterances(TRAIN), *experiment.utterances(HELDOUT)]
     training = corpus.text_utterances(heard, hours=hours, own_tags=own_tags or ())
     said = {spoken_id(utterance.id, utterance.environment): utterance for utterance in training}
     return [(utterance.speaker, utterance.words) for utterance in said.values()]

@@ -18,6 +18,7 @@ from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import fold_configs, opened, seed_configs
 from lhuc_asr.pipeline.export import ModelOptions, model_stage
+from lhuc_asr.pipeline.inputs import language_lines, with_language
 from lhuc_asr.pipeline.order import add_stages
 from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
 from lhuc_asr.score.judgement import PassScore
@@ -35,7 +36,10 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
     checked_device(config.device, "device=")
+    config = with_language(config)
     with opened(config):
+        for line in language_lines(config):
+            logger.info(line)
         if config.seeds is None:
             return compare_splits(config, make_passes(config, model=True))
         for part in seed_configs(config):

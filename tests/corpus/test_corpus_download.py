@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ import pytest
 from lhuc_asr.base.errors import DownloadError, OutputError
 from lhuc_asr.corpus import download as corpus_download
 from lhuc_asr.corpus import http_file
-from lhuc_asr.corpus.download import ARCHIVES, download_librispeech
+from lhuc_asr.corpus.download import ARCHIVES, download_librispeech, download_subsets
 from lhuc_asr.corpus.http_file import fetch
 
 SUBSET = "dev-clean-2"
@@ -66,6 +66,7 @@ class Site:
     break_after: list[int] = field(default_factory=list)  # bytes sent before each of the first answers breaks
     statuses: list[int] = field(default_factory=list)  # errors before the first answer
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    others: dict[str, bytes] = field(default_factory=dict)  # files of other paths
     url: str = ""
 
 
@@ -82,7 +83,8 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
                 return
             fits = site.ranges and self.headers.get("If-Range") == site.etag
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and fits else 0
-            size = len(site.content)
+            content = site.others.get(self.path, site.content)
+            size = len(content)
             if start and start >= size:
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{size}")
@@ -95,7 +97,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             if site.etag:
                 self.send_header("ETag", site.etag)
             self.end_headers()
-            body = site.content[start:]
+            body = content[start:]
             self.wfile.write(body[: site.break_after.pop(0)] if site.break_after else body)
 
         def log_message(self, *_: object) -> None:
@@ -125,6 +127,22 @@ def test_a_subset_is_fetched_checked_and_unpacked(site: Site, tmp_path: Path) ->
     assert get(site, tmp_path) == tmp_path / "LibriSpeech" / SUBSET
     assert_whole(tmp_path)
     assert site.asked == [(f"/resources/31/{SUBSET}.tar.gz", None)]
+
+
+def test_mini_librispeech_is_both_of_its_subsets(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {"LibriSpeech/train-clean-5/20/8/20-8.trans.txt": b"20-8-0000 WORD\n"}
+    site.others["/resources/31/train-clean-5.tar.gz"] = pack(training)
+    for name, content in ((SUBSET, site.content), ("train-clean-5", pack(training))):
+        monkeypatch.setitem(ARCHIVES, name, replace(ARCHIVES[name], checksum=checksum(content), recordings=0))
+    home = tmp_path / "LibriSpeech"
+    for _ in range(2):
+        folders = download_subsets("mini", tmp_path, base_url=site.url)
+        assert folders == [home / "train-clean-5", home / SUBSET]
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {tmp_path / name for name in FILES | training}
+    assert [path for path, _ in site.asked] == [
+        "/resources/31/train-clean-5.tar.gz",
+        "/resources/31/dev-clean-2.tar.gz",
+    ]
 
 
 def test_what_is_there_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
@@ -361,7 +379,7 @@ def test_a_full_disk_is_noticed_before_the_download(
 
 
 def test_wrong_requests(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="no subset 'dev-cleen'; expected one of dev-clean, dev-other"):
+    with pytest.raises(DownloadError, match="no subset 'dev-cleen'; expected one of mini, dev-clean, dev-other"):
         download_librispeech("dev-cleen", tmp_path)
     with pytest.raises(DownloadError, match="expected an address that begins with http"):
         download_librispeech(SUBSET, tmp_path, base_url="file:///etc")

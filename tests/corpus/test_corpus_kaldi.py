@@ -1,5 +1,7 @@
 """Kaldi data directories: read, refused, written and read again."""
 
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,39 @@ def test_segments(data: Path) -> None:
     assert second == Utterance("b-1", "b", "cafe", data / "rec1.wav", 1.0, 1.0, "GO")
 
 
+def test_a_segment_to_the_end_and_one_of_a_channel(data: Path) -> None:
+    (data / "segments").write_text("a-1 rec1 0.25 -1\nb-1 rec1 1.0 2.0 1\na-2 rec1 2.0 -1.0 0\n")
+    append(data / "utt2spk", "a-2 a")
+    reading = read_kaldi_dir(data)
+    first, second = reading.utterances
+    assert (first.start, first.seconds, first.channel) == (0.25, 1.75, None)
+    assert (second.start, second.seconds, second.channel) == (1.0, 1.0, 2)
+    [skip] = reading.skipped
+    assert (skip.id, skip.reason) == ("a-2", f"{data / 'rec1.wav'}: 2 s long, and the segment starts at 2 s")
+
+
+def test_channels_come_back(data: Path, tmp_path: Path) -> None:
+    (data / "segments").write_text("a-1 rec1 0.0 2.0 1\nb-1 rec1 0.0 2.0\n")
+    utterances = read_kaldi_dir(data).utterances
+    assert [utterance.channel for utterance in utterances] == [2, None]
+    write_kaldi_dir(tmp_path / "copy", utterances)
+    assert read_kaldi_dir(tmp_path / "copy").utterances == utterances
+
+
+def test_the_conversion_that_the_message_names_works(data: Path) -> None:
+    """The line is typed here by the one who trusts the file."""
+    (data / "wav.scp").write_text(f"rec1 cat {data / 'rec1.wav'} |\nrec2 cat < {data / 'rec1.wav'} |\n")
+    with pytest.raises(CorpusError) as caught:
+        read_kaldi_dir(data)
+    line = re.search(r"convert its recordings: (.*), and name", str(caught.value))[1]
+    original = (data / "rec1.wav").read_bytes()
+    converted = data / "converted"
+    converted.mkdir()
+    (converted / "wav.scp").write_bytes((data / "wav.scp").read_bytes())
+    subprocess.run(["bash", "-c", line], cwd=converted, check=True)
+    assert [(converted / "wav" / f"rec{n}.wav").read_bytes() for n in (1, 2)] == [original, original]
+
+
 def test_without_segments_an_utterance_is_a_recording(data: Path) -> None:
     (data / "segments").unlink()
     (data / "text").unlink()
@@ -66,12 +101,24 @@ def test_shell_commands_are_refused_and_not_run(data: Path, tmp_path: Path, entr
         ("wav.scp", "rec2", r"wav\.scp:2: expected a recording's path"),
         ("text", "a-1 AGAIN", r"text:3: a-1 appears twice"),
         ("segments", "c-1 rec1 0.5 1.0", r"segments:3: utterance c-1 is not in .*utt2spk"),
-        ("segments", "a-2 rec1 1.0 1.0", r"segments:3: expected 0 <= start < end, found 1\.0 and 1\.0"),
-        ("segments", "a-2 rec1 -0.5 1.0", r"segments:3: expected 0 <= start < end, found -0\.5 and 1\.0"),
+        (
+            "segments",
+            "a-2 rec1 1.0 1.0",
+            r"segments:3: expected 0 <= start < end, or -1 as the end, found 1\.0 and 1\.0",
+        ),
+        (
+            "segments",
+            "a-2 rec1 -0.5 1.0",
+            r"segments:3: expected 0 <= start < end, or -1 as the end, found -0\.5 and 1\.0",
+        ),
         ("segments", "a-2 rec1 0.5 nan", r"segments:3: expected 0 <= start < end"),
         ("segments", "a-2 rec9 0.5 1.0", r"segments:3: recording rec9 is not in wav\.scp"),
-        ("segments", "a-2 rec1 0.5", r"segments:3: expected 'UTTERANCE RECORDING START END'"),
-        ("segments", "a-2 rec1 0.5 late", r"segments:3: expected 'UTTERANCE RECORDING START END'"),
+        ("segments", "a-2 rec1 0.5 -2", r"segments:3: expected 0 <= start < end, or -1 as the end, found 0\.5 and -2"),
+        ("segments", "a-2 rec1 0.5 1 A", r"segments:3: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
+        ("segments", "a-2 rec1 0.5 1 -1", r"segments:3: expected one channel, from 0, found -1"),
+        ("segments", "a-2 rec1 0.5 1 0 1", r"segments:3: expected one channel, from 0, found 0 1"),
+        ("segments", "a-2 rec1 0.5", r"segments:3: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
+        ("segments", "a-2 rec1 0.5 late", r"segments:3: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
     ],
 )
 def test_a_wrong_line_is_named(data: Path, file: str, line: str, message: str) -> None:

@@ -14,6 +14,7 @@ from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.fingerprint import fingerprint
 from lhuc_asr.corpus.librispeech import LibriSpeechSource, Reader, read_librispeech, read_speakers_table
+from lhuc_asr.corpus.source import LanguageFiles
 
 READERS = ("19", "26", "103", "1034")
 
@@ -215,3 +216,19 @@ def test_transcripts_are_normalised_and_their_tags_mapped(root: Path) -> None:
     with pytest.raises(CorpusError, match=r"19-7\.trans\.txt:1: unknown tag '<DOOR>'"):
         read_librispeech(root, ["dev-clean"])
     assert read_librispeech(root, ["dev-clean"], own_tags={"<DOOR>"})
+
+
+def test_lexicon_and_language_model_lie_beside_the_subsets_or_one_folder_higher(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lhuc_asr.corpus.librispeech.cmudict_path", lambda: tmp_path / "cmudict.dict")
+    home = root / "LibriSpeech"
+    sources = [LibriSpeechSource(dir=folder) for folder in (root, home)]
+    assert {source.language_files() for source in sources} == {LanguageFiles(tmp_path / "cmudict.dict", None)}
+    (root / "librispeech-lexicon.txt").touch()
+    (home / "4-gram.arpa.gz").touch()
+    (home / "3-gram.pruned.1e-7.arpa").touch()
+    found = LanguageFiles(root / "librispeech-lexicon.txt", home / "3-gram.pruned.1e-7.arpa")
+    assert {source.language_files() for source in sources} == {found}
+    (root / "3-gram.pruned.3e-7.arpa.gz").touch()
+    assert {source.language_files().arpa for source in sources} == {root / "3-gram.pruned.3e-7.arpa.gz"}

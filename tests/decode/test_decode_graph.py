@@ -24,11 +24,12 @@ from lhuc_asr.lang.lexicon import Lexicon, WordTable
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 
 PHONES = PhoneSet.of(["A", "B", "C"])
-# Two homophones, a prefix of another word, and a word with two pronunciations.
+# Two homophones, a prefix of another word, and a word with two pronunciations, one of which is rare.
 LEXICON = Lexicon(
     {"ab": (("A", "B"),), "bee": (("B",),), "be": (("B",),), "a": (("A",), ("A", "C"))},
     PHONES,
     silence_probability=0.3,
+    probabilities={("a", ("A", "C")): 0.4},
 )
 # Everything survives: the search is then exact Viterbi.
 EXACT = SearchConfig(beam=1e5, max_active=1_000_000, min_active=0, acoustic_scale=1.0)
@@ -107,14 +108,15 @@ class Ngrams:
 
 
 def phone_sequences(words: tuple[str, ...], lexicon: Lexicon) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Every choice of pronunciations and pauses, with the cost of pausing or not."""
+    """Every choice of pronunciations and pauses, with their costs."""
     pause, no_pause = -math.log(lexicon.silence_probability), -math.log(1 - lexicon.silence_probability)
     for variants in itertools.product(*(lexicon.pronunciations[word] for word in words)):
+        spelt = -sum(math.log(lexicon.probability(*each)) for each in zip(words, variants, strict=True))
         for pauses in itertools.product((False, True), repeat=len(words) + 1):
             phones: tuple[str, ...] = (SILENCE,) * pauses[0]
             for variant, paused in zip(variants, pauses[1:], strict=True):
                 phones += variant + (SILENCE,) * paused
-            yield phones, sum(pause if paused else no_pause for paused in pauses)
+            yield phones, spelt + sum(pause if paused else no_pause for paused in pauses)
 
 
 def segmentations(frames: int, parts: int) -> Iterator[tuple[int, ...]]:

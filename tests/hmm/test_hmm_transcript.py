@@ -1,5 +1,7 @@
 """Transcript graphs: their paths are a probability distribution over the transcript's state sequences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,6 +84,13 @@ def test_variants_share_a_words_probability():
     first = [state for state in np.flatnonzero(np.isfinite(graph.start)) if graph.word[state] == 0]
     assert len(first) == 3
     np.testing.assert_allclose(np.exp(graph.start[first]), 0.7 / 3, rtol=1e-6)
+
+
+def test_variants_share_it_as_the_lexicon_says():
+    lexicon = replace(LEXICON, probabilities={("or", ("A",)): 0.5, ("or", ("B", "A")): 0.25})
+    graph = transcript_graph(["or"], lexicon, _topology(0))
+    first = [state for state in np.flatnonzero(np.isfinite(graph.start)) if graph.word[state] == 0]
+    np.testing.assert_allclose(np.exp(graph.start[first]), 0.7 * np.array([0.5, 1.0, 0.25]) / 1.75, rtol=1e-6)
 
 
 def test_a_flat_start_is_silence_the_first_variants_silence():

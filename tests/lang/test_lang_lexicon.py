@@ -77,7 +77,12 @@ def test_read_kaldi_with_silence_words(path):
         ("<s> SIL\n", r"lexicon\.txt:1: '<s>' is reserved"),
         ("#0 A\n", r"lexicon\.txt:1: '#0' is reserved"),
         ("word A SIL B\n", r"lexicon\.txt:1: silence phone inside a word: A SIL B"),
-        ("word 0.5 A B\n", r"lexicon\.txt:1: expected a phone, found the number 0\.5; .* take the second column out"),
+        (
+            "word 0.5 A B\nother A\n",
+            r"lexicon\.txt:1: expected a phone, found the number 0\.5; .* every line or on none",
+        ),
+        ("word 1.5 A B\n", r"lexicon\.txt:1: expected a phone, found the number 1\.5; probabilities are above 0"),
+        ("word 0.0 A B\n", r"lexicon\.txt:1: expected a phone, found the number 0\.0; probabilities are above 0"),
         (";;; only comments\n", r"lexicon\.txt: no words"),
         ("", r"lexicon\.txt: no words"),
     ],
@@ -98,6 +103,29 @@ def test_write_and_read_again(path):
     write_lexicon(path, lexicon)
     assert path.read_text() == "A A\nBAC B A C\nBAC B C\n"
     assert read_lexicon(path) == lexicon
+
+
+def test_read_kaldi_with_probabilities(path):
+    path.write_text("<unk> 1.0 SPN\nthe 1.0 DH AH0\nthe 0.25 DH IY0\nthe 0.125 DH IY1\na 5e-1 AH0\na 1 EY1\n")
+    lexicon = read_lexicon(path)
+    assert lexicon.pronunciations["THE"] == (("DH", "AH"), ("DH", "IY"))
+    assert lexicon.phones == PhoneSet(("SIL", "SPN"), ("AH", "DH", "EY", "IY"))
+    assert lexicon.probabilities == {("THE", ("DH", "IY")): 0.25, ("A", ("AH",)): 0.5}
+    assert lexicon.probability("THE", ("DH", "AH")) == 1.0
+    write_lexicon(path, lexicon)
+    assert path.read_text().splitlines()[-1] == "THE 0.25 DH IY"
+    assert read_lexicon(path) == lexicon
+
+
+def test_probabilities_go_with_their_words():
+    spelt = (("A", "B"), ("C",))
+    lexicon = Lexicon({"X": spelt, "Y": spelt}, PHONES, probabilities={("X", ("C",)): 0.5, ("Y", ("A", "B")): 0.25})
+    assert lexicon.restricted_to(["Y"]).probabilities == {("Y", ("A", "B")): 0.25}
+    assert lexicon.with_word_positions().probabilities == {("X", ("C_S",)): 0.5, ("Y", ("A_B", "B_E")): 0.25}
+    assert lexicon.with_pronunciations({"X": (("B",),)}).probability("X", ("B",)) == 1.0
+    for wrong in ({("X", ("A",)): 0.5}, {("Z", ("A",)): 0.5}, {("X", ("C",)): 1.5}):
+        with pytest.raises(LexiconError, match=r"expected one in \(0, 1\), of a pronunciation"):
+            Lexicon({"X": spelt}, PHONES, probabilities=wrong)
 
 
 def test_a_lexicon_is_checked_when_it_is_made():
@@ -220,8 +248,7 @@ def test_old_line_ends_of_a_mac(tmp_path: Path) -> None:
 
 def test_a_column_of_ones_is_not_a_phone(path):
     path.write_text("a 1 AH\nb 1\tB IY\n")
-    with pytest.raises(LexiconError, match=r"every word begins with the phone 1; .* second column"):
-        read_lexicon(path)
+    assert read_lexicon(path).pronunciations == {"A": (("AH",),), "B": (("B", "IY"),)}
     path.write_text("a 1 AH\nb B IY\n")  # X-SAMPA has a vowel 1
     assert read_lexicon(path).pronunciations["A"] == (("1", "AH"),)
 

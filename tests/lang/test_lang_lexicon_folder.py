@@ -1,6 +1,7 @@
 """A lexicon in a folder: everything comes back, damage is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,12 @@ def test_a_lexicon_comes_back_with_unused_phones_and_its_silence_probability(tmp
         "silence_probability": 0.25,
     }
     assert read_lexicon_folder(tmp_path) == LEXICON
+
+
+def test_probabilities_come_back(tmp_path):
+    lexicon = replace(LEXICON, probabilities={("ONE", ("AH0_S",)): 0.1 + 0.2})
+    write_lexicon_folder(tmp_path, lexicon)
+    assert read_lexicon_folder(tmp_path) == lexicon
 
 
 @pytest.mark.parametrize(

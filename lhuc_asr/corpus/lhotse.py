@@ -1,0 +1,159 @@
+"""Cut manifests of Lhotse, read without the library: a JSON object for each cut on a line, plain or compressed.
+
+Every supervision of a cut is an utterance. Cuts of other kinds than ``MonoCut`` and ``MultiCut`` (mixtures, padding),
+and recordings that are transformed when they are read, are refused: their sound is in no file. So are recordings that
+come from a shell command, because data is not code, or from an address.
+
+Source: https://lhotse.readthedocs.io, written to the manifests of Lhotse 1.33.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.documents import first_mistake
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.local_path import InputFile
+from lhuc_asr.corpus.reading import Reading, gather
+from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
+from lhuc_asr.lang.lines import read_lines
+from lhuc_asr.lang.tags import spoken_words
+from lhuc_asr.lang.text import normalise_name
+
+KINDS = ("MonoCut", "MultiCut")
+SAVE_AUDIO = "save the audio with CutSet.save_audios, and write the manifest that it returns"
+
+
+class LhotseSource(CorpusSource):
+    """Two cut manifests of Lhotse.
+
+    Attributes:
+        train: Manifest to train on, such as ``cuts_train.jsonl.gz``.
+        test: Manifest to test on.
+    """
+
+    kind: Literal["lhotse"] = "lhotse"
+    train: InputFile
+    test: InputFile
+
+    def paths(self) -> list[Path]:
+        """The two manifests."""
+        return [self.train, self.test]
+
+    def read(
+        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
+    ) -> CorpusReading:
+        """Read both manifests."""
+        return CorpusReading(read_cuts(self.train, own_tags), {TEST: read_cuts(self.test, own_tags)})
+
+
+class _Foreign(BaseModel):
+    """A part of a manifest, which may have more keys than are read here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _AudioSource(_Foreign):
+    type: str
+    channels: list[int] = Field(min_length=1)
+    source: str
+
+
+class _Recording(_Foreign):
+    id: str
+    sources: list[_AudioSource] = Field(min_length=1)
+    transforms: list[Any] | None = None
+
+
+class _Supervision(_Foreign):
+    id: str
+    start: float
+    duration: float = Field(gt=0.0)
+    channel: int | list[int] = 0
+    text: str | None = None
+    speaker: str | None = None
+
+
+class _Cut(_Foreign):
+    id: str
+    type: str
+    start: float = Field(0.0, ge=0.0)
+    supervisions: list[_Supervision] = []
+    recording: _Recording | None = None
+
+
+def read_cuts(path: Path, own_tags: Collection[str] = ()) -> Reading:
+    """Read a manifest of cuts.
+
+    Relative paths of recordings are looked up in the working directory, as by Lhotse, then in the manifest's folder.
+
+    Args:
+        path: The manifest, JSON lines, plain or compressed.
+        own_tags: Tags that the user's lexicon lists, as in ``tags.spoken_words``.
+
+    Raises:
+        CorpusError: A line is not a cut, is a cut of another kind, has a recording that is in no file, or a supervision
+            without a speaker or with an unknown tag; the message names the line.
+    """
+    lines = read_lines(path)
+    return gather(utterance for number, line in lines for utterance in _utterances(path, number, line, own_tags))
+
+
+def _utterances(path: Path, number: int, line: str, own_tags: Collection[str]) -> Iterator[Utterance]:
+    place = f"{path}:{number}"
+    try:
+        cut = _Cut.model_validate_json(line)
+    except ValidationError as error:
+        mistake = first_mistake(error)
+        raise CorpusError(f"{place}: not a cut of Lhotse ({mistake}); write it with CutSet.to_file") from error
+    if cut.type not in KINDS:
+        raise CorpusError(f"{place}: the cut {cut.id} is a {cut.type}, expected {' or '.join(KINDS)}; {SAVE_AUDIO}")
+    if cut.recording is None or cut.recording.transforms:
+        what = "no recording" if cut.recording is None else "a recording that is transformed when it is read"
+        raise CorpusError(f"{place}: the cut {cut.id} has {what}; {SAVE_AUDIO}")
+    for supervision in cut.supervisions:
+        if not supervision.speaker:
+            raise CorpusError(f"{place}: the supervision {supervision.id} has no speaker; give it one")
+        audio, channel = _sound(place, cut.recording, supervision.channel, path.absolute().parent)
+        # A supervision may begin before its cut does.
+        start = max(cut.start + supervision.start, 0.0)
+        yield Utterance(
+            id=normalise_name(supervision.id),
+            speaker=normalise_name(supervision.speaker),
+            environment="",
+            audio=audio,
+            start=start,
+            seconds=cut.start + supervision.start + supervision.duration - start,
+            text=" ".join(spoken_words(supervision.text or "", place, own_tags)),
+            channel=channel,
+        )
+
+
+def _sound(place: str, recording: _Recording, channel: int | list[int], folder: Path) -> tuple[Path, int | None]:
+    """File of a channel of a recording, and the channel's number in that file, from 1; None for the mean of all."""
+    wanted = {channel} if isinstance(channel, int) else set(channel)
+    source = next((source for source in recording.sources if wanted <= set(source.channels)), None)
+    if source is None:
+        raise CorpusError(
+            f"{place}: the recording {recording.id} has no file with the channel "
+            f"{', '.join(map(str, sorted(wanted)))}; correct the supervision's channel"
+        )
+    if source.type != "file":
+        raise CorpusError(
+            f"{place}: the recording {recording.id} comes from a {source.type}, expected a file: commands in data are "
+            f"never run, and nothing is fetched; {SAVE_AUDIO}"
+        )
+    path = Path(source.source)
+    # Unlike the method of a path, the function does not mind a name that is too long.
+    audio = (path if os.path.exists(path) else folder / path).absolute()
+    if wanted == set(source.channels):
+        return audio, None
+    if len(wanted) > 1:
+        raise CorpusError(f"{place}: channels {sorted(wanted)} of {source.channels}; choose one, or all of them")
+    return audio, source.channels.index(*wanted) + 1
