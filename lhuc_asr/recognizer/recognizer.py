@@ -44,6 +44,7 @@ from lhuc_asr.recognizer.matching import with_transcripts
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
 from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
 from lhuc_asr.recognizer.speaker import Speaker, load_speaker
+from lhuc_asr.recognizer.speaker_files import speaker_file
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_at_pauses, read_speech, speech_statistics
 from lhuc_asr.recognizer.transcript import Transcript, Word, recording_name
 
@@ -155,11 +156,15 @@ class Recognizer:
     def load_speaker(self, path: str | Path) -> Speaker:
         """Read a person's file.
 
+        Args:
+            path: The file, or the person's name (``speaker_files.speaker_file``).
+
         Raises:
             CheckpointError: The file is missing or damaged.
             ModelMismatchError: The file belongs to another network.
+            SpeakerError: There is no file of that name.
         """
-        return load_speaker(Path(path), self._network, self.description)
+        return load_speaker(speaker_file(path), self._network, self.description)
 
     def transcribe(
         self, audio: Audio, speaker: Speaker | str | Path | None = None, *, channel: int | None = None
@@ -168,7 +173,7 @@ class Recognizer:
 
         Args:
             audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
-            speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
+            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
 
@@ -195,7 +200,7 @@ class Recognizer:
 
         Args:
             audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
-            speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
+            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
@@ -227,7 +232,7 @@ class Recognizer:
                 with usable(each.recording.title, on_bad, each.recording.path):
                     words = self._words(each, person, cmvn, watched=len(left) == 1)
                 if words is not None:
-                    yield _transcript(each, words)
+                    yield _transcript(each, words, name)
 
     def _person(self, speaker: Speaker | str | Path | None) -> Speaker | None:
         """The person of a file, or the given one if they belong to this network."""
@@ -344,11 +349,12 @@ def _cut(
             yield part
 
 
-def _transcript(part: CutRecording, words: Sequence[Word]) -> Transcript:
+def _transcript(part: CutRecording, words: Sequence[Word], speaker: str) -> Transcript:
     recording = part.recording
     return Transcript(
-        recording.name, Path(recording.source), recording.info.seconds, tuple(words), part.left_out, part.channel
-    )
+        recording.name, Path(recording.source), recording.info.seconds, tuple(words), part.left_out, part.channel,
+        speaker,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -98,6 +98,41 @@ def test_formats_and_where_they_go(
     assert "SRT holds one recording, found 2" in str(command("transcribe", finished, *two, "--format", "srt"))
 
 
+@pytest.mark.parametrize("form", ["stm", "tsv", "vtt", "textgrid"])
+def test_every_format_is_written_and_known_again(
+    form: str, finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time over what is there
+        assert command("transcribe", finished, spoken, "--format", form, "-o", f"{out}/") in (0, None)
+    capsys.readouterr()
+    assert command("transcribe", finished, spoken, "--format", form) in (0, None)
+    (path,) = out.iterdir()
+    assert path.suffix.lower() == f".{form}"
+    assert path.read_text() == capsys.readouterr().out
+    path.write_text("mine")
+    assert "is not a transcript" in str(command("transcribe", finished, spoken, "--format", form, "-o", f"{out}/"))
+
+
+def test_a_speaker_is_named_or_their_file_is(
+    finished: Path, spoken: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert command("adapt", finished, spoken, "--speaker", "alice", "-o", "speakers/") in (0, None)
+    capsys.readouterr()
+    for speaker in ("alice", "speakers/alice.safetensors"):
+        assert command("transcribe", finished, spoken, "--speaker", speaker, "--format", "json") in (0, None)
+        assert json.loads(capsys.readouterr().out)[0]["speaker"] == "alice"
+    assert "carol: neither a file nor a speaker in carol.safetensors or speakers/carol.safetensors" in str(
+        command("transcribe", finished, spoken, "--speaker", "carol")
+    )
+    shutil.copy("speakers/alice.safetensors", "carol.safetensors")
+    assert "carol.safetensors: holds the speaker 'alice', not 'carol'; name the file" in str(
+        command("transcribe", finished, spoken, "--speaker", "carol")
+    )
+
+
 def test_transcripts_are_adapted_to(finished: Path, spoken: Path, tmp_path: Path, command) -> None:
     word = (finished / "lang" / "lexicon.txt").read_text().split()[0]
     (tmp_path / "text").write_text(f"{spoken.stem} {word.lower()}\n")
