@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from lhuc_asr.cli.options import Channel, ModelFolder, Output, Person
+from lhuc_asr.cli.output import show
 
 logger = logging.getLogger(__name__)
 
 
 def transcribe(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
-    ],
+    model: ModelFolder,
     audio: Annotated[
         list[str],
         typer.Argument(
             metavar="AUDIO", help="Recordings of one person: files, folders, patterns, or - for standard input."
         ),
     ],
-    speaker: Annotated[
-        str | None,
-        typer.Option(
-            "--speaker",
-            metavar="NAME|FILE",
-            help="The person: the file that adapt wrote, or the name of a file NAME.safetensors in this folder or in "
-            "speakers/; default: no adaptation",
-        ),
-    ] = None,
+    speaker: Person = None,
     form: Annotated[
         Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid"],
         typer.Option(
@@ -42,22 +32,8 @@ def transcribe(
             "srt or vtt; for Praat: TextGrid.",
         ),
     ] = "txt",
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="File to write, or a folder (ending in / if it is new) for one file per recording, each written as "
-            "soon as it is finished; default: the terminal, likewise",
-        ),
-    ] = None,
-    channel: Annotated[
-        int | None,
-        typer.Option(
-            "--channel", metavar="N", min=1, help="The recordings' channel to take, from 1; default: all, mixed down"
-        ),
-    ] = None,
+    output: Output = None,
+    channel: Channel = None,
     skip_existing: Annotated[
         bool,
         typer.Option("--skip-existing", help="Go on after an interruption: files in the folder that exist are kept."),
@@ -91,7 +67,7 @@ def transcribe(
         if output is None:
             check_holds(form, len(named))
             transcripts = load(model).transcripts(named, person, channel=channel, on_bad=left_out.note)
-            _show(pieces(transcripts, form))
+            show(pieces(transcripts, form))
             left_out.check(len(named) + unopened - left_out.count)
             return
         files = TranscriptFiles.at(output, form, named, overwrite=overwrite)
@@ -107,15 +83,3 @@ def transcribe(
             note = left_out.note
             count += files.write(recognizer.transcripts(named, person, channel=channel, done=done, on_bad=note))
     left_out.check(count)
-
-
-def _show(pieces: Iterable[str]) -> None:
-    """Write each piece to standard output as soon as it is there."""
-    from lhuc_asr.base.runlog import without_bar
-
-    # A bar on standard error takes everything that is printed for its own, also what goes to a file.
-    stream = sys.stdout
-    with without_bar() if stream.isatty() else nullcontext():
-        for piece in pieces:
-            stream.write(piece)
-            stream.flush()

@@ -64,7 +64,8 @@ def speaker_file(given: str | Path) -> Path:
         CheckpointError: The file is damaged, or not a speaker's.
     """
     path, name = Path(given), str(given)
-    if os.path.lexists(path) or path.suffix == SUFFIX or path.name != name:
+    is_there = os.path.lexists(path) and not path.is_dir()  # a folder may have the speaker's recordings
+    if is_there or path.suffix == SUFFIX or path.name != name:
         return path
     check_speaker_name(name)
     places = [speaker_path(folder, name) for folder in (Path(), Path(DEFAULT_FOLDER))]

@@ -107,6 +107,19 @@ def read_transcripts(path: Path, own_tags: Collection[str] = ()) -> dict[str, tu
     return transcripts
 
 
+def read_text(path: Path, own_tags: Collection[str] = ()) -> tuple[str, ...]:
+    """The words of one recording, from a file that has nothing else.
+
+    Args:
+        path: The file.
+        own_tags: Tags that the model's lexicon lists (``Recognizer.own_tags``); they stay as they are.
+
+    Raises:
+        CorpusError: The file is missing or not UTF-8 text, or has an unknown tag.
+    """
+    return tuple(word for number, line in read_lines(path) for word in spoken_words(line, f"{path}:{number}", own_tags))
+
+
 def recording_name(text: str) -> str:
     r"""The name of a recording: NFC, without white space, invisible characters, or bytes that cannot be shown.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -41,7 +41,15 @@ class TranscriptFiles:
     overwrite: bool
 
     @classmethod
-    def at(cls, output: str, form: Format, named: Sequence[Recording], *, overwrite: bool) -> TranscriptFiles:
+    def at(
+        cls,
+        output: str,
+        form: Format,
+        named: Sequence[Recording],
+        *,
+        overwrite: bool,
+        speaker_of: Mapping[str, str] | None = None,
+    ) -> TranscriptFiles:
         """The files at a place that a user names.
 
         Args:
@@ -50,13 +58,15 @@ class TranscriptFiles:
             form: Format of the files.
             named: The recordings.
             overwrite: Whether files are replaced whatever they hold.
+            speaker_of: Sub-folder of each recording, by its name; None for no sub-folders.
 
         Raises:
             OutputError: The name cannot be a file's or folder's.
         """
         if not is_folder(output) and (FORMATS[form].several or len(named) == 1):
             return cls(form, {}, Path(output), overwrite)
-        files = {recording.name: Path(output) / f"{recording.file_name}.{form}" for recording in named}
+        below = speaker_of or {}
+        files = {each.name: Path(output) / below.get(each.name, "") / f"{each.file_name}.{form}" for each in named}
         return cls(form, files, None, overwrite)
 
     @property

@@ -24,7 +24,7 @@ from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.recognizer.transcript import Phone, Span, Transcript, Word
 
-Format = Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid"]
+Format = Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid", "phone-ctm"]
 
 # Fields of a recording in JSON, in every version; those of later ones are left_out, channel, speaker and phones.
 _JSON_KEYS = frozenset({"recording", "path", "seconds", "text", "words"})
@@ -63,7 +63,8 @@ def pieces(transcripts: Iterable[Transcript], form: Format) -> Iterator[str]:
 
     ``txt`` has one line per recording, the recording's name first, as ``read_transcripts`` reads it. ``ctm`` and
     ``stm`` are NIST's: recording, channel, start, length, word, confidence; recording, channel, speaker, start, end,
-    label, words. ``tsv`` has a row per word and a header.
+    label, words. ``phone-ctm`` is Kaldi's: recording, channel, start, length, phone. ``tsv`` has a row per word and a
+    header.
 
     Raises:
         CorpusError: There are several recordings for a format that holds one.
@@ -98,7 +99,7 @@ def is_written(text: str, form: Format, names: Collection[str], vocabulary: Coll
         text: Content of a file.
         form: The format.
         names: Names of the recordings; formats that hold one recording do not have them.
-        vocabulary: Words that transcripts can have.
+        vocabulary: Words that transcripts can have; for ``phone-ctm``, phones.
     """
     rows = FORMATS[form].rows(text)
     return rows is not None and all(
@@ -174,8 +175,7 @@ def _ctm(transcripts: Iterable[Transcript]) -> Iterator[str]:
             yield f"{_ctm_place(transcript, word)} {word.word} {word.confidence:.3f}\n"
 
 
-def phone_ctm(transcripts: Iterable[Transcript]) -> Iterator[str]:
-    """The phones of transcripts in CTM, as Kaldi writes them: recording, channel, start, length, phone."""
+def _phone_ctm(transcripts: Iterable[Transcript]) -> Iterator[str]:
     for transcript in transcripts:
         for phone in transcript.phones:
             yield f"{_ctm_place(transcript, phone)} {phone.phone}\n"
@@ -190,6 +190,13 @@ def _ctm_place(transcript: Transcript, part: Word | Phone) -> str:
 def _ctm_rows(text: str) -> list[Row] | None:
     lines = [line.split(" ") for line in text.splitlines()]
     if any(len(line) != 6 or not all(map(_is_number, (*line[1:4], line[5]))) for line in lines):
+        return None
+    return [(line[0], line[4]) for line in lines]
+
+
+def _phone_ctm_rows(text: str) -> list[Row] | None:
+    lines = [line.split(" ") for line in text.splitlines()]
+    if any(len(line) != 5 or not all(map(_is_number, line[1:4])) for line in lines):
         return None
     return [(line[0], line[4]) for line in lines]
 
@@ -331,4 +338,5 @@ FORMATS: dict[Format, TranscriptFormat] = {
     "srt": TranscriptFormat("SRT", partial(_captions, "srt"), partial(_caption_rows, "srt"), several=False),
     "vtt": TranscriptFormat("WebVTT", partial(_captions, "vtt"), partial(_caption_rows, "vtt"), several=False),
     "TextGrid": TranscriptFormat("TextGrid", _textgrid, _textgrid_rows, several=False),
+    "phone-ctm": TranscriptFormat("CTM of phones", _phone_ctm, _phone_ctm_rows),
 }

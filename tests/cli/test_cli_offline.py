@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -273,14 +275,14 @@ def test_a_persons_file_that_appears_while_another_is_adapted_to_is_not_replaced
 ) -> None:
     out, other = tmp_path / "x.safetensors", tmp_path / "other.safetensors"
     assert command("adapt", finished, spoken, "--speaker", "alice", "-o", other) in (0, None)
-    real = Recognizer.adapt
+    real = Recognizer.adapt_corpus
 
-    def slow(*arguments: object, **options: object) -> object:
-        person = real(*arguments, **options)
-        shutil.copy(other, out)
-        return person
+    def slow(*arguments: object, **options: object) -> Iterator[object]:
+        for adaptation in real(*arguments, **options):  # type: ignore[arg-type]
+            shutil.copy(other, out)
+            yield adaptation
 
-    monkeypatch.setattr(Recognizer, "adapt", slow)
+    monkeypatch.setattr(Recognizer, "adapt_corpus", slow)
     assert "is the file of the speaker 'alice'" in str(
         command("adapt", finished, spoken, "--speaker", "bob", "-o", out)
     )
@@ -372,3 +374,32 @@ def test_an_interrupted_transcription_promises_nothing(
     monkeypatch.setattr("lhuc_asr.recognizer.recognizer.load", interrupted)
     assert command("transcribe", finished, spoken) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "lhuc-asr: interrupted"
+
+
+def test_a_corpus_is_adapted_to_by_one_command(
+    finished: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for utterance in read_manifest(finished / "corpus" / "test.jsonl"):
+        Path("people", utterance.speaker).mkdir(parents=True, exist_ok=True)
+        shutil.copy(utterance.audio, Path("people", utterance.speaker))
+    for _ in range(2):  # the second time over what is there
+        assert command("adapt", finished, "people/") in (0, None)
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.split(":")[0] for line in shown] == ["2001", "2002"]
+        assert re.fullmatch(
+            r"2001: speakers/2001\.safetensors  3 recordings, \d+\.\d s, (\d+) of \1 words believed, "
+            r"amplitudes moved by 0\.\d{3}",
+            shown[0],
+        )
+    assert SpeakerState.load(tmp_path / "speakers" / "2002.safetensors").speaker == "2002"
+    Path("people/broken").mkdir()
+    Path("people/broken/x.wav").write_bytes(b"RIFF")
+    assert "left out 1 of 7 recordings" in str(command("adapt", finished, "people", "-o", "others/"))
+    assert sorted(path.stem for path in Path("others").iterdir()) == ["2001", "2002"]
+    shutil.copy("speakers/2001.safetensors", "speakers/2002.safetensors")
+    assert "is the file of the speaker '2001'" in str(command("adapt", finished, "people"))
+    Path("file").touch()
+    assert "is a file; the speakers of a corpus" in str(command("adapt", finished, "people", "-o", "file"))
+    assert command("adapt", finished, "people/2001/x.flac") == 2
+    assert "is in no speaker's folder" in str(command("adapt", finished, "people/2001"))
