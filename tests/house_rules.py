@@ -46,6 +46,8 @@ BELOW["cli"] = set(BELOW)
 KEPT_TO = {
     "espeakng_loader": ("base/espeak.py",),
     "matplotlib": ("score/",),
+    "praatio": ("recognizer/transcript_formats.py",),
+    "pysubs2": ("recognizer/transcript_formats.py",),
     # kaldilm aborts its process on a malformed file; git tells run.json the commit.
     "subprocess": ("decode/components.py", "base/experiment_folder.py"),
 }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lhuc_asr.cli.corpora import opened_corpus
-from lhuc_asr.cli.options import Channel, ModelFolder
+from lhuc_asr.cli.evaluation import Evaluation, read_references
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Threads, take_threads
 
 if TYPE_CHECKING:
     from lhuc_asr.recognizer.adapting import Adaptation
@@ -21,42 +22,60 @@ if TYPE_CHECKING:
 # Folder of the speakers of a corpus; transcribe looks for names there.
 SPEAKERS = "speakers/"
 
+SpokenBy = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="AUDIO",
+        help="Recordings of one person: files, folders, patterns, or - for standard input; or a corpus: one folder "
+        "with a folder for each speaker, with utt2spk, with an RTTM, or a Kaldi data directory.",
+    ),
+]
+SpeakerName = Annotated[
+    str | None, typer.Option("--speaker", metavar="NAME", help="Name of the person; left out for a corpus.")
+]
+Transcripts = Annotated[
+    Path | None,
+    typer.Option(
+        "--transcripts",
+        metavar="FILE",
+        help="Known transcripts: one line per recording, with its name and its words.",
+    ),
+]
+SpeakersOutput = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="File to write, or a folder (ending in / if it is new) for NAME.safetensors; default: this folder, "
+        "for a corpus speakers/",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        "--evaluate",
+        metavar="REF",
+        help="Show WER and CER of the recordings before and after: a file as for --transcripts, or a corpus with "
+        "its transcripts. Adaptation does not see them.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
+]
+
 
 def adapt(
     model: ModelFolder,
-    audio: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="AUDIO",
-            help="Recordings of one person: files, folders, patterns, or - for standard input; or a corpus: one folder "
-            "with a folder for each speaker, with utt2spk, with an RTTM, or a Kaldi data directory.",
-        ),
-    ],
-    speaker: Annotated[
-        str | None, typer.Option("--speaker", metavar="NAME", help="Name of the person; left out for a corpus.")
-    ] = None,
-    transcripts: Annotated[
-        Path | None,
-        typer.Option(
-            "--transcripts",
-            metavar="FILE",
-            help="Known transcripts: one line per recording, with its name and its words.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="File to write, or a folder (ending in / if it is new) for NAME.safetensors; default: this folder, "
-            "for a corpus speakers/",
-        ),
-    ] = None,
+    audio: SpokenBy,
+    speaker: SpeakerName = None,
+    transcripts: Transcripts = None,
+    output: SpeakersOutput = None,
     channel: Channel = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
-    ] = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    evaluate: Reference = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Adapt to a new speaker, or to each speaker of a corpus, and write the speakers' files for transcribe.
 
@@ -74,27 +93,41 @@ def adapt(
         check_speaker_name(speaker)  # before seconds of work, and before the name becomes a path
     elif len(audio) > 1 or not Path(audio[0]).is_dir():
         raise typer.BadParameter("name the person: --speaker NAME; or give one folder, with a folder for each speaker")
-    recognizer = load(model)
+    if evaluate is not None and transcripts is not None:
+        raise typer.BadParameter("--evaluate goes without --transcripts: words that were adapted to prove nothing")
+    take_threads(threads)
+    recognizer = load(model, device)
     network, left_out, lost = recognizer.description.network, LeftOut(), LeftOut("speakers")
     known = None if transcripts is None else read_transcripts(transcripts, recognizer.own_tags)
     with _speakers(recognizer, audio, speaker, left_out.note) as corpus:
         unopened = left_out.count
         places = _places(output, speaker, list(corpus.named_speakers()))
         named = corpus.recordings
-        inputs = Inputs([*(each.path for each in named), *([transcripts] if transcripts else [])], [model])
+        texts = [path for path in (transcripts, evaluate) if path is not None and not path.is_dir()]
+        inputs = Inputs([*(each.path for each in named), *texts], [model])
         for name, path in places.items():
             check_speaker_name(name)
             inputs.refuse(path)
             check_file_of(path, name, network, overwrite=overwrite)
+        evaluation = None if evaluate is None else Evaluation(read_references(evaluate, recognizer, named))
         on_bad_speaker = None if speaker is not None else lost.note
         for each in recognizer.adapt_corpus(
-            corpus, known, channel=channel, on_bad=left_out.note, on_bad_speaker=on_bad_speaker
+            corpus,
+            known,
+            channel=channel,
+            processes=_processes(speaker, threads),
+            on_bad=left_out.note,
+            on_bad_speaker=on_bad_speaker,
         ):
             name = each.speaker.name
             path = places[name]
             check_file_of(path, name, network, overwrite=overwrite)  # another command may have made it meanwhile
             each.speaker.save(path)
             typer.echo(f"{name}: {shown(path)}  {_summary(each)}", err=leads_to_stream(path))
+            if evaluation is not None:
+                evaluation.add(recognizer, each.speaker, corpus.speakers[name], channel)
+        if evaluation is not None:
+            typer.echo("\n".join(evaluation.lines()), err=any(map(leads_to_stream, places.values())))
     left_out.check(len(named) + unopened - left_out.count)
     lost.check(len(places) - lost.count)
 
@@ -113,6 +146,14 @@ def _speakers(
     else:
         with recordings(audio, on_bad) as named:
             yield SpeakerCorpus({speaker: named}, {})
+
+
+def _processes(speaker: str | None, threads: int | None) -> int:
+    """Processes that search: none beside this one for one person, whose search is shorter than their start."""
+    import torch
+
+    cores = torch.get_num_threads() if threads is None else threads
+    return cores if speaker is None and cores > 1 else 0
 
 
 def _places(output: str | None, speaker: str | None, names: Sequence[str]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lhuc_asr.cli.options import Channel, ModelFolder, Output, Person
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Output, Person, Threads, take_threads
 from lhuc_asr.cli.output import show
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def align(
     ] = "TextGrid",
     output: Output = None,
     channel: Channel = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not alignments of these recordings.")
     ] = False,
@@ -67,8 +69,9 @@ def align(
         raise typer.BadParameter(
             "a corpus has many speakers; give the TEXT of one person's recordings, or no --speaker"
         )
+    take_threads(threads)
     person = None if speaker is None else speaker_file(speaker)
-    recognizer, left_out = load(model), LeftOut()
+    recognizer, left_out = load(model, device), LeftOut()
     with _spoken(recognizer, audio, text, left_out.note) as corpus:
         named, unopened = corpus.recordings, left_out.count
         aligned = (

@@ -40,7 +40,10 @@ def opened_corpus(given: str, own_tags: Collection[str], on_bad: OnBad) -> Itera
         for skip in reading.skipped:
             with usable(skip.id, on_bad):
                 raise CorpusError(f"{skip.id}: {skip.reason}")
-        yield corpus_of(reading.utterances)
+        corpus = corpus_of(reading.utterances, on_bad)
+        if not corpus.speakers:
+            raise CorpusError(f"{given}: no utterance can be used; the log has the reason of each")
+        yield corpus
         return
     with speaker_corpus(folder, own_tags, on_bad) as corpus:
         yield corpus

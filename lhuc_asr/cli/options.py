@@ -35,3 +35,16 @@ Output = Annotated[
         "as it is finished; default: the terminal, likewise",
     ),
 ]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Device of the network: cpu, cuda, cuda:1.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="Cores to use; default: all, or OMP_NUM_THREADS"),
+]
+
+
+def take_threads(threads: int | None) -> None:
+    """Let the network use so many threads; None leaves torch's choice."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lhuc_asr.cli.options import Channel, ModelFolder, Output, Person
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Output, Person, Threads, take_threads
 from lhuc_asr.cli.output import show
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ def transcribe(
     ] = "txt",
     output: Output = None,
     channel: Channel = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     skip_existing: Annotated[
         bool,
         typer.Option("--skip-existing", help="Go on after an interruption: files in the folder that exist are kept."),
@@ -60,13 +62,14 @@ def transcribe(
         raise typer.BadParameter("--skip-existing goes with --output, and not with --overwrite")
     if output is None and sys.stdout is None:
         raise OutputError("standard output is closed; name a file: --output FILE")
+    take_threads(threads)
     person = None if speaker is None else speaker_file(speaker)
     left_out = LeftOut()
     with recordings(audio, left_out.note) as named:
         unopened = left_out.count
         if output is None:
             check_holds(form, len(named))
-            transcripts = load(model).transcripts(named, person, channel=channel, on_bad=left_out.note)
+            transcripts = load(model, device).transcripts(named, person, channel=channel, on_bad=left_out.note)
             show(pieces(transcripts, form))
             left_out.check(len(named) + unopened - left_out.count)
             return
@@ -77,7 +80,7 @@ def transcribe(
         if done:
             logger.info("skipped, their files exist: %d of %d recordings", count, len(named))
         if count < len(named):
-            recognizer = load(model)
+            recognizer = load(model, device)
             if not skip_existing:
                 files.check_contents(named, recognizer.vocabulary)
             note = left_out.note

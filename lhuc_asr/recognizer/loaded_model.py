@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.errors import ExperimentError, ModelMismatchError
@@ -49,9 +51,9 @@ class LoadedModel:
     pool: SearchPool
 
     @classmethod
-    def read(cls, description: ModelDescription, files: ModelFiles) -> LoadedModel:
-        """Read the files of a model; searches run in this process."""
-        network = load_model(files.network).requires_grad_(False)
+    def read(cls, description: ModelDescription, files: ModelFiles, device: torch.device) -> LoadedModel:
+        """Read the files of a model, the network to a device; searches run in this process."""
+        network = load_model(files.network).requires_grad_(False).to(device)
         lexicon, pool = read_lexicon_folder(files.lang), SearchPool(files.lang, processes=0)
         return cls(description, files, network, topology.load(files.topology), lexicon, pool)
 

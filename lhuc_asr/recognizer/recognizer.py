@@ -17,10 +17,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from lhuc_asr.adapt.two_pass import Scores
+from lhuc_asr.base.device import checked_device
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -30,6 +34,7 @@ from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
+from lhuc_asr.recognizer.arrays import Samples, array_names, is_samples, recorded
 from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
@@ -42,20 +47,24 @@ from lhuc_asr.recognizer.transcript import Transcript, Word
 
 logger = logging.getLogger(__name__)
 
-Audio = str | Path | Sequence[str | Path | Recording]
+# Recordings of one person: one or several files, folders, patterns, or samples with their rate.
+Audio = str | Path | Samples | Sequence[str | Path | Samples | Recording]
 
 
-def load(folder: str | Path) -> Recognizer:
+def load(folder: str | Path, device: str = "cpu") -> Recognizer:
     """Load a recognizer.
 
     Args:
         folder: A folder that ``lhuc-asr export`` made; or a finished experiment's, such as ``exp/an4``, or that of one
             fold of a cross-validation, such as ``exp/an4_folds5/fold1``.
+        device: Device of the network: cpu, cuda, cuda:1. The search stays on the processor.
 
     Raises:
+        ConfigError: The device is not there.
         ExperimentError: The folder is not a model's, the experiment is not finished, or a file is missing or damaged.
     """
-    return Recognizer(*read_model(Path(folder)))
+    chosen = checked_device(device, "--device ")
+    return Recognizer(*read_model(Path(folder)), chosen)
 
 
 class Recognizer:
@@ -64,14 +73,15 @@ class Recognizer:
     Args:
         description: Description of the model.
         files: Paths of the model's files.
+        device: Device of the network.
 
     Attributes:
         description: Description of the model.
     """
 
-    def __init__(self, description: ModelDescription, files: ModelFiles) -> None:
+    def __init__(self, description: ModelDescription, files: ModelFiles, device: torch.device | None = None) -> None:
         self.description = description
-        self._model = LoadedModel.read(description, files)
+        self._model = LoadedModel.read(description, files, device or torch.device("cpu"))
 
     @property
     def own_tags(self) -> frozenset[str]:
@@ -90,7 +100,8 @@ class Recognizer:
         """Adapt to one person's recordings, with the words of a first pass or with known transcripts.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
+            audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
+                samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
             speaker: Name of the person.
             transcripts: Words of each recording, by its name (``read_transcripts``), in any case; None for a first
                 pass. A recording with a transcript may be up to a minute long.
@@ -177,7 +188,7 @@ class Recognizer:
         """Transcribe one person's recordings.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
+            audio: As for ``adapt``.
             speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
@@ -204,7 +215,8 @@ class Recognizer:
         """Transcribe one person's recordings, one after the other: each is given as soon as it is finished.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
+            audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
+                samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
             speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
@@ -252,7 +264,8 @@ class Recognizer:
         """Align known words with one person's recordings, one after the other.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
+            audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
+                samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
             transcripts: Words of each recording, by its name, in any case. A recording may be up to a minute long.
             speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
@@ -324,10 +337,15 @@ class Recognizer:
 @contextmanager
 def _opened(audio: Audio, on_bad: OnBad) -> Iterator[list[Recording]]:
     """A context with recordings that are opened, unless they were."""
-    listed = [audio] if isinstance(audio, str | Path) else list(audio)
+    listed: list[Any] = [audio] if isinstance(audio, str | Path) or is_samples(audio) else list(audio)
     opened = [each for each in listed if isinstance(each, Recording)]
-    if opened:
+    arrays = [each for each in listed if is_samples(each)]
+    if (opened and len(opened) < len(listed)) or (arrays and len(arrays) < len(listed)):
+        raise CorpusError("recordings of different kinds; give files or arrays or opened recordings, not some of each")
+    with ExitStack() as stack:
+        if not opened and not arrays:
+            opened = stack.enter_context(recordings(listed, on_bad))
+        for name, samples in zip(array_names(len(arrays)), arrays, strict=True):
+            with usable(name, on_bad):
+                opened.append(stack.enter_context(recorded(name, samples)))
         yield opened
-        return
-    with recordings([each for each in listed if not isinstance(each, Recording)], on_bad) as named:
-        yield named

@@ -98,24 +98,32 @@ def speaker_corpus(folder: Path, own_tags: Collection[str] = (), on_bad: OnBad =
         yield SpeakerCorpus(dict(sorted(speakers.items())), _transcripts(folder, named, own_tags))
 
 
-def corpus_of(utterances: Iterable[Utterance]) -> SpeakerCorpus:
+def corpus_of(utterances: Iterable[Utterance], on_bad: OnBad = None) -> SpeakerCorpus:
     """Utterances that are read already, such as a Kaldi data directory's, each as a recording of its own.
 
+    Args:
+        utterances: The utterances.
+        on_bad: What happens to utterances whose recording cannot be opened.
+
     Raises:
-        AudioError: A recording cannot be opened.
+        AudioError: A recording cannot be opened, and ``on_bad`` is None.
     """
     speakers: dict[str, list[Recording]] = {}
     transcripts = {}
     for utterance in utterances:
-        info = probe(utterance.audio)
-        part = Span(utterance.start, utterance.start + utterance.seconds)
-        is_whole = utterance.start == 0 and abs(info.seconds - utterance.seconds) < TOLERANCE_SECONDS
-        title = shown(utterance.audio) if is_whole else utterance.id
-        recording = Recording(utterance.id, utterance.audio, info, title, None if is_whole else part)
-        speakers.setdefault(utterance.speaker, []).append(recording)
-        if utterance.text:
-            transcripts[utterance.id] = utterance.words
-    return SpeakerCorpus(dict(sorted(speakers.items())), transcripts)
+        with usable(utterance.id, on_bad):
+            speakers.setdefault(utterance.speaker, []).append(_recording(utterance))
+            if utterance.text:
+                transcripts[utterance.id] = utterance.words
+    return SpeakerCorpus({name: theirs for name, theirs in sorted(speakers.items()) if theirs}, transcripts)
+
+
+def _recording(utterance: Utterance) -> Recording:
+    info = probe(utterance.audio)
+    part = Span(utterance.start, utterance.start + utterance.seconds)
+    is_whole = utterance.start == 0 and abs(info.seconds - utterance.seconds) < TOLERANCE_SECONDS
+    title = shown(utterance.audio) if is_whole else utterance.id
+    return Recording(utterance.id, utterance.audio, info, title, None if is_whole else part)
 
 
 def _by_folder(folder: Path, named: Sequence[Recording], on_bad: OnBad) -> dict[str, list[Recording]]:

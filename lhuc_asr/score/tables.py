@@ -144,18 +144,19 @@ def _change_cells(against: Against | None) -> tuple[str, str, str, str]:
         return BLANK, BLANK, BLANK, BLANK
     comparison = against.comparison
     return (
-        _change(comparison),
-        _p_value(against.adjusted_p),
-        _p_value(comparison.matched_pairs_p),
+        change_text(comparison),
+        p_text(against.adjusted_p),
+        p_text(comparison.matched_pairs_p),
         f"{comparison.speakers_better}/{comparison.speakers_worse}/{comparison.speakers_equal}",
     )
 
 
 def _others_cells(against: Against | None) -> tuple[str, str]:
-    return (BLANK, BLANK) if against is None else (_change(against.comparison), _p_value(against.adjusted_p))
+    return (BLANK, BLANK) if against is None else (change_text(against.comparison), p_text(against.adjusted_p))
 
 
-def _change(comparison: Comparison) -> str:
+def change_text(comparison: Comparison) -> str:
+    """The relative change of the error rate with its interval, such as "-12.0 [-30.1, +3.0]", in percent."""
     low, high = comparison.interval_relative
     return f"{_signed_percent(comparison.relative)} [{_signed_percent(low)}, {_signed_percent(high)}]"
 
@@ -182,7 +183,7 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
             units = "speakers" if comparison.over_speakers else "recordings of the only speaker"
             notes.append(
                 f"{entry.split}, {entry.name}: too few {units} have other errors than before; p cannot be below "
-                f"{_p_value(comparison.least_p)}."
+                f"{p_text(comparison.least_p)}."
             )
     if seeds := max(len(entry.by_seed) for entry, _ in compared):
         notes.append(f"{seeds} seeds: errors and words are summed; ± is the standard deviation of the WER over seeds.")
@@ -193,7 +194,8 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
     return notes
 
 
-def _p_value(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p with four digits; very small ones as "<0.0001"."""
     return f"{p:.4f}" if p >= SMALLEST_P else f"<{SMALLEST_P}"
 
 

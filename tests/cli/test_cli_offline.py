@@ -384,7 +384,7 @@ def test_a_corpus_is_adapted_to_by_one_command(
         Path("people", utterance.speaker).mkdir(parents=True, exist_ok=True)
         shutil.copy(utterance.audio, Path("people", utterance.speaker))
     for _ in range(2):  # the second time over what is there
-        assert command("adapt", finished, "people/") in (0, None)
+        assert command("adapt", finished, "people/", "--threads", 1) in (0, None)
         shown = capsys.readouterr().out.splitlines()
         assert [line.split(":")[0] for line in shown] == ["2001", "2002"]
         assert re.fullmatch(
@@ -403,3 +403,50 @@ def test_a_corpus_is_adapted_to_by_one_command(
     assert "is a file; the speakers of a corpus" in str(command("adapt", finished, "people", "-o", "file"))
     assert command("adapt", finished, "people/2001/x.flac") == 2
     assert "is in no speaker's folder" in str(command("adapt", finished, "people/2001"))
+
+
+def test_what_adaptation_changed_is_shown(
+    finished: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rates are those of the experiment's passes over the same recordings."""
+    reference, people = tmp_path / "reference", tmp_path / "people"
+    with reference.open("w") as file:
+        for utterance in read_manifest(finished / "corpus" / "test.jsonl"):
+            (people / utterance.speaker).mkdir(parents=True, exist_ok=True)
+            copy = Path(shutil.copy(utterance.audio, people / utterance.speaker))
+            copy.with_suffix(".lab").write_text(utterance.text)
+            file.write(f"{copy.stem} {utterance.text.lower()}\n")
+    rates = {}
+    for name in ("si", "lhuc"):
+        report = json.loads((finished / "decode" / "test" / name / "wer.json").read_text())
+        rates[name] = f"WER {100 * report['wer']:.2f} % ({report['errors']} errors in {report['words']} words), CER "
+    for given in (reference, people):
+        assert command("adapt", finished, people, "-o", f"{tmp_path}/out/", "--evaluate", given) in (0, None)
+        *_, before, after, change = capsys.readouterr().out.splitlines()
+        assert before.startswith(f"unadapted  {rates['si']}")
+        assert after.startswith(f"adapted    {rates['lhuc']}")
+        assert change.endswith("over 2 speakers: not significant")
+    one = ("adapt", finished, people / "2001", "--speaker", "2001", "-o", f"{tmp_path}/out/")
+    assert command(*one, "--evaluate", reference) in (0, None)
+    assert "over the recordings of one speaker" in capsys.readouterr().out
+    assert command(*one, "--evaluate", reference, "--transcripts", reference) == 2
+    reference.write_text("other go\n")
+    assert "reference: has no words of these recordings" in str(command(*one, "--evaluate", reference))
+
+
+def test_threads_and_device_are_taken(
+    finished: Path, spoken: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    taken: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
+    (tmp_path / "words").write_text((finished / "lang" / "lexicon.txt").read_text().split()[0])
+    for arguments in (
+        ("transcribe", finished, spoken),
+        ("adapt", finished, spoken, "--speaker", "x", "-o", tmp_path / "x.safetensors"),
+        ("align", finished, spoken, tmp_path / "words"),
+    ):
+        assert command(*arguments, "--threads", 3, "--device", "cpu") in (0, None)
+        assert taken.pop() == 3
+        assert "--device cuda:99: not available" in str(command(*arguments, "--device", "cuda:99"))
+        assert command(*arguments, "--threads", 0) == 2

@@ -129,3 +129,7 @@ def test_utterances_that_are_read_already_are_parts_of_their_recordings(tmp_path
         "bob": [("u2", Span(0.5, 1.5))],
     }
     assert corpus.transcripts == {"u1": ("GO", "ON")}
+    gone = Utterance("u3", "bob", "", tmp_path / "gone.wav", 0.0, 1.0, "")
+    problems: list[LhucError] = []
+    assert corpus_of([gone], problems.append).speakers == {}
+    assert "gone.wav: no such recording" in str(problems[0])
