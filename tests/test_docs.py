@@ -83,6 +83,10 @@ def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, *soundfile.read(said[len(name) % len(said)]))
+    shutil.copytree(tmp_path / "alice", tmp_path / "corpus" / "alice")
+    word = (finished / "lang" / "lexicon.txt").read_text(encoding="utf-8").split()[0]
+    for name in ("talk.txt", "corpus/alice/one.lab", "corpus/alice/two.txt"):
+        (tmp_path / name).write_text(f"{word}\n", encoding="utf-8")
     (tmp_path / "exp").mkdir()
     shutil.copytree(finished, tmp_path / "exp" / "an4")
     return tmp_path
@@ -109,6 +113,7 @@ def test_the_offline_page_from_top_to_bottom(recordings: Path, type_in) -> None:
     for line in typed[:first]:
         type_in(line)
     assert (recordings / "talks.ctm").read_text(encoding="utf-8").split()[0] == "one"
+    assert {path.name for path in (recordings / "aligned" / "alice").iterdir()} == {"one.TextGrid", "two.TextGrid"}
     for name, folder in (("alice", "speakers"), ("carol", "new"), ("bob", ".")):
         (recordings / folder).mkdir(exist_ok=True)
         type_in(f"lhuc-asr adapt model --speaker {name} alice -o {folder}/{name}.safetensors")

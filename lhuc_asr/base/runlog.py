@@ -118,6 +118,13 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
             logger.info("%s: %d of %s", title, count, "?" if total is None else total)
 
 
+@contextmanager
+def without_bar() -> Iterator[None]:
+    """A context in which progress is logged, because results appear on the terminal and a bar would overwrite them."""
+    with _bar_shown:
+        yield
+
+
 class Metrics:
     """A writer that appends metrics to ``metrics.jsonl``.
 

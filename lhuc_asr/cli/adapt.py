@@ -1,76 +1,177 @@
-"""``lhuc-asr adapt MODEL --speaker NAME AUDIO... -o NAME.safetensors``."""
+"""``lhuc-asr adapt MODEL --speaker NAME AUDIO...`` and ``lhuc-asr adapt MODEL CORPUS -o FOLDER``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lhuc_asr.cli.corpora import opened_corpus
+from lhuc_asr.cli.evaluation import Evaluation, read_references
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Threads, take_threads
+
+if TYPE_CHECKING:
+    from lhuc_asr.recognizer.adapting import Adaptation
+    from lhuc_asr.recognizer.recognizer import Recognizer
+    from lhuc_asr.recognizer.recordings import OnBad
+    from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus
+
+# Folder of the speakers of a corpus; transcribe looks for names there.
+SPEAKERS = "speakers/"
+
+SpokenBy = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="AUDIO",
+        help="Recordings of one person: files, folders, patterns, or - for standard input; or a corpus: one folder "
+        "with a folder for each speaker, with utt2spk, with an RTTM, or a Kaldi data directory.",
+    ),
+]
+SpeakerName = Annotated[
+    str | None, typer.Option("--speaker", metavar="NAME", help="Name of the person; left out for a corpus.")
+]
+Transcripts = Annotated[
+    Path | None,
+    typer.Option(
+        "--transcripts",
+        metavar="FILE",
+        help="Known transcripts: one line per recording, with its name and its words.",
+    ),
+]
+SpeakersOutput = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="File to write, or a folder (ending in / if it is new) for NAME.safetensors; default: this folder, "
+        "for a corpus speakers/",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        "--evaluate",
+        metavar="REF",
+        help="Show WER and CER of the recordings before and after: a file as for --transcripts, or a corpus with "
+        "its transcripts. Adaptation does not see them.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
+]
+
 
 def adapt(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
-    ],
-    audio: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="AUDIO", help="Recordings of one person: files, folders, patterns, or - for standard input."
-        ),
-    ],
-    speaker: Annotated[str, typer.Option("--speaker", metavar="NAME", help="Name of the person.")],
-    transcripts: Annotated[
-        Path | None,
-        typer.Option(
-            "--transcripts",
-            metavar="FILE",
-            help="Known transcripts: one line per recording, with its name and its words.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="File to write, or a folder (ending in / if it is new) for NAME.safetensors; default: this folder",
-        ),
-    ] = None,
-    channel: Annotated[
-        int | None,
-        typer.Option(
-            "--channel", metavar="N", min=1, help="The recordings' channel to take, from 1; default: all, mixed down"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
-    ] = False,
+    model: ModelFolder,
+    audio: SpokenBy,
+    speaker: SpeakerName = None,
+    transcripts: Transcripts = None,
+    output: SpeakersOutput = None,
+    channel: Channel = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    evaluate: Reference = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Adapt to a new speaker, and write the speaker's file for transcribe.
+    """Adapt to a new speaker, or to each speaker of a corpus, and write the speakers' files for transcribe.
 
     The words come from a first pass over the recordings, or from known transcripts. A recording that cannot be used is
     left out and named; the exit status is then 1.
     """
-    from lhuc_asr.base.destinations import Inputs, leads_to_stream, output_of, shown
+    from lhuc_asr.base.destinations import Inputs, leads_to_stream, shown
     from lhuc_asr.lhuc.speaker import check_speaker_name
     from lhuc_asr.recognizer.recognizer import load
-    from lhuc_asr.recognizer.recordings import LeftOut, recordings
+    from lhuc_asr.recognizer.recordings import LeftOut
     from lhuc_asr.recognizer.speaker import check_file_of
     from lhuc_asr.recognizer.transcript import read_transcripts
 
-    check_speaker_name(speaker)  # before seconds of work, and before the name becomes a path
-    path = output_of(output or "./", f"{speaker}.safetensors")
-    recognizer = load(model)
+    if speaker is not None:
+        check_speaker_name(speaker)  # before seconds of work, and before the name becomes a path
+    elif len(audio) > 1 or not Path(audio[0]).is_dir():
+        raise typer.BadParameter("name the person: --speaker NAME; or give one folder, with a folder for each speaker")
+    if evaluate is not None and transcripts is not None:
+        raise typer.BadParameter("--evaluate goes without --transcripts: words that were adapted to prove nothing")
+    take_threads(threads)
+    recognizer = load(model, device)
+    network, left_out, lost = recognizer.description.network, LeftOut(), LeftOut("speakers")
     known = None if transcripts is None else read_transcripts(transcripts, recognizer.own_tags)
-    left_out = LeftOut()
-    with recordings(audio, left_out.note) as named:
+    with _speakers(recognizer, audio, speaker, left_out.note) as corpus:
         unopened = left_out.count
-        inputs = [recording.path for recording in named] + ([transcripts] if transcripts else [])
-        Inputs(inputs, [model]).refuse(path)
-        network = recognizer.description.network
-        check_file_of(path, speaker, network, overwrite=overwrite)
-        person = recognizer.adapt(named, speaker, known, channel=channel, on_bad=left_out.note)
-        check_file_of(path, speaker, network, overwrite=overwrite)  # another command may have made it meanwhile
-        person.save(path)
-    typer.echo(f"{speaker}: {shown(path)}", err=leads_to_stream(path))
+        places = _places(output, speaker, list(corpus.named_speakers()))
+        named = corpus.recordings
+        texts = [path for path in (transcripts, evaluate) if path is not None and not path.is_dir()]
+        inputs = Inputs([*(each.path for each in named), *texts], [model])
+        for name, path in places.items():
+            check_speaker_name(name)
+            inputs.refuse(path)
+            check_file_of(path, name, network, overwrite=overwrite)
+        evaluation = None if evaluate is None else Evaluation(read_references(evaluate, recognizer, named))
+        on_bad_speaker = None if speaker is not None else lost.note
+        for each in recognizer.adapt_corpus(
+            corpus,
+            known,
+            channel=channel,
+            processes=_processes(speaker, threads),
+            on_bad=left_out.note,
+            on_bad_speaker=on_bad_speaker,
+        ):
+            name = each.speaker.name
+            path = places[name]
+            check_file_of(path, name, network, overwrite=overwrite)  # another command may have made it meanwhile
+            each.speaker.save(path)
+            typer.echo(f"{name}: {shown(path)}  {_summary(each)}", err=leads_to_stream(path))
+            if evaluation is not None:
+                evaluation.add(recognizer, each.speaker, corpus.speakers[name], channel)
+        if evaluation is not None:
+            typer.echo("\n".join(evaluation.lines()), err=any(map(leads_to_stream, places.values())))
     left_out.check(len(named) + unopened - left_out.count)
+    lost.check(len(places) - lost.count)
+
+
+@contextmanager
+def _speakers(
+    recognizer: Recognizer, audio: Sequence[str], speaker: str | None, on_bad: OnBad
+) -> Iterator[SpeakerCorpus]:
+    """A context with the recordings of the speakers: of a corpus, or of one person."""
+    from lhuc_asr.recognizer.recordings import recordings
+    from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus
+
+    if speaker is None:
+        with opened_corpus(audio[0], recognizer.own_tags, on_bad) as corpus:
+            yield corpus
+    else:
+        with recordings(audio, on_bad) as named:
+            yield SpeakerCorpus({speaker: named}, {})
+
+
+def _processes(speaker: str | None, threads: int | None) -> int:
+    """Processes that search: none beside this one for one person, whose search is shorter than their start."""
+    import torch
+
+    cores = torch.get_num_threads() if threads is None else threads
+    return cores if speaker is None and cores > 1 else 0
+
+
+def _places(output: str | None, speaker: str | None, names: Sequence[str]) -> dict[str, Path]:
+    """The file of each speaker."""
+    from lhuc_asr.base.destinations import is_folder, output_of
+    from lhuc_asr.base.errors import OutputError
+    from lhuc_asr.lhuc.speaker import speaker_path
+
+    if speaker is not None:
+        return {speaker: output_of(output or "./", speaker_path("", speaker).name)}
+    folder = output or SPEAKERS
+    if not is_folder(folder) and Path(folder).exists():
+        raise OutputError(f"{folder}: is a file; the speakers of a corpus have a file each, name a folder")
+    return {name: speaker_path(folder, name) for name in names}
+
+
+def _summary(adaptation: Adaptation) -> str:
+    """What a speaker's parameters were estimated on, in words."""
+    count, words = adaptation.recordings, f"{adaptation.believed} of {adaptation.words} words believed"
+    moved = "" if adaptation.moved is None else f", amplitudes moved by {adaptation.moved:.3f}"
+    return f"{count} recording{'s' if count != 1 else ''}, {adaptation.seconds:.1f} s, {words}{moved}"

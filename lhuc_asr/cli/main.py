@@ -16,6 +16,7 @@ from lhuc_asr.base.runlog import setup_logging
 from lhuc_asr.base.threads import wait_briefly
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli.adapt import adapt
+from lhuc_asr.cli.align import align
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
 from lhuc_asr.cli.export import export
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for verb in (run, init, benchmark, export, info, adapt, transcribe, download, toy):
+for verb in (run, init, benchmark, export, info, adapt, transcribe, align, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")

@@ -1,51 +1,41 @@
-"""``lhuc-asr transcribe MODEL [--speaker FILE] AUDIO...``."""
+"""``lhuc-asr transcribe MODEL [--speaker NAME] AUDIO...``."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Output, Person, Threads, take_threads
+from lhuc_asr.cli.output import show
 
 logger = logging.getLogger(__name__)
 
 
 def transcribe(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
-    ],
+    model: ModelFolder,
     audio: Annotated[
         list[str],
         typer.Argument(
             metavar="AUDIO", help="Recordings of one person: files, folders, patterns, or - for standard input."
         ),
     ],
-    speaker: Annotated[
-        Path | None,
-        typer.Option("--speaker", metavar="FILE", help="The person's file, written by adapt; default: no adaptation"),
-    ] = None,
+    speaker: Person = None,
     form: Annotated[
-        Literal["txt", "json", "srt", "ctm"],
-        typer.Option("--format", help="Words alone: txt; with times and confidences: json or ctm; captions: srt."),
+        Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid"],
+        typer.Option(
+            "--format",
+            case_sensitive=False,
+            help="Words alone: txt; with times and confidences: json, ctm or tsv; phrases with times: stm; captions: "
+            "srt or vtt; for Praat: TextGrid.",
+        ),
     ] = "txt",
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="File to write, or a folder (ending in / if it is new) for one file per recording, each written as "
-            "soon as it is finished; default: the terminal",
-        ),
-    ] = None,
-    channel: Annotated[
-        int | None,
-        typer.Option(
-            "--channel", metavar="N", min=1, help="The recordings' channel to take, from 1; default: all, mixed down"
-        ),
-    ] = None,
+    output: Output = None,
+    channel: Channel = None,
+    device: Device = "cpu",
+    threads: Threads = None,
     skip_existing: Annotated[
         bool,
         typer.Option("--skip-existing", help="Go on after an interruption: files in the folder that exist are kept."),
@@ -62,8 +52,9 @@ def transcribe(
     from lhuc_asr.base.errors import OutputError
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
-    from lhuc_asr.recognizer.transcript import write
-    from lhuc_asr.recognizer.transcript_files import TranscriptFiles, check_terminal
+    from lhuc_asr.recognizer.speaker_files import speaker_file
+    from lhuc_asr.recognizer.transcript_files import TranscriptFiles
+    from lhuc_asr.recognizer.transcript_formats import check_holds, pieces
 
     if output == "-":
         output = None
@@ -71,24 +62,27 @@ def transcribe(
         raise typer.BadParameter("--skip-existing goes with --output, and not with --overwrite")
     if output is None and sys.stdout is None:
         raise OutputError("standard output is closed; name a file: --output FILE")
+    take_threads(threads)
+    person = None if speaker is None else speaker_file(speaker)
     left_out = LeftOut()
     with recordings(audio, left_out.note) as named:
+        unopened = left_out.count
         if output is None:
-            check_terminal(form, named)
-            transcripts = list(load(model).transcripts(named, speaker, channel=channel, on_bad=left_out.note))
-            typer.echo(write(transcripts, form), nl=False)
-            left_out.check(len(transcripts))
+            check_holds(form, len(named))
+            transcripts = load(model, device).transcripts(named, person, channel=channel, on_bad=left_out.note)
+            show(pieces(transcripts, form))
+            left_out.check(len(named) + unopened - left_out.count)
             return
         files = TranscriptFiles.at(output, form, named, overwrite=overwrite)
-        files.check_places(Inputs([*(each.path for each in named), *([speaker] if speaker else [])], [model]))
+        files.check_places(Inputs([*(each.path for each in named), *([person] if person else [])], [model]))
         done = files.done(named) if skip_existing else set()
         count = len(done)
         if done:
             logger.info("skipped, their files exist: %d of %d recordings", count, len(named))
         if count < len(named):
-            recognizer = load(model)
+            recognizer = load(model, device)
             if not skip_existing:
                 files.check_contents(named, recognizer.vocabulary)
             note = left_out.note
-            count += files.write(recognizer.transcripts(named, speaker, channel=channel, done=done, on_bad=note))
+            count += files.write(recognizer.transcripts(named, person, channel=channel, done=done, on_bad=note))
     left_out.check(count)

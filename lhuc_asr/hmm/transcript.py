@@ -43,6 +43,9 @@ class StateGraph:
         arc_source: Source of each arc, shape (A,), int32.
         arc_log_prob: Log probability of each arc, shape (A,), float32.
         shortest: Number of frames of the shortest path.
+        phone: Index of each state's phone in ``phones``, shape (N,), int32; a phone's states in different contexts
+            have the same.
+        phones: Names of the phones that the transcript allows, in the order of the words and of their variants.
     """
 
     pdf: np.ndarray
@@ -53,6 +56,8 @@ class StateGraph:
     arc_source: np.ndarray
     arc_log_prob: np.ndarray
     shortest: int
+    phone: np.ndarray
+    phones: tuple[str, ...]
 
 
 def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDependency) -> StateGraph:
@@ -208,17 +213,16 @@ class _ContextExpansion:
         for number, phone in enumerate(self.graph.phones):
             for left, right in itertools.product(lefts[number], rights[number]):
                 states = self.topology.states((*left, phone.name, *right))
-                way_out = builder.add_chain(states, phone.word, self._ways_in(phone, left, right))
+                way_out = builder.add_chain(states, phone.word, number, self._ways_in(phone, left, right))
                 self.ways_out.setdefault((number, (*left, phone.name)[1:], right), []).append(way_out)
-        return builder.finish(
-            [
-                way_out.after(end.log_probs)
-                for end in self.graph.ends
-                for (number, _, right), ways_out in self.ways_out.items()
-                if number == end.source and right == self.edge_behind
-                for way_out in ways_out
-            ]
-        )
+        ends = [
+            way_out.after(end.log_probs)
+            for end in self.graph.ends
+            for (number, _, right), ways_out in self.ways_out.items()
+            if number == end.source and right == self.edge_behind
+            for way_out in ways_out
+        ]
+        return builder.finish(ends, tuple(phone.name for phone in self.graph.phones))
 
     def _ways_in(self, phone: _Phone, left: Context, right: Context) -> list[_End]:
         """The ways that lead to a phone's chain: those from chains whose contexts agree with its own."""
@@ -236,10 +240,11 @@ class _StateGraphBuilder:
     def __init__(self) -> None:
         self.pdfs: list[int] = []
         self.words: list[int] = []
+        self.phones: list[int] = []
         self.starts: dict[int, float] = {}
         self.arcs: list[tuple[int, int, float]] = []  # destination, source, log probability
 
-    def add_chain(self, states: Sequence[HmmState], word: int, entries: list[_End]) -> _End:
+    def add_chain(self, states: Sequence[HmmState], word: int, phone: int, entries: list[_End]) -> _End:
         """Append states that follow each other, the first one entered by ``entries``; returns the way out."""
         first = len(self.pdfs)
         for entry in entries:
@@ -251,13 +256,14 @@ class _StateGraphBuilder:
         for state, (pdf, self_loop) in enumerate(states, first):
             self.pdfs.append(pdf)
             self.words.append(word)
+            self.phones.append(phone)
             if state > first:
                 self.arcs.append((state, state - 1, leave))
             self.arcs.append((state, state, math.log(self_loop)))
             leave = math.log1p(-self_loop)
         return _End(len(self.pdfs) - 1, leave, min(entry.frames for entry in entries) + len(states))
 
-    def finish(self, ends: list[_End]) -> StateGraph:
+    def finish(self, ends: list[_End], phones: tuple[str, ...]) -> StateGraph:
         count = len(self.pdfs)
         start = np.full(count, -np.inf, np.float32)
         start[list(self.starts)] = list(self.starts.values())
@@ -276,4 +282,6 @@ class _StateGraphBuilder:
             source.astype(np.int32),
             log_prob.astype(np.float32),
             min(last.frames for last in ends),
+            np.array(self.phones, np.int32),
+            phones,
         )

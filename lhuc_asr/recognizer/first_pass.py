@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -36,23 +36,25 @@ class SearchedFirstPass:
         pool: Pool that searches the decoding graph.
         search: Options of the search.
         lattice: Options of the lattices.
+        confidences: Confidence of each word that was found, by the utterance's id; 1 on a best path. The pass fills it.
     """
 
     loop: TwoPass
     pool: SearchPool
     search: SearchConfig
     lattice: LatticeConfig
+    confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The pdf of each frame on the best path."""
         hypotheses = list(self._watched(self.pool.search_all(self.loop.first_pass(), self.search)))
-        _warn_of_silence(hypotheses)
+        self._note(hypotheses)
         return {best.utterance: best.pdfs for best in hypotheses}
 
     def lattices(self) -> Iterable[LatticeSummary]:
         """Confidences and posteriors of each piece."""
         summaries = list(self._watched(self.pool.lattices_all(self.loop.first_pass(), self.search, self.lattice)))
-        _warn_of_silence([summary.hypothesis for summary in summaries])
+        self._note([summary.hypothesis for summary in summaries])
         return summaries
 
     def references(self) -> Mapping[str, np.ndarray]:
@@ -62,6 +64,13 @@ class SearchedFirstPass:
             CorpusError: Always.
         """
         raise CorpusError("the recordings have no transcripts; give them: --transcripts FILE")
+
+    def _note(self, hypotheses: Sequence[Hypothesis]) -> None:
+        """Keep the words' confidences, and warn if no word was found in any recording."""
+        for best in hypotheses:
+            self.confidences[best.utterance] = best.confidences or (1.0,) * len(best.words)
+        if not any(hypothesis.words for hypothesis in hypotheses):
+            logger.warning("the first pass found no word in the recordings; adapting to them will hardly help")
 
     def _watched(self, results: Iterable[ResultT]) -> Iterator[ResultT]:
         return progress(results, "first pass", len(self.loop.features.utterances))
@@ -78,6 +87,7 @@ class KnownTranscripts:
         lexicon: Pronunciations.
         topology: States of the phones.
         on_bad: What happens to recordings that do not fit their transcripts.
+        confidences: 1 for each word that was aligned, by the utterance's id. The pass fills it.
     """
 
     loop: TwoPass
@@ -86,6 +96,7 @@ class KnownTranscripts:
     lexicon: Lexicon
     topology: ContextDependency
     on_bad: OnBad = None
+    confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The same as ``references``: nothing is searched."""
@@ -109,7 +120,8 @@ class KnownTranscripts:
         for utterance, scores in self.loop.first_pass():
             recording = self.recording_of[utterance]
             with usable(recording, self.on_bad):
-                pdfs[utterance] = self._placed(recording, scores).pdfs
+                placed = self._placed(recording, scores)
+                pdfs[utterance], self.confidences[utterance] = placed.pdfs, (1.0,) * len(placed.spans)
         if not pdfs:
             raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
         return pdfs
@@ -125,9 +137,3 @@ class KnownTranscripts:
         if placed is None:
             raise CorpusError(f"{recording}: too short for its transcript; correct the transcript")
         return placed
-
-
-def _warn_of_silence(hypotheses: Sequence[Hypothesis]) -> None:
-    """Warn if no word was found in any recording."""
-    if not any(hypothesis.words for hypothesis in hypotheses):
-        logger.warning("the first pass found no word in the recordings; adapting to them will hardly help")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,15 +15,31 @@ from lhuc_asr.lang.lexicon import Lexicon
 
 
 @dataclass(frozen=True)
+class PlacedPhone:
+    """A phone and its frames.
+
+    Attributes:
+        phone: The phone.
+        first, end: First frame of the phone, and the frame after its last.
+    """
+
+    phone: str
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
 class PlacedWords:
     """Words and their frames.
 
     Attributes:
         spans: First frame of each word, and the frame after its last.
+        phones: The phones of each word, in the variant that fits best.
         pdfs: The pdf of each frame, shape (T,), int32.
     """
 
     spans: tuple[tuple[int, int], ...]
+    phones: tuple[tuple[PlacedPhone, ...], ...]
     pdfs: np.ndarray
 
 
@@ -44,9 +61,12 @@ def place(
     (path,) = align([graph], [log_likelihoods])
     if path is None:
         return None
-    word_of = graph.word[path.states]  # (T,), ascending, -1 in silence
-    spans = []
-    for index in range(len(words)):
-        frames = np.flatnonzero(word_of == index)
-        spans.append((int(frames[0]), int(frames[-1]) + 1))
-    return PlacedWords(tuple(spans), path.pdfs)
+    phone_of = graph.phone[path.states]  # (T,), never the same for two phones that follow each other
+    borders = [0, *(np.flatnonzero(np.diff(phone_of)) + 1).tolist(), len(phone_of)]
+    phones: list[list[PlacedPhone]] = [[] for _ in words]
+    for first, end in pairwise(borders):
+        word = int(graph.word[path.states[first]])
+        if word >= 0:  # not silence
+            phones[word].append(PlacedPhone(graph.phones[phone_of[first]], first, end))
+    spans = tuple((each[0].first, each[-1].end) for each in phones)
+    return PlacedWords(spans, tuple(map(tuple, phones)), path.pdfs)

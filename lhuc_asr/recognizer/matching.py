@@ -28,8 +28,8 @@ def with_transcripts(
     strangers = [name for name in transcripts if name not in names]
     if len(strangers) == len(transcripts):
         raise CorpusError(
-            f"no transcript belongs to a recording: there are transcripts of {_some(strangers)}, and the recordings "
-            f"{_some(sorted(names))}"
+            f"no transcript belongs to a recording: there are transcripts of {_some(strangers) or 'none'}, and the "
+            f"recordings {_some(sorted(names))}"
         )
     if strangers:
         logger.warning("%d transcripts belong to no recording: %s", len(strangers), _some(strangers))
@@ -45,9 +45,9 @@ def _check_transcript(recording: Recording, transcripts: Mapping[str, Sequence[s
     """Raise an error unless a recording has a transcript and is short enough for it."""
     if recording.name not in transcripts:
         raise CorpusError(f"{recording.title}: no transcript for {recording.name!r}; add a line, or leave it out")
-    if recording.info.seconds > LONGEST_TRANSCRIBED_SECONDS:
+    if recording.seconds > LONGEST_TRANSCRIBED_SECONDS:
         raise AudioError(
-            f"{recording.title}: {recording.info.seconds:.0f} s are too long for a transcript, expected at most "
+            f"{recording.title}: {recording.seconds:.0f} s are too long for a transcript, expected at most "
             f"{LONGEST_TRANSCRIBED_SECONDS:.0f} s; cut recording and transcript, or adapt without transcripts"
         )
 

@@ -14,16 +14,17 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
-from lhuc_asr.adapt.targets import FirstPass, TargetsConfig
-from lhuc_asr.adapt.two_pass import Scores, TwoPass
-from lhuc_asr.base.errors import AudioError, CorpusError, ExperimentError, ModelMismatchError
+from lhuc_asr.adapt.two_pass import Scores
+from lhuc_asr.base.device import checked_device
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -31,38 +32,39 @@ from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.cmvn import Cmvn
-from lhuc_asr.hmm import topology
-from lhuc_asr.lang.coverage import warn_of_unknown_words
-from lhuc_asr.lang.lexicon import WordTable
-from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
-from lhuc_asr.lang.tags import spoken_words, tags_of
-from lhuc_asr.lhuc.speaker import check_speaker_name, model_hash
-from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
+from lhuc_asr.recognizer.adapting import Adaptation, adaptations
+from lhuc_asr.recognizer.aligning import aligned
+from lhuc_asr.recognizer.arrays import Samples, array_names, is_samples, recorded
 from lhuc_asr.recognizer.known_words import place
-from lhuc_asr.recognizer.matching import with_transcripts
+from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
 from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
 from lhuc_asr.recognizer.speaker import Speaker, load_speaker
-from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_at_pauses, read_speech, speech_statistics
-from lhuc_asr.recognizer.transcript import Transcript, Word, recording_name
+from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, speaker_corpus
+from lhuc_asr.recognizer.speaker_files import speaker_file
+from lhuc_asr.recognizer.speech import CutRecording, cut_all, read_speech, speech_statistics
+from lhuc_asr.recognizer.transcript import Transcript, Word
 
 logger = logging.getLogger(__name__)
 
-Audio = str | Path | Sequence[str | Path | Recording]
+# Recordings of one person: one or several files, folders, patterns, or samples with their rate.
+Audio = str | Path | Samples | Sequence[str | Path | Samples | Recording]
 
 
-def load(folder: str | Path) -> Recognizer:
+def load(folder: str | Path, device: str = "cpu") -> Recognizer:
     """Load a recognizer.
 
     Args:
         folder: A folder that ``lhuc-asr export`` made; or a finished experiment's, such as ``exp/an4``, or that of one
             fold of a cross-validation, such as ``exp/an4_folds5/fold1``.
+        device: Device of the network: cpu, cuda, cuda:1. The search stays on the processor.
 
     Raises:
+        ConfigError: The device is not there.
         ExperimentError: The folder is not a model's, the experiment is not finished, or a file is missing or damaged.
     """
-    return Recognizer(*read_model(Path(folder)))
+    chosen = checked_device(device, "--device ")
+    return Recognizer(*read_model(Path(folder)), chosen)
 
 
 class Recognizer:
@@ -71,24 +73,20 @@ class Recognizer:
     Args:
         description: Description of the model.
         files: Paths of the model's files.
+        device: Device of the network.
 
     Attributes:
         description: Description of the model.
     """
 
-    def __init__(self, description: ModelDescription, files: ModelFiles) -> None:
+    def __init__(self, description: ModelDescription, files: ModelFiles, device: torch.device | None = None) -> None:
         self.description = description
-        self._files = files
-        self._network = load_model(files.network).requires_grad_(False)
-        self._topology = topology.load(files.topology)
-        self._lexicon = read_lexicon_folder(files.lang)
-        self._pool = SearchPool(files.lang, processes=0)
-        self._check_parts()
+        self._model = LoadedModel.read(description, files, device or torch.device("cpu"))
 
     @property
     def own_tags(self) -> frozenset[str]:
         """Tags in transcripts that the model's lexicon lists, for ``read_transcripts``."""
-        return tags_of(self._lexicon.words)
+        return self._model.own_tags
 
     def adapt(
         self,
@@ -102,7 +100,8 @@ class Recognizer:
         """Adapt to one person's recordings, with the words of a first pass or with known transcripts.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
+            audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
+                samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
             speaker: Name of the person.
             transcripts: Words of each recording, by its name (``read_transcripts``), in any case; None for a first
                 pass. A recording with a transcript may be up to a minute long.
@@ -119,47 +118,69 @@ class Recognizer:
             AudioError: A recording cannot be used, or none contains speech.
             CorpusError: There is no recording, one has no transcript, or a transcript has an unknown tag.
         """
-        check_speaker_name(speaker)
-        options, whole = self.description, transcripts is not None
         with _opened(audio, on_bad) as named:
-            if transcripts is not None:
-                transcripts = self._spelled(transcripts)
-                named = with_transcripts(named, transcripts, on_bad)
-                warn_of_unknown_words("transcripts", (transcripts[each.name] for each in named), self._lexicon)
-            parts = list(_cut(named, options, speaker, whole, channel, on_bad))
-            cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
-            if not parts:
-                raise CorpusError(
-                    f"speaker {speaker!r}: none of {len(named)} recordings can be used; the log has the reason of each"
-                )
-            if cmvn is None:
-                raise AudioError(
-                    f"speaker {speaker!r}: no speech found in the recordings; there is nothing to adapt to"
-                )
-            speech = read_speech(parts, options, speaker, cmvn)
-            loop, targets = self._loop(speech), options.targets
-            first_pass: FirstPass = SearchedFirstPass(loop, self._pool, options.first_search, options.lattice)
-            if transcripts is not None:
-                words_of, states = transcripts, self._topology
-                first_pass = KnownTranscripts(loop, speech.recording_of, words_of, self._lexicon, states, on_bad)
-                targets = TargetsConfig(kind="reference", silence_weight=targets.silence_weight)
-            method = options.method.make(self._files.prepared)
-            adapted = loop.adapt(method, first_pass, targets, self._sets(speech), options.seed)
-        return Speaker(speaker, options.network, adapted, speech.cmvn)
+            spelled = None if transcripts is None else self._model.spelled(transcripts)
+            model = self._model
+            (adaptation,) = adaptations(model, {speaker: named}, spelled, channel, on_bad, None, model.pool)
+        return adaptation.speaker
+
+    def adapt_corpus(
+        self,
+        corpus: str | Path | SpeakerCorpus,
+        transcripts: Mapping[str, Sequence[str]] | None = None,
+        *,
+        channel: int | None = None,
+        processes: int = 0,
+        on_bad: OnBad = None,
+        on_bad_speaker: OnBad = None,
+    ) -> Iterator[Adaptation]:
+        """Adapt to all speakers of a corpus, several at a time.
+
+        Args:
+            corpus: A folder of recordings (``speaker_corpus``), or a corpus that is opened.
+            transcripts: As for ``adapt``; those that lie in the corpus are not used.
+            channel: As for ``adapt``.
+            processes: Number of processes that search; 0 searches in this one.
+            on_bad: As for ``adapt``.
+            on_bad_speaker: The same for speakers of whom no recording can be used.
+
+        Yields:
+            The speakers, ordered by name, each with a summary.
+
+        Raises:
+            SpeakerError: A name cannot be the name of a file.
+            AudioError: A recording cannot be used.
+            CorpusError: The folder has no recordings or no speakers, or a transcript does not fit.
+        """
+        model, spelled = self._model, None if transcripts is None else self._model.spelled(transcripts)
+        with ExitStack() as stack:
+            if not isinstance(corpus, SpeakerCorpus):
+                corpus = stack.enter_context(speaker_corpus(Path(corpus), self.own_tags, on_bad))
+            pool = stack.enter_context(SearchPool(model.files.lang, processes)) if processes else model.pool
+            yield from adaptations(model, corpus.named_speakers(), spelled, channel, on_bad, on_bad_speaker, pool)
 
     @property
     def vocabulary(self) -> frozenset[str]:
         """The words that transcripts can have."""
-        return frozenset(self._lexicon.pronunciations)
+        return frozenset(self._model.lexicon.pronunciations)
+
+    @property
+    def phones(self) -> frozenset[str]:
+        """The phones that alignments can have."""
+        return frozenset(self._model.lexicon.phones.names)
 
     def load_speaker(self, path: str | Path) -> Speaker:
         """Read a person's file.
 
+        Args:
+            path: The file, or the person's name (``speaker_files.speaker_file``).
+
         Raises:
             CheckpointError: The file is missing or damaged.
             ModelMismatchError: The file belongs to another network.
+            SpeakerError: There is no file of that name.
         """
-        return load_speaker(Path(path), self._network, self.description)
+        return load_speaker(speaker_file(path), self._model.network, self.description)
 
     def transcribe(
         self, audio: Audio, speaker: Speaker | str | Path | None = None, *, channel: int | None = None
@@ -167,8 +188,8 @@ class Recognizer:
         """Transcribe one person's recordings.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input; see ``recordings``.
-            speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
+            audio: As for ``adapt``.
+            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
 
@@ -194,8 +215,9 @@ class Recognizer:
         """Transcribe one person's recordings, one after the other: each is given as soon as it is finished.
 
         Args:
-            audio: Files, folders, patterns, or ``-`` for standard input (see ``recordings``); or opened recordings.
-            speaker: The person, from ``adapt``, or the person's file; None for the unadapted network.
+            audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
+                samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
+            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
@@ -211,13 +233,14 @@ class Recognizer:
             CheckpointError: The speaker's file is damaged.
             ModelMismatchError: The speaker belongs to another model.
         """
-        options, person = self.description, self._person(speaker)
+        options, person = self.description, self._model.person(speaker)
         name, cmvn = ("", None) if person is None else (person.name, person.cmvn)
         with _opened(audio, on_bad) as named:
             left = [recording for recording in named if recording.name not in done]
             if not left:
                 return
-            parts: Iterable[CutRecording] = _cut(left if cmvn else named, options, name, False, channel, on_bad)
+            read = left if cmvn else named
+            parts: Iterable[CutRecording] = cut_all(read, options, name, channel=channel, on_bad=on_bad)
             if cmvn is None:
                 cmvn, kept = speech_statistics(list(parts), options, on_bad=on_bad)
                 parts = [each for each in kept if each.recording.name not in done]
@@ -227,17 +250,41 @@ class Recognizer:
                 with usable(each.recording.title, on_bad, each.recording.path):
                     words = self._words(each, person, cmvn, watched=len(left) == 1)
                 if words is not None:
-                    yield _transcript(each, words)
+                    yield each.transcript(words, name)
 
-    def _person(self, speaker: Speaker | str | Path | None) -> Speaker | None:
-        """The person of a file, or the given one if they belong to this network."""
-        person = self.load_speaker(speaker) if isinstance(speaker, str | Path) else speaker
-        if person is not None and person.network != self.description.network:
-            raise ModelMismatchError(
-                f"speaker {person.name!r} was adapted on the model {person.network[:12]}, this one is "
-                f"{self.description.network[:12]}; adapt to the speaker with this model"
-            )
-        return person
+    def align(
+        self,
+        audio: Audio,
+        transcripts: Mapping[str, Sequence[str]],
+        speaker: Speaker | str | Path | None = None,
+        *,
+        channel: int | None = None,
+        on_bad: OnBad = None,
+    ) -> Iterator[Transcript]:
+        """Align known words with one person's recordings, one after the other.
+
+        Args:
+            audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
+                samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
+            transcripts: Words of each recording, by its name, in any case. A recording may be up to a minute long.
+            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
+            channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
+                channel where the channels cancel.
+            on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
+                the first problem.
+
+        Yields:
+            The words and the phones of each recording with times, ordered by the recordings' names.
+
+        Raises:
+            AudioError: A recording cannot be used.
+            CorpusError: A recording has no transcript, or one that does not fit it.
+            CheckpointError: The speaker's file is damaged.
+            ModelMismatchError: The speaker belongs to another model.
+        """
+        person = self._model.person(speaker)
+        with _opened(audio, on_bad) as named:
+            yield from aligned(self._model, named, transcripts, person, channel, on_bad)
 
     def _words(
         self, recording: CutRecording, person: Speaker | None, cmvn: Cmvn | None, *, watched: bool
@@ -247,64 +294,17 @@ class Recognizer:
             return []
         options = self.description
         speech = read_speech([recording], options, "" if person is None else person.name, cmvn)
-        loop, starts = self._loop(speech), {piece.id: piece.start for piece in speech.pieces}
+        loop, starts = self._model.loop(speech), {piece.id: piece.start for piece in speech.pieces}
         if person is None:
             search, scores = options.first_search, loop.first_pass()
         else:
-            search, scores = options.adapted_search, loop.second_pass(person.adapted, self._sets(speech))
+            search, scores = options.adapted_search, loop.second_pass(person.adapted, self._model.sets(speech))
         lattices = self._lattices(scores, search)
         words: list[Word] = []
         for summary, matrix in progress(lattices, "search", len(speech.pieces)) if watched else lattices:
             best = summary.hypothesis
             words += self._placed(best, matrix, starts[best.utterance])
         return words
-
-    def _spelled(self, transcripts: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-        """The words of each recording as the lexicon spells them."""
-        return {
-            recording_name(name): spoken_words(
-                words if isinstance(words, str) else " ".join(words), f"transcript of {name!r}", self.own_tags
-            )
-            for name, words in transcripts.items()
-        }
-
-    def _check_parts(self) -> None:
-        """Refuse files that are each sound, but of different models.
-
-        Raises:
-            ExperimentError: Their numbers of features or pdfs, their phones or their words differ.
-        """
-        network, states, graph = self._network, self._topology, self._pool.graph
-        strange = set(graph.words) - set(WordTable(self._lexicon.words).symbols)
-        problem = None
-        if network.feature_dimension != self.description.features.dimension:
-            problem = f"features of {self.description.features.dimension}, a network of {network.feature_dimension}"
-        elif not network.pdf_count == states.pdf_count == graph.pdf_count:
-            problem = (
-                f"a network of {network.pdf_count} pdfs, states of {states.pdf_count}, a graph of {graph.pdf_count}"
-            )
-        elif self._lexicon.phones != states.phones or graph.context_width != states.context_width:
-            problem = "a lexicon or a graph of other phones than the states'"
-        elif model_hash(network) != self.description.network:
-            problem = "the description is of another network, and so would be the speakers' files"
-        elif strange:
-            problem = f"the graph's word {min(strange)!r} is not in the lexicon"
-        if problem is not None:
-            raise ExperimentError(
-                f"{self._files.network}: its files are of different models: {problem}; copy the folder again"
-            )
-
-    def _loop(self, speech: Speech) -> TwoPass:
-        """The two-pass loop over the pieces of a person's speech."""
-        pieces = {piece.id: piece for piece in speech.pieces}
-        alignment_model = self._files.alignment_model(self.description, self._topology.pdf_count)
-        return TwoPass(self._network, speech.features, self._topology.silence_pdfs, pieces, alignment_model)
-
-    def _sets(self, speech: Speech) -> list[AdaptationSet]:
-        """One adaptation set: all pieces, to estimate on in an order chosen by the seed, and to decode."""
-        return adaptation_sets(
-            speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), self.description.seed
-        )
 
     def _lattices(self, scores: Iterable[Scores], search: SearchConfig) -> Iterator[tuple[LatticeSummary, np.ndarray]]:
         """Each piece's lattice and scores (T, K); only the scores of the pieces in work are in memory."""
@@ -315,14 +315,14 @@ class Recognizer:
                 in_work.append(matrix)
                 yield utterance, matrix
 
-        for summary in self._pool.lattices_all(kept(), search, self.description.lattice):
+        for summary in self._model.pool.lattices_all(kept(), search, self.description.lattice):
             yield summary, in_work.popleft()
 
     def _placed(self, hypothesis: Hypothesis, scores: np.ndarray, start: float) -> list[Word]:
         """The words of a piece, with times in the recording, where the piece begins at ``start`` seconds."""
         if not hypothesis.words:
             return []
-        placed = place(hypothesis.words, scores, self._lexicon, self._topology)
+        placed = place(hypothesis.words, scores, self._model.lexicon, self._model.topology)
         if placed is None:  # a path that stops within a word has too few frames for it
             borders = [*hypothesis.word_frames, len(scores)]
             spans = tuple(pairwise(borders))
@@ -334,30 +334,18 @@ class Recognizer:
         ]
 
 
-def _cut(
-    named: Iterable[Recording], model: ModelDescription, speaker: str, whole: bool, channel: int | None, on_bad: OnBad
-) -> Iterator[CutRecording]:
-    """The recordings, cut at pauses when they are asked for, without those that are damaged."""
-    for recording in named:
-        with usable(recording.title, on_bad, recording.path):
-            part = cut_at_pauses(recording, model, speaker, whole=whole, channel=channel)
-            yield part
-
-
-def _transcript(part: CutRecording, words: Sequence[Word]) -> Transcript:
-    recording = part.recording
-    return Transcript(
-        recording.name, Path(recording.source), recording.info.seconds, tuple(words), part.left_out, part.channel
-    )
-
-
 @contextmanager
 def _opened(audio: Audio, on_bad: OnBad) -> Iterator[list[Recording]]:
     """A context with recordings that are opened, unless they were."""
-    listed = [audio] if isinstance(audio, str | Path) else list(audio)
+    listed: list[Any] = [audio] if isinstance(audio, str | Path) or is_samples(audio) else list(audio)
     opened = [each for each in listed if isinstance(each, Recording)]
-    if opened:
+    arrays = [each for each in listed if is_samples(each)]
+    if (opened and len(opened) < len(listed)) or (arrays and len(arrays) < len(listed)):
+        raise CorpusError("recordings of different kinds; give files or arrays or opened recordings, not some of each")
+    with ExitStack() as stack:
+        if not opened and not arrays:
+            opened = stack.enter_context(recordings(listed, on_bad))
+        for name, samples in zip(array_names(len(arrays)), arrays, strict=True):
+            with usable(name, on_bad):
+                opened.append(stack.enter_context(recorded(name, samples)))
         yield opened
-        return
-    with recordings([each for each in listed if not isinstance(each, Recording)], on_bad) as named:
-        yield named

@@ -24,7 +24,7 @@ from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
 from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS
 from lhuc_asr.recognizer.named_files import files_of
-from lhuc_asr.recognizer.transcript import recording_name
+from lhuc_asr.recognizer.transcript import Span, recording_name
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,24 @@ class Recording:
         path: The file to read.
         info: Content of the file's header.
         source: The file as the user named it; ``-`` for standard input.
+        part: Part of the file that counts, such as a speaker's turn; None for all of it.
     """
 
     name: str
     path: Path
     info: AudioInfo
     source: str
+    part: Span | None = None
+
+    @property
+    def span(self) -> Span:
+        """Part of the file that counts."""
+        return self.part or Span(0.0, self.info.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Length of what counts."""
+        return self.span.end - self.span.start
 
     @property
     def title(self) -> str:
@@ -69,9 +81,14 @@ class Recording:
 
 
 class LeftOut:
-    """The recordings of a command that could not be used: told at once, and an error when the command ends."""
+    """The recordings of a command that could not be used: told at once, and an error when the command ends.
 
-    def __init__(self) -> None:
+    Args:
+        what: What is left out, in messages.
+    """
+
+    def __init__(self, what: str = "recordings") -> None:
+        self._what = what
         self._problems: list[LhucError] = []
 
     def note(self, problem: LhucError) -> None:
@@ -88,7 +105,7 @@ class LeftOut:
         """Raise an error if recordings were left out.
 
         Args:
-            used: Number of recordings that could be used.
+            used: Number of those that could be used.
 
         Raises:
             AudioError: Recordings were left out; the message counts them and has the first one's problem.
@@ -97,7 +114,9 @@ class LeftOut:
         if count == 1 and not used:
             raise self._problems[0]
         if count:
-            raise AudioError(f"left out {count} of {count + used} recordings, the others are done; {self._problems[0]}")
+            raise AudioError(
+                f"left out {count} of {count + used} {self._what}, the others are done; {self._problems[0]}"
+            )
 
 
 @contextmanager

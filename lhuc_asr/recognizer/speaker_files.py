@@ -14,6 +14,9 @@ from lhuc_asr.base.outputs import named
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, speaker_path
 
+# Ending of a speaker's file, and the folder where a name is looked for after this one.
+SUFFIX, DEFAULT_FOLDER = ".safetensors", "speakers"
+
 
 @dataclass(frozen=True)
 class LayerSpread:
@@ -48,6 +51,34 @@ def speaker_files(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
             raise SpeakerError(f"{path}: no speaker's file (*.safetensors) in this folder")
         speakers |= {file: state for file, state in states.items() if state.speaker}
     return speakers
+
+
+def speaker_file(given: str | Path) -> Path:
+    """The file of a speaker whom a user names.
+
+    Args:
+        given: A file; or the name of a speaker whose ``NAME.safetensors`` is in this folder or in ``speakers/``.
+
+    Raises:
+        SpeakerError: There is no such file, or it holds somebody else.
+        CheckpointError: The file is damaged, or not a speaker's.
+    """
+    path, name = Path(given), str(given)
+    is_there = os.path.lexists(path) and not path.is_dir()  # a folder may have the speaker's recordings
+    if is_there or path.suffix == SUFFIX or path.name != name:
+        return path
+    check_speaker_name(name)
+    places = [speaker_path(folder, name) for folder in (Path(), Path(DEFAULT_FOLDER))]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise SpeakerError(
+            f"{name}: neither a file nor a speaker in {places[0]} or {places[1]}; name the file that adapt wrote, or "
+            f"adapt: lhuc-asr adapt MODEL --speaker {name}"
+        )
+    holder = SpeakerState.load(file).speaker
+    if holder != name:
+        raise SpeakerError(f"{file}: holds the speaker {holder!r}, not {name!r}; name the file itself")
+    return file
 
 
 def spreads(state: SpeakerState) -> list[LayerSpread]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.recognizer.model_folder import ModelDescription
 from lhuc_asr.recognizer.pauses import cut, has_speech
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
-from lhuc_asr.recognizer.transcript import Span
+from lhuc_asr.recognizer.transcript import Phone, Span, Transcript, Word
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +51,44 @@ class CutRecording:
     left_out: tuple[Span, ...]
     channel: int | None
 
+    def transcript(self, words: Iterable[Word], speaker: str, phones: Iterable[Phone] = ()) -> Transcript:
+        """The transcript of the recording."""
+        recording = self.recording
+        return Transcript(
+            recording.name,
+            Path(recording.source),
+            recording.info.seconds,
+            tuple(words),
+            self.left_out,
+            self.channel,
+            speaker,
+            tuple(phones),
+        )
+
 
 @dataclass(frozen=True)
 class Speech:
-    """The pieces of one person's recordings that contain speech.
+    """The pieces of some persons' recordings that contain speech.
 
     Attributes:
         pieces: The pieces, recording after recording.
         recording_of: Name of the recording that each piece comes from, by the piece's id.
         features: Normalised features of the pieces.
-        cmvn: Mean and deviation that the features were normalised with.
     """
 
     pieces: tuple[Utterance, ...]
     recording_of: dict[str, str]
     features: FeatureTable
-    cmvn: Cmvn
 
 
 def cut_at_pauses(
-    recording: Recording, model: ModelDescription, speaker: str, *, whole: bool = False, channel: int | None = None
+    recording: Recording,
+    model: ModelDescription,
+    speaker: str,
+    *,
+    whole: bool = False,
+    channel: int | None = None,
+    level: Levels | None = None,
 ) -> CutRecording:
     """Cut a recording into pieces; the log names the seconds that are left out.
 
@@ -79,11 +99,12 @@ def cut_at_pauses(
         whole: Whether the recording is left whole, however long it is.
         channel: Number of the channel to take, from 1; None for the mean of all, or for the loudest channel where the
             channels cancel.
+        level: Levels of the whole file, where they are known.
 
     Raises:
         AudioError: The recording is damaged, or lacks the channel.
     """
-    level = levels(recording.path, channel)
+    level = level or levels(recording.path, channel)
     pieces, left_out = _pieces(recording, level, model, speaker, whole)
     if channel is None and level.channel is not None:
         logger.warning(
@@ -107,6 +128,28 @@ def cut_at_pauses(
             model.features.sample_rate,
         )
     return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel)
+
+
+def cut_all(
+    recordings: Iterable[Recording],
+    model: ModelDescription,
+    speaker: str,
+    *,
+    whole: bool = False,
+    channel: int | None = None,
+    on_bad: OnBad = None,
+) -> Iterator[CutRecording]:
+    """One person's recordings, cut at pauses when they are asked for, without those that are damaged.
+
+    The levels of a file are found once for parts of it that follow each other.
+    """
+    path, level = None, None
+    for recording in recordings:
+        with usable(recording.title, on_bad, recording.path):
+            if level is None or recording.part is None or recording.path != path:
+                path, level = recording.path, levels(recording.path, channel)
+            part = cut_at_pauses(recording, model, speaker, whole=whole, channel=channel, level=level)
+            yield part
 
 
 def speech_statistics(
@@ -156,7 +199,20 @@ def read_speech(recordings: Sequence[CutRecording], model: ModelDescription, spe
         StoredUtterance(piece.id, speaker, end - len(features), len(features))
         for piece, features, end in zip(pieces, values, ends, strict=True)
     ]
-    return Speech(pieces, recording_of, FeatureTable(stored, np.concatenate(values)), cmvn)
+    return Speech(pieces, recording_of, FeatureTable(stored, np.concatenate(values)))
+
+
+def joined(speeches: Sequence[Speech]) -> Speech:
+    """The speech of several persons in one table; the names of all recordings differ."""
+    utterances: list[StoredUtterance] = []
+    frames = 0
+    for speech in speeches:
+        utterances += [replace(stored, first=frames + stored.first) for stored in speech.features.utterances]
+        frames += speech.features.frames
+    array = np.concatenate([speech.features.array for speech in speeches])
+    recording_of = {piece: name for speech in speeches for piece, name in speech.recording_of.items()}
+    pieces = tuple(piece for speech in speeches for piece in speech.pieces)
+    return Speech(pieces, recording_of, FeatureTable(utterances, array))
 
 
 def _other(recording: Recording, channel: int | None) -> str:
@@ -174,13 +230,16 @@ def _pieces(
     recording: Recording, level: Levels, model: ModelDescription, speaker: str, whole: bool
 ) -> tuple[list[Utterance], list[Span]]:
     """The pieces of a recording that contain speech, and the parts that do not."""
-    cuts = [(0, len(level.power))]
-    if not whole and recording.info.seconds > model.whole_seconds:
-        cuts = cut(level.power, model.piece_seconds)
+    begin, finish = recording.span.start, recording.span.end
+    power = level.power[math.floor(begin / level.seconds) : math.ceil(finish / level.seconds)]
+    cuts = [(0, len(power))]
+    if not whole and recording.seconds > model.whole_seconds:
+        cuts = cut(power, model.piece_seconds)
     pieces: list[Utterance] = []
     silent: list[Span] = []
-    for number, ((first, end), spoken) in enumerate(zip(cuts, has_speech(level.power, cuts), strict=True), start=1):
-        start, stop = first * level.seconds, min(end * level.seconds, recording.info.seconds)
+    for number, ((first, end), spoken) in enumerate(zip(cuts, has_speech(power, cuts), strict=True), start=1):
+        start = begin + first * level.seconds
+        stop = min(begin + end * level.seconds, finish) if number < len(cuts) else finish
         if spoken:
             name = recording.name if len(cuts) == 1 else f"{recording.name} {number}"
             pieces.append(Utterance(name, speaker, "", recording.path, start, stop - start, "", level.channel))

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
 from lhuc_asr.base.atomic import write_bytes
 from lhuc_asr.base.destinations import Inputs, check_writable, is_folder, leads_to_stream, shown
-from lhuc_asr.base.errors import CorpusError, OutputError
+from lhuc_asr.base.errors import OutputError
 from lhuc_asr.recognizer.recordings import Recording
-from lhuc_asr.recognizer.transcript import Format, Transcript, is_written, recordings_in, write
+from lhuc_asr.recognizer.transcript import Transcript
+from lhuc_asr.recognizer.transcript_formats import FORMATS, Format, is_written, recordings_in, write
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +41,32 @@ class TranscriptFiles:
     overwrite: bool
 
     @classmethod
-    def at(cls, output: str, form: Format, named: Sequence[Recording], *, overwrite: bool) -> TranscriptFiles:
+    def at(
+        cls,
+        output: str,
+        form: Format,
+        named: Sequence[Recording],
+        *,
+        overwrite: bool,
+        speaker_of: Mapping[str, str] | None = None,
+    ) -> TranscriptFiles:
         """The files at a place that a user names.
 
         Args:
-            output: A file; or a folder, which is there or whose name ends in ``/``. For captions of several recordings
-                it is always a folder.
+            output: A file; or a folder, which is there or whose name ends in ``/``. Several recordings in a format
+                that holds one are always in a folder.
             form: Format of the files.
             named: The recordings.
             overwrite: Whether files are replaced whatever they hold.
+            speaker_of: Sub-folder of each recording, by its name; None for no sub-folders.
 
         Raises:
             OutputError: The name cannot be a file's or folder's.
         """
-        if not is_folder(output) and (form != "srt" or len(named) == 1):
+        if not is_folder(output) and (FORMATS[form].several or len(named) == 1):
             return cls(form, {}, Path(output), overwrite)
-        files = {recording.name: Path(output) / f"{recording.file_name}.{form}" for recording in named}
+        below = speaker_of or {}
+        files = {each.name: Path(output) / below.get(each.name, "") / f"{each.file_name}.{form}" for each in named}
         return cls(form, files, None, overwrite)
 
     @property
@@ -99,8 +110,8 @@ class TranscriptFiles:
         Raises:
             OutputError: The file for all recordings exists, but lacks one.
         """
-        # In CTM and SRT a recording without words leaves no trace.
-        named_inside = self.form in ("txt", "json")
+        # In the other formats a recording without words leaves no trace.
+        named_inside = FORMATS[self.form].wordless
         if self.whole is None:
             there = {name: path for name, path in self.by_name.items() if path.exists()}
             return {name for name, path in there.items() if not named_inside or path.stat().st_size}
@@ -150,13 +161,3 @@ def _free_beside(path: Path, content: bytes) -> Path:
     return next(
         place for place in places if not os.path.lexists(place) or (place.is_file() and place.read_bytes() == content)
     )
-
-
-def check_terminal(form: Format, named: Sequence[Recording]) -> None:
-    """Refuse a format that cannot hold these recordings in one text.
-
-    Raises:
-        CorpusError: There are several recordings for SRT.
-    """
-    if form == "srt" and len(named) > 1:
-        raise CorpusError(f"SRT holds one recording, found {len(named)}; write them to a folder: --output FOLDER")

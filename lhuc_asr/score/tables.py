@@ -114,7 +114,7 @@ def _short_change(against: Against | None) -> tuple[str, str]:
     if against is None:
         return BLANK, BLANK
     p = against.adjusted_p
-    return _change(against.comparison, digits=0), f"{p:.3f}" if p >= 0.001 else "<0.001"
+    return change_text(against.comparison, digits=0), f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def environment_table(passes: Sequence[PassScore], clean: str, title: str | None = None) -> Table | None:
@@ -196,18 +196,19 @@ def _change_cells(against: Against | None) -> tuple[str, str, str, str]:
         return BLANK, BLANK, BLANK, BLANK
     comparison = against.comparison
     return (
-        _change(comparison),
-        _p_value(against.adjusted_p),
-        _p_value(comparison.matched_pairs_p),
+        change_text(comparison),
+        p_text(against.adjusted_p),
+        p_text(comparison.matched_pairs_p),
         f"{comparison.speakers_better}/{comparison.speakers_worse}/{comparison.speakers_equal}",
     )
 
 
 def _others_cells(against: Against | None) -> tuple[str, str]:
-    return (BLANK, BLANK) if against is None else (_change(against.comparison), _p_value(against.adjusted_p))
+    return (BLANK, BLANK) if against is None else (change_text(against.comparison), p_text(against.adjusted_p))
 
 
-def _change(comparison: Comparison, digits: int = 1) -> str:
+def change_text(comparison: Comparison, digits: int = 1) -> str:
+    """The relative change of the error rate with its interval, such as "-12.0 [-30.1, +3.0]", in percent."""
     low, high = comparison.interval_relative
     change, low_end, high_end = (_signed_percent(each, digits) for each in (comparison.relative, low, high))
     return f"{change} [{low_end}, {high_end}]"
@@ -235,7 +236,7 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
             units = "speakers" if comparison.over_speakers else "recordings of the only speaker"
             notes.append(
                 f"{entry.split}, {entry.name}: too few {units} have other errors than before; p cannot be below "
-                f"{_p_value(comparison.least_p)}."
+                f"{p_text(comparison.least_p)}."
             )
     if seeds := max(len(entry.by_seed) for entry, _ in compared):
         notes.append(f"{seeds} seeds: errors and words are summed; ± is the standard deviation of the WER over seeds.")
@@ -246,7 +247,8 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
     return notes
 
 
-def _p_value(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p with four digits; very small ones as "<0.0001"."""
     return f"{p:.4f}" if p >= SMALLEST_P else f"<{SMALLEST_P}"
 
 

@@ -78,13 +78,16 @@ def test_the_check_sees_what_training_imports() -> None:
 
 def test_adapt_and_transcribe_import_nothing_of_training(exported: Path, recording: Path, tmp_path: Path) -> None:
     person, text = tmp_path / "alice.safetensors", tmp_path / "text"
-    text.write_text(f"{recording.stem} {(exported / 'lang' / 'lexicon.txt').read_text().split()[0]}\n")
+    words = tmp_path / "words"
+    words.write_text((exported / "lang" / "lexicon.txt").read_text().split()[0])
+    text.write_text(f"{recording.stem} {words.read_text()}\n")
     adapt = ("adapt", exported, "--speaker", "alice", recording, "-o")
     modules = imported_by_commands(
         (*adapt, person),
         (*adapt, tmp_path / "known.safetensors", "--transcripts", text),
         ("transcribe", exported, "--speaker", person, recording),
         ("transcribe", exported, recording, "--format", "json"),
+        ("align", exported, recording, words, "--format", "json"),
     )
     assert "lhuc_asr.recognizer.recognizer" in modules
     assert of_training(modules) == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,41 @@ def test_formats_and_where_they_go(
     assert command("transcribe", finished, *two, "--format", "srt", "-o", tmp_path / "captions") in (0, None)
     assert sorted(path.name for path in (tmp_path / "captions").iterdir()) == [f"{path.stem}.srt" for path in two]
     assert "SRT holds one recording, found 2" in str(command("transcribe", finished, *two, "--format", "srt"))
+
+
+@pytest.mark.parametrize("form", ["stm", "tsv", "vtt", "textgrid"])
+def test_every_format_is_written_and_known_again(
+    form: str, finished: Path, spoken: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time over what is there
+        assert command("transcribe", finished, spoken, "--format", form, "-o", f"{out}/") in (0, None)
+    capsys.readouterr()
+    assert command("transcribe", finished, spoken, "--format", form) in (0, None)
+    (path,) = out.iterdir()
+    assert path.suffix.lower() == f".{form}"
+    assert path.read_text() == capsys.readouterr().out
+    path.write_text("mine")
+    assert "is not a transcript" in str(command("transcribe", finished, spoken, "--format", form, "-o", f"{out}/"))
+
+
+def test_a_speaker_is_named_or_their_file_is(
+    finished: Path, spoken: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert command("adapt", finished, spoken, "--speaker", "alice", "-o", "speakers/") in (0, None)
+    capsys.readouterr()
+    for speaker in ("alice", "speakers/alice.safetensors"):
+        assert command("transcribe", finished, spoken, "--speaker", speaker, "--format", "json") in (0, None)
+        assert json.loads(capsys.readouterr().out)[0]["speaker"] == "alice"
+    assert "carol: neither a file nor a speaker in carol.safetensors or speakers/carol.safetensors" in str(
+        command("transcribe", finished, spoken, "--speaker", "carol")
+    )
+    shutil.copy("speakers/alice.safetensors", "carol.safetensors")
+    assert "carol.safetensors: holds the speaker 'alice', not 'carol'; name the file" in str(
+        command("transcribe", finished, spoken, "--speaker", "carol")
+    )
 
 
 def test_transcripts_are_adapted_to(finished: Path, spoken: Path, tmp_path: Path, command) -> None:
@@ -238,14 +275,14 @@ def test_a_persons_file_that_appears_while_another_is_adapted_to_is_not_replaced
 ) -> None:
     out, other = tmp_path / "x.safetensors", tmp_path / "other.safetensors"
     assert command("adapt", finished, spoken, "--speaker", "alice", "-o", other) in (0, None)
-    real = Recognizer.adapt
+    real = Recognizer.adapt_corpus
 
-    def slow(*arguments: object, **options: object) -> object:
-        person = real(*arguments, **options)
-        shutil.copy(other, out)
-        return person
+    def slow(*arguments: object, **options: object) -> Iterator[object]:
+        for adaptation in real(*arguments, **options):  # type: ignore[arg-type]
+            shutil.copy(other, out)
+            yield adaptation
 
-    monkeypatch.setattr(Recognizer, "adapt", slow)
+    monkeypatch.setattr(Recognizer, "adapt_corpus", slow)
     assert "is the file of the speaker 'alice'" in str(
         command("adapt", finished, spoken, "--speaker", "bob", "-o", out)
     )
@@ -337,3 +374,79 @@ def test_an_interrupted_transcription_promises_nothing(
     monkeypatch.setattr("lhuc_asr.recognizer.recognizer.load", interrupted)
     assert command("transcribe", finished, spoken) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "lhuc-asr: interrupted"
+
+
+def test_a_corpus_is_adapted_to_by_one_command(
+    finished: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for utterance in read_manifest(finished / "corpus" / "test.jsonl"):
+        Path("people", utterance.speaker).mkdir(parents=True, exist_ok=True)
+        shutil.copy(utterance.audio, Path("people", utterance.speaker))
+    for _ in range(2):  # the second time over what is there
+        assert command("adapt", finished, "people/", "--threads", 1) in (0, None)
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.split(":")[0] for line in shown] == ["2001", "2002"]
+        assert re.fullmatch(
+            r"2001: speakers/2001\.safetensors  3 recordings, \d+\.\d s, (\d+) of \1 words believed, "
+            r"amplitudes moved by 0\.\d{3}",
+            shown[0],
+        )
+    assert SpeakerState.load(tmp_path / "speakers" / "2002.safetensors").speaker == "2002"
+    Path("people/broken").mkdir()
+    Path("people/broken/x.wav").write_bytes(b"RIFF")
+    assert "left out 1 of 7 recordings" in str(command("adapt", finished, "people", "-o", "others/"))
+    assert sorted(path.stem for path in Path("others").iterdir()) == ["2001", "2002"]
+    shutil.copy("speakers/2001.safetensors", "speakers/2002.safetensors")
+    assert "is the file of the speaker '2001'" in str(command("adapt", finished, "people"))
+    Path("file").touch()
+    assert "is a file; the speakers of a corpus" in str(command("adapt", finished, "people", "-o", "file"))
+    assert command("adapt", finished, "people/2001/x.flac") == 2
+    assert "is in no speaker's folder" in str(command("adapt", finished, "people/2001"))
+
+
+def test_what_adaptation_changed_is_shown(
+    finished: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rates are those of the experiment's passes over the same recordings."""
+    reference, people = tmp_path / "reference", tmp_path / "people"
+    with reference.open("w") as file:
+        for utterance in read_manifest(finished / "corpus" / "test.jsonl"):
+            (people / utterance.speaker).mkdir(parents=True, exist_ok=True)
+            copy = Path(shutil.copy(utterance.audio, people / utterance.speaker))
+            copy.with_suffix(".lab").write_text(utterance.text)
+            file.write(f"{copy.stem} {utterance.text.lower()}\n")
+    rates = {}
+    for name in ("si", "lhuc"):
+        report = json.loads((finished / "decode" / "test" / name / "wer.json").read_text())
+        rates[name] = f"WER {100 * report['wer']:.2f} % ({report['errors']} errors in {report['words']} words), CER "
+    for given in (reference, people):
+        assert command("adapt", finished, people, "-o", f"{tmp_path}/out/", "--evaluate", given) in (0, None)
+        *_, before, after, change = capsys.readouterr().out.splitlines()
+        assert before.startswith(f"unadapted  {rates['si']}")
+        assert after.startswith(f"adapted    {rates['lhuc']}")
+        assert change.endswith("over 2 speakers: not significant")
+    one = ("adapt", finished, people / "2001", "--speaker", "2001", "-o", f"{tmp_path}/out/")
+    assert command(*one, "--evaluate", reference) in (0, None)
+    assert "over the recordings of one speaker" in capsys.readouterr().out
+    assert command(*one, "--evaluate", reference, "--transcripts", reference) == 2
+    reference.write_text("other go\n")
+    assert "reference: has no words of these recordings" in str(command(*one, "--evaluate", reference))
+
+
+def test_threads_and_device_are_taken(
+    finished: Path, spoken: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    taken: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
+    (tmp_path / "words").write_text((finished / "lang" / "lexicon.txt").read_text().split()[0])
+    for arguments in (
+        ("transcribe", finished, spoken),
+        ("adapt", finished, spoken, "--speaker", "x", "-o", tmp_path / "x.safetensors"),
+        ("align", finished, spoken, tmp_path / "words"),
+    ):
+        assert command(*arguments, "--threads", 3, "--device", "cpu") in (0, None)
+        assert taken.pop() == 3
+        assert "--device cuda:99: not available" in str(command(*arguments, "--device", "cuda:99"))
+        assert command(*arguments, "--threads", 0) == 2

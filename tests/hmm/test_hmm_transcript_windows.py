@@ -68,15 +68,17 @@ def transcripts(data: st.DataObject, lexicon: Lexicon, longest: int) -> list[str
 
 def plain_monophone_graph(words: list[str], lexicon: Lexicon, topology: MonophoneTopology) -> StateGraph:
     """The graph built state after state from single phones, without contexts."""
-    pdfs, word_of, starts, arcs = [], [], {}, []
+    pdfs, word_of, phone_of, phones_of, starts, arcs = [], [], [], [], {}, []
 
     def add(phones, word, entries):
         """Append a chain that is entered by (state, log probability, fewest frames); returns where it is left."""
         fewest = min(frames for _, _, frames in entries)
         for phone in phones:
+            phones_of.append(phone)
             for pdf, self_loop in topology.states((phone,)):
                 state = len(pdfs)
                 pdfs.append(pdf)
+                phone_of.append(len(phones_of) - 1)
                 word_of.append(word)
                 arcs.append((state, state, math.log(self_loop)))
                 for source, log_prob, _ in entries:
@@ -116,6 +118,8 @@ def plain_monophone_graph(words: list[str], lexicon: Lexicon, topology: Monophon
         source.astype(np.int32),
         log_prob.astype(np.float32),
         min(frames for _, _, frames in ends),
+        np.array(phone_of, np.int32),
+        tuple(phones_of),
     )
 
 

@@ -36,6 +36,8 @@ def _random_graph(generator: np.random.Generator, states: int, pdfs: int) -> tup
             source.astype(np.int32),
             arcs[source, destination],
             1,
+            np.zeros(states, np.int32),
+            ("A",),
         ),
         arcs,
     )

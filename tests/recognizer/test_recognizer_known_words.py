@@ -7,7 +7,7 @@ import numpy as np
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import PhoneSet
-from lhuc_asr.recognizer.known_words import place
+from lhuc_asr.recognizer.known_words import PlacedPhone, place
 
 LEXICON = Lexicon({"a": (("A",),), "or": (("A", "B"), ("B",))}, PhoneSet(("SIL",), ("A", "B")))
 TOPOLOGY = MonophoneTopology.initial(LEXICON.phones)
@@ -29,7 +29,18 @@ def test_words_lie_where_their_phones_do() -> None:
     placed = place(["a", "or", "or"], scores, LEXICON, TOPOLOGY)
     assert placed is not None
     assert placed.spans == ((9, 14), (20, 31), (31, 34))
+    assert placed.phones == (
+        (PlacedPhone("A", 9, 14),),
+        (PlacedPhone("A", 20, 24), PlacedPhone("B", 24, 31)),
+        (PlacedPhone("B", 31, 34),),
+    )
     np.testing.assert_array_equal(placed.pdfs, scores.argmax(1))
+
+
+def test_a_phone_that_is_said_twice_is_two_phones() -> None:
+    placed = place(["a", "a"], certain(("A", 4), ("A", 6)), LEXICON, TOPOLOGY)
+    assert placed is not None
+    assert placed.phones == ((PlacedPhone("A", 0, 4),), (PlacedPhone("A", 4, 10),))
 
 
 def test_too_few_frames_for_the_words_are_told() -> None:

@@ -324,7 +324,8 @@ def test_the_speaker_independent_row_is_a_speaker_without_a_name(
     replace(state(alice, tmp_path), speaker="").save(tmp_path / "speaker-independent.safetensors")
     row0 = recognizer.load_speaker(tmp_path / "speaker-independent.safetensors")
     assert row0.name == ""
-    assert recognizer.transcribe(audio, row0) == recognizer.transcribe(audio, alice)
+    nobodys = [replace(transcript, speaker="") for transcript in recognizer.transcribe(audio, alice)]
+    assert recognizer.transcribe(audio, row0) == nobodys
 
 
 def test_a_folder_is_not_a_speaker(recognizer: Recognizer, finished: Path) -> None:

@@ -157,7 +157,7 @@ def test_one_thread_adapts_while_others_transcribe(
 def test_the_network_is_as_it_was_after_all_of_it(exported: Path, people: dict[str, list[Path]]) -> None:
     """No hook, no gradient, in evaluation mode, each weight and buffer bit for bit."""
     recognizer, recordings = load(exported), next(iter(people.values()))
-    network = recognizer._network
+    network = recognizer._model.network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     works = [lambda: recognizer.adapt(recordings), lambda: recognizer.transcribe(recordings)]
     together([lambda: [work() for work in works]] * 2, rounds=2)

@@ -11,8 +11,9 @@ from lhuc_asr.audio.formats import AudioInfo
 from lhuc_asr.base.destinations import Inputs
 from lhuc_asr.base.errors import CorpusError, OutputError
 from lhuc_asr.recognizer.recordings import Recording
-from lhuc_asr.recognizer.transcript import Format, Transcript, Word
-from lhuc_asr.recognizer.transcript_files import TranscriptFiles, check_terminal
+from lhuc_asr.recognizer.transcript import Transcript, Word
+from lhuc_asr.recognizer.transcript_files import TranscriptFiles
+from lhuc_asr.recognizer.transcript_formats import Format, check_holds
 
 NAMED = [Recording(name, Path(f"{name}.wav"), AudioInfo(16000, 1, 16000, 1.0), f"{name}.wav") for name in "ab"]
 VOCABULARY = {"GO", "ON"}
@@ -65,9 +66,9 @@ def test_captions_of_several_recordings_are_in_a_folder(tmp_path: Path) -> None:
     captions = TranscriptFiles.at(str(tmp_path / "new"), "srt", NAMED, overwrite=False)
     assert captions.paths == [tmp_path / "new/a.srt", tmp_path / "new/b.srt"]
     assert TranscriptFiles.at(str(tmp_path / "new"), "srt", NAMED[:1], overwrite=False).paths == [tmp_path / "new"]
-    check_terminal("srt", NAMED[:1])
+    check_holds("srt", 1)
     with pytest.raises(CorpusError, match="SRT holds one recording, found 2; write them to a folder"):
-        check_terminal("srt", NAMED)
+        check_holds("srt", 2)
 
 
 @pytest.mark.parametrize("content", [b"The reference.\n", b"a THE REFERENCE\n", b"c GO ON\n", b"RIFF\xff\x00"])

@@ -1,0 +1,50 @@
+"""Arguments and options that several verbs have, each with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelFolder = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
+]
+Channel = Annotated[
+    int | None,
+    typer.Option(
+        "--channel", metavar="N", min=1, help="The recordings' channel to take, from 1; default: all, mixed down"
+    ),
+]
+Person = Annotated[
+    str | None,
+    typer.Option(
+        "--speaker",
+        metavar="NAME|FILE",
+        help="The person: the file that adapt wrote, or the name of a file NAME.safetensors in this folder or in "
+        "speakers/; default: no adaptation",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="File to write, or a folder (ending in / if it is new) for one file per recording, each written as soon "
+        "as it is finished; default: the terminal, likewise",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Device of the network: cpu, cuda, cuda:1.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="Cores to use; default: all, or OMP_NUM_THREADS"),
+]
+
+
+def take_threads(threads: int | None) -> None:
+    """Let the network use so many threads; None leaves torch's choice."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,168 @@
+"""Adaptation to the speakers of a corpus: some at a time, each normalised and adapted on their own recordings.
+
+Speakers who adapt together get the parameters that each gets alone, within rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.base.errors import AudioError, CorpusError
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.features.cmvn import Cmvn
+from lhuc_asr.lang.coverage import warn_of_unknown_words
+from lhuc_asr.lhuc.speaker import check_speaker_name
+from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
+from lhuc_asr.recognizer.loaded_model import LoadedModel
+from lhuc_asr.recognizer.matching import with_transcripts
+from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
+from lhuc_asr.recognizer.speaker import Speaker
+from lhuc_asr.recognizer.speaker_corpus import only
+from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
+
+# Speech of the speakers who adapt together: half an hour has 30 MB of features.
+SECONDS_TOGETHER = 1800.0
+
+Transcripts = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A speaker, and what their parameters were estimated on.
+
+    Attributes:
+        speaker: The speaker.
+        recordings: Recordings that were used.
+        seconds: Length of their pieces with speech.
+        words: Number of words of the first pass, or of the transcripts.
+        believed: Number of these words whose confidence is enough to adapt to them.
+        moved: Root mean square of xi(r) - xi(r_0) over the hidden units, where r_0 is the speaker-independent row; None
+            for methods without amplitudes.
+    """
+
+    speaker: Speaker
+    recordings: int
+    seconds: float
+    words: int
+    believed: int
+    moved: float | None
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A speaker's recordings without those that cannot be used, and their features' statistics."""
+
+    parts: Sequence[CutRecording]
+    cmvn: Cmvn
+
+    @property
+    def seconds(self) -> float:
+        return sum(piece.seconds for part in self.parts for piece in part.pieces)
+
+
+def adaptations(
+    model: LoadedModel,
+    speakers: Mapping[str, Sequence[Recording]],
+    transcripts: Transcripts | None,
+    channel: int | None,
+    on_bad: OnBad,
+    on_bad_speaker: OnBad,
+    pool: SearchPool,
+) -> Iterator[Adaptation]:
+    """Adapt to speakers, in groups whose features fit into memory.
+
+    Args:
+        model: The model.
+        speakers: Recordings of each speaker.
+        transcripts: Words of each recording as the lexicon spells them; None for a first pass.
+        channel: Number of the recordings' channel to take; None for the mean of all.
+        on_bad: What happens to recordings that cannot be used.
+        on_bad_speaker: What happens to speakers of whom nothing can be used.
+        pool: Pool that searches the decoding graph.
+    """
+    group: dict[str, _Heard] = {}
+    for name, named in speakers.items():
+        heard = None
+        with usable(f"speaker {name!r}", on_bad_speaker):
+            theirs = transcripts if transcripts is None or len(speakers) == 1 else only(transcripts, named)
+            heard = _heard(model, name, named, theirs, channel, on_bad)
+        if heard is None:
+            continue
+        if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:
+            yield from _adapted(model, group, transcripts, on_bad, pool)
+            group = {}
+        group[name] = heard
+    if group:
+        yield from _adapted(model, group, transcripts, on_bad, pool)
+
+
+def _heard(
+    model: LoadedModel,
+    name: str,
+    named: Sequence[Recording],
+    transcripts: Transcripts | None,
+    channel: int | None,
+    on_bad: OnBad,
+) -> _Heard:
+    check_speaker_name(name)
+    kept, options, whole = list(named), model.description, transcripts is not None
+    if transcripts is not None:
+        kept = with_transcripts(named, transcripts, on_bad)
+        warn_of_unknown_words("transcripts", (transcripts[each.name] for each in kept), model.lexicon)
+    parts = list(cut_all(kept, options, name, whole=whole, channel=channel, on_bad=on_bad))
+    cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
+    if not parts:
+        raise CorpusError(
+            f"speaker {name!r}: none of {len(named)} recordings can be used; the log has the reason of each"
+        )
+    if cmvn is None:
+        raise AudioError(f"speaker {name!r}: no speech found in the recordings; there is nothing to adapt to")
+    return _Heard(parts, cmvn)
+
+
+def _adapted(
+    model: LoadedModel, group: Mapping[str, _Heard], transcripts: Transcripts | None, on_bad: OnBad, pool: SearchPool
+) -> Iterator[Adaptation]:
+    """Adapt to the speakers of a group together."""
+    options = model.description
+    speeches = {name: read_speech(heard.parts, options, name, heard.cmvn) for name, heard in group.items()}
+    speech = joined(list(speeches.values()))
+    loop, targets = model.loop(speech), options.targets
+    first_pass: SearchedFirstPass | KnownTranscripts
+    first_pass = SearchedFirstPass(loop, pool, options.first_search, options.lattice)
+    if transcripts is not None:
+        first_pass = KnownTranscripts(loop, speech.recording_of, transcripts, model.lexicon, model.topology, on_bad)
+        targets = TargetsConfig(kind="reference", silence_weight=targets.silence_weight)
+    method = options.method.make(model.files.prepared)
+    adapted = loop.adapt(method, first_pass, targets, model.sets(speech), options.seed)
+    for name, heard in group.items():
+        speaker = Speaker(name, options.network, adapted, heard.cmvn)
+        yield _summary(speaker, heard, speeches[name], first_pass, targets)
+
+
+def _summary(
+    speaker: Speaker, heard: _Heard, speech: Speech, first_pass: SearchedFirstPass | KnownTranscripts,
+    targets: TargetsConfig,
+) -> Adaptation:  # fmt: skip
+    confidences = [c for piece in speech.pieces for c in first_pass.confidences.get(piece.id, ())]
+    believed = sum(confidence >= targets.min_confidence for confidence in confidences)
+    recordings = len(set(speech.recording_of.values()))
+    moved = amplitude_change(speaker.adapted, speaker.name)
+    return Adaptation(speaker, recordings, heard.seconds, len(confidences), believed, moved)
+
+
+def amplitude_change(adapted: AdaptedSpeakers, speaker: str) -> float | None:
+    """Root mean square of xi(r) - xi(r_0) over the hidden units; None for methods without amplitudes."""
+    if not isinstance(adapted, Amplitudes):
+        return None
+    bank = adapted.bank
+    row = bank.rows_of([speaker])
+    with torch.no_grad():
+        changes = [bank.xi(site.name, row)[0] - bank.xi(site.name, 0 * row)[0] for site in bank.sites]
+    return float(torch.cat(changes).double().square().mean().sqrt())

@@ -1,0 +1,55 @@
+"""Recordings that a program has in memory: samples with their rate, in a file without a name while they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from lhuc_asr.audio.formats import probe
+from lhuc_asr.base.errors import AudioError
+from lhuc_asr.base.outputs import nameless_file
+from lhuc_asr.base.units import FRAME_LENGTH_SECONDS
+from lhuc_asr.recognizer.recordings import Recording
+
+# Samples of shape (N,), or (N, C) for C channels, and their rate in hertz. Floats have a full scale of 1.
+Samples = tuple[Any, int]
+
+ARRAY_NAME = "array"
+# Subtype of WAV that keeps each sample as it is.
+SUBTYPES = {"float32": "FLOAT", "float64": "DOUBLE", "int16": "PCM_16", "int32": "PCM_32"}
+MOST_CHANNELS = 64
+
+
+def is_samples(audio: object) -> bool:
+    """Whether what a program gives is samples with their rate, and not the names of two recordings."""
+    return isinstance(audio, tuple) and len(audio) == 2 and hasattr(audio[0], "shape")
+
+
+def array_names(count: int) -> list[str]:
+    """Names of recordings in memory: ``array``, or ``array-1``, ``array-2`` and so on where there are several."""
+    return [ARRAY_NAME] if count == 1 else [f"{ARRAY_NAME}-{number}" for number in range(1, count + 1)]
+
+
+@contextmanager
+def recorded(name: str, samples: Samples) -> Iterator[Recording]:
+    """A context with samples as a recording.
+
+    Raises:
+        AudioError: They are not samples, their rate is not a whole number of hertz, or they are too short.
+    """
+    values, rate = np.asarray(samples[0]), samples[1]
+    if values.dtype.name not in SUBTYPES:
+        raise AudioError(f"{name}: samples of type {values.dtype}; expected one of {', '.join(SUBTYPES)}")
+    if values.ndim not in (1, 2) or (values.ndim == 2 and not 1 <= values.shape[1] <= MOST_CHANNELS):
+        raise AudioError(f"{name}: samples of shape {values.shape}; expected (samples,) or (samples, channels)")
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate <= 0:
+        raise AudioError(f"{name}: a sample rate of {rate!r}; expected a whole number of hertz")
+    if len(values) < FRAME_LENGTH_SECONDS * rate:
+        raise AudioError(f"{name}: {len(values)} samples are shorter than one window of features; leave it out")
+    with nameless_file() as path:
+        soundfile.write(str(path), values, int(rate), SUBTYPES[values.dtype.name], format="WAV")
+        yield Recording(name, path, probe(path), name)
