@@ -16,7 +16,7 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
-VERBS = ("run", "init", "benchmark", "export", "info", "adapt", "transcribe", "download", "toy")
+VERBS = ("run", "init", "benchmark", "export", "info", "adapt", "transcribe", "align", "download", "toy")
 HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
 TOY_SECONDS = 10
@@ -107,7 +107,10 @@ CONFIGURATIONS = [
     ("seed=[1", "'seed=[1': the value is not valid YAML: expected ',' or ']'"),
     ("seed.x=1", "'seed.x=1': 'seed' is a value, not a group of keys"),
     ("seed=-1", "seed: Input should be greater than or equal to 0 (found -1)"),
-    ("corpus.kind=an5", "corpus: unknown kind 'an5'; known kinds: an4, kaldi, librispeech, synthetic"),
+    (
+        "corpus.kind=an5",
+        "corpus: unknown kind 'an5'; known kinds: an4, csv, folder, kaldi, lhotse, librispeech, synthetic",
+    ),
     ("speeds=[0.9]", "speeds (0.9,): expected 1.0 among them"),
     ("tuning.acoustic_scales=[-1]", "tuning.acoustic_scales.0: Input should be greater than 0"),
     ("name=../x", "name: String should match pattern"),
@@ -227,7 +230,7 @@ def test_run_ends_with_a_table_that_names_splits_and_passes(
         command_line.main()
     assert caught.value.code in (0, None)
     shown = capsys.readouterr().out
-    for word in ("test", "control", "si", "lhuc", "errors/words", "better/worse/equal", str(copied / "decode")):
+    for word in ("test", "control", "si", "lhuc", "errors", "change %", "others mean", str(copied / "decode")):
         assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", shown), word
 
 
