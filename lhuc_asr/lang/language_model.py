@@ -80,7 +80,7 @@ def select_vocabulary(
         own_tags: Tags that the user's lexicon lists, as in ``tags.spoken_words``.
 
     Raises:
-        LanguageModelError: There is no word, or the given model is damaged.
+        LanguageModelError: The vocabulary would be empty, or the given model is damaged.
         CorpusError: A file of text is missing, damaged or not UTF-8, is a language model, or has an unknown tag.
     """
     if config.arpa is not None:

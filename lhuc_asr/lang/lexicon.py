@@ -34,7 +34,7 @@ Phones = tuple[str, ...]
 # CMUdict marks stress on vowels only; a digit on any other phone, for example a tone, is part of its name.
 _STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\(\d+\)")
-# A number that is no phone; phones may be called 1, as tones are.
+# A probability, not a phone: a phone may be called 1, as tones are.
 _DECIMAL = re.compile(r"\d*\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+")
 
 # Messages and log lines name this many words; the rest are counted.

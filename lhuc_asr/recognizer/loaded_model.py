@@ -98,7 +98,7 @@ class LoadedModel:
         Raises:
             CheckpointError: The file is missing or damaged.
             ModelMismatchError: The person belongs to another network.
-            SpeakerError: There is no file of that name.
+            SpeakerError: No speaker's file has that name.
         """
         if isinstance(speaker, str | Path):
             return load_speaker(speaker_file(speaker), self.network, self.description)

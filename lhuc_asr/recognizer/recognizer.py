@@ -178,7 +178,7 @@ class Recognizer:
         Raises:
             CheckpointError: The file is missing or damaged.
             ModelMismatchError: The file belongs to another network.
-            SpeakerError: There is no file of that name.
+            SpeakerError: No speaker's file has that name.
         """
         return load_speaker(speaker_file(path), self._model.network, self.description)
 

@@ -60,7 +60,7 @@ def speaker_file(given: str | Path) -> Path:
         given: A file; or the name of a speaker whose ``NAME.safetensors`` is in this folder or in ``speakers/``.
 
     Raises:
-        SpeakerError: There is no such file, or it holds somebody else.
+        SpeakerError: The file is missing, or is another speaker's.
         CheckpointError: The file is damaged, or not a speaker's.
     """
     path, name = Path(given), str(given)

@@ -63,7 +63,7 @@ def before_and_after(references: Texts, before: Texts, after: Texts, speakers: M
         speakers: Speaker of each id.
 
     Raises:
-        ScoreError: There is no utterance, or a speaker's references have no words.
+        ScoreError: The utterances are empty, or a speaker's references have no words.
     """
     first, second = (score(references, hypotheses, speakers) for hypotheses in (before, after))
     comparison = compare(first, second, np.random.default_rng(0))

@@ -23,7 +23,7 @@ from lhuc_asr.score.wer import SpeakerScore, WerReport, require_same_speakers
 BLANK = ""
 # Wide enough for a line of the table of passes, so that text in a file is not wrapped.
 TEXT_WIDTH = 200
-# Of the short table, and of the names in it.
+# Width of the short table; shortest and longest width of its column of names.
 SHORT_WIDTH, SHORTEST_NAME, LONGEST_NAME = 100, 15, 24
 # p below this are not told apart.
 SMALLEST_P = 0.0001

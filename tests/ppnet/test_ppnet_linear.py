@@ -29,7 +29,7 @@ from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
 from lhuc_asr.ppnet.schema import Schema
 
 CPU = torch.device("cpu")
-# Of the schema and the batches of conftest.py.
+# Names in the schema and the batches of conftest.py.
 ROWS = {"item": 12, "genres": 6, "prior.user": 9, "prior.item": 12, "place": 4}
 MakeBatch = Callable[..., Batch]
 CROSSES = (("prior.user", "genres"), ("age", "item"), ("history", "age"), ("place", "prior.user"), ("age", "age"))
