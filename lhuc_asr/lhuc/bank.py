@@ -20,7 +20,8 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,9 @@ from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
+from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, scale_output
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash, speaker_path
-
-# A site's name and rows (N,) -> r (N, H).
-ComputedRows = Callable[[str, Tensor], Tensor]
 
 
 class SpeakerBank(SpeakerRows):
@@ -69,10 +68,9 @@ class SpeakerBank(SpeakerRows):
         super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
         # In a tuple: a module that is an attribute of a module becomes its child, and its weights the bank's.
         self._model = (model,)
-        self._selection: Selection | None = None
-        self._computed: ComputedRows | None = None
+        self._selecting = Selecting()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._checked_row_zero: list[tuple[int, int]] = []
+        self._checked_last: tuple[Selection | None, list[tuple[int, int]]] | None = None
         self._archive: SpeakerArchive | None = None
         self.add(speakers)
 
@@ -81,7 +79,7 @@ class SpeakerBank(SpeakerRows):
         """The model that the bank belongs to."""
         return self._model[0]
 
-    # Contexts nest, and the innermost counts. They belong to the bank, so threads must not share a bank.
+    # Contexts nest, and the innermost counts. They belong to the thread or asyncio task that enters them.
 
     def speaker(self, name: str, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
         """A context in which the whole batch is one speaker's; row 0 for ""."""
@@ -124,14 +122,48 @@ class SpeakerBank(SpeakerRows):
 
     @contextmanager
     def _select(self, selection: Selection) -> Iterator[SpeakerBank]:
+        self._check_selection(selection)
+        with self._selecting.rows(selection):
+            yield self
+
+    def _check_selection(self, selection: Selection) -> None:
         if not self.attached:
             raise SiteError("the bank is detached, so no amplitude would reach the model; bank.attach() puts it back")
         self.check_finite(selection.index)
-        outer, self._selection = self._selection, selection
-        try:
-            yield self
-        finally:
-            self._selection = outer
+
+    def select(self, rows: str | Sequence[str] | Tensor, unknown: Unknown = "error") -> None:
+        """Select a speaker, or a row for each element, until further notice; "" for row 0.
+
+        It counts in all threads wherever no context does. For a trainer or a server that calls the model itself.
+
+        Args:
+            rows: A name; or names or rows as in ``rows``.
+            unknown: As in ``rows_of``.
+
+        Raises:
+            SiteError: The bank is detached.
+            SpeakerError: The bank does not know a name, or a row is not finite.
+        """
+        if isinstance(rows, str):
+            selection = Selection(self.rows_of([rows], unknown))
+        else:
+            selection = Selection.of_elements(self._checked(rows, unknown))
+        self._check_selection(selection)
+        self._selecting.stick(selection)
+
+    def checkpointing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """The ``context_fn`` of ``torch.utils.checkpoint.checkpoint``, with ``use_reentrant=False``.
+
+        Gradient checkpointing runs a forward pass again during the backward pass. With this it does so for the speakers
+        that were selected at first; without it, it is an error.
+
+        Example::
+
+            with bank.rows(names):
+                hidden = checkpoint(block, x, use_reentrant=False, context_fn=bank.checkpointing)
+            hidden.sum().backward()
+        """
+        return self._selecting.recomputed()
 
     @contextmanager
     def computed(self, by: ComputedRows) -> Iterator[SpeakerBank]:
@@ -140,15 +172,22 @@ class SpeakerBank(SpeakerRows):
         Args:
             by: Function from a site's name and rows (N,) to r of these rows at the site, shape (N, H), differentiable.
         """
-        outer, self._computed = self._computed, by
-        try:
+        with self._selecting.computed(by):
             yield self
-        finally:
-            self._computed = outer
 
     def r(self, site: str, rows: Tensor) -> Tensor:
         """The parameters r of some rows at a site, shape (N, H): stored, or, inside ``computed``, computed."""
-        return self.stored_r(site, rows) if self._computed is None else self._computed(site, rows)
+        by = self._selecting.now().computed
+        return self.stored_r(site, rows) if by is None else by(site, rows)
+
+    def drop(self, speakers: Iterable[str]) -> None:
+        """Remove speakers; the rows after them move up, and rows that were selected before are refused.
+
+        Raises:
+            SpeakerError: A name is unknown, or is row 0's.
+        """
+        super().drop(speakers)
+        self._selecting.rows_moved()
 
     # Hooks
 
@@ -158,7 +197,7 @@ class SpeakerBank(SpeakerRows):
         return bool(self._handles)
 
     def attach(self) -> None:
-        """Hook the sites' modules.
+        """Hook the sites' modules; what ``torch.compile`` has made so far is made again at its next call.
 
         Raises:
             SiteError: A bank is attached there already, or the model lacks a site.
@@ -176,6 +215,7 @@ class SpeakerBank(SpeakerRows):
                     "or detach the bank that is there"
                 )
         self._handles = [modules[site.name].register_forward_hook(SiteHook(self, site)) for site in self.sites]
+        _forget_compiled()
 
     def detach(self) -> None:
         """Remove the hooks, so that the model is as it was before; the rows stay in the bank.
@@ -188,18 +228,26 @@ class SpeakerBank(SpeakerRows):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        _forget_compiled()
 
     def _scale(self, site: Site, output: object) -> object:
-        selection = self._selection or self._row_zero()
+        selection = self._selecting.now().rows
+        if selection is None or selection is self._selecting.sticky.rows:
+            selection = self._still_finite(selection)
         return scale_output(site, output, self.xi(site.name, selection.index), selection)
 
-    def _row_zero(self) -> Selection:
-        selection = Selection(self.tables[0].new_zeros(1, dtype=torch.int64))
+    # What is selected changes from call to call, so torch.compile must not look into it. This is what
+    # torch.compiler.disable sets; that takes seconds to import, also where nothing is compiled.
+    _scale._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+    def _still_finite(self, selection: Selection | None) -> Selection:
+        """A selection that outlasts changes of its rows, checked after each: a sticky one, or row 0 for None."""
         # The hook of every site calls this: check again only when the tables have changed.
-        versions = [(table.edition, table._version) for table in self.tables]
-        if versions != self._checked_row_zero:
+        state = (selection, [(table.edition, table._version) for table in self.tables])
+        selection = selection or Selection(self.tables[0].new_zeros(1, dtype=torch.int64))
+        if state != self._checked_last:
             self.check_finite(selection.index)
-            self._checked_row_zero = versions
+            self._checked_last = state
         return selection
 
     # Speakers leave through ``states`` and come in through ``put``. Folders, archives and other banks use these.
@@ -328,3 +376,9 @@ class SiteHook:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SiteHook:
         return SiteHook(None, self.site)
+
+
+def _forget_compiled() -> None:
+    """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

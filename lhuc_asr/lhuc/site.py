@@ -38,7 +38,7 @@ class Site:
     batch_dim: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The rows of a bank that a batch uses.
 
