@@ -8,7 +8,8 @@ instances.
 
 The number of units of a site is that of its module, if the module knows it: Linear, convolutions, normalisations
 and recurrent layers. For activations, pooling and dropout it is that of the nearest such module before the site in the
-same container. Otherwise it is measured by running the model once on ``example``.
+same container. With an ``example`` the model is run instead of guessed at: each site must be passed once, its elements
+must be independent along one axis, the batch's, and its units lie along another (see ``probe``).
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.rnn import PackedSequence
 
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.place import Place
+from lhuc_asr.lhuc.probe import Example, Passed, batch_axes, run, steady_axes
 from lhuc_asr.lhuc.site import Site
 
 Pattern = str | type[nn.Module]
+Patterns = Pattern | Sequence[Pattern]
 
 # torch's files of modules that keep the number of units and their axis, and the exceptions in them.
 _SHAPE_KEEPING = tuple(f"torch.nn.modules.{name}" for name in ("activation", "dropout", "pooling"))
@@ -38,30 +39,40 @@ _NOT_SHAPE_KEEPING = (nn.GLU, nn.MultiheadAttention)
 
 def attach(
     model: nn.Module,
-    sites: Pattern | Sequence[Pattern],
+    sites: Patterns = (),
     speakers: Sequence[str] = (),
     *,
+    inputs_of: Patterns = (),
     amplitude: str | Amplitude = "exp",
-    example: Tensor | tuple[object, ...] | None = None,
+    example: Example | None = None,
     dim: int | None = None,
     batch_dim: int | None = None,
+    field: str | int | None = None,
+    repeats: bool = False,
 ) -> SpeakerBank:
-    """Attach a bank of amplitudes to a model, after the modules that the patterns match.
+    """Attach a bank of amplitudes to a model, after the modules that the patterns match, or before them.
 
     Args:
         model: Any torch module. Only hooks are added to it, which ``bank.detach()`` removes.
         sites: Patterns or module types; attach after the non-linearity, and after pooling in a CNN.
         speakers: Names of the bank's rows 1 to S.
+        inputs_of: Patterns or module types whose first input carries amplitudes: the layers that read the output of an
+            activation that is a function and not a module.
         amplitude: The amplitude function xi.
-        example: An input to the model, or a tuple of inputs, for widths that are known only when the model runs.
-        dim: The axis of the units in the sites' outputs; by default 1 after convolutions, otherwise the last.
-        batch_dim: The axis of the batch; by default 1 for recurrent layers without batch_first, otherwise 0.
+        example: An input to the model: a tensor, a tuple of arguments, or a mapping of arguments by name, its batch
+            along the first or second axis. With it widths and axes are measured, and checked, in place of guessed.
+        dim: The axis of the units at the sites; by default 1 after convolutions, otherwise the last.
+        batch_dim: The axis of the batch at the sites; by default 1 for recurrent layers without batch_first,
+            otherwise 0.
+        field: The field of the sites' outputs, where modules return mappings, dataclasses, lists or tuples.
+        repeats: Whether a module may run more than once in a forward pass; its row then acts every time.
 
     Raises:
         SiteError: A pattern matches nothing, a module has two names, a width is not known, or a bank is attached
-            there already.
+            there already. With an example: a site is not passed once, its batch cannot be found, or its units cannot.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> bank = attach(model, nn.ReLU, speakers=["alice", "bob"])
         >>> with bank.rows(["alice", "bob", "bob"]):
@@ -69,7 +80,16 @@ def attach(
         torch.Size([3, 3])
         >>> bank.detach()
     """
-    matched = find_sites(model, sites, example=example, dim=dim, batch_dim=batch_dim)
+    matched = find_sites(
+        model,
+        sites,
+        inputs_of=inputs_of,
+        example=example,
+        dim=dim,
+        batch_dim=batch_dim,
+        field=field,
+        repeats=repeats,
+    )
     bank = SpeakerBank(model, matched, speakers, amplitude)
     bank.attach()
     return bank
@@ -77,41 +97,114 @@ def attach(
 
 def find_sites(
     model: nn.Module,
-    sites: Pattern | Sequence[Pattern],
+    sites: Patterns = (),
     *,
-    example: Tensor | tuple[object, ...] | None = None,
+    inputs_of: Patterns = (),
+    example: Example | None = None,
     dim: int | None = None,
     batch_dim: int | None = None,
+    field: str | int | None = None,
+    repeats: bool = False,
 ) -> list[Site]:
     """The sites that patterns match, with their widths and axes; the model is not touched.
 
     Args:
         model: Any torch module.
-        sites, example, dim, batch_dim: As in ``attach``.
+        sites, inputs_of, example, dim, batch_dim, field, repeats: As in ``attach``.
 
     Raises:
         SiteError: As in ``attach``.
     """
-    patterns = [sites] if isinstance(sites, str | type) else list(sites)
-    names = match_sites(model, patterns)
-    sources = {name: _source(model, name) for name in names}
-    shapes = {} if example is None else _run(model, names, example)
-    matched = []
-    for name in names:
-        source = sources[name]
-        axis = dim if dim is not None else _unit_dim(name, source, shapes.get(name))
-        if name in shapes:
-            width = shapes[name][axis] if -len(shapes[name]) <= axis < len(shapes[name]) else None
-        else:
-            width = None if source is None else _width(source)
-        if width is None:
+    after, before = (_listed(patterns) for patterns in (sites, inputs_of))
+    named = match_sites(model, after) if after or not before else []
+    places = [Place.of(name, field=field) for name in named]
+    places += [Place.of(name, of_input=True) for name in (match_sites(model, before) if before else [])]
+    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    places.sort(key=lambda place: (order[place.module], not place.of_input))
+    for place in places:
+        _refuse_unreached(model, place)
+    if example is None:
+        return [_guessed(model, place, dim, batch_dim) for place in places]
+    passed = run(model, places, example)
+    _check_once(passed, repeats)
+    batch = batch_axes(model, places, example, passed, batch_dim)
+    steady = steady_axes(model, places, example, passed)
+    return [_measured(model, place, passed, batch, steady, dim, batch_dim) for place in places]
+
+
+def _listed(patterns: Patterns) -> list[Pattern]:
+    return [patterns] if isinstance(patterns, str | type) else list(patterns)
+
+
+def _guessed(model: nn.Module, place: Place, dim: int | None, batch_dim: int | None) -> Site:
+    """A site by what its module, or the nearest before it, says of itself."""
+    source = _source(model, place)
+    width = None if source is None else _width(source, place)
+    if width is None:
+        raise SiteError(
+            f"site {place.name!r} ({type(model.get_submodule(place.module)).__name__}): the number of its units is not "
+            "known from the modules before it; pass example=, an input to run the model on (and dim= the axis)"
+        )
+    axis = _unit_dim(source) if dim is None else dim
+    time_first = isinstance(source, nn.RNNBase) and not source.batch_first
+    return Site(place.name, width, axis, int(time_first) if batch_dim is None else batch_dim)
+
+
+def _measured(
+    model: nn.Module,
+    place: Place,
+    passed: Passed,
+    batch: dict[str, int],
+    steady: dict[str, set[int]],
+    dim: int | None,
+    batch_dim: int | None,
+) -> Site:
+    """A site by what passed it when the model ran."""
+    shape, source = tuple(passed[place.name][0].shape), _source(model, place)
+    time_first = isinstance(source, nn.RNNBase) and not source.batch_first
+    own_batch = batch.get(place.name, int(time_first) if batch_dim is None else batch_dim)
+    axis = dim
+    if axis is None and source is not None:
+        axis = _unit_dim(source)
+    if axis is None:
+        left = steady[place.name] - {own_batch}
+        if len(left) != 1:
             raise SiteError(
-                f"site {name!r} ({type(model.get_submodule(name)).__name__}): the number of its units is not known "
-                "from the modules before it; pass example=, an input to run the model on once (and dim= the axis)"
+                f"site {place.name!r}: which axis of its output {shape} counts the units is not known from the modules "
+                "before it, nor from running it; pass dim= (1 for channels, -1 for features last)"
             )
-        time_first = isinstance(source, nn.RNNBase) and not source.batch_first
-        matched.append(Site(name, width, axis, batch_dim if batch_dim is not None else int(time_first)))
-    return matched
+        (only,) = left
+        axis = -1 if only == len(shape) - 1 else only
+    if not -len(shape) <= axis < len(shape) or axis % len(shape) == own_batch:
+        raise SiteError(
+            f"site {place.name!r}: its output {shape} has no units along axis {axis}, its batch along {own_batch}; "
+            "correct dim="
+        )
+    return Site(place.name, shape[axis], axis, own_batch)
+
+
+def _check_once(passed: Passed, repeats: bool) -> None:
+    """Refuse sites that the model does not pass, or, unless that is asked for, passes more than once."""
+    unused = [name for name, tensors in passed.items() if not tensors]
+    if unused:
+        raise SiteError(f"the model does not run {', '.join(map(repr, unused))} on the example; leave these sites out")
+    often = {name: len(tensors) for name, tensors in passed.items() if len(tensors) > 1}
+    if often and not repeats:
+        name, count = next(iter(often.items()))
+        raise SiteError(
+            f"site {name!r}: the model runs it {count} times, so that one row would scale {count} layers; give each "
+            "place a module of its own, or pass repeats=True if they are to share their amplitudes"
+        )
+
+
+def _refuse_unreached(model: nn.Module, place: Place) -> None:
+    """Refuse modules whose hooks torch never calls."""
+    parent, _, own = place.module.rpartition(".")
+    if own == "out_proj" and isinstance(model.get_submodule(parent), nn.MultiheadAttention):
+        raise SiteError(
+            f"site {place.name!r}: nn.MultiheadAttention never runs its out_proj as a module; attach to {parent!r}, "
+            "whose output is that of out_proj"
+        )
 
 
 def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
@@ -167,9 +260,14 @@ def _explain_no_match(pattern: Pattern, modules: dict[str, nn.Module]) -> str:
     return f"no module is a {pattern.__name__}; the model has {', '.join(types) or 'no modules'}"
 
 
-def _source(model: nn.Module, name: str) -> nn.Module | None:
+def _source(model: nn.Module, place: Place) -> nn.Module | None:
     """The module that determines a site's width and axis: its own, or the nearest suitable one before it."""
-    parent, _, own = name.rpartition(".")
+    if place.of_input:
+        module = model.get_submodule(place.module)
+        return module if _width(module, place) is not None else None
+    if place.field is not None:
+        return None
+    parent, _, own = place.module.rpartition(".")
     siblings = list(model.get_submodule(parent).named_children())
     position = [child for child, _ in siblings].index(own)
     normalisation = None
@@ -186,57 +284,21 @@ def _source(model: nn.Module, name: str) -> nn.Module | None:
     return normalisation
 
 
-def _width(module: nn.Module) -> int | None:
+def _width(module: nn.Module, place: Place | None = None) -> int | None:
+    """Number of units of a module's output, or of its input at a place that is one."""
+    of_input = place is not None and place.of_input
     if isinstance(module, nn.Linear):
-        return module.out_features
+        return module.in_features if of_input else module.out_features
     if isinstance(module, _ConvNd):
-        return module.out_channels
+        return module.in_channels if of_input else module.out_channels
     if isinstance(module, _NormBase):
         return module.num_features
     if isinstance(module, nn.LayerNorm):
         return module.normalized_shape[-1]
     if isinstance(module, nn.RNNBase):
-        return (module.proj_size or module.hidden_size) * (1 + module.bidirectional)
+        return module.input_size if of_input else (module.proj_size or module.hidden_size) * (1 + module.bidirectional)
     return None
 
 
-def _unit_dim(name: str, source: nn.Module | None, shape: tuple[int, ...] | None) -> int:
-    if isinstance(source, _ConvNd | _NormBase):
-        return 1
-    if source is None and shape is not None and len(shape) > 2:
-        raise SiteError(
-            f"site {name!r}: which axis of its output {shape} counts the units is not known from the modules "
-            "before it; pass dim= (1 for channels, -1 for features last)"
-        )
-    return -1
-
-
-def _run(model: nn.Module, names: list[str], example: Tensor | tuple[object, ...]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the sites' outputs on an example input."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def record(name: str, output: object) -> None:
-        if isinstance(output, tuple) and output and not isinstance(output, PackedSequence):
-            output = output[0]
-        if isinstance(output, PackedSequence):
-            output = output.data
-        if not isinstance(output, Tensor):
-            raise SiteError(f"site {name!r}: its module returns {type(output).__name__}, expected a tensor")
-        shapes[name] = tuple(output.shape)
-
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, output, name=name: record(name, output)
-        )
-        for name in names
-    ]
-    try:
-        with frozen(model), torch.no_grad():
-            model(*(example if isinstance(example, tuple) else (example,)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    unused = [name for name in names if name not in shapes]
-    if unused:
-        raise SiteError(f"the model does not run {', '.join(map(repr, unused))} on the example; leave these sites out")
-    return shapes
+def _unit_dim(source: nn.Module | None) -> int:
+    return 1 if isinstance(source, _ConvNd | _NormBase) else -1

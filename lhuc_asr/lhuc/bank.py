@@ -21,7 +21,7 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
+from lhuc_asr.lhuc.place import keep_plain, watch, watchers
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, scale_output
@@ -70,6 +71,7 @@ class SpeakerBank(SpeakerRows):
         self._model = (model,)
         self._selecting = Selecting()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._nest_again: Callable[[], None] = _nothing
         self._checked_last: tuple[Selection | None, list[tuple[int, int]]] | None = None
         self._archive: SpeakerArchive | None = None
         self.add(speakers)
@@ -204,17 +206,20 @@ class SpeakerBank(SpeakerRows):
         """
         modules = dict(self.model.named_modules())
         for site in self.sites:
-            if site.name not in modules:
+            if site.place.module not in modules:
                 raise SiteError(
-                    f"the model has no module {site.name!r}; attach the bank to the model that it was made for"
+                    f"the model has no module {site.place.module!r}; attach the bank to the model that it was made for"
                 )
-            hooks = modules[site.name]._forward_hooks.values()
-            if any(isinstance(hook, SiteHook) and hook.bank is not None for hook in hooks):
+            hooks = [hook.look for hook in watchers(modules[site.place.module])]
+            if any(
+                isinstance(hook, SiteHook) and hook.bank is not None and hook.site.name == site.name for hook in hooks
+            ):
                 raise SiteError(
                     f"site {site.name!r} carries amplitudes already; a bank holds many speakers (bank.add), "
                     "or detach the bank that is there"
                 )
-        self._handles = [modules[site.name].register_forward_hook(SiteHook(self, site)) for site in self.sites]
+        self._handles = [watch(modules[site.place.module], site.place, SiteHook(self, site)) for site in self.sites]
+        self._nest_again = keep_plain(self.model, [site.place for site in self.sites])
         _forget_compiled()
 
     def detach(self) -> None:
@@ -228,6 +233,7 @@ class SpeakerBank(SpeakerRows):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._nest_again()
         _forget_compiled()
 
     def _scale(self, site: Site, output: object) -> object:
@@ -366,13 +372,13 @@ class SpeakerBank(SpeakerRows):
 
 
 class SiteHook:
-    """The hook that torch calls after a site's module; in a deep copy of the model it does nothing."""
+    """What happens to what passes a site; in a deep copy of the model nothing does."""
 
     def __init__(self, bank: SpeakerBank | None, site: Site) -> None:
         self.bank, self.site = bank, site
 
-    def __call__(self, module: nn.Module, inputs: object, output: object) -> object:
-        return output if self.bank is None else self.bank._scale(self.site, output)
+    def __call__(self, value: object) -> object:
+        return value if self.bank is None else self.bank._scale(self.site, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SiteHook:
         return SiteHook(None, self.site)
@@ -382,3 +388,7 @@ def _forget_compiled() -> None:
     """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
+
+
+def _nothing() -> None:
+    """What there is to undo before anything was done."""

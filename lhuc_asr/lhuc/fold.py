@@ -4,9 +4,10 @@ If the scaled activations go into one linear map and nowhere else, the scale can
 
     W (xi(r) * psi) + b = (W diag(xi(r))) psi + b
 
-The path from the site to the map is read from the model's graph, which is traced with torch.fx, and not guessed from
-names. Only dropout, identities and the flattening of channels may lie between the two. Anything else (two consumers, a
-recurrent layer, a residual sum, a functional call) is refused, because the folded model would not be the same.
+A site at the input of such a map is folded as it stands. From a site at an output, the path to the map is read from the
+model's graph, which is traced with torch.fx, and not guessed from names. Only dropout, identities and the flattening of
+channels may lie between the two. Anything else (two consumers, a recurrent layer, a residual sum, a functional call) is
+refused, because the folded model would not be the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from lhuc_asr.base.errors import FoldError
 from lhuc_asr.lhuc.bank import SiteHook, SpeakerBank
+from lhuc_asr.lhuc.place import InputHook, OutputHook, stop_watching, watchers
 from lhuc_asr.lhuc.site import Site
 
 _Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -39,18 +41,16 @@ def fold(bank: SpeakerBank, speaker: str) -> nn.Module:
     """
     rows = bank.rows_of([speaker])
     folded = copy.deepcopy(bank.model)
-    graph = _trace(folded, {site.name for site in bank.sites})
+    outputs = {site.place.module for site in bank.sites if not site.place.of_input}
+    graph = _trace(folded, outputs) if outputs else None
     with torch.no_grad():
         for site in bank.sites:
             xi = bank.xi(site.name, rows)[0]
-            consumer = _consumer(folded, graph, site)
+            consumer = _reader(folded, site) if graph is None or site.place.of_input else _consumer(folded, graph, site)
             # In float64, so that the product is rounded once.
             columns = _columns(consumer, xi.to(consumer.weight.device, torch.float64))
             consumer.weight.copy_(consumer.weight * columns)
-    for module in folded.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if isinstance(hook, SiteHook):
-                del module._forward_hooks[key]
+    stop_watching(folded, [hook for module in folded.modules() for hook in _ours(module)])
     return folded
 
 
@@ -75,8 +75,22 @@ def _trace(model: nn.Module, sites: set[str]) -> fx.Graph:
         ) from error
 
 
+def _reader(model: nn.Module, site: Site) -> _Linear:
+    """The linear map at whose input a site is."""
+    name = site.place.module
+    module = _linear(model.get_submodule(name))
+    if module is None:
+        what = type(model.get_submodule(name)).__name__
+        raise _refusal(site, f"{name!r} ({what}) is not a linear layer or convolution")
+    _check_weight(model, module, site, name)
+    _check_axis(site, module, name, flat=False)
+    return module
+
+
 def _consumer(model: nn.Module, graph: fx.Graph, site: Site) -> _Linear:
     """The linear map that a site's output goes into, and nothing else."""
+    if site.place.field is not None:
+        raise _refusal(site, "it is a field of an output")
     calls = _calls(graph, site.name)
     if len(calls) != 1:
         raise _refusal(site, f"its module runs {len(calls)} times")
@@ -86,7 +100,8 @@ def _consumer(model: nn.Module, graph: fx.Graph, site: Site) -> _Linear:
             raise _refusal(site, f"its output goes into {len(node.users)} places ({', '.join(map(str, node.users))})")
         node = next(iter(node.users))
         module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(module, (nn.Linear, *_CONVOLUTIONS)) and type(module) in (nn.Linear, *_CONVOLUTIONS):
+        linear = _linear(module)
+        if linear is not None:
             break
         if _flattens(node, module):
             flat = True
@@ -97,13 +112,31 @@ def _consumer(model: nn.Module, graph: fx.Graph, site: Site) -> _Linear:
     name = str(node.target)
     if len(_calls(graph, name)) != 1:
         raise _refusal(site, f"{name!r}, which its output goes into, runs more than once")
-    if not isinstance(module.weight, nn.Parameter) or "weight" not in module._parameters or module._forward_pre_hooks:
+    _check_weight(model, linear, site, name)
+    _check_axis(site, linear, name, flat)
+    return linear
+
+
+def _linear(module: nn.Module | None) -> _Linear | None:
+    """A module, if it is exactly a linear layer or a convolution: a subclass may do something else."""
+    if isinstance(module, (nn.Linear, *_CONVOLUTIONS)) and type(module) in (nn.Linear, *_CONVOLUTIONS):
+        return module
+    return None
+
+
+def _check_weight(model: nn.Module, module: _Linear, site: Site, name: str) -> None:
+    """Refuse a map whose weight is not its own, or whose input is changed by others' hooks."""
+    hooks = [hook for hook in module._forward_pre_hooks.values() if hook not in _ours(module)]
+    if not isinstance(module.weight, nn.Parameter) or "weight" not in module._parameters or hooks:
         raise _refusal(site, f"the weight of {name!r} is computed from others, or a hook changes its input")
     holders = [holder for holder, p in model.named_parameters(remove_duplicate=False) if p is module.weight]
     if len(holders) != 1:
         raise _refusal(site, f"the weight of {name!r} is shared: {', '.join(holders)}")
-    _check_axis(site, module, name, flat)
-    return module
+
+
+def _ours(module: nn.Module) -> list[OutputHook | InputHook]:
+    """The hooks of a bank on a module."""
+    return [hook for hook in watchers(module) if isinstance(hook.look, SiteHook)]
 
 
 def _calls(graph: fx.Graph, name: str) -> list[fx.Node]:

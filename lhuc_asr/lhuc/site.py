@@ -1,4 +1,4 @@
-"""A site: a module whose output carries amplitudes, and the LHUC layer itself (equation 3).
+"""A site: a place whose tensor carries amplitudes, and the LHUC layer itself (equation 3).
 
     h = xi(r) * psi        psi: the module's output; xi(r): a number for each unit; r: that of the frame's speaker
 
@@ -19,14 +19,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lhuc_asr.base.errors import SiteError
+from lhuc_asr.lhuc.place import Place, changed_at, not_a_tensor
 
 
 @dataclass(frozen=True)
 class Site:
-    """A module whose output carries amplitudes: a non-linearity, or, in a CNN, the pooling after it.
+    """A place that carries amplitudes: the output of a non-linearity, or, in a CNN, of the pooling after it.
 
     Attributes:
-        name: The module's dotted name in its model.
+        name: The name of the place: a module's dotted name in its model for its output (see ``place``).
         width: Number of hidden units or channels, H; each has one amplitude.
         dim: The axis of the output that counts the units (-1 features last, 1 channels).
         batch_dim: The axis of the output that counts the batch's elements.
@@ -36,6 +37,11 @@ class Site:
     width: int
     dim: int = -1
     batch_dim: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Where in the model it is."""
+        return Place(self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,27 +65,26 @@ class Selection:
 
 
 def scale_output(site: Site, output: object, amplitude: Tensor, selection: Selection) -> object:
-    """Scale a module's output: a tensor, or the first of a tuple (LSTM, GRU: the last layer's outputs).
+    """Scale what passes a site: a tensor, or the first of a tuple (LSTM, GRU: the last layer's outputs).
 
     Args:
         site: The site.
-        output: The module's output; the states that follow in a tuple stay as they are.
+        output: The module's output, or input; what is beside the scaled tensor stays as it is.
         amplitude: xi(r) of the selected rows, shape (N, H).
         selection: How the N rows spread over the batch.
 
     Raises:
         SiteError: The output is not a tensor, has another width, or another number of elements than rows.
     """
-    if isinstance(output, Tensor):
-        return _scale(site, output, amplitude, selection)
-    if isinstance(output, PackedSequence):
-        return _scale_packed(site, output, amplitude, selection)
-    if type(output) is tuple and output:
-        return (scale_output(site, output[0], amplitude, selection), *output[1:])
-    raise SiteError(
-        f"site {site.name!r}: its module returns {type(output).__name__}, expected a tensor or a tuple that "
-        "begins with one; attach to a module inside it"
-    )
+
+    def scaled(part: object) -> object:
+        if isinstance(part, PackedSequence):
+            return _scale_packed(site, part, amplitude, selection)
+        if isinstance(part, Tensor):
+            return _scale(site, part, amplitude, selection)
+        raise not_a_tensor(site.place, part)
+
+    return changed_at(site.place, output, scaled)
 
 
 def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) -> Tensor:
