@@ -21,7 +21,7 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
-from lhuc_asr.lhuc.place import keep_plain, watch, watchers
+from lhuc_asr.lhuc.place import nesting_around, stop_watching, watch, watchers
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
-from lhuc_asr.lhuc.site import Selection, Site, scale_output
+from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash, speaker_path
 
 
@@ -43,7 +43,8 @@ class SpeakerBank(SpeakerRows):
     """Rows of amplitude parameters r, and the hooks that apply them.
 
     ``attach`` makes a bank, and finds the sites. A deep copy of a bank is a detached bank with rows of its own for
-    the same model. A deep copy of an attached model is the model without amplitudes.
+    the same model. A deep copy of an attached model is the model without amplitudes. Copied together, the model first
+    (``copy.deepcopy((model, bank))``), the copy of the bank is attached to the copy of the model.
 
     Args:
         model: The model whose outputs are scaled; it is never changed.
@@ -71,7 +72,7 @@ class SpeakerBank(SpeakerRows):
         self._model = (model,)
         self._selecting = Selecting()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._nest_again: Callable[[], None] = _nothing
+        self._nesting: list[nn.TransformerEncoder] = []
         self._checked_last: tuple[Selection | None, list[tuple[int, int]]] | None = None
         self._archive: SpeakerArchive | None = None
         self.add(speakers)
@@ -80,6 +81,13 @@ class SpeakerBank(SpeakerRows):
     def model(self) -> nn.Module:
         """The model that the bank belongs to."""
         return self._model[0]
+
+    def extra_repr(self) -> str:
+        """Sites, speakers, and the size of a speaker beside the model's."""
+        everything = sum(parameter.numel() for parameter in self.model.parameters())
+        share = f"{self.numbers / everything:.3%} of the {everything:,}" if everything else "none"
+        state = "attached" if self.attached else "detached"
+        return f"{super().extra_repr()}\n{state}, {share} parameters of {type(self.model).__name__}"
 
     # Contexts nest, and the innermost counts. They belong to the thread or asyncio task that enters them.
 
@@ -182,13 +190,7 @@ class SpeakerBank(SpeakerRows):
         by = self._selecting.now().computed
         return self.stored_r(site, rows) if by is None else by(site, rows)
 
-    def drop(self, speakers: Iterable[str]) -> None:
-        """Remove speakers; the rows after them move up, and rows that were selected before are refused.
-
-        Raises:
-            SpeakerError: A name is unknown, or is row 0's.
-        """
-        super().drop(speakers)
+    def _rows_moved(self) -> None:
         self._selecting.rows_moved()
 
     # Hooks
@@ -212,14 +214,17 @@ class SpeakerBank(SpeakerRows):
                 )
             hooks = [hook.look for hook in watchers(modules[site.place.module])]
             if any(
-                isinstance(hook, SiteHook) and hook.bank is not None and hook.site.name == site.name for hook in hooks
+                isinstance(hook, SiteHook) and hook.scale is not None and hook.site.name == site.name for hook in hooks
             ):
                 raise SiteError(
                     f"site {site.name!r} carries amplitudes already; a bank holds many speakers (bank.add), "
                     "or detach the bank that is there"
                 )
-        self._handles = [watch(modules[site.place.module], site.place, SiteHook(self, site)) for site in self.sites]
-        self._nest_again = keep_plain(self.model, [site.place for site in self.sites])
+        self._handles = [
+            watch(modules[site.place.module], site.place, SiteHook(self._scale, site)) for site in self.sites
+        ]
+        self._nesting = nesting_around(self.model, [site.place for site in self.sites])
+        self._nest(False)
         _forget_compiled()
 
     def detach(self) -> None:
@@ -233,8 +238,12 @@ class SpeakerBank(SpeakerRows):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._nest_again()
+        self._nest(True)
         _forget_compiled()
+
+    def _nest(self, again: bool) -> None:
+        for encoder in self._nesting:
+            encoder.use_nested_tensor = again
 
     def _scale(self, site: Site, output: object) -> object:
         selection = self._selecting.now().rows
@@ -364,31 +373,22 @@ class SpeakerBank(SpeakerRows):
         self.set_rows(list(self._archive.states(missing)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpeakerBank:
-        twin = SpeakerBank(self.model, self.sites, self.speakers, self.amplitude)
+        model = memo.get(id(self.model), self.model)
+        twin = SpeakerBank(model, self.sites, self.speakers, self.amplitude)
+        memo[id(self)] = twin
         for mine, copied in zip(self.tables, twin.tables, strict=True):
             copied.data = mine.detach().clone()
             copied.requires_grad_(mine.requires_grad)
+        if self.attached and model is not self.model:
+            hooks = [hook for module in model.modules() for hook in watchers(module)]
+            stop_watching(
+                model, [hook for hook in hooks if isinstance(hook.look, SiteHook) and hook.look.scale is None]
+            )
+            twin.attach()
         return twin
-
-
-class SiteHook:
-    """What happens to what passes a site; in a deep copy of the model nothing does."""
-
-    def __init__(self, bank: SpeakerBank | None, site: Site) -> None:
-        self.bank, self.site = bank, site
-
-    def __call__(self, value: object) -> object:
-        return value if self.bank is None else self.bank._scale(self.site, value)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SiteHook:
-        return SiteHook(None, self.site)
 
 
 def _forget_compiled() -> None:
     """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
-
-
-def _nothing() -> None:
-    """What there is to undo before anything was done."""

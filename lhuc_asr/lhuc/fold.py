@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from lhuc_asr.base.errors import FoldError
-from lhuc_asr.lhuc.bank import SiteHook, SpeakerBank
+from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.place import InputHook, OutputHook, stop_watching, watchers
-from lhuc_asr.lhuc.site import Site
+from lhuc_asr.lhuc.site import Site, SiteHook
 
 _Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

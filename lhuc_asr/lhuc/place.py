@@ -173,27 +173,20 @@ def stop_watching(model: nn.Module, hooks: Collection[OutputHook | InputHook]) -
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
-def keep_plain(model: nn.Module, places: Iterable[Place]) -> Callable[[], None]:
-    """Let transformers around some places leave their batches as they are, until the returned function is called.
+def nesting_around(model: nn.Module, places: Iterable[Place]) -> list[nn.TransformerEncoder]:
+    """The transformers around some places that would turn a padded batch into a nested tensor.
 
-    In evaluation ``nn.TransformerEncoder`` turns a padded batch into a nested tensor, which has no axes to scale along.
+    ``nn.TransformerEncoder`` does so in evaluation; such a tensor has no axes to scale along. They do not while
+    ``use_nested_tensor`` is off.
     """
-    names = [place.module for place in places]
-    turned = [
+    parts = [f"{place.module}." for place in places]
+    return [
         module
         for name, module in model.named_modules()
         if isinstance(module, nn.TransformerEncoder)
         and module.use_nested_tensor
-        and any(f"{own}.".startswith(f"{name}." if name else "") for own in names)
+        and any(part.startswith(f"{name}." if name else "") for part in parts)
     ]
-    for encoder in turned:
-        encoder.use_nested_tensor = False
-
-    def undo() -> None:
-        for encoder in turned:
-            encoder.use_nested_tensor = True
-
-    return undo
 
 
 def not_a_tensor(place: Place, value: object) -> SiteError:

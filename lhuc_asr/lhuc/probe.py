@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.lhuc.freeze import frozen
-from lhuc_asr.lhuc.place import Place, keep_plain, tensor_at, watch
+from lhuc_asr.lhuc.place import Place, nesting_around, tensor_at, watch
 
 # An input of a model: a tensor, positional arguments, or arguments by name.
 Example = Tensor | tuple[object, ...] | Mapping[str, object]
@@ -50,7 +50,9 @@ def run(model: nn.Module, places: Sequence[Place], example: Example) -> Passed:
 
         return look
 
-    undo = keep_plain(model, places)
+    nesting = nesting_around(model, places)
+    for encoder in nesting:
+        encoder.use_nested_tensor = False
     handles = [watch(model.get_submodule(place.module), place, note(place)) for place in places]
     args, kwargs = _arguments(example)
     try:
@@ -59,7 +61,8 @@ def run(model: nn.Module, places: Sequence[Place], example: Example) -> Passed:
     finally:
         for handle in handles:
             handle.remove()
-        undo()
+        for encoder in nesting:
+            encoder.use_nested_tensor = True
     return passed
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,16 @@ class RowTable(nn.Parameter):
     """
 
     edition: int = 0
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        # A parameter is pickled as a plain one, whatever its class.
+        return _table, (self.data, self.requires_grad, self.edition)
+
+
+def _table(data: Tensor, requires_grad: bool, edition: int) -> RowTable:
+    table = RowTable(data, requires_grad)
+    table.edition = edition
+    return table
 
 
 class RowOptimizer(torch.optim.Optimizer):

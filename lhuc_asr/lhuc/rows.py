@@ -8,6 +8,7 @@ a model is in bank.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -57,10 +58,49 @@ class SpeakerRows(nn.Module):
         self._rows = {SPEAKER_INDEPENDENT: 0}
         refuse_foreign_optimizers()
 
+    # The names are part of the state dict, as a tensor, so that rows keep their owners and safetensors can hold it.
+
+    def get_extra_state(self) -> Tensor:
+        """The speakers' names, as bytes of a JSON list."""
+        return torch.frombuffer(bytearray(json.dumps(self.speakers).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over the names of a state dict's rows.
+
+        Raises:
+            SpeakerError: They cannot be names, or are not as many as the rows.
+        """
+        self._rows = {name: row for row, name in enumerate([SPEAKER_INDEPENDENT, *_names(state, len(self.tables[0]))])}
+        self._rows_moved()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        names, stored = state_dict.get(f"{prefix}_extra_state"), state_dict.get(f"{prefix}tables.0")
+        if names is not None and isinstance(stored, Tensor) and stored.dim() == 2:
+            rows = len(stored)
+            _names(names, rows)  # before anything is lost
+            shapes = [getattr(state_dict.get(f"{prefix}tables.{n}"), "shape", None) for n in range(len(self.tables))]
+            if shapes == [(rows, site.width) for site in self.sites]:  # otherwise torch says what does not fit
+                self._replace_tables(lambda table: table[:1].repeat(rows, 1))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     @property
     def speakers(self) -> tuple[str, ...]:
         """Names of rows 1 to S, in order."""
         return tuple(self._rows)[1:]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a speaker has: the sum of the sites' widths."""
+        return sum(site.width for site in self.sites)
+
+    def extra_repr(self) -> str:
+        """Sites, speakers, and how many numbers each has."""
+        names = [site.name for site in self.sites]
+        shown = ", ".join([*names[:4], "...", names[-1]] if len(names) > 6 else names)
+        return (
+            f"amplitude {self.amplitude.name} at {len(names)} sites: {shown}\n"
+            f"{len(self.speakers)} speakers, {self.numbers:,} numbers each"
+        )
 
     def row(self, speaker: str) -> int:
         """The row of a speaker; row 0 for "".
@@ -119,6 +159,7 @@ class SpeakerRows(nn.Module):
         names = [name for name, row in self._rows.items() if row not in gone]
         self._rows = {name: row for row, name in enumerate(names)}
         self._replace_tables(lambda table: table[kept])
+        self._rows_moved()
 
     def reset(self, speakers: Iterable[str]) -> None:
         """Set speakers back to row 0.
@@ -231,6 +272,9 @@ class SpeakerRows(nn.Module):
         for table in self.tables:
             table.edition += 1
 
+    def _rows_moved(self) -> None:
+        """Rows have other owners now; for a subclass that remembers rows."""
+
     def _speaker_rows(self, speakers: Iterable[str]) -> set[int]:
         rows = {self.row(name) for name in speakers}
         if 0 in rows:
@@ -244,3 +288,20 @@ class SpeakerRows(nn.Module):
             table.data = change(table.data)
             table.grad = None
             table.edition += 1
+
+
+def _names(state: object, rows: int) -> list[str]:
+    """The speakers' names in a state dict's extra state.
+
+    Raises:
+        SpeakerError: They cannot be names, or are not as many as the rows.
+    """
+    try:
+        names = json.loads(bytes(state.cpu().tolist())) if isinstance(state, Tensor) else None
+    except (ValueError, TypeError):
+        names = None
+    if not isinstance(names, list) or len({str(name) for name in names}) != rows - 1:
+        raise SpeakerError(f"the state dict does not name the speakers of its {rows - 1} rows; save it again")
+    for name in names:
+        check_speaker_name(name)
+    return names

@@ -12,6 +12,7 @@ whose gradient is a plain sum. Or each element has an owner, which costs a gathe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,24 @@ class Site:
     def place(self) -> Place:
         """Where in the model it is."""
         return Place(self.name)
+
+
+class SiteHook:
+    """What happens to what passes a site; in a deep copy nothing does.
+
+    Attributes:
+        scale: A bank's function of the site and what passes it; None in a copy.
+        site: The site.
+    """
+
+    def __init__(self, scale: Callable[[Site, object], object] | None, site: Site) -> None:
+        self.scale, self.site = scale, site
+
+    def __call__(self, value: object) -> object:
+        return value if self.scale is None else self.scale(self.site, value)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> SiteHook:
+        return SiteHook(None, self.site)
 
 
 @dataclass(frozen=True, eq=False)

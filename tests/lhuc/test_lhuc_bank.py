@@ -157,7 +157,7 @@ def test_deep_copies(bank, mlp, randn):
 
 def test_parameters_are_the_tables_only(bank, mlp):
     assert [tuple(p.shape) for p in bank.parameters()] == [(4, 8), (4, 6)]
-    assert list(bank.state_dict()) == ["tables.0", "tables.1"]
+    assert list(bank.state_dict()) == ["_extra_state", "tables.0", "tables.1"]
     assert not {id(p) for p in bank.parameters()} & {id(p) for p in mlp.parameters()}
 
 
