@@ -10,6 +10,7 @@ from lhuc_asr.base.errors import MissingExtraError
 # What each extra of pyproject.toml is for.
 EXTRAS = {
     "figures": "figures need it",
+    "vad": "pauses by voice activity (--vad) need it",
     "rank": "ranking networks need it",
     "voices": "synthetic voices, and pronunciations of words that a lexicon lacks, need it",
 }

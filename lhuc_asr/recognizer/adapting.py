@@ -13,6 +13,7 @@ import torch
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.features.cmvn import Cmvn
@@ -71,6 +72,7 @@ def adaptations(
     speakers: Mapping[str, Sequence[Recording]],
     transcripts: Transcripts | None,
     channel: int | None,
+    detector: VoiceActivity | None,
     on_bad: OnBad,
     on_bad_speaker: OnBad,
     pool: SearchPool,
@@ -82,6 +84,7 @@ def adaptations(
         speakers: Recordings of each speaker.
         transcripts: Words of each recording as the lexicon spells them; None for a first pass.
         channel: Number of the recordings' channel to take; None for the mean of all.
+        detector: Detector of voice activity that finds pauses; None finds them by levels.
         on_bad: What happens to recordings that cannot be used.
         on_bad_speaker: What happens to speakers of whom nothing can be used.
         pool: Pool that searches the decoding graph.
@@ -91,7 +94,7 @@ def adaptations(
         heard = None
         with usable(f"speaker {name!r}", on_bad_speaker):
             theirs = transcripts if transcripts is None or len(speakers) == 1 else only(transcripts, named)
-            heard = _heard(model, name, named, theirs, channel, on_bad)
+            heard = _heard(model, name, named, theirs, channel, detector, on_bad)
         if heard is None:
             continue
         if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:
@@ -108,6 +111,7 @@ def _heard(
     named: Sequence[Recording],
     transcripts: Transcripts | None,
     channel: int | None,
+    detector: VoiceActivity | None,
     on_bad: OnBad,
 ) -> _Heard:
     check_speaker_name(name)
@@ -115,7 +119,7 @@ def _heard(
     if transcripts is not None:
         kept = with_transcripts(named, transcripts, on_bad)
         warn_of_unknown_words("transcripts", (transcripts[each.name] for each in kept), model.lexicon)
-    parts = list(cut_all(kept, options, name, whole=whole, channel=channel, on_bad=on_bad))
+    parts = list(cut_all(kept, options, name, whole=whole, channel=channel, detector=detector, on_bad=on_bad))
     cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
     if not parts:
         raise CorpusError(
