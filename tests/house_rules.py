@@ -45,6 +45,8 @@ BELOW["cli"] = set(BELOW)
 # A library that one place alone may import: a file, or a folder with a slash at its end.
 KEPT_TO = {
     "espeakng_loader": ("base/espeak.py",),
+    # Its import stalls for half a minute where it is cold.
+    "librosa": ("audio/pitch.py",),
     "matplotlib": ("score/",),
     # What Windows does not have is in one place, beside what it has.
     **dict.fromkeys(("fcntl", "msvcrt", "resource", "pwd", "grp", "termios"), ("base/descriptor_lock.py",)),

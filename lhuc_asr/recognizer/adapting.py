@@ -5,6 +5,7 @@ Speakers who adapt together get the parameters that each gets alone, within roun
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lhuc.speaker import check_speaker_name
+from lhuc_asr.recognizer.condition import faults
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.matching import with_transcripts
@@ -26,6 +28,8 @@ from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speaker_corpus import only
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
+
+logger = logging.getLogger(__name__)
 
 # Speech of the speakers who adapt together: half an hour has 30 MB of features.
 SECONDS_TOGETHER = 1800.0
@@ -125,6 +129,8 @@ def _heard(
         raise CorpusError(
             f"speaker {name!r}: none of {len(named)} recordings can be used; the log has the reason of each"
         )
+    for fault in faults({part.recording.title: part.condition for part in parts if part.pieces}):
+        logger.warning("%s", fault)
     if cmvn is None:
         raise AudioError(f"speaker {name!r}: no speech found in the recordings; there is nothing to adapt to")
     return _Heard(parts, cmvn)

@@ -31,6 +31,8 @@ SILENCE_LEVEL, SPEECH_OVER_FLOOR = 1e-6, 4.0
 # Recordings of 24 bits or of floats may be quieter than that and yet clear: silence is what stays 30 dB below their
 # loudest part, or below -80 dB, a little more than the noise of 16 bits.
 BELOW_LOUDEST, QUIETEST_SPEECH = 1e-3, 1e-8
+# What is within 15 dB of the loudest part is not silence, however steady it is: a recording may be one vowel.
+LOUD_ENOUGH = 10**-1.5
 
 
 def cut(
@@ -81,6 +83,18 @@ def has_speech(level: np.ndarray, pieces: list[tuple[int, int]]) -> list[bool]:
     floor = 0.0 if may_be_flat else float(np.quantile(level, FLOOR_FRACTION))
     least = max(_silence(level), SPEECH_OVER_FLOOR * floor)
     return [bool(level[first:end].max() > least) for first, end in pieces]
+
+
+def speech_share(level: np.ndarray) -> float:
+    """Share of a recording's time with speech or other sound that changes, 0 to 1.
+
+    Args:
+        level: Mean square of each 10 ms, shape (N,).
+    """
+    level = _smoothed(level)
+    floor = SPEECH_OVER_FLOOR * float(np.quantile(level, FLOOR_FRACTION))
+    least = max(_silence(level), min(floor, LOUD_ENOUGH * float(level.max())))
+    return float((level > least).mean())
 
 
 def between(parts: Sequence[tuple[int, int]], frames: int) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
 from lhuc_asr.features.filterbank import compute_features
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
+from lhuc_asr.recognizer.condition import Condition
 from lhuc_asr.recognizer.model_folder import ModelDescription
 from lhuc_asr.recognizer.pauses import between, cut, has_speech, holds
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
@@ -45,12 +46,14 @@ class CutRecording:
             recording is left whole.
         left_out: The other parts of the recording, in the order of their times.
         channel: Number of the channel that was taken, from 1; None for the mean of all.
+        condition: How loud it is, whether it is clipped, how much of it is speech; of a part, that of its whole file.
     """
 
     recording: Recording
     pieces: tuple[Utterance, ...]
     left_out: tuple[Span, ...]
     channel: int | None
+    condition: Condition
 
     def transcript(self, words: Iterable[Word], speaker: str, phones: Iterable[Phone] = ()) -> Transcript:
         """The transcript of the recording."""
@@ -132,7 +135,7 @@ def cut_at_pauses(
             recording.info.sample_rate,
             model.features.sample_rate,
         )
-    return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel)
+    return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel, Condition.of(level))
 
 
 def cut_all(

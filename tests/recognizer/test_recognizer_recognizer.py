@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lhuc_asr.base.errors import (
     AudioError,
     CheckpointError,
     LhucError,
+    MissingExtraError,
     ModelMismatchError,
     SpeakerError,
 )
@@ -278,6 +280,28 @@ def test_a_sound_without_speech_is_left_out_by_voice_activity(
     assert alone is not None
     far, near = (np.abs(each.mean - alone.mean).max() for each in (with_blows, without))
     assert near < far / 2
+
+
+def test_voice_activity_without_its_extra_is_refused_at_once(
+    recognizer: Recognizer, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "silero_vad", None)
+    problems: list[LhucError] = []
+    for job in (recognizer.adapt, recognizer.transcripts):
+        with pytest.raises(MissingExtraError, match=r"pip install 'lhuc_asr\[vad\]'$"):
+            list(job(audio, vad=True, on_bad=problems.append))
+    assert problems == []
+
+
+def test_what_is_wrong_with_recordings_is_told_before_adaptation(
+    recognizer: Recognizer, audio: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recognizer.adapt(audio, "x")
+    assert "clipped" not in caplog.text
+    samples, rate = soundfile.read(min(audio.iterdir()), dtype="float32")
+    soundfile.write(tmp_path / "a.wav", np.clip(50 * samples, -1, 1), rate)
+    recognizer.adapt(tmp_path, "x")
+    assert "a.wav: clipped, " in caplog.text
 
 
 def test_short_recordings_are_the_same_with_voice_activity(recognizer: Recognizer, audio: Path) -> None:
