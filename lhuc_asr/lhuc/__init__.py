@@ -1,5 +1,6 @@
 """Learning hidden unit contributions for any torch model: usable alone, with or without speech."""
 
+from lhuc_asr.lhuc.adapted_model import AdaptedModel
 from lhuc_asr.lhuc.amplitude import Amplitude, amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.lhuc.attach import attach, match_sites
@@ -16,6 +17,7 @@ from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 
 __all__ = [
     "SPEAKER_INDEPENDENT",
+    "AdaptedModel",
     "Amplitude",
     "CandidateTargets",
     "FrameCrossEntropy",

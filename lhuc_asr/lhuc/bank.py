@@ -377,6 +377,7 @@ class SpeakerBank(SpeakerRows):
         model = memo.get(id(self.model), self.model)
         twin = SpeakerBank(model, self.sites, self.speakers, self.amplitude)
         memo[id(self)] = twin
+        twin.sparse_gradients = self.sparse_gradients
         for mine, copied in zip(self.tables, twin.tables, strict=True):
             copied.data = mine.detach().clone()
             copied.requires_grad_(mine.requires_grad)

@@ -33,18 +33,20 @@ class RowTable(nn.Parameter):
 
     Attributes:
         edition: Number of changes to the meaning of rows: speakers added, dropped, reset.
+        sparse_gradient: Whether its gradient names the rows that took part; in a dense one those that are not zero did.
     """
 
     edition: int = 0
+    sparse_gradient: bool = True
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # A parameter is pickled as a plain one, whatever its class.
-        return _table, (self.data, self.requires_grad, self.edition)
+        return _table, (self.data, self.requires_grad, self.edition, self.sparse_gradient)
 
 
-def _table(data: Tensor, requires_grad: bool, edition: int) -> RowTable:
+def _table(data: Tensor, requires_grad: bool, edition: int, sparse_gradient: bool) -> RowTable:
     table = RowTable(data, requires_grad)
-    table.edition = edition
+    table.edition, table.sparse_gradient = edition, sparse_gradient
     return table
 
 
@@ -70,10 +72,12 @@ class RowOptimizer(torch.optim.Optimizer):
         return loss
 
     def _step_table(self, group: dict[str, Any], table: Tensor) -> None:
-        if not table.grad.is_sparse:  # type: ignore[union-attr]
+        dense = not table.grad.is_sparse  # type: ignore[union-attr]
+        if dense and (not isinstance(table, RowTable) or table.sparse_gradient):
             raise ConfigError(
                 f"{type(self).__name__}: expected the sparse gradients of a SpeakerBank's rows, found a dense "
-                f"one of shape {tuple(table.shape)}; give it bank.parameters() only, or embeddings with sparse=True"
+                f"one of shape {tuple(table.shape)}; give it bank.parameters() only, or embeddings with sparse=True; "
+                "bank.sparse_gradients = False makes a bank's dense"
             )
         state = self.state[table]
         edition = table.edition if isinstance(table, RowTable) else 0  # embeddings' rows keep their meaning
@@ -85,8 +89,7 @@ class RowOptimizer(torch.optim.Optimizer):
                 "speakers were added, dropped or reset since this optimizer's first step, so its momentum belongs to "
                 "other rows; make a new one: bank.optimizer(...)"
             )
-        gradient = table.grad.coalesce()  # type: ignore[union-attr]
-        rows, values = gradient.indices()[0], gradient.values()  # (N,), (N, H)
+        rows, values = _rows_of(table.grad)  # type: ignore[arg-type]
         r = table[rows]
         if group["weight_decay"]:
             values = values + group["weight_decay"] * (r - table[0])
@@ -97,6 +100,15 @@ class RowOptimizer(torch.optim.Optimizer):
 
     def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _rows_of(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that took part, shape (N,), and their gradients, shape (N, H)."""
+    if gradient.is_sparse:
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values()
+    rows = gradient.any(1).nonzero()[:, 0]
+    return rows, gradient[rows]
 
 
 class RowSGD(RowOptimizer):

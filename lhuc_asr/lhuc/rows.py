@@ -89,6 +89,19 @@ class SpeakerRows(nn.Module):
         return tuple(self._rows)[1:]
 
     @property
+    def sparse_gradients(self) -> bool:
+        """Whether the tables' gradients name the rows that took part, as they do at first.
+
+        Dense ones can be clipped, scaled, and reduced over processes; those rows took part whose gradient is not zero.
+        """
+        return all(table.sparse_gradient for table in self.tables)
+
+    @sparse_gradients.setter
+    def sparse_gradients(self, sparse: bool) -> None:
+        for table in self.tables:
+            table.sparse_gradient, table.grad = sparse, None
+
+    @property
     def numbers(self) -> int:
         """How many numbers a speaker has: the sum of the sites' widths."""
         return sum(site.width for site in self.sites)
@@ -178,7 +191,7 @@ class SpeakerRows(nn.Module):
             rows: The rows, shape (N,), int64.
         """
         table = self._table(site)
-        r: Tensor = functional.embedding(rows.to(table.device), table, sparse=True)
+        r: Tensor = functional.embedding(rows.to(table.device), table, sparse=table.sparse_gradient)
         return r
 
     def r(self, site: str, rows: Tensor) -> Tensor:
@@ -234,10 +247,10 @@ class SpeakerRows(nn.Module):
         except TypeError as error:
             raise ConfigError(f"optimizer {name!r} with options {sorted(options)}: {error}") from error
 
-    def _table(self, site: str) -> Tensor:
+    def _table(self, site: str) -> RowTable:
         if site not in self._table_of:
             raise SiteError(f"site {site!r} is not in the bank; it has {', '.join(self._table_of)}")
-        table: Tensor = self.tables[self._table_of[site]]
+        table: RowTable = self.tables[self._table_of[site]]
         return table
 
     def side_by_side(self) -> Tensor:
