@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from house_rules import (
-    ROOT,
-    Source,
+from code_rules import (
     attributes_without_noun,
     busy_inits,
-    circles,
     dangerous_code,
-    declared_distributions,
-    foreign_libraries,
     long_pieces,
-    misplaced_libraries,
     missing_docstrings,
     nounless_files,
-    package_imports,
-    package_sources,
-    parse,
     prints_and_asserts,
+    vague_variables,
+)
+from house_rules import (
+    circles,
+    declared_distributions,
+    foreign_libraries,
+    misplaced_libraries,
+    package_imports,
     undeclared_imports,
     unguarded_extras,
     unknown_rooms,
     unused_pillars,
     upward_imports,
-    vague_variables,
 )
+from parsed_package import ROOT, Source, package_sources, parse, sources_below
 
 from lhuc_asr.base.extras import EXTRAS
 
@@ -70,6 +69,12 @@ def test_a_missing_extra_is_named_wherever_it_is_imported(package: list[Source])
     breaches = unguarded_extras(package, pyproject)
     assert not breaches, "\n".join(["", *breaches])
     assert EXTRAS.keys() == declared_distributions(pyproject).keys() - {""}
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_tests_and_benchmarks_can_be_read_in_pieces_too(folder: str) -> None:
+    breaches = long_pieces(sources_below(ROOT / folder))
+    assert not breaches, "\n".join(["", *breaches])
 
 
 def test_every_room_has_its_init(package: list[Source]) -> None:

@@ -124,6 +124,7 @@ def test_the_offline_page_from_top_to_bottom(recordings: Path, type_in) -> None:
     assert {path.stem for path in (recordings / "speakers").iterdir()} == {"bob", "carol"}
 
 
+@pytest.mark.timeout(900)  # exports six networks, each twenty seconds where other work has the cores
 def test_the_ranking_page_from_top_to_bottom(type_in, tmp_path: Path) -> None:
     """Its recipe with one model, one seed and few users."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import itertools
 import re
 import threading
 from collections.abc import Iterable, Iterator
@@ -39,13 +40,32 @@ RATE_LIMITS = (80, 450)
 
 # Constants of speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2
-_INITIALIZE_DONT_EXIT = 0x8000
+_INITIALIZE_PHONEME_EVENTS, _INITIALIZE_PHONEME_IPA, _INITIALIZE_DONT_EXIT = 0x0001, 0x0002, 0x8000
 _CHARS_UTF8 = 1
 _POSITION_CHARACTER = 1
 _PHONEMES_IPA = 0x02
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
+_EVENT_LIST_TERMINATED, _EVENT_WORD, _EVENT_END, _EVENT_PHONEME = 0, 1, 5, 7
 
-_SynthesisCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int16), ctypes.c_int, ctypes.c_void_p)
+
+class _Event(ctypes.Structure):
+    """``espeak_EVENT`` of speak_lib.h, for events whose ``id`` is the symbol of a phoneme."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("symbol", ctypes.c_char * 8),
+    )
+
+
+_SynthesisCallback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_int16), ctypes.c_int, ctypes.POINTER(_Event)
+)
 
 # What is called here; a library that lacks one of them is of another version.
 _FUNCTIONS = (
@@ -86,7 +106,41 @@ class Voice:
                 raise ConfigError(f"voice: {name} is {value}, expected {low} to {high}")
 
 
-def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
+@dataclass(frozen=True, slots=True)
+class SpokenPhone:
+    """A phone of synthesized speech, where espeak-ng puts it.
+
+    A stop begins with its burst: its closure belongs to the phone before, or to none where a word begins. A vowel after
+    a nasal or a liquid begins where the transition between the two has ended.
+
+    Attributes:
+        symbol: Its symbol in the International Phonetic Alphabet, with stress; a vowel and the consonant that follows
+            may have one symbol, such as ``əl``.
+        word: Place in the text of the word, or of the words that are said as one, in characters from 0.
+        start: Beginning, seconds.
+        end: End, seconds; a pause may follow.
+    """
+
+    symbol: str
+    word: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Synthesized speech.
+
+    Attributes:
+        samples: Samples in -1..1, shape (samples,), at ``SAMPLE_RATE``.
+        phones: The phones that are said, in order.
+    """
+
+    samples: npt.NDArray[np.float32]
+    phones: tuple[SpokenPhone, ...]
+
+
+def synthesize(text: str, voice: Voice) -> Speech:
     """Turn text into speech.
 
     Args:
@@ -94,7 +148,7 @@ def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
         voice: The voice.
 
     Returns:
-        Samples in -1..1, shape (samples,), and their rate, 22050 Hz; no samples for a text without words.
+        The speech; no samples for a text without words.
 
     Raises:
         ConfigError: The language or the variant is unknown (the message lists near names), or the text cannot be said.
@@ -102,10 +156,12 @@ def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
     """
     name = f"{_identifier(voice.language)}+{_known(voice.variant, variants(), 'variant')}"
     chunks: list[npt.NDArray[np.int16]] = []
+    events: list[tuple[int, int, int, str]] = []
 
-    def collect(samples: Any, count: int, events: Any) -> int:
+    def collect(samples: Any, count: int, reported: Any) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        events.extend(_events(reported))
         return 0
 
     callback = _SynthesisCallback(collect)
@@ -121,7 +177,25 @@ def synthesize(text: str, voice: Voice) -> tuple[npt.NDArray[np.float32], int]:
         _checked(status, f"saying {text!r}")
         _checked(library.espeak_Synchronize(), f"saying {text!r}")
     joined = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
-    return joined.astype(np.float32) / 32768.0, SAMPLE_RATE
+    return Speech(joined.astype(np.float32) / 32768.0, tuple(_spoken_phones(events)))
+
+
+def _events(reported: Any) -> Iterator[tuple[int, int, int, str]]:
+    """Type, place in the text, sample and symbol of each event that can begin or end a phone."""
+    for index in itertools.count():
+        event = reported[index]
+        if event.type == _EVENT_LIST_TERMINATED:
+            return
+        if event.type in (_EVENT_WORD, _EVENT_PHONEME, _EVENT_END):
+            symbol = event.symbol.decode(errors="ignore") if event.type == _EVENT_PHONEME else ""
+            yield event.type, event.text_position - 1, event.sample, symbol
+
+
+def _spoken_phones(events: list[tuple[int, int, int, str]]) -> Iterator[SpokenPhone]:
+    """The phones among the events; each ends where the next event is, a pause's has no symbol."""
+    for (kind, word, sample, symbol), (_, _, end, _) in itertools.pairwise(events):
+        if kind == _EVENT_PHONEME and symbol:
+            yield SpokenPhone(symbol, word, sample / SAMPLE_RATE, end / SAMPLE_RATE)
 
 
 def phonemes(text: str, language: str) -> str:
@@ -279,7 +353,8 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
         try:
             with foreign_errors(MissingExtraError, f"{path}: is another version of espeak-ng", _REINSTALL):
                 _declare(library)
-            rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), _INITIALIZE_DONT_EXIT)
+            options = _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_PHONEME_IPA | _INITIALIZE_DONT_EXIT
+            rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), options)
             if rate != SAMPLE_RATE:
                 raise MissingExtraError(
                     f"{path}: espeak-ng started with status {rate}, expected its sample rate {SAMPLE_RATE}; "

@@ -12,14 +12,14 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.local_path import InputFile
 from lhuc_asr.corpus.reading import Reading, Skip, gather
-from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
+from lhuc_asr.corpus.two_places import TwoPlaces
 from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
 from lhuc_asr.lang.text import normalise_name
@@ -38,7 +38,7 @@ SYNONYMS = {
 REQUIRED = ("audio", "speaker", "text")
 
 
-class CsvSource(CorpusSource):
+class CsvSource(TwoPlaces):
     """Two tables of recordings.
 
     Attributes:
@@ -49,21 +49,11 @@ class CsvSource(CorpusSource):
     kind: Literal["csv"] = "csv"
     train: InputFile
     test: InputFile
+    names_environments: ClassVar[bool] = True
 
-    @property
-    def environments(self) -> None:
-        """None: the environments are known only after reading."""
-        return None
-
-    def paths(self) -> list[Path]:
-        """The two tables."""
-        return [self.train, self.test]
-
-    def read(
-        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
-    ) -> CorpusReading:
-        """Read both tables."""
-        return CorpusReading(read_csv_table(self.train, own_tags), {TEST: read_csv_table(self.test, own_tags)})
+    def read_place(self, place: Path, own_tags: Collection[str]) -> Reading:
+        """Read a table."""
+        return read_csv_table(place, own_tags)
 
 
 def read_csv_table(path: Path, own_tags: Collection[str] = ()) -> Reading:

@@ -15,7 +15,7 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.fingerprint import files_below
 from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
-from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
+from lhuc_asr.corpus.two_places import TwoPlaces
 from lhuc_asr.lang.lines import read_lines
 from lhuc_asr.lang.tags import spoken_words
 
@@ -23,7 +23,7 @@ AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".aiff", ".ai
 TEXT_ENDINGS = (".txt", ".lab")
 
 
-class FolderSource(CorpusSource):
+class FolderSource(TwoPlaces):
     """Two folders of recordings with texts, a folder for each speaker.
 
     Attributes:
@@ -35,15 +35,9 @@ class FolderSource(CorpusSource):
     train: InputFolder
     test: InputFolder
 
-    def paths(self) -> list[Path]:
-        """The two folders."""
-        return [self.train, self.test]
-
-    def read(
-        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
-    ) -> CorpusReading:
-        """Read both folders."""
-        return CorpusReading(read_folder(self.train, own_tags), {TEST: read_folder(self.test, own_tags)})
+    def read_place(self, place: Path, own_tags: Collection[str]) -> Reading:
+        """Read a folder of speakers' folders."""
+        return read_folder(place, own_tags)
 
 
 def read_folder(root: Path, own_tags: Collection[str] = ()) -> Reading:

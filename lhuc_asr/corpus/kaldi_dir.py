@@ -12,9 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
-
-from pydantic import model_validator
+from typing import ClassVar, Literal
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import TOLERANCE_SECONDS
@@ -23,7 +21,7 @@ from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.local_path import InputFolder
 from lhuc_asr.corpus.reading import Reading, Skip, gather, measure
-from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
+from lhuc_asr.corpus.two_places import TwoPlaces
 from lhuc_asr.corpus.validate import unsafe_name
 from lhuc_asr.lang.lines import quoted, read_lines
 from lhuc_asr.lang.tags import spoken_words
@@ -34,7 +32,7 @@ FILES = frozenset({"wav.scp", "segments", "text", "utt2spk", "spk2utt", "utt2env
 CONVERSION = 'mkdir wav; while read -r id command; do sh -c "${command%|}" < /dev/null > "wav/$id.wav"; done < wav.scp'
 
 
-class KaldiSource(CorpusSource):
+class KaldiSource(TwoPlaces):
     """Two Kaldi data directories.
 
     Attributes:
@@ -45,27 +43,11 @@ class KaldiSource(CorpusSource):
     kind: Literal["kaldi"] = "kaldi"
     train: InputFolder
     test: InputFolder
+    names_environments: ClassVar[bool] = True
 
-    @model_validator(mode="after")
-    def _two_folders(self) -> Self:
-        if self.train == self.test:
-            raise ValueError(f"train and test are the same folder, {self.train}; test on other speakers")
-        return self
-
-    @property
-    def environments(self) -> None:
-        """None: the environments in ``utt2env`` are known only after reading."""
-        return None
-
-    def paths(self) -> list[Path]:
-        """The two folders."""
-        return [self.train, self.test]
-
-    def read(
-        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
-    ) -> CorpusReading:
-        """Read both directories."""
-        return CorpusReading(read_kaldi_dir(self.train, own_tags), {TEST: read_kaldi_dir(self.test, own_tags)})
+    def read_place(self, place: Path, own_tags: Collection[str]) -> Reading:
+        """Read a data directory."""
+        return read_kaldi_dir(place, own_tags)
 
 
 @dataclass(frozen=True, slots=True)

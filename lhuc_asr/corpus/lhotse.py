@@ -21,7 +21,7 @@ from lhuc_asr.base.documents import first_mistake
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.local_path import InputFile
 from lhuc_asr.corpus.reading import Reading, gather
-from lhuc_asr.corpus.source import TEST, CorpusReading, CorpusSource
+from lhuc_asr.corpus.two_places import TwoPlaces
 from lhuc_asr.lang.lines import read_lines
 from lhuc_asr.lang.tags import spoken_words
 from lhuc_asr.lang.text import normalise_name
@@ -30,7 +30,7 @@ KINDS = ("MonoCut", "MultiCut")
 SAVE_AUDIO = "save the audio with CutSet.save_audios, and write the manifest that it returns"
 
 
-class LhotseSource(CorpusSource):
+class LhotseSource(TwoPlaces):
     """Two cut manifests of Lhotse.
 
     Attributes:
@@ -42,15 +42,9 @@ class LhotseSource(CorpusSource):
     train: InputFile
     test: InputFile
 
-    def paths(self) -> list[Path]:
-        """The two manifests."""
-        return [self.train, self.test]
-
-    def read(
-        self, experiment: Path, *, hours: float | None, seed: int, processes: int, own_tags: Collection[str] = ()
-    ) -> CorpusReading:
-        """Read both manifests."""
-        return CorpusReading(read_cuts(self.train, own_tags), {TEST: read_cuts(self.test, own_tags)})
+    def read_place(self, place: Path, own_tags: Collection[str]) -> Reading:
+        """Read a manifest of cuts."""
+        return read_cuts(place, own_tags)
 
 
 class _Foreign(BaseModel):

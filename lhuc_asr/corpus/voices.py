@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +30,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.base.espeak import PITCH_LIMITS, RATE_LIMITS, Voice, languages, synthesize
+from lhuc_asr.base.espeak import PITCH_LIMITS, RATE_LIMITS, SAMPLE_RATE, SpokenPhone, Voice, languages, synthesize
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.fingerprint import files_below
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind, hashes
@@ -171,6 +172,21 @@ class SyntheticSpeaker:
     level_decibels: float
 
 
+@dataclass(frozen=True)
+class Said:
+    """A sentence as a voice said it.
+
+    Attributes:
+        sentence: Its words in capitals.
+        samples: The recording, samples in [-1, 1], shape (N,).
+        phones: Its phones, where the synthesizer put them, in the recording's time.
+    """
+
+    sentence: str
+    samples: Samples
+    phones: tuple[SpokenPhone, ...]
+
+
 def speakers(config: VoicesConfig) -> list[SyntheticSpeaker]:
     """The speakers of the corpus: training, test, control.
 
@@ -190,7 +206,19 @@ def speakers(config: VoicesConfig) -> list[SyntheticSpeaker]:
     return [_draw_speaker(config, group, index) for group, count in counts.items() for index in range(count)]
 
 
-def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: np.random.Generator) -> Samples:
+def recordings(config: VoicesConfig, speaker: SyntheticSpeaker) -> Iterator[tuple[str, Said]]:
+    """The recordings of a speaker in the corpus, by their names; the same bits each time."""
+    counts = {
+        "train": config.training_utterances,
+        "test": config.test_utterances,
+        "control": config.control_utterances,
+    }
+    generator = np.random.default_rng((config.seed, speaker.number, _SENTENCES))
+    for index, sentence in enumerate(grammar_sentences(generator, counts[speaker.group])):
+        yield f"{speaker.number}-{CHAPTER}-{index:04d}", say(sentence, speaker, config.sample_rate, generator)
+
+
+def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: np.random.Generator) -> Said:
     """One recording.
 
     Args:
@@ -199,23 +227,28 @@ def say(sentence: str, speaker: SyntheticSpeaker, sample_rate: int, generator: n
         sample_rate: Sample rate of the recording, hertz.
         generator: Generator of the silence around the words and of the noise.
 
-    Returns:
-        Samples in [-1, 1], shape (N,).
-
     Raises:
         CorpusError: The sentence has no words.
     """
-    spoken, spoken_rate = synthesize(sentence.lower(), _unwarped(speaker.voice, speaker.warp))
+    speech = synthesize(sentence.lower(), _unwarped(speaker.voice, speaker.warp))
+    spoken = speech.samples
     if not spoken.any():
         raise CorpusError(f"{sentence!r}: espeak-ng says nothing; a sentence needs words")
     loud = np.flatnonzero(np.abs(spoken) > EDGE_THRESHOLD * np.abs(spoken).max())
-    speech = _resample(spoken[loud[0] : loud[-1] + 1], sample_rate / spoken_rate / speaker.warp)
-    power = np.mean(speech**2)
+    cut = _resample(spoken[loud[0] : loud[-1] + 1], sample_rate / SAMPLE_RATE / speaker.warp)
+    power = np.mean(cut**2)
     before, after = (samples_of(seconds, sample_rate) for seconds in generator.uniform(*EDGE_SECONDS, size=2))
-    padded = np.pad(speech / np.sqrt(power), (before, after))
+    padded = np.pad(cut / np.sqrt(power), (before, after))
     noise = _noise(len(padded), sample_rate, speaker.noise_slope, generator)
     padded += noise * 10 ** (-speaker.noise_decibels / 20)
-    return np.clip(padded * 10 ** (speaker.level_decibels / 20), -1, 1).astype(np.float32)
+    samples = np.clip(padded * 10 ** (speaker.level_decibels / 20), -1, 1).astype(np.float32)
+    cut_seconds = float(loud[0]) / SAMPLE_RATE
+
+    def moved(seconds: float) -> float:
+        return before / sample_rate + (seconds - cut_seconds) / speaker.warp
+
+    phones = (replace(phone, start=moved(phone.start), end=moved(phone.end)) for phone in speech.phones)
+    return Said(sentence, samples, tuple(phones))
 
 
 def generate(config: VoicesConfig, folder: Path, processes: int = 2) -> None:
@@ -296,24 +329,16 @@ def _record_speaker(config: VoicesConfig, folder: Path, speaker: SyntheticSpeake
     """Write the recordings and transcripts of a speaker; returns their length in seconds."""
     import soundfile
 
-    counts = {
-        "train": config.training_utterances,
-        "test": config.test_utterances,
-        "control": config.control_utterances,
-    }
-    generator = np.random.default_rng((config.seed, speaker.number, _SENTENCES))
     chapter = folder / speaker.group / str(speaker.number) / str(CHAPTER)
     chapter.mkdir(parents=True)
     transcripts, total = [], 0
-    for index, sentence in enumerate(grammar_sentences(generator, counts[speaker.group])):
-        name = f"{speaker.number}-{CHAPTER}-{index:04d}"
-        samples = say(sentence, speaker, config.sample_rate, generator)
+    for name, said in recordings(config, speaker):
         # Through memory, since libsndfile does not report a full disk.
         encoded = io.BytesIO()
-        soundfile.write(encoded, samples, config.sample_rate, format="FLAC", subtype="PCM_16")
+        soundfile.write(encoded, said.samples, config.sample_rate, format="FLAC", subtype="PCM_16")
         (chapter / f"{name}.flac").write_bytes(encoded.getvalue())
-        transcripts.append(f"{name} {sentence}\n")
-        total += len(samples)
+        transcripts.append(f"{name} {said.sentence}\n")
+        total += len(said.samples)
     (chapter / f"{speaker.number}-{CHAPTER}.trans.txt").write_text("".join(transcripts), encoding="utf-8")
     return total / config.sample_rate
 

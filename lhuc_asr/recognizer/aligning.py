@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lhuc_asr.base.errors import AudioError, CorpusError
+from lhuc_asr.base.errors import AudioError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.features.cmvn import Cmvn
-from lhuc_asr.lang.coverage import aligned_words, warn_of_unknown_words
-from lhuc_asr.lang.lexicon import list_words
-from lhuc_asr.recognizer.known_words import place
+from lhuc_asr.lang.coverage import warn_of_unknown_words
+from lhuc_asr.recognizer.known_words import place_transcript
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.matching import with_transcripts
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
@@ -48,29 +47,21 @@ def aligned(
 
 
 def _aligned(
-    model: LoadedModel, part: CutRecording, words: Sequence[str], person: Speaker | None, cmvn: Cmvn | None
+    model: LoadedModel, part: CutRecording, transcript: Sequence[str], person: Speaker | None, cmvn: Cmvn | None
 ) -> Transcript:
     title = part.recording.title
     if not part.pieces or cmvn is None:  # statistics of nothing but silence are None
         raise AudioError(f"{title}: no speech found, only silence or steady noise; leave the recording out")
-    # A word, and how the lexicon has it; a tag that it lacks is silence.
-    pairs = [(word, known) for word in words for known in aligned_words([word], model.lexicon)]
-    if missing := model.lexicon.missing(known for _, known in pairs):
-        raise CorpusError(f"{title}: {list_words(missing, 'not in the lexicon')}; correct the transcript")
-    if not pairs:
-        raise CorpusError(f"{title}: its transcript has no words; write them, or leave the recording out")
     name = "" if person is None else person.name
     speech = read_speech([part], model.description, name, cmvn)
     loop, start = model.loop(speech), part.pieces[0].start
     ((_, scores),) = loop.first_pass() if person is None else loop.second_pass(person.adapted, model.sets(speech))
-    placed = place([known for _, known in pairs], scores, model.lexicon, model.topology)
-    if placed is None:
-        raise CorpusError(f"{title}: too short for its transcript; correct the transcript")
+    placed_words, placed = place_transcript(title, transcript, scores, model.lexicon, model.topology)
     times = [(start + seconds_of(first), start + seconds_of(end)) for first, end in placed.spans]
     phones = [
         Phone(phone.phone, start + seconds_of(phone.first), start + seconds_of(phone.end))
         for each in placed.phones
         for phone in each
     ]
-    placed_words = [Word(word, *span, 1.0) for (word, _), span in zip(pairs, times, strict=True)]
-    return part.transcript(placed_words, name, phones)
+    words = [Word(word, *span, 1.0) for word, span in zip(placed_words, times, strict=True)]
+    return part.transcript(words, name, phones)

@@ -17,9 +17,8 @@ from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.hmm.topology import ContextDependency
-from lhuc_asr.lang.coverage import aligned_words
-from lhuc_asr.lang.lexicon import Lexicon, list_words
-from lhuc_asr.recognizer.known_words import PlacedWords, place
+from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.recognizer.known_words import place_transcript
 from lhuc_asr.recognizer.recordings import OnBad, usable
 
 logger = logging.getLogger(__name__)
@@ -120,20 +119,9 @@ class KnownTranscripts:
         for utterance, scores in self.loop.first_pass():
             recording = self.recording_of[utterance]
             with usable(recording, self.on_bad):
-                placed = self._placed(recording, scores)
+                words = self.transcripts[recording]
+                _, placed = place_transcript(recording, words, scores, self.lexicon, self.topology)
                 pdfs[utterance], self.confidences[utterance] = placed.pdfs, (1.0,) * len(placed.spans)
         if not pdfs:
             raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
         return pdfs
-
-    def _placed(self, recording: str, scores: np.ndarray) -> PlacedWords:
-        """The words of a recording, by the scores of its frames, shape (T, K)."""
-        words = aligned_words(self.transcripts[recording], self.lexicon)
-        if missing := self.lexicon.missing(words):
-            raise CorpusError(f"{recording}: {list_words(missing, 'not in the lexicon')}; correct the transcript")
-        if not words:
-            raise CorpusError(f"{recording}: its transcript has no words; write them, or leave the recording out")
-        placed = place(words, scores, self.lexicon, self.topology)
-        if placed is None:
-            raise CorpusError(f"{recording}: too short for its transcript; correct the transcript")
-        return placed

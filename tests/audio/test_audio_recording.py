@@ -34,7 +34,7 @@ def test_sixteen_bit_samples_come_back_as_parts_of_full_scale(tmp_path: Path, en
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.integers(0, 7999), st.data())
 def test_an_utterance_is_a_slice_of_its_recording(tmp_path: Path, ending: str, first: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 8000 - first))
@@ -167,7 +167,7 @@ def test_useless_recordings_are_refused(tmp_path: Path, write, message: str) -> 
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(cut=st.integers(1, 4000))
 def test_no_cut_goes_unnoticed(tmp_path: Path, ending: str, cut: int) -> None:
     whole = tmp_path / f"whole.{ending}"

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from praatio import textgrid
 
 from lhuc_asr.audio.utterance import Utterance, read_manifest
-from lhuc_asr.cli import main as command_line
 from lhuc_asr.corpus.kaldi_dir import write_kaldi_dir
-
-
-@pytest.fixture
-def command(package_log, monkeypatch: pytest.MonkeyPatch):
-    """Run ``lhuc-asr`` in this process; returns what it exits with."""
-
-    def call(*arguments: object) -> object:
-        monkeypatch.setattr(sys, "argv", ["lhuc-asr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            command_line.main()
-        return caught.value.code
-
-    return call
 
 
 @pytest.fixture(scope="module")

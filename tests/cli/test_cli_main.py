@@ -27,19 +27,6 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
 
 
-@pytest.fixture
-def command(package_log, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    """Run ``lhuc-asr`` in this process; returns what it exits with."""
-
-    def call(*arguments: object) -> object:
-        monkeypatch.setattr(sys, "argv", ["lhuc-asr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            command_line.main()
-        return caught.value.code
-
-    return call
-
-
 def mistake(code: object) -> str:
     """The one line of a mistake; Python exits with status 1 where the code is a text."""
     assert isinstance(code, str)

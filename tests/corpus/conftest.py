@@ -1,13 +1,15 @@
-"""Small recordings, made on the spot."""
+"""Small recordings, made on the spot, and a server of a small corpus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from openslr_site import Site, serving
 
 from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.corpus import http_file
 
 
 @pytest.fixture
@@ -31,3 +33,11 @@ def spoken(tmp_path: Path, record: Callable[..., Path]) -> Callable[..., Utteran
         return Utterance(id, speaker, "", record(tmp_path / f"{id}.wav", seconds), 0.0, seconds, text)
 
     return make
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A server of openslr_site.FILES; a busy one is asked again almost at once."""
+    monkeypatch.setattr(http_file, "FIRST_WAIT_SECONDS", 0.001)
+    with serving() as site:
+        yield site

@@ -6,7 +6,7 @@ import pytest
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.csv_table import CsvSource, read_csv_table
+from lhuc_asr.corpus.csv_table import read_csv_table
 
 
 @pytest.fixture
@@ -89,12 +89,3 @@ def test_a_recording_that_is_missing_is_left_out(table):
 def test_what_is_refused(table, text, message):
     with pytest.raises(CorpusError, match=message):
         read_csv_table(table(text))
-
-
-def test_the_source_reads_both_tables(table, tmp_path):
-    train = table("audio,speaker,text\nclips/one.wav,ann,yes\n", "train.csv")
-    test = table("audio,speaker,text\nclips/two.wav,bob,no\n", "test.csv")
-    source = CsvSource(train=train, test=test)
-    assert source.paths() == [train, test]
-    reading = source.read(tmp_path, hours=None, seed=1, processes=1)
-    assert [u.speaker for u in (*reading.train.utterances, *reading.tests["test"].utterances)] == ["ann", "bob"]

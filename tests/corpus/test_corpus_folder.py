@@ -4,7 +4,7 @@ import pytest
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.folder import FolderSource, read_folder
+from lhuc_asr.corpus.folder import read_folder
 
 
 @pytest.fixture
@@ -47,15 +47,3 @@ def test_what_is_refused(root, record, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match=r"empty: no recording; expected empty/SPEAKER/NAME\.wav"):
         read_folder(tmp_path / "empty")
-
-
-def test_the_source_reads_both_folders(root, tmp_path):
-    other = tmp_path / "other"
-    (root / "bob").rename(tmp_path / "bob")
-    other.mkdir()
-    (tmp_path / "bob").rename(other / "bob")
-    source = FolderSource(train=root, test=other)
-    assert source.paths() == [root, other]
-    reading = source.read(tmp_path, hours=None, seed=1, processes=1)
-    assert {u.speaker for u in reading.train.utterances} == {"ann"}
-    assert {u.speaker for u in reading.tests["test"].utterances} == {"bob"}

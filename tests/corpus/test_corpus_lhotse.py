@@ -22,7 +22,7 @@ import pytest
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.corpus.lhotse import LhotseSource, read_cuts
+from lhuc_asr.corpus.lhotse import read_cuts
 
 GOLDEN = Path(__file__).with_name("lhotse_cuts.jsonl")
 
@@ -100,10 +100,3 @@ def test_what_is_refused(changed, tmp_path, change, message):
     with pytest.raises(CorpusError, match=message):
         read_cuts(changed(change))
     assert not (tmp_path / "ran").exists()
-
-
-def test_the_source_reads_both_manifests(tmp_path):
-    source = LhotseSource(train=GOLDEN, test=GOLDEN)
-    assert source.paths() == [GOLDEN, GOLDEN]
-    reading = source.read(tmp_path, hours=None, seed=1, processes=1)
-    assert len(reading.train.utterances) == len(reading.tests["test"].utterances) == 3

@@ -14,7 +14,7 @@ from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.espeak import Voice, variants
 from lhuc_asr.corpus import voices
 from lhuc_asr.corpus.grammar import grammar_sentences, grammar_text, vocabulary
-from lhuc_asr.corpus.voices import SyntheticSpeaker, VoicesConfig, generate, say, speakers
+from lhuc_asr.corpus.voices import SyntheticSpeaker, VoicesConfig, generate, recordings, say, speakers
 
 SMALL = VoicesConfig(
     training_speakers=2,
@@ -123,7 +123,7 @@ def test_timbres_exist_and_no_group_shares_one():
 
 @pytest.mark.parametrize("warp", [0.8, 0.9, 1.12, 1.25])
 def test_the_warp_moves_formants_and_keeps_pitch_and_tempo(warp: float):
-    plain, warped = (say(SENTENCE, speaker_of(w), 16000, np.random.default_rng(0)) for w in (1.0, warp))
+    plain, warped = (say(SENTENCE, speaker_of(w), 16000, np.random.default_rng(0)).samples for w in (1.0, warp))
     assert len(warped) / len(plain) == pytest.approx(1.0, abs=0.06)
     assert _pitch(warped) / _pitch(plain) == pytest.approx(1.0, abs=0.04)
     assert _envelope_shift(plain, warped) == pytest.approx(warp, rel=0.04)
@@ -158,7 +158,7 @@ def _envelope_shift(plain: np.ndarray, warped: np.ndarray) -> float:
 @pytest.mark.parametrize("slope", [0.0, 3.0])
 def test_the_noise_floor_is_at_its_level(decibels: float, slope: float):
     person = SyntheticSpeaker(1, "train", Voice(), 1.0, decibels, slope, -25.0)
-    samples = say(SENTENCE, person, 16000, np.random.default_rng(0))
+    samples = say(SENTENCE, person, 16000, np.random.default_rng(0)).samples
     edge = round(0.14 * 16000)  # silence of at least 0.15 s on both sides holds noise only
     noise = np.concatenate([samples[:edge], samples[-edge:]])
     assert 10 * np.log10(np.mean(noise**2)) == pytest.approx(-25 - decibels, abs=1.5)
@@ -213,3 +213,26 @@ def test_a_wrong_configuration_is_an_error(tree: dict[str, object], message: str
 def test_nothing_to_say_is_an_error():
     with pytest.raises(CorpusError, match="'': espeak-ng says nothing"):
         say("", speaker_of(1.0), 16000, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("warp", [0.8, 1.0, 1.25])
+def test_phones_are_where_the_recording_has_them(warp: float):
+    """The first sound begins after the silence, the last ends before it; only the hisses have their power up high."""
+    said = say("A SAW A SAW A SAW", speaker_of(warp), 16000, np.random.default_rng(0))
+    loud = np.flatnonzero(np.abs(said.samples) > 0.05 * np.abs(said.samples).max()) / 16000
+    first, last = said.phones[0], said.phones[-1]
+    assert first.start - 0.01 < loud[0] < first.end
+    assert last.start < loud[-1] < last.end + 0.01
+    for phone in said.phones:
+        power = np.abs(np.fft.rfft(said.samples[round(16000 * phone.start) : round(16000 * phone.end)])) ** 2
+        hiss = power[len(power) * 5 // 16 :].sum() / power.sum()  # above 2.5 kHz
+        assert hiss > 0.5 if phone.symbol == "s" else hiss < 0.1, (phone, hiss)
+
+
+def test_the_recordings_of_a_speaker_can_be_made_again(corpus: Path):
+    for person in speakers(SMALL):
+        for name, said in recordings(SMALL, person):
+            (path,) = corpus.rglob(f"{name}.flac")
+            samples, rate = soundfile.read(path)
+            assert (rate, len(samples)) == (SMALL.sample_rate, len(said.samples))
+            assert np.abs(samples - said.samples).max() <= 1 / 32768

@@ -50,7 +50,7 @@ def _log_likelihood(model: DiagonalGmm, features: torch.Tensor, pdfs: torch.Tens
     return float(model.log_likelihoods(features).double().gather(1, pdfs.unsqueeze(1)).sum())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_log_likelihoods_are_the_formula(seed, sizes):
     model = _model(seed, tuple(sizes))
@@ -115,7 +115,7 @@ def test_one_gaussian_is_estimated_as_mean_and_variance_of_its_frames():
     assert updated.weight.tolist() == [1.0, 1.0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_estimation_never_lowers_the_likelihood(seed, sizes):
     """At a fixed alignment; some Gaussians have too few frames and keep their mean and variance."""
@@ -152,7 +152,7 @@ def test_variances_have_a_floor():
     assert torch.allclose(updated.mean, torch.full((1, 2), 0.25))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     target=st.integers(1, 60),

@@ -123,7 +123,7 @@ def plain_monophone_graph(words: list[str], lexicon: Lexicon, topology: Monophon
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lexicon=lexica(), seed=st.integers(0, 10_000), data=st.data())
 def test_monophone_graphs_are_the_plain_construction_bit_for_bit(lexicon, seed, data):
     words = transcripts(data, lexicon, 5)
@@ -198,7 +198,7 @@ def accepted_paths(graph: StateGraph) -> list[Path]:
 
 
 @pytest.mark.parametrize(("width", "central"), WINDOWS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lexicon=lexica(), data=st.data())
 def test_the_graph_accepts_what_the_transcript_allows_and_nothing_else(width, central, lexicon, data):
     words = transcripts(data, lexicon, 3)

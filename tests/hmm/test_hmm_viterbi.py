@@ -43,7 +43,7 @@ def _random_graph(generator: np.random.Generator, states: int, pdfs: int) -> tup
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 100_000), states=st.integers(1, 5), frames=st.integers(1, 5))
 def test_the_best_path_of_any_graph(seed, states, frames):
     generator = np.random.default_rng(seed)

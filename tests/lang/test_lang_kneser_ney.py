@@ -28,7 +28,7 @@ def test_estimate_agrees_with_direct_formulas(order, keep_unknown):
             assert math.exp(model.score(context, word)) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts, st.integers(1, 4), st.booleans(), st.sampled_from([(1, 1, 1, 1), (1, 1, 2, 2), (1, 2, 2, 3)]))
 def test_tiny_texts_agree_with_direct_formulas(text, order, keep_unknown, min_counts):
     vocabulary = ("A", "B", "UNSEEN")
@@ -49,7 +49,7 @@ def test_tiny_texts_agree_with_direct_formulas(text, order, keep_unknown, min_co
                 assert math.exp(model.score(sentence[:i], sentence[i])) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts, st.integers(1, 3), st.sampled_from([(1, 1, 1), (1, 1, 2), (1, 2, 2)]), st.floats(0, 0.5))
 def test_probabilities_sum_to_one(text, order, min_counts, threshold):
     model = estimate(text, order, min_counts=min_counts[:order])

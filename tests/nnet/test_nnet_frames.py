@@ -52,7 +52,7 @@ def _centres(batches, context: int) -> list[tuple[int, tuple[list[float], int]]]
 
 
 @pytest.mark.parametrize("block_frames", [1, 20, 1000])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     lengths=st.lists(st.integers(1, 25), min_size=1, max_size=6),
     context=st.integers(0, 3),

@@ -131,7 +131,7 @@ def test_sources_and_test_sets_of_each_kind() -> None:
             {"corpus": {"kind": "synthetic", "voices": {"training_speakers": 8}}},
             "heldout_speakers: 8 of 8 training speakers are kept back, so none is left",
         ),
-        ({"corpus": {"kind": "kaldi", "train": "a", "test": "b/../a"}}, "train and test are the same folder"),
+        ({"corpus": {"kind": "kaldi", "train": "a", "test": "b/../a"}}, "train and test are the same, "),
         (
             {"dnn": {"hidden_layers": 2}, "lhuc": {"layers": [0, 2]}},
             "'lhuc' adapts the layer 2, but dnn.hidden_layers=2",

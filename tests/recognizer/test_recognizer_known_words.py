@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import PhoneSet
-from lhuc_asr.recognizer.known_words import PlacedPhone, place
+from lhuc_asr.recognizer.known_words import PlacedPhone, place, place_transcript
 
 LEXICON = Lexicon({"a": (("A",),), "or": (("A", "B"), ("B",))}, PhoneSet(("SIL",), ("A", "B")))
 TOPOLOGY = MonophoneTopology.initial(LEXICON.phones)
@@ -45,3 +47,27 @@ def test_a_phone_that_is_said_twice_is_two_phones() -> None:
 
 def test_too_few_frames_for_the_words_are_told() -> None:
     assert place(["a", "a"], certain(("A", 5)), LEXICON, TOPOLOGY) is None
+
+
+def test_a_transcript_is_placed_with_its_words_as_it_spells_them() -> None:
+    scores = certain(("SIL", 9), ("A", 5), ("SIL", 6), ("B", 7))
+    words, placed = place_transcript("x.wav", ("a", "<NOISE>", "or"), scores, LEXICON, TOPOLOGY)
+    assert words == ("a", "or")  # the lexicon lacks the tag: its sound is silence
+    assert placed.spans == ((9, 14), (20, 27))
+    lexicon = Lexicon({**LEXICON.pronunciations, "<unk>": (("B",),)}, LEXICON.phones)
+    words, placed = place_transcript("x.wav", ("a", "zebra"), scores, lexicon, TOPOLOGY)
+    assert words == ("a", "zebra")
+    assert placed.spans == ((9, 14), (20, 27))
+
+
+@pytest.mark.parametrize(
+    ("transcript", "message"),
+    [
+        (("a", "zebra"), r"x\.wav: .*not in the lexicon: zebra; correct the transcript"),
+        (("<NOISE>",), r"x\.wav: its transcript has no words; write them, or leave the recording out"),
+        (("a",) * 20, r"x\.wav: too short for its transcript; correct the transcript"),
+    ],
+)
+def test_a_transcript_that_does_not_fit_is_refused(transcript: tuple[str, ...], message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        place_transcript("x.wav", transcript, certain(("A", 5), ("B", 7)), LEXICON, TOPOLOGY)
