@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -29,6 +29,7 @@ from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.fingerprint import InputFiles, files_below, fingerprint
 from lhuc_asr.base.runlog import Metrics, stopwatch
+from lhuc_asr.base.stage_plan import PlannedStage, about, seconds_left
 from lhuc_asr.base.watched_files import WatchedFiles
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,25 @@ class _Record:
     inputs_in_key: str | None = None
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier run left of a stage.
+
+    Attributes:
+        record: Its record; None where it did not finish.
+        watched: The files that it named and wrote.
+        contents: Hash of the files that the stage reads, as they are now; None for a stage without such files.
+        in_key: The hash that stands for ``contents`` in the record's key, if they have not changed.
+        key: The stage's key with ``in_key``.
+    """
+
+    record: _Record | None
+    watched: WatchedFiles
+    contents: str | None
+    in_key: str | None
+    key: str
+
+
 _RECORDS = DocumentKind(_Record, "the record of a stage", ExperimentError, "run again")
 
 
@@ -77,6 +97,17 @@ class Stages:
         self._folder = folder / "stages"
         self._metrics = metrics
         self._keys: dict[str, str] = {}
+        self._plan: Sequence[PlannedStage] = ()
+        self._part = ""
+
+    def follow(self, plan: Sequence[PlannedStage], part: str = "") -> None:
+        """Say in the log of each further stage which one of how many it is, and how long the rest takes, if known.
+
+        Args:
+            plan: All stages, those before the call too.
+            part: Text after the time that is left, such as ``for this fold``.
+        """
+        self._plan, self._part = plan, f" {part}" if part else ""
 
     def run(
         self,
@@ -102,30 +133,46 @@ class Stages:
             outputs: Files and folders that the work writes; the stage is run again when one is missing, or when the
                 content of a file is not what the work wrote.
         """
-        before, outputs = [self._keys[other] for other in after], list(outputs)
-        contents = None if inputs is None else inputs.contents()
-        record, watched = self._recorded(name), self._watched(name)
-        in_key = contents
-        if record is not None and inputs is not None:
-            if record.inputs is None:
-                in_key = fingerprint(inputs.paths)
-            elif record.inputs == contents:
-                in_key = record.inputs_in_key
-        key = stage_key(name, options, before, in_key)
+        after, outputs = list(after), list(outputs)
+        earlier = self._earlier(name, options, after, inputs)
+        record, watched, key = earlier.record, earlier.watched, earlier.key
         if record is not None and record.key == key and self._unchanged(name, record, watched, outputs):
-            logger.info("%s: done before", name)
-            if (record.inputs, record.inputs_in_key) != (contents, in_key):
-                record = _Record(key, record.seconds, record.files, contents, in_key)
+            logger.info("%s (%s): done before", name, self._place())
+            if (record.inputs, record.inputs_in_key) != (earlier.contents, earlier.in_key):
+                record = _Record(key, record.seconds, record.files, earlier.contents, earlier.in_key)
                 self._write(name, record)
         else:
-            key = self._keys[name] = stage_key(name, options, before, contents)
-            logger.info("%s", name)
-            record = self._executed(name, key, contents, watched, lambda: work(options), outputs)
+            logger.info("%s (%s%s)", name, self._place(), self._left())
+            before = [self._keys[other] for other in after]
+            key = self._keys[name] = stage_key(name, options, before, earlier.contents)
+            record = self._executed(name, key, earlier.contents, watched, lambda: work(options), outputs)
         self._keys[name] = _with_files(key, record, watched)
 
     def key(self, name: str) -> str:
         """Key of a stage that was run or skipped, or of the one that is running."""
         return self._keys[name]
+
+    def _earlier(self, name: str, options: Any, after: Iterable[str], inputs: InputFiles | None) -> _Earlier:
+        """What an earlier run left of a stage that is declared so."""
+        contents = None if inputs is None else inputs.contents()
+        record, in_key = self._recorded(name), contents
+        if record is not None and inputs is not None:
+            if record.inputs is None:
+                in_key = fingerprint(inputs.paths)
+            elif record.inputs == contents:
+                in_key = record.inputs_in_key
+        key = stage_key(name, options, [self._keys[other] for other in after], in_key)
+        return _Earlier(record, self._watched(name), contents, in_key, key)
+
+    def _place(self) -> str:
+        """Which stage the next one is, of how many if that is known."""
+        number = len(self._keys) + 1
+        return f"stage {number} of {len(self._plan)}" if self._plan else f"stage {number}"
+
+    def _left(self) -> str:
+        """The time that is left from the next stage on, after a comma; nothing where it is not known."""
+        left = seconds_left(self._plan[len(self._keys) :]) if self._plan else None
+        return "" if left is None else f", {about(left)} left{self._part}"
 
     def _executed(
         self,
@@ -172,6 +219,54 @@ class Stages:
 
     def _watched(self, name: str) -> WatchedFiles:
         return WatchedFiles.read(self._folder / f"{name}.files.jsonl", self._experiment)
+
+
+class PlannedStages(Stages):
+    """The stages of a run that has not come to them, with what they would do; nothing is run or written.
+
+    A stage after one that is not finished counts as unfinished. The run may find it finished after all, where the
+    earlier stage makes the same files again.
+
+    Args:
+        folder: The experiment's folder.
+        seconds: Time of each stage in an earlier run, by its name.
+        begun: The stages of the run so far; None before it begins.
+    """
+
+    def __init__(self, folder: Path, seconds: Mapping[str, float], begun: Stages | None = None) -> None:
+        super().__init__(folder, Metrics(folder / "metrics.jsonl"))
+        self._seconds = seconds
+        self._keys = {} if begun is None else dict(begun._keys)
+        self._planned = {name: PlannedStage(name, True, seconds.get(name)) for name in self._keys}
+
+    @property
+    def plan(self) -> list[PlannedStage]:
+        """The stages in order."""
+        return list(self._planned.values())
+
+    def run(
+        self,
+        name: str,
+        work: Callable[[OptionsT], Iterable[Path] | None],
+        *,
+        options: OptionsT,
+        after: Iterable[str] = (),
+        inputs: InputFiles | None = None,
+        outputs: Iterable[Path] = (),
+    ) -> None:
+        """Note a stage; the arguments are those of ``Stages.run``."""
+        after = list(after)
+        earlier = self._earlier(name, options, after, inputs)
+        record, watched = earlier.record, earlier.watched
+        finished = (
+            all(self._planned[other].finished for other in after)
+            and record is not None
+            and (record.key, record.files) == (earlier.key, watched.identity)
+            and all(path.exists() for path in outputs)
+            and watched.same()
+        )
+        self._keys[name] = earlier.key if record is None else _with_files(earlier.key, record, watched)
+        self._planned[name] = PlannedStage(name, finished, self._seconds.get(name))
 
 
 class RecordedStages(Stages):

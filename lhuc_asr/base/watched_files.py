@@ -84,6 +84,10 @@ class WatchedFiles:
             self._write()
         return changed
 
+    def same(self) -> bool:
+        """Whether all files are as they were; nothing is noted."""
+        return None not in self._looked_at_all(self.rows)
+
     def changed_below(self, places: Iterable[Path]) -> bool:
         """Whether a file at or below some places in the experiment's folder is not as it was; nothing is noted."""
         stored = [Path(self._stored(place)) for place in places]

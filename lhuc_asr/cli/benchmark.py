@@ -24,18 +24,23 @@ def benchmark(
 ) -> None:
     """Vary one option of a recipe's adaptation at a time, or look at one pass; write a table and a figure for each.
 
-    Without --experiment or --all, list the series and the looks. Finished work is not repeated.
+    Without --experiment or --all, list the series and the looks, with what each still costs. Finished work is not
+    repeated.
     """
     from rich.table import Table
     from rich.text import Text
 
     from lhuc_asr.base.atomic import read_json_lines
-    from lhuc_asr.score.tables import table_text
+    from lhuc_asr.score.tables import SHORT_WIDTH, table_text
+    from lhuc_asr.study.cost import costs
     from lhuc_asr.study.run import KNOWN, run_benchmark
 
     if not every and not experiment:
-        for name, known in KNOWN.items():
-            typer.echo(f"{name:12} {known.title}")
+        table = Table("name", "still to do", "what it shows")
+        for name, cost in costs(experiment_folder, base).items():
+            table.add_row(name, str(cost), KNOWN[name].title)
+        typer.echo(table_text(table, SHORT_WIDTH), nl=False)
+        typer.echo("Passes over a split, with the time that the experiment's own took; networks take more beside it.")
         return
     names = None if every else list(dict.fromkeys(experiment or []))
     for name, folder in run_benchmark(experiment_folder, names, base).items():

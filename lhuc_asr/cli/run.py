@@ -30,6 +30,12 @@ def run(
         bool,
         typer.Option("--check", help="Read the corpus and the lexicon only, say what is there, and write nothing."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="List the stages that would run and those that are finished, and write nothing."
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
@@ -41,6 +47,7 @@ def run(
     from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.check import check_recipe
     from lhuc_asr.pipeline.experiment import load_recipe
+    from lhuc_asr.pipeline.planned import plan_lines
     from lhuc_asr.pipeline.run import run_recipe
     from lhuc_asr.score.tables import SHORT_WIDTH, environment_table, short_table, table_text
 
@@ -50,6 +57,10 @@ def run(
         return
     if check:
         for line in check_recipe(config).lines():
+            typer.echo(line)
+        return
+    if dry_run:
+        for line in plan_lines(config):
             typer.echo(line)
         return
     passes = run_recipe(config)

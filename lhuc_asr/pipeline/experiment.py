@@ -320,12 +320,22 @@ def opened(config: ExperimentConfig, record: bool = True) -> Iterator[Experiment
     """
     with locked(config.folder) as folder:
         if record:
-            refuse_another(folder, config, config.name)
-            _refuse_other_parts(folder / CONFIG_FILE, config)
-            check_files(config)
+            check_folder(config)
             record_run(folder, config, config.seed)
         with logged_to(folder / LOG_FILE):
             yield ExperimentFolder(folder)
+
+
+def check_folder(config: ExperimentConfig) -> None:
+    """Refuse a folder that is not this recipe's, and missing files; nothing is written.
+
+    Raises:
+        ConfigError, CorpusError: A file that the recipe names is missing.
+        ExperimentError: The folder holds another experiment, or files that no run made.
+    """
+    refuse_another(config.folder, config, config.name)
+    _refuse_other_parts(config.folder / CONFIG_FILE, config)
+    check_files(config)
 
 
 def _refuse_other_parts(path: Path, config: ExperimentConfig) -> None:

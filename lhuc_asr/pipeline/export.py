@@ -80,10 +80,7 @@ class ModelOptions:
 
 def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOptions) -> None:
     """Add the stage that turns the experiment's folder into a model's, unless the pass does not suit a new speaker."""
-    plan = options.adapted
-    if _obstacle(plan) is not None:
-        # The model of an earlier run with another first pass would be taken for this one.
-        (experiment.folder.folder / MODEL_JSON).unlink(missing_ok=True)
+    if _obstacle(options.adapted) is not None:
         return
     stages.run(
         "model",
@@ -92,6 +89,15 @@ def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOpt
         after=options.stages,
         outputs=[experiment.folder.folder / MODEL_JSON],
     )
+
+
+def remove_unsuited(folder: Path, options: ModelOptions) -> None:
+    """Remove the model of an earlier run with another first pass, if this run's does not suit a new speaker.
+
+    It would be taken for a model that adapts like this run's pass.
+    """
+    if _obstacle(options.adapted) is not None:
+        (folder / MODEL_JSON).unlink(missing_ok=True)
 
 
 def _write_description(experiment: AlignedExperiment, options: ModelOptions) -> None:

@@ -1,7 +1,7 @@
 """The stages of a recipe in order, from the corpus to the passes.
 
-They are declared once, for a run (``Stages``), and for a reader of the folder who wants to know which of them are
-finished (``RecordedStages``).
+They are declared once, for a run (``Stages``), for one that is still to come (``PlannedStages``), and for a reader of
+the folder who wants to know which of them are finished (``RecordedStages``).
 """
 
 from __future__ import annotations
@@ -44,8 +44,24 @@ def add_stages(
     Returns:
         The recipe at the sample rate of the corpus, and the experiment.
     """
-    corpus_stage(stages, Experiment.of(config), CorpusOptions.of(config, fold))
+    add_corpus_stage(stages, config, fold)
     config = at_corpus_rate(config)
+    return config, add_later_stages(stages, config)
+
+
+def add_corpus_stage(stages: Stages, config: ExperimentConfig, fold: int | None) -> None:
+    """Add the first stage, which the number and the options of the others depend on; arguments as ``add_stages``."""
+    corpus_stage(stages, Experiment.of(config), CorpusOptions.of(config, fold))
+
+
+def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool = True) -> AlignedExperiment:
+    """Add the stages after the corpus.
+
+    Args:
+        stages: The stages of the experiment's folder.
+        config: The recipe, with sample rates.
+        corpus_read: Whether the folder has the corpus; if not, all passes are taken for possible over all splits.
+    """
     experiment, passes = Experiment.of(config), passes_of(config)
     orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
 
@@ -71,9 +87,10 @@ def add_stages(
     for plan in heldout_passes(passes):
         _pass_stage(stages, experiment, HELDOUT, plan)
     for split in experiment.tests:
-        for plan in possible_passes(experiment, split, passes.values()):
+        plans = possible_passes(experiment, split, passes.values()) if corpus_read else passes.values()
+        for plan in plans:
             _pass_stage(stages, experiment, split, plan)
-    return config, experiment
+    return experiment
 
 
 def possible_passes(experiment: Experiment, split: str, passes: Iterable[Pass]) -> list[Pass]:

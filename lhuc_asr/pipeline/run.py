@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,10 +17,11 @@ from lhuc_asr.base.runlog import logged_to, setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import fold_configs, opened, seed_configs
-from lhuc_asr.pipeline.export import ModelOptions, model_stage
+from lhuc_asr.pipeline.experiment import opened
+from lhuc_asr.pipeline.export import remove_unsuited
 from lhuc_asr.pipeline.inputs import language_lines, with_language
-from lhuc_asr.pipeline.order import add_stages
+from lhuc_asr.pipeline.order import add_corpus_stage
+from lhuc_asr.pipeline.planned import Part, add_rest
 from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
 from lhuc_asr.score.judgement import PassScore
 
@@ -35,16 +37,22 @@ def run_recipe(config: ExperimentConfig) -> list[PassScore]:
     Raises:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
     """
-    checked_device(config.device, "device=")
-    config = with_language(config)
+    return _run_part(Part(config))
+
+
+def _run_part(part: Part) -> list[PassScore]:
+    """Run an experiment, or each of its seeds."""
+    checked_device(part.config.device, "device=")
+    part = replace(part, config=with_language(part.config))
+    config = part.config
     with opened(config):
         for line in language_lines(config):
             logger.info(line)
         if config.seeds is None:
-            return compare_splits(config, make_passes(config, model=True))
-        for part in seed_configs(config):
-            logger.info("seed %d", part.seed)
-            run_recipe(part)
+            return compare_splits(config, _make_passes(part, model=True))
+        for number, one in enumerate(part.seeds(), start=1):
+            logger.info("seed %d, %d of %d", one.config.seed, number, len(config.seeds))
+            _run_part(one)
         splits = test_splits(config)
         for split in splits:
             sum_seeds(config, split)
@@ -61,11 +69,16 @@ def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:
     Returns:
         Names of the test splits.
     """
+    return _make_passes(Part(config), model)
+
+
+def _make_passes(part: Part, model: bool) -> Sequence[str]:
+    config = part.config
     torch.set_num_threads(config.workers)
     if config.folds == 1:
-        _run_stages(config, None, model)
+        _run_stages(part, model)
     else:
-        _run_folds(config, model)
+        _run_folds(part, model)
         pool_folds(config, TEST)
     return test_splits(config)
 
@@ -75,17 +88,18 @@ def test_splits(config: ExperimentConfig) -> Sequence[str]:
     return config.corpus.test_sets if config.folds == 1 else (TEST,)
 
 
-def _run_folds(config: ExperimentConfig, model: bool) -> None:
+def _run_folds(part: Part, model: bool) -> None:
     """Run as many folds at the same time as there are workers, which is faster than fold after fold with all workers.
 
     After an error no further fold begins, and those that have begun are finished before the error is raised.
     """
+    config = part.config
     at_once = min(config.workers, config.folds)
     shared = config.model_copy(update={"workers": config.workers // at_once})
-    folds = list(enumerate(fold_configs(shared), start=1))
+    folds = replace(part, config=shared).folds()
     if at_once == 1:
         for fold in folds:
-            logger.info("fold %d of %d", fold[0], config.folds)
+            logger.info("fold %d of %d", fold.fold, config.folds)
             _run_fold(model, None, fold)
         return
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
@@ -93,22 +107,23 @@ def _run_folds(config: ExperimentConfig, model: bool) -> None:
         executor.each(partial(_run_fold, model, level), folds)
 
 
-def _run_fold(model: bool, level: int | None, fold: tuple[int, ExperimentConfig]) -> None:
+def _run_fold(model: bool, level: int | None, fold: Part) -> None:
     """Run a fold; ``level`` is the level of a log to set up in a new process, None where the log is set up already."""
-    number, config = fold
     if level is not None:
-        setup_logging(level, f"fold {number}: ")
-    torch.set_num_threads(config.workers)
+        setup_logging(level, f"fold {fold.fold}: ")
+    torch.set_num_threads(fold.config.workers)
     # A process lives for a second or so after its parent is killed; until then the lock keeps the next run out.
-    with locked(config.folder) as folder, logged_to(folder / LOG_FILE):
-        _run_stages(config, number, model)
+    with locked(fold.config.folder) as folder, logged_to(folder / LOG_FILE):
+        _run_stages(fold, model)
 
 
-def _run_stages(config: ExperimentConfig, fold: int | None, model: bool) -> None:
+def _run_stages(part: Part, model: bool) -> None:
     """Run all stages of one experiment, or of one fold of a cross-validation."""
-    folder = ExperimentFolder(config.folder)
+    folder = ExperimentFolder(part.config.folder)
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
-    config, experiment = add_stages(stages, config, fold)
+    add_corpus_stage(stages, part.config, part.fold)
+    stages.follow(part.plan_after(stages, model), part.left)
+    options = add_rest(stages, part.config, model)
     if model:
-        model_stage(stages, experiment, ModelOptions.of(config, next(iter(config.passes))))
+        remove_unsuited(folder.folder, options)

@@ -68,6 +68,32 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
     unknown = [name for name in names or () if name not in KNOWN]
     if unknown:
         raise ExperimentError(f"no series or look is named {', '.join(unknown)}; choose from {', '.join(KNOWN)}")
+    config = read_finished(folder)
+    # An error in any of them is raised before the first of them runs.
+    bases = {}
+    for name in KNOWN if names is None else names:
+        try:
+            bases[name] = suitable_base(config, name, base)
+        except ConfigError as error:
+            if names is not None:
+                raise
+            logger.warning("%s is left out: %s", name, error)
+    places = {name: place_of(folder, name, base) for name in bases}
+    for place in places.values():
+        _refuse_to_lose(place, config)
+    return {
+        name: (_run_series if name in SERIES else _run_look)(config, name, own_base, places[name])
+        for name, own_base in bases.items()
+    }
+
+
+def read_finished(folder: Path) -> ExperimentConfig:
+    """The recipe of an experiment that ``lhuc-asr run`` has begun.
+
+    Raises:
+        ExperimentError: The folder is not an experiment's, or has one for each of several seeds.
+        ConfigError: A file that the recipe names is missing.
+    """
     path = folder / CONFIG_FILE
     if not path.exists():
         raise ExperimentError(
@@ -77,22 +103,37 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
     refuse_seeds(config, folder)
     checked_device(config.device, "device=")
     check_files(config)
-    # An error in any of them is raised before the first of them runs.
-    bases = {}
-    for name in KNOWN if names is None else names:
-        try:
-            bases[name] = base_pass(config, base) if name in SERIES else pass_to_look_at(config, base, LOOKS[name])
-        except ConfigError as error:
-            if names is not None:
-                raise
-            logger.warning("%s is left out: %s", name, error)
-    places = {name: folder / "benchmark" / (name if base is None else f"{name}-{base}") for name in bases}
-    for place in places.values():
-        _refuse_to_lose(place, config)
-    return {
-        name: (_run_series if name in SERIES else _run_look)(config, name, own_base, places[name])
-        for name, own_base in bases.items()
-    }
+    return config
+
+
+def suitable_base(config: ExperimentConfig, name: str, base: str | None) -> str:
+    """The pass that a series varies or a look shows, by default the recipe's first that suits it.
+
+    Raises:
+        ConfigError: The recipe has no such pass, or the given one does not suit.
+    """
+    return base_pass(config, base) if name in SERIES else pass_to_look_at(config, base, LOOKS[name])
+
+
+def place_of(folder: Path, name: str, base: str | None) -> Path:
+    """The folder of a series or a look, for a base that was given or not."""
+    return folder / "benchmark" / (name if base is None else f"{name}-{base}")
+
+
+def recipe_of(config: ExperimentConfig, name: str, base: str) -> ExperimentConfig:
+    """The experiment's recipe with the passes and networks alone that a series or a look needs.
+
+    Raises:
+        ConfigError: A pass or network of the recipe has a name that the series needs.
+    """
+    if name in LOOKS:
+        return with_passes(config, config.networks, config.passes if LOOKS[name].of_all else _needed(config, base))
+    variants, passes = variants_of(config, name, base), _needed(config, base)
+    for variant in variants:
+        if variant.plan is not None:
+            passes |= _needed(config, variant.name) or {variant.name: variant.plan}
+    trained = {own.network: own.options for own in (variant.trained for variant in variants) if own is not None}
+    return with_passes(config, config.networks | trained, passes)
 
 
 def _refuse_to_lose(place: Path, config: ExperimentConfig) -> None:
@@ -105,12 +146,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> 
     """Make the passes of a series, their table and their figures."""
     kind, variants = SERIES[name], variants_of(config, name, base)
     logger.info("series %s: %d variants of the pass %s", name, len(variants), base)
-    passes = _needed(config, base)
-    for variant in variants:
-        if variant.plan is not None:
-            passes |= _needed(config, variant.name) or {variant.name: variant.plan}
-    trained = {own.network: own.options for own in (variant.trained for variant in variants) if own is not None}
-    extended = _with(config, config.networks | trained, passes)
+    extended = recipe_of(config, name, base)
     with opened(extended, record=False) as folder:
         splits = make_passes(extended)
         before = first_pass(config.passes[base].network)
@@ -120,7 +156,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> 
     return place
 
 
-def _with(
+def with_passes(
     config: ExperimentConfig, networks: Mapping[str, SatConfig], passes: Mapping[str, PassConfig]
 ) -> ExperimentConfig:
     """The recipe with other networks and passes; of their controls, with those that tables and figures show."""
@@ -162,8 +198,7 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
 
 def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
     """Make the table and the figures of a look, and the pass if it is not finished."""
-    passes = config.passes if LOOKS[name].of_all else _needed(config, base)
-    plain = _with(config, config.networks, passes)
+    plain = recipe_of(config, name, base)
     with opened(plain, record=False) as folder:
         splits, plans = make_passes(plain), passes_of(plain)
         folds = [AlignedExperiment.of(at_corpus_rate(fold)) for fold in fold_configs(plain)]

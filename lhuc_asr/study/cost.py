@@ -1,0 +1,119 @@
+"""What a series or a look of ``lhuc-asr benchmark`` still costs: passes to decode, networks to train, time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.stage_plan import PlannedStage, about
+from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of
+from lhuc_asr.pipeline.planned import Part
+from lhuc_asr.score.series import TABLES
+from lhuc_asr.study.run import KNOWN, place_of, read_finished, recipe_of, suitable_base, with_passes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a series or a look.
+
+    Attributes:
+        passes: Number of passes over a split, in all folds together.
+        finished: Number of them that are finished.
+        networks: Number of networks that are still to be trained; their time is not in ``seconds``.
+        seconds: Estimated time of the unfinished passes; None where the experiment has no such pass yet.
+        written: Whether the table is there.
+        obstacle: Why there is nothing to make it from; None where there is.
+    """
+
+    passes: int = 0
+    finished: int = 0
+    networks: int = 0
+    seconds: float | None = None
+    written: bool = False
+    obstacle: str | None = None
+
+    def __str__(self) -> str:
+        """The cost in words, such as ``6 of 8 passes, about 3 minutes``."""
+        if self.obstacle is not None:
+            return "not possible"
+        left = self.passes - self.finished
+        if not left and not self.networks:
+            return "done" if self.written else "all passes done, no table yet"
+        networks = f", {self.networks} networks" if self.networks else ""
+        time = "" if self.seconds is None else f", {about(self.seconds)}"
+        return f"{left} of {self.passes} passes{time}{networks}"
+
+
+def costs(folder: Path, base: str | None = None) -> dict[str, Cost]:
+    """The cost of every series and look on an experiment, by name; nothing is run or written.
+
+    A pass that was never made is taken for as long as the base over the same split, a control for as long as the base's
+    control, a first pass for as long as that of the base's network.
+
+    Args:
+        folder: Folder of an experiment.
+        base: As for ``run_benchmark``.
+
+    Raises:
+        ExperimentError, ConfigError: As for ``run_benchmark``, of the folder and its configuration.
+    """
+    config = read_finished(folder)
+    bases: dict[str, str] = {}
+    recipes: dict[str, ExperimentConfig] = {}
+    obstacles: dict[str, Cost] = {}
+    for name in KNOWN:
+        try:
+            bases[name] = suitable_base(config, name, base)
+            recipes[name] = recipe_of(config, name, bases[name])
+        except ConfigError as error:
+            obstacles[name] = Cost(obstacle=str(error))
+    plans = [{stage.name: stage for stage in part.plan()} for part in Part(_all(config, recipes)).folds()]
+    at_once = min(config.workers, config.folds)
+    made = {
+        name: _cost(recipe, bases[name], plans, at_once, (place_of(folder, name, base) / TABLES[0]).is_file())
+        for name, recipe in recipes.items()
+    }
+    return {name: obstacles.get(name) or made[name] for name in KNOWN}
+
+
+def _all(config: ExperimentConfig, recipes: Mapping[str, ExperimentConfig]) -> ExperimentConfig:
+    """One recipe with the passes and networks of all: its stages are looked at once."""
+    networks, passes = dict(config.networks), dict[str, PassConfig](config.passes)
+    for recipe in recipes.values():
+        networks |= recipe.networks
+        passes |= recipe.passes
+    return with_passes(config, networks, passes)
+
+
+def _cost(
+    recipe: ExperimentConfig, base: str, plans: list[dict[str, PlannedStage]], at_once: int, written: bool
+) -> Cost:
+    passes, total, left, networks = passes_of(recipe), 0, list[float | None](), 0
+    for plan in plans:
+        for stage in plan.values():
+            name, _, split = stage.name.partition(" over ")
+            if name in passes and split:
+                total += 1
+                left += [] if stage.finished else [_seconds(plan, stage, f"{_alike(passes, name, base)} over {split}")]
+        trained = [plan[f"network {name}"] for name in networks_of(recipe)]
+        networks += sum(not stage.finished for stage in trained)
+    known = [seconds for seconds in left if seconds is not None]
+    time = sum(known) / at_once if left and len(known) == len(left) else None
+    return Cost(total, total - len(left), networks, time, written)
+
+
+def _alike(passes: Mapping[str, Pass], name: str, base: str) -> str:
+    """The pass of the recipe that takes about as long as another: the base, its control, or the first pass."""
+    if passes[name].adaptation is None:
+        return first_pass(passes[base].network)
+    return reuse_name(base, "others_mean") if passes[name].borrows else base
+
+
+def _seconds(plan: Mapping[str, PlannedStage], stage: PlannedStage, alike: str) -> float | None:
+    """Time of a pass in an earlier run, or else of the one that takes about as long; None where neither was made."""
+    if stage.seconds is not None:
+        return stage.seconds
+    return plan[alike].seconds if alike in plan else None

@@ -1,0 +1,78 @@
+"""What series and looks still cost, against what they then make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.stage_plan import about
+from lhuc_asr.cli.benchmark import benchmark
+from lhuc_asr.study.cost import Cost, costs
+from lhuc_asr.study.run import KNOWN, run_benchmark
+from lhuc_asr.study.series import GAMMAS
+
+SPLITS = ("test", "control")
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    rows = read_json_lines(folder / "metrics.jsonl")
+    return {row["stage"]: row["seconds"] for row in rows if row.keys() == {"stage", "time", "seconds"}}
+
+
+def test_the_cost_is_what_a_series_then_makes(copied: Path, executed: Callable[[Path], list[str]]) -> None:
+    files, took = sorted(copied.rglob("*")), stage_seconds(copied)
+    before = costs(copied)
+    assert sorted(copied.rglob("*")) == files
+    assert list(before) == list(KNOWN)
+    assert str(before["gains"]) == "all passes done, no table yet"
+    done = len(executed(copied))
+    run_benchmark(copied, ["silence", "gains"])
+    made = [stage for stage in executed(copied)[done:] if " over " in stage]
+    silence = before["silence"]
+    assert silence.passes - silence.finished == len(made)
+    # Half of them adapt, half are controls.
+    expected = sum(took[f"lhuc{kind} over {split}"] for kind in ("", "__others_mean") for split in SPLITS)
+    assert silence.seconds == pytest.approx(expected * len(made) / 4)
+    assert str(silence) == f"{len(made)} of {silence.passes} passes, {about(silence.seconds)}"
+    after = costs(copied)
+    assert str(after["silence"]) == str(after["gains"]) == "done"
+    assert after["silence"].finished == silence.passes
+    assert after["one_shot"] == before["one_shot"]
+
+
+def test_networks_to_train_are_counted_beside_the_passes(copied: Path) -> None:
+    cost = costs(copied)["gamma"]
+    assert cost.networks == len(GAMMAS)
+    # Row 0 alone, adapted and the control of each network, beside the passes of the recipe that are finished.
+    assert cost.passes - cost.finished == 3 * len(GAMMAS) * len(SPLITS)
+    assert str(cost).endswith(f", {len(GAMMAS)} networks")
+
+
+def test_a_series_without_a_base_is_called_impossible(copied: Path, run: Callable[..., list[str]]) -> None:
+    run(copied, "passes={moments: {method: {kind: moments}}}")
+    cost = costs(copied)
+    assert str(cost["layers"]) == "not possible"
+    assert "no pass that a series can start from" in str(cost["layers"].obstacle)
+    assert str(cost["gains"]) == "all passes done, no table yet"
+
+
+def test_a_time_that_is_not_known_is_not_said() -> None:
+    assert str(Cost(passes=3, finished=1)) == "2 of 3 passes"
+
+
+def test_the_command_lists_them_in_100_columns(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark(copied)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    for name in KNOWN:
+        assert any(f" {name} " in line for line in lines), name
+    assert any("silence" in line and "passes, " in line for line in lines)
+
+
+def test_the_list_is_refused_where_there_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="expected the folder of an experiment"):
+        costs(tmp_path)
