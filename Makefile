@@ -4,6 +4,7 @@
 # make slow        run the tests that take minutes
 # make format      mend formatting and lint
 # make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data, busy an idle machine
+# make site        build the documentation site into site/; a broken link is an error
 # make clean       remove the environment and build files
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3.14 || \
@@ -11,7 +12,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo setup test check format slow benchmarks clean
+.PHONY: demo setup test check site format slow benchmarks clean
+
+# The site's builder announces its successor at every start.
+export NO_MKDOCS_2_WARNING := 1
 
 demo: setup
 	$(BIN)/lhuc-asr run recipes/demo
@@ -24,18 +28,21 @@ $(READY): pyproject.toml
 		{ echo "lhuc_asr needs Python 3.11 to 3.14; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[figures,rank,voices,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[figures,rank,voices,dev,docs]'
 	touch $@
 
 test: setup
 	$(BIN)/python -m pytest
 
-check: setup
+check: setup site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 	$(BIN)/python -m pytest
+
+site: setup
+	$(BIN)/mkdocs build --quiet --strict
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
@@ -48,4 +55,4 @@ benchmarks: setup
 	for name in features viterbi training_step adaptation_step adaptation ppnet; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
