@@ -16,7 +16,6 @@ import soundfile
 import torch
 import yaml
 from house_rules import BELOW
-from typer.main import get_command
 
 import lhuc_asr
 from lhuc_asr.adapt.methods import METHODS
@@ -90,13 +89,6 @@ def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
     (tmp_path / "exp").mkdir()
     shutil.copytree(finished, tmp_path / "exp" / "an4")
     return tmp_path
-
-
-@pytest.mark.parametrize("line", [line for line in commands("README.md") if " run " in line])
-def test_every_recipe_takes_the_options_that_the_readme_gives_it(line: str) -> None:
-    program, verb, recipe, *overrides = shlex.split(line)
-    assert (program, verb) == (".venv/bin/lhuc-asr", "run")
-    load_config(ExperimentConfig, ROOT / recipe / "config.yaml", overrides)
 
 
 def test_the_readme_adapts_to_a_new_speaker(recordings: Path, type_in) -> None:
@@ -194,14 +186,6 @@ def test_the_corpus_of_the_extending_page_is_read(recordings: Path, import_block
     assert (utterance.speaker, utterance.words) == ("tester", ("GO", "ON"))
     assert utterance.seconds == soundfile.info(recordings / "b.wav").duration
     assert reading.recordings == {recordings / "a.wav", recordings / "b.wav"}
-
-
-def test_every_verb_in_the_text_is_one() -> None:
-    known = set(get_command(command_line.app).commands)
-    for page in (*PAGES, "docs/map.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/*.md"))):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        verbs = set(re.findall(r"`(?:\.venv/bin/)?lhuc-asr ([a-z]+)", text))
-        assert verbs <= known, (page, verbs - known)
 
 
 def written_pages() -> list[Path]:
