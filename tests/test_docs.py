@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import shutil
@@ -16,7 +17,6 @@ import soundfile
 import torch
 import yaml
 from house_rules import BELOW
-from typer.main import get_command
 
 import lhuc_asr
 from lhuc_asr.adapt.methods import METHODS
@@ -25,15 +25,31 @@ from lhuc_asr.base.config import load_config
 from lhuc_asr.cli import main as command_line
 from lhuc_asr.corpus.sources import SOURCES
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.study.run import KNOWN
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/any_model.md", "docs/extending.md", "docs/offline.md", "docs/ppnet.md", "docs/toy.md")
+PAGES = (
+    "README.md",
+    "docs/any_model.md",
+    "docs/extending.md",
+    "docs/offline.md",
+    "docs/ppnet.md",
+    "docs/toy.md",
+    "docs/tutorial.md",
+)
 # Pages whose blocks of Python run one after the other, as one.
 CHAINED = ("docs/any_model.md",)
 # Files of the examples of docs/extending.md.
 NOT_YET_WRITTEN = {"adapt/offsets.py", "corpus/listed.py"}
 # Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
-ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download")
+ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download", "lhuc-asr download")
+# What makes the tutorial's run one of seconds.
+SMALL = """
+    hours=null workers=1 heldout_speakers=1 speeds=[1.0] realignments=0 controls=[others_mean]
+    'monophone={iterations: 4, growing_iterations: 2, gaussians: 120}'
+    'dnn={hidden_layers: 1, hidden_units: 48, activation: relu, context: 2}'
+    'trainer={schedule: {learning_rate: 0.05, max_epochs: 2}}' tuning.acoustic_scales=[0.1,0.2]
+"""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -58,7 +74,7 @@ def type_in(package_log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cal
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("talk.wav").read_bytes())))
         words = [
             word
-            for typed in shlex.split(line)[1:]
+            for typed in shlex.split(os.path.expandvars(line))[1:]
             for word in (sorted(map(str, Path().glob(typed))) if "*" in typed else [typed])
         ]
         monkeypatch.setattr(sys, "argv", ["lhuc-asr", *words])
@@ -92,13 +108,6 @@ def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
     (tmp_path / "exp").mkdir()
     shutil.copytree(finished, tmp_path / "exp" / "an4")
     return tmp_path
-
-
-@pytest.mark.parametrize("line", [line for line in commands("README.md") if " run " in line])
-def test_every_recipe_takes_the_options_that_the_readme_gives_it(line: str) -> None:
-    program, verb, recipe, *overrides = shlex.split(line)
-    assert (program, verb) == (".venv/bin/lhuc-asr", "run")
-    load_config(ExperimentConfig, ROOT / recipe / "config.yaml", overrides)
 
 
 def test_the_readme_adapts_to_a_new_speaker(recordings: Path, type_in) -> None:
@@ -138,6 +147,56 @@ def test_the_ranking_page_from_top_to_bottom(type_in, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def mini(finished: Path, tmp_path: Path) -> Path:
+    """The voices of the tiny experiment, laid out as mini LibriSpeech is."""
+    for split, subset in (("train", "train-clean-5"), ("heldout", "train-clean-5"), ("test", "dev-clean-2")):
+        for utterance in read_manifest(finished / "corpus" / f"{split}.jsonl"):
+            chapter = tmp_path / "data" / "LibriSpeech" / subset / utterance.speaker / "1"
+            chapter.mkdir(parents=True, exist_ok=True)
+            id = f"{utterance.speaker}-1-{len(list(chapter.glob('*.wav'))):04d}"
+            shutil.copyfile(utterance.audio, chapter / f"{id}.wav")
+            with (chapter / f"{utterance.speaker}-1.trans.txt").open("a", encoding="utf-8") as file:
+                file.write(f"{id} {utterance.text}\n")
+    return tmp_path
+
+
+def test_the_tutorial_from_the_check_to_the_words(
+    mini: Path, type_in, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readers = sorted(path.name for path in (mini / "data" / "LibriSpeech" / "dev-clean-2").iterdir())
+    monkeypatch.setenv("reader", readers[0])  # the page asks the shell for it
+    said = {}
+    for line in commands("docs/tutorial.md"):
+        if line.startswith("lhuc-asr"):
+            type_in(line.replace("hours=1", f"hours=1 {SMALL}"))
+            said[line] = capsys.readouterr().out
+    check, run, _export, _info, adapt, plain, adapted = said
+    *_, lexicon, model = said[check].splitlines()
+    assert lexicon.startswith("pronunciations: ")
+    assert model.endswith("from the training transcripts")
+    for heading in re.findall(r"^\| (\w.*?) \|", section("docs/tutorial.md", "5. Read the table"), re.M):
+        assert heading in ("column", "the last") or heading in said[run], heading
+    assert "others mean" in said[run]
+    assert (mini / "exp" / "librispeech" / "decode" / "dev-clean-2" / "table.txt").is_file()
+    assert (mini / "exp" / "librispeech" / "decode" / "dev-clean-2" / "speakers.csv").is_file()
+    assert [line.split()[0] for line in said[adapt].splitlines()] == [
+        *(f"{reader}:" for reader in readers), "unadapted", "adapted", "change",
+    ]  # fmt: skip
+    assert {path.stem for path in (mini / "speakers").iterdir()} == set(readers)
+    assert said[plain].count("\n") == said[adapted].count("\n") == 3
+
+
+def section(page: str, heading: str) -> str:
+    """The text below a heading, up to the next."""
+    return (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_series_and_looks_of_the_page_are_all_there_are() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", section("docs/benchmarking.md", "One thing varied"), re.M)
+    assert sorted(named) == sorted(KNOWN)
+
+
+@pytest.fixture
 def import_block(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
     """Run a block as a module; what it puts into the tables of methods and corpora is taken out after the test."""
     before = [(table, dict(table)) for table in (METHODS, SOURCES)]
@@ -165,8 +224,7 @@ def test_the_python_of_a_page_runs(page: str, recordings: Path, type_in, import_
 
 def example(page: str, heading: str) -> str:
     """The first block of Python below a heading."""
-    text = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
-    return re.search(r"^```python\n(.*?)^```", text, re.M | re.S)[1]
+    return re.search(r"^```python\n(.*?)^```", section(page, heading), re.M | re.S)[1]
 
 
 def test_the_method_of_the_extending_page_runs_in_a_recipe_and_for_a_new_speaker(
@@ -198,14 +256,6 @@ def test_the_corpus_of_the_extending_page_is_read(recordings: Path, import_block
     assert (utterance.speaker, utterance.words) == ("tester", ("GO", "ON"))
     assert utterance.seconds == soundfile.info(recordings / "b.wav").duration
     assert reading.recordings == {recordings / "a.wav", recordings / "b.wav"}
-
-
-def test_every_verb_in_the_text_is_one() -> None:
-    known = set(get_command(command_line.app).commands)
-    for page in (*PAGES, "docs/map.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/*.md"))):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        verbs = set(re.findall(r"`(?:\.venv/bin/)?lhuc-asr ([a-z]+)", text))
-        assert verbs <= known, (page, verbs - known)
 
 
 def written_pages() -> list[Path]:
