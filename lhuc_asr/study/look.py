@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.pipeline.config import first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
+from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.wer import WerReport, read_wer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # A row of a table.
 Row = dict[str, Any]
@@ -29,7 +33,8 @@ class Look:
         plan: The pass.
         passes: All passes that were made over the split.
         max_unaligned: Maximum fraction of the references that fail to align.
-        figure: File of the figure.
+        figure: File of the figure, ``<split>.png``.
+        formats: Further formats of the figure.
     """
 
     folder: ExperimentFolder
@@ -39,6 +44,11 @@ class Look:
     passes: Sequence[Pass]
     max_unaligned: float
     figure: Path
+    formats: Sequence[str]
+
+    def draw(self, figure: Figure) -> None:
+        """Write the figure in its formats."""
+        save_figure(figure, self.figure, self.formats)
 
     @property
     def name(self) -> str:
