@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.pipeline.config import first_pass
@@ -14,9 +14,6 @@ from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
 from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.wer import WerReport, read_wer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # A row of a table.
 Row = dict[str, Any]
@@ -46,8 +43,8 @@ class Look:
     figure: Path
     formats: Sequence[str]
 
-    def draw(self, figure: Figure) -> None:
-        """Write the figure in its formats."""
+    def draw(self, figure: Any) -> None:
+        """Write a figure of matplotlib in its formats."""
         save_figure(figure, self.figure, self.formats)
 
     @property
