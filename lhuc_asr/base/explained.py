@@ -18,7 +18,7 @@ _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): ", re.MULTILINE)
 
 
 def explain_config(config: StrictModel) -> str:
-    """The configuration as YAML, every default written out, with a comment for each key.
+    """The configuration as YAML, every default written out, with a comment for each key; in a list, in its first entry.
 
     Without its comments the text is a configuration of the same class with the same values.
     """
@@ -38,8 +38,8 @@ def meanings_of(model: type[StrictModel]) -> dict[str, str]:
     return meanings
 
 
-def _lines(config: StrictModel, indent: str) -> Iterator[str]:
-    meanings = meanings_of(type(config))
+def _lines(config: StrictModel, indent: str, explained: bool = True) -> Iterator[str]:
+    meanings = meanings_of(type(config)) if explained else {}
     for name in type(config).model_fields:
         if name in meanings:
             comment = f"{indent}# "
@@ -56,6 +56,17 @@ def _entry(name: str, value: Any, config: StrictModel, indent: str) -> Iterator[
         for key, one in value.items():
             yield f"{indent}{INDENT}{key}:"
             yield from _lines(one, indent + INDENT * 2)
+    elif isinstance(value, list | tuple) and value and all(isinstance(one, StrictModel) for one in value):
+        yield f"{indent}{name}:"
+        for number, one in enumerate(value):
+            yield from _item(list(_lines(one, indent + INDENT, explained=number == 0)), indent)
     else:
         plain = config.model_dump(mode="json", include={name})
         yield from textwrap.indent(dump_plain(plain).rstrip("\n"), indent).splitlines()
+
+
+def _item(lines: list[str], indent: str) -> Iterator[str]:
+    """The lines of an entry of a list: the first that is not a comment begins it."""
+    first = next(number for number, line in enumerate(lines) if not line.lstrip().startswith("#"))
+    for number, line in enumerate(lines):
+        yield f"{indent}- {line.removeprefix(indent + INDENT)}" if number == first else line

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class FigureFormat(StrEnum):
+    """A format of figures."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
 
 
 def benchmark(
@@ -21,6 +30,9 @@ def benchmark(
         str | None,
         typer.Option("--pass", help="Pass of the recipe to vary or to look at; default: the first that fits"),
     ] = None,
+    figure_format: Annotated[
+        FigureFormat, typer.Option("--format", help="Format of the figures; pdf and svg are written beside PNG.")
+    ] = FigureFormat.PNG,
 ) -> None:
     """Vary one option of a recipe's adaptation at a time, or look at one pass; write a table and a figure for each.
 
@@ -43,7 +55,7 @@ def benchmark(
         typer.echo("Passes over a split, with the time that the experiment's own took; networks take more beside it.")
         return
     names = None if every else list(dict.fromkeys(experiment or []))
-    for name, folder in run_benchmark(experiment_folder, names, base).items():
+    for name, folder in run_benchmark(experiment_folder, names, base, [figure_format.value]).items():
         rows = list(read_json_lines(folder / "table.jsonl"))
         table = Table(title=Text(KNOWN[name].title), title_justify="left")
         for heading in rows[0]:

@@ -40,6 +40,9 @@ def train(
         ),
     ] = None,
     device: Device = "cpu",
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show all settings with their meanings, and run nothing.")
+    ] = False,
 ) -> None:
     """Train or fit the models of a recipe, networks with every seed, and compare them on the test split.
 
@@ -48,6 +51,7 @@ def train(
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
     from lhuc_asr.base.experiment_folder import record_run, refuse_another
+    from lhuc_asr.base.explained import explain_config
     from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
     from lhuc_asr.cli.recipes import recipe_file
@@ -55,7 +59,11 @@ def train(
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
-    config, place = load_config(RecommenderConfig, recipe_file(recipe), overrides or []), _place(device)
+    config = load_config(RecommenderConfig, recipe_file(recipe), overrides or [])
+    if print_config:
+        typer.echo(explain_config(config), nl=False)
+        return
+    place = _place(device)
     check_inputs(config)
     with locked(config.folder) as folder:
         refuse_another(folder, config, config.name)

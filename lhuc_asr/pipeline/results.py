@@ -44,7 +44,7 @@ def compare_splits(config: ExperimentConfig, splits: Sequence[str]) -> list[Pass
     scores = judge(entries, config.seed)
     for split, theirs in reports.items():
         _write(folder, split, theirs, [line for line in scores if line.entry.split == split])
-    _draw(folder, reports)
+    _draw(folder, scores)
     return scores
 
 
@@ -112,19 +112,20 @@ def _write(folder: ExperimentFolder, split: str, reports: Mapping[str, WerReport
     write_speaker_csv(place / SPEAKERS_FILE, reports)
 
 
-def _draw(folder: ExperimentFolder, reports: Mapping[str, Mapping[str, WerReport]]) -> None:
+def _draw(folder: ExperimentFolder, scores: Sequence[PassScore]) -> None:
     """Draw the figures of all test sets; without matplotlib there are none, and those of earlier results go."""
-    drawn = [(folder.decode(split), name) for split, theirs in reports.items() for name in theirs if name != SI]
+    drawn = [(folder.decode(line.entry.split), line.entry.name, line.unadapted) for line in scores]
     try:
         from lhuc_asr.score.figures import save_figure, speaker_wer_figure
     except MissingExtraError as error:
         logger.warning("no figures: %s", error)
-        for place, name in drawn:
+        for place, name, _ in drawn:
             (place / f"{name}.png").unlink(missing_ok=True)
         return
-    for place, name in drawn:
-        figure = speaker_wer_figure(place / SI / WER_FILE, place / name / WER_FILE, SI, name)
-        save_figure(figure, place / f"{name}.png")
+    for place, name, against in drawn:
+        if against is not None:
+            reports = place / SI / WER_FILE, place / name / WER_FILE
+            save_figure(speaker_wer_figure(*reports, against.comparison, SI, name), place / f"{name}.png")
 
 
 def _row(line: PassScore) -> dict[str, object]:

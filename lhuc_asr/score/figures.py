@@ -5,13 +5,17 @@ Only matplotlib's Figure objects are used, never pyplot: no window, no global st
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.extras import extra
+from lhuc_asr.score.significance import Comparison
+from lhuc_asr.score.tables import change_text
 from lhuc_asr.score.wer import WerReport, read_wer, require_same_speakers
 
 with extra("figures"):
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -26,16 +30,29 @@ FRAME_INCHES = 1.7
 ROW_INCHES = (0.17, 0.36)
 SCREEN_INCHES = 6.0
 DOTS_PER_INCH = 150
+# On the axis of an error.
+LOWER = "lower is better"
+# The formats of figures; for each, the entries that would name the program's version or the time.
+FORMATS = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+}
 
 
 def speaker_wer_figure(
-    before_path: Path, after_path: Path, before_name: str = "before", after_name: str = "after"
+    before_path: Path,
+    after_path: Path,
+    comparison: Comparison,
+    before_name: str = "before",
+    after_name: str = "after",
 ) -> Figure:
     """Each speaker's WER in two passes: a pair of dots joined by a line, the worst speaker on top.
 
     Args:
         before_path: wer.json of the first pass.
         after_path: wer.json of the second pass.
+        comparison: The two compared, for the title.
         before_name: Name of the first pass in title and legend.
         after_name: Name of the second pass in the title.
 
@@ -61,12 +78,12 @@ def speaker_wer_figure(
     axes.set_yticks(rows, speakers, fontsize=9 if row_inches > 0.2 else 7, parse_math=False)
     axes.set_ylim(-0.8, len(speakers) - 0.2)
     axes.set_xlim(left=0)
-    axes.set_xlabel("word error rate, %")
+    axes.set_xlabel(f"word error rate, % ({LOWER})")
     axes.grid(axis="x", color="#E2E2E2", zorder=0)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, pad=8)
-    axes.set_title(_title(before, after, before_name, after_name), fontsize=10, loc="left", parse_math=False)
+    axes.set_title(_title(before, comparison, before_name, after_name), fontsize=10, loc="left", parse_math=False)
     figure.legend(
         handles=_legend_handles(colours, before_name),
         loc="outside lower center",
@@ -77,11 +94,18 @@ def speaker_wer_figure(
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG file, whole or not at all; the same figure gives the same bytes."""
-    with atomic_path(path) as temporary:
-        # Without this matplotlib's version is written into the file.
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+def save_figure(figure: Figure, path: Path, formats: Iterable[str] = ()) -> None:
+    """Write a PNG file, whole or not at all; the same figure gives the same bytes.
+
+    Args:
+        figure: The figure.
+        path: The file, ``<name>.png``.
+        formats: Further formats, ``pdf`` or ``svg``, each in a file beside it with its own ending.
+    """
+    for format in dict.fromkeys(["png", *formats]):
+        # The salt makes the names inside an SVG the same each time.
+        with atomic_path(path.with_suffix(f".{format}")) as temporary, rc_context({"svg.hashsalt": path.stem}):
+            figure.savefig(temporary, format=format, dpi=DOTS_PER_INCH, metadata=FORMATS[format])
 
 
 def _colour(before: float, after: float) -> str:
@@ -90,10 +114,15 @@ def _colour(before: float, after: float) -> str:
     return BETTER if after < before else WORSE
 
 
-def _title(before: WerReport, after: WerReport, before_name: str, after_name: str) -> str:
-    totals = f"○ {before_name} {100 * before.wer:.2f} %  →  ● {after_name} {100 * after.wer:.2f} %"
-    change = f"{100 * (after.errors / before.errors - 1):+.1f} % relative, " if before.errors else ""
-    return f"{totals}\n{change}{before.words} words, {len(before.speakers)} speakers"
+def change_line(comparison: Comparison, before: WerReport) -> str:
+    """The relative change with its interval, and what it is over, for a title."""
+    words, speakers = f"{before.words} words", len(before.speakers)
+    return f"{change_text(comparison)} % relative (95 % interval), {words}, {speakers} speakers"
+
+
+def _title(before: WerReport, comparison: Comparison, before_name: str, after_name: str) -> str:
+    rates = f"○ {before_name} {100 * comparison.before:.2f} %  →  ● {after_name} {100 * comparison.after:.2f} %"
+    return f"{rates}\n{change_line(comparison, before)}"
 
 
 def _legend_handles(colours: list[str], before_name: str) -> list[Line2D]:

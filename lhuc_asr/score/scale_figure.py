@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lhuc_asr.base.extras import extra
+from lhuc_asr.score.figures import LOWER
 from lhuc_asr.score.series import CURVE_COLOURS
 
 with extra("figures"):
@@ -39,7 +40,7 @@ def scale_figure(curves: Mapping[str, Sequence[tuple[float, float]]], chosen: Se
     labels = sorted({scale for points in curves.values() for scale, _ in points})
     axes.set_xticks(labels, [f"{scale:g}" for scale in labels])
     axes.set_xlabel("acoustic scale")
-    axes.set_ylabel("word error rate, %")
+    axes.set_ylabel(f"word error rate, % ({LOWER})")
     axes.grid(axis="y", color="#E2E2E2", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=10, loc="left", parse_math=False)

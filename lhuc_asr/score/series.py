@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from lhuc_asr.base.atomic import write_json_lines, write_text
 from lhuc_asr.base.extras import extra
-from lhuc_asr.score.figures import save_figure
+from lhuc_asr.score.figures import LOWER, save_figure
 from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.wer import WerReport
 
@@ -46,6 +46,7 @@ class Point:
         speakers: Number of speakers behind the interval.
         seed: Seed of the recipe.
         against: Name of the pass that this one is compared with.
+        before: Word error rate of that pass, a fraction.
         relative: Change of the error rate against that pass, a fraction; infinite where only this pass has errors.
         low, high: 95 % interval of ``relative`` over speakers; without end where they are too few.
         p: Two-sided p of the sign flips over speakers, not adjusted.
@@ -64,6 +65,7 @@ class Point:
     speakers: int
     seed: int
     against: str
+    before: float
     relative: float
     low: float
     high: float
@@ -89,12 +91,30 @@ class Point:
         return cls(
             split, name, curve, label,
             report.wer, report.errors, report.words, len(report.speakers), seed, against,
-            comparison.relative, low, high, comparison.p_value, *control,
+            comparison.before, comparison.relative, low, high, comparison.p_value, *control,
             comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal,
         )  # fmt: skip
 
+    @property
+    def change(self) -> tuple[float, float, float]:
+        """The change of the error rate against that pass, and its 95 % interval, in points (hundredths).
 
-def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequence[Point], joined: bool = True) -> None:
+        Where that pass made no error there is no relative change, and the interval has no upper end.
+        """
+        if self.before == 0:
+            return 100 * self.wer, 0.0, math.inf
+        return 100 * self.before * self.relative, 100 * self.before * self.low, 100 * self.before * self.high
+
+
+def write_series(
+    folder: Path,
+    title: str,
+    axis: str,
+    paper: str,
+    points: Sequence[Point],
+    joined: bool = True,
+    formats: Iterable[str] = (),
+) -> None:
     """Write ``table.jsonl``, ``table.csv`` and a ``<split>.png`` for each split; the tables have null for infinity.
 
     Args:
@@ -104,6 +124,7 @@ def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequen
         paper: Finding of the paper, for a sentence below the figures.
         points: Points of all splits.
         joined: Whether a line joins the points of a curve.
+        formats: Further formats of the figures, beside PNG.
 
     Raises:
         ValueError: ``points`` is empty.
@@ -113,7 +134,7 @@ def write_series(folder: Path, title: str, axis: str, paper: str, points: Sequen
     write_rows(folder, [{name: _finite(value) for name, value in asdict(point).items()} for point in points])
     for split in dict.fromkeys(point.split for point in points):
         figure = series_figure([point for point in points if point.split == split], title, axis, paper, joined)
-        save_figure(figure, folder / f"{split}.png")
+        save_figure(figure, folder / f"{split}.png", formats)
 
 
 def _finite(value: Any) -> Any:
@@ -132,7 +153,7 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, joined: bool = True) -> Figure:
-    """Draw the relative change of the word error rate at each label, with its 95 % interval, one colour per curve.
+    """Draw the change of the word error rate at each label, in points, with its 95 % interval, one colour per curve.
 
     Args:
         points: Points of one split.
@@ -146,7 +167,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
     figure = Figure((max(5.0, 2.0 + 0.9 * len(labels)), 4.2), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0.0, color="#6A6A6A", linewidth=1.0, zorder=1)
-    ends = 100 * np.array([(point.relative, point.low, point.high) for point in points])
+    ends = np.array([point.change for point in points])
     finite = ends[np.isfinite(ends)]
     lowest, highest = finite.min(initial=0.0), finite.max(initial=0.0)
     # A bar with an infinite end leaves the figure.
@@ -157,10 +178,7 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
     for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
         own = [point for point in points if point.curve == curve]
         x = np.array([labels.index(point.label) for point in own]) + offset
-        y, low, high = (
-            np.minimum(100 * np.array(values), 2 * beyond)
-            for values in zip(*((point.relative, point.low, point.high) for point in own), strict=True)
-        )
+        y, low, high = (np.minimum(values, 2 * beyond) for values in zip(*(point.change for point in own), strict=True))
         below, above = np.maximum(y - low, 0), np.maximum(high - y, 0)
         axes.errorbar(
             x, y, (below, above), color=CURVE_COLOURS[number % len(CURVE_COLOURS)],
@@ -169,16 +187,17 @@ def series_figure(points: Sequence[Point], title: str, axis: str, paper: str, jo
         )  # fmt: skip
     axes.set_xticks(range(len(labels)), labels, parse_math=False, rotation=30 if max(map(len, labels)) > 9 else 0)
     axes.set_xlabel(axis)
-    axes.set_ylabel("change of WER against no adaptation, %")
+    axes.set_ylabel(f"change of the WER against no adaptation,\npoints ({LOWER})")
     axes.grid(axis="y", color="#E2E2E2", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     first = points[0]
-    axes.set_title(
-        f"{title}\n{first.split}: {first.speakers} speakers, {first.words} words, one seed; bars: 95 %",
-        fontsize=10, loc="left", parse_math=False,
-    )  # fmt: skip
-    sentence = textwrap.fill(f"The paper: {paper}.", int(LETTERS_AN_INCH * figure.get_figwidth()))
-    figure.supxlabel(sentence, fontsize=8, x=0.01, ha="left", parse_math=False)
+    sizes = f"{first.split}: {first.speakers} speakers, {first.words} words, one seed"
+    axes.set_title(f"{title}\n{sizes}", fontsize=10, loc="left", parse_math=False)
+    over = f"over {first.speakers} speakers" if first.speakers > 1 else "over the recordings of one speaker"
+    sentences = f"Bars: 95 % intervals {over}.", f"The paper: {paper}."
+    letters = int(LETTERS_AN_INCH * figure.get_figwidth())
+    footnote = "\n".join(textwrap.fill(sentence, letters) for sentence in sentences)
+    figure.supxlabel(footnote, fontsize=8, x=0.01, ha="left", parse_math=False)
     if len(curves) > 1:
         # Beside the axes, not above: the title may be wider than they are.
         figure.legend(loc="outside right center", frameon=False, fontsize=9)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 from lhuc_asr.base.extras import extra
-from lhuc_asr.score.figures import BEFORE, BETTER, EQUAL, WORSE
+from lhuc_asr.score.figures import BEFORE, BETTER, EQUAL, LOWER, WORSE, change_line
+from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.wer import WerReport, require_same_speakers
 
 with extra("figures"):
@@ -17,8 +19,14 @@ with extra("figures"):
 SPEAKER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
-def gains_figure(before: WerReport, after: WerReport, title: str) -> Figure:
+def gains_figure(before: WerReport, after: WerReport, comparison: Comparison, title: str) -> Figure:
     """Draw the change of every speaker's word error rate, in points, from the largest gain to the largest loss.
+
+    Args:
+        before: The first pass.
+        after: The second pass.
+        comparison: The two compared, for the title.
+        title: First line of the title.
 
     Raises:
         ScoreError: The reports differ in speakers or reference words.
@@ -32,13 +40,13 @@ def gains_figure(before: WerReport, after: WerReport, title: str) -> Figure:
     axes.bar(range(len(rates)), rates, width=0.85, color=[_colour(rate) for rate in rates])
     axes.axhline(0.0, color="#6A6A6A", linewidth=1.0)
     axes.set_xlabel("speakers, from the largest gain to the largest loss")
-    axes.set_ylabel("change of the WER, points")
+    axes.set_ylabel(f"change of the WER, points\n({LOWER})")
     axes.set_xticks([])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     changed = better + worse
     share = f", {100 * better / changed:.0f} % of those who change" if changed else ""
     counts = f"{better} better, {worse} worse, {len(rates) - changed} equal{share}"
-    axes.set_title(f"{title}\n{counts}", fontsize=10, loc="left", parse_math=False)
+    axes.set_title(f"{title}\n{change_line(comparison, before)}\n{counts}", fontsize=10, loc="left", parse_math=False)
     return figure
 
 
@@ -91,12 +99,13 @@ def frames_figure(before: Sequence[tuple[float, float]], after: Sequence[tuple[f
         axes.plot((x0, x1), (y0, y1), color=colour, linewidth=1.2, alpha=0.6, zorder=2)
     axes.scatter(first[:, 0], first[:, 1], s=30, facecolors="white", edgecolors=BEFORE, zorder=3, label="before")
     axes.scatter(second[:, 0], second[:, 1], s=14, c=colours, zorder=4, label="after")
-    axes.set_xlabel("frame error, %")
-    axes.set_ylabel("word error rate, %")
+    axes.set_xlabel(f"frame error, % ({LOWER})")
+    axes.set_ylabel(f"word error rate, % ({LOWER})")
     axes.grid(color="#E2E2E2", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     means = f"frame error {first[:, 0].mean():.1f} → {second[:, 0].mean():.1f} %, mean of {len(first)} speakers"
-    axes.set_title(f"{title}\n{means}", fontsize=10, loc="left", parse_math=False)
+    change = f"change {_mean_text(second[:, 0] - first[:, 0])}"
+    axes.set_title(f"{title}\n{means}\n{change}", fontsize=10, loc="left", parse_math=False)
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -138,6 +147,15 @@ def tsne_figure(
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8, markerscale=2.5)
     return figure
+
+
+def _mean_text(changes: np.ndarray) -> str:
+    """The mean with its 95 % interval by Student's t, which takes two values that differ."""
+    mean, error = float(changes.mean()), float(stats.sem(changes)) if len(changes) > 1 else 0.0
+    if error == 0.0:
+        return f"{mean:+.1f} points (no interval)"
+    low, high = stats.t.interval(0.95, len(changes) - 1, mean, error)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points (95 % interval)"
 
 
 def _colour(change: float) -> str:

@@ -12,6 +12,7 @@ from lhuc_asr.pipeline.config import first_pass
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.plan import Pass
+from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.wer import WerReport, read_wer
 
 # A row of a table.
@@ -29,7 +30,8 @@ class Look:
         plan: The pass.
         passes: All passes that were made over the split.
         max_unaligned: Maximum fraction of the references that fail to align.
-        figure: File of the figure.
+        figure: File of the figure, ``<split>.png``.
+        formats: Further formats of the figure.
     """
 
     folder: ExperimentFolder
@@ -39,6 +41,11 @@ class Look:
     passes: Sequence[Pass]
     max_unaligned: float
     figure: Path
+    formats: Sequence[str]
+
+    def draw(self, figure: Any) -> None:
+        """Write a figure of matplotlib in its formats."""
+        save_figure(figure, self.figure, self.formats)
 
     @property
     def name(self) -> str:

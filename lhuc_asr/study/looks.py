@@ -21,7 +21,7 @@ from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.recognizer.speaker_files import speaker_files
-from lhuc_asr.score.figures import save_figure
+from lhuc_asr.score.significance import compare
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
 from lhuc_asr.study.look import Look, LookKind, Row
 from lhuc_asr.study.scales import scales
@@ -35,7 +35,8 @@ TSNE_SPEAKERS, TSNE_STATES, TSNE_FRAMES_EACH = 6, 8, 20
 def _gains(look: Look) -> list[Row]:
     """Each speaker's word errors before and after adaptation, in the order of the gains."""
     before, after = look.wer_reports()
-    save_figure(gains_figure(before, after, f"{look.split}: {look.name} against {look.before}"), look.figure)
+    comparison = compare(before, after, np.random.default_rng(look.plan.seed))
+    look.draw(gains_figure(before, after, comparison, f"{look.split}: {look.name} against {look.before}"))
     rows = []
     for speaker, score in before.speakers.items():
         own = after.speakers[speaker]
@@ -54,7 +55,7 @@ def _spread(look: Look) -> list[Row]:
         speakers, layers = _read_amplitudes(fold.folder.speakers(look.split, look.name))
         if fold is look.folds[0]:
             title = f"{look.split}: amplitudes of {look.name}, {len(speakers)} speakers"
-            save_figure(amplitudes_figure(list(layers.values()), speakers, title), look.figure)
+            look.draw(amplitudes_figure(list(layers.values()), speakers, title))
         for site, values in layers.items():
             logs = np.log(np.maximum(values, 1e-3))
             rows.append(
@@ -115,7 +116,7 @@ def _frames(look: Look) -> list[Row]:
         for speaker, (frames, first, second) in sorted(errors.items())
     ]  # fmt: skip
     first, second = ([(row[f"frame_error_{when}"], row[f"wer_{when}"]) for row in rows] for when in ("before", "after"))
-    save_figure(frames_figure(first, second, f"{look.split}: {look.name} against {look.before}"), look.figure)
+    look.draw(frames_figure(first, second, f"{look.split}: {look.name} against {look.before}"))
     return rows
 
 
@@ -145,7 +146,7 @@ def _tsne(look: Look) -> list[Row]:
                 owners += [(utterance.speaker, int(states[utterance.id][frame])) for frame in frames]
     title = f"{look.split}: top hidden layer, {look.before} and {look.name}"
     hidden = np.concatenate(before), np.concatenate(after)
-    save_figure(tsne_figure(*hidden, owners, title, look.plan.seed), look.figure)
+    look.draw(tsne_figure(*hidden, owners, title, look.plan.seed))
     return [
         look.row(when=when, frames=len(owners), between_speakers=_between(values, owners))
         for when, values in zip((look.before, look.name), hidden, strict=True)

@@ -34,6 +34,7 @@ from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import made_passes
 from lhuc_asr.pipeline.run import make_passes
+from lhuc_asr.score.figures import FORMATS
 from lhuc_asr.score.series import TABLES, Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import WerReport, read_wer
@@ -48,13 +49,16 @@ RECIPE_FILE = "recipe.yaml"
 KNOWN: dict[str, Series | LookKind] = {**SERIES, **LOOKS}
 
 
-def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = None) -> dict[str, Path]:
+def run_benchmark(
+    folder: Path, names: Sequence[str] | None, base: str | None = None, formats: Sequence[str] = ()
+) -> dict[str, Path]:
     """Make series and looks; passes that are finished are not made again.
 
     Args:
         folder: Folder of an experiment that ``lhuc-asr run`` has begun; missing stages are made.
         names: Names of series and looks; None for all that the recipe has a pass for, with a warning for the others.
         base: The pass that series vary and that looks show; None for the recipe's first suitable pass.
+        formats: Formats of the figures beside PNG, from ``FORMATS``.
 
     Returns:
         The folder of each, ``benchmark/<name>/``, or ``benchmark/<name>-<base>/`` if the base is given, with
@@ -82,7 +86,7 @@ def run_benchmark(folder: Path, names: Sequence[str] | None, base: str | None = 
     for place in places.values():
         _refuse_to_lose(place, config)
     return {
-        name: (_run_series if name in SERIES else _run_look)(config, name, own_base, places[name])
+        name: (_run_series if name in SERIES else _run_look)(config, name, own_base, places[name], formats)
         for name, own_base in bases.items()
     }
 
@@ -138,11 +142,11 @@ def recipe_of(config: ExperimentConfig, name: str, base: str) -> ExperimentConfi
 
 def _refuse_to_lose(place: Path, config: ExperimentConfig) -> None:
     """Refuse to replace a folder in which somebody keeps files of their own."""
-    figures = [f"{split}.png" for split in {TEST, *config.corpus.test_sets}]
+    figures = [f"{split}.{format}" for split in {TEST, *config.corpus.test_sets} for format in FORMATS]
     refuse_to_lose(place, [*TABLES, RECIPE_FILE, RUN_FILE, *figures])
 
 
-def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
+def _run_series(config: ExperimentConfig, name: str, base: str, place: Path, formats: Sequence[str]) -> Path:
     """Make the passes of a series, their table and their figures."""
     kind, variants = SERIES[name], variants_of(config, name, base)
     logger.info("series %s: %d variants of the pass %s", name, len(variants), base)
@@ -152,7 +156,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path) -> 
         before = first_pass(config.passes[base].network)
         points = [point for split in splits for point in _points(folder, split, variants, before, config.seed)]
         with _written(place, extended) as temporary:
-            write_series(temporary, kind.title, kind.axis, kind.paper, points, kind.joined)
+            write_series(temporary, kind.title, kind.axis, kind.paper, points, kind.joined, formats)
     return place
 
 
@@ -196,7 +200,7 @@ def _needed(config: ExperimentConfig, name: str) -> dict[str, PassConfig]:
     return needed | {name: plan}
 
 
-def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Path:
+def _run_look(config: ExperimentConfig, name: str, base: str, place: Path, formats: Sequence[str]) -> Path:
     """Make the table and the figures of a look, and the pass if it is not finished."""
     plain = recipe_of(config, name, base)
     with opened(plain, record=False) as folder:
@@ -212,6 +216,7 @@ def _run_look(config: ExperimentConfig, name: str, base: str, place: Path) -> Pa
                     passes=made_passes(plain, split, plans),
                     max_unaligned=plain.monophone.max_unaligned,
                     figure=temporary / f"{split}.png",
+                    formats=formats,
                 )
                 for split in splits
             ]

@@ -13,7 +13,6 @@ from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.passes import scored
 from lhuc_asr.pipeline.plan import Pass
-from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.scale_figure import scale_figure
 from lhuc_asr.score.wer import WerReport, pool
 from lhuc_asr.study.look import Look, Row
@@ -37,7 +36,7 @@ def scales(look: Look) -> list[Row]:
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         curves.setdefault(row["pass"], []).append((row["acoustic_scale"], row["wer"]))
-    save_figure(scale_figure(curves, chosen, f"{look.split}: passes of the network {look.plan.network}"), look.figure)
+    look.draw(scale_figure(curves, chosen, f"{look.split}: passes of the network {look.plan.network}"))
     return rows
 
 

@@ -32,6 +32,7 @@ class Outer(Inner):
     Attributes:
         one, two: Parts.
         named: Parts by name.
+        listed: Parts in order.
 
     Raises:
         Nothing: This is not a key.
@@ -40,6 +41,7 @@ class Outer(Inner):
     one: Inner = Inner()
     two: Inner = Inner(size=2)
     named: dict[str, Inner] = Field({"x": Inner(size=3)})
+    listed: tuple[Inner, ...] = (Inner(size=4), Inner(size=5))
 
 
 def test_every_key_has_its_meaning_above_it() -> None:
@@ -59,6 +61,11 @@ def test_every_key_has_its_meaning_above_it() -> None:
         "  x:",
         "    # Number of units; null for all of them.",
         "    size: 3",
+        "# Parts in order.",
+        "listed:",
+        "  # Number of units; null for all of them.",
+        "- size: 4",
+        "- size: 5",
     ]
 
 

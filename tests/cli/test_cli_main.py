@@ -261,6 +261,16 @@ def test_settings_are_shown_with_their_meanings_and_nothing_runs(
     assert not list(tmp_path.iterdir())
 
 
+def test_settings_of_a_ranking_recipe_are_shown_with_their_meanings_and_nothing_runs(
+    command: Callable[..., object], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("ppnet", "train", "ppnet_synthetic", "data.users=7", "--print-config") == 0
+    shown = capsys.readouterr().out
+    assert "  # Number of users, all equally frequent.\n  users: 7\n" in shown
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("speakers", "list", "-h"), ("ppnet", "-h")])
 def test_h_is_help(command: Callable[..., object], capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     assert command(*words) == 0

@@ -72,24 +72,27 @@ def test_the_figure_shows_each_point_with_its_interval_and_what_the_paper_found(
     for curve, bars in drawn.items():
         own = [p for p in POINTS if p.curve == curve]
         line, _, (vertical,) = bars.lines
-        assert line.get_ydata() == pytest.approx([100 * p.relative for p in own])
+        # In points, of the error rate without adaptation: 48 errors in 800 words are 6 %.
+        assert line.get_ydata() == pytest.approx([100 * p.wer - 6 for p in own])
         for segment, p in zip(vertical.get_segments(), own, strict=True):
-            assert segment[:, 1] == pytest.approx([100 * p.low, 100 * p.high])
+            assert segment[:, 1] == pytest.approx([6 * p.low, 6 * p.high])
     # At the label that both curves have they stand beside each other.
     assert [text.get_text() for text in axes.get_xticklabels()] == ["5 s", "10 s"]
     lhuc, moments = (bars.lines[0].get_xdata()[-1] for bars in drawn.values())
     assert round(lhuc) == round(moments) == 1
     assert lhuc < moments
     assert "8 speakers, 800 words, one seed" in axes.get_title("left")
-    assert figure.get_supxlabel() == "The paper: ten seconds help."
+    assert axes.get_ylabel().replace("\n", " ") == "change of the WER against no adaptation, points (lower is better)"
+    assert figure.get_supxlabel() == "Bars: 95 % intervals over 8 speakers.\nThe paper: ten seconds help."
 
 
 def test_a_long_sentence_of_the_paper_stays_inside_the_figure() -> None:
     figure = series_figure(POINTS, "Seconds of data", "adapted on", " ".join(["speakers are worse"] * 9))
     FigureCanvasAgg(figure).draw()
-    (label,) = (text for text in figure.texts if text.get_text().startswith("The paper: "))
+    (label,) = (text for text in figure.texts if "The paper: " in text.get_text())
     assert label.get_window_extent().x1 < figure.bbox.x1
-    assert label.get_text().split() == ["The", "paper:", *["speakers", "are", "worse"] * 8, "speakers", "are", "worse."]
+    sentence = ["The", "paper:", *["speakers", "are", "worse"] * 8, "speakers", "are", "worse."]
+    assert label.get_text().split()[-len(sentence) :] == sentence
 
 
 def test_points_of_kinds_are_not_joined() -> None:
@@ -112,10 +115,26 @@ def test_an_interval_without_an_end_is_null_in_the_tables_and_leaves_the_figure(
     (axes,) = series_figure(points, "Seconds", "adapted on", "ten help").axes
     (bars,) = (container for container in axes.containers if isinstance(container, ErrorbarContainer))
     first, second = bars.lines[2][0].get_segments()
-    assert first[:, 1] == pytest.approx([100 * points[0].low, 100 * points[0].high])
+    assert first[:, 1] == pytest.approx([6 * points[0].low, 6 * points[0].high])
     assert np.isfinite(second).all()
-    assert second[1, 1] > axes.get_ylim()[1] > 100 * points[0].high
-    assert axes.get_ylim()[0] < 100 * min(point.low for point in points)
+    assert second[1, 1] > axes.get_ylim()[1] > 6 * points[0].high
+    # Without adaptation the two speakers have one error in 200 words.
+    assert axes.get_ylim()[0] < min(6 * points[0].low, 0.5 * points[1].low)
+
+
+def test_where_no_adaptation_has_no_error_the_change_is_the_error_rate() -> None:
+    before, after = report({"alice": 0, "bob": 0}), report({"alice": 1, "bob": 1})
+    comparison = compare(before, after, np.random.default_rng(1))
+    made = Point.of("test", "lhuc", "lhuc", "1 s", after, "si", comparison, None, 7)
+    assert made.change == (1.0, 0.0, np.inf)
+
+
+def test_with_one_speaker_the_bars_are_over_recordings() -> None:
+    before, after = report({"alice": 5}), report({"alice": 2})
+    comparison = compare(before, after, np.random.default_rng(1))
+    made = Point.of("test", "lhuc", "lhuc", "1 s", after, "si", comparison, None, 7)
+    footnote = series_figure([made], "Seconds", "adapted on", "ten help").get_supxlabel()
+    assert footnote.startswith("Bars: 95 % intervals over the recordings of one speaker.")
 
 
 def test_a_series_without_a_point_is_refused(tmp_path: Path) -> None:
