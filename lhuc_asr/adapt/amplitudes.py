@@ -19,7 +19,8 @@ from pydantic import Field
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.speaker import FORMAT, SpeakerState, model_hash
+from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.speaker import FORMAT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 from lhuc_asr.nnet.scoring import score_scaled
 

@@ -37,7 +37,7 @@ from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
-from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 MOMENTS_FILE = "moments.safetensors"

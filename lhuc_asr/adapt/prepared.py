@@ -13,7 +13,7 @@ from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.lhuc.identity import model_hash
 
 REMEDY = "delete it and prepare the method again"
 

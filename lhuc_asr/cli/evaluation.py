@@ -63,12 +63,14 @@ class Evaluation:
         speaker: Speaker,
         named: Sequence[Recording],
         channel: int | None,
+        *,
+        vad: bool,
     ) -> None:
         """Transcribe a speaker's recordings without and with their amplitudes."""
         from lhuc_asr.lang.tags import without_tags
 
         for person, words in zip((None, speaker), self._words, strict=True):
-            for transcript in recognizer.transcripts(named, person, channel=channel, on_bad=_told_already):
+            for transcript in recognizer.transcripts(named, person, channel=channel, vad=vad, on_bad=_told_already):
                 if transcript.recording in self._references:
                     said = without_tags([word.word for word in transcript.words])
                     words[transcript.recording] = " ".join(said)

@@ -1,19 +1,92 @@
-"""``lhuc-asr info MODEL``."""
+"""``lhuc-asr info MODEL`` and ``lhuc-asr info AUDIO...``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lhuc_asr.cli.options import Channel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lhuc_asr.recognizer.recordings import OnBad, Recording
+
 
 def info(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="An exported model's folder, or a finished experiment's.")
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL|AUDIO",
+            help="An exported model's folder, or a finished experiment's; or one person's recordings: files, folders, "
+            "patterns, or - for standard input.",
+        ),
     ],
+    channel: Channel = None,
+    pitch: Annotated[
+        bool,
+        typer.Option("--pitch", help="Show the pitch of the voice too: median, and from where to where most of it is."),
+    ] = False,
 ) -> None:
-    """Describe a model: network, features, graph, search, adaptation."""
+    """Describe a model: network, features, graph, search, adaptation; or recordings: level, clipping, speech, pitch."""
+    from lhuc_asr.recognizer.model_folder import is_model
+    from lhuc_asr.recognizer.recordings import LeftOut, recordings
+
+    if len(what) == 1 and is_model(Path(what[0])):
+        if pitch or channel is not None:
+            raise typer.BadParameter("--pitch and --channel go with recordings; this is a model's folder")
+        typer.echo("\n".join(_model_lines(Path(what[0]))))
+        return
+    left_out = LeftOut()
+    with recordings(what, left_out.note) as named:
+        unopened = left_out.count
+        for line in _recording_lines(named, channel, pitch, left_out.note):
+            typer.echo(line)
+    left_out.check(len(named) + unopened - left_out.count)
+
+
+def _recording_lines(named: Sequence[Recording], channel: int | None, pitch: bool, on_bad: OnBad) -> Iterator[str]:
+    """A line for each recording, one for the pitch of all, and what is wrong with them."""
+    import numpy as np
+
+    from lhuc_asr.audio.levels import levels
+    from lhuc_asr.audio.pitch import find_pitch, load_pyin
+    from lhuc_asr.recognizer.condition import Condition, faults
+    from lhuc_asr.recognizer.recordings import usable
+
+    pyin = load_pyin() if pitch else None
+    width = max(len("recording"), *(len(recording.name) for recording in named))
+    yield f"{'recording':{width}}  seconds     Hz  channels  level dB  clipped  speech{'  pitch Hz' if pitch else ''}"
+    conditions, voiced = {}, []
+    for each in named:
+        with usable(each.title, on_bad, each.path):
+            level = levels(each.path, channel)
+            hertz = None if pyin is None else find_pitch(pyin, each.path, level.channel)
+            conditions[each.title] = state = Condition.of(level)
+            numbers = f"{each.seconds:7.1f}  {each.info.sample_rate:5}  {each.info.channels:8}  {state.decibels:8.1f}"
+            shares = f"{100 * state.clipped:5.1f} %  {100 * state.speech:4.0f} %"
+            yield f"{each.name:{width}}  {numbers}  {shares}{'' if hertz is None else '  ' + _range(hertz)}"
+            voiced += [] if hertz is None else [hertz]
+    if len(voiced) > 1:
+        yield f"pitch of all: {_range(np.concatenate(voiced))}"
+    yield from faults(conditions)
+
+
+def _range(hertz: np.ndarray) -> str:
+    """Median, and the middle 80 %, of the pitch of voiced frames."""
+    import numpy as np
+
+    if not len(hertz):
+        return "none"
+    low, median, high = np.quantile(hertz, (0.1, 0.5, 0.9))
+    return f"{median:.0f} ({low:.0f} to {high:.0f})"
+
+
+def _model_lines(model: Path) -> list[str]:
+    """What is in a model's folder."""
     from lhuc_asr.decode.graph import DecodingGraph
     from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.recognizer.model_folder import MODEL_JSON, read_model
@@ -44,5 +117,4 @@ def info(
         "method options": ", ".join(f"{key} {value}" for key, value in method.items()),
         "files": f"{len(paths)}, {size / 1e6:.1f} MB",
     }
-    for key, text in lines.items():
-        typer.echo(f"{key:16}{text}")
+    return [f"{key:16}{text}" for key, text in lines.items()]

@@ -16,6 +16,13 @@ Channel = Annotated[
         "--channel", metavar="N", min=1, help="The recordings' channel to take, from 1; default: all, mixed down"
     ),
 ]
+Vad = Annotated[
+    bool,
+    typer.Option(
+        "--vad/--no-vad",
+        help="Cut long recordings at the pauses of a detector of voice activity (extra vad), or of their levels.",
+    ),
+]
 Person = Annotated[
     str | None,
     typer.Option(

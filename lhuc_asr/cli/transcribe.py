@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lhuc_asr.cli.options import Channel, Device, ModelFolder, Output, Person, Threads, take_threads
+from lhuc_asr.cli.options import Channel, Device, ModelFolder, Output, Person, Threads, Vad, take_threads
 from lhuc_asr.cli.output import show
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def transcribe(
     ] = "txt",
     output: Output = None,
     channel: Channel = None,
+    vad: Vad = False,
     device: Device = "cpu",
     threads: Threads = None,
     skip_existing: Annotated[
@@ -69,7 +70,8 @@ def transcribe(
         unopened = left_out.count
         if output is None:
             check_holds(form, len(named))
-            transcripts = load(model, device).transcripts(named, person, channel=channel, on_bad=left_out.note)
+            recognizer, note = load(model, device), left_out.note
+            transcripts = recognizer.transcripts(named, person, channel=channel, vad=vad, on_bad=note)
             show(pieces(transcripts, form))
             left_out.check(len(named) + unopened - left_out.count)
             return
@@ -84,5 +86,7 @@ def transcribe(
             if not skip_existing:
                 files.check_contents(named, recognizer.vocabulary)
             note = left_out.note
-            count += files.write(recognizer.transcripts(named, person, channel=channel, done=done, on_bad=note))
+            count += files.write(
+                recognizer.transcripts(named, person, channel=channel, vad=vad, done=done, on_bad=note)
+            )
     left_out.check(count)

@@ -7,11 +7,12 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.gate import Gate
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, Targets, join_targets
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import RowAdam, RowSGD
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash
+from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState
 
 __all__ = [
     "SPEAKER_INDEPENDENT",

@@ -32,11 +32,12 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.lhuc.place import nesting_around, stop_watching, watch, watchers
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
-from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, model_hash, speaker_path
+from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, speaker_path
 
 
 class SpeakerBank(SpeakerRows):

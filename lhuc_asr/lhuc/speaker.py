@@ -7,7 +7,6 @@ numbers mean nothing, so loading them there is an error.
 
 from __future__ import annotations
 
-import hashlib
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
@@ -250,18 +249,6 @@ def not_finite(speaker: str, site: str) -> SpeakerError:
         f"{_whose(speaker)}: r at site {site!r} is not finite, or an amplitude is beyond {LARGEST_AMPLITUDE:g}: its "
         f"estimation diverged; estimate it again with a smaller learning rate{reset}"
     )
-
-
-def model_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a model's parameters and buffers, as 64 hex digits.
-
-    Attached amplitudes are not part of the model and do not change the hash.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _whose(speaker: str) -> str:

@@ -17,7 +17,7 @@ from lhuc_asr.base.version import __version__
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.features.filterbank import FeatureConfig
-from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search

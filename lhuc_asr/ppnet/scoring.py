@@ -8,6 +8,7 @@
     numbers    {feature: standardised (B,) float32}
 
 Rows are those of the vocabularies. B and every N may differ from call to call.
+Features come in alphabetical order: torch 2.9 refuses another order.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ class Scoring(nn.Module):
 
 
 def scoring_inputs(batch: Batch) -> tuple[dict[str, Tensor], BagInputs, dict[str, Tensor]]:
-    """The arguments of the scoring function for a batch."""
-    bags = {name: {"values": bag.values, "offsets": bag.offsets} for name, bag in batch.bags.items()}
-    return batch.ids, bags, batch.numbers
+    """The arguments of the scoring function for a batch, features in alphabetical order."""
+    bags = {name: {"values": bag.values, "offsets": bag.offsets} for name, bag in sorted(batch.bags.items())}
+    return dict(sorted(batch.ids.items())), bags, dict(sorted(batch.numbers.items()))
 
 
 def export_scoring(network: RankingModel, path: Path) -> None:

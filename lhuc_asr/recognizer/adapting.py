@@ -5,6 +5,7 @@ Speakers who adapt together get the parameters that each gets alone, within roun
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,13 @@ import torch
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lhuc.speaker import check_speaker_name
+from lhuc_asr.recognizer.condition import faults
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.matching import with_transcripts
@@ -25,6 +28,8 @@ from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speaker_corpus import only
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
+
+logger = logging.getLogger(__name__)
 
 # Speech of the speakers who adapt together: half an hour has 30 MB of features.
 SECONDS_TOGETHER = 1800.0
@@ -71,6 +76,7 @@ def adaptations(
     speakers: Mapping[str, Sequence[Recording]],
     transcripts: Transcripts | None,
     channel: int | None,
+    detector: VoiceActivity | None,
     on_bad: OnBad,
     on_bad_speaker: OnBad,
     pool: SearchPool,
@@ -82,6 +88,7 @@ def adaptations(
         speakers: Recordings of each speaker.
         transcripts: Words of each recording as the lexicon spells them; None for a first pass.
         channel: Number of the recordings' channel to take; None for the mean of all.
+        detector: Detector of voice activity that finds pauses; None finds them by levels.
         on_bad: What happens to recordings that cannot be used.
         on_bad_speaker: What happens to speakers of whom nothing can be used.
         pool: Pool that searches the decoding graph.
@@ -91,7 +98,7 @@ def adaptations(
         heard = None
         with usable(f"speaker {name!r}", on_bad_speaker):
             theirs = transcripts if transcripts is None or len(speakers) == 1 else only(transcripts, named)
-            heard = _heard(model, name, named, theirs, channel, on_bad)
+            heard = _heard(model, name, named, theirs, channel, detector, on_bad)
         if heard is None:
             continue
         if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:
@@ -108,6 +115,7 @@ def _heard(
     named: Sequence[Recording],
     transcripts: Transcripts | None,
     channel: int | None,
+    detector: VoiceActivity | None,
     on_bad: OnBad,
 ) -> _Heard:
     check_speaker_name(name)
@@ -115,12 +123,14 @@ def _heard(
     if transcripts is not None:
         kept = with_transcripts(named, transcripts, on_bad)
         warn_of_unknown_words("transcripts", (transcripts[each.name] for each in kept), model.lexicon)
-    parts = list(cut_all(kept, options, name, whole=whole, channel=channel, on_bad=on_bad))
+    parts = list(cut_all(kept, options, name, whole=whole, channel=channel, detector=detector, on_bad=on_bad))
     cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
     if not parts:
         raise CorpusError(
             f"speaker {name!r}: none of {len(named)} recordings can be used; the log has the reason of each"
         )
+    for fault in faults({part.recording.title: part.condition for part in parts if part.pieces}):
+        logger.warning("%s", fault)
     if cmvn is None:
         raise AudioError(f"speaker {name!r}: no speech found in the recordings; there is nothing to adapt to")
     return _Heard(parts, cmvn)

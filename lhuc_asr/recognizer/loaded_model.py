@@ -17,7 +17,7 @@ from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lang.tags import spoken_words, tags_of
-from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles

@@ -164,6 +164,14 @@ def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
     return description, ModelFiles.of(description, folder)
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a path is an exported model's folder, or an experiment's, finished or not."""
+    if not folder.is_dir():
+        return False
+    is_experiment = (folder / CONFIG_FILE).is_file() or ExperimentFolder(folder).sample_rate.is_file()
+    return is_experiment or (folder / MODEL_JSON).exists() or any(folder.glob(f"fold*/{MODEL_JSON}"))
+
+
 def _refuse_experiment(folder: Path, is_experiment: bool) -> None:
     """Say what to do about an experiment's folder without a description; do nothing about any other folder."""
     folds = sorted(folder.glob(f"fold*/{MODEL_JSON}"))

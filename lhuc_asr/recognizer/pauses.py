@@ -3,11 +3,14 @@
 A pause is a stretch whose level is nearer to the recording's floor than to the loud parts. The longest pause is the
 likeliest end of a sentence. So pieces that are too long are cut at pauses, from the longest pause to the shortest, and
 a piece without a pause is cut at its quietest moment. Levels are mean squares over 10 ms, 1 being full scale.
+
+Pauses may be known in place of that, from a detector of voice activity: they are then what lies between its parts.
 """
 
 from __future__ import annotations
 
 from bisect import bisect, insort
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -28,14 +31,19 @@ SILENCE_LEVEL, SPEECH_OVER_FLOOR = 1e-6, 4.0
 # Recordings of 24 bits or of floats may be quieter than that and yet clear: silence is what stays 30 dB below their
 # loudest part, or below -80 dB, a little more than the noise of 16 bits.
 BELOW_LOUDEST, QUIETEST_SPEECH = 1e-3, 1e-8
+# What is within 15 dB of the loudest part is not silence, however steady it is: a recording may be one vowel.
+LOUD_ENOUGH = 10**-1.5
 
 
-def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
+def cut(
+    level: np.ndarray, longest_seconds: float, pauses: Sequence[tuple[int, int]] | None = None
+) -> list[tuple[int, int]]:
     """Cut a recording into pieces.
 
     Args:
         level: Mean square of each 10 ms, shape (N,).
         longest_seconds: Maximum length of a piece, in seconds.
+        pauses: Each pause's first frame and the frame after its last; None finds them by the levels.
 
     Returns:
         Each piece's first frame and the frame after its last; together the pieces are the whole recording.
@@ -46,7 +54,8 @@ def cut(level: np.ndarray, longest_seconds: float) -> list[tuple[int, int]]:
     longest = max(longest, LEAST_LONGEST_FRAMES)
     shortest = min(shortest, longest // 2)
     borders = [0, len(level)]
-    for begin, end in _pauses(level):
+    pauses = _pauses(level) if pauses is None else pauses
+    for begin, end in sorted(pauses, key=lambda pause: pause[0] - pause[1]):
         middle = (begin + end) // 2
         after = bisect(borders, middle)
         low, high = borders[after - 1], borders[after]
@@ -76,14 +85,53 @@ def has_speech(level: np.ndarray, pieces: list[tuple[int, int]]) -> list[bool]:
     return [bool(level[first:end].max() > least) for first, end in pieces]
 
 
+def speech_share(level: np.ndarray) -> float:
+    """Share of a recording's time with speech or other sound that changes, 0 to 1.
+
+    Args:
+        level: Mean square of each 10 ms, shape (N,).
+    """
+    level = _smoothed(level)
+    floor = SPEECH_OVER_FLOOR * float(np.quantile(level, FLOOR_FRACTION))
+    least = max(_silence(level), min(floor, LOUD_ENOUGH * float(level.max())))
+    return float((level > least).mean())
+
+
+def between(parts: Sequence[tuple[int, int]], frames: int) -> list[tuple[int, int]]:
+    """The pauses between parts with speech, before the first one and after the last.
+
+    Args:
+        parts: Each part's first frame and the frame after its last, in order.
+        frames: Number of frames of the recording.
+
+    Example:
+        >>> between([(10, 20), (30, 50)], 50)
+        [(0, 10), (20, 30)]
+    """
+    ends = [0, *(end for _, end in parts)]
+    starts = [*(first for first, _ in parts), frames]
+    return [(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
+
+
+def holds(parts: Sequence[tuple[int, int]], pieces: Sequence[tuple[int, int]]) -> list[bool]:
+    """Whether each piece of a recording holds some of the parts with speech.
+
+    Args:
+        parts: Each part's first frame and the frame after its last, in order.
+        pieces: Pieces of the recording, as ``cut`` returns them.
+    """
+    starts = [start for start, _ in parts]
+    before = [bisect(starts, end - 1) for _, end in pieces]
+    return [count > 0 and parts[count - 1][1] > first for count, (first, _) in zip(before, pieces, strict=True)]
+
+
 def _pauses(level: np.ndarray) -> list[tuple[int, int]]:
-    """Each pause's first frame and the frame after its last, the longest pause first."""
+    """Each pause's first frame and the frame after its last."""
     decibels = 10.0 * np.log10(np.maximum(level, _silence(level)))
     floor, loud = np.quantile(decibels, (FLOOR_FRACTION, LOUD_FRACTION))
     quiet = decibels < floor + PAUSE_FRACTION * (loud - floor)
     changes = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]])))
-    runs = [(int(begin), int(end)) for begin, end in changes.reshape(-1, 2)]
-    return sorted(runs, key=lambda run: run[0] - run[1])
+    return [(int(begin), int(end)) for begin, end in changes.reshape(-1, 2)]
 
 
 def _silence(level: np.ndarray) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from lhuc_asr.adapt.two_pass import Scores
+from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
@@ -95,6 +96,7 @@ class Recognizer:
         transcripts: Mapping[str, Sequence[str]] | None = None,
         *,
         channel: int | None = None,
+        vad: bool = False,
         on_bad: OnBad = None,
     ) -> Speaker:
         """Adapt to one person's recordings, with the words of a first pass or with known transcripts.
@@ -107,6 +109,8 @@ class Recognizer:
                 pass. A recording with a transcript may be up to a minute long.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
+            vad: Whether recordings that are longer than the model's utterances are cut at the pauses that a detector of
+                voice activity finds (extra ``vad``), and not at those of their levels.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
                 the first problem.
 
@@ -117,11 +121,13 @@ class Recognizer:
             SpeakerError: The name cannot be the name of a file.
             AudioError: A recording cannot be used, or none contains speech.
             CorpusError: There is no recording, one has no transcript, or a transcript has an unknown tag.
+            MissingExtraError: ``vad`` is chosen, and silero-vad is not installed.
         """
         with _opened(audio, on_bad) as named:
             spelled = None if transcripts is None else self._model.spelled(transcripts)
             model = self._model
-            (adaptation,) = adaptations(model, {speaker: named}, spelled, channel, on_bad, None, model.pool)
+            speakers, detector = {speaker: named}, VoiceActivity() if vad else None
+            (adaptation,) = adaptations(model, speakers, spelled, channel, detector, on_bad, None, model.pool)
         return adaptation.speaker
 
     def adapt_corpus(
@@ -130,6 +136,7 @@ class Recognizer:
         transcripts: Mapping[str, Sequence[str]] | None = None,
         *,
         channel: int | None = None,
+        vad: bool = False,
         processes: int = 0,
         on_bad: OnBad = None,
         on_bad_speaker: OnBad = None,
@@ -139,7 +146,7 @@ class Recognizer:
         Args:
             corpus: A folder of recordings (``speaker_corpus``), or a corpus that is opened.
             transcripts: As for ``adapt``; those that lie in the corpus are not used.
-            channel: As for ``adapt``.
+            channel, vad: As for ``adapt``.
             processes: Number of processes that search; 0 searches in this one.
             on_bad: As for ``adapt``.
             on_bad_speaker: The same for speakers of whom no recording can be used.
@@ -157,7 +164,8 @@ class Recognizer:
             if not isinstance(corpus, SpeakerCorpus):
                 corpus = stack.enter_context(speaker_corpus(Path(corpus), self.own_tags, on_bad))
             pool = stack.enter_context(SearchPool(model.files.lang, processes)) if processes else model.pool
-            yield from adaptations(model, corpus.named_speakers(), spelled, channel, on_bad, on_bad_speaker, pool)
+            speakers, detector = corpus.named_speakers(), VoiceActivity() if vad else None
+            yield from adaptations(model, speakers, spelled, channel, detector, on_bad, on_bad_speaker, pool)
 
     @property
     def vocabulary(self) -> frozenset[str]:
@@ -183,7 +191,12 @@ class Recognizer:
         return load_speaker(speaker_file(path), self._model.network, self.description)
 
     def transcribe(
-        self, audio: Audio, speaker: Speaker | str | Path | None = None, *, channel: int | None = None
+        self,
+        audio: Audio,
+        speaker: Speaker | str | Path | None = None,
+        *,
+        channel: int | None = None,
+        vad: bool = False,
     ) -> list[Transcript]:
         """Transcribe one person's recordings.
 
@@ -192,6 +205,7 @@ class Recognizer:
             speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
+            vad: As for ``adapt``.
 
         Returns:
             One transcript for each recording, ordered by name.
@@ -201,7 +215,7 @@ class Recognizer:
             CheckpointError: The speaker's file is damaged.
             ModelMismatchError: The speaker belongs to another model.
         """
-        return list(self.transcripts(audio, speaker, channel=channel))
+        return list(self.transcripts(audio, speaker, channel=channel, vad=vad))
 
     def transcripts(
         self,
@@ -209,6 +223,7 @@ class Recognizer:
         speaker: Speaker | str | Path | None = None,
         *,
         channel: int | None = None,
+        vad: bool = False,
         done: Collection[str] = (),
         on_bad: OnBad = None,
     ) -> Iterator[Transcript]:
@@ -220,6 +235,7 @@ class Recognizer:
             speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
+            vad: As for ``adapt``.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
                 features of all recordings are normalised together.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
@@ -233,14 +249,15 @@ class Recognizer:
             CheckpointError: The speaker's file is damaged.
             ModelMismatchError: The speaker belongs to another model.
         """
-        options, person = self.description, self._model.person(speaker)
+        options, person, detector = self.description, self._model.person(speaker), VoiceActivity() if vad else None
         name, cmvn = ("", None) if person is None else (person.name, person.cmvn)
         with _opened(audio, on_bad) as named:
             left = [recording for recording in named if recording.name not in done]
             if not left:
                 return
             read = left if cmvn else named
-            parts: Iterable[CutRecording] = cut_all(read, options, name, channel=channel, on_bad=on_bad)
+            parts: Iterable[CutRecording]
+            parts = cut_all(read, options, name, channel=channel, detector=detector, on_bad=on_bad)
             if cmvn is None:
                 cmvn, kept = speech_statistics(list(parts), options, on_bad=on_bad)
                 parts = [each for each in kept if each.recording.name not in done]

@@ -19,12 +19,14 @@ import numpy as np
 from lhuc_asr.audio.levels import Levels, levels
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
 from lhuc_asr.features.filterbank import compute_features
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
+from lhuc_asr.recognizer.condition import Condition
 from lhuc_asr.recognizer.model_folder import ModelDescription
-from lhuc_asr.recognizer.pauses import cut, has_speech
+from lhuc_asr.recognizer.pauses import between, cut, has_speech, holds
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.transcript import Phone, Span, Transcript, Word
 
@@ -44,12 +46,14 @@ class CutRecording:
             recording is left whole.
         left_out: The other parts of the recording, in the order of their times.
         channel: Number of the channel that was taken, from 1; None for the mean of all.
+        condition: How loud it is, whether it is clipped, how much of it is speech; of a part, that of its whole file.
     """
 
     recording: Recording
     pieces: tuple[Utterance, ...]
     left_out: tuple[Span, ...]
     channel: int | None
+    condition: Condition
 
     def transcript(self, words: Iterable[Word], speaker: str, phones: Iterable[Phone] = ()) -> Transcript:
         """The transcript of the recording."""
@@ -89,6 +93,7 @@ def cut_at_pauses(
     whole: bool = False,
     channel: int | None = None,
     level: Levels | None = None,
+    detector: VoiceActivity | None = None,
 ) -> CutRecording:
     """Cut a recording into pieces; the log names the seconds that are left out.
 
@@ -100,12 +105,17 @@ def cut_at_pauses(
         channel: Number of the channel to take, from 1; None for the mean of all, or for the loudest channel where the
             channels cancel.
         level: Levels of the whole file, where they are known.
+        detector: Detector of voice activity, whose pauses a recording that is longer than the model's utterances is cut
+            at; None cuts by levels.
 
     Raises:
         AudioError: The recording is damaged, or lacks the channel.
     """
     level = level or levels(recording.path, channel)
-    pieces, left_out = _pieces(recording, level, model, speaker, whole)
+    is_cut = not whole and recording.seconds > model.whole_seconds
+    detector = detector if is_cut else None
+    pieces, left_out = _pieces(recording, level, speaker, model.piece_seconds if is_cut else None, detector)
+    nothing = "silence or steady noise" if detector is None else "sound without speech"
     if channel is None and level.channel is not None:
         logger.warning(
             "%s: its channels cancel when they are mixed; channel %d is taken (--channel takes another)",
@@ -113,13 +123,11 @@ def cut_at_pauses(
             level.channel,
         )
     if not pieces:
-        logger.warning(
-            "%s: no speech found, only silence or steady noise%s", recording.title, _other(recording, channel)
-        )
+        logger.warning("%s: no speech found, only %s%s", recording.title, nothing, _other(recording, channel))
     elif left_out:
         spans = ", ".join(f"{span.start:.1f}-{span.end:.1f} s" for span in left_out[:NAMED])
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-        logger.warning("%s: left out as silence or steady noise: %s%s", recording.title, spans, more)
+        logger.warning("%s: left out as %s: %s%s", recording.title, nothing, spans, more)
     if recording.info.sample_rate < model.features.sample_rate:
         logger.warning(
             "%s: %d Hz, but the model was trained at %d Hz; the higher frequencies are missing; expect more errors",
@@ -127,7 +135,7 @@ def cut_at_pauses(
             recording.info.sample_rate,
             model.features.sample_rate,
         )
-    return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel)
+    return CutRecording(recording, tuple(pieces), tuple(left_out), level.channel, Condition.of(level))
 
 
 def cut_all(
@@ -137,6 +145,7 @@ def cut_all(
     *,
     whole: bool = False,
     channel: int | None = None,
+    detector: VoiceActivity | None = None,
     on_bad: OnBad = None,
 ) -> Iterator[CutRecording]:
     """One person's recordings, cut at pauses when they are asked for, without those that are damaged.
@@ -148,7 +157,9 @@ def cut_all(
         with usable(recording.title, on_bad, recording.path):
             if level is None or recording.part is None or recording.path != path:
                 path, level = recording.path, levels(recording.path, channel)
-            part = cut_at_pauses(recording, model, speaker, whole=whole, channel=channel, level=level)
+            part = cut_at_pauses(
+                recording, model, speaker, whole=whole, channel=channel, level=level, detector=detector
+            )
             yield part
 
 
@@ -227,17 +238,27 @@ def _features(piece: Utterance, model: ModelDescription) -> np.ndarray:
 
 
 def _pieces(
-    recording: Recording, level: Levels, model: ModelDescription, speaker: str, whole: bool
+    recording: Recording,
+    level: Levels,
+    speaker: str,
+    longest_seconds: float | None,
+    detector: VoiceActivity | None,
 ) -> tuple[list[Utterance], list[Span]]:
-    """The pieces of a recording that contain speech, and the parts that do not."""
+    """The pieces of a recording that contain speech, and the parts that do not; cut if a longest length is given."""
     begin, finish = recording.span.start, recording.span.end
     power = level.power[math.floor(begin / level.seconds) : math.ceil(finish / level.seconds)]
-    cuts = [(0, len(power))]
-    if not whole and recording.seconds > model.whole_seconds:
-        cuts = cut(power, model.piece_seconds)
+    if longest_seconds is not None and detector is not None:
+        heard = detector.parts(recording.path, begin, recording.seconds, level.channel)
+        frames = [(math.floor(first / level.seconds), math.ceil(end / level.seconds)) for first, end in heard]
+        parts = [(first, min(end, len(power))) for first, end in frames]
+        cuts = cut(power, longest_seconds, between(parts, len(power)))
+        with_speech = holds(parts, cuts)
+    else:
+        cuts = [(0, len(power))] if longest_seconds is None else cut(power, longest_seconds)
+        with_speech = has_speech(power, cuts)
     pieces: list[Utterance] = []
     silent: list[Span] = []
-    for number, ((first, end), spoken) in enumerate(zip(cuts, has_speech(power, cuts), strict=True), start=1):
+    for number, ((first, end), spoken) in enumerate(zip(cuts, with_speech, strict=True), start=1):
         start = begin + first * level.seconds
         stop = min(begin + end * level.seconds, finish) if number < len(cuts) else finish
         if spoken:

@@ -22,8 +22,8 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, join_targets
-from lhuc_asr.lhuc.speaker import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 EMBEDDING_FILE = "embedding.safetensors"

@@ -15,7 +15,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
 from lhuc_asr.features.context import splice
-from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 Tensors = Mapping[str, torch.Tensor]

@@ -9,7 +9,7 @@ from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.attach import attach
-from lhuc_asr.lhuc.speaker import model_hash
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.dnn import Dnn
 
 

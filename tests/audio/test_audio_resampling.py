@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lhuc_asr.audio.resampling import change_speed, resample
+from lhuc_asr.audio.resampling import change_speed, resample, resample_blocks
 from lhuc_asr.audio.utterance import Utterance
 
 RATE = 16000
@@ -45,3 +45,14 @@ def test_a_faster_recording_is_shorter_and_higher(speed: float) -> None:
     assert len(samples) == pytest.approx(0.5 * RATE / speed, abs=1)
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * RATE))
     assert spectrum.argmax() / 8 == pytest.approx(440 * speed, abs=1)
+
+
+@pytest.mark.parametrize("rates", [(48000, 16000), (44100, 16000), (11025, 8000), (16000, 16000)])
+@pytest.mark.parametrize("block", [997, 20000])
+def test_a_recording_in_blocks_is_resampled_as_a_whole(rates: tuple[int, int], block: int) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 50_001).astype(np.float32)
+    blocks = (samples[first : first + block] for first in range(0, len(samples), block))
+    joined, whole = np.concatenate(list(resample_blocks(blocks, *rates))), resample(samples, *rates)
+    assert abs(len(joined) - len(whole)) <= 2
+    length = min(len(joined), len(whole))
+    np.testing.assert_allclose(joined[:length], whole[:length], atol=1e-6)

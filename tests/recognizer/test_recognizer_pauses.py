@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lhuc_asr.audio.levels import levels
-from lhuc_asr.recognizer.pauses import SHORTEST_PIECE_SECONDS, cut, has_speech
+from lhuc_asr.recognizer.pauses import SHORTEST_PIECE_SECONDS, between, cut, has_speech, holds
 
 SPEECH, ROOM = 1e-2, 1e-7
 
@@ -135,3 +135,32 @@ def test_quiet_speech_is_speech_as_loud_speech_is(gain: float) -> None:
 def test_a_quiet_room_is_no_speech() -> None:
     room = np.square(np.random.default_rng(0).standard_normal((300, 160)) * 4e-4).mean(1)
     assert has_speech(room, [(0, 300)]) == [False]
+
+
+# Pauses that a detector of voice activity knows.
+
+
+def test_known_pauses_are_cut_at_the_longest_first() -> None:
+    """The levels would cut where somebody whispers."""
+    level = spoken(3.0, 1.5, 4.5)
+    assert cut(level, 6.0) == [(0, 375), (375, 900)]
+    assert cut(level, 6.0, [(100, 140), (500, 600)]) == [(0, 550), (550, 900)]
+
+
+@given(st.lists(st.integers(1, 50), max_size=20), st.lists(st.integers(1, 50), max_size=20))
+def test_parts_and_pauses_are_the_whole_recording(lengths: list[int], cuts: list[int]) -> None:
+    """Lengths of pauses and parts by turns; against a mask of frames."""
+    ends = np.cumsum([0, *lengths]).tolist()
+    parts = list(zip(ends[1::2], ends[2::2], strict=False))
+    frames = ends[-1] + 3
+    spoken_at = np.zeros(frames, dtype=bool)
+    for first, end in parts:
+        spoken_at[first:end] = True
+    paused_at = np.zeros(frames, dtype=bool)
+    for first, end in between(parts, frames):
+        assert first < end
+        paused_at[first:end] = True
+    np.testing.assert_array_equal(paused_at, ~spoken_at)
+    borders = [0, *(border for border in np.cumsum(cuts).tolist() if border < frames), frames]
+    pieces = list(pairwise(borders))
+    assert holds(parts, pieces) == [bool(spoken_at[first:end].any()) for first, end in pieces]
