@@ -73,7 +73,8 @@ def align(
     person = None if speaker is None else speaker_file(speaker)
     recognizer, left_out = load(model, device), LeftOut()
     with _spoken(recognizer, audio, text, left_out.note) as corpus:
-        named, unopened = corpus.recordings, left_out.count
+        named = corpus.recordings
+        total = len(named) + left_out.count  # with those that could not be opened
         aligned = (
             transcript
             for recordings in corpus.speakers.values()
@@ -92,7 +93,7 @@ def align(
             known = {word for words in corpus.transcripts.values() for word in words}
             files.check_contents(named, recognizer.vocabulary | recognizer.phones | known)
             files.write(aligned)
-    left_out.check(len(named) + unopened - left_out.count)
+    left_out.check(total)
 
 
 @contextmanager
