@@ -23,7 +23,7 @@ from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.matching import with_transcripts
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
-from lhuc_asr.recognizer.speaker_corpus import only
+from lhuc_asr.recognizer.speaker_corpus import transcripts_of
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
 
 # Speech of the speakers who adapt together: half an hour has 30 MB of features.
@@ -90,7 +90,7 @@ def adaptations(
     for name, named in speakers.items():
         heard = None
         with usable(f"speaker {name!r}", on_bad_speaker):
-            theirs = transcripts if transcripts is None or len(speakers) == 1 else only(transcripts, named)
+            theirs = transcripts if transcripts is None or len(speakers) == 1 else transcripts_of(transcripts, named)
             heard = _heard(model, name, named, theirs, channel, on_bad)
         if heard is None:
             continue
