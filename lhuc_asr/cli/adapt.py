@@ -101,9 +101,9 @@ def adapt(
     network, left_out, lost = recognizer.description.network, LeftOut(), LeftOut("speakers")
     known = None if transcripts is None else read_transcripts(transcripts, recognizer.own_tags)
     with _speakers(recognizer, audio, speaker, left_out.note) as corpus:
-        unopened = left_out.count
         places = _places(output, speaker, list(corpus.named_speakers()))
         named = corpus.recordings
+        total = len(named) + left_out.count  # with those that could not be opened
         texts = [path for path in (transcripts, evaluate) if path is not None and not path.is_dir()]
         inputs = Inputs([*(each.path for each in named), *texts], [model])
         for name, path in places.items():
@@ -130,8 +130,8 @@ def adapt(
                 evaluation.add(recognizer, each.speaker, corpus.speakers[name], channel, vad=vad)
         if evaluation is not None:
             typer.echo("\n".join(evaluation.lines()), err=any(map(leads_to_stream, places.values())))
-    left_out.check(len(named) + unopened - left_out.count)
-    lost.check(len(places) - lost.count)
+    left_out.check(total)
+    lost.check(len(places))
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def align(
     from lhuc_asr.base.destinations import Inputs
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut
-    from lhuc_asr.recognizer.speaker_corpus import only
+    from lhuc_asr.recognizer.speaker_corpus import transcripts_of
     from lhuc_asr.recognizer.speaker_files import speaker_file
     from lhuc_asr.recognizer.transcript_files import TranscriptFiles
     from lhuc_asr.recognizer.transcript_formats import check_holds, pieces
@@ -73,12 +73,13 @@ def align(
     person = None if speaker is None else speaker_file(speaker)
     recognizer, left_out = load(model, device), LeftOut()
     with _spoken(recognizer, audio, text, left_out.note) as corpus:
-        named, unopened = corpus.recordings, left_out.count
+        named = corpus.recordings
+        total = len(named) + left_out.count  # with those that could not be opened
         aligned = (
             transcript
-            for recordings in corpus.speakers.values()
+            for theirs in corpus.speakers.values()
             for transcript in recognizer.align(
-                recordings, only(corpus.transcripts, recordings), person, channel=channel, on_bad=left_out.note
+                theirs, transcripts_of(corpus.transcripts, theirs), person, channel=channel, on_bad=left_out.note
             )
         )
         if output in (None, "-"):
@@ -92,7 +93,7 @@ def align(
             known = {word for words in corpus.transcripts.values() for word in words}
             files.check_contents(named, recognizer.vocabulary | recognizer.phones | known)
             files.write(aligned)
-    left_out.check(len(named) + unopened - left_out.count)
+    left_out.check(total)
 
 
 @contextmanager

@@ -59,16 +59,20 @@ def train(
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
+<<<<<<< HEAD
     config = load_config(RecommenderConfig, recipe_file(recipe), overrides or [])
     if print_config:
         typer.echo(explain_config(config), nl=False)
         return
     place = _place(device)
+=======
+    config, chosen = load_config(RecommenderConfig, recipe_file(recipe), overrides or []), _torch_device(device)
+>>>>>>> tidy17
     check_inputs(config)
     with locked(config.folder) as folder:
         refuse_another(folder, config, config.name)
         record_run(folder, config, config.seeds)
-        results = run_recommender(config, folder, place)
+        results = run_recommender(config, folder, chosen)
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
         if len(results.runs) > 1:
@@ -88,9 +92,9 @@ def evaluate(ranker: Ranker, files: Files, device: Device = "cpu") -> None:
     from lhuc_asr.ppnet.table_files import listed
     from lhuc_asr.ppnet.trainer import evaluate
 
-    place, trained = _place(device), load_ranker(ranker)
+    chosen, trained = _torch_device(device), load_ranker(ranker)
     examples = Examples(files, trained.schema, trained.vocabularies)
-    metrics = evaluate(trained.network.to(place), examples.batches(EVALUATION_BATCH), place)
+    metrics = evaluate(trained.network.to(chosen), examples.batches(EVALUATION_BATCH), chosen)
     examples.report_unseen(listed(files))
     for task, figures in metrics.items():
         shown = {
@@ -118,7 +122,7 @@ def predict(
 
     trained = load_ranker(ranker)
     Inputs([], [ranker]).refuse(out)
-    count = write_predictions(trained, files, out, _place(device))
+    count = write_predictions(trained, files, out, _torch_device(device))
     typer.echo(f"{out}: {count} examples")
 
 
@@ -149,14 +153,16 @@ def inspect(
     trained = load_ranker(ranker)
     Inputs([], [ranker]).refuse(out)
     examples = Examples(files, trained.schema, trained.vocabularies, labelled=False)
-    report = inspect_gates(trained, examples.batches(EVALUATION_BATCH), by or trained.schema.user, _place(device))
+    report = inspect_gates(
+        trained, examples.batches(EVALUATION_BATCH), by or trained.schema.user, _torch_device(device)
+    )
     examples.report_unseen(listed(files))
     report.save(out / "gates.json")
     save_figure(gate_heat_map(out / "gates.json", most), out / "gates.png")
     deviations = report.deviations()
-    for place in deviations.argsort()[::-1][:10]:
+    for group in deviations.argsort()[::-1][:10]:
         typer.echo(
-            f"{report.groups[place]:30} {int(report.examples[place]):8} examples  deviation {deviations[place]:.4f}"
+            f"{report.groups[group]:30} {int(report.examples[group]):8} examples  deviation {deviations[group]:.4f}"
         )
     if known is not None:
         rho, p_value = rank_correlation(report, read_known(known))
@@ -164,7 +170,7 @@ def inspect(
     typer.echo(f"{out / 'gates.png'}: {len(report.groups)} groups")
 
 
-def _place(device: str) -> torch.device:
+def _torch_device(device: str) -> torch.device:
     """The device that a network runs on."""
     from lhuc_asr.base.device import checked_device
 

@@ -15,9 +15,9 @@ def list_speakers(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, or folders of them.")],
 ) -> None:
     """List speakers: name, hash of the network, standard deviation of the amplitudes, file."""
-    from lhuc_asr.recognizer.speaker_files import speaker_files, spreads
+    from lhuc_asr.recognizer.speaker_files import speaker_states, spreads
 
-    states = speaker_files(paths)
+    states = speaker_states(paths)
     width = max((len(state.speaker) for state in states.values()), default=0)
     for path, state in states.items():
         rows = spreads(state)

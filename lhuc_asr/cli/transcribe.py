@@ -67,26 +67,30 @@ def transcribe(
     person = None if speaker is None else speaker_file(speaker)
     left_out = LeftOut()
     with recordings(audio, left_out.note) as named:
-        unopened = left_out.count
+        total = len(named) + left_out.count  # with those that could not be opened
         if output is None:
             check_holds(form, len(named))
             recognizer, note = load(model, device), left_out.note
             transcripts = recognizer.transcripts(named, person, channel=channel, vad=vad, on_bad=note)
             show(pieces(transcripts, form))
-            left_out.check(len(named) + unopened - left_out.count)
+            left_out.check(total)
             return
         files = TranscriptFiles.at(output, form, named, overwrite=overwrite)
         files.check_places(Inputs([*(each.path for each in named), *([person] if person else [])], [model]))
         done = files.done(named) if skip_existing else set()
-        count = len(done)
         if done:
-            logger.info("skipped, their files exist: %d of %d recordings", count, len(named))
-        if count < len(named):
+            logger.info("skipped, their files exist: %d of %d recordings", len(done), len(named))
+        if len(done) < len(named):
             recognizer = load(model, device)
             if not skip_existing:
                 files.check_contents(named, recognizer.vocabulary)
             note = left_out.note
+<<<<<<< HEAD
             count += files.write(
                 recognizer.transcripts(named, person, channel=channel, vad=vad, done=done, on_bad=note)
             )
     left_out.check(count)
+=======
+            files.write(recognizer.transcripts(named, person, channel=channel, done=done, on_bad=note))
+    left_out.check(total)
+>>>>>>> tidy17

@@ -26,7 +26,7 @@ from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.matching import with_transcripts
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
-from lhuc_asr.recognizer.speaker_corpus import only
+from lhuc_asr.recognizer.speaker_corpus import transcripts_of
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,13 @@ def adaptations(
     for name, named in speakers.items():
         heard = None
         with usable(f"speaker {name!r}", on_bad_speaker):
+<<<<<<< HEAD
             theirs = transcripts if transcripts is None or len(speakers) == 1 else only(transcripts, named)
             heard = _heard(model, name, named, theirs, channel, detector, on_bad)
+=======
+            theirs = transcripts if transcripts is None or len(speakers) == 1 else transcripts_of(transcripts, named)
+            heard = _heard(model, name, named, theirs, channel, on_bad)
+>>>>>>> tidy17
         if heard is None:
             continue
         if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:

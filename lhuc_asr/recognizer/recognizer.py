@@ -85,6 +85,16 @@ class Recognizer:
         self._model = LoadedModel.read(description, files, device or torch.device("cpu"))
 
     @property
+    def vocabulary(self) -> frozenset[str]:
+        """The words that transcripts can have."""
+        return frozenset(self._model.lexicon.pronunciations)
+
+    @property
+    def phones(self) -> frozenset[str]:
+        """The phones that alignments can have."""
+        return frozenset(self._model.lexicon.phones.names)
+
+    @property
     def own_tags(self) -> frozenset[str]:
         """Tags in transcripts that the model's lexicon lists, for ``read_transcripts``."""
         return self._model.own_tags
@@ -166,16 +176,6 @@ class Recognizer:
             pool = stack.enter_context(SearchPool(model.files.lang, processes)) if processes else model.pool
             speakers, detector = corpus.named_speakers(), VoiceActivity() if vad else None
             yield from adaptations(model, speakers, spelled, channel, detector, on_bad, on_bad_speaker, pool)
-
-    @property
-    def vocabulary(self) -> frozenset[str]:
-        """The words that transcripts can have."""
-        return frozenset(self._model.lexicon.pronunciations)
-
-    @property
-    def phones(self) -> frozenset[str]:
-        """The phones that alignments can have."""
-        return frozenset(self._model.lexicon.phones.names)
 
     def load_speaker(self, path: str | Path) -> Speaker:
         """Read a person's file.

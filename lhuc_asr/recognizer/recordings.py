@@ -101,22 +101,20 @@ class LeftOut:
         """Number of problems so far."""
         return len(self._problems)
 
-    def check(self, used: int) -> None:
+    def check(self, total: int) -> None:
         """Raise an error if recordings were left out.
 
         Args:
-            used: Number of those that could be used.
+            total: Number of all recordings, with those that were left out.
 
         Raises:
             AudioError: Recordings were left out; the message counts them and has the first one's problem.
         """
         count = self.count
-        if count == 1 and not used:
+        if count == total == 1:
             raise self._problems[0]
         if count:
-            raise AudioError(
-                f"left out {count} of {count + used} {self._what}, the others are done; {self._problems[0]}"
-            )
+            raise AudioError(f"left out {count} of {total} {self._what}, the others are done; {self._problems[0]}")
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def _by_table(path: Path, named: Sequence[Recording], on_bad: OnBad) -> dict[str
             if recording.name not in table:
                 raise CorpusError(f"{recording.title}: {path} has no speaker for {recording.name!r}; add a line")
             speakers.setdefault(table[recording.name], []).append(recording)
-    _warn_of_strangers(path, table.keys() - {recording.name for recording in named})
+    _warn_of_names(path, table.keys() - {recording.name for recording in named}, "are of no recording here")
     return speakers
 
 
@@ -182,9 +182,8 @@ def _by_turns(paths: Sequence[Path], named: Sequence[Recording], on_bad: OnBad) 
                     raise AudioError(f"{title}: shorter than one window of features; delete the turn")
                 part = replace(recording, name=f"{name}-{counts[name]:04d}", source=title, part=Span(turn.start, end))
                 speakers.setdefault(speaker, []).append(part)
-    for path in paths[:1]:
-        _warn_of_strangers(path, strangers)
-        _warn_of_strangers(path, [], silent=[name for name, count in counts.items() if not count])
+    _warn_of_names(paths[0], strangers, "are of no recording here")
+    _warn_of_names(paths[0], [name for name, count in counts.items() if not count], "have no turn, and are left out")
     if not speakers:
         raise CorpusError(
             f"{paths[0]}: no turn of a recording in this folder; expected lines 'SPEAKER <recording> ...'"
@@ -210,10 +209,9 @@ def _turns(path: Path) -> Iterator[tuple[str, str, Span]]:
         yield name, speaker, Span(start, start + seconds)
 
 
-def _warn_of_strangers(path: Path, strangers: Collection[str], silent: Sequence[str] = ()) -> None:
-    for names, problem in ((sorted(strangers), "are of no recording here"), (silent, "have no turn, and are left out")):
-        if names:
-            logger.warning("%s: %d names %s, such as %s", path, len(names), problem, names[0])
+def _warn_of_names(path: Path, names: Collection[str], problem: str) -> None:
+    if names:
+        logger.warning("%s: %d names %s, such as %s", path, len(names), problem, min(names))
 
 
 def _transcripts(folder: Path, named: Sequence[Recording], own_tags: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -230,6 +228,6 @@ def _transcripts(folder: Path, named: Sequence[Recording], own_tags: Collection[
     return transcripts
 
 
-def only(transcripts: Mapping[str, Sequence[str]], named: Sequence[Recording]) -> dict[str, Sequence[str]]:
+def transcripts_of(transcripts: Mapping[str, Sequence[str]], named: Sequence[Recording]) -> dict[str, Sequence[str]]:
     """The transcripts of some recordings."""
     return {each.name: transcripts[each.name] for each in named if each.name in transcripts}

@@ -1,4 +1,4 @@
-"""Folders of speakers' files: what is in the files, merging and deleting."""
+"""Files of speakers and folders of them: found by a name, looked into, merged, deleted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LayerSpread:
     highest: float
 
 
-def speaker_files(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
+def speaker_states(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
     """The speakers of files and of folders of files, without speaker-independent rows.
 
     Raises:
@@ -111,7 +111,7 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
             or the sources have no speaker.
     """
     present = {path: SpeakerState.load(path) for path in (_files_in(into) if into.is_dir() else [])}
-    files = {path: state for path, state in (*present.items(), *speaker_files(sources).items()) if state.speaker}
+    files = {path: state for path, state in (*present.items(), *speaker_states(sources).items()) if state.speaker}
     contents: dict[str, bytes] = {}
     first: SpeakerState | None = None
     for path, state in files.items():

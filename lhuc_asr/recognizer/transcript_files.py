@@ -126,22 +126,13 @@ class TranscriptFiles:
                 )
         return {recording.name for recording in named}
 
-    def write(self, transcripts: Iterable[Transcript]) -> int:
-        """Write transcripts; in a folder each as soon as it is given.
-
-        Returns:
-            Number of transcripts.
-        """
+    def write(self, transcripts: Iterable[Transcript]) -> None:
+        """Write transcripts; in a folder each as soon as it is given."""
         if self.whole is None:
-            count = 0
             for transcript in transcripts:
                 self._write(self.by_name[transcript.recording], [transcript])
-                count += 1
-            return count
-        together = list(transcripts)
-        if together:
+        elif together := list(transcripts):
             self._write(self.whole, together)
-        return len(together)
 
     def _write(self, path: Path, transcripts: Sequence[Transcript]) -> None:
         content = write(transcripts, self.form).encode()

@@ -20,8 +20,13 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
+<<<<<<< HEAD
 from lhuc_asr.recognizer.speaker_files import speaker_files
 from lhuc_asr.score.significance import compare
+=======
+from lhuc_asr.recognizer.speaker_files import speaker_states
+from lhuc_asr.score.figures import save_figure
+>>>>>>> tidy17
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
 from lhuc_asr.study.look import Look, LookKind, Row
 from lhuc_asr.study.scales import scales
@@ -72,7 +77,7 @@ def _spread(look: Look) -> list[Row]:
 
 def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Names of the speakers of a pass, and their amplitudes at each site, shape (S, H)."""
-    states = list(speaker_files([folder]).values())
+    states = list(speaker_states([folder]).values())
     layers = {
         site.name: np.stack([amplitude(state.amplitude)(state.r[site.name]).numpy() for state in states])
         for site in states[0].sites

@@ -141,12 +141,12 @@ def names_or_bad(*sources: str) -> None:
 
 def test_problems_are_an_error_in_the_end() -> None:
     left_out = LeftOut()
-    left_out.check(3)
+    left_out.check(4)
     left_out.note(AudioError("a.wav: truncated"))
     with pytest.raises(AudioError, match=r"^left out 1 of 4 recordings, the others are done; a\.wav: truncated$"):
-        left_out.check(3)
+        left_out.check(4)
     with pytest.raises(AudioError, match=r"^a\.wav: truncated$"):
-        left_out.check(0)
+        left_out.check(1)
 
 
 def test_names_that_are_not_utf8_can_be_shown(folder: Path) -> None:

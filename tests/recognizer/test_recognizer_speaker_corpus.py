@@ -10,7 +10,7 @@ import soundfile
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
-from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, corpus_of, only, speaker_corpus
+from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, corpus_of, speaker_corpus, transcripts_of
 from lhuc_asr.recognizer.transcript import Span
 
 
@@ -111,7 +111,7 @@ def test_transcripts_are_found_where_corpora_have_them(tmp_path: Path) -> None:
     (tmp_path / "bob/c.txt").write_text("yes\nno\n")
     corpus = read(tmp_path)
     assert corpus.transcripts == {"a": ("GO", "ON"), "c": ("YES", "NO")}
-    assert only(corpus.transcripts, corpus.speakers["bob"]) == {"c": ("YES", "NO")}
+    assert transcripts_of(corpus.transcripts, corpus.speakers["bob"]) == {"c": ("YES", "NO")}
     (tmp_path / "bob/bob.trans.txt").write_text("c THE OTHER\n")
     assert read(tmp_path).transcripts == {"a": ("GO", "ON"), "c": ("THE", "OTHER")}
     (tmp_path / "text").write_text("b whole\n")

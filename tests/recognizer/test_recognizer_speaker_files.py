@@ -16,7 +16,7 @@ from lhuc_asr.base.errors import CheckpointError, LhucError, ModelMismatchError,
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.lhuc.site import Site
 from lhuc_asr.lhuc.speaker import SpeakerState
-from lhuc_asr.recognizer.speaker_files import delete, merge, speaker_files, spreads
+from lhuc_asr.recognizer.speaker_files import delete, merge, speaker_states, spreads
 
 
 def state(name: str, *r: float, model: str = "a" * 64) -> SpeakerState:
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(*paths: Path) -> list[str]:
-    return [state.speaker for state in speaker_files(paths).values()]
+    return [state.speaker for state in speaker_states(paths).values()]
 
 
 def test_files_and_folders_are_listed_without_row_zero(folder: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_site_without_units_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_empty_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "empty.safetensors"
     path.write_bytes(content)
-    for act in (lambda: speaker_files([tmp_path]), lambda: merge(tmp_path / "all", [path]), lambda: names(path)):
+    for act in (lambda: speaker_states([tmp_path]), lambda: merge(tmp_path / "all", [path]), lambda: names(path)):
         with pytest.raises(CheckpointError, match=r"empty\.safetensors: not a safetensors file, or damaged") as caught:
             act()
         assert "\n" not in str(caught.value)
