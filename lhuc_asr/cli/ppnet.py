@@ -59,15 +59,11 @@ def train(
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import table_text
 
-<<<<<<< HEAD
     config = load_config(RecommenderConfig, recipe_file(recipe), overrides or [])
     if print_config:
         typer.echo(explain_config(config), nl=False)
         return
-    place = _place(device)
-=======
-    config, chosen = load_config(RecommenderConfig, recipe_file(recipe), overrides or []), _torch_device(device)
->>>>>>> tidy17
+    chosen = _torch_device(device)
     check_inputs(config)
     with locked(config.folder) as folder:
         refuse_another(folder, config, config.name)

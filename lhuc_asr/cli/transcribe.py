@@ -85,12 +85,5 @@ def transcribe(
             if not skip_existing:
                 files.check_contents(named, recognizer.vocabulary)
             note = left_out.note
-<<<<<<< HEAD
-            count += files.write(
-                recognizer.transcripts(named, person, channel=channel, vad=vad, done=done, on_bad=note)
-            )
-    left_out.check(count)
-=======
-            files.write(recognizer.transcripts(named, person, channel=channel, done=done, on_bad=note))
+            files.write(recognizer.transcripts(named, person, channel=channel, vad=vad, done=done, on_bad=note))
     left_out.check(total)
->>>>>>> tidy17

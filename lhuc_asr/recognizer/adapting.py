@@ -97,13 +97,8 @@ def adaptations(
     for name, named in speakers.items():
         heard = None
         with usable(f"speaker {name!r}", on_bad_speaker):
-<<<<<<< HEAD
-            theirs = transcripts if transcripts is None or len(speakers) == 1 else only(transcripts, named)
-            heard = _heard(model, name, named, theirs, channel, detector, on_bad)
-=======
             theirs = transcripts if transcripts is None or len(speakers) == 1 else transcripts_of(transcripts, named)
-            heard = _heard(model, name, named, theirs, channel, on_bad)
->>>>>>> tidy17
+            heard = _heard(model, name, named, theirs, channel, detector, on_bad)
         if heard is None:
             continue
         if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:

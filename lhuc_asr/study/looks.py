@@ -20,13 +20,8 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
-<<<<<<< HEAD
-from lhuc_asr.recognizer.speaker_files import speaker_files
-from lhuc_asr.score.significance import compare
-=======
 from lhuc_asr.recognizer.speaker_files import speaker_states
-from lhuc_asr.score.figures import save_figure
->>>>>>> tidy17
+from lhuc_asr.score.significance import compare
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
 from lhuc_asr.study.look import Look, LookKind, Row
 from lhuc_asr.study.scales import scales
