@@ -42,10 +42,10 @@ def info(
         return
     left_out = LeftOut()
     with recordings(what, left_out.note) as named:
-        unopened = left_out.count
+        total = len(named) + left_out.count  # with those that could not be opened
         for line in _recording_lines(named, channel, pitch, left_out.note):
             typer.echo(line)
-    left_out.check(len(named) + unopened - left_out.count)
+    left_out.check(total)
 
 
 def _recording_lines(named: Sequence[Recording], channel: int | None, pitch: bool, on_bad: OnBad) -> Iterator[str]:
