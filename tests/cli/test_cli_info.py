@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,6 @@ import pytest
 import soundfile
 
 from lhuc_asr.base.espeak import Voice, synthesize
-from lhuc_asr.cli import main as command_line
-
-
-@pytest.fixture
-def command(package_log, monkeypatch: pytest.MonkeyPatch):
-    """Run ``lhuc-asr`` in this process; returns what it exits with."""
-
-    def call(*arguments: object) -> object:
-        monkeypatch.setattr(sys, "argv", ["lhuc-asr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            command_line.main()
-        return caught.value.code
-
-    return call
 
 
 @pytest.fixture

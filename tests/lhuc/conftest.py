@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lhuc_asr.lhuc import attach
+
 
 class Layer(nn.Module):
     def __init__(self, inputs: int, units: int) -> None:
@@ -99,3 +101,11 @@ def scatter(randn):
                 table.add_(0.5 * randn(*table.shape))
 
     return apply
+
+
+@pytest.fixture
+def bank(mlp, scatter):
+    """Alice and Bob, with values of their own, at the activations of ``mlp``."""
+    bank = attach(mlp, "hidden.*.activation", ["alice", "bob"])
+    scatter(bank)
+    return bank

@@ -17,13 +17,6 @@ from lhuc_asr.lhuc.speaker import check_speaker_name
 SITES = "hidden.*.activation"
 
 
-@pytest.fixture
-def bank(mlp, scatter):
-    bank = attach(mlp, SITES, ["alice", "bob"])
-    scatter(bank)
-    return bank
-
-
 def test_save_and_load(bank, mlp, tmp_path, randn):
     x = randn(3, 5)
     with bank.rows(["alice", "bob", ""]):

@@ -14,13 +14,6 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 SITES = "hidden.*.activation"
 
 
-@pytest.fixture
-def bank(mlp, scatter):
-    bank = attach(mlp, SITES, ["alice", "bob"])
-    scatter(bank)
-    return bank
-
-
 def rows(bank) -> dict[str, list[torch.Tensor]]:
     return {name: list(bank.state(name).r.values()) for name in ("", *bank.speakers)}
 
