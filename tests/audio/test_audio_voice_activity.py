@@ -31,7 +31,7 @@ def recorded(path: Path, rate: int = SAMPLE_RATE, noise: float = 1e-3) -> list[t
     """Write the words, with noise of a deviation; returns when each begins and ends."""
     parts, spans, at = [], [], 0
     for number, (words, pause) in enumerate(SAID):
-        samples, _ = synthesize(words, Voice(variant="m3" if number % 2 else "f2"))
+        samples = synthesize(words, Voice(variant="m3" if number % 2 else "f2")).samples
         samples = np.trim_zeros(samples)
         parts += [np.zeros(round(pause * SAMPLE_RATE), np.float32), samples]
         at += len(parts[-2])

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from lhuc_asr.base.espeak import Voice, synthesize
+from lhuc_asr.base.espeak import SAMPLE_RATE, Voice, synthesize
 
 
 @pytest.fixture
 def said(tmp_path: Path) -> Path:
     """A folder of a deep and a high voice, the high one clipped."""
     for name, variant, gain in (("deep", "m1", 1.0), ("high", "f2", 12.0)):
-        samples, rate = synthesize("all my words are spoken here", Voice(variant=variant))
-        soundfile.write(tmp_path / f"{name}.wav", np.clip(gain * samples, -1, 1), rate)
+        samples = synthesize("all my words are spoken here", Voice(variant=variant)).samples
+        soundfile.write(tmp_path / f"{name}.wav", np.clip(gain * samples, -1, 1), SAMPLE_RATE)
     return tmp_path
 
 
