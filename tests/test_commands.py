@@ -1,7 +1,7 @@
 """Every command that a page gives is one of today's command line, with options and settings that exist.
 
 A page gives commands as lines of its ``sh`` blocks and in code within its text. They are parsed here, not run;
-test_docs.py runs those of some pages. Results may be of an earlier version whose command is no longer one: then the
+test_docs.py runs those of some pages. Results may be of an earlier version, whose command has changed since. Then the
 page says so before the command.
 """
 
@@ -28,7 +28,7 @@ from lhuc_asr.study.run import KNOWN
 ROOT = Path(__file__).parents[1]
 UsageError = typer.BadParameter.__base__  # click's or, in later versions, typer's own
 PROGRAM = r"(?:\.venv/bin/)?lhuc-asr"
-# What a page says right before a command that is no longer one.
+# The mark that a page puts before a command of an earlier version.
 EARLIER = "*Of an earlier version:* "
 
 
@@ -55,8 +55,8 @@ def commands(text: str) -> Iterator[Command]:
 
 def pages() -> list[Path]:
     """The pages that give commands; those of the changelog are each version's own."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
-    return [p for p in found if p.name != "CHANGELOG.md" and any(commands(p.read_text(encoding="utf-8")))]
+    written = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
+    return [p for p in written if p.name != "CHANGELOG.md" and any(commands(p.read_text(encoding="utf-8")))]
 
 
 def fault(words: list[str]) -> str | None:
@@ -115,14 +115,14 @@ def test_the_commands_of_a_page_are_commands(page: Path) -> None:
     ],
 )
 def test_a_mistake_in_a_command_is_seen(typed: str, said: str | None) -> None:
-    found = fault(typed.split())
-    assert found is None if said is None else said in found
+    complaint = fault(typed.split())
+    assert complaint is None if said is None else said in complaint
 
 
 def test_commands_are_found_in_blocks_and_in_code_but_not_in_comments() -> None:
     block = "```sh\n# lhuc-asr no\ncat a | .venv/bin/lhuc-asr transcribe \\\n m -  # lhuc-asr no\n```\n"
-    found = list(commands(block + f"`lhuc-asr info\nm`, `ls lhuc-asr`, {EARLIER}`lhuc-asr toy`"))
-    assert found == [
+    given = list(commands(block + f"`lhuc-asr info\nm`, `ls lhuc-asr`, {EARLIER}`lhuc-asr toy`"))
+    assert given == [
         Command(["transcribe", "m", "-"], earlier=False),
         Command(["info", "m"], earlier=False),
         Command(["toy"], earlier=True),

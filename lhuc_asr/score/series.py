@@ -99,7 +99,7 @@ class Point:
     def change(self) -> tuple[float, float, float]:
         """The change of the error rate against that pass, and its 95 % interval, in points (hundredths).
 
-        Where that pass made no error there is no relative change, and the interval has no upper end.
+        Where that pass made no error, the relative change is not defined and the interval is open above.
         """
         if self.before == 0:
             return 100 * self.wer, 0.0, math.inf

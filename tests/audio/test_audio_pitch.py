@@ -24,9 +24,9 @@ def voiced(hertz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
 @pytest.mark.parametrize("hertz", [70.0, 118.0, 240.0, 420.0])
 def test_the_pitch_of_harmonics_is_their_fundamental(tmp_path: Path, hertz: float, rate: int) -> None:
     soundfile.write(tmp_path / "a.wav", np.concatenate([voiced(hertz, rate), np.zeros(rate)]), rate)
-    found = find_pitch(load_pyin(), tmp_path / "a.wav")
-    assert np.median(found) == pytest.approx(hertz, rel=0.01)
-    assert 0.7 / 0.016 < len(found) < 1.2 / 0.016  # a second of two
+    pitch = find_pitch(load_pyin(), tmp_path / "a.wav")
+    assert np.median(pitch) == pytest.approx(hertz, rel=0.01)
+    assert 0.7 / 0.016 < len(pitch) < 1.2 / 0.016  # a second of two
 
 
 def test_blocks_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,10 +36,10 @@ def test_blocks_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     soundfile.write(tmp_path / "a.wav", np.stack([np.concatenate(low), np.concatenate(high)], axis=1), 16000)
     pyin = load_pyin()
     for channel, expected in ((1, (100.0, 130.0)), (2, (300.0, 330.0))):
-        found = find_pitch(pyin, tmp_path / "a.wav", channel)
-        half = len(found) // 2  # the third second is left out
-        assert np.median(found[:half]) == pytest.approx(expected[0], rel=0.01)
-        assert np.median(found[half:]) == pytest.approx(expected[1], rel=0.01)
+        pitch = find_pitch(pyin, tmp_path / "a.wav", channel)
+        half = len(pitch) // 2  # the third second is left out
+        assert np.median(pitch[:half]) == pytest.approx(expected[0], rel=0.01)
+        assert np.median(pitch[half:]) == pytest.approx(expected[1], rel=0.01)
 
 
 def test_silence_has_none(tmp_path: Path) -> None:

@@ -113,5 +113,5 @@ def get(site: Site, folder: Path, expected: str | None = None) -> Path:
 
 
 def assert_whole(folder: Path) -> None:
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert found == FILES
+    contents = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert contents == FILES
