@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.base.numerics import LOG_2PI, LOG_ZERO, VARIANCE_FLOOR
+from lhuc_asr.base.numerics import LOG_2PI, VARIANCE_FLOOR
 from lhuc_asr.base.tensors import Shape, check_tensors, load_bare_tensors, save_tensors
 
 # Mixture sizes grow with occupancy to this power, as in Kaldi: frequent pdfs get more Gaussians, but not all.
 OCCUPANCY_POWER = 0.25
 # A Gaussian needs this many frames for its variance to mean anything (Kaldi's min-gaussian-occupancy).
 MIN_GAUSSIAN_FRAMES = 10.0
-# Number of frames whose densities are summed at once: 500 frames x 1,500 slots x 4 bytes stay in the cache.
+# Number of frames whose densities are summed at once: 500 frames x 1,500 Gaussians x 4 bytes stay in the cache.
 CACHED_FRAMES = 500
 # Distance by which each half of a split Gaussian is moved, in standard deviations (Kaldi's perturb-factor).
 SPLIT_DEVIATIONS = 0.2
@@ -79,18 +79,6 @@ class DiagonalGmm:
         """Number of Gaussians, M."""
         return len(self.pdf)
 
-    def gaussian_log_densities(self, features: torch.Tensor) -> torch.Tensor:
-        """Log weight plus log density of each Gaussian.
-
-        Args:
-            features: Shape (T, D), float32.
-
-        Returns:
-            Shape (T, M).
-        """
-        linear, constant = self._linear_form()
-        return torch.addmm(constant, _with_squares(features), linear.T)
-
     def log_likelihoods(self, features: torch.Tensor) -> torch.Tensor:
         """Log p(x | pdf).
 
@@ -100,13 +88,12 @@ class DiagonalGmm:
         Returns:
             Shape (T, K).
         """
+        planes = _Planes.of(self)
+        linear, constant = self._linear_form()
+        linear, constant = linear[planes.gaussians].T.contiguous(), constant[planes.gaussians]
         scores = features.new_empty(len(features), self.pdf_count)
         for rows, part in zip(scores.split(CACHED_FRAMES), features.split(CACHED_FRAMES), strict=True):
-            # torch.logsumexp in place saves three passes over memory; the padding is finite.
-            densities = self._padded(self.gaussian_log_densities(part))
-            highest = densities.amax(2)
-            densities.sub_(highest.unsqueeze(2)).exp_()
-            torch.add(highest, densities.sum(2).log_(), out=rows)
+            planes.log_sum_exp(torch.addmm(constant, _with_squares(part), linear), out=rows)
         return scores
 
     def accumulate(self, features: torch.Tensor, pdfs: torch.Tensor) -> GmmStatistics:
@@ -202,15 +189,6 @@ class DiagonalGmm:
         )
         return torch.cat([self.mean * precision, -0.5 * precision], dim=1), constant
 
-    def _padded(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of Gaussians (T, M) as (T, K, size of the largest mixture), padded with log zero."""
-        size = torch.bincount(self.pdf, minlength=self.pdf_count)
-        first = torch.cumsum(size, 0) - size
-        column = torch.arange(self.gaussians) - first[self.pdf]
-        padded = values.new_full((len(values), self.pdf_count, int(size.max())), LOG_ZERO)
-        padded[:, self.pdf, column] = values
-        return padded
-
     def save(self, path: Path) -> None:
         """Write the model as safetensors."""
         save_tensors(path, {"pdf": self.pdf, "weight": self.weight, "mean": self.mean, "variance": self.variance})
@@ -249,6 +227,46 @@ class DiagonalGmm:
         if not bool((tensors["weight"] >= 0).all()) or not bool((tensors["variance"] > 0).all()):
             raise CheckpointError(f"{path}: a weight is negative, or a variance not positive; {remedy}")
         return cls(pdf, tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """All Gaussians by their place in the mixture: the first of every pdf, then the second of those that have two, ...
+
+    Pdfs are sorted by the size of their mixture. So the pdfs of a plane are the first ones of the plane before, and
+    sums over mixtures are sums of planes, without padding and without scattered indices.
+
+    Attributes:
+        gaussians: The Gaussians, plane after plane, shape (M,), int64.
+        sizes: Number of Gaussians in each plane.
+        pdfs: Place of each pdf among the sorted ones, shape (K,), int64.
+    """
+
+    gaussians: torch.Tensor
+    sizes: list[int]
+    pdfs: torch.Tensor
+
+    @classmethod
+    def of(cls, model: DiagonalGmm) -> _Planes:
+        mixture = torch.bincount(model.pdf, minlength=model.pdf_count)
+        place = torch.arange(model.gaussians) - (torch.cumsum(mixture, 0) - mixture)[model.pdf]
+        pdfs = torch.argsort(torch.argsort(mixture, descending=True, stable=True))
+        gaussians = torch.argsort(place * model.pdf_count + pdfs[model.pdf])
+        return cls(gaussians, torch.bincount(place).tolist(), pdfs)
+
+    def log_sum_exp(self, densities: torch.Tensor, out: torch.Tensor) -> None:
+        """Sum log densities (T, M), which are overwritten, over the mixtures, into ``out`` (T, K)."""
+        first, *others = planes = densities.split(self.sizes, dim=1)
+        highest = first.clone()
+        for plane in others:
+            part = highest[:, : plane.shape[1]]
+            torch.maximum(part, plane, out=part)
+        for plane in planes:
+            plane.sub_(highest[:, : plane.shape[1]])
+        densities.exp_()
+        for plane in others:
+            first[:, : plane.shape[1]] += plane
+        torch.index_select(highest.add_(first.log_()), 1, self.pdfs, out=out)
 
 
 def _with_squares(features: torch.Tensor) -> torch.Tensor:
