@@ -52,7 +52,7 @@ def training_steps(config: DnnConfig) -> Callable[[], object]:
     model.initialise(torch.Generator().manual_seed(1))
     trainer = TrainerConfig(batch_size=BATCH)
     newbob = Newbob(0.001)
-    optimizer = torch.optim.SGD(model.parameters(), lr=newbob.learning_rate, momentum=trainer.momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=newbob.learning_rate, momentum=trainer.momentum, fused=True)
     return lambda: _epoch(model, optimizer, source, trainer, newbob, 1, torch.device("cpu"))
 
 

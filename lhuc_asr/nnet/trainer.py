@@ -109,6 +109,7 @@ def train(
         lr=config.schedule.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=True,  # one pass over the weights
     )
     newbob = Newbob(config.schedule.learning_rate)
     if state_path.exists():
