@@ -52,6 +52,14 @@ def transcript_graphs(
     return graphs
 
 
+def with_self_loops(
+    graphs: Mapping[str, StateGraph], before: ContextDependency, now: ContextDependency
+) -> dict[str, StateGraph]:
+    """Graphs that were built with one topology, for another that differs in its self-loop probabilities only."""
+    changed = {id(graph): graph.with_self_loops(before.self_loop, now.self_loop) for graph in graphs.values()}
+    return {utterance: changed[id(graph)] for utterance, graph in graphs.items()}
+
+
 def align_utterances(
     gmm: DiagonalGmm,
     store: FeatureStore,

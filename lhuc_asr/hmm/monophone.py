@@ -25,6 +25,7 @@ from lhuc_asr.hmm.aligner import (
     block_features,
     estimate_self_loops,
     transcript_graphs,
+    with_self_loops,
 )
 from lhuc_asr.hmm.gmm import DiagonalGmm, GmmStatistics
 from lhuc_asr.hmm.topology import ContextDependency, MonophoneTopology
@@ -92,10 +93,11 @@ def train_monophones(
     gmm = _flat_gmm(store, utterances, topology.pdf_count)
     statistics = _accumulate(gmm, store, utterances, pdfs)
     gmm = gmm.update(statistics)
+    first, graphs = topology, transcript_graphs(utterances, transcripts, lexicon, topology)
     for iteration in progress(range(1, config.iterations + 1), "monophones", config.iterations):
         if _aligns_again(iteration):
-            graphs = transcript_graphs(utterances, transcripts, lexicon, topology)
-            pdfs, log_prob = align_utterances(gmm, store, utterances, graphs, threads, config.max_unaligned)
+            weighted = with_self_loops(graphs, first, topology)
+            pdfs, log_prob = align_utterances(gmm, store, utterances, weighted, threads, config.max_unaligned)
             topology = estimate_self_loops(topology, pdfs.values())
         target = _target(config, gmm.pdf_count, iteration)
         if target > gmm.gaussians:

@@ -56,6 +56,11 @@ class ContextDependency(Protocol):
         ...
 
     @property
+    def self_loop(self) -> np.ndarray:
+        """Self-loop probability of each pdf's states, shape (K,), float64."""
+        ...
+
+    @property
     def silence_pdfs(self) -> np.ndarray:
         """Pdfs of the silence phones' states, sorted, int64."""
         ...

@@ -52,6 +52,17 @@ def test_the_probabilities_of_all_paths_of_all_lengths_sum_to_one(words, seed):
     assert total == pytest.approx(1.0, rel=1e-5)
 
 
+@given(words=WORDS, seed=st.integers(0, 1000))
+def test_other_self_loops_give_the_graph_that_is_built_with_them(words, seed):
+    before, now = _topology(seed), _topology(seed + 1)
+    changed = transcript_graph(words, LEXICON, before).with_self_loops(before.self_loop, now.self_loop)
+    built = transcript_graph(words, LEXICON, now)
+    np.testing.assert_allclose(changed.arc_log_prob, built.arc_log_prob, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(changed.end, built.end, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(changed.arc_source, built.arc_source)
+    assert np.abs(changed.arc_log_prob - transcript_graph(words, LEXICON, before).arc_log_prob).max() > 1e-3
+
+
 @given(words=WORDS)
 def test_the_shortest_path_is_the_shortest(words):
     graph = transcript_graph(words, LEXICON, _topology(0))
