@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -63,6 +64,18 @@ class Turns:
     def ratio(self, name: str, base: str) -> Spread:
         """Ratio of the seconds of ``name`` to those of ``base``, in each round."""
         return Spread.of([mine / its for mine, its in zip(self.seconds[name], self.seconds[base], strict=True)])
+
+
+def clock_of(device: torch.device, threads: int) -> Callable[[], float]:
+    """Processor time for one thread, else wall time; on a GPU, after all work is done."""
+    if device.type == "cuda":
+
+        def wait() -> float:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+
+        return wait
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

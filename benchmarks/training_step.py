@@ -22,6 +22,7 @@ from lhuc_asr.nnet.trainer import TrainerConfig, _epoch
 
 DIMENSION, PDFS, CONTEXT, BATCH, STEPS = 40, 105, 7, 256, 8
 AIM = 1.5
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -45,15 +46,18 @@ def main() -> None:
     )
 
 
-def training_steps(config: DnnConfig) -> Callable[[], object]:
-    """A function that trains an epoch on utterances of 2.56 s, which make ``STEPS`` mini-batches."""
-    source = noise_source(BATCH, STEPS)
+def training_steps(
+    config: DnnConfig, device: torch.device = CPU, precision: str = "float32", steps: int = STEPS
+) -> Callable[[], object]:
+    """A function that trains an epoch on utterances of 2.56 s, which make ``steps`` mini-batches."""
+    source = noise_source(BATCH, steps)
     model = Dnn(config, DIMENSION, PDFS)
     model.initialise(torch.Generator().manual_seed(1))
-    trainer = TrainerConfig(batch_size=BATCH)
+    model.to(device)
+    trainer = TrainerConfig.model_validate({"batch_size": BATCH, "precision": precision})
     newbob = Newbob(0.001)
     optimizer = torch.optim.SGD(model.parameters(), lr=newbob.learning_rate, momentum=trainer.momentum, fused=True)
-    return lambda: _epoch(model, optimizer, source, trainer, newbob, 1, torch.device("cpu"))
+    return lambda: _epoch(model, optimizer, source, trainer, newbob, 1, device)
 
 
 def noise_source(frames: int, utterances: int) -> FrameSource:
@@ -65,16 +69,20 @@ def noise_source(frames: int, utterances: int) -> FrameSource:
     return FrameSource(features, targets, stored, CONTEXT)
 
 
-def products(config: DnnConfig) -> Callable[[], object]:
+def products(
+    config: DnnConfig, device: torch.device = CPU, dtype: torch.dtype = torch.float32, steps: int = STEPS
+) -> Callable[[], object]:
     """A function that does the products of as many steps, in allocated memory."""
     widths = [(2 * CONTEXT + 1) * DIMENSION] + [config.hidden_units] * config.hidden_layers + [PDFS]
-    weights = [torch.randn(above, below) for below, above in pairwise(widths)]
-    values = [torch.randn(BATCH, width) for width in widths]  # activations, and gradients of the same shapes
-    results = [torch.empty(BATCH, width) for width in widths]
+    weights = [torch.randn(above, below, device=device, dtype=dtype) for below, above in pairwise(widths)]
+    values = [
+        torch.randn(BATCH, width, device=device, dtype=dtype) for width in widths
+    ]  # activations, and gradients of the same shapes
+    results = [torch.empty_like(value) for value in values]
     gradients = [torch.empty_like(weight) for weight in weights]
 
     def run() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             for layer, weight in enumerate(weights):
                 torch.mm(values[layer], weight.T, out=results[layer + 1])
                 torch.mm(values[layer + 1].T, values[layer], out=gradients[layer])

@@ -1,0 +1,193 @@
+"""LHUC against PEFT's IA3 and LoRA on one wav2vec 2.0: a step, memory, numbers kept a speaker, mixed batches.
+
+The model has the sizes of wav2vec 2.0 base (94 million numbers) and random weights: what is measured does not depend on
+them. Each method adapts eight speakers, one utterance of two seconds each. LHUC and IA3 scale the same 3,072 units in
+each layer's feed-forward part; LoRA has rank 8 at the queries and values, as its paper has it.
+
+A step: forward, backward, and the optimizer, of a batch that is one speaker's, because PEFT trains one adapter at a
+time. A mixed batch: forward only, a speaker for each utterance. IA3 has no mixed batches; it runs the utterances one by
+one, with its adapter set before each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+
+import torch
+from peft import IA3Config, LoraConfig, get_peft_model
+from timing import Turns, clock_of, show
+from torch import Tensor, nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from lhuc_asr.lhuc import attach, frozen
+
+SPEAKERS, SAMPLES = 8, 32_000
+NAMES = [f"speaker{n}" for n in range(SPEAKERS)]
+
+
+class Method(ABC):
+    """A way to adapt the model to ``NAMES``."""
+
+    def __init__(self, device: torch.device) -> None:
+        torch.manual_seed(1)
+        self.model: nn.Module = Wav2Vec2Model(Wav2Vec2Config()).to(device).eval()
+        self.x = torch.randn(SPEAKERS, SAMPLES, device=device)
+
+    @abstractmethod
+    def step(self) -> None:
+        """Train the first speaker for one step, on the batch."""
+
+    @abstractmethod
+    def mixed(self) -> Tensor:
+        """The outputs of the batch, each utterance for its own speaker."""
+
+    @abstractmethod
+    def numbers(self) -> int:
+        """How many numbers are kept a speaker."""
+
+    def plain(self) -> Tensor:
+        """The outputs without adaptation."""
+        with torch.no_grad():
+            return self.model(self.x).last_hidden_state
+
+
+class Lhuc(Method):
+    """Amplitudes at the input of each layer's second linear map."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.bank = attach(self.model, inputs_of="**.output_dense", speakers=NAMES, example=self.x[:2])
+        self.optimizer = self.bank.optimizer("adam", lr=0.001)
+
+    def step(self) -> None:
+        """See Method."""
+        self.optimizer.zero_grad()
+        with frozen(self.model), self.bank.speaker(NAMES[0]):
+            self.model(self.x).last_hidden_state.square().mean().backward()
+        self.optimizer.step()
+
+    def mixed(self) -> Tensor:
+        """See Method."""
+        with torch.no_grad(), self.bank.rows(NAMES):
+            return self.model(self.x).last_hidden_state
+
+    def numbers(self) -> int:
+        """See Method."""
+        return self.bank.numbers
+
+
+class Peft(Method):
+    """An adapter of PEFT for each speaker."""
+
+    def __init__(self, device: torch.device, config: IA3Config | LoraConfig) -> None:
+        super().__init__(device)
+        self.model = get_peft_model(self.model, config, adapter_name=NAMES[0])
+        for name in NAMES[1:]:
+            self.model.add_adapter(name, config)
+        self.model.set_adapter(NAMES[0])
+        self.model.eval()
+        self.optimizer = torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=0.001)
+
+    def step(self) -> None:
+        """See Method."""
+        self.optimizer.zero_grad()
+        self.model(self.x).last_hidden_state.square().mean().backward()
+        self.optimizer.step()
+
+    def numbers(self) -> int:
+        """See Method."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+class Ia3(Peft):
+    """Scales at the same units."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, IA3Config(target_modules=["output_dense"], feedforward_modules=["output_dense"]))
+
+    def mixed(self) -> Tensor:
+        """One by one."""
+        outputs = []
+        with torch.no_grad():
+            for place, name in enumerate(NAMES):
+                self.model.set_adapter(name)
+                outputs.append(self.model(self.x[place : place + 1]).last_hidden_state)
+        self.model.set_adapter(NAMES[0])
+        return torch.cat(outputs)
+
+
+class Lora(Peft):
+    """Matrices of rank 8 at queries and values."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
+
+    def mixed(self) -> Tensor:
+        """In one batch."""
+        with torch.no_grad():
+            return self.model(self.x, adapter_names=NAMES).last_hidden_state
+
+
+METHODS: dict[str, type[Method]] = {"LHUC": Lhuc, "IA3": Ia3, "LoRA, rank 8": Lora}
+
+
+def main() -> None:
+    """Measure all methods in turns, on the CPU with one thread unless told otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", choices=METHODS, help="print the memory of one method's step, in MB, and end")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    if arguments.memory:
+        print(memory(METHODS[arguments.memory](device), device))  # noqa: T201
+        return
+    methods = {name: method(device) for name, method in METHODS.items()}
+    clock = clock_of(device, arguments.threads)
+    steps = Turns({name: method.step for name, method in methods.items()}, 20.0, clock)
+    mixed = Turns(
+        {"unadapted": Lhuc(device).plain} | {name: method.mixed for name, method in methods.items()}, 20.0, clock
+    )
+    rows = []
+    for name, method in methods.items():
+        asked = [sys.executable, __file__, "--device", arguments.device, "--memory", name]
+        asked += ["--threads", str(arguments.threads)]
+        grown = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()[-1]
+        rows.append(
+            [
+                name,
+                f"{method.numbers():,}",
+                f"{1000 * steps.of(name).median:.3g}",
+                steps.ratio(name, "LHUC"),
+                grown,
+                f"{1000 * mixed.of(name).median:.3g}",
+                mixed.ratio(name, "unadapted"),
+            ]
+        )
+    show(
+        f"wav2vec 2.0 base, {SPEAKERS} utterances of {SAMPLES / 16000:g} s, {device}, {arguments.threads} thread(s)",
+        ["method", "numbers", "step, ms", "over LHUC", "step, MB", "mixed, ms", "over unadapted"],
+        rows,
+    )
+
+
+def memory(method: Method, device: torch.device) -> int:
+    """By how many MB a step raises the highest memory in use above that of a forward pass."""
+    method.plain()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        method.step()
+        return round((torch.cuda.max_memory_allocated() - before) / 2**20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    method.step()
+    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+
+
+if __name__ == "__main__":
+    main()
