@@ -33,6 +33,7 @@ from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
 from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.lhuc.place import forget_compiled, nesting_around, stop_watching, watch, watchers
+from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
@@ -252,7 +253,10 @@ class SpeakerBank(SpeakerRows):
             encoder.use_nested_tensor = again
 
     def _scale(self, site: Site, output: object) -> object:
-        selection = self._selecting.now().rows
+        selected = self._selecting.now()
+        if selected.computed is None:
+            check_averaged(self.model, self._table(site.name))
+        selection = selected.rows
         if selection is None or selection is self._selecting.sticky.rows:
             selection = self._still_finite(selection)
         return scale_output(site, output, self.xi(site.name, selection.index), selection)

@@ -1,0 +1,70 @@
+"""Rows on several processes: refused where each process would go on with rows of its own, in silence.
+
+All processes have the same rows only while their gradients are averaged. ``DistributedDataParallel`` does that for the
+parameters that it holds, if their gradients are dense. ``fully_shard`` (FSDP2) would do it for rows that it shards; but
+a step of theirs needs them whole. So the model is sharded, and the rows are held by DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+import sys
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.lhuc.row_optim import RowTable
+
+# Identities of the parameters that a wrapper holds; it has the same ones all its life.
+_HELD: WeakKeyDictionary[DistributedDataParallel, frozenset[int]] = WeakKeyDictionary()
+
+
+def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
+    """Refuse to train rows in a model that is wrapped for several processes, if nothing averages their gradients.
+
+    Processes whose models are not wrapped may train rows of their own.
+
+    Args:
+        model: The model that runs now.
+        table: The rows at one of its sites.
+
+    Raises:
+        ConfigError: The rows are sharded; or gradients would not be averaged.
+    """
+    if not isinstance(table, RowTable):
+        raise ConfigError(
+            "the bank's rows are sharded with the model; shard the model alone: fully_shard(model), then "
+            "DistributedDataParallel(AdaptedModel(model, bank), init_sync=False)"
+        )
+    if not (torch.is_grad_enabled() and table.requires_grad and torch.distributed.is_available()):
+        return
+    if not torch.distributed.is_initialized():
+        return
+    wrapper = DistributedDataParallel._active_ddp_module
+    if wrapper is None and not is_sharded(model):
+        return
+    if wrapper is None or id(table) not in _held(wrapper):
+        sharded = ", init_sync=False" if is_sharded(model) else ""
+        raise ConfigError(
+            "the model runs on several processes, but nothing averages the gradients of the bank's rows, so that each "
+            f"process would train others; wrap both: DistributedDataParallel(AdaptedModel(model, bank){sharded})"
+        )
+    if table.sparse_gradient:
+        raise ConfigError(
+            "DistributedDataParallel cannot average the sparse gradients of the bank's rows; make them dense before it "
+            "wraps the model: bank.sparse_gradients = False"
+        )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the weights of a module, or of some in it, are sharded over processes by ``fully_shard``."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # takes time to import, also where nothing is sharded
+    return fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
+
+
+def _held(wrapper: DistributedDataParallel) -> frozenset[int]:
+    if wrapper not in _HELD:
+        _HELD[wrapper] = frozenset(map(id, wrapper.module.parameters()))
+    return _HELD[wrapper]
