@@ -32,7 +32,8 @@ from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
 from lhuc_asr.lhuc.identity import model_hash
-from lhuc_asr.lhuc.place import forget_compiled, nesting_around, stop_watching, watch, watchers
+from lhuc_asr.lhuc.leaving import check_nobody_left
+from lhuc_asr.lhuc.place import forget_compiled, let_nest, nesting_around, stop_watching, watch, watchers
 from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
@@ -110,8 +111,6 @@ class SpeakerBank(SpeakerRows):
             beams: How often an element may stand in the batch, next to itself, as in the decoder during beam search;
                 one context then serves one call of the decoding.
         """
-        if beams < 1:
-            raise SpeakerError(f"rows: beams = {beams}; expected how often an element stands in the batch, at least 1")
         return self._select(Selection.of_elements(self._checked(rows, unknown), beams))
 
     def blocks(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
@@ -231,7 +230,7 @@ class SpeakerBank(SpeakerRows):
             watch(modules[site.place.module], site.place, SiteHook(self._scale, site)) for site in self.sites
         ]
         self._nesting = nesting_around(self.model, [site.place for site in self.sites])
-        self._nest(False)
+        let_nest(self._nesting, False)
         forget_compiled()
 
     def detach(self) -> None:
@@ -245,12 +244,8 @@ class SpeakerBank(SpeakerRows):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._nest(True)
+        let_nest(self._nesting, True)
         forget_compiled()
-
-    def _nest(self, again: bool) -> None:
-        for encoder in self._nesting:
-            encoder.use_nested_tensor = again
 
     def _scale(self, site: Site, output: object) -> object:
         selected = self._selecting.now()
@@ -259,6 +254,8 @@ class SpeakerBank(SpeakerRows):
         selection = selected.rows
         if selection is None or selection is self._selecting.sticky.rows:
             selection = self._still_finite(selection)
+        if not selection.of_one_speaker:
+            check_nobody_left()
         return scale_output(site, output, self.xi(site.name, selection.index), selection)
 
     # What is selected changes from call to call, so torch.compile must not look into it. This is what

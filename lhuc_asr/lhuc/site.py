@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lhuc_asr.base.errors import SiteError
+from lhuc_asr.base.errors import SiteError, SpeakerError
 from lhuc_asr.lhuc.place import Place, changed_at, not_a_tensor
 
 
@@ -82,9 +82,20 @@ class Selection:
 
     @classmethod
     def of_elements(cls, rows: Tensor, beams: int = 1) -> Selection:
-        """The selection of a row for each element, shape (B,); each distinct row is looked up only once."""
+        """The selection of a row for each element, shape (B,); each distinct row is looked up only once.
+
+        Raises:
+            SpeakerError: There are less than one beam.
+        """
+        if beams < 1:
+            raise SpeakerError(f"rows: beams = {beams}; expected how often an element stands in the batch, at least 1")
         index, owner = torch.unique(rows, return_inverse=True)
         return cls(index, owner, beams)
+
+    @property
+    def of_one_speaker(self) -> bool:
+        """Whether it is one row for a batch of any size."""
+        return self.owner is None and len(self.index) == 1
 
     def owners(self, site: Site, owner: Tensor, elements: int) -> Tensor:
         """Position in ``index`` of each element that passes a site, shape (elements,).
@@ -140,7 +151,7 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
     amplitude = amplitude.to(hidden.device)
     count = len(selection.index)
     # An amplitude in float32 must not turn a bfloat16 network into a float32 one.
-    if selection.owner is None and count == 1:
+    if selection.of_one_speaker:
         return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))
 
     batch = _axis(site, hidden, batch)
@@ -169,7 +180,7 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
 def _scale_packed(site: Site, packed: PackedSequence, amplitude: Tensor, selection: Selection) -> PackedSequence:
     # Packed data lists, time after time, the sequences still running, longest first: (frames of all, H).
     count = len(selection.index)
-    if count > 1 or selection.owner is not None:
+    if not selection.of_one_speaker:
         sequences = int(packed.batch_sizes[0])
         if selection.owner is not None:
             owner = selection.owners(site, selection.owner, sequences)

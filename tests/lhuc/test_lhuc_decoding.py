@@ -111,22 +111,24 @@ def test_whisper_finds_the_language_before_beam_search(whisper, whisper_bank, ra
             assert torch.equal(whisper.generate(features, num_beams=3, max_new_tokens=6)[place], mixed[place])
 
 
-@pytest.mark.parametrize("beams", [1, 2])
-def test_long_recordings_are_decoded_one_speaker_at_a_time(whisper, whisper_bank, randn, beams):
-    """The shorter recording leaves the batch, so that rows would be others'."""
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"cache_implementation": "static"}])
+@pytest.mark.parametrize("sites", ["**.fc2", "**.decoder.**.fc2"])
+def test_long_recordings_are_decoded_one_speaker_at_a_time(whisper, randn, scatter, sites, options):
+    """The shorter one leaves the batch. With a static cache the batch keeps its size, and rows would be others'."""
     whisper.generation_config.no_timestamps_token_id = 53
+    bank = attach(whisper, inputs_of=sites, speakers=SPEAKERS)
+    scatter(bank)
     features, mask = randn(2, 8, 100), torch.ones(2, 100, dtype=torch.int64)
     mask[0, 45:] = 0
 
     def decode(x: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
-        options = {"return_timestamps": True, "max_new_tokens": 8, "num_beams": beams}
-        return whisper.generate(x, attention_mask=mask, **options).tolist()
+        return whisper.generate(x, attention_mask=mask, return_timestamps=True, max_new_tokens=8, **options).tolist()
 
-    message = r"2 rows .* a batch of 1 elements .* one speaker at a time: bank.speaker"
-    with whisper_bank.rows(["alice", "bob"], beams=beams), pytest.raises(SiteError, match=message):
-        decode(features, mask)
+    for context in (bank.rows(["alice", "bob"], beams=options.get("num_beams", 1)), bank.blocks(["alice", "bob"])):
+        with context, pytest.raises(SiteError, match=r"have left the batch .* one speaker at a time: bank.speaker"):
+            decode(features, mask)
     for place, (name, frames) in enumerate([("alice", 45), ("bob", 100)]):
-        with whisper_bank.speaker(name):
+        with bank.speaker(name):
             together, alone = decode(features, mask), decode(features[[place], :, :frames], mask[[place], :frames])
         tokens = alone[0]
         assert together[place][: len(tokens)] == tokens

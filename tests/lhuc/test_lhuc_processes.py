@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from lhuc_asr.base.errors import ConfigError, ModelMismatchError
+from lhuc_asr.base.errors import ConfigError, ModelMismatchError, SiteError
 from lhuc_asr.lhuc import AdaptedModel, attach
 
 SITES, SPEAKERS = "hidden.*.activation", ["alice", "bob", "carol"]
@@ -90,6 +90,15 @@ def test_rows_kept_out_of_what_is_sharded_are_refused(one_of_one, randn):
     fully_shard(adapted, mesh=one_of_one, ignored_params=set(adapted.bank.parameters()))
     with pytest.raises(ConfigError, match=r"each process would train others"):
         adapted(randn(2, 5), speakers="alice")
+
+
+def test_copies_in_other_threads_are_refused(bank, mlp, randn):
+    """As nn.DataParallel makes them, which has more than one only on several GPUs."""
+    inputs = attach(mlp, inputs_of="output")
+    for module, width in ((mlp.hidden[0].activation, 8), (mlp.output, 6)):
+        with pytest.raises(SiteError, match=r"nn.DataParallel .* use one device, or a process for each"):
+            module._replicate_for_data_parallel()(randn(2, width))
+    inputs.detach()
 
 
 def batches(randn) -> list[tuple[Tensor, list[str]]]:
