@@ -86,7 +86,8 @@ class AdaptedModel(nn.Module):
             activation_checkpointing_kwargs: Options of ``torch.utils.checkpoint.checkpoint``.
             **options: The model's.
         """
-        self.model.activation_checkpointing_enable(
+        model: Any = self.model
+        model.activation_checkpointing_enable(
             activation_checkpointing_kwargs=self._checkpointing(activation_checkpointing_kwargs), **options
         )
 
@@ -99,7 +100,8 @@ class AdaptedModel(nn.Module):
             gradient_checkpointing_kwargs: Options of ``torch.utils.checkpoint.checkpoint``.
             **options: The model's.
         """
-        self.model.gradient_checkpointing_enable(
+        model: Any = self.model
+        model.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs=self._checkpointing(gradient_checkpointing_kwargs), **options
         )
 

@@ -2,11 +2,13 @@
 
 All processes have the same rows only while their gradients are averaged. ``DistributedDataParallel`` does that for the
 parameters that it holds, if their gradients are dense. ``fully_shard`` (FSDP2) would do it for rows that it shards; but
-a step of theirs needs them whole. So the model is sharded, and the rows are held by DistributedDataParallel.
+a step of theirs needs them whole. So the model is sharded, and the rows are held by DistributedDataParallel. And all
+processes have to begin with the same rows, of the same speakers in the same order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from weakref import WeakKeyDictionary
 
@@ -31,7 +33,8 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
         table: The rows at one of its sites.
 
     Raises:
-        ConfigError: The rows are sharded; or gradients would not be averaged.
+        ConfigError: The rows are sharded; or their gradients would not be averaged; or the processes begin with other
+            rows.
     """
     if not isinstance(table, RowTable):
         raise ConfigError(
@@ -45,7 +48,10 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
     wrapper = DistributedDataParallel._active_ddp_module
     if wrapper is None and not is_sharded(model):
         return
-    if wrapper is None or id(table) not in _held(wrapper):
+    if wrapper is not None and wrapper not in _HELD:
+        _HELD[wrapper] = frozenset(map(id, wrapper.module.parameters()))
+        _check_same_start(wrapper)
+    if wrapper is None or id(table) not in _HELD[wrapper]:
         sharded = ", init_sync=False" if is_sharded(model) else ""
         raise ConfigError(
             "the model runs on several processes, but nothing averages the gradients of the bank's rows, so that each "
@@ -64,7 +70,20 @@ def is_sharded(model: nn.Module) -> bool:
     return fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
 
 
-def _held(wrapper: DistributedDataParallel) -> frozenset[int]:
-    if wrapper not in _HELD:
-        _HELD[wrapper] = frozenset(map(id, wrapper.module.parameters()))
-    return _HELD[wrapper]
+def _check_same_start(wrapper: DistributedDataParallel) -> None:
+    """Compare the rows of all processes, which call this together, before their first step."""
+    tables = [parameter for parameter in wrapper.module.parameters() if isinstance(parameter, RowTable)]
+    if not tables:
+        return
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(f"{table.owners} {list(table.shape)}".encode())
+        digest.update(table.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    mine = torch.tensor([int.from_bytes(digest.digest()[:7])], device=tables[0].device)
+    everyones = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(wrapper.process_group))]
+    torch.distributed.all_gather(everyones, mine, group=wrapper.process_group)
+    if not all(torch.equal(mine, its) for its in everyones):
+        raise ConfigError(
+            "the processes begin with other rows, or with other speakers in them; add the same speakers in the same "
+            "order, and load the same rows, in all processes"
+        )

@@ -197,7 +197,7 @@ def _scale_packed(site: Site, packed: PackedSequence, amplitude: Tensor, selecti
 
 def _other_number(site: Site, rows: int, beams: int, elements: int) -> SiteError:
     """The error for a batch that has neither one nor ``beams`` elements for each row."""
-    found = f"site {site.name!r}: {rows} rows were given for a batch of {elements} elements along axis {site.batch_dim}"
+    batch = f"a batch of {elements} elements along axis {site.batch_dim}"
     if beams > 1:
         what = f"expected {rows}, or {rows * beams} with {beams} beams each"
     elif rows > 1 and elements % rows == 0:
@@ -206,8 +206,8 @@ def _other_number(site: Site, rows: int, beams: int, elements: int) -> SiteError
     else:
         what = "give one row an element"
     return SiteError(
-        f"{found}; {what}. Where elements leave the batch, as in Whisper's decoding of long recordings, decode one "
-        "speaker at a time: bank.speaker(name)"
+        f"site {site.name!r}: {rows} rows were given for {batch}; {what}. Where elements leave the batch, as in "
+        "Whisper's decoding of long recordings, decode one speaker at a time: bank.speaker(name)"
     )
 
 

@@ -1,6 +1,7 @@
 """Rows on several processes: trained as by one, or refused."""
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from lhuc_asr.lhuc import AdaptedModel, attach
 SITES, SPEAKERS = "hidden.*.activation", ["alice", "bob", "carol"]
 
 
-def adapted_mlp(sparse: bool) -> AdaptedModel:
+def adapted_mlp(sparse: bool, speakers: Sequence[str] = SPEAKERS) -> AdaptedModel:
     mlp = seeded(Mlp).eval().requires_grad_(False)
-    bank = attach(mlp, SITES, SPEAKERS)
+    bank = attach(mlp, SITES, speakers)
     bank.sparse_gradients = sparse
     return AdaptedModel(mlp, bank)
 
@@ -114,9 +115,22 @@ def learn(model, bank, batches) -> None:
         optimizer.step()
 
 
+def refused_start(adapted: AdaptedModel, **options) -> str:
+    try:
+        DistributedDataParallel(adapted, **options)(torch.zeros(2, 5, dtype=torch.float64), speakers="alice")
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 def train_sharded(rank: int, ranks: int, batches, folder: str) -> None:
     """What one process does with its share of each batch and of the weights."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    other_order = adapted_mlp(sparse=False, speakers=SPEAKERS if rank else SPEAKERS[::-1])
+    other_rows = adapted_mlp(sparse=False)
+    with torch.no_grad():
+        other_rows.bank.tables[1][2, 3] += rank
+    starts = [refused_start(other_order), refused_start(other_rows, init_sync=False), refused_start(other_rows)]
     adapted = adapted_mlp(sparse=False)
     shard(adapted, torch.distributed.init_device_mesh("cpu", (ranks,)))
     weight = adapted.model.output.weight
@@ -128,7 +142,7 @@ def train_sharded(rank: int, ranks: int, batches, folder: str) -> None:
         refused = ""
     except ModelMismatchError as error:
         refused = str(error)
-    torch.save({"refused": refused, "bank": adapted.bank.state_dict()}, f"{folder}/{rank}.pt")
+    torch.save({"starts": starts, "refused": refused, "bank": adapted.bank.state_dict()}, f"{folder}/{rank}.pt")
     torch.distributed.barrier()  # nobody leaves while another still speaks
     torch.distributed.destroy_process_group()
 
@@ -144,6 +158,9 @@ def test_two_processes_with_half_of_the_weights_train_what_one_does(randn, tmp_p
     for number, (mine, expected) in enumerate(zip(whole.bank.tables, adapted.bank.tables, strict=True)):
         assert torch.equal(first["bank"][f"tables.{number}"], second["bank"][f"tables.{number}"])
         torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-11)
+    for rank in (first, second):
+        assert ["the processes begin with other rows" in start for start in rank["starts"]] == [True, True, False]
+        assert not rank["starts"][2]  # DDP has copied the first one's rows
     assert "load speakers before fully_shard, keep bank.state_dict()" in first["refused"]
     whole.bank.save(tmp_path / "speakers")
     assert (tmp_path / "speakers" / "carol.safetensors").exists()
