@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.processes import check_averaged
 
 
 class AdaptedModel(nn.Module):
@@ -56,8 +58,52 @@ class AdaptedModel(nn.Module):
 
         Raises:
             SpeakerError: The bank does not know a speaker, or a row is not finite.
+            ConfigError: The model is wrapped for several processes, but nothing averages the gradients of the rows.
         """
+        check_averaged(self, self.bank.tables[0])
         if speakers is None:
             return self.model(*args, **kwargs)
         with self.bank.speaker(speakers) if isinstance(speakers, str) else self.bank.rows(speakers):
             return self.model(*args, **kwargs)
+
+    # Hugging Face's Trainer asks the model that it trains for these, by these names.
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the model's loss takes the number of items of all batches of a step, as the model itself says."""
+        declared = getattr(self.model, "accepts_loss_kwargs", None)
+        if declared is not None:
+            return bool(declared)
+        parameters = inspect.signature(self.model.forward).parameters.values()
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Turn on gradient checkpointing in a Hugging Face model, for the speakers of each call.
+
+        Args:
+            activation_checkpointing_kwargs: Options of ``torch.utils.checkpoint.checkpoint``.
+            **options: The model's.
+        """
+        model: Any = self.model
+        model.activation_checkpointing_enable(
+            activation_checkpointing_kwargs=self._checkpointing(activation_checkpointing_kwargs), **options
+        )
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """The same, by its name in earlier versions of transformers.
+
+        Args:
+            gradient_checkpointing_kwargs: Options of ``torch.utils.checkpoint.checkpoint``.
+            **options: The model's.
+        """
+        model: Any = self.model
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs=self._checkpointing(gradient_checkpointing_kwargs), **options
+        )
+
+    def _checkpointing(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {"use_reentrant": False, "context_fn": self.bank.checkpointing, **(options or {})}

@@ -20,7 +20,6 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -33,7 +32,9 @@ from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
 from lhuc_asr.lhuc.identity import model_hash
-from lhuc_asr.lhuc.place import nesting_around, stop_watching, watch, watchers
+from lhuc_asr.lhuc.leaving import check_nobody_left
+from lhuc_asr.lhuc.place import forget_compiled, let_nest, nesting_around, stop_watching, watch, watchers
+from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
@@ -96,7 +97,9 @@ class SpeakerBank(SpeakerRows):
         """A context in which the whole batch is one speaker's; row 0 for ""."""
         return self._select(Selection(self.rows_of([name], unknown)))
 
-    def rows(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
+    def rows(
+        self, rows: Sequence[str] | Tensor, unknown: Unknown = "error", *, beams: int = 1
+    ) -> AbstractContextManager[SpeakerBank]:
         """A context in which each element of the batch has its own speaker.
 
         The elements are what the first axis counts, or the second axis in an LSTM that puts time first: the frames
@@ -105,8 +108,10 @@ class SpeakerBank(SpeakerRows):
         Args:
             rows: Names, or rows as an int64 tensor, shape (B,).
             unknown: As in ``rows_of``.
+            beams: How often an element may stand in the batch, next to itself, as in the decoder during beam search;
+                one context then serves one call of the decoding.
         """
-        return self._select(Selection.of_elements(self._checked(rows, unknown)))
+        return self._select(Selection.of_elements(self._checked(rows, unknown), beams))
 
     def blocks(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
         """A context in which the batch is N contiguous blocks of equal size, one speaker for each block.
@@ -225,8 +230,8 @@ class SpeakerBank(SpeakerRows):
             watch(modules[site.place.module], site.place, SiteHook(self._scale, site)) for site in self.sites
         ]
         self._nesting = nesting_around(self.model, [site.place for site in self.sites])
-        self._nest(False)
-        _forget_compiled()
+        let_nest(self._nesting, False)
+        forget_compiled()
 
     def detach(self) -> None:
         """Remove the hooks, so that the model is as it was before; the rows stay in the bank.
@@ -239,17 +244,18 @@ class SpeakerBank(SpeakerRows):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._nest(True)
-        _forget_compiled()
-
-    def _nest(self, again: bool) -> None:
-        for encoder in self._nesting:
-            encoder.use_nested_tensor = again
+        let_nest(self._nesting, True)
+        forget_compiled()
 
     def _scale(self, site: Site, output: object) -> object:
-        selection = self._selecting.now().rows
+        selected = self._selecting.now()
+        if selected.computed is None:
+            check_averaged(self.model, self._table(site.name))
+        selection = selected.rows
         if selection is None or selection is self._selecting.sticky.rows:
             selection = self._still_finite(selection)
+        if not selection.of_one_speaker:
+            check_nobody_left()
         return scale_output(site, output, self.xi(site.name, selection.index), selection)
 
     # What is selected changes from call to call, so torch.compile must not look into it. This is what
@@ -388,9 +394,3 @@ class SpeakerBank(SpeakerRows):
             )
             twin.attach()
         return twin
-
-
-def _forget_compiled() -> None:
-    """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

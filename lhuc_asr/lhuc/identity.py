@@ -18,6 +18,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lhuc_asr.base.errors import ModelMismatchError
+from lhuc_asr.lhuc.processes import is_sharded
+
 # Numbers of eight bytes in a line, and lines that are summed up of a model.
 _LINE = 8
 _LINES = 2**18
@@ -41,7 +44,15 @@ def model_hash(model: nn.Module) -> str:
 
     Attached amplitudes are not part of the model and do not change the hash. The second call for the same model takes
     milliseconds, unless something has changed.
+
+    Raises:
+        ModelMismatchError: The model's weights are sharded over processes.
     """
+    if is_sharded(model):
+        raise ModelMismatchError(
+            "the model's weights are sharded over processes, so that its hash is not known; load speakers before "
+            "fully_shard, keep bank.state_dict(), and bank.save(folder) where the model is whole"
+        )
     tensors = sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0])
     marks = [(name, tensor.dtype, tensor.shape, tensor.data_ptr(), _version(tensor)) for name, tensor in tensors]
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors)

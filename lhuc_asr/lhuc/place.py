@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
@@ -127,6 +129,7 @@ class OutputHook:
         self.look = look
 
     def __call__(self, module: nn.Module, inputs: object, output: object) -> object:
+        _refuse_replica(module)
         return self.look(output)
 
 
@@ -143,12 +146,22 @@ class InputHook:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        _refuse_replica(module)
         if args:
             return (self.look(args[0]), *args[1:]), kwargs
         # Without any argument there is nothing to scale, and the module itself says what is missing.
         return args, {
             name: self.look(value) if not number else value for number, (name, value) in enumerate(kwargs.items())
         }
+
+
+def _refuse_replica(module: nn.Module) -> None:
+    """Refuse copies of a model that run in threads of their own, where no context selects anybody."""
+    if getattr(module, "_is_replica", False):
+        raise SiteError(
+            "nn.DataParallel runs copies of the model in other threads, which do not know whose rows are selected; "
+            "use one device, or a process for each with DistributedDataParallel"
+        )
 
 
 def watch(module: nn.Module, place: Place, look: Callable[[Any], object]) -> RemovableHandle:
@@ -173,6 +186,12 @@ def stop_watching(model: nn.Module, hooks: Collection[OutputHook | InputHook]) -
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
+def forget_compiled() -> None:
+    """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
 def nesting_around(model: nn.Module, places: Iterable[Place]) -> list[nn.TransformerEncoder]:
     """The transformers around some places that would turn a padded batch into a nested tensor.
 
@@ -187,6 +206,12 @@ def nesting_around(model: nn.Module, places: Iterable[Place]) -> list[nn.Transfo
         and module.use_nested_tensor
         and any(part.startswith(f"{name}." if name else "") for part in parts)
     ]
+
+
+def let_nest(encoders: Iterable[nn.TransformerEncoder], again: bool) -> None:
+    """Let transformers turn padded batches into nested tensors, or not."""
+    for encoder in encoders:
+        encoder.use_nested_tensor = again
 
 
 def not_a_tensor(place: Place, value: object) -> SiteError:

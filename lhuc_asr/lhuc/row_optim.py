@@ -33,20 +33,22 @@ class RowTable(nn.Parameter):
 
     Attributes:
         edition: Number of changes to the meaning of rows: speakers added, dropped, reset.
+        owners: A hash of the names of the rows' speakers, in order.
         sparse_gradient: Whether its gradient names the rows that took part; in a dense one those that are not zero did.
     """
 
     edition: int = 0
+    owners: int = 0
     sparse_gradient: bool = True
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # A parameter is pickled as a plain one, whatever its class.
-        return _table, (self.data, self.requires_grad, self.edition, self.sparse_gradient)
+        return _table, (self.data, self.requires_grad, self.edition, self.owners, self.sparse_gradient)
 
 
-def _table(data: Tensor, requires_grad: bool, edition: int, sparse_gradient: bool) -> RowTable:
+def _table(data: Tensor, requires_grad: bool, edition: int, owners: int, sparse_gradient: bool) -> RowTable:
     table = RowTable(data, requires_grad)
-    table.edition, table.sparse_gradient = edition, sparse_gradient
+    table.edition, table.owners, table.sparse_gradient = edition, owners, sparse_gradient
     return table
 
 
@@ -58,7 +60,7 @@ class RowOptimizer(torch.optim.Optimizer):
 
         Raises:
             ConfigError: A gradient is dense, so it does not name the rows that took part.
-            SpeakerError: Speakers were added, dropped or reset since the first step.
+            SpeakerError: Speakers were added, dropped, reset or loaded since the first step.
         """
         loss = None
         if closure is not None:
@@ -70,6 +72,25 @@ class RowOptimizer(torch.optim.Optimizer):
                     if table.grad is not None:
                         self._step_table(group, table)
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of an optimizer of the same speakers' rows, for a training that goes on.
+
+        Raises:
+            SpeakerError: The state is of other speakers, or of the same in another order.
+            ValueError: It is of another number of tables.
+        """
+        tables = [table for group in self.param_groups for table in group["params"]]
+        for number, state in state_dict["state"].items():
+            if isinstance(tables[number], RowTable) and state.get("owners") != tables[number].owners:
+                raise SpeakerError(
+                    "the optimizer's state belongs to other speakers than the bank's, or to another order of them; "
+                    "load the bank's state first: bank.load_state_dict(...)"
+                )
+        super().load_state_dict(state_dict)
+        for table in tables:
+            if isinstance(table, RowTable) and self.state[table]:
+                self.state[table]["edition"] = table.edition
 
     def _step_table(self, group: dict[str, Any], table: Tensor) -> None:
         dense = not table.grad.is_sparse  # type: ignore[union-attr]
@@ -83,11 +104,12 @@ class RowOptimizer(torch.optim.Optimizer):
         edition = table.edition if isinstance(table, RowTable) else 0  # embeddings' rows keep their meaning
         if not state:
             state["edition"] = edition
+            state["owners"] = table.owners if isinstance(table, RowTable) else 0
             self._start(state, table)
         if state["edition"] != edition:
             raise SpeakerError(
-                "speakers were added, dropped or reset since this optimizer's first step, so its momentum belongs to "
-                "other rows; make a new one: bank.optimizer(...)"
+                "speakers were added, dropped, reset or loaded since this optimizer's first step, so its momentum "
+                "belongs to other rows; make a new one: bank.optimizer(...), or load its state after the bank's"
             )
         rows, values = _rows_of(table.grad)  # type: ignore[arg-type]
         r = table[rows]

@@ -8,6 +8,7 @@ a model is in bank.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -55,7 +56,7 @@ class SpeakerRows(nn.Module):
             for site in self.sites
         )
         self._table_of = {site.name: number for number, site in enumerate(self.sites)}
-        self._rows = {SPEAKER_INDEPENDENT: 0}
+        self._give_rows([SPEAKER_INDEPENDENT])
         refuse_foreign_optimizers()
 
     # The names are part of the state dict, as a tensor, so that rows keep their owners and safetensors can hold it.
@@ -70,7 +71,7 @@ class SpeakerRows(nn.Module):
         Raises:
             SpeakerError: They cannot be names, or are not as many as the rows.
         """
-        self._rows = {name: row for row, name in enumerate([SPEAKER_INDEPENDENT, *_names(state, len(self.tables[0]))])}
+        self._give_rows([SPEAKER_INDEPENDENT, *_names(state, len(self.tables[0]))])
         self._rows_moved()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -158,7 +159,7 @@ class SpeakerRows(nn.Module):
                 raise SpeakerError(f"speaker {name!r} is in the bank already; give each speaker one name")
             taken[name] = len(taken)
         if names:
-            self._rows = taken
+            self._give_rows(list(taken))
             self._replace_tables(lambda table: torch.cat([table, table[:1].expand(len(names), -1)]))
 
     def drop(self, speakers: Iterable[str]) -> None:
@@ -169,8 +170,7 @@ class SpeakerRows(nn.Module):
         """
         gone = self._speaker_rows(speakers)
         kept = torch.tensor([row for row in self._rows.values() if row not in gone], device=self.tables[0].device)
-        names = [name for name, row in self._rows.items() if row not in gone]
-        self._rows = {name: row for row, name in enumerate(names)}
+        self._give_rows([name for name, row in self._rows.items() if row not in gone])
         self._replace_tables(lambda table: table[kept])
         self._rows_moved()
 
@@ -284,6 +284,13 @@ class SpeakerRows(nn.Module):
                     table[row] = state.r[site.name]
         for table in self.tables:
             table.edition += 1
+
+    def _give_rows(self, names: list[str]) -> None:
+        """Let speakers own the rows, in order."""
+        self._rows = {name: row for row, name in enumerate(names)}
+        owners = int.from_bytes(hashlib.sha256(json.dumps(names).encode()).digest()[:7])
+        for table in self.tables:
+            table.owners = owners
 
     def _rows_moved(self) -> None:
         """Rows have other owners now; for a subclass that remembers rows."""

@@ -13,13 +13,13 @@ whose gradient is a plain sum. Or each element has an owner, which costs a gathe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lhuc_asr.base.errors import SiteError
+from lhuc_asr.base.errors import SiteError, SpeakerError
 from lhuc_asr.lhuc.place import Place, changed_at, not_a_tensor
 
 
@@ -71,16 +71,50 @@ class Selection:
         index: The rows, shape (N,), int64.
         owner: Position in ``index`` of each element of the batch, shape (B,), int64; None if the batch is N
             contiguous blocks of equal size.
+        beams: How often an element may stand in the batch, next to itself: in a decoder during beam search.
+        widened: Names of the sites where each element has stood there so often.
     """
 
     index: Tensor
     owner: Tensor | None = None
+    beams: int = 1
+    widened: set[str] = field(default_factory=set)
 
     @classmethod
-    def of_elements(cls, rows: Tensor) -> Selection:
-        """The selection of a row for each element, shape (B,); each distinct row is looked up only once."""
+    def of_elements(cls, rows: Tensor, beams: int = 1) -> Selection:
+        """The selection of a row for each element, shape (B,); each distinct row is looked up only once.
+
+        Raises:
+            SpeakerError: There are less than one beam.
+        """
+        if beams < 1:
+            raise SpeakerError(f"rows: beams = {beams}; expected how often an element stands in the batch, at least 1")
         index, owner = torch.unique(rows, return_inverse=True)
-        return cls(index, owner)
+        return cls(index, owner, beams)
+
+    @property
+    def of_one_speaker(self) -> bool:
+        """Whether it is one row for a batch of any size."""
+        return self.owner is None and len(self.index) == 1
+
+    def owners(self, site: Site, owner: Tensor, elements: int) -> Tensor:
+        """Position in ``index`` of each element that passes a site, shape (elements,).
+
+        Args:
+            site: The site.
+            owner: The same for the batch as the model was given it, shape (B,).
+            elements: How many there are: B, or ``beams`` times as many.
+
+        Raises:
+            SiteError: There is another number of elements. Once there were ``beams`` times as many, B is another number
+                too: B elements are then the beams of fewer, and which elements have left the batch is not known.
+        """
+        if self.beams > 1 and elements == self.beams * len(owner):
+            self.widened.add(site.name)
+            return owner.repeat_interleave(self.beams)
+        if elements == len(owner) and site.name not in self.widened:
+            return owner
+        raise _other_number(site, len(owner), self.beams, elements)
 
 
 def scale_output(site: Site, output: object, amplitude: Tensor, selection: Selection) -> object:
@@ -117,7 +151,7 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
     amplitude = amplitude.to(hidden.device)
     count = len(selection.index)
     # An amplitude in float32 must not turn a bfloat16 network into a float32 one.
-    if selection.owner is None and count == 1:
+    if selection.of_one_speaker:
         return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))
 
     batch = _axis(site, hidden, batch)
@@ -136,13 +170,9 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
         spread = spread.to(hidden.dtype).reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
         return (blocks * spread).flatten(batch, batch + 1)
 
-    if elements != len(selection.owner):
-        raise SiteError(
-            f"site {site.name!r}: {len(selection.owner)} rows were given for a batch of {elements} elements "
-            f"(output shape {tuple(hidden.shape)}, batch axis {batch}); give one row an element"
-        )
+    owner = selection.owners(site, selection.owner, elements)
     # The gradient is then summed over a row's elements in float32; in bfloat16 that is far slower on a CPU too.
-    spread = amplitude.index_select(0, selection.owner.to(hidden.device)).to(hidden.dtype)
+    spread = amplitude.index_select(0, owner.to(hidden.device)).to(hidden.dtype)
     spread = spread if batch < feature else spread.T
     return hidden * spread.reshape(_shape(hidden.dim(), {batch: elements, feature: site.width}))
 
@@ -150,19 +180,35 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
 def _scale_packed(site: Site, packed: PackedSequence, amplitude: Tensor, selection: Selection) -> PackedSequence:
     # Packed data lists, time after time, the sequences still running, longest first: (frames of all, H).
     count = len(selection.index)
-    if count > 1 or selection.owner is not None:
+    if not selection.of_one_speaker:
         sequences = int(packed.batch_sizes[0])
-        owner = selection.owner
-        if owner is None and sequences % count == 0:
+        if selection.owner is not None:
+            owner = selection.owners(site, selection.owner, sequences)
+        elif sequences % count == 0:
             owner = torch.arange(count).repeat_interleave(sequences // count)
-        if owner is None or len(owner) != sequences:
-            given = f"{count} blocks" if owner is None else f"{len(owner)} rows"
-            raise SiteError(f"site {site.name!r}: {given} were given for {sequences} packed sequences")
+        else:
+            raise SiteError(f"site {site.name!r}: {count} blocks were given for {sequences} packed sequences")
         if packed.sorted_indices is not None:
             owner = owner[packed.sorted_indices.to(owner.device)]
         owner = torch.cat([owner[:running] for running in packed.batch_sizes.tolist()])
         selection = Selection(selection.index, owner)
     return packed._replace(data=_scale(Site(site.name, site.width), packed.data, amplitude, selection))
+
+
+def _other_number(site: Site, rows: int, beams: int, elements: int) -> SiteError:
+    """The error for a batch that has neither one nor ``beams`` elements for each row."""
+    batch = f"a batch of {elements} elements along axis {site.batch_dim}"
+    if beams > 1:
+        what = f"expected {rows}, or {rows * beams} with {beams} beams each"
+    elif rows > 1 and elements % rows == 0:
+        times = elements // rows
+        what = f"give one row an element, or, where each stands {times} times next to itself, rows(..., beams={times})"
+    else:
+        what = "give one row an element"
+    return SiteError(
+        f"site {site.name!r}: {rows} rows were given for {batch}; {what}. Where elements leave the batch, as in "
+        "Whisper's decoding of long recordings, decode one speaker at a time: bank.speaker(name)"
+    )
 
 
 def _axis(site: Site, hidden: Tensor, dim: int) -> int:

@@ -229,7 +229,7 @@ def test_errors(mlp, randn):
 
     step()
     bank.add(["b"])
-    with pytest.raises(SpeakerError, match=r"speakers were added, dropped or reset since .* make a new one"):
+    with pytest.raises(SpeakerError, match=r"speakers were added, dropped, reset or loaded since .* make a new one"):
         step()
     dense = bank.tables[0].square().sum()
     bank.tables[0].grad = None

@@ -107,3 +107,41 @@ def test_print_says_how_much_a_speaker_is(bank, mlp):
     assert f"attached, {14 / size:.3%} of the {size} parameters of Mlp" in shown
     bank.detach()
     assert "detached" in repr(bank)
+
+
+def test_an_optimizer_goes_on_with_its_state(bank, mlp, randn):
+    """Two steps, or one, and one in a new process: the same to the bit."""
+    inputs = [randn(3, 5), randn(3, 5)]
+
+    def step(bank, optimizer, x) -> None:
+        optimizer.zero_grad()
+        with bank.rows(["bob", "alice", "bob"]):
+            bank.model(x).square().sum().backward()
+        optimizer.step()
+
+    fresh = SpeakerBank(copy.deepcopy(mlp), bank.sites, ["carol"])
+    fresh.attach()
+    optimizer = bank.optimizer("adam", lr=0.1, weight_decay=0.1)
+    step(bank, optimizer, inputs[0])
+    kept = pickle.loads(pickle.dumps((bank.state_dict(), optimizer.state_dict())))
+    step(bank, optimizer, inputs[1])
+    fresh.load_state_dict(kept[0])
+    other = fresh.optimizer("adam", lr=0.3)
+    other.load_state_dict(kept[1])
+    step(fresh, other, inputs[1])
+    assert_same_rows(rows(fresh), rows(bank))
+    fresh.reset(["bob"])
+    with pytest.raises(SpeakerError, match="speakers were added, dropped, reset or loaded"):
+        step(fresh, other, inputs[1])
+
+
+@pytest.mark.parametrize("speakers", [["bob", "alice"], ["alice", "carol"], ["alice", "bob", "carol"]])
+def test_an_optimizer_does_not_take_the_state_of_other_owners(bank, mlp, randn, speakers):
+    optimizer = bank.optimizer("sgd", lr=0.1, momentum=0.9)
+    with bank.speaker("bob"):
+        mlp(randn(2, 5)).sum().backward()
+    optimizer.step()
+    other = SpeakerBank(mlp, bank.sites, speakers).optimizer("sgd")
+    with pytest.raises(SpeakerError, match=r"belongs to other speakers .* load the bank's state first"):
+        other.load_state_dict(optimizer.state_dict())
+    assert not other.state
