@@ -40,8 +40,8 @@ _TRANSPOSED = ("T", "mT")
 # What a shape is read with, and computed with.
 _SHAPE_METHODS, _SHAPE_ATTRIBUTES = ("size", "dim", "numel"), ("shape", "ndim", "dtype", "device")
 _ARITHMETIC = (
-    *(operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.mod),
-    *(operator.neg, int, math.floor, math.ceil),
+    *(operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.neg),
+    *(int, math.floor, math.ceil),
 )
 
 
@@ -172,11 +172,17 @@ def _moves(node: fx.Node, module: nn.Module | None, value: fx.Node) -> bool:
         return type(module) in _MOVING_MODULES and node.args == (value,) and not node.kwargs
     if node.args[:1] != (value,) or not all(_is_a_size(other) for other in node.all_input_nodes if other is not value):
         return False
+    if _squeezes(node) and not node.args[1:] and not node.kwargs:
+        return False  # which axes go depends on their sizes
     if node.op == "call_method":
         return node.target in _MOVING
     if node.target is getattr:
         return node.args[1] in _TRANSPOSED
     return node.op == "call_function" and node.target in _MOVING_FUNCTIONS
+
+
+def _squeezes(node: fx.Node) -> bool:
+    return node.target in ("squeeze", torch.squeeze)
 
 
 def _reads_a_shape(node: fx.Node) -> bool:
@@ -246,12 +252,20 @@ class _Follower(fx.Interpreter):
             if as_linear_map(module) is not None or _passes(n, module, before):
                 self.numbers[n] = self.numbers[before]
             else:
+                if _squeezes(n):
+                    self._check_squeezed(n, self.env[before], value)
                 env = {**self.env, before: self.numbers[before]}
                 args, kwargs = (fx.node.map_arg(part, env.__getitem__) for part in (n.args, n.kwargs))
                 self.numbers[n] = getattr(self, n.op)(n.target, args, kwargs)
                 if self.numbers[n].dtype != torch.int64 or self.numbers[n].shape != value.shape:
                     raise refusal(self._site, f"{n.target} changes the numbers of its output")
         return value
+
+    def _check_squeezed(self, node: fx.Node, value: Tensor, squeezed: Tensor) -> None:
+        """Refuse axes that are squeezed in some sizes, and not in others."""
+        axes = (*node.args[1:], *node.kwargs.values())[0]
+        if value.dim() - squeezed.dim() != (len(axes) if isinstance(axes, tuple | list) else 1):
+            raise refusal(self._site, f"{node} squeezes an axis of more than one element, {tuple(value.shape)}")
 
 
 def _numbered(site: Site, value: Any) -> Any:

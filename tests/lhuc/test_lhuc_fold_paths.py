@@ -99,6 +99,16 @@ def test_one_frame_is_not_taken_for_many():
         fold(bank, "a", torch.zeros(2, 1, 5, dtype=torch.float64))
 
 
+def test_axes_that_are_squeezed_in_some_sizes_only():
+    for between, message in (
+        (lambda h: h.mT.squeeze(-1), r"squeeze squeezes an axis of more than one element, \(2, 12, 2\)"),
+        (lambda h: h.mT.squeeze(), r"goes into squeeze \(call_method\)"),
+    ):
+        bank = attach(model_of(LINEAR, between, nn.Linear(12, 3)), "activation", ["a"])
+        with pytest.raises(FoldError, match=message):
+            fold(bank, "a", torch.zeros(2, 1, 5, dtype=torch.float64))
+
+
 def test_outputs_of_an_lstm_beside_its_states(recurrent, randn, scatter):
     bank = attach(recurrent, "lstm", ["a"])
     scatter(bank)
@@ -141,7 +151,8 @@ def a_step(choose, h):
             lambda h: h.reshape(h.shape[0], -1, parts) if i else h.reshape(-1, parts),
             lambda h: h.reshape(h.size(0) * h.shape[1], -1),
             lambda h: h.unsqueeze(i),
-            lambda h: h.squeeze(),
+            lambda h: h.squeeze() if i == j else h.squeeze(i),
+            lambda h: h.squeeze((i, j)),
             lambda h: h[:, 0],
             lambda h: h[..., ::2],
             lambda h: h[:, : h.shape[1] // 2 + 1],
