@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from lhuc_asr.base.errors import FoldError
+from lhuc_asr.base.errors import FoldError, SiteError
 from lhuc_asr.lhuc.linear_map import LinearMap, as_linear_map, input_axis, input_units
 from lhuc_asr.lhuc.place import InputHook, OutputHook, watchers
 from lhuc_asr.lhuc.probe import Example, arguments, resized
@@ -239,6 +239,7 @@ class _Follower(fx.Interpreter):
 
     def __init__(self, model: nn.Module, graph: fx.Graph, site: Site, path: list[fx.Node]) -> None:
         super().__init__(model, garbage_collect_values=False, graph=graph)
+        self.extra_traceback = False  # an error says what it says
         self._site, self._start, self._path = site, path[0], {node: before for before, node in itertools.pairwise(path)}
         self.numbers: dict[fx.Node, Any] = {}
 
@@ -273,9 +274,11 @@ def _numbered(site: Site, value: Any) -> Any:
     if isinstance(value, tuple):
         return (_numbered(site, value[0]),)
     if not isinstance(value, Tensor) or not -value.dim() <= site.dim < value.dim():
-        raise refusal(site, f"its output, {type(value).__name__}, has no axis {site.dim}")
+        raise SiteError(f"site {site.name!r}: its output, {type(value).__name__}, has no axis {site.dim}")
     if value.shape[site.dim] != site.width:
-        raise refusal(site, f"its output has {value.shape[site.dim]} units along axis {site.dim}, not {site.width}")
+        raise SiteError(
+            f"site {site.name!r}: its output has {value.shape[site.dim]} units along axis {site.dim}, not {site.width}"
+        )
     shape = [1] * value.dim()
     shape[site.dim] = site.width
     return torch.arange(site.width, device=value.device).reshape(shape).expand(value.shape).contiguous()
@@ -291,7 +294,7 @@ def _units_in_shapes(model: nn.Module, graph: fx.Graph, site: Site, path: list[f
         except FoldError:
             raise
         except Exception as error:  # the model's own code may raise anything
-            if number:  # it does not take more along this axis
+            if number:  # it, or the bank, does not take more along this axis
                 continue
             raise FoldError(f"the model does not run on the example ({type(error).__name__}: {error})") from error
         units = _arriving(model, site, name, follower.numbers[path[-1]])

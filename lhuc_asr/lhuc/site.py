@@ -115,7 +115,7 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
         )
     # The rows of very many speakers may be in main memory, the output on a GPU.
     amplitude = amplitude.to(hidden.device)
-    count = len(selection.index)
+    count = selection.index.shape[0]
     # An amplitude in float32 must not turn a bfloat16 network into a float32 one.
     if selection.owner is None and count == 1:
         return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))
@@ -136,7 +136,8 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
         spread = spread.to(hidden.dtype).reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
         return (blocks * spread).flatten(batch, batch + 1)
 
-    if elements != len(selection.owner):
+    # Not len(): torch.export would fix the size of the batch.
+    if elements != selection.owner.shape[0]:
         raise SiteError(
             f"site {site.name!r}: {len(selection.owner)} rows were given for a batch of {elements} elements "
             f"(output shape {tuple(hidden.shape)}, batch axis {batch}); give one row an element"
