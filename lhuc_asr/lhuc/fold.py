@@ -78,8 +78,8 @@ def _graph(model: nn.Module, sites: tuple[Site, ...], example: Example | None) -
         return graph
     if outputs:
         raise FoldError(
-            f"{graph}, so the layers after its activations are not known; attach to these layers' inputs (inputs_of=), "
-            "or decode with the bank attached instead"
+            f"{graph}, so the layers that read {', '.join(map(repr, sorted(outputs)[:3]))} are not known; attach to "
+            "their inputs (inputs_of=), or decode with the bank attached instead"
         )
     raise FoldError(f"{graph}, so it is not known what else reads the weights; {_GIVE_AN_EXAMPLE}")
 
