@@ -143,6 +143,52 @@ def test_a_layer_whose_forward_was_replaced_is_refused(randn):
             fold(bank, "a", example)
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*quantize_dynamic:")
+def test_a_quantized_layer_is_refused():
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    model = torch.ao.quantization.quantize_dynamic(model, {"2"}, torch.qint8)
+    x = torch.randn(4, 5)
+    with pytest.raises(FoldError, match=r"site '2:input': '2' \(Linear\) is not a linear layer or convolution"):
+        fold(attach(model, inputs_of="2", example=x), "", x)
+    with pytest.raises(FoldError, match=r"site '1': its output goes into 2 \(Linear\), not into"):
+        fold(attach(model, "1", example=x), "", x)
+
+
+def test_a_layer_of_peft_is_folded_below_it_or_refused(randn):
+    peft = pytest.importorskip("peft")
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    config = peft.LoraConfig(target_modules=["2"], init_lora_weights=False)
+    model, x = peft.get_peft_model(model, config).double().eval(), randn(4, 5)
+    for places, message in (
+        ({"inputs_of": "**.2"}, "is not a linear layer"),
+        ({"sites": "**.1"}, "into 2 places|traced"),
+    ):
+        bank = attach(model, speakers=["a"], example=x, **places)
+        with pytest.raises(FoldError, match=rf"{message}"):
+            fold(bank, "a", x)
+        bank.detach()
+    bank = attach(model, inputs_of="**.2.base_layer", speakers=["a"], example=x)
+    bank.fill({site.name: torch.linspace(-1, 1, 8, dtype=torch.float64) for site in bank.sites})
+    with bank.speaker("a"):
+        torch.testing.assert_close(fold(bank, "a", x)(x), model(x), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compiled_models_are_folded(mlp, randn, scatter, compiled):
+    x, model = randn(3, 5), mlp
+    if compiled:
+        model.compile(backend="aot_eager")
+    else:
+        model = torch.compile(model, backend="aot_eager")
+    bank = attach(model, inputs_of="**.hidden.1.linear", speakers=["a"])
+    scatter(bank)
+    with bank.speaker("a"):
+        expected = model(x).detach()
+    torch.testing.assert_close(fold(bank, "a", x)(x).detach(), expected, rtol=1e-11, atol=1e-12)
+
+
 class TwoUses(nn.Module):
     """A layer whose weight a function may read too, and whose input depends on control flow."""
 

@@ -11,13 +11,14 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def scattered(bank):
-    """Values of its own for every speaker, and weights that make the model's choices depend on them."""
+    """Values of its own for every speaker."""
     generator = torch.Generator().manual_seed(1)
     bank.fill({site.name: torch.randn(site.width, generator=generator) for site in bank.sites})
     return bank
 
 
 def spread_weights(model):
+    """Weights so large that what the model says depends on its input."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
