@@ -1,24 +1,29 @@
-"""A model and its bank as one module, for what takes modules: DDP, trainers, checkpoints of a whole training."""
+"""A model and its bank as one module, for what takes modules: DDP, trainers, torch.export, checkpoints."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lhuc_asr.base.errors import SiteError
+from lhuc_asr.base.errors import SiteError, SpeakerError
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.processes import check_averaged
+from lhuc_asr.lhuc.site import Selection
 
 
 class AdaptedModel(nn.Module):
     """A model whose call says whose amplitudes count.
 
     Its parameters are the model's and the bank's, its state dict has both, and a deep copy is a model with a bank of
-    its own. Where gradients are to be clipped, scaled or reduced over processes, make the bank's dense:
-    ``bank.sparse_gradients = False``.
+    its own. ``torch.export`` and ``torch.onnx.export`` make one program for all speakers, which takes ``speakers`` as
+    rows, int64, shape (B,); a row that the bank does not have is an error there too. Where gradients are to be
+    clipped, scaled or reduced over processes, make the bank's dense: ``bank.sparse_gradients = False``.
 
     Args:
         model: The model.
@@ -57,14 +62,35 @@ class AdaptedModel(nn.Module):
             **kwargs: The model's.
 
         Raises:
-            SpeakerError: The bank does not know a speaker, or a row is not finite.
+            SpeakerError: The bank does not know a speaker, or a row is not finite; or torch.export is given names.
             ConfigError: The model is wrapped for several processes, but nothing averages the gradients of the rows.
         """
-        check_averaged(self, self.bank.tables[0])
+        if not torch.compiler.is_exporting():
+            check_averaged(self, self.bank.tables[0])
         if speakers is None:
             return self.model(*args, **kwargs)
-        with self.bank.speaker(speakers) if isinstance(speakers, str) else self.bank.rows(speakers):
+        with self._selected(speakers):
             return self.model(*args, **kwargs)
+
+    def _selected(self, speakers: str | Sequence[str] | Tensor) -> AbstractContextManager[object]:
+        if torch.compiler.is_exporting():
+            return self._exported(speakers)
+        return self.bank.speaker(speakers) if isinstance(speakers, str) else self.bank.rows(speakers)
+
+    def _exported(self, rows: str | Sequence[str] | Tensor) -> AbstractContextManager[None]:
+        """A context in which torch.export makes a program whose input the rows are."""
+        if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.dim() != 1:
+            raise SpeakerError(
+                "torch.export: speakers= is not a tensor of rows, int64 of shape (B,); pass bank.rows_of(names), or "
+                "export fold(bank, name) for one speaker"
+            )
+        tables = {site.name: table for site, table in zip(self.bank.sites, self.bank.tables, strict=True)}
+        # In ONNX -1 would be the last row; one past the last is an error everywhere.
+        rows = torch.where(rows < 0, self.bank.tables[0].shape[0], rows)
+        elements = torch.arange(rows.shape[0], device=rows.device)
+        return self.bank._selecting.exported(
+            Selection(rows, elements), lambda site, wanted: functional.embedding(wanted, tables[site])
+        )
 
     # Hugging Face's Trainer asks the model that it trains for these, by these names.
 

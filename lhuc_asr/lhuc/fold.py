@@ -4,174 +4,193 @@ If the scaled activations go into one linear map and nowhere else, the scale can
 
     W (xi(r) * psi) + b = (W diag(xi(r))) psi + b
 
-A site at the input of such a map is folded as it stands. From a site at an output, the path to the map is read from the
-model's graph, which is traced with torch.fx, and not guessed from names. Only dropout, identities and the flattening of
-channels may lie between the two. Anything else (two consumers, a recurrent layer, a residual sum, a functional call) is
-refused, because the folded model would not be the same.
+A site at the input of such a map is folded as it stands. From a site at an output, the way to the map is read from the
+model's graph (see ``reading``). What is a linear map is measured where it is not torch's own (see ``linear_map``). That
+nothing else reads its weight is known from the graph, or from a run of an example. Anything else (two consumers, a
+recurrent layer, a residual sum, a functional call) is refused, because the folded model would not be the same.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from lhuc_asr.base.errors import FoldError
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.place import InputHook, OutputHook, stop_watching, watchers
-from lhuc_asr.lhuc.site import Site, SiteHook
+from lhuc_asr.lhuc.freeze import frozen
+from lhuc_asr.lhuc.linear_map import as_linear_map, scale_columns, why_not_exact
+from lhuc_asr.lhuc.place import nesting_around, stop_watching, watch
+from lhuc_asr.lhuc.probe import Example, arguments
+from lhuc_asr.lhuc.reading import Reading, calls, check_axis, foreign_hooks, ours, read_in, refusal, trace
+from lhuc_asr.lhuc.site import Selection, Site, scale_output
+from lhuc_asr.lhuc.weight_reads import WeightReads
 
-_Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Each of these passes the scale of a unit on: dropout sets values to zero, or scales all values alike.
-_PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_GIVE_AN_EXAMPLE = "give an example of the model's input: fold(bank, speaker, example=x)"
 
 
-def fold(bank: SpeakerBank, speaker: str) -> nn.Module:
-    """A copy of the bank's model, without hooks, that computes what the model computes for one speaker.
+def fold(bank: SpeakerBank, speaker: str, example: Example | None = None) -> nn.Module:
+    """A copy of the bank's model, without hooks, that computes what the model computes for one speaker in evaluation.
 
     Args:
         bank: Attached or not.
         speaker: The speaker; "" for row 0.
+        example: An input to the model: a tensor, a tuple of arguments, or a mapping of arguments by name. It is needed
+            where the model cannot be traced, and where outputs are reshaped on the way to the next map. The copy is run
+            on it too, and must give what the model gives.
 
     Raises:
         FoldError: Folding would not be exact at some site; the message says where and why.
         SpeakerError: The bank does not know the speaker.
     """
-    rows = bank.rows_of([speaker])
     folded = copy.deepcopy(bank.model)
-    outputs = {site.place.module for site in bank.sites if not site.place.of_input}
-    graph = _trace(folded, outputs) if outputs else None
-    with torch.no_grad():
-        for site in bank.sites:
-            xi = bank.xi(site.name, rows)[0]
-            consumer = _reader(folded, site) if graph is None or site.place.of_input else _consumer(folded, graph, site)
+    with frozen(folded), torch.no_grad():
+        rows = bank.rows_of([speaker])
+        xi = {site.name: bank.xi(site.name, rows)[0] for site in bank.sites}
+        graph = _graph(folded, bank.sites, example)
+        readings = [_reading(folded, graph, site, example) for site in bank.sites]
+        for reading in readings:
+            _check_map(folded, reading)
+        if graph is not None:
+            _check_graph(graph, readings, seen=example is not None)
+        expected = [] if example is None else _run_scaled(folded, readings, xi, example)
+        for reading in readings:
             # In float64, so that the product is rounded once.
-            columns = _columns(consumer, xi.to(consumer.weight.device, torch.float64))
-            consumer.weight.copy_(consumer.weight * columns)
-    stop_watching(folded, [hook for module in folded.modules() for hook in _ours(module)])
+            factors = xi[reading.site.name].double().cpu()[reading.units]
+            scale_columns(reading.reader, factors)
+        stop_watching(folded, [hook for module in folded.modules() for hook in ours(module)])
+        if example is not None:
+            _check_same(expected, _run(folded, example))
     return folded
 
 
-class _Tracer(fx.Tracer):
-    """Traces a model down to torch's own modules and to the sites, which may be modules of any kind."""
-
-    def __init__(self, sites: set[str]) -> None:
-        super().__init__()
-        self._sites = sites
-
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return qualified_name in self._sites or super().is_leaf_module(module, qualified_name)
-
-
-def _trace(model: nn.Module, sites: set[str]) -> fx.Graph:
-    try:
-        return _Tracer(sites).trace(model)
-    except Exception as error:  # the model's own code runs on symbols here, and may raise anything
+def _graph(model: nn.Module, sites: tuple[Site, ...], example: Example | None) -> fx.Graph | None:
+    """The model's graph; None where every site is at a map's input, and an example shows the rest."""
+    outputs = {site.place.module for site in sites if not site.place.of_input}
+    if not outputs and example is not None:
+        return None
+    graph = trace(model, outputs)
+    if isinstance(graph, fx.Graph):
+        return graph
+    if outputs:
         raise FoldError(
-            f"{type(model).__name__} cannot be traced, so the layers after its activations are not known ({error}); "
-            "decode with the bank attached instead"
-        ) from error
+            f"{graph}, so the layers that read {', '.join(map(repr, sorted(outputs)[:3]))} are not known; attach to "
+            "their inputs (inputs_of=), or decode with the bank attached instead"
+        )
+    raise FoldError(f"{graph}, so it is not known what else reads the weights; {_GIVE_AN_EXAMPLE}")
 
 
-def _reader(model: nn.Module, site: Site) -> _Linear:
-    """The linear map at whose input a site is."""
+def _reading(model: nn.Module, graph: fx.Graph | None, site: Site, example: Example | None) -> Reading:
+    if graph is not None and not site.place.of_input:
+        return read_in(model, graph, site, example)
     name = site.place.module
-    module = _linear(model.get_submodule(name))
-    if module is None:
+    reader = as_linear_map(model.get_submodule(name))
+    if reader is None:
         what = type(model.get_submodule(name)).__name__
-        raise _refusal(site, f"{name!r} ({what}) is not a linear layer or convolution")
-    _check_weight(model, module, site, name)
-    _check_axis(site, module, name, flat=False)
-    return module
+        raise refusal(site, f"{name!r} ({what}) is not a linear layer or convolution")
+    check_axis(site, reader, name)
+    return Reading(site, name, reader, torch.arange(site.width))
 
 
-def _consumer(model: nn.Module, graph: fx.Graph, site: Site) -> _Linear:
-    """The linear map that a site's output goes into, and nothing else."""
-    if site.place.field is not None:
-        raise _refusal(site, "it is a field of an output")
-    calls = _calls(graph, site.name)
-    if len(calls) != 1:
-        raise _refusal(site, f"its module runs {len(calls)} times")
-    node, flat = calls[0], False
-    while True:
-        if len(node.users) != 1:
-            raise _refusal(site, f"its output goes into {len(node.users)} places ({', '.join(map(str, node.users))})")
-        node = next(iter(node.users))
-        module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        linear = _linear(module)
-        if linear is not None:
-            break
-        if _flattens(node, module):
-            flat = True
-        elif type(module) not in _PASSING:
-            what = node.op if module is None else type(module).__name__
-            raise _refusal(site, f"its output goes into {node.target} ({what}), not into a linear layer or convolution")
-
-    name = str(node.target)
-    if len(_calls(graph, name)) != 1:
-        raise _refusal(site, f"{name!r}, which its output goes into, runs more than once")
-    _check_weight(model, linear, site, name)
-    _check_axis(site, linear, name, flat)
-    return linear
-
-
-def _linear(module: nn.Module | None) -> _Linear | None:
-    """A module, if it is exactly a linear layer or a convolution: a subclass may do something else."""
-    if isinstance(module, (nn.Linear, *_CONVOLUTIONS)) and type(module) in (nn.Linear, *_CONVOLUTIONS):
-        return module
-    return None
-
-
-def _check_weight(model: nn.Module, module: _Linear, site: Site, name: str) -> None:
-    """Refuse a map whose weight is not its own, or whose input is changed by others' hooks."""
-    hooks = [hook for hook in module._forward_pre_hooks.values() if hook not in _ours(module)]
-    if not isinstance(module.weight, nn.Parameter) or "weight" not in module._parameters or hooks:
-        raise _refusal(site, f"the weight of {name!r} is computed from others, or a hook changes its input")
-    holders = [holder for holder, p in model.named_parameters(remove_duplicate=False) if p is module.weight]
+def _check_map(model: nn.Module, reading: Reading) -> None:
+    """Refuse a map whose weight is not its own, or whose input is not all that it computes with."""
+    site, name, reader = reading.site, reading.name, reading.reader
+    reason = why_not_exact(reader)
+    if reason is not None:
+        raise refusal(site, f"{name!r} ({type(reader).__name__}): {reason}")
+    if foreign_hooks(reader):
+        raise refusal(site, f"{name!r} has other hooks, which may change its input or look at it")
+    holders = [holder for holder, p in model.named_parameters(remove_duplicate=False) if p is reader.weight]
     if len(holders) != 1:
-        raise _refusal(site, f"the weight of {name!r} is shared: {', '.join(holders)}")
+        raise refusal(site, f"the weight of {name!r} is shared: {', '.join(holders)}")
 
 
-def _ours(module: nn.Module) -> list[OutputHook | InputHook]:
-    """The hooks of a bank on a module."""
-    return [hook for hook in watchers(module) if isinstance(hook.look, SiteHook)]
+def _check_graph(graph: fx.Graph, readings: list[Reading], seen: bool) -> None:
+    """Refuse maps whose weight something else reads, by the graph.
+
+    Args:
+        graph: The model's graph.
+        readings: The maps.
+        seen: Whether an example shows what torch's own modules do, which the graph does not look into.
+    """
+    for site, name in ((reading.site, reading.name) for reading in readings):
+        users = [
+            use
+            for node in graph.nodes
+            if node.op == "get_attr" and node.target == f"{name}.weight"
+            for use in node.users
+        ]
+        if users:
+            raise _read_elsewhere(site, name, ", ".join(map(str, users)))
+        inside = [
+            node.target for node in graph.nodes if node.op == "call_module" and name.startswith(f"{node.target}.")
+        ]
+        if not seen and (inside or not calls(graph, name)):
+            where = f"runs inside {inside[0]!r}" if inside else "does not run by itself"
+            raise refusal(
+                site, f"{name!r} {where} in the model's graph; {_GIVE_AN_EXAMPLE}. Without one it is not known"
+            )
 
 
-def _calls(graph: fx.Graph, name: str) -> list[fx.Node]:
-    return [node for node in graph.nodes if node.op == "call_module" and node.target == name]
+def _run_scaled(model: nn.Module, readings: list[Reading], xi: Mapping[str, Tensor], example: Example) -> list[Tensor]:
+    """What a model gives with its sites scaled; maps that do not run, or whose weight others read, are refused."""
+    row = Selection(torch.zeros(1, dtype=torch.int64))
+    sites = [reading.site for reading in readings]
+    handles = [
+        watch(
+            model.get_submodule(site.place.module),
+            site.place,
+            partial(scale_output, site, amplitude=xi[site.name][None], selection=row),
+        )
+        for site in sites
+    ]
+    nesting = nesting_around(model, [site.place for site in sites])
+    for encoder in nesting:
+        encoder.use_nested_tensor = False
+    try:
+        with WeightReads({reading.name: reading.reader for reading in readings}) as reads:
+            output = _run(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for encoder in nesting:
+            encoder.use_nested_tensor = True
+    for site, name in ((reading.site, reading.name) for reading in readings):
+        if not reads.run[name]:
+            raise refusal(site, f"{name!r} does not run on the example, so what reads its weight is not known")
+        if reads.run[name] > 1 and not site.place.of_input:
+            raise refusal(site, f"{name!r}, which its output goes into, runs more than once")
+        if name in reads.elsewhere:
+            raise _read_elsewhere(site, name, reads.elsewhere[name])
+    return output
 
 
-def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
-    """Whether a node turns (B, channels, ...) into (B, channels * ...)."""
-    if type(module) is nn.Flatten:
-        return (module.start_dim, module.end_dim) == (1, -1)
-    called = node.target in ("flatten", torch.flatten) and node.op in ("call_method", "call_function")
-    return called and node.args[1:] == (1,) and not node.kwargs
+def _run(model: nn.Module, example: Example) -> list[Tensor]:
+    """The tensors that a model gives for an example."""
+    args, kwargs = arguments(example)
+    return [leaf for leaf in tree_leaves(model(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
 
-def _check_axis(site: Site, consumer: _Linear, name: str, flat: bool) -> None:
-    """Whether the site's units are the consumer's input units, or flattened into them."""
-    if isinstance(consumer, nn.Linear):
-        fits = site.dim == 1 and consumer.in_features % site.width == 0 if flat else site.dim == -1
-        fits = fits and (flat or consumer.in_features == site.width)
-    else:
-        spatial = consumer.weight.dim() - 2
-        fits = not flat and site.dim in (1, -1 - spatial) and consumer.in_channels == site.width
-    if not fits:
-        raise _refusal(site, f"its {site.width} units along axis {site.dim} are not the inputs of {name!r}")
+def _check_same(before: list[Tensor], after: list[Tensor]) -> None:
+    """Refuse a copy that gives something else than the model with its bank, by more than rounding."""
+    same = len(before) == len(after)
+    for old, new in zip(before, after, strict=False):
+        if old.is_floating_point() and old.shape == new.shape:
+            bound = torch.finfo(old.dtype).eps ** 0.5
+            size = float(old[old.isfinite()].abs().amax()) if bool(old.isfinite().any()) else 0.0
+            same = same and torch.allclose(new, old, rtol=bound, atol=bound * size, equal_nan=True)
+        else:
+            same = same and old.shape == new.shape
+    if not same:
+        raise FoldError(
+            "the folded copy gives something else on the example than the model with its bank, so something beside "
+            "the folded layers sees the scaled activations; decode with the bank attached"
+        )
 
 
-def _columns(consumer: _Linear, xi: Tensor) -> Tensor:
-    """Factors of the consumer's weight, of a shape that broadcasts to it."""
-    if isinstance(consumer, nn.Linear):
-        # Flattened channels: in_features / H neighbouring columns belong to each channel.
-        return xi.repeat_interleave(consumer.in_features // len(xi))
-    groups, kernel = consumer.groups, [1] * (consumer.weight.dim() - 2)
-    grouped = xi.reshape(groups, -1).repeat_interleave(consumer.out_channels // groups, dim=0)
-    return grouped.reshape(*grouped.shape, *kernel)  # (channels out, channels in a group, 1, ...)
-
-
-def _refusal(site: Site, reason: str) -> FoldError:
-    return FoldError(f"site {site.name!r}: {reason}, so folding would not be exact; decode with the bank attached")
+def _read_elsewhere(site: Site, name: str, where: str) -> FoldError:
+    return refusal(site, f"the weight of {name!r} is read elsewhere too ({where})")

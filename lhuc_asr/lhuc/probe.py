@@ -8,7 +8,7 @@ user knows which of the two has speakers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,7 @@ def run(model: nn.Module, places: Sequence[Place], example: Example) -> Passed:
     for encoder in nesting:
         encoder.use_nested_tensor = False
     handles = [watch(model.get_submodule(place.module), place, note(place)) for place in places]
-    args, kwargs = _arguments(example)
+    args, kwargs = arguments(example)
     try:
         with frozen(model), torch.no_grad():
             model(*args, **kwargs)
@@ -134,6 +134,17 @@ def steady_axes(model: nn.Module, places: Sequence[Place], example: Example, pas
     return steady
 
 
+def resized(example: Example) -> Iterator[Example]:
+    """An example, then with one element more, and with twice as many, along each axis of its first tensor."""
+    yield example
+    lead = next((value for value in _values(example) if isinstance(value, Tensor)), None)
+    if lead is None:
+        return
+    for axis in range(lead.dim()):
+        yield _mapped(example, partial(_one_more, axis=axis, count=lead.shape[axis]))
+        yield _mapped(example, partial(_doubled, lead=lead, axis=axis))
+
+
 def _run_changed(
     model: nn.Module, places: Sequence[Place], example: Example, change: Callable[[object], object]
 ) -> Passed:
@@ -186,19 +197,20 @@ def _axis(name: str, before: Sequence[Tensor], after: Sequence[Tensor], count: i
     return axes.pop()
 
 
-def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An example as a model's positional arguments, and those by name."""
     if isinstance(example, Mapping):
         return (), dict(example)
     return (example if isinstance(example, tuple) else (example,)), {}
 
 
 def _values(example: Example) -> list[object]:
-    args, kwargs = _arguments(example)
+    args, kwargs = arguments(example)
     return [*args, *kwargs.values()]
 
 
 def _mapped(example: Example, change: Callable[[object], object]) -> Example:
-    args, kwargs = _arguments(example)
+    args, kwargs = arguments(example)
     if kwargs:
         return {name: change(value) for name, value in kwargs.items()}
     return tuple(change(value) for value in args)

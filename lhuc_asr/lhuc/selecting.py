@@ -37,12 +37,14 @@ class Selected:
         computed: What r is computed by, in place of being looked up.
         layout: The bank's layout when the rows were selected; speakers who leave the bank move the rows of others.
         recomputed: Whether this is what a checkpointed forward pass was made with.
+        exported: Whether the rows are an input of a program that torch.export makes.
     """
 
     rows: Selection | None = None
     computed: ComputedRows | None = None
     layout: int = 0
     recomputed: bool = False
+    exported: bool = False
 
 
 _NOTHING = Selected()
@@ -73,12 +75,18 @@ class Selecting:
         """What is selected here and now.
 
         Raises:
-            SiteError: This is a backward pass, and it runs a forward pass again without what that was made with.
+            SiteError: This is a backward pass, and it runs a forward pass again without what that was made with; or
+                torch.export makes a program, and the rows are not an input of it.
             SpeakerError: Speakers have left the bank since the rows were selected.
         """
         selected = _IN_CONTEXT.get().get(self, self.sticky)
         if selected.rows is not None and selected.layout != self._layout:
             raise SpeakerError("speakers were dropped since rows of this bank were selected; select them again")
+        if torch.compiler.is_exporting() and not selected.exported:
+            raise SiteError(
+                "a program of torch.export does not ask the bank who speaks; export AdaptedModel(model, bank) with "
+                "speakers= a tensor of rows, or, for one speaker, fold(bank, speaker)"
+            )
         if not selected.recomputed and torch._C._current_graph_task_id() != -1:
             raise SiteError(
                 "a forward pass runs again during a backward pass (gradient checkpointing), and nothing says for which "
@@ -95,6 +103,10 @@ class Selecting:
     def computed(self, by: ComputedRows) -> AbstractContextManager[None]:
         """A context in which r is computed."""
         return self._entered(lambda outer: replace(outer, computed=by, recomputed=False))
+
+    def exported(self, rows: Selection, by: ComputedRows) -> AbstractContextManager[None]:
+        """A context in which torch.export makes a program that takes rows; r is computed, by default by a function."""
+        return self._entered(lambda outer: Selected(rows, outer.computed or by, self._layout, exported=True))
 
     def recomputed(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Contexts for a forward pass and for its repetition, in which what is selected now is selected."""

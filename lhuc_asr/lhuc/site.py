@@ -95,7 +95,7 @@ class Selection:
     @property
     def of_one_speaker(self) -> bool:
         """Whether it is one row for a batch of any size."""
-        return self.owner is None and len(self.index) == 1
+        return self.owner is None and self.index.shape[0] == 1
 
     def owners(self, site: Site, owner: Tensor, elements: int) -> Tensor:
         """Position in ``index`` of each element that passes a site, shape (elements,).
@@ -109,12 +109,13 @@ class Selection:
             SiteError: There is another number of elements. Once there were ``beams`` times as many, B is another number
                 too: B elements are then the beams of fewer, and which elements have left the batch is not known.
         """
-        if self.beams > 1 and elements == self.beams * len(owner):
+        rows = owner.shape[0]  # not len(): torch.export would fix the size of the batch
+        if self.beams > 1 and elements == self.beams * rows:
             self.widened.add(site.name)
             return owner.repeat_interleave(self.beams)
-        if elements == len(owner) and site.name not in self.widened:
+        if elements == rows and site.name not in self.widened:
             return owner
-        raise _other_number(site, len(owner), self.beams, elements)
+        raise _other_number(site, rows, self.beams, elements)
 
 
 def scale_output(site: Site, output: object, amplitude: Tensor, selection: Selection) -> object:
@@ -149,7 +150,7 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
         )
     # The rows of very many speakers may be in main memory, the output on a GPU.
     amplitude = amplitude.to(hidden.device)
-    count = len(selection.index)
+    count = selection.index.shape[0]
     # An amplitude in float32 must not turn a bfloat16 network into a float32 one.
     if selection.of_one_speaker:
         return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))

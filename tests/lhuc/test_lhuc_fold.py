@@ -122,7 +122,7 @@ def test_refuses_shared_and_computed_weights():
         fold(attach(normed, "inner.1"), "")
     hooked = Net(forward)
     hooked.next.register_forward_pre_hook(lambda m, inputs: (inputs[0] + 1,))
-    with pytest.raises(FoldError, match="a hook changes its input"):
+    with pytest.raises(FoldError, match="'next' has other hooks"):
         fold(attach(hooked, "inner.1"), "")
 
 
