@@ -19,7 +19,7 @@ from pydantic import Field
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.identity import hash_like
+from lhuc_asr.lhuc.identity import hashes_like
 from lhuc_asr.lhuc.speaker import FORMAT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 from lhuc_asr.nnet.scoring import score_scaled
@@ -126,7 +126,7 @@ class Amplitudes:
         states = [SpeakerState.load(path) for path in paths]
         first = states[0]
         # The network first: the sites of another may not be here.
-        networks = {stored: hash_like(stored, model) for stored in {state.model for state in states}}
+        networks = hashes_like((state.model for state in states), model)
         first.check_fits(first.sites, first.amplitude, networks[first.model])
         try:
             sites = find_sites(model, [site.name for site in first.sites])

@@ -20,8 +20,7 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,9 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
-from lhuc_asr.lhuc.identity import hash_like, model_hash, parts_of, sites_in
+from lhuc_asr.lhuc.identity import hash_like, hashes_like, model_hash, parts_of, sites_in
 from lhuc_asr.lhuc.names import inner
-from lhuc_asr.lhuc.place import nesting_around, stop_watching, watch, watchers
+from lhuc_asr.lhuc.place import forget_compiled, nesting_around, stop_watching, watch, watchers
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
@@ -222,7 +221,7 @@ class SpeakerBank(SpeakerRows):
         ]
         self._nesting = nesting_around(self.model, [site.place for site in self.sites])
         self._nest(False)
-        _forget_compiled()
+        forget_compiled()
 
     def detach(self) -> None:
         """Remove the hooks, so that the model is as it was before; the rows stay in the bank.
@@ -236,7 +235,7 @@ class SpeakerBank(SpeakerRows):
             handle.remove()
         self._handles = []
         self._nest(True)
-        _forget_compiled()
+        forget_compiled()
 
     def _nest(self, again: bool) -> None:
         for encoder in self._nesting:
@@ -293,8 +292,12 @@ class SpeakerBank(SpeakerRows):
             ModelMismatchError: A state belongs to another model, other sites or another amplitude function.
             SpeakerError: A name cannot be used, or that of a new speaker occurs twice.
         """
-        here = {stored: hash_like(stored, self.model, self.parts) for stored in {state.model for state in states}}
-        placed = [state.at(sites_in(self.model, state.sites, state.model, here[state.model])) for state in states]
+        self._put(states, hashes_like((state.model for state in states), self.model, self.parts))
+
+    def _put(self, states: Sequence[SpeakerState], here: Mapping[str, str]) -> None:
+        kinds = {(state.sites, state.model) for state in states}
+        sites = {(there, stored): sites_in(self.model, there, stored, here[stored]) for there, stored in kinds}
+        placed = [state.at(sites[state.sites, state.model]) for state in states]
         for state in placed:
             state.check_fits(self.sites, self.amplitude.name, here[state.model])
         self.set_rows(placed)
@@ -340,12 +343,12 @@ class SpeakerBank(SpeakerRows):
             raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
         first, parts = states[0], parts_of(states[0].model)
         try:
-            sites = sites_in(model, first.sites, first.model, hash_like(first.model, model, parts))
+            here = hashes_like((state.model for state in states), model, parts)
         except SiteError as error:
             raise ModelMismatchError(f"{first.source}: it belongs to parts of another model: {error}") from error
-        bank = cls(model, sites, xi=xi or first.amplitude)
+        bank = cls(model, sites_in(model, first.sites, first.model, here[first.model]), xi=xi or first.amplitude)
         bank.parts = parts
-        bank.put(*states)
+        bank._put(states, here)
         bank.attach()
         return bank
 
@@ -393,9 +396,3 @@ class SpeakerBank(SpeakerRows):
             )
             twin.attach()
         return twin
-
-
-def _forget_compiled() -> None:
-    """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

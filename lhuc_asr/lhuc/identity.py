@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -111,6 +111,11 @@ def hash_like(stored: str, model: nn.Module, parts: Sequence[str] = ()) -> str:
     model = inner(model)
     tensors = sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0])
     return remembered(model, ("1",), Contents(tensors, ()), lambda: _first_form(tensors))
+
+
+def hashes_like(stored: Iterable[str], model: nn.Module, parts: Sequence[str] = ()) -> dict[str, str]:
+    """``hash_like`` of each of many identities."""
+    return {each: hash_like(each, model, parts) for each in set(stored)}
 
 
 def same_model(stored: str, here: str) -> bool:

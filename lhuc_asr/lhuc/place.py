@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
@@ -171,6 +173,12 @@ def stop_watching(model: nn.Module, hooks: Collection[OutputHook | InputHook]) -
             for key in [key for key, hook in registered.items() if hook in hooks]:
                 del registered[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def forget_compiled() -> None:
+    """Let hooks count in models that are compiled already: ``torch.compile`` does not watch them."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def nesting_around(model: nn.Module, places: Iterable[Place]) -> list[nn.TransformerEncoder]:

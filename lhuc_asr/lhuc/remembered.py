@@ -2,10 +2,10 @@
 
 SHA-256 over 94 million numbers takes a second or more, and every file that is read is compared with the model. So what
 was computed is kept with the marks of the model's tensors: their places in memory, and torch's counts of changes in
-place. These do not see a change through ``.data``. So the bits of lines of 64 bytes are summed up too: of all lines in
-a model of up to 16 MB, of evenly spread ones in a larger one. An optimizer's step, an average of weights or a copied
-row changes some of them. A few numbers of a large model that are changed through ``.data`` may go unnoticed; otherwise
-they do not.
+place. These do not see a change through ``.data``. So the bits of vectors and other small tensors are kept too, and
+those of larger ones are summed up in lines of 64 bytes: all lines in a model of up to 8 MB, evenly spread ones in a
+larger one. An optimizer's step, an average of weights or a copied row changes some of them. A few numbers in the
+matrices of a large model that are changed through ``.data`` may go unnoticed; otherwise they do not.
 
 Packed weights of quantized layers are objects that are replaced, and whose biases alone can change. What other modules
 save beside their tensors is read every time.
@@ -25,7 +25,9 @@ from lhuc_asr.lhuc.contents import Contents
 
 # Numbers of eight bytes in a line, and lines that are summed up of a model.
 _LINE = 8
-_LINES = 2**18
+_LINES = 2**17
+# Numbers in a tensor that is kept instead: such tensors are many, and a sum costs more than they have.
+_SMALL = 4096
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -63,10 +65,11 @@ def remembered(model: nn.Module, key: tuple[str, ...], contents: Contents, compu
     marks = [(name, *_mark(tensor)) for name, tensor in contents.tensors]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     every = size // (8 * _LINE * _LINES) + 1
-    sums = [_sums(tensor.detach(), _step(tensor, every)) for tensor in tensors]
+    sums = _bits([tensor for tensor in tensors if tensor.numel() <= _SMALL])
+    sums += [_sums(tensor.detach(), _step(tensor, every)) for tensor in tensors if tensor.numel() > _SMALL]
     known = _KNOWN.setdefault(model, {}).get(key)
     packed = _packed(contents, known)
-    sums += [_sums(bias.detach(), 1) for bias in packed.biases]
+    sums += _bits(packed.biases)
     rest = Contents((), [(name, module) for name, module in contents.others if not _objects(module)])
     marks += [(name, _comparable(value)) for name, value in rest.saved()]
     unchanged = known is not None and known.marks == marks and known.packed is packed
@@ -100,21 +103,25 @@ def _mark(tensor: Tensor) -> tuple[object, ...]:
     return tensor.dtype, tensor.shape, tensor.data_ptr(), version
 
 
+def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The bits of small tensors, those of a type and a device one after the other."""
+    alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        alike.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().reshape(-1))
+    return [torch.cat(same).view(_INTEGERS[dtype.itemsize]) for (dtype, _), same in alike.items()]
+
+
 def _sums(tensor: Tensor, every: int) -> Tensor:
     """Sums of the bits of a tensor's lines, or of one in so many, and of what is left over at its end."""
     flat = tensor.contiguous().reshape(-1)
     flat = flat.view(_INTEGERS[flat.element_size()])
     wide = 8 // flat.element_size()
-    if wide > 1 and flat.storage_offset() % wide == 0:  # elsewhere wider numbers would not begin at multiples of eight
-        whole = len(flat) // wide * wide
-        return torch.cat([_line_sums(flat[:whole].view(torch.int64), every), _line_sums(flat[whole:], 1)])
-    return _line_sums(flat, every)
-
-
-def _line_sums(numbers: Tensor, every: int) -> Tensor:
-    whole = len(numbers) // _LINE * _LINE
-    lines = numbers[:whole].reshape(-1, _LINE)[::every].sum(1, dtype=torch.int64)
-    return torch.cat([lines, numbers[whole:].sum(dtype=torch.int64).reshape(1)])
+    if flat.storage_offset() % wide:  # wider numbers would not begin at multiples of eight bytes
+        wide = 1
+    whole = len(flat) // (wide * _LINE) * wide * _LINE
+    lines = (flat[:whole].view(torch.int64) if wide > 1 else flat[:whole]).reshape(-1, _LINE)
+    sums = lines[::every].sum(1, dtype=torch.int64)
+    return torch.cat([sums, flat[whole:].sum(dtype=torch.int64).reshape(1)]) if whole < len(flat) else sums
 
 
 def _step(tensor: Tensor, every: int) -> int:

@@ -65,7 +65,7 @@ def test_every_change_is_noticed(cnn, change):
 
 
 def test_rows_columns_and_steps_of_a_large_model(computed):
-    """Beyond 16 MB not every line is summed up."""
+    """Beyond 8 MB not every line is summed up."""
     model = nn.Sequential(nn.Linear(1536, 3072), nn.ReLU(), nn.Linear(3072, 1536))
     weights = model[0].weight.data
     assert model_hash(model) == model_hash(model)
