@@ -93,11 +93,15 @@ def load_prepared(
     tensors, description = load_tensors(path, REMEDY)
     # What it belongs to comes first: the shapes of another network are others.
     if not is_model(description.get("model"), model):
-        raise ModelMismatchError(f"{path}: made with another model; {REMEDY}")
+        raise ModelMismatchError(
+            f"{path}: made with model {reprlib.repr(description.get('model'))}, here it is {model_hash(model)[:12]}; "
+            "delete the file and prepare the method again"
+        )
     for key, expected in options.items():
         if description.get(key) != expected:
             raise ModelMismatchError(
-                f"{path}: made with {key} {reprlib.repr(description.get(key))}, here it is {expected!r}; {REMEDY}"
+                f"{path}: made with {key} {reprlib.repr(description.get(key))}, here it is {expected!r}; delete the "
+                "file and prepare the method again"
             )
     check_tensors(path, tensors, shapes, REMEDY)
     return tensors

@@ -71,10 +71,10 @@ class Contents:
             ModelMismatchError: One saves something else, by which models cannot be compared.
         """
         for begin, module in self.others:
-            found: dict[str, object] = {}
-            module._save_to_state_dict(found, "", True)
-            for key in sorted(found.keys() - {*module._parameters, *module._buffers}):
-                yield from _leaves(f"{begin}.{key}", found[key])
+            stored: dict[str, object] = {}
+            module._save_to_state_dict(stored, "", True)
+            for key in sorted(stored.keys() - {*module._parameters, *module._buffers}):
+                yield from _leaves(f"{begin}.{key}", stored[key])
 
 
 def _leaves(name: str, value: object) -> Iterator[tuple[str, object]]:

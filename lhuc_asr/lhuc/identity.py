@@ -162,20 +162,22 @@ def sites_in(model: nn.Module, sites: Sequence[Site], stored: str, here: str) ->
 
 def differing(stored: str, here: str) -> str:
     """What is to be said of two identities that are not the same, and what to do."""
-    found = f"was adapted on the model {stored[:12]}, this one is {here[:12]}"
+    difference = f"was adapted on the model {stored[:12]}, this one is {here[:12]}"
     if (theirs := parts_of(stored)) != (ours := parts_of(here)):
-        return f"{found}: it belongs to {_shown(theirs)}, the bank to {_shown(ours)}; set bank.parts = {list(theirs)}"
+        return (
+            f"{difference}: it belongs to {_shown(theirs)}, the bank to {_shown(ours)}; set bank.parts = {list(theirs)}"
+        )
     remedy = "load the model it belongs to, or adapt the speaker again"
     one, other = _Identity.of(stored), _Identity.of(here)
     if one is None:
         return (
-            f"{found}; {remedy}. The file is of the older form, for which types, wrappers and counters count: if only "
-            "these differ, load the speaker onto the model as it was, and save it again"
+            f"{difference}; {remedy}. The file is of the older form, for which types, wrappers and counters count: if "
+            "only these differ, load the speaker onto the model as it was, and save it again"
         )
     if other is not None and {one.types, other.types} == {("bfloat16",), ("float16",)}:
         types = f"in {one.types[0]} and {other.types[0]}"
-        return f"{found}, {types}; load the speaker onto the float32 model, and save it again"
-    return f"{found}; {remedy}"
+        return f"{difference}, {types}; load the speaker onto the float32 model, and save it again"
+    return f"{difference}; {remedy}"
 
 
 def _shown(parts: Sequence[str]) -> str:
