@@ -19,7 +19,7 @@ from pydantic import Field
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import hashes_like
 from lhuc_asr.lhuc.speaker import FORMAT, SpeakerState
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 from lhuc_asr.nnet.scoring import score_scaled
@@ -126,8 +126,8 @@ class Amplitudes:
         states = [SpeakerState.load(path) for path in paths]
         first = states[0]
         # The network first: the sites of another may not be here.
-        network = model_hash(model)
-        first.check_fits(first.sites, first.amplitude, network)
+        networks = hashes_like((state.model for state in states), model)
+        first.check_fits(first.sites, first.amplitude, networks[first.model])
         try:
             sites = find_sites(model, [site.name for site in first.sites])
             bank = SpeakerBank(model, sites, xi=first.amplitude)
@@ -135,7 +135,7 @@ class Amplitudes:
             raise CheckpointError(f"{paths[0]}: not a speaker of this network ({error})") from error
         # Not ``put``, which would hash the network again: for a large one that takes seconds.
         for state in states:
-            state.check_fits(bank.sites, bank.amplitude.name, network)
+            state.check_fits(bank.sites, bank.amplitude.name, networks[state.model])
         bank.set_rows(states)
         bank.check_finite(bank.rows_of([state.speaker for state in states]))
         return cls(bank)

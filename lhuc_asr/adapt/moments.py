@@ -217,7 +217,7 @@ class Moments:
         shapes: dict[str, Shape] = {}
         for number, site in enumerate(find_sites(model, model.sites())):
             shapes |= {f"mean.{number}": (site.width,), f"expected.{number}": (model.pdf_count, site.width)}
-        tensors = load_prepared(self._path, {"model": model_hash(model)}, shapes)
+        tensors = load_prepared(self._path, model, {}, shapes)
         return {name: tensor.to(model.log_prior.device) for name, tensor in tensors.items()}
 
 

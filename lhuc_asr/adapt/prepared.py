@@ -13,7 +13,7 @@ from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.bank import SpeakerBank
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import is_model, model_hash
 
 REMEDY = "delete it and prepare the method again"
 
@@ -70,26 +70,34 @@ def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Te
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{path}: {name} is not finite; the training speakers' amplitudes diverged")
-    save_tensors(path, dict(tensors), _description(bank) | options)
+    save_tensors(path, dict(tensors), {"model": model_hash(bank.model)} | _amplitudes(bank) | options)
 
 
-def load_prepared(path: Path, belongs_to: Mapping[str, object], shapes: Mapping[str, Shape]) -> dict[str, torch.Tensor]:
+def load_prepared(
+    path: Path, model: torch.nn.Module, options: Mapping[str, object], shapes: Mapping[str, Shape]
+) -> dict[str, torch.Tensor]:
     """The tensors of a file that a method wrote.
 
     Args:
         path: The file.
-        belongs_to: Values that its description must have, by key.
+        model: The model that it must belong to.
+        options: Other values that its description must have, by key.
         shapes: Shapes of the tensors that it must have, by name.
 
     Raises:
         CheckpointError: The file is missing or damaged, or has other tensors.
-        ModelMismatchError: The description has other values.
+        ModelMismatchError: It belongs to another model, or its description has other values.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; prepare the method on the training speakers first")
     tensors, description = load_tensors(path, REMEDY)
     # What it belongs to comes first: the shapes of another network are others.
-    for key, expected in belongs_to.items():
+    if not is_model(description.get("model"), model):
+        raise ModelMismatchError(
+            f"{path}: made with model {reprlib.repr(description.get('model'))}, here it is {model_hash(model)[:12]}; "
+            "delete the file and prepare the method again"
+        )
+    for key, expected in options.items():
         if description.get(key) != expected:
             raise ModelMismatchError(
                 f"{path}: made with {key} {reprlib.repr(description.get(key))}, here it is {expected!r}; delete the "
@@ -115,14 +123,13 @@ def read_prepared(
         ModelMismatchError: The tensors belong to another model, other sites, another amplitude function or other
             options.
     """
-    tensors = load_prepared(path, _description(bank) | options, shapes)
+    tensors = load_prepared(path, bank.model, _amplitudes(bank) | options, shapes)
     device = bank.tables[0].device
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _description(bank: SpeakerBank) -> dict[str, object]:
+def _amplitudes(bank: SpeakerBank) -> dict[str, object]:
     return {
-        "model": model_hash(bank.model),
         "amplitude": bank.amplitude.name,
         "sites": [[site.name, site.width] for site in bank.sites],
     }

@@ -98,7 +98,7 @@ def adapt(
         raise typer.BadParameter("--evaluate goes without --transcripts: words that were adapted to prove nothing")
     take_threads(threads)
     recognizer = load(model, device)
-    network, left_out, lost = recognizer.description.network, LeftOut(), LeftOut("speakers")
+    left_out, lost = LeftOut(), LeftOut("speakers")
     known = None if transcripts is None else read_transcripts(transcripts, recognizer.own_tags)
     with _speakers(recognizer, audio, speaker, left_out.note) as corpus:
         places = _places(output, speaker, list(corpus.named_speakers()))
@@ -109,7 +109,7 @@ def adapt(
         for name, path in places.items():
             check_speaker_name(name)
             inputs.refuse(path)
-            check_file_of(path, name, network, overwrite=overwrite)
+            check_file_of(path, name, recognizer.is_network, overwrite=overwrite)
         evaluation = None if evaluate is None else Evaluation(read_references(evaluate, recognizer, named))
         on_bad_speaker = None if speaker is not None else lost.note
         for each in recognizer.adapt_corpus(
@@ -123,7 +123,9 @@ def adapt(
         ):
             name = each.speaker.name
             path = places[name]
-            check_file_of(path, name, network, overwrite=overwrite)  # another command may have made it meanwhile
+            check_file_of(
+                path, name, recognizer.is_network, overwrite=overwrite
+            )  # another command may have made it meanwhile
             each.speaker.save(path)
             typer.echo(f"{name}: {shown(path)}  {_summary(each)}", err=leads_to_stream(path))
             if evaluation is not None:

@@ -105,7 +105,7 @@ def _model_lines(model: Path) -> list[str]:
     lines = {
         "experiment": f"{description.experiment}, made by lhuc_asr {description.made_by}",
         "network": f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs",
-        "network hash": description.network,
+        "network hash": description.network.partition(":")[0],
         "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, "
         f"{shape.context} frames of context on each side",
         "words": f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs",

@@ -35,7 +35,7 @@ def show(
 
     state = SpeakerState.load(path)
     typer.echo(f"speaker     {state.speaker or 'none: the speaker-independent row'}")
-    typer.echo(f"network     {state.model}")
+    typer.echo(f"network     {state.model.partition(':')[0]}")
     typer.echo(f"amplitude   {state.amplitude}")
     typer.echo(f"extras      {', '.join(sorted(state.extras)) or 'none'}")
     rows = spreads(state)

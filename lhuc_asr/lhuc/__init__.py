@@ -8,7 +8,7 @@ from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.fold import fold
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.gate import Gate
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, Targets, join_targets
 from lhuc_asr.lhuc.posterior import GaussianPrior, Posterior
 from lhuc_asr.lhuc.row_optim import RowAdam, RowSGD
@@ -36,6 +36,7 @@ __all__ = [
     "attach",
     "fold",
     "frozen",
+    "is_model",
     "join_targets",
     "match_sites",
     "model_hash",

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lhuc_asr.base.errors import SiteError, SpeakerError
 from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.names import inner
 from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.site import Selection
 
@@ -47,7 +48,7 @@ class AdaptedModel(nn.Module):
 
     def __init__(self, model: nn.Module, bank: SpeakerBank) -> None:
         super().__init__()
-        if bank.model is not model or not bank.attached:
+        if bank.model is not inner(model) or not bank.attached:
             raise SiteError("the bank is detached, or of another model; attach it to this one")
         self.model = model
         self.bank = bank

@@ -14,9 +14,7 @@ must be independent along one axis, the batch's, and its units lie along another
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -25,6 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.bank import SpeakerBank
+from lhuc_asr.lhuc.names import glob_matches, inner, nearest_names
 from lhuc_asr.lhuc.place import Place
 from lhuc_asr.lhuc.probe import Example, Passed, batch_axes, run, steady_axes
 from lhuc_asr.lhuc.site import Site
@@ -53,7 +52,8 @@ def attach(
     """Attach a bank of amplitudes to a model, after the modules that the patterns match, or before them.
 
     Args:
-        model: Any torch module. Only hooks are added to it, which ``bank.detach()`` removes.
+        model: Any torch module. Only hooks are added to it, which ``bank.detach()`` removes. Of a model in a wrapper
+            (``torch.compile``, DDP) the sites are named as without it.
         sites: Patterns or module types; attach after the non-linearity, and after pooling in a CNN.
         speakers: Names of the bank's rows 1 to S.
         inputs_of: Patterns or module types whose first input carries amplitudes: the layers that read the output of an
@@ -115,6 +115,7 @@ def find_sites(
     Raises:
         SiteError: As in ``attach``.
     """
+    model = inner(model)
     after, before = (_listed(patterns) for patterns in (sites, inputs_of))
     named = match_sites(model, after) if after or not before else []
     places = [Place.of(name, field=field) for name in named]
@@ -218,7 +219,7 @@ def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
         >>> match_sites(model, ["*.1"]), match_sites(model, ["**.1"]), match_sites(model, [nn.ReLU])
         (['0.1'], ['0.1', '1'], ['0.1', '1'])
     """
-    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    modules = {name: module for name, module in inner(model).named_modules(remove_duplicate=False) if name}
     if not patterns:
         raise SiteError("no sites are named; pass a pattern such as 'hidden.*.activation', or a module type")
     chosen: set[str] = set()
@@ -240,22 +241,13 @@ def match_sites(model: nn.Module, patterns: Sequence[Pattern]) -> list[str]:
 
 def _matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
     if isinstance(pattern, str):
-        return _glob(pattern.split("."), name.split("."))
+        return glob_matches(pattern, name)
     return isinstance(module, pattern)
-
-
-def _glob(pattern: list[str], parts: list[str]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_glob(pattern[1:], parts[skipped:]) for skipped in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _glob(pattern[1:], parts[1:])
 
 
 def _explain_no_match(pattern: Pattern, modules: dict[str, nn.Module]) -> str:
     if isinstance(pattern, str):
-        near = difflib.get_close_matches(pattern, modules, n=5, cutoff=0.4) or list(modules)[:5]
-        return f"no module matches the site {pattern!r}; nearest names: {', '.join(near) or '(no modules)'}"
+        return f"no module matches the site {pattern!r}; nearest names: {nearest_names(pattern, modules)}"
     types = sorted({type(module).__name__ for module in modules.values()})
     return f"no module is a {pattern.__name__}; the model has {', '.join(types) or 'no modules'}"
 

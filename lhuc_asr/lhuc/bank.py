@@ -20,7 +20,7 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lhuc_asr.base.errors import CheckpointError, SiteError, SpeakerError
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.lhuc.amplitude import Amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import hash_like, hashes_like, model_hash, parts_of, sites_in
 from lhuc_asr.lhuc.leaving import check_nobody_left
+from lhuc_asr.lhuc.names import inner
 from lhuc_asr.lhuc.place import forget_compiled, let_nest, nesting_around, stop_watching, watch, watchers
 from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
@@ -49,7 +50,8 @@ class SpeakerBank(SpeakerRows):
     (``copy.deepcopy((model, bank))``), the copy of the bank is attached to the copy of the model.
 
     Args:
-        model: The model whose outputs are scaled; it is never changed.
+        model: The model whose outputs are scaled; it is never changed. In a wrapper (``torch.compile``, DDP) it is the
+            model inside that counts.
         sites: The sites.
         speakers: Names of rows 1 to S.
         xi: The amplitude function.
@@ -58,7 +60,12 @@ class SpeakerBank(SpeakerRows):
         sites: The sites, in the model's order.
         amplitude: The amplitude function xi.
         tables: A table (S + 1, H) for each site.
+        parts: Globs over the names of parameters and buffers, such as ``encoder.**``: where the speakers are loaded,
+            only these have to be the same, and the rest may differ, as a new head does. All that the sites depend on
+            must be among them. () for the whole model, as at first.
     """
+
+    parts: Sequence[str] = ()
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class SpeakerBank(SpeakerRows):
         speakers: Iterable[str] = (),
         xi: str | Amplitude = "exp",
     ) -> None:
+        model = inner(model)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         # Half precision has too few digits for small steps around 1.
         super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
@@ -111,7 +119,7 @@ class SpeakerBank(SpeakerRows):
             beams: How often an element may stand in the batch, next to itself, as in the decoder during beam search;
                 one context then serves one call of the decoding.
         """
-        return self._select(Selection.of_elements(self._checked(rows, unknown), beams))
+        return self._select(Selection.of_elements(self.checked_rows(rows, unknown), beams))
 
     def blocks(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
         """A context in which the batch is N contiguous blocks of equal size, one speaker for each block.
@@ -122,19 +130,7 @@ class SpeakerBank(SpeakerRows):
             rows: Names, or rows as an int64 tensor, shape (N,).
             unknown: As in ``rows_of``.
         """
-        return self._select(Selection(self._checked(rows, unknown)))
-
-    def _checked(self, rows: Sequence[str] | Tensor, unknown: Unknown) -> Tensor:
-        if not isinstance(rows, Tensor):
-            if isinstance(rows, str):
-                raise SpeakerError(f"rows: expected a sequence of names, found {rows!r}; use bank.speaker({rows!r})")
-            rows = self.rows_of(rows, unknown)
-        if rows.dtype != torch.int64 or rows.dim() != 1 or not len(rows):
-            raise SpeakerError(f"rows: expected int64 of shape (B,), found {rows.dtype} of shape {tuple(rows.shape)}")
-        low, high = (int(bound) for bound in torch.aminmax(rows))
-        if low < 0 or high >= len(self._rows):
-            raise SpeakerError(f"rows from {low} to {high}, but the bank has rows 0 to {len(self._rows) - 1}")
-        return rows
+        return self._select(Selection(self.checked_rows(rows, unknown)))
 
     @contextmanager
     def _select(self, selection: Selection) -> Iterator[SpeakerBank]:
@@ -163,7 +159,7 @@ class SpeakerBank(SpeakerRows):
         if isinstance(rows, str):
             selection = Selection(self.rows_of([rows], unknown))
         else:
-            selection = Selection.of_elements(self._checked(rows, unknown))
+            selection = Selection.of_elements(self.checked_rows(rows, unknown))
         self._check_selection(selection)
         self._selecting.stick(selection)
 
@@ -288,7 +284,7 @@ class SpeakerBank(SpeakerRows):
         Raises:
             SpeakerError: The bank does not know a speaker, or a row is not finite.
         """
-        model = model_hash(self.model)
+        model = model_hash(self.model, self.parts)
         for speaker in (SPEAKER_INDEPENDENT, *self.speakers) if speakers is None else speakers:
             row = self.row(speaker)
             r = {site.name: table.detach()[row].clone() for site, table in zip(self.sites, self.tables, strict=True)}
@@ -303,10 +299,15 @@ class SpeakerBank(SpeakerRows):
             ModelMismatchError: A state belongs to another model, other sites or another amplitude function.
             SpeakerError: A name cannot be used, or that of a new speaker occurs twice.
         """
-        model = model_hash(self.model)
-        for state in states:
-            state.check_fits(self.sites, self.amplitude.name, model)
-        self.set_rows(states)
+        self._put(states, hashes_like((state.model for state in states), self.model, self.parts))
+
+    def _put(self, states: Sequence[SpeakerState], here: Mapping[str, str]) -> None:
+        kinds = {(state.sites, state.model) for state in states}
+        sites = {(there, stored): sites_in(self.model, there, stored, here[stored]) for there, stored in kinds}
+        placed = [state.at(sites[state.sites, state.model]) for state in states]
+        for state in placed:
+            state.check_fits(self.sites, self.amplitude.name, here[state.model])
+        self.set_rows(placed)
 
     def merge(self, other: SpeakerBank) -> None:
         """Add the speakers of another bank; row 0 stays as it is.
@@ -332,7 +333,7 @@ class SpeakerBank(SpeakerRows):
 
     @classmethod
     def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> SpeakerBank:
-        """Attach the speakers of a folder to their model.
+        """Attach the speakers of a folder to their model, or to one with the same parts if the files are of ``parts``.
 
         Args:
             folder: A folder that ``save`` wrote; row 0 is neutral if its file is missing.
@@ -347,8 +348,14 @@ class SpeakerBank(SpeakerRows):
         states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
         if not states:
             raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
-        bank = cls(model, states[0].sites, xi=xi or states[0].amplitude)
-        bank.put(*states)
+        first, parts = states[0], parts_of(states[0].model)
+        try:
+            here = hashes_like((state.model for state in states), model, parts)
+        except SiteError as error:
+            raise ModelMismatchError(f"{first.source}: it belongs to parts of another model: {error}") from error
+        bank = cls(model, sites_in(model, first.sites, first.model, here[first.model]), xi=xi or first.amplitude)
+        bank.parts = parts
+        bank._put(states, here)
         bank.attach()
         return bank
 
@@ -360,7 +367,9 @@ class SpeakerBank(SpeakerRows):
             ModelMismatchError: The archive belongs to another model, other sites or another amplitude function.
         """
         archive = SpeakerArchive(path)
-        archive.check_fits(self.sites, self.amplitude.name, model_hash(self.model))
+        here = hash_like(archive.model, self.model, self.parts)
+        archive.sites = sites_in(self.model, archive.sites, archive.model, here)
+        archive.check_fits(self.sites, self.amplitude.name, here)
         if SPEAKER_INDEPENDENT in archive:
             self.set_rows([archive.state(SPEAKER_INDEPENDENT)])
         self._archive = archive
@@ -383,7 +392,7 @@ class SpeakerBank(SpeakerRows):
         model = memo.get(id(self.model), self.model)
         twin = SpeakerBank(model, self.sites, self.speakers, self.amplitude)
         memo[id(self)] = twin
-        twin.sparse_gradients = self.sparse_gradients
+        twin.sparse_gradients, twin.parts = self.sparse_gradients, self.parts
         for mine, copied in zip(self.tables, twin.tables, strict=True):
             copied.data = mine.detach().clone()
             copied.requires_grad_(mine.requires_grad)

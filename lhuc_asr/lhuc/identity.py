@@ -1,98 +1,264 @@
-"""The hash of a model, which a speaker's file names: computed once, and again after any change of the model.
+"""The identity of a model, which a speaker's file names, and by which it is refused on another model.
 
-SHA-256 over 94 million numbers takes a second, and every file that is read is compared with the model. So a model's
-hash is remembered, with the marks of its tensors: their places in memory, and torch's counts of changes in place. These
-do not see a change through ``.data``. So the bits of lines of 64 bytes are summed up too: of all lines in a model of up
-to 16 MB, of evenly spread ones in a larger one. An optimizer's step, an average of weights or a copied row changes some
-of them. A few numbers of a large model that are changed through ``.data`` may go unnoticed; otherwise they do not.
+On another model the amplitudes mean nothing. The same model is one whose parameters and buffers have the same names,
+shapes and values. Some differences do not count:
+
+- The type. A model in float32 and the same one in bfloat16 or float16 are one model. So an identity holds hashes of the
+  values as they are, and of the values rounded to each of these types. Two models of different types are compared in
+  the narrower type, two models of one type bit by bit. A model in float16 and one in bfloat16 that were both rounded
+  from one in float32 have each lost what the other has kept, so they do not count as the same.
+- Wrappers, such as those of ``torch.compile`` and DDP, and what else all names begin with (see ``names``).
+- Counters, and buffers that are not in the state dict (see ``contents``).
+
+An identity may be that of named parts of a model, for models that share an encoder and have different heads.
+
+It takes seconds for 94 million numbers, so it is remembered until something of the model changes (see ``remembered``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import gcd
-from weakref import WeakKeyDictionary
+from urllib.parse import quote, unquote
 
 import torch
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import ModelMismatchError
+from lhuc_asr.lhuc.contents import Contents
+from lhuc_asr.lhuc.names import common_prefix, inner, moved_sites
 from lhuc_asr.lhuc.processes import is_sharded
+from lhuc_asr.lhuc.remembered import remembered
+from lhuc_asr.lhuc.site import Site
 
-# Numbers of eight bytes in a line, and lines that are summed up of a model.
-_LINE = 8
-_LINES = 2**18
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Types that a model's values are rounded to.
+_ROUNDED = (torch.float32, torch.bfloat16, torch.float16)
+_FORM = "2"
+# The first form: a hash over the names, types, shapes and bytes of parameters and all buffers.
+_FIRST_FORM = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A hash, and what the model was when it was computed."""
+class _Identity:
+    """An identity, taken apart.
 
-    marks: Sequence[tuple[object, ...]]
-    sums: Sequence[Tensor]
-    hash: str
+    Attributes:
+        exact: Hash of the values as they are.
+        rounded: Hashes of the values rounded to each type of ``_ROUNDED``.
+        types: Floating-point types of the tensors.
+        prefix: What the names of all tensors begin with in the model.
+        parts: Globs of the parts that it is of; () for the whole model.
+    """
+
+    exact: str
+    rounded: tuple[str, ...]
+    types: tuple[str, ...]
+    prefix: tuple[str, ...]
+    parts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lists = (_line(part) for part in (self.rounded, self.types, self.prefix, self.parts))
+        return ":".join((self.exact, _FORM, *lists))
+
+    @classmethod
+    def of(cls, text: str) -> _Identity | None:
+        """Take an identity apart; None if it has another form."""
+        exact, *fields = text.split(":")
+        if len(fields) != 5 or fields[0] != _FORM:
+            return None
+        return cls(exact, *(tuple(map(unquote, filter(None, field.split(",")))) for field in fields[1:]))
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+def _line(values: Sequence[str]) -> str:
+    return ",".join(quote(value, safe="*?[]!") for value in values)
 
 
-def model_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a model's parameters and buffers, as 64 hex digits.
+def model_hash(model: nn.Module, parts: Sequence[str] = ()) -> str:
+    """The identity of a model, as a line of text that begins with a hash of 64 hex digits.
 
-    Attached amplitudes are not part of the model and do not change the hash. The second call for the same model takes
-    milliseconds, unless something has changed.
+    Attached amplitudes are not part of the model and do not change it. The second call for the same model takes
+    milliseconds, unless something has changed. Compare identities with ``same_model``: the same model in another type
+    or wrapper has another text.
+
+    Args:
+        model: The model.
+        parts: Globs over the names of parameters and buffers, such as ``encoder.**``: only these have to be the same;
+            () for the whole model.
 
     Raises:
-        ModelMismatchError: The model's weights are sharded over processes.
+        SiteError: A glob matches nothing.
+        ModelMismatchError: A module saves something by which models cannot be compared, or the model's weights are
+            sharded over processes.
     """
+    model, globs = _whole(model), tuple(sorted({parts} if isinstance(parts, str) else set(parts)))
+    contents = Contents.of(model, globs)
+    return remembered(model, (_FORM, *globs), contents, lambda: str(_identity(contents, globs)))
+
+
+def hash_like(stored: str, model: nn.Module, parts: Sequence[str] = ()) -> str:
+    """The identity of a model in the form of another one, which a file of any age may hold.
+
+    Args:
+        stored: The other identity.
+        model: The model.
+        parts: As for ``model_hash``.
+
+    Raises:
+        SiteError: A glob matches nothing.
+        ModelMismatchError: A module saves something by which models cannot be compared, or the model's weights are
+            sharded over processes.
+    """
+    if parts or not _FIRST_FORM.fullmatch(stored):
+        return model_hash(model, parts)
+    model = _whole(model)
+    tensors = sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0])
+    return remembered(model, ("1",), Contents(tensors, ()), lambda: _first_form(tensors))
+
+
+def _whole(model: nn.Module) -> nn.Module:
+    """A model without its wrappers, all of whose weights are in this process."""
     if is_sharded(model):
         raise ModelMismatchError(
             "the model's weights are sharded over processes, so that its hash is not known; load speakers before "
             "fully_shard, keep bank.state_dict(), and bank.save(folder) where the model is whole"
         )
-    tensors = sorted([*model.named_parameters(), *model.named_buffers()], key=lambda item: item[0])
-    marks = [(name, tensor.dtype, tensor.shape, tensor.data_ptr(), _version(tensor)) for name, tensor in tensors]
-    size = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors)
-    every = size // (8 * _LINE * _LINES) + 1
-    sums = [_sums(tensor.detach(), _step(tensor, every)) for _, tensor in tensors]
-    known = _KNOWN.get(model)
-    if known is not None and known.marks == marks and all(map(torch.equal, known.sums, sums)):
-        return known.hash
+    return inner(model)
+
+
+def hashes_like(stored: Iterable[str], model: nn.Module, parts: Sequence[str] = ()) -> dict[str, str]:
+    """``hash_like`` of each of many identities."""
+    return {each: hash_like(each, model, parts) for each in set(stored)}
+
+
+def same_model(stored: str, here: str) -> bool:
+    """Whether two identities are of one model, or of the same parts of models."""
+    one, other = _Identity.of(stored), _Identity.of(here)
+    if one is None or other is None or one.parts != other.parts:
+        return stored == here
+    if one.exact == other.exact:
+        return True
+    # Rounded to a type of either they are the same. Of models in one type each bit counts.
+    types = {*one.types, *other.types} if one.types != other.types else set()
+    rounded = zip(_ROUNDED, one.rounded, other.rounded, strict=True)
+    return any(mine == its and _name(dtype) in types for dtype, mine, its in rounded)
+
+
+def is_model(stored: object, model: nn.Module) -> bool:
+    """Whether what a file names as its model, in a form of any age, is this model.
+
+    Raises:
+        ModelMismatchError: A module saves something by which models cannot be compared, or the model's weights are
+            sharded over processes.
+    """
+    return isinstance(stored, str) and same_model(stored, hash_like(stored, model))
+
+
+def parts_of(stored: str) -> tuple[str, ...]:
+    """The parts of a model that an identity is of; () for the whole model."""
+    identity = _Identity.of(stored)
+    return identity.parts if identity else ()
+
+
+def sites_in(model: nn.Module, sites: Sequence[Site], stored: str, here: str) -> tuple[Site, ...]:
+    """The sites of a file by the names that they have in a model of the same weights, which may be wrapped otherwise.
+
+    Args:
+        model: The model.
+        sites: The sites by the file's names.
+        stored: The identity in the file.
+        here: The identity of the model.
+    """
+    before, after = _Identity.of(stored), _Identity.of(here)
+    prefixes = (before.prefix, after.prefix) if before and after else ((), ())
+    return moved_sites(sites, inner(model), *prefixes)
+
+
+def differing(stored: str, here: str) -> str:
+    """What is to be said of two identities that are not the same, and what to do."""
+    difference = f"was adapted on the model {stored[:12]}, this one is {here[:12]}"
+    if (theirs := parts_of(stored)) != (ours := parts_of(here)):
+        return (
+            f"{difference}: it belongs to {_shown(theirs)}, the bank to {_shown(ours)}; set bank.parts = {list(theirs)}"
+        )
+    remedy = "load the model it belongs to, or adapt the speaker again"
+    one, other = _Identity.of(stored), _Identity.of(here)
+    if one is None:
+        return (
+            f"{difference}; {remedy}. The file is of the older form, for which types, wrappers and counters count: if "
+            "only these differ, load the speaker onto the model as it was, and save it again"
+        )
+    if other is not None and {one.types, other.types} == {("bfloat16",), ("float16",)}:
+        types = f"in {one.types[0]} and {other.types[0]}"
+        return f"{difference}, {types}; load the speaker onto the float32 model, and save it again"
+    return f"{difference}; {remedy}"
+
+
+def _shown(parts: Sequence[str]) -> str:
+    return f"its parts {', '.join(parts)}" if parts else "the whole model"
+
+
+class _Digests:
+    """Hashes of tensors' values as they are, and rounded."""
+
+    def __init__(self) -> None:
+        self._rounded = {dtype: hashlib.sha256() for dtype in _ROUNDED}
+        # float32 holds the values of all types but float64: until one needs that, the values rounded to it are exact.
+        self._exact = self._rounded[torch.float32]
+
+    def text(self, line: str) -> None:
+        for digest in {id(digest): digest for digest in (self._exact, *self._rounded.values())}.values():
+            digest.update(line.encode())
+
+    def tensor(self, name: str, tensor: Tensor) -> None:
+        tensor = (tensor.dequantize() if tensor.is_quantized else tensor).detach().cpu()
+        shape = f"{name} {list(tensor.shape)}"
+        if not tensor.is_floating_point():
+            self.text(f"{shape} {_name(tensor.dtype)} {hashlib.sha256(_bytes(tensor)).hexdigest()}\n")
+            return
+        self.text(f"{shape}\n")
+        single = tensor.float()
+        double = tensor.dtype == torch.float64 and not torch.equal(single.double(), tensor)
+        if double and self._exact is self._rounded[torch.float32]:
+            self._exact = self._exact.copy()
+        if self._exact is not self._rounded[torch.float32]:
+            self._exact.update(_bytes(tensor if double else single))
+        for dtype, digest in self._rounded.items():
+            digest.update(_bytes(single.to(dtype)))
+
+    def of(self, types: Sequence[str], prefix: tuple[str, ...], parts: tuple[str, ...]) -> _Identity:
+        """The identity of what has been hashed."""
+        rounded = tuple(digest.hexdigest() for digest in self._rounded.values())
+        return _Identity(self._exact.hexdigest(), rounded, tuple(sorted(types)), prefix, parts)
+
+
+def _identity(contents: Contents, parts: tuple[str, ...]) -> _Identity:
+    digests, prefix = _Digests(), common_prefix(contents.names)
+    for name, tensor in contents.tensors:
+        digests.tensor(".".join(name.split(".")[len(prefix) :]), tensor)
+    for name, value in contents.saved():
+        name = ".".join(name.split(".")[len(prefix) :])
+        if isinstance(value, Tensor):
+            digests.tensor(name, value)
+        else:
+            digests.text(f"{name} {value!r}\n")
+    types = {_name(tensor.dtype) for _, tensor in contents.tensors if tensor.is_floating_point()}
+    return digests.of(list(types), prefix, parts)
+
+
+def _first_form(tensors: Sequence[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    _KNOWN[model] = _Known(marks, sums, digest.hexdigest())
+        digest.update(_bytes(tensor.detach().cpu()))
     return digest.hexdigest()
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version  # those of inference mode are not counted
+def _bytes(tensor: Tensor) -> memoryview:
+    data: memoryview = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return data
 
 
-def _sums(tensor: Tensor, every: int) -> Tensor:
-    """Sums of the bits of a tensor's lines, or of one in so many, and of what is left over at its end."""
-    flat = tensor.contiguous().reshape(-1)
-    flat = flat.view(_INTEGERS[flat.element_size()])
-    wide = 8 // flat.element_size()
-    if wide > 1 and flat.storage_offset() % wide == 0:  # elsewhere wider numbers would not begin at multiples of eight
-        whole = len(flat) // wide * wide
-        return torch.cat([_line_sums(flat[:whole].view(torch.int64), every), _line_sums(flat[whole:], 1)])
-    return _line_sums(flat, every)
-
-
-def _line_sums(numbers: Tensor, every: int) -> Tensor:
-    whole = len(numbers) // _LINE * _LINE
-    lines = numbers[:whole].reshape(-1, _LINE)[::every].sum(1, dtype=torch.int64)
-    return torch.cat([lines, numbers[whole:].sum(dtype=torch.int64).reshape(1)])
-
-
-def _step(tensor: Tensor, every: int) -> int:
-    """Which lines of a tensor are summed up: in a matrix not the same ones of each row, which would miss columns."""
-    row = tensor[0].numel() * tensor.element_size() // (8 * _LINE) if tensor.dim() and len(tensor) else 0
-    while row and gcd(every, row) > 1:
-        every += 1
-    return every
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -145,6 +145,23 @@ class SpeakerRows(nn.Module):
         rows = [known.get(name, 0) if unknown == "si" else self.row(name) for name in names]
         return torch.tensor(rows, dtype=torch.int64, device=self.tables[0].device)
 
+    def checked_rows(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> Tensor:
+        """Rows that are given as names or as rows, shape (B,), int64.
+
+        Raises:
+            SpeakerError: The bank does not know a name, or does not have a row; or there is none.
+        """
+        if not isinstance(rows, Tensor):
+            if isinstance(rows, str):
+                raise SpeakerError(f"rows: expected a sequence of names, found {rows!r}; use bank.speaker({rows!r})")
+            rows = self.rows_of(rows, unknown)
+        if rows.dtype != torch.int64 or rows.dim() != 1 or not len(rows):
+            raise SpeakerError(f"rows: expected int64 of shape (B,), found {rows.dtype} of shape {tuple(rows.shape)}")
+        low, high = (int(bound) for bound in torch.aminmax(rows))
+        if low < 0 or high >= len(self._rows):
+            raise SpeakerError(f"rows from {low} to {high}, but the bank has rows 0 to {len(self._rows) - 1}")
+        return rows
+
     def add(self, speakers: Iterable[str]) -> None:
         """Append rows that start as copies of row 0: neutral, or as adaptive training has learned it.
 

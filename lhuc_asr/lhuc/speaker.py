@@ -1,7 +1,7 @@
 """One speaker's amplitudes as a value and as a file that can be shipped alone.
 
 The file is a safetensors file. It holds a tensor r (H,) for each site, and a description: the file's format, the
-speaker, the amplitude function, the sites, and the hash of the model that r was estimated for. On another model the
+speaker, the amplitude function, the sites, and the identity of the model that r was estimated for. On another model the
 numbers mean nothing, so loading them there is an error.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
+from lhuc_asr.lhuc.identity import differing, same_model
 from lhuc_asr.lhuc.site import Site
 
 # The name of row 0, the speaker-independent row of a bank, and of its file.
@@ -138,6 +139,11 @@ class SpeakerState:
                 raise SpeakerError(f"{path}: {error}") from error
         return cls(speaker, xi, model, sites, r, extras, str(path))
 
+    def at(self, sites: tuple[Site, ...]) -> SpeakerState:
+        """The same r, at the same sites by other names, in the same order."""
+        r = {new.name: self.r[old.name] for old, new in zip(self.sites, sites, strict=True)}
+        return replace(self, sites=sites, r=r)
+
     def check_fits(self, sites: tuple[Site, ...], amplitude: str, model: str) -> None:
         """Refuse r that was estimated for something else; see ``check_fits``."""
         who = f"{self.source}: " * bool(self.source) + _whose(self.speaker)
@@ -203,11 +209,8 @@ def check_fits(estimated: Estimated, who: str, sites: tuple[Site, ...], amplitud
     Raises:
         ModelMismatchError: The model, the sites or the amplitude function is another one.
     """
-    if estimated.model != model:
-        raise ModelMismatchError(
-            f"{who} was adapted on the model {estimated.model[:12]}, this one is {model[:12]}; "
-            "load the model it belongs to, or adapt the speaker again"
-        )
+    if not same_model(estimated.model, model):
+        raise ModelMismatchError(f"{who} {differing(estimated.model, model)}")
     if estimated.sites != sites:
         raise ModelMismatchError(
             f"{who} has amplitudes at {_list(estimated.sites)}, the bank at {_list(sites)}; attach at the same sites"

@@ -17,7 +17,7 @@ from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.lang.tags import spoken_words, tags_of
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles
@@ -69,7 +69,7 @@ class LoadedModel:
             )
         elif self.lexicon.phones != states.phones or graph.context_width != states.context_width:
             problem = "a lexicon or a graph of other phones than the states'"
-        elif model_hash(network) != self.description.network:
+        elif not is_model(self.description.network, network):
             problem = "the description is of another network, and so would be the speakers' files"
         elif strange:
             problem = f"the graph's word {min(strange)!r} is not in the lexicon"
@@ -102,7 +102,7 @@ class LoadedModel:
         """
         if isinstance(speaker, str | Path):
             return load_speaker(speaker_file(speaker), self.network, self.description)
-        if speaker is not None and speaker.network != self.description.network:
+        if speaker is not None and not is_model(speaker.network, self.network):
             raise ModelMismatchError(
                 f"speaker {speaker.name!r} was adapted on the model {speaker.network[:12]}, this one is "
                 f"{self.description.network[:12]}; adapt to the speaker with this model"

@@ -50,7 +50,7 @@ class ModelDescription(FolderDescription):
         format: Format of the folder.
         experiment: Name of the experiment's folder.
         adapted_pass: Name of the experiment's pass that the model adapts as.
-        network: Hash of the network; the speakers' files have it too.
+        network: ``model_hash`` of the network; the speakers' files have it too.
         seed: Seed of the order of a speaker's data.
         features: Options of the network's features.
         alignment_features: Options of the Gaussian mixtures' features.
@@ -68,7 +68,7 @@ class ModelDescription(FolderDescription):
     format: Literal["lhuc-asr-model-2"] = "lhuc-asr-model-2"
     experiment: Name
     adapted_pass: Name
-    network: str = Field(pattern=r"^[0-9a-f]{64}$")
+    network: str = Field(pattern=r"^[0-9a-f]{64}(:[ -~]*)?$")
     seed: Seed
     features: FeatureConfig
     alignment_features: FeatureConfig

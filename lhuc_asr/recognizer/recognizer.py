@@ -33,6 +33,7 @@ from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.cmvn import Cmvn
+from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Samples, array_names, is_samples, recorded
@@ -83,6 +84,10 @@ class Recognizer:
     def __init__(self, description: ModelDescription, files: ModelFiles, device: torch.device | None = None) -> None:
         self.description = description
         self._model = LoadedModel.read(description, files, device or torch.device("cpu"))
+
+    def is_network(self, stored: object) -> bool:
+        """Whether the model that a speaker's file names is this network."""
+        return is_model(stored, self._model.network)
 
     @property
     def vocabulary(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +71,13 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 
 
-def check_file_of(path: Path, speaker: str, network: str, *, overwrite: bool) -> None:
+def check_file_of(path: Path, speaker: str, is_network: Callable[[object], bool], *, overwrite: bool) -> None:
     """Refuse a file for a speaker that cannot be written, or that holds something else than the speaker.
 
     Args:
         path: The file to write.
         speaker: Name of the speaker.
-        network: Hash of the network that the speaker is adapted for.
+        is_network: Whether what a file names as its model is the network that the speaker is adapted for.
         overwrite: Whether it may hold anything.
 
     Raises:
@@ -90,7 +91,7 @@ def check_file_of(path: Path, speaker: str, network: str, *, overwrite: bool) ->
     except CheckpointError:
         description = {}
     owner = description.get("speaker")
-    if owner != speaker or description.get("model") != network:
+    if owner != speaker or not is_network(description.get("model")):
         other = "" if owner != speaker else ", for another model"
         whose = "is not a speaker's file" if owner is None else f"is the file of the speaker {owner!r}{other}"
         raise OutputError(f"{shown(path)}: exists and {whose}; choose another output, or --overwrite")

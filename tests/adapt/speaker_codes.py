@@ -22,7 +22,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.lhuc.freeze import frozen
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, join_targets
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
@@ -82,7 +82,7 @@ class Code:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> CodedSpeakers:
         path = prepared_file(self._folder, EMBEDDING_FILE)
         tensors, description = load_tensors(path)
-        if description["model"] != model_hash(model):
+        if not is_model(description["model"], model):
             raise ModelMismatchError(f"{path}: made with another network; delete it and prepare again")
         for name, data in speakers.items():
             data.check_fits(name, model)

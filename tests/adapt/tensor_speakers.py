@@ -15,7 +15,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
 from lhuc_asr.features.context import splice
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 Tensors = Mapping[str, torch.Tensor]
@@ -77,7 +77,7 @@ class TensorSpeakers(ABC):
         loaded = {}
         for path in paths:
             tensors, description = load_format(path, "a speaker's file", cls.format)
-            if description["model"] != model_hash(model):
+            if not is_model(description["model"], model):
                 raise ModelMismatchError(f"{path}: the speaker belongs to another network; adapt the speaker again")
             loaded[description["speaker"]] = {name: tensors[name] for name in cls.names}
         return cls(model, loaded)

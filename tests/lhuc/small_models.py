@@ -1,4 +1,6 @@
-"""Small models of three kinds; in a module of their own, so that they can be pickled."""
+"""Small models of several kinds; in a module of their own, so that they can be pickled."""
+
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,26 @@ class Cnn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.upper(self.lower(x)).flatten(1))
+
+
+class Counted(nn.Linear):
+    """A layer with an extra state."""
+
+    extra: object = 0
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def quantized(*layers: nn.Module) -> nn.Module:
+    """A model whose linear and recurrent layers hold packed weights of 8 bits."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(*layers), {nn.Linear, nn.LSTM}, dtype=torch.qint8)
 
 
 def seeded(factory, seed: int = 0) -> nn.Module:

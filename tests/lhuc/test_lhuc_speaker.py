@@ -57,17 +57,10 @@ def test_own_amplitude_must_be_passed(mlp, tmp_path):
     assert SpeakerBank.load(tmp_path, mlp, xi).amplitude is xi
 
 
-def test_hash_is_the_models_alone(bank, mlp, cnn):
+def test_hash_is_the_models_alone(bank, mlp):
     attached = model_hash(mlp)
     bank.detach()
     assert model_hash(mlp) == attached == model_hash(copy.deepcopy(mlp))
-    assert len(attached) == 64
-    changes = []
-    for name in ("running_mean", "num_batches_tracked", "weight"):
-        changed = copy.deepcopy(cnn)
-        getattr(changed.lower[1], name).data += 1
-        changes.append(model_hash(changed))
-    assert len({model_hash(cnn), model_hash(copy.deepcopy(cnn).float()), *changes}) == 5
 
 
 def test_another_model_is_refused(bank, mlp, tmp_path):
