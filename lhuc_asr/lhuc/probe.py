@@ -54,7 +54,7 @@ def run(model: nn.Module, places: Sequence[Place], example: Example) -> Passed:
     for encoder in nesting:
         encoder.use_nested_tensor = False
     handles = [watch(model.get_submodule(place.module), place, note(place)) for place in places]
-    args, kwargs = _arguments(example)
+    args, kwargs = arguments(example)
     try:
         with frozen(model), torch.no_grad():
             model(*args, **kwargs)
@@ -84,7 +84,7 @@ def batch_axes(
     Raises:
         SiteError: The elements are independent along no axis, along more than one, or not along the wanted one.
     """
-    lead = next((value for value in _values(example) if isinstance(value, Tensor) and value.dim()), None)
+    lead = next((value for value in values(example) if isinstance(value, Tensor) and value.dim()), None)
     if lead is None:
         return {}
     possible: list[dict[str, int]] = []
@@ -120,7 +120,7 @@ def steady_axes(model: nn.Module, places: Sequence[Place], example: Example, pas
     Every axis of the example's first tensor is doubled in turn, where the model takes that. Its features it does not.
     """
     steady = {name: set(range(before[0].dim())) for name, before in passed.items()}
-    lead = next((value for value in _values(example) if isinstance(value, Tensor)), None)
+    lead = next((value for value in values(example) if isinstance(value, Tensor)), None)
     if lead is None:
         return steady
     for axis in range(lead.dim()):
@@ -138,7 +138,7 @@ def _run_changed(
     model: nn.Module, places: Sequence[Place], example: Example, change: Callable[[object], object]
 ) -> Passed:
     try:
-        return run(model, places, _mapped(example, change))
+        return run(model, places, mapped(example, change))
     except SiteError:
         raise
     except Exception as error:  # the model's own code may raise anything
@@ -186,19 +186,22 @@ def _axis(name: str, before: Sequence[Tensor], after: Sequence[Tensor], count: i
     return axes.pop()
 
 
-def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of the model: positional ones, and those by name."""
     if isinstance(example, Mapping):
         return (), dict(example)
     return (example if isinstance(example, tuple) else (example,)), {}
 
 
-def _values(example: Example) -> list[object]:
-    args, kwargs = _arguments(example)
+def values(example: Example) -> list[object]:
+    """The arguments of a call of the model, one after the other."""
+    args, kwargs = arguments(example)
     return [*args, *kwargs.values()]
 
 
-def _mapped(example: Example, change: Callable[[object], object]) -> Example:
-    args, kwargs = _arguments(example)
+def mapped(example: Example, change: Callable[[object], object]) -> Example:
+    """The example with each argument changed."""
+    args, kwargs = arguments(example)
     if kwargs:
         return {name: change(value) for name, value in kwargs.items()}
     return tuple(change(value) for value in args)
