@@ -6,7 +6,6 @@ is chosen, and on what, is in choice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -18,10 +17,10 @@ from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.batch import Batch
 from lhuc_asr.lhuc.choice import Adaptation, Choice, Look, best_step
-from lhuc_asr.lhuc.descending import Descent, Material, Rows, Scores, output_lengths, run_model
+from lhuc_asr.lhuc.descending import Descent, Material, Rows, Scores, materials_of, output_lengths, run_model
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.hypotheses import Decode, Hypothesis, edits
-from lhuc_asr.lhuc.objective import Objective, Targets
+from lhuc_asr.lhuc.objective import Objective
 from lhuc_asr.lhuc.perturbation import Perturbation, SpecAugment
 from lhuc_asr.lhuc.probe import Example
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT
@@ -96,7 +95,7 @@ def adapt(
     words = _Words(model, scores, _decoding(objective, decode, transcribe), transcribe)
     rows = Rows(bank, _speakers(batches))
     with frozen(model):
-        materials = _materials(model, rows, batches, objective, scores)
+        materials = materials_of(model, rows, batches, objective, scores)
         descent = Descent(rows, model, objective, materials, scores, optimizer, {"lr": lr}, seed)
         looking = _Looking(rows, materials, words, perturb, copies, seed)
         for step in range(1, steps + 1):
@@ -129,44 +128,6 @@ def _speakers(batches: Sequence[Batch]) -> list[str]:
     if SPEAKER_INDEPENDENT in speakers:
         raise SpeakerError("adapt: row 0 is nobody's; name the speaker of each recording")
     return speakers
-
-
-def _materials(
-    model: nn.Module, rows: Rows, batches: Sequence[Batch], objective: Objective[Any], scores: Scores
-) -> list[Material]:
-    """The batches with targets, made where they are missing by the model before adaptation."""
-    materials: list[Material] = []
-    place = {speaker: number for number, speaker in enumerate(rows.speakers)}
-    seen = dict.fromkeys(rows.speakers, 0)
-    recordings = Counter(speaker for batch in batches for speaker in batch.speakers)
-    for number, batch in enumerate(batches):
-        numbers = []
-        for speaker in batch.speakers:
-            numbers.append(seen[speaker])
-            seen[speaker] += 1
-        speakers = torch.tensor([place[speaker] for speaker in batch.speakers])
-        alone = torch.tensor([recordings[speaker] == 1 for speaker in batch.speakers])
-        nothing = Targets(torch.empty(0))
-        placed = Material(batch, f"batch {number}", speakers, torch.tensor(numbers), alone, nothing)
-        targets = batch.targets
-        if targets is None:
-            targets = _own_targets(model, rows, placed, objective, scores)
-        materials.append(replace(placed, targets=targets))
-    return materials
-
-
-def _own_targets(
-    model: nn.Module, rows: Rows, material: Material, objective: Objective[Any], scores: Scores
-) -> Targets:
-    if not hasattr(objective, "targets_of"):
-        raise ConfigError(
-            f"adapt: {material.title} has no targets, and {type(objective).__name__} cannot make them; pass "
-            "Batch(targets=...)"
-        )
-    with torch.no_grad(), rows.selected(rows.whole(material)):
-        output = run_model(model, material.batch, scores, material.title)
-    targets: Targets = objective.targets_of(output, output_lengths(material.batch, output))
-    return targets
 
 
 class _Words:

@@ -10,6 +10,7 @@ recordings are spread over batches. One step is one pass over all batches.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -158,6 +159,48 @@ def run_model(model: nn.Module, batch: Batch, scores: Scores, title: str) -> Ten
             "of the model's output, such as lambda output: output.logits"
         )
     return output
+
+
+def materials_of(
+    model: nn.Module, rows: Rows, batches: Sequence[Batch], objective: Objective[Any], scores: Scores
+) -> list[Material]:
+    """The batches with targets, made where they are missing by the model before adaptation.
+
+    Raises:
+        ConfigError: There are no targets, and the objective cannot make them.
+    """
+    materials: list[Material] = []
+    place = {speaker: number for number, speaker in enumerate(rows.speakers)}
+    seen = dict.fromkeys(rows.speakers, 0)
+    recordings = Counter(speaker for batch in batches for speaker in batch.speakers)
+    for number, batch in enumerate(batches):
+        numbers = []
+        for speaker in batch.speakers:
+            numbers.append(seen[speaker])
+            seen[speaker] += 1
+        speakers = torch.tensor([place[speaker] for speaker in batch.speakers])
+        alone = torch.tensor([recordings[speaker] == 1 for speaker in batch.speakers])
+        nothing = Targets(torch.empty(0))
+        placed = Material(batch, f"batch {number}", speakers, torch.tensor(numbers), alone, nothing)
+        targets = batch.targets
+        if targets is None:
+            targets = _own_targets(model, rows, placed, objective, scores)
+        materials.append(replace(placed, targets=targets))
+    return materials
+
+
+def _own_targets(
+    model: nn.Module, rows: Rows, material: Material, objective: Objective[Any], scores: Scores
+) -> Targets:
+    if not hasattr(objective, "targets_of"):
+        raise ConfigError(
+            f"adapt: {material.title} has no targets, and {type(objective).__name__} cannot make them; pass "
+            "Batch(targets=...)"
+        )
+    with torch.no_grad(), rows.selected(rows.whole(material)):
+        output = run_model(model, material.batch, scores, material.title)
+    targets: Targets = objective.targets_of(output, output_lengths(material.batch, output))
+    return targets
 
 
 class Descent:

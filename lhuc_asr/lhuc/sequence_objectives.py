@@ -154,6 +154,11 @@ class Ctc:
             output: Logits or log posteriors, shape (B, T, K).
             targets: The transcripts.
         """
+        # Where a transcript that is not believed does not fit either, its gradient would be 0 times infinity.
+        believed = targets.amounts().nonzero()[:, 0]
+        output, targets = output[believed], targets.select(believed)
+        if not len(targets):
+            return output.sum()
         there = targets.labels >= 0
         counts = there.sum(1)
         log_posteriors = output.log_softmax(2).transpose(0, 1)
@@ -161,9 +166,7 @@ class Ctc:
         losses = functional.ctc_loss(
             log_posteriors, targets.labels[there], targets.lengths, counts, self.blank, reduction="none"
         )
-        weights = targets.amounts() / counts.clamp(min=1)
-        # Not 0 times infinity, where a transcript that is not believed does not fit either.
-        return (losses[weights > 0] * weights[weights > 0]).sum()
+        return (losses * targets.amounts() / counts).sum()
 
     def targets_of(self, output: Tensor, lengths: Tensor) -> Labels:
         """Pseudo-labels: the greedy transcripts of an output."""
