@@ -116,6 +116,8 @@ class Rows:
             speakers: Numbers of the speakers, N of them.
             values: Their rows, a tensor (N, H) for each site.
         """
+        if not speakers:
+            return  # An optimizer of the bank's rows remains valid.
         rows = self.start[torch.tensor(speakers, dtype=torch.int64, device=self.start.device)]
         with torch.no_grad():
             for table, value in zip(self.bank.tables, values, strict=True):

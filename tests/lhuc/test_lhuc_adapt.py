@@ -285,3 +285,22 @@ def test_a_decoder_learns_by_teacher_forcing(randn):
     )
     assert not result.choices["alice"].helps
     assert set(seen) == {(2, 6, 5)}
+
+
+def test_an_optimizer_of_rows_that_were_kept_remains_valid(sequences, labelled):
+    bank, batch = labelled
+    optimizer = bank.optimizer("adam", lr=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with bank.rows(batch.speakers):
+            sequences(batch.inputs).square().sum().backward()
+        optimizer.step()
+
+    step()
+    options = {"perturb": lambda x, _: x, "copies": 1}
+    adapt(sequences, bank, [batch], LabelCrossEntropy(), 1, transcribe=lambda inputs: [[1]] * 4, **options)
+    step()
+    adapt(sequences, bank, [batch], LabelCrossEntropy(), 2, transcribe=Ideal(bank, 1), **options)
+    with pytest.raises(SpeakerError, match="its momentum belongs to other rows"):
+        step()
