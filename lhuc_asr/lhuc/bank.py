@@ -178,13 +178,14 @@ class SpeakerBank(SpeakerRows):
         return self._selecting.recomputed()
 
     @contextmanager
-    def computed(self, by: ComputedRows) -> Iterator[SpeakerBank]:
+    def computed(self, by: ComputedRows, elements: Tensor | None = None) -> Iterator[SpeakerBank]:
         """A context in which r is computed instead of looked up, for example by a gate or by sampling.
 
         Args:
             by: Function from a site's name and rows (N,) to r of these rows at the site, shape (N, H), differentiable.
+            elements: What ``by`` takes as the row of each element, shape (B,); by default, what is selected.
         """
-        with self._selecting.computed(by):
+        with self._selecting.computed(by, None if elements is None else Selection.of_elements(elements)):
             yield self
 
     def r(self, site: str, rows: Tensor) -> Tensor:

@@ -49,6 +49,13 @@ class Targets:
         """Number of elements, B."""
         return len(self.weights)
 
+    def amounts(self) -> Tensor:
+        """How much each element counts in the loss, shape (B,); a mean over elements divides by the sum.
+
+        Subclasses whose elements have parts with weights of their own, as transcripts have words, count these.
+        """
+        return self.weights
+
     def select(self: TargetsT, elements: Tensor) -> TargetsT:
         """The targets of some elements, in the order given.
 

@@ -84,7 +84,7 @@ def batch_axes(
     Raises:
         SiteError: The elements are independent along no axis, along more than one, or not along the wanted one.
     """
-    lead = next((value for value in _values(example) if isinstance(value, Tensor) and value.dim()), None)
+    lead = next((value for value in values(example) if isinstance(value, Tensor) and value.dim()), None)
     if lead is None:
         return {}
     possible: list[dict[str, int]] = []
@@ -120,7 +120,7 @@ def steady_axes(model: nn.Module, places: Sequence[Place], example: Example, pas
     Every axis of the example's first tensor is doubled in turn, where the model takes that. Its features it does not.
     """
     steady = {name: set(range(before[0].dim())) for name, before in passed.items()}
-    lead = next((value for value in _values(example) if isinstance(value, Tensor)), None)
+    lead = next((value for value in values(example) if isinstance(value, Tensor)), None)
     if lead is None:
         return steady
     for axis in range(lead.dim()):
@@ -137,19 +137,19 @@ def steady_axes(model: nn.Module, places: Sequence[Place], example: Example, pas
 def resized(example: Example) -> Iterator[Example]:
     """An example, then with one element more, and with twice as many, along each axis of its first tensor."""
     yield example
-    lead = next((value for value in _values(example) if isinstance(value, Tensor)), None)
+    lead = next((value for value in values(example) if isinstance(value, Tensor)), None)
     if lead is None:
         return
     for axis in range(lead.dim()):
-        yield _mapped(example, partial(_one_more, axis=axis, count=lead.shape[axis]))
-        yield _mapped(example, partial(_doubled, lead=lead, axis=axis))
+        yield mapped(example, partial(_one_more, axis=axis, count=lead.shape[axis]))
+        yield mapped(example, partial(_doubled, lead=lead, axis=axis))
 
 
 def _run_changed(
     model: nn.Module, places: Sequence[Place], example: Example, change: Callable[[object], object]
 ) -> Passed:
     try:
-        return run(model, places, _mapped(example, change))
+        return run(model, places, mapped(example, change))
     except SiteError:
         raise
     except Exception as error:  # the model's own code may raise anything
@@ -198,18 +198,20 @@ def _axis(name: str, before: Sequence[Tensor], after: Sequence[Tensor], count: i
 
 
 def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """An example as a model's positional arguments, and those by name."""
+    """The arguments of a call of the model: positional ones, and those by name."""
     if isinstance(example, Mapping):
         return (), dict(example)
     return (example if isinstance(example, tuple) else (example,)), {}
 
 
-def _values(example: Example) -> list[object]:
+def values(example: Example) -> list[object]:
+    """The arguments of a call of the model, one after the other."""
     args, kwargs = arguments(example)
     return [*args, *kwargs.values()]
 
 
-def _mapped(example: Example, change: Callable[[object], object]) -> Example:
+def mapped(example: Example, change: Callable[[object], object]) -> Example:
+    """The example with each argument changed."""
     args, kwargs = arguments(example)
     if kwargs:
         return {name: change(value) for name, value in kwargs.items()}

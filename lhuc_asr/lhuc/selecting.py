@@ -100,9 +100,14 @@ class Selecting:
         """A context in which rows are selected."""
         return self._entered(lambda outer: replace(outer, rows=rows, layout=self._layout, recomputed=False))
 
-    def computed(self, by: ComputedRows) -> AbstractContextManager[None]:
-        """A context in which r is computed."""
-        return self._entered(lambda outer: replace(outer, computed=by, recomputed=False))
+    def computed(self, by: ComputedRows, rows: Selection | None = None) -> AbstractContextManager[None]:
+        """A context in which r is computed, for rows that are selected too unless they are None."""
+
+        def change(outer: Selected) -> Selected:
+            selected = outer if rows is None else replace(outer, rows=rows, layout=self._layout)
+            return replace(selected, computed=by, recomputed=False)
+
+        return self._entered(change)
 
     def exported(self, rows: Selection, by: ComputedRows) -> AbstractContextManager[None]:
         """A context in which torch.export makes a program that takes rows; r is computed, by default by a function."""

@@ -45,6 +45,8 @@ with bank.speaker("alice"), torch.no_grad():
     adapted = model(x)
 assert not torch.equal(adapted, before)
 
+bank.add(["carol"])
+lhuc.adapt(model, bank, [lhuc.Batch(torch.randn(2, 9, 4), ["carol"] * 2)], lhuc.Entropy(), steps=1)
 bank.detach()
 again = lhuc.SpeakerBank.load(folder / "speakers", model)
 with again.speaker("alice"), torch.no_grad():
