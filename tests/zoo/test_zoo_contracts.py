@@ -1,0 +1,37 @@
+"""Every contract on every model of the zoo: kept, or refused by name, and docs/any_model.md has the table of them."""
+
+import pytest
+from zoo_contracts import CONTRACTS
+from zoo_entries import ZOO, Entry
+from zoo_table import PAGE, page_with_table, refusal
+
+SLOW = {"inductor"}
+
+
+def cell(contract: str, entry: Entry):
+    marks = [pytest.mark.slow] if contract in SLOW else []
+    if contract in entry.wrong:
+        marks.append(pytest.mark.xfail(reason=entry.wrong[contract], strict=True))
+    return pytest.param(contract, entry, id=f"{contract}-{entry.name}", marks=marks)
+
+
+@pytest.mark.parametrize(("contract", "entry"), [cell(contract, entry) for entry in ZOO for contract in CONTRACTS])
+# torch's own: of inductor's import, of outputs between two compiled parts, of caches in transformers, and of gradients
+# that end at int8 layers.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a .functools.lru_cache")
+@pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered")
+def test_contract(contract: str, entry: Entry) -> None:
+    if contract in entry.refused:
+        refusal(contract, entry)
+    elif contract in entry.impossible:
+        with pytest.raises(RuntimeError, match=entry.impossible[contract]):
+            CONTRACTS[contract](entry)
+    else:
+        CONTRACTS[contract](entry)
+
+
+def test_the_page_has_the_table_that_the_zoo_makes() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page_with_table(text), "make the table again: python tests/zoo/zoo_table.py"
