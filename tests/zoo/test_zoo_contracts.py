@@ -5,6 +5,20 @@ from zoo_contracts import CONTRACTS
 from zoo_entries import ZOO, Entry
 from zoo_table import PAGE, page_with_table, refusal
 
+# torch's own: of inductor's import, of outputs between two compiled parts, of caches in transformers, of gradients that
+# end at int8 layers, of copies of these, and of how nn.TransformerEncoder leaves padding out.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{message}")
+    for message in (
+        ".torch.jit.script_method. is deprecated",
+        "The .grad attribute of a Tensor that is not a leaf",
+        "Dynamo detected a call to a .functools.lru_cache",
+        "quantized..linear_dynamic. an autograd kernel was not registered",
+        "TypedStorage is deprecated",
+        "The PyTorch API of nested tensors is in prototype stage",
+    )
+]
+
 SLOW = {"inductor"}
 
 
@@ -16,12 +30,6 @@ def cell(contract: str, entry: Entry):
 
 
 @pytest.mark.parametrize(("contract", "entry"), [cell(contract, entry) for entry in ZOO for contract in CONTRACTS])
-# torch's own: of inductor's import, of outputs between two compiled parts, of caches in transformers, and of gradients
-# that end at int8 layers.
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a .functools.lru_cache")
-@pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered")
 def test_contract(contract: str, entry: Entry) -> None:
     if contract in entry.refused:
         refusal(contract, entry)
