@@ -1,7 +1,7 @@
 """Every contract on every model of the zoo: kept, or refused by name, and docs/any_model.md has the table of them."""
 
 import pytest
-from zoo_contracts import CONTRACTS
+from zoo_contracts import CONTRACTS, SLOW
 from zoo_entries import ZOO, Entry
 from zoo_table import PAGE, page_with_table, refusal
 
@@ -18,8 +18,6 @@ pytestmark = [
         "The PyTorch API of nested tensors is in prototype stage",
     )
 ]
-
-SLOW = {"inductor"}
 
 
 def cell(contract: str, entry: Entry):

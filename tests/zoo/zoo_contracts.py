@@ -274,7 +274,9 @@ def processes(entry: Entry) -> None:
         close(one - old, table.detach() - old, 1e-4)
 
 
-# By the column of the table in docs/any_model.md.
+# Minutes each: not in the default suite, nor in the table of docs/any_model.md.
+SLOW = {"inductor"}
+# By the column of the table.
 CONTRACTS: dict[str, Callable[[Entry], None]] = {
     "neutral": neutral,
     "rows": rows,
