@@ -151,13 +151,13 @@ def third_party(sources: list[Source]) -> Iterator[tuple[Source, ast.AST, str]]:
 
 
 def declared_distributions(pyproject: str) -> dict[str, set[str]]:
-    """Normalised names of the dependencies of each extra, and under "" of all; without tools of development."""
+    """Normalised names of the dependencies of each extra, and under "" of all; without those of development."""
     project = tomllib.loads(pyproject)["project"]
     groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
     return {
         name: {normalised(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0]) for line in lines}
         for name, lines in groups.items()
-        if name not in ("dev", "docs")
+        if name not in ("dev", "docs", "zoo")
     }
 
 

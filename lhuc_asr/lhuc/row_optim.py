@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lhuc_asr.base.errors import ConfigError, SpeakerError
+from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
 
 
 class RowTable(nn.Parameter):
@@ -35,11 +35,13 @@ class RowTable(nn.Parameter):
         edition: Number of changes to the meaning of rows: speakers added, dropped, reset.
         owners: A hash of the names of the rows' speakers, in order.
         sparse_gradient: Whether its gradient names the rows that took part; in a dense one those that are not zero did.
+        awaited: The site where rows were used since the last step, so that a gradient has to come; "" for none.
     """
 
     edition: int = 0
     owners: int = 0
     sparse_gradient: bool = True
+    awaited: str = ""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # A parameter is pickled as a plain one, whatever its class.
@@ -60,17 +62,24 @@ class RowOptimizer(torch.optim.Optimizer):
 
         Raises:
             ConfigError: A gradient is dense, so it does not name the rows that took part.
+            SiteError: Rows were used at a site, and no gradient came back to them; nothing is updated then.
             SpeakerError: Speakers were added, dropped, reset or loaded since the first step.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is None and isinstance(table, RowTable) and table.awaited:
+                    raise _not_reached(table.awaited)
         with torch.no_grad():
             for group in self.param_groups:
                 for table in group["params"]:
                     if table.grad is not None:
                         self._step_table(group, table)
+                    if isinstance(table, RowTable):
+                        table.awaited = ""
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -122,6 +131,14 @@ class RowOptimizer(torch.optim.Optimizer):
 
     def _change(self, group: dict[str, Any], state: dict[str, Any], rows: Tensor, gradient: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _not_reached(site: str) -> SiteError:
+    return SiteError(
+        f"site {site!r}: the model ran it, and no gradient came back to its amplitudes; backward() was not called, the "
+        "loss does not depend on the site, or what follows it passes no gradient, as layers in int8 do: adapt the "
+        "model in floating point, or leave the site out"
+    )
 
 
 def _rows_of(gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -209,6 +209,8 @@ class SpeakerRows(nn.Module):
         """
         table = self._table(site)
         r: Tensor = functional.embedding(rows.to(table.device), table, sparse=table.sparse_gradient)
+        if r.requires_grad:
+            table.awaited = site
         return r
 
     def r(self, site: str, rows: Tensor) -> Tensor:
