@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class FigureFormat(StrEnum):
-    """A format of figures."""
-
-    PNG = "png"
-    PDF = "pdf"
-    SVG = "svg"
+from lhuc_asr.cli.options import FigureFormat, FigureFormats
 
 
 def benchmark(
@@ -30,9 +23,7 @@ def benchmark(
         str | None,
         typer.Option("--pass", help="Pass of the recipe to vary or to look at; default: the first that fits"),
     ] = None,
-    figure_format: Annotated[
-        FigureFormat, typer.Option("--format", help="Format of the figures; pdf and svg are written beside PNG.")
-    ] = FigureFormat.PNG,
+    figure_format: FigureFormats = FigureFormat.PNG,
 ) -> None:
     """Vary one option of a recipe's adaptation at a time, or look at one pass; write a table and a figure for each.
 

@@ -23,6 +23,7 @@ from lhuc_asr.cli.export import export
 from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
 from lhuc_asr.cli.init import init
+from lhuc_asr.cli.options import paragraphs
 from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
 from lhuc_asr.cli.run import run
@@ -43,6 +44,8 @@ for verb in (run, init, benchmark, export, info, adapt, transcribe, align, downl
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")
+for command in (*app.registered_commands, *speakers.registered_commands, *ppnet.registered_commands):
+    command.help = paragraphs(command.callback)
 
 # Whether errors are shown with their traceback; set by --debug.
 _debug = False

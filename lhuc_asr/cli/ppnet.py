@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lhuc_asr.cli.options import Tensorboard
+
 if TYPE_CHECKING:
     import torch
 
@@ -43,11 +45,14 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show all settings with their meanings, and run nothing.")
     ] = False,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Train or fit the models of a recipe, networks with every seed, and compare them on the test split.
 
     Finished stages are skipped; a run that was killed is resumed.
     """
+    from contextlib import nullcontext
+
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
     from lhuc_asr.base.experiment_folder import record_run, refuse_another
@@ -63,12 +68,15 @@ def train(
     if print_config:
         typer.echo(explain_config(config), nl=False)
         return
+    if tensorboard:  # an extra
+        from lhuc_asr.ppnet.curves import training_curves
     chosen = _torch_device(device)
     check_inputs(config)
     with locked(config.folder) as folder:
         refuse_another(folder, config, config.name)
         record_run(folder, config, config.seeds)
-        results = run_recommender(config, folder, chosen)
+        with training_curves(config, folder) if tensorboard else nullcontext():
+            results = run_recommender(config, folder, chosen)
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
         if len(results.runs) > 1:
