@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.base.runlog import shown_log
 from lhuc_asr.base.threads import wait_briefly
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli.adapt import adapt
@@ -59,6 +59,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
@@ -67,7 +68,7 @@ def options(
     """Options of every verb."""
     global _debug
     _debug = debug
-    setup_logging(logging.DEBUG if debug else logging.INFO)
+    context.with_resource(shown_log(logging.DEBUG if debug else logging.INFO))
     require_current_folder()
 
 

@@ -62,7 +62,7 @@ def train(
     from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.ppnet.comparison import comparisons_table, results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
-    from lhuc_asr.score.tables import table_text
+    from lhuc_asr.score.tables import SHORT_WIDTH, table_text
 
     config = load_config(RecommenderConfig, recipe_file(recipe), overrides or [])
     if print_config:
@@ -81,7 +81,7 @@ def train(
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
         if len(results.runs) > 1:
             tables.append(comparisons_table(results, f"{config.name}: differences on the test split"))
-        text = "\n".join(table_text(table, width=200) for table in tables)
+        text = "\n".join(table_text(table, SHORT_WIDTH) for table in tables)
         write_text(folder / "results.txt", text)
     typer.echo(text, nl=False)
     typer.echo(f"Figures and networks: {config.folder}")

@@ -113,8 +113,12 @@ def _short_name(entry: Entry) -> str:
 def _short_change(against: Against | None) -> tuple[str, str]:
     if against is None:
         return BLANK, BLANK
-    p = against.adjusted_p
-    return change_text(against.comparison, digits=0), f"{p:.3f}" if p >= 0.001 else "<0.001"
+    return change_text(against.comparison, digits=0), short_p(against.adjusted_p)
+
+
+def short_p(p: float) -> str:
+    """A p with three digits; smaller ones as "<0.001"."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def environment_table(passes: Sequence[PassScore], clean: str, title: str | None = None) -> Table | None:
