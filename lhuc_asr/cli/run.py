@@ -72,5 +72,5 @@ def run(
     typer.echo(table_text(short_table(passes, title=f"{config.folder}: word error rates"), SHORT_WIDTH), nl=False)
     by_environment = environment_table(passes, CLEAN, title="WER % by environment")
     if by_environment is not None:
-        typer.echo(table_text(by_environment), nl=False)
+        typer.echo(table_text(by_environment, SHORT_WIDTH), nl=False)
     typer.echo(f"All figures of the table, pictures, hypotheses: {config.folder / 'decode'}")

@@ -139,12 +139,13 @@ def environment_table(passes: Sequence[PassScore], clean: str, title: str | None
     names = sorted({name for score in scores for name in score if name}, key=lambda name: (name != clean, name))
     if not names:
         return None
-    table = Table(title=None if title is None else Text(title), title_justify="left")
+    # Without blanks beside the lines, nine environments and their means fit into SHORT_WIDTH.
+    table = Table(title=None if title is None else Text(title), title_justify="left", padding=0)
     for heading in ("split", "pass"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     averaged = clean in names and len(names) > 2
     for heading in (*names, *(["noisy"] if averaged else []), "all"):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
+        table.add_column(Text(heading.replace("_", "\n")), justify="right", no_wrap=True)
     for position, (line, environments) in enumerate(zip(passes, scores, strict=True)):
         entry = line.entry
         opens_split = position == 0 or passes[position - 1].entry.split != entry.split
