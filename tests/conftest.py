@@ -145,7 +145,7 @@ def run(closed_configuration: None, tiny_recipe: Path) -> Run:
     def run_in(folder: Path, *overrides: str) -> list[str]:
         before = len(executed_stages(folder))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lhuc_asr.score.figures.save_figure", lambda figure, path: path.touch())
+            patch.setattr("lhuc_asr.score.figures.save_figure", lambda figure, path, formats: path.touch())
             patch.setattr("lhuc_asr.score.figures.speaker_wer_figure", lambda *_: None)
             run_recipe(load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={folder}", *overrides]))
         return executed_stages(folder)[before:]

@@ -48,6 +48,7 @@ KEPT_TO = {
     # What Windows does not have is in one place, beside what it has.
     **dict.fromkeys(("fcntl", "msvcrt", "resource", "pwd", "grp", "termios"), ("base/descriptor_lock.py",)),
     "praatio": ("recognizer/transcript_formats.py",),
+    "tensorboard": ("base/event_files.py",),
     "silero_vad": ("audio/voice_activity.py",),
     "pysubs2": ("recognizer/transcript_formats.py",),
     # kaldilm aborts its process on a malformed file; git tells run.json the commit.

@@ -21,11 +21,14 @@ from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.version import __version__
 
 CONFIG_FILE, RUN_FILE, LOG_FILE = "config.yaml", "run.json", "run.log"
+METRICS_FILE = "metrics.jsonl"
+# Folder of the event files of --tensorboard.
+TENSORBOARD = "tensorboard"
 RECORDED_PACKAGES = ("torch", "torchaudio", "numpy", "kaldifst", "kaldi-decoder", "kaldi-native-fbank", "jiwer")
 ANOTHER_FOLDER = "choose another folder with exp=DIR, or delete this one"
 # Names in an experiment's folder, of both kinds, speech and ranking. Logs and notes may be there before its first run.
 MADE = (
-    *(CONFIG_FILE, "metrics.jsonl", "stages", "model.json", "benchmark"),
+    *(CONFIG_FILE, METRICS_FILE, "stages", "model.json", "benchmark", TENSORBOARD),
     *("corpus", "features", "lang", "hmm", "am", "speakers", "decode"),
     *("data", "vocabularies.json", "unseen.json", "results.json", "results.txt", "by_user"),
 )
@@ -56,7 +59,7 @@ class ExperimentFolder:
     @property
     def metrics(self) -> Metrics:
         """Log of the figures of every stage."""
-        return Metrics(self.folder / "metrics.jsonl")
+        return Metrics(self.folder / METRICS_FILE)
 
     def manifest(self, split: str) -> Path:
         """File of the utterances of a split."""

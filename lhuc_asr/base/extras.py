@@ -14,6 +14,7 @@ EXTRAS = {
     "pitch": "the pitch of voices (info --pitch) needs it",
     "vad": "pauses by voice activity (--vad) need it",
     "rank": "ranking networks need it",
+    "tensorboard": "curves of the training (--tensorboard) need it",
     "voices": "synthetic voices, and pronunciations of words that a lexicon lacks, need it",
 }
 

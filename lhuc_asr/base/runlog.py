@@ -55,6 +55,22 @@ def setup_logging(level: int = logging.INFO, prefix: str = "") -> None:
     package.addHandler(handler)
 
 
+@contextmanager
+def shown_log(level: int) -> Iterator[None]:
+    """``setup_logging`` as long as the block runs; then the package's log is as it was.
+
+    The stream of a command's log may be closed when the command has ended in a process that goes on.
+    """
+    package = logging.getLogger("lhuc_asr")
+    before = package.level, package.propagate, list(package.handlers)
+    setup_logging(level)
+    try:
+        yield
+    finally:
+        package.setLevel(before[0])
+        package.propagate, package.handlers[:] = before[1:]
+
+
 class _LogFile(logging.FileHandler):
     """A log in a file. The run goes on where a line cannot be written: the stages see a full disk themselves."""
 

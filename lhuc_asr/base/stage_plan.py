@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lhuc_asr.base.atomic import DamagedFileError, read_json_lines
 
@@ -40,13 +41,31 @@ def recorded_seconds(metrics: Sequence[Path]) -> dict[str, float]:
     """
     seconds: dict[str, float] = {}
     for path in metrics:
-        try:
-            rows = list(read_json_lines(path))
-        except (OSError, DamagedFileError):
-            continue
         # The rows of epochs have seconds too, and other figures.
-        seconds |= {row["stage"]: row["seconds"] for row in rows if row.keys() == {"stage", "time", "seconds"}}
+        rows = (row for row in _rows(path) if row.keys() == {"stage", "time", "seconds"})
+        seconds |= {row["stage"]: row["seconds"] for row in rows}
     return seconds
+
+
+def recorded_epochs(metrics: Path) -> dict[str, list[float]]:
+    """Time of each epoch of the last training in each stage of an experiment, in seconds, by the stage's name.
+
+    Args:
+        metrics: File ``metrics.jsonl`` of the experiment; if it is missing or damaged it says nothing.
+    """
+    epochs: dict[str, list[float]] = {}
+    for row in _rows(metrics):
+        if "epoch" in row:
+            earlier = epochs.get(row["stage"], [])[: row["epoch"] - 1]  # training may have begun again
+            epochs[row["stage"]] = [*earlier, row["seconds"]]
+    return epochs
+
+
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    try:
+        return list(read_json_lines(metrics))
+    except (OSError, DamagedFileError):
+        return []
 
 
 def about(seconds: float) -> str:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class FigureFormat(StrEnum):
-    """A format of figures."""
-
-    PNG = "png"
-    PDF = "pdf"
-    SVG = "svg"
+from lhuc_asr.cli.options import FigureFormat, FigureFormats
 
 
 def benchmark(
@@ -30,9 +23,7 @@ def benchmark(
         str | None,
         typer.Option("--pass", help="Pass of the recipe to vary or to look at; default: the first that fits"),
     ] = None,
-    figure_format: Annotated[
-        FigureFormat, typer.Option("--format", help="Format of the figures; pdf and svg are written beside PNG.")
-    ] = FigureFormat.PNG,
+    figure_format: FigureFormats = FigureFormat.PNG,
 ) -> None:
     """Vary one option of a recipe's adaptation at a time, or look at one pass; write a table and a figure for each.
 
@@ -40,34 +31,25 @@ def benchmark(
     repeated.
     """
     from rich.table import Table
-    from rich.text import Text
 
     from lhuc_asr.base.atomic import read_json_lines
+    from lhuc_asr.score.series_table import look_table, series_table
     from lhuc_asr.score.tables import SHORT_WIDTH, table_text
     from lhuc_asr.study.cost import costs
     from lhuc_asr.study.run import KNOWN, run_benchmark
+    from lhuc_asr.study.series import Series
 
     if not every and not experiment:
         table = Table("name", "still to do", "what it shows")
         for name, cost in costs(experiment_folder, base).items():
             table.add_row(name, str(cost), KNOWN[name].title)
         typer.echo(table_text(table, SHORT_WIDTH), nl=False)
-        typer.echo("Passes over a split, with the time that the experiment's own took; networks take more beside it.")
+        typer.echo("Passes over a split and networks to train, with the time that the experiment's own took.")
         return
     names = None if every else list(dict.fromkeys(experiment or []))
     for name, folder in run_benchmark(experiment_folder, names, base, [figure_format.value]).items():
-        rows = list(read_json_lines(folder / "table.jsonl"))
-        table = Table(title=Text(KNOWN[name].title), title_justify="left")
-        for heading in rows[0]:
-            table.add_column(heading, no_wrap=True)
-        for row in rows:
-            table.add_row(*map(Text, map(_cell, row.values())))
-        typer.echo(table_text(table, width=240), nl=False)
+        rows, kind = list(read_json_lines(folder / "table.jsonl")), KNOWN[name]
+        made = series_table(rows, kind.title, kind.axis) if isinstance(kind, Series) else look_table(rows, kind.title)
+        typer.echo(table_text(made, SHORT_WIDTH), nl=False)
         typer.echo(f"The paper: {KNOWN[name].paper}.\n")
     typer.echo(f"Tables and figures: {experiment_folder / 'benchmark'}")
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return "∞" if value is None else str(value)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.base.runlog import shown_log
 from lhuc_asr.base.threads import wait_briefly
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli.adapt import adapt
@@ -23,6 +23,7 @@ from lhuc_asr.cli.export import export
 from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
 from lhuc_asr.cli.init import init
+from lhuc_asr.cli.options import paragraphs
 from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
 from lhuc_asr.cli.run import run
@@ -43,6 +44,8 @@ for verb in (run, init, benchmark, export, info, adapt, transcribe, align, downl
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")
+for command in (*app.registered_commands, *speakers.registered_commands, *ppnet.registered_commands):
+    command.help = paragraphs(command.callback)
 
 # Whether errors are shown with their traceback; set by --debug.
 _debug = False
@@ -56,6 +59,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")] = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
@@ -64,7 +68,7 @@ def options(
     """Options of every verb."""
     global _debug
     _debug = debug
-    setup_logging(logging.DEBUG if debug else logging.INFO)
+    context.with_resource(shown_log(logging.DEBUG if debug else logging.INFO))
     require_current_folder()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +49,29 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Cores to use; default: all, or OMP_NUM_THREADS"),
 ]
+Tensorboard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write the curves of the training to tensorboard/ in the experiment's folder."),
+]
+
+
+class FigureFormat(StrEnum):
+    """A format of figures."""
+
+    PNG = "png"
+    PDF = "pdf"
+    SVG = "svg"
+
+
+FigureFormats = Annotated[
+    FigureFormat,
+    typer.Option("--format", help="Format of the figures; pdf and svg are written beside PNG."),
+]
+
+
+def paragraphs(verb: object) -> str:
+    """A verb's docstring, each paragraph one line: help would break the lines of all but the first as they are here."""
+    return "\n\n".join(" ".join(each.split()) for each in (inspect.getdoc(verb) or "").split("\n\n"))
 
 
 def take_threads(threads: int | None) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lhuc_asr.cli.options import Tensorboard
+
 if TYPE_CHECKING:
     import torch
 
@@ -43,11 +45,14 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show all settings with their meanings, and run nothing.")
     ] = False,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Train or fit the models of a recipe, networks with every seed, and compare them on the test split.
 
     Finished stages are skipped; a run that was killed is resumed.
     """
+    from contextlib import nullcontext
+
     from lhuc_asr.base.atomic import write_text
     from lhuc_asr.base.config import load_config
     from lhuc_asr.base.experiment_folder import record_run, refuse_another
@@ -57,23 +62,26 @@ def train(
     from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.ppnet.comparison import comparisons_table, results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
-    from lhuc_asr.score.tables import table_text
+    from lhuc_asr.score.tables import SHORT_WIDTH, table_text
 
     config = load_config(RecommenderConfig, recipe_file(recipe), overrides or [])
     if print_config:
         typer.echo(explain_config(config), nl=False)
         return
+    if tensorboard:  # an extra
+        from lhuc_asr.ppnet.curves import training_curves
     chosen = _torch_device(device)
     check_inputs(config)
     with locked(config.folder) as folder:
         refuse_another(folder, config, config.name)
         record_run(folder, config, config.seeds)
-        results = run_recommender(config, folder, chosen)
+        with training_curves(config, folder) if tensorboard else nullcontext():
+            results = run_recommender(config, folder, chosen)
         seeds = ", ".join(map(str, config.seeds))
         tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
         if len(results.runs) > 1:
             tables.append(comparisons_table(results, f"{config.name}: differences on the test split"))
-        text = "\n".join(table_text(table, width=200) for table in tables)
+        text = "\n".join(table_text(table, SHORT_WIDTH) for table in tables)
         write_text(folder / "results.txt", text)
     typer.echo(text, nl=False)
     typer.echo(f"Figures and networks: {config.folder}")

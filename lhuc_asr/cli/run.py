@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lhuc_asr.cli.options import FigureFormat, FigureFormats, Tensorboard
+
 
 def run(
     recipe: Annotated[
@@ -36,6 +38,8 @@ def run(
             "--dry-run", help="List the stages that would run and those that are finished, and write nothing."
         ),
     ] = False,
+    figure_format: FigureFormats = FigureFormat.PNG,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Run a recipe: train, decode, adapt to each test speaker, decode again, and show both error rates.
 
@@ -63,9 +67,10 @@ def run(
         for line in plan_lines(config):
             typer.echo(line)
         return
-    passes = run_recipe(config)
+    formats = [] if figure_format is FigureFormat.PNG else [figure_format.value]
+    passes = run_recipe(config, formats, tensorboard=tensorboard)
     typer.echo(table_text(short_table(passes, title=f"{config.folder}: word error rates"), SHORT_WIDTH), nl=False)
     by_environment = environment_table(passes, CLEAN, title="WER % by environment")
     if by_environment is not None:
-        typer.echo(table_text(by_environment), nl=False)
+        typer.echo(table_text(by_environment, SHORT_WIDTH), nl=False)
     typer.echo(f"All figures of the table, pictures, hypotheses: {config.folder / 'decode'}")

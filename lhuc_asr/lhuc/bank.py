@@ -34,7 +34,7 @@ from lhuc_asr.lhuc.archive import SpeakerArchive
 from lhuc_asr.lhuc.identity import hash_like, hashes_like, model_hash, parts_of, sites_in
 from lhuc_asr.lhuc.leaving import check_nobody_left
 from lhuc_asr.lhuc.names import inner
-from lhuc_asr.lhuc.place import forget_compiled, let_nest, nesting_around, stop_watching, watch, watchers
+from lhuc_asr.lhuc.place import forget_compiled, let_nest, nesting_around, never_compiled, stop_watching, watch, watchers
 from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
@@ -244,6 +244,7 @@ class SpeakerBank(SpeakerRows):
         let_nest(self._nesting, True)
         forget_compiled()
 
+    @never_compiled  # what is selected changes from call to call
     def _scale(self, site: Site, output: object) -> object:
         selected = self._selecting.now()
         if selected.computed is None:
@@ -254,10 +255,6 @@ class SpeakerBank(SpeakerRows):
         if not selection.of_one_speaker:
             check_nobody_left()
         return scale_output(site, output, self.xi(site.name, selection.index), selection)
-
-    # What is selected changes from call to call, so torch.compile must not look into it. This is what
-    # torch.compiler.disable sets; that takes seconds to import, also where nothing is compiled.
-    _scale._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def _still_finite(self, selection: Selection | None) -> Selection:
         """A selection that outlasts changes of its rows, checked after each: a sticky one, or row 0 for None."""

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from lhuc_asr.base.errors import SiteError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _INPUT = "input"
 _FIELD = "output."
@@ -184,6 +186,20 @@ def stop_watching(model: nn.Module, hooks: Collection[OutputHook | InputHook]) -
             for key in [key for key, hook in registered.items() if hook in hooks]:
                 del registered[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def never_compiled(function: Function) -> Function:
+    """Keep torch.compile out of a function and of all that it calls.
+
+    This is what torch.compiler.disable does, but that imports the compiler, which takes seconds, also where nothing is
+    compiled. Before torch 2.7 the function is only kept out of the caller's graph.
+    """
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    frames = torch._C._dynamo.eval_frame
+    if hasattr(frames, "set_code_exec_strategy"):
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))  # type: ignore[attr-defined]
+    return function
 
 
 def forget_compiled() -> None:

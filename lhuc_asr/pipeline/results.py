@@ -14,6 +14,7 @@ from lhuc_asr.pipeline.config import SI, ExperimentConfig, reuse_name
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 from lhuc_asr.pipeline.plan import Pass, Reuse, passes_of
+from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import WerReport, pool, read_wer, summed, write_wer
@@ -24,11 +25,16 @@ COMPARISON_FILE, TABLE_FILE, SPEAKERS_FILE = "comparison.json", "table.txt", "sp
 ENVIRONMENTS_FILE = "environments.txt"
 
 
-def compare_splits(config: ExperimentConfig, splits: Sequence[str]) -> list[PassScore]:
+def compare_splits(config: ExperimentConfig, splits: Sequence[str], formats: Sequence[str] = ()) -> list[PassScore]:
     """Judge all passes over all test sets, and write tables, CSV and figures of each set, from the wer.json files.
 
     The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass. Without the extra
     "figures" there are none, and the log says so.
+
+    Args:
+        config: The recipe.
+        splits: Names of the test sets.
+        formats: Formats of the figures beside PNG, from ``score.formats.FORMATS``.
     """
     folder, passes = ExperimentFolder(config.folder), passes_of(config)
     reports = {
@@ -44,7 +50,7 @@ def compare_splits(config: ExperimentConfig, splits: Sequence[str]) -> list[Pass
     scores = judge(entries, config.seed)
     for split, theirs in reports.items():
         _write(folder, split, theirs, [line for line in scores if line.entry.split == split])
-    _draw(folder, scores)
+    _draw(folder, scores, formats)
     return scores
 
 
@@ -112,20 +118,26 @@ def _write(folder: ExperimentFolder, split: str, reports: Mapping[str, WerReport
     write_speaker_csv(place / SPEAKERS_FILE, reports)
 
 
-def _draw(folder: ExperimentFolder, scores: Sequence[PassScore]) -> None:
-    """Draw the figures of all test sets; without matplotlib there are none, and those of earlier results go."""
+def _draw(folder: ExperimentFolder, scores: Sequence[PassScore], formats: Sequence[str]) -> None:
+    """Draw the figures of all test sets, also in the formats that lie there: none stays of earlier results.
+
+    Without matplotlib there are none, and those of earlier results go.
+    """
     drawn = [(folder.decode(line.entry.split), line.entry.name, line.unadapted) for line in scores]
     try:
         from lhuc_asr.score.figures import save_figure, speaker_wer_figure
     except MissingExtraError as error:
         logger.warning("no figures: %s", error)
         for place, name, _ in drawn:
-            (place / f"{name}.png").unlink(missing_ok=True)
+            for format in FORMATS:
+                (place / f"{name}.{format}").unlink(missing_ok=True)
         return
     for place, name, against in drawn:
         if against is not None:
             reports = place / SI / WER_FILE, place / name / WER_FILE
-            save_figure(speaker_wer_figure(*reports, against.comparison, SI, name), place / f"{name}.png")
+            figure = speaker_wer_figure(*reports, against.comparison, SI, name)
+            earlier = [format for format in FORMATS if (place / f"{name}.{format}").exists()]
+            save_figure(figure, place / f"{name}.png", [*formats, *earlier])
 
 
 def _row(line: PassScore) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -23,40 +24,52 @@ from lhuc_asr.pipeline.inputs import language_lines, with_language
 from lhuc_asr.pipeline.order import add_corpus_stage
 from lhuc_asr.pipeline.planned import Part, add_rest
 from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
+from lhuc_asr.score.formats import check_formats
 from lhuc_asr.score.judgement import PassScore
 
 logger = logging.getLogger(__name__)
 
 
-def run_recipe(config: ExperimentConfig) -> list[PassScore]:
+def run_recipe(config: ExperimentConfig, formats: Sequence[str] = (), *, tensorboard: bool = False) -> list[PassScore]:
     """Run a recipe, once for each of its seeds; finished stages are skipped.
+
+    Args:
+        config: The recipe.
+        formats: Formats of the figures beside PNG, from ``score.formats.FORMATS``.
+        tensorboard: Whether the curves of the networks' training are written for TensorBoard, to ``tensorboard/``.
 
     Returns:
         The score of each pass over each test split.
 
     Raises:
         LhucError: An error in the corpus, the configuration or the folder; finished stages stay finished.
+        ScoreError: Figures have no such format.
+        MissingExtraError: TensorBoard, or what draws the formats that are asked for, is not installed.
     """
-    return _run_part(Part(config))
+    check_formats(formats)
+    return _run_part(Part(config), formats, tensorboard)
 
 
-def _run_part(part: Part) -> list[PassScore]:
+def _run_part(part: Part, formats: Sequence[str], tensorboard: bool) -> list[PassScore]:
     """Run an experiment, or each of its seeds."""
+    if tensorboard:
+        # An extra: imported only where it is asked for, and before anything is run.
+        from lhuc_asr.pipeline.curves import training_curves
     checked_device(part.config.device, "device=")
     part = replace(part, config=with_language(part.config))
     config = part.config
-    with opened(config):
+    with opened(config), training_curves(config) if tensorboard else nullcontext():
         for line in language_lines(config):
             logger.info(line)
         if config.seeds is None:
-            return compare_splits(config, _make_passes(part, model=True))
+            return compare_splits(config, _make_passes(part, model=True), formats)
         for number, one in enumerate(part.seeds(), start=1):
             logger.info("seed %d, %d of %d", one.config.seed, number, len(config.seeds))
-            _run_part(one)
+            _run_part(one, formats, tensorboard=False)  # the curves of all seeds are in one place
         splits = test_splits(config)
         for split in splits:
             sum_seeds(config, split)
-        return compare_splits(config, splits)
+        return compare_splits(config, splits, formats)
 
 
 def make_passes(config: ExperimentConfig, model: bool = False) -> Sequence[str]:

@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
@@ -221,9 +222,10 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
 
 def results_table(results: Results, task: str, title: str) -> Table:
     """The figures of one task, one line per model, for a terminal or, with ``table_text``, a file."""
-    table = Table(title=Text(title), title_justify="left")
+    table = _table(title)
     for heading in ("model", "parameters", "AUC", "GAUC", "log loss", "calibration"):
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+        named = heading == "model"
+        table.add_column(heading, justify="left" if named else "right", no_wrap=not named, overflow="fold")
     for name, runs in results.runs.items():
         parameters = next(iter(runs.values()))["parameters"]
         cells = [name, f"{parameters:,}", *(_mean_and_deviation(results.values(name, task, f)) for f in FIGURES)]
@@ -234,16 +236,29 @@ def results_table(results: Results, task: str, title: str) -> Table:
 
 def comparisons_table(results: Results, title: str) -> Table:
     """All comparisons, one line each."""
-    table = Table(title=Text(title), title_justify="left", caption=Text(CAPTION), caption_justify="left")
-    for heading in ("model", "against", "task", "figure", "difference", "over seeds", "over users", "p", "verdict"):
-        table.add_column(heading, no_wrap=True)
+    table = _table(title)
+    table.caption = Text(CAPTION)
+    for heading in ("model", "figure", "difference", "over seeds", "over users", "p", "verdict"):
+        text = heading in ("model", "verdict")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    before = None
     for comparison in results.comparisons():
+        if (comparison.against, comparison.task) != before:
+            before = comparison.against, comparison.task
+            table.add_row(Text(f"against {comparison.against}, {comparison.task}:", style="bold"))
         table.add_row(*map(Text, _cells(comparison)))
     return table
 
 
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title), title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+    )  # fmt: skip
+
+
 def _cells(comparison: Comparison) -> Iterator[str]:
-    yield from (comparison.model, comparison.against, comparison.task, comparison.figure.upper())
+    yield from (comparison.model, comparison.figure.upper())
     yield f"{comparison.seeds.mean:+.4f}"
     yield _interval(comparison.seeds.interval)
     yield _interval(None if comparison.users is None else comparison.users.interval)

@@ -113,6 +113,11 @@ def model_stages(
     }
 
 
+def training_folder(place: Path) -> Path:
+    """The folder in which a network is trained until it takes its place."""
+    return place.with_name(f"{place.name}.training")
+
+
 def stage_of(name: str, seed: int | str) -> str:
     """Name of the stage of a model with a seed, or of a fitted one."""
     return f"{name}, fitted" if seed == FITTED else f"{name}, seed {seed}"
@@ -128,7 +133,7 @@ def _stage(
     device: torch.device,
 ) -> dict[str, Any]:
     stage, place = stage_of(name, seed), folder / str(seed)
-    training = folder / f"{seed}.training"
+    training = training_folder(place)
 
     def make_and_measure(options: RankerOptions) -> tuple[Path, ...]:
         refuse_to_replace(place, place / BEGUN_FILE)

@@ -5,6 +5,7 @@
     <folder>/unseen.json              the share of categories that the vocabularies do not have, in the other splits
     <folder>/<model>/                 folders of ``model_stage.py``
     <folder>/by_user/<model>/         influence of each user on the test figures, a file for each seed
+    <folder>/tensorboard/             event files of --tensorboard
     <folder>/stages/                  a record of each finished stage
     <folder>/results.json             all figures and comparisons; ``comparison.py`` makes the tables
 
@@ -26,7 +27,7 @@ from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.errors import ExamplesError
-from lhuc_asr.base.experiment_folder import ExperimentName
+from lhuc_asr.base.experiment_folder import METRICS_FILE, TENSORBOARD, ExperimentName
 from lhuc_asr.base.extras import extra
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.base.runlog import Metrics
@@ -61,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 BY_USER = "by_user"
 # Names in the experiment's folder that a model cannot have.
-TAKEN = ("data", "stages", BY_USER)
+TAKEN = ("data", "stages", TENSORBOARD, BY_USER)
 
 
 class FilesConfig(StrictModel):
@@ -161,7 +162,7 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
         ExperimentError: ``folder`` has files of another origin where this run's would go.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stages = Stages(folder, Metrics(folder / "metrics.jsonl"))
+    stages = Stages(folder, Metrics(folder / METRICS_FILE))
     paths = _corpus_stage(stages, config.data, folder / "data")
     # Checked before hours of training: every file has the schema's columns, and the networks the fields they need.
     readers = {split: Reader(places, config.examples) for split, places in paths.items()}

@@ -158,6 +158,9 @@ class Recognizer:
     ) -> Iterator[Adaptation]:
         """Adapt to all speakers of a corpus, several at a time.
 
+        A Kaldi data directory is read by ``corpus.kaldi_dir`` and made a corpus by ``speaker_corpus.corpus_of``:
+        ``recognizer.adapt_corpus(corpus_of(read_kaldi_dir(Path("data/test"), recognizer.own_tags).utterances))``.
+
         Args:
             corpus: A folder of recordings (``speaker_corpus``), or a corpus that is opened.
             transcripts: As for ``adapt``; those that lie in the corpus are not used.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.extras import extra
+from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.tables import change_text
 from lhuc_asr.score.wer import WerReport, read_wer, require_same_speakers
@@ -32,12 +33,6 @@ SCREEN_INCHES = 6.0
 DOTS_PER_INCH = 150
 # On the axis of an error.
 LOWER = "lower is better"
-# The formats of figures; for each, the entries that would name the program's version or the time.
-FORMATS = {
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "svg": {"Date": None, "Creator": None},
-}
 
 
 def speaker_wer_figure(

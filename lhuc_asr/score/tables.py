@@ -113,8 +113,12 @@ def _short_name(entry: Entry) -> str:
 def _short_change(against: Against | None) -> tuple[str, str]:
     if against is None:
         return BLANK, BLANK
-    p = against.adjusted_p
-    return change_text(against.comparison, digits=0), f"{p:.3f}" if p >= 0.001 else "<0.001"
+    return change_text(against.comparison, digits=0), short_p(against.adjusted_p)
+
+
+def short_p(p: float) -> str:
+    """A p with three digits; smaller ones as "<0.001"."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def environment_table(passes: Sequence[PassScore], clean: str, title: str | None = None) -> Table | None:
@@ -135,12 +139,13 @@ def environment_table(passes: Sequence[PassScore], clean: str, title: str | None
     names = sorted({name for score in scores for name in score if name}, key=lambda name: (name != clean, name))
     if not names:
         return None
-    table = Table(title=None if title is None else Text(title), title_justify="left")
+    # Without blanks beside the lines, nine environments and their means fit into SHORT_WIDTH.
+    table = Table(title=None if title is None else Text(title), title_justify="left", padding=0)
     for heading in ("split", "pass"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     averaged = clean in names and len(names) > 2
     for heading in (*names, *(["noisy"] if averaged else []), "all"):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
+        table.add_column(Text(heading.replace("_", "\n")), justify="right", no_wrap=True)
     for position, (line, environments) in enumerate(zip(passes, scores, strict=True)):
         entry = line.entry
         opens_split = position == 0 or passes[position - 1].entry.split != entry.split

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.base.stage_plan import PlannedStage, about
-from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
-from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of
+from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.base.stage_plan import PlannedStage, about, recorded_epochs
+from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of, trained_network
 from lhuc_asr.pipeline.planned import Part
 from lhuc_asr.score.series import TABLES
 from lhuc_asr.study.run import KNOWN, place_of, read_finished, recipe_of, suitable_base, with_passes
@@ -22,8 +23,8 @@ class Cost:
     Attributes:
         passes: Number of passes over a split, in all folds together.
         finished: Number of them that are finished.
-        networks: Number of networks that are still to be trained; their time is not in ``seconds``.
-        seconds: Estimated time of the unfinished passes; None where the experiment has no such pass yet.
+        networks: Number of networks that are still to be trained.
+        seconds: Estimated time of the unfinished passes and networks; None where the experiment has no such pass yet.
         written: Whether the table is there.
         obstacle: Why there is nothing to make it from; None where there is.
     """
@@ -42,16 +43,17 @@ class Cost:
         left = self.passes - self.finished
         if not left and not self.networks:
             return "done" if self.written else "all passes done, no table yet"
-        networks = f", {self.networks} networks" if self.networks else ""
+        networks = f", {self.networks} network{'s' if self.networks > 1 else ''}" if self.networks else ""
         time = "" if self.seconds is None else f", {about(self.seconds)}"
-        return f"{left} of {self.passes} passes{time}{networks}"
+        return f"{left} of {self.passes} passes{networks}{time}"
 
 
 def costs(folder: Path, base: str | None = None) -> dict[str, Cost]:
     """The cost of every series and look on an experiment, by name; nothing is run or written.
 
     A pass that was never made is taken for as long as the base over the same split, a control for as long as the base's
-    control, a first pass for as long as that of the base's network.
+    control, a first pass for as long as that of the base's network. A network that was never trained is taken for as
+    long as its epochs, each like those of the recipe's first network with speakers' rows, or else of ``si``.
 
     Args:
         folder: Folder of an experiment.
@@ -70,10 +72,14 @@ def costs(folder: Path, base: str | None = None) -> dict[str, Cost]:
             recipes[name] = recipe_of(config, name, bases[name])
         except ConfigError as error:
             obstacles[name] = Cost(obstacle=str(error))
-    plans = [{stage.name: stage for stage in part.plan()} for part in Part(_all(config, recipes)).folds()]
+    parts = Part(_all(config, recipes)).folds()
+    parts = Part(_all(config, recipes)).folds()
+    plans = [{stage.name: stage for stage in part.plan()} for part in parts]
+    epochs = [recorded_epochs(ExperimentFolder(part.config.folder).metrics.path) for part in parts]
+    folds = list(zip(plans, epochs, strict=True))
     at_once = min(config.workers, config.folds)
     made = {
-        name: _cost(recipe, bases[name], plans, at_once, (place_of(folder, name, base) / TABLES[0]).is_file())
+        name: _cost(recipe, bases[name], folds, at_once, (place_of(folder, name, base) / TABLES[0]).is_file())
         for name, recipe in recipes.items()
     }
     return {name: obstacles.get(name) or made[name] for name in KNOWN}
@@ -89,20 +95,39 @@ def _all(config: ExperimentConfig, recipes: Mapping[str, ExperimentConfig]) -> E
 
 
 def _cost(
-    recipe: ExperimentConfig, base: str, plans: list[dict[str, PlannedStage]], at_once: int, written: bool
+    recipe: ExperimentConfig,
+    base: str,
+    folds: Sequence[tuple[Mapping[str, PlannedStage], Mapping[str, list[float]]]],
+    at_once: int,
+    written: bool,
 ) -> Cost:
-    passes, total, left, networks = passes_of(recipe), 0, list[float | None](), 0
-    for plan in plans:
+    passes, total = passes_of(recipe), 0
+    left: list[float | None] = []
+    training: list[float | None] = []
+    for plan, epochs in folds:
         for stage in plan.values():
             name, _, split = stage.name.partition(" over ")
             if name in passes and split:
                 total += 1
                 left += [] if stage.finished else [_seconds(plan, stage, f"{_alike(passes, name, base)} over {split}")]
-        trained = [plan[f"network {name}"] for name in networks_of(recipe)]
-        networks += sum(not stage.finished for stage in trained)
-    known = [seconds for seconds in left if seconds is not None]
-    time = sum(known) / at_once if left and len(known) == len(left) else None
-    return Cost(total, total - len(left), networks, time, written)
+        for name in networks_of(recipe):
+            stage = plan[f"network {name}"]
+            training += [] if stage.finished else [_training_seconds(recipe, name, stage.seconds, epochs)]
+    known = [seconds for seconds in (*left, *training) if seconds is not None]
+    time = sum(known) / at_once if known and len(known) == len(left) + len(training) else None
+    return Cost(total, total - len(left), len(training), time, written)
+
+
+def _training_seconds(
+    recipe: ExperimentConfig, name: str, seconds: float | None, epochs: Mapping[str, list[float]]
+) -> float | None:
+    """Time of training a network: in an earlier run, or else of its epochs; None where no network was trained."""
+    alike = next((other for other in (*recipe.networks, SI) if f"am/{other}" in epochs), None)
+    if seconds is not None or alike is None:
+        return seconds
+    trained = None if name == SI else trained_network(recipe, name).schedule
+    recorded = epochs[f"am/{alike}"]
+    return (trained or recipe.trainer.schedule).max_epochs * sum(recorded) / len(recorded)
 
 
 def _alike(passes: Mapping[str, Pass], name: str, base: str) -> str:

@@ -34,7 +34,7 @@ from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import made_passes
 from lhuc_asr.pipeline.run import make_passes
-from lhuc_asr.score.figures import FORMATS
+from lhuc_asr.score.formats import FORMATS, check_formats
 from lhuc_asr.score.series import TABLES, Point, write_rows, write_series
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.wer import WerReport, read_wer
@@ -68,7 +68,9 @@ def run_benchmark(
         ExperimentError: The folder is not an experiment's, a given name is not a series' or a look's, or the folder
             of an earlier one has files that no benchmark made.
         ConfigError: The recipe has no suitable base, or a pass or network of the recipe has a name that a series needs.
+        ScoreError: Figures have no such format.
     """
+    check_formats(formats)
     unknown = [name for name in names or () if name not in KNOWN]
     if unknown:
         raise ExperimentError(f"no series or look is named {', '.join(unknown)}; choose from {', '.join(KNOWN)}")

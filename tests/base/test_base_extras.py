@@ -15,7 +15,7 @@ from lhuc_asr.base.errors import MissingExtraError
 from lhuc_asr.base.extras import EXTRAS, extra
 
 # What the libraries of the extras are called when they are imported.
-LIBRARIES = ("matplotlib", "sklearn", "pyarrow", "espeakng_loader", "silero_vad", "librosa")
+LIBRARIES = ("matplotlib", "sklearn", "pyarrow", "espeakng_loader", "silero_vad", "librosa", "tensorboard")
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({LIBRARIES}))\n"
 # Runs ``lhuc-asr``, whose arguments are this process's.
 COMMAND = "from lhuc_asr.cli.main import main; main()"
@@ -61,9 +61,12 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
     outcome = json.loads(ran.stdout)
     missing = {name: said for name, said in outcome.items() if said}
     rooms = {name.split(".")[1] for name in missing}
-    assert rooms == {"ppnet", "score", "study"}
+    curves = ["lhuc_asr.base.event_files", "lhuc_asr.pipeline.curves", "lhuc_asr.ppnet.curves"]
+    assert rooms == {"base", "pipeline", "ppnet", "score", "study"}
+    assert [name for name in missing if name.split(".")[1] in ("base", "pipeline")] == curves[:2]
     for name, said in missing.items():
         wanted = "rank" if name.startswith("lhuc_asr.ppnet") else "figures"
+        wanted = "tensorboard" if name in curves else wanted
         assert said.startswith("MissingExtraError: "), (name, said)
         assert said.endswith(f"pip install 'lhuc_asr[{wanted}]'"), (name, said)
     # What needs no figure and no table of examples is there.
@@ -78,6 +81,8 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
         (("ppnet", "train", "ppnet_synthetic"), "rank"),
         (("ppnet", "inspect", "ranker", "x.csv", "-o", "y"), "rank"),
         (("run", "demo"), "voices"),
+        (("run", "demo", "--format", "svg"), "figures"),
+        (("run", "demo", "--tensorboard"), "tensorboard"),
     ],
 )
 def test_a_command_without_its_extra_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import re
 import resource
 import subprocess
@@ -174,8 +175,8 @@ def test_a_file_in_place_of_a_stage_folder_is_named(command, tiny_recipe: Path, 
     assert [path.name for path in folder.iterdir() if path.name != ".lock"] == ["lang"]
 
 
-def failing(error: BaseException) -> Callable[[], None]:
-    def app() -> None:
+def failing(error: BaseException) -> Callable[..., None]:
+    def app(*_: object, **__: object) -> None:
         raise error
 
     return app
@@ -199,7 +200,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, package_log,
 def test_an_interruption_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, command, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lhuc_asr.pipeline.run.run_recipe", lambda config: failing(KeyboardInterrupt())())
+    monkeypatch.setattr("lhuc_asr.pipeline.run.run_recipe", failing(KeyboardInterrupt()))
     assert command("run", tiny_recipe) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "lhuc-asr: interrupted; the same command resumes it after the last finished stage"
@@ -269,6 +270,18 @@ def test_settings_of_a_ranking_recipe_are_shown_with_their_meanings_and_nothing_
     shown = capsys.readouterr().out
     assert "  # Number of users, all equally frequent.\n  users: 7\n" in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_a_paragraph_of_help_is_broken_where_the_terminal_ends(
+    command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for words in (("adapt",), ("benchmark",), ("align",), ("run",), ("ppnet", "train"), ("speakers", "merge")):
+        command(*words, "--help")
+        prose = capsys.readouterr().out.partition("╭")[0].splitlines()
+        # A line is followed by a blank one, or so long that the next one's first word would not fit in.
+        for line, following in itertools.pairwise(each.strip() for each in prose):
+            assert not (line and following) or len(line) + len(following.split()[0]) >= 97, (words, line, following)
 
 
 @pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("speakers", "list", "-h"), ("ppnet", "-h")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,11 @@ def test_the_package_is_a_command(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, "-m", "lhuc_asr", "init", "demo", "mine"], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert (tmp_path / "mine" / "config.yaml").is_file()
+
+
+def test_a_command_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    log = logging.getLogger("lhuc_asr")
+    before = log.level, log.propagate, list(log.handlers)
+    for arguments in (["init", "demo", str(tmp_path / "mine")], ["init", "no such recipe", str(tmp_path / "other")]):
+        CliRunner().invoke(app, arguments)
+        assert (log.level, log.propagate, log.handlers) == before

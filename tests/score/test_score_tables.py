@@ -1,4 +1,5 @@
 import csv
+import re
 
 import pytest
 
@@ -33,7 +34,7 @@ def lines(split: str, reports: dict[str, WerReport]) -> list[PassScore]:
 
 def cells(text: str, name: str) -> list[str]:
     """Cells of the line of pass ``name``, without its split."""
-    (line,) = [line for line in text.splitlines() if f" {name} " in line]
+    (line,) = [line for line in text.splitlines() if re.search(rf"[ │]{re.escape(name)}[ │]", line)]
     return [cell.strip() for cell in line.strip("│").split("│")][1:]
 
 
@@ -167,6 +168,19 @@ def test_error_rates_by_environment_the_clean_one_first_and_the_noisy_ones_toget
     assert cells(text, "lhuc") == ["lhuc", "0.00", "20.00", "20.00", "20.00", "15.00"]
 
 
+def test_the_environments_of_an4_noisy_fit_100_columns_and_no_rate_is_cut() -> None:
+    noises = ["rain", "sea_waves", "clock_tick", "helicopter", "chainsaw", "fire_crackling", "clean"]
+    named = {name: 10 - number for number, name in enumerate(noises)}
+    table = environment_table(
+        lines("test", {"si": in_environments(named), "a_pass_of_a_long_name": in_environments(named)}), "clean"
+    )
+    assert table is not None
+    shown = table_text(table, SHORT_WIDTH)
+    assert max(map(len, shown.splitlines())) <= SHORT_WIDTH
+    assert "…" not in shown
+    assert all(heading in shown for heading in ("crackling", "helicopter", "noisy", "all"))
+
+
 def test_splits_with_other_environments_and_with_none() -> None:
     first = lines("first", {"si": in_environments({"clean": 1, "car": 4})})
     second = lines("second", {"si": in_environments({"": 1, "street": 3})})
@@ -174,7 +188,7 @@ def test_splits_with_other_environments_and_with_none() -> None:
     assert environment_table(third, "clean") is None
     table = environment_table([*first, *second, *third], "clean")
     assert table is not None
-    shown = [line for line in table_text(table).splitlines() if " si " in line]
+    shown = [line for line in table_text(table).splitlines() if "│si│" in line.replace(" ", "")]
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown]
     assert rows == [
         ["first", "si", "10.00", "20.00", "", "20.00", "16.67"],

@@ -9,11 +9,12 @@ import pytest
 
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.errors import ExperimentError
+from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stage_plan import about
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.study.cost import Cost, costs
 from lhuc_asr.study.run import KNOWN, run_benchmark
-from lhuc_asr.study.series import GAMMAS
+from lhuc_asr.study.series import GAMMAS, SAT_EPOCHS
 
 SPLITS = ("test", "control")
 
@@ -49,7 +50,19 @@ def test_networks_to_train_are_counted_beside_the_passes(copied: Path) -> None:
     assert cost.networks == len(GAMMAS)
     # Row 0 alone, adapted and the control of each network, beside the passes of the recipe that are finished.
     assert cost.passes - cost.finished == 3 * len(GAMMAS) * len(SPLITS)
-    assert str(cost).endswith(f", {len(GAMMAS)} networks")
+    assert f" passes, {len(GAMMAS)} networks, " in str(cost)
+
+
+def test_the_time_of_a_network_is_that_of_its_epochs_until_it_was_trained_once(copied: Path) -> None:
+    metrics, first = Metrics(copied / "metrics.jsonl"), stage_seconds(copied)
+    passes = sum(first[f"{name} over {split}"] for name in ("si", "lhuc", "lhuc__others_mean") for split in SPLITS)
+    # Training was begun with three epochs, and once more with two: the latter count.
+    for epoch, seconds in ((1, 900.0), (2, 900.0), (3, 900.0), (1, 10.0), (2, 30.0)):
+        metrics.write("am/si", epoch=epoch, seconds=seconds)
+    assert costs(copied)["gamma"].seconds == pytest.approx(len(GAMMAS) * (SAT_EPOCHS * 20.0 + passes))
+    metrics.write("network sat__frame_0-3", seconds=100.0)
+    networks = (len(GAMMAS) - 1) * SAT_EPOCHS * 20.0 + 100.0
+    assert costs(copied)["gamma"].seconds == pytest.approx(networks + len(GAMMAS) * passes)
 
 
 def test_a_series_without_a_base_is_called_impossible(copied: Path, run: Callable[..., list[str]]) -> None:
@@ -71,6 +84,26 @@ def test_the_command_lists_them_in_100_columns(copied: Path, capsys: pytest.Capt
     for name in KNOWN:
         assert any(f" {name} " in line for line in lines), name
     assert any("silence" in line and "passes, " in line for line in lines)
+
+
+def test_no_table_is_wider_than_100_columns_and_no_number_is_cut(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["targets", "gains", "spread", "frames", "scale"]
+    benchmark(copied, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if "…" in line]
+    tables = [line for line in lines if not line.startswith(("The paper: ", "Tables and figures: "))]
+    assert max(map(len, tables)) <= 100
+    for name, figure in {"gains": "change", "spread": "least", "scale": "wer"}.items():
+        for row in read_json_lines(copied / "benchmark" / name / "table.jsonl"):
+            assert any(f"{row[figure]:.4f}" in line for line in tables), (name, row)
+    for row in read_json_lines(copied / "benchmark" / "targets" / "table.jsonl"):
+        assert any(f" {100 * row['wer']:.2f} " in line for line in tables), row
+    # A pass under a search of its own has no control: blank, and not infinite.
+    own = [line for line in tables if "search of its" in line]
+    assert own
+    assert all(line.count("[") == 1 for line in own)
 
 
 def test_the_list_is_refused_where_there_is_no_experiment(tmp_path: Path) -> None:

@@ -124,8 +124,6 @@ def _named_spectrogram_and_tokens(n: int, generator: torch.Generator) -> Batch:
     return dict(zip(("input_features", "decoder_input_ids"), _spectrogram_and_tokens(n, generator), strict=True))
 
 
-_SPARSE = "saving fails in torch, on Whisper's sparse buffer alignment_heads"
-
 ZOO = (
     Entry(
         "wav2vec 2.0 (torchaudio)",
@@ -183,9 +181,7 @@ ZOO = (
         _spectrogram_and_tokens,
         {"inputs_of": "**.mlp.2"},
         library="whisper",
-        refused=("fold",),
         impossible={"processes": "No support for sparse tensors"},
-        wrong={"files": _SPARSE, "refuse": _SPARSE},
     ),
     Entry(
         "Whisper (transformers)",
@@ -195,7 +191,7 @@ ZOO = (
         scores=lambda output: output.logits,
         library="transformers",
     ),
-    Entry("LSTM", zoo_models.Lstm, _floats(9, 8), {"sites": "lstm"}, refused=("fold",)),
+    Entry("LSTM", zoo_models.Lstm, _floats(9, 8), {"sites": "lstm"}),
     Entry("GRU", zoo_models.Gru, _floats(9, 8), {"sites": ["norm", "upper"]}, refused=("fold",)),
     Entry("TDNN", zoo_models.tdnn, _floats(8, 20), {"sites": nn.ReLU}, refused=("fold",)),
     Entry("CNN, 1-D", zoo_models.cnn_1d, _floats(8, 24), {"sites": nn.MaxPool1d}),
@@ -227,7 +223,6 @@ ZOO = (
         rounding=0.05,
         refused=("freeze", "fold", "checkpoint", "processes"),
         impossible={"autocast": "expected scalar type Float but found BFloat16"},
-        wrong={"refuse": "weights that are packed in 8 bits are not part of a model's hash"},
     ),
 )
 BY_NAME = {entry.name: entry for entry in ZOO}
