@@ -20,29 +20,34 @@ part, so train them with ``bank.optimizer(...)`` (see row_optim).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError, SpeakerError
+from lhuc_asr.base.errors import SiteError
 from lhuc_asr.lhuc.amplitude import Amplitude
-from lhuc_asr.lhuc.archive import SpeakerArchive
-from lhuc_asr.lhuc.identity import hash_like, hashes_like, model_hash, parts_of, sites_in
 from lhuc_asr.lhuc.leaving import check_nobody_left
-from lhuc_asr.lhuc.names import inner
-from lhuc_asr.lhuc.place import forget_compiled, let_nest, nesting_around, never_compiled, stop_watching, watch, watchers
+from lhuc_asr.lhuc.model_rows import ModelRows
+from lhuc_asr.lhuc.place import (
+    forget_compiled,
+    let_nest,
+    nesting_around,
+    never_compiled,
+    stop_watching,
+    watch,
+    watchers,
+)
 from lhuc_asr.lhuc.processes import check_averaged
-from lhuc_asr.lhuc.rows import SpeakerRows, Unknown
+from lhuc_asr.lhuc.rows import Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
-from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, speaker_path
 
 
-class SpeakerBank(SpeakerRows):
+class SpeakerBank(ModelRows):
     """Rows of amplitude parameters r, and the hooks that apply them.
 
     ``attach`` makes a bank, and finds the sites. A deep copy of a bank is a detached bank with rows of its own for
@@ -60,12 +65,8 @@ class SpeakerBank(SpeakerRows):
         sites: The sites, in the model's order.
         amplitude: The amplitude function xi.
         tables: A table (S + 1, H) for each site.
-        parts: Globs over the names of parameters and buffers, such as ``encoder.**``: where the speakers are loaded,
-            only these have to be the same, and the rest may differ, as a new head does. All that the sites depend on
-            must be among them. () for the whole model, as at first.
+        parts: As in ``ModelRows``.
     """
-
-    parts: Sequence[str] = ()
 
     def __init__(
         self,
@@ -74,23 +75,11 @@ class SpeakerBank(SpeakerRows):
         speakers: Iterable[str] = (),
         xi: str | Amplitude = "exp",
     ) -> None:
-        model = inner(model)
-        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        # Half precision has too few digits for small steps around 1.
-        super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
-        # In a tuple: a module that is an attribute of a module becomes its child, and its weights the bank's.
-        self._model = (model,)
+        super().__init__(model, sites, speakers, xi)
         self._selecting = Selecting()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._nesting: list[nn.TransformerEncoder] = []
         self._checked_last: tuple[Selection | None, list[tuple[int, int]]] | None = None
-        self._archive: SpeakerArchive | None = None
-        self.add(speakers)
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that the bank belongs to."""
-        return self._model[0]
 
     def extra_repr(self) -> str:
         """Sites, speakers, and the size of a speaker beside the model's."""
@@ -103,7 +92,7 @@ class SpeakerBank(SpeakerRows):
 
     def speaker(self, name: str, unknown: Unknown = "error") -> AbstractContextManager[SpeakerBank]:
         """A context in which the whole batch is one speaker's; row 0 for ""."""
-        return self._select(Selection(self.rows_of([name], unknown)))
+        return self._select(Selection(self.checked_rows([name], unknown)))
 
     def rows(
         self, rows: Sequence[str] | Tensor, unknown: Unknown = "error", *, beams: int = 1
@@ -134,14 +123,15 @@ class SpeakerBank(SpeakerRows):
 
     @contextmanager
     def _select(self, selection: Selection) -> Iterator[SpeakerBank]:
-        self._check_selection(selection)
-        with self._selecting.rows(selection):
+        with self._selecting.rows(self._ready(selection)):
             yield self
 
-    def _check_selection(self, selection: Selection) -> None:
+    def _ready(self, selection: Selection) -> Selection:
+        """A selection that was checked, where the tables are: on a GPU the sites then have nothing to wait for."""
         if not self.attached:
             raise SiteError("the bank is detached, so no amplitude would reach the model; bank.attach() puts it back")
         self.check_finite(selection.index)
+        return selection.on(self.tables[0].device)
 
     def select(self, rows: str | Sequence[str] | Tensor, unknown: Unknown = "error") -> None:
         """Select a speaker, or a row for each element, until further notice; "" for row 0.
@@ -157,11 +147,10 @@ class SpeakerBank(SpeakerRows):
             SpeakerError: The bank does not know a name, or a row is not finite.
         """
         if isinstance(rows, str):
-            selection = Selection(self.rows_of([rows], unknown))
+            selection = Selection(self.checked_rows([rows], unknown))
         else:
             selection = Selection.of_elements(self.checked_rows(rows, unknown))
-        self._check_selection(selection)
-        self._selecting.stick(selection)
+        self._selecting.stick(self._ready(selection))
 
     def checkpointing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """The ``context_fn`` of ``torch.utils.checkpoint.checkpoint``, with ``use_reentrant=False``.
@@ -266,125 +255,15 @@ class SpeakerBank(SpeakerRows):
             self._checked_last = state
         return selection
 
-    # Speakers leave through ``states`` and come in through ``put``. Folders, archives and other banks use these.
-
-    def state(self, speaker: str) -> SpeakerState:
-        """A copy of one speaker's row; of row 0 for "".
-
-        Raises:
-            SpeakerError: The bank does not know the speaker, or the row is not finite.
-        """
-        return next(self.states([speaker]))
-
-    def states(self, speakers: Iterable[str] | None = None) -> Iterator[SpeakerState]:
-        """Copies of the rows of some speakers; unless some are named, of row 0 and all speakers.
-
-        Raises:
-            SpeakerError: The bank does not know a speaker, or a row is not finite.
-        """
-        model = model_hash(self.model, self.parts)
-        for speaker in (SPEAKER_INDEPENDENT, *self.speakers) if speakers is None else speakers:
-            row = self.row(speaker)
-            r = {site.name: table.detach()[row].clone() for site, table in zip(self.sites, self.tables, strict=True)}
-            yield SpeakerState(speaker, self.amplitude.name, model, self.sites, r)
-
-    def put(self, *states: SpeakerState) -> None:
-        """Set the rows of some speakers, all or none, adding the speakers that the bank does not have.
-
-        One speaker's file is put into the bank with ``bank.put(SpeakerState.load(path))``.
-
-        Raises:
-            ModelMismatchError: A state belongs to another model, other sites or another amplitude function.
-            SpeakerError: A name cannot be used, or that of a new speaker occurs twice.
-        """
-        self._put(states, hashes_like((state.model for state in states), self.model, self.parts))
-
-    def _put(self, states: Sequence[SpeakerState], here: Mapping[str, str]) -> None:
-        kinds = {(state.sites, state.model) for state in states}
-        sites = {(there, stored): sites_in(self.model, there, stored, here[stored]) for there, stored in kinds}
-        placed = [state.at(sites[state.sites, state.model]) for state in states]
-        for state in placed:
-            state.check_fits(self.sites, self.amplitude.name, here[state.model])
-        self.set_rows(placed)
-
-    def merge(self, other: SpeakerBank) -> None:
-        """Add the speakers of another bank; row 0 stays as it is.
-
-        Raises:
-            ModelMismatchError: The other bank has another model, other sites or another amplitude function.
-            SpeakerError: A speaker is in both banks; no speaker is added then.
-        """
-        both = sorted(set(self.speakers) & set(other.speakers))
-        states = list(other.states(other.speakers))
-        if both:
-            raise SpeakerError(f"speakers {both[:5]} are in both banks; drop them from one: bank.drop([...])")
-        self.put(*states)
-
-    def save(self, folder: Path | str) -> None:
-        """Write ``<speaker>.safetensors`` for each speaker, and ``speaker-independent.safetensors`` for row 0.
-
-        Raises:
-            SpeakerError: A row is not finite; nothing is written then.
-        """
-        for state in list(self.states()):
-            state.save(speaker_path(folder, state.speaker))
-
     @classmethod
-    def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> SpeakerBank:
+    def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> Self:
         """Attach the speakers of a folder to their model, or to one with the same parts if the files are of ``parts``.
 
-        Args:
-            folder: A folder that ``save`` wrote; row 0 is neutral if its file is missing.
-            model: The model that the speakers belong to.
-            xi: The amplitude function, if it is not one of the paper's.
-
-        Raises:
-            CheckpointError: The folder has no speaker's file, or one is damaged.
-            ModelMismatchError: A speaker belongs to another model, or has other sites or another amplitude function
-                than the first.
+        Args and errors are those of ``ModelRows.load``.
         """
-        states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
-        if not states:
-            raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
-        first, parts = states[0], parts_of(states[0].model)
-        try:
-            here = hashes_like((state.model for state in states), model, parts)
-        except SiteError as error:
-            raise ModelMismatchError(f"{first.source}: it belongs to parts of another model: {error}") from error
-        bank = cls(model, sites_in(model, first.sites, first.model, here[first.model]), xi=xi or first.amplitude)
-        bank.parts = parts
-        bank._put(states, here)
+        bank = super().load(folder, model, xi)
         bank.attach()
         return bank
-
-    def open_archive(self, path: Path | str) -> SpeakerArchive:
-        """Open an archive, from which ``fetch`` reads speakers; row 0 becomes the archive's, if it has one.
-
-        Raises:
-            CheckpointError: The file is missing or damaged.
-            ModelMismatchError: The archive belongs to another model, other sites or another amplitude function.
-        """
-        archive = SpeakerArchive(path)
-        here = hash_like(archive.model, self.model, self.parts)
-        archive.sites = sites_in(self.model, archive.sites, archive.model, here)
-        archive.check_fits(self.sites, self.amplitude.name, here)
-        if SPEAKER_INDEPENDENT in archive:
-            self.set_rows([archive.state(SPEAKER_INDEPENDENT)])
-        self._archive = archive
-        return archive
-
-    def fetch(self, speakers: Iterable[str]) -> None:
-        """Read speakers of the opened archive into the bank; speakers that the bank has stay as they are.
-
-        Raises:
-            SpeakerError: No archive is open, or a speaker is neither in it nor in the bank; none is read then.
-            CheckpointError: A row is damaged; none is read then.
-        """
-        if self._archive is None:
-            raise SpeakerError("no archive is open; bank.open_archive(path) first")
-        missing = dict.fromkeys(speaker for speaker in speakers if speaker not in self._rows)
-        # Not ``put``: the archive was checked as a whole when it was opened, and hashing a large model takes seconds.
-        self.set_rows(list(self._archive.states(missing)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpeakerBank:
         model = memo.get(id(self.model), self.model)

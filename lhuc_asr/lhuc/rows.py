@@ -56,6 +56,8 @@ class SpeakerRows(nn.Module):
             for site in self.sites
         )
         self._table_of = {site.name: number for number, site in enumerate(self.sites)}
+        self._finite_in: list[tuple[int, int]] = []
+        self._finite_rows: set[int] = set()
         self._give_rows([SPEAKER_INDEPENDENT])
         refuse_foreign_optimizers()
 
@@ -141,12 +143,10 @@ class SpeakerRows(nn.Module):
         Raises:
             SpeakerError: The bank does not know a name, under "error".
         """
-        known = self._rows
-        rows = [known.get(name, 0) if unknown == "si" else self.row(name) for name in names]
-        return torch.tensor(rows, dtype=torch.int64, device=self.tables[0].device)
+        return torch.tensor(self._numbers(names, unknown), dtype=torch.int64, device=self.tables[0].device)
 
     def checked_rows(self, rows: Sequence[str] | Tensor, unknown: Unknown = "error") -> Tensor:
-        """Rows that are given as names or as rows, shape (B,), int64.
+        """Rows that are given as names or as rows, shape (B,), int64, in main memory.
 
         Raises:
             SpeakerError: The bank does not know a name, or does not have a row; or there is none.
@@ -154,13 +154,17 @@ class SpeakerRows(nn.Module):
         if not isinstance(rows, Tensor):
             if isinstance(rows, str):
                 raise SpeakerError(f"rows: expected a sequence of names, found {rows!r}; use bank.speaker({rows!r})")
-            rows = self.rows_of(rows, unknown)
+            rows = torch.tensor(self._numbers(rows, unknown), dtype=torch.int64)
         if rows.dtype != torch.int64 or rows.dim() != 1 or not len(rows):
             raise SpeakerError(f"rows: expected int64 of shape (B,), found {rows.dtype} of shape {tuple(rows.shape)}")
+        rows = rows.cpu()
         low, high = (int(bound) for bound in torch.aminmax(rows))
         if low < 0 or high >= len(self._rows):
             raise SpeakerError(f"rows from {low} to {high}, but the bank has rows 0 to {len(self._rows) - 1}")
         return rows
+
+    def _numbers(self, names: Iterable[str], unknown: Unknown) -> list[int]:
+        return [self._rows.get(name, 0) if unknown == "si" else self.row(name) for name in names]
 
     def add(self, speakers: Iterable[str]) -> None:
         """Append rows that start as copies of row 0: neutral, or as adaptive training has learned it.
@@ -226,12 +230,18 @@ class SpeakerRows(nn.Module):
         Raises:
             SpeakerError: A row is not finite; the message names the speaker and the site.
         """
-        finite = self.finite(rows)
-        # One transfer for all sites: on a GPU each transfer is a wait.
-        if bool(finite.all()):
+        state = [(table.edition, table._version) for table in self.tables]
+        if state != self._finite_in:
+            self._finite_in, self._finite_rows = state, set()
+        # Rows that were looked at since the last change are not looked at again: on a GPU a look is a wait.
+        new = sorted({*rows.tolist()} - self._finite_rows)
+        if not new:
             return
-        row, site = divmod(int((~finite).flatten().nonzero()[0]), len(self.sites))
-        raise not_finite(list(self._rows)[int(rows[row])], self.sites[site].name)
+        finite = self.finite(torch.tensor(new, dtype=torch.int64))
+        if not bool(finite.all()):
+            row, site = divmod(int((~finite).flatten().nonzero()[0]), len(self.sites))
+            raise not_finite(list(self._rows)[new[row]], self.sites[site].name)
+        self._finite_rows.update(new)
 
     def finite(self, rows: Tensor) -> Tensor:
         """Whether r is finite, and its amplitudes are at most ``LARGEST_AMPLITUDE``, shape (N, sites), bool.

@@ -13,7 +13,7 @@ whose gradient is a plain sum. Or each element has an owner, which costs a gathe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -91,6 +91,11 @@ class Selection:
             raise SpeakerError(f"rows: beams = {beams}; expected how often an element stands in the batch, at least 1")
         index, owner = torch.unique(rows, return_inverse=True)
         return cls(index, owner, beams)
+
+    def on(self, device: torch.device) -> Selection:
+        """The selection on a device; work that is queued there is not waited for."""
+        owner = None if self.owner is None else self.owner.to(device, non_blocking=True)
+        return replace(self, index=self.index.to(device, non_blocking=True), owner=owner)
 
     @property
     def of_one_speaker(self) -> bool:

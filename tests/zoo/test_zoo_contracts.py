@@ -22,8 +22,6 @@ pytestmark = [
 
 def cell(contract: str, entry: Entry):
     marks = [pytest.mark.slow] if contract in SLOW else []
-    if contract in entry.wrong:
-        marks.append(pytest.mark.xfail(reason=entry.wrong[contract], strict=True))
     return pytest.param(contract, entry, id=f"{contract}-{entry.name}", marks=marks)
 
 

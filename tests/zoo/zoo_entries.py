@@ -33,7 +33,6 @@ class Entry:
         rounding: Error that the model itself makes when elements join a batch, relative to the largest score.
         refused: The contracts that it cannot keep: the package says so by an error that names the site.
         impossible: Contract -> a part of torch's error, where the model does not even run without amplitudes.
-        wrong: Contract -> what happens in place of an error. A defect: to be mended, and never called kept.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Entry:
     rounding: float = 1e-5
     refused: tuple[str, ...] = ()
     impossible: Mapping[str, str] = field(default_factory=dict)
-    wrong: Mapping[str, str] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         """A model of its own, in evaluation mode, always with the same weights."""

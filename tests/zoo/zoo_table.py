@@ -49,8 +49,6 @@ def _cell(contract: str, entry: Entry, notes: list[str]) -> str:
         said, word = re.split(r", so |; ", refusal(contract, entry))[0], "refused"
     elif contract in entry.impossible:
         said, word = f"the model does not run without amplitudes either: {entry.impossible[contract]}", "torch refuses"
-    elif contract in entry.wrong:
-        said, word = f"a defect, to be mended: {entry.wrong[contract]}", "**wrong**"
     else:
         return "yes"
     note = f"{said}."
