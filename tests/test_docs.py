@@ -112,10 +112,11 @@ def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
 
 def test_the_readme_adapts_to_a_new_speaker(recordings: Path, type_in) -> None:
     typed = [line for line in commands("README.md") if " run " not in line]
-    assert [line.split()[1] for line in typed] == ["export", "adapt", "transcribe"]
+    assert [line.split()[1] for line in typed] == ["export", "adapt", "transcribe", "adapt", "align"]
     for line in typed:
         type_in(line)
     assert (recordings / "alice.safetensors").is_file()
+    assert {path.stem for path in (recordings / "speakers").iterdir()} == {"alice"}
 
 
 def test_the_offline_page_from_top_to_bottom(recordings: Path, type_in) -> None:
