@@ -45,7 +45,7 @@ NOT_YET_WRITTEN = {"adapt/offsets.py", "corpus/listed.py"}
 ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download", "lhuc-asr download")
 # What makes the tutorial's run one of seconds.
 SMALL = """
-    hours=null workers=1 heldout_speakers=1 speeds=[1.0] realignments=0 controls=[others_mean]
+    workers=1 heldout_speakers=1 speeds=[1.0] realignments=0 controls=[others_mean]
     'monophone={iterations: 4, growing_iterations: 2, gaussians: 120}'
     'dnn={hidden_layers: 1, hidden_units: 48, activation: relu, context: 2}'
     'trainer={schedule: {learning_rate: 0.05, max_epochs: 2}}' tuning.acoustic_scales=[0.1,0.2]
@@ -169,7 +169,7 @@ def test_the_tutorial_from_the_check_to_the_words(
     said = {}
     for line in commands("docs/tutorial.md"):
         if line.startswith("lhuc-asr"):
-            type_in(line.replace("hours=1", f"hours=1 {SMALL}"))
+            type_in(line.replace("hours=1", f"hours=0.02 {SMALL}").replace("_1h", "_0.02h"))
             said[line] = capsys.readouterr().out
     check, run, _export, _info, adapt, plain, adapted = said
     *_, lexicon, model = said[check].splitlines()
@@ -178,8 +178,8 @@ def test_the_tutorial_from_the_check_to_the_words(
     for heading in re.findall(r"^\| (\w.*?) \|", section("docs/tutorial.md", "5. Read the table"), re.M):
         assert heading in ("column", "the last") or heading in said[run], heading
     assert "others mean" in said[run]
-    assert (mini / "exp" / "librispeech" / "decode" / "dev-clean-2" / "table.txt").is_file()
-    assert (mini / "exp" / "librispeech" / "decode" / "dev-clean-2" / "speakers.csv").is_file()
+    assert (mini / "exp" / "librispeech_0.02h" / "decode" / "dev-clean-2" / "table.txt").is_file()
+    assert (mini / "exp" / "librispeech_0.02h" / "decode" / "dev-clean-2" / "speakers.csv").is_file()
     assert [line.split()[0] for line in said[adapt].splitlines()] == [
         *(f"{reader}:" for reader in readers), "unadapted", "adapted", "change",
     ]  # fmt: skip
