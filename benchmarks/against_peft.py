@@ -5,16 +5,13 @@ them. Each method adapts eight speakers, one utterance of two seconds each. LHUC
 each layer's feed-forward part; LoRA has rank 8 at the queries and values, as its paper has it.
 
 A step: forward, backward, and the optimizer, of a batch that is one speaker's, because PEFT trains one adapter at a
-time. A mixed batch: forward only, a speaker for each utterance. IA3 has no mixed batches; it runs the utterances one by
-one, with its adapter set before each.
+time. Its memory is what the forward pass keeps for the backward pass. A mixed batch: forward only, a speaker for each
+utterance. IA3 has no mixed batches; it runs the utterances one by one, with its adapter set before each.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
-import sys
 from abc import ABC, abstractmethod
 
 import torch
@@ -140,53 +137,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory", choices=METHODS, help="print the memory of one method's step, in MB, and end")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    if arguments.memory:
-        print(memory(METHODS[arguments.memory](device), device))  # noqa: T201
-        return
     methods = {name: method(device) for name, method in METHODS.items()}
     clock = clock_of(device, arguments.threads)
     steps = Turns({name: method.step for name, method in methods.items()}, 20.0, clock)
     mixed = Turns(
         {"unadapted": Lhuc(device).plain} | {name: method.mixed for name, method in methods.items()}, 20.0, clock
     )
-    rows = []
-    for name, method in methods.items():
-        asked = [sys.executable, __file__, "--device", arguments.device, "--memory", name]
-        asked += ["--threads", str(arguments.threads)]
-        grown = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()[-1]
-        rows.append(
-            [
-                name,
-                f"{method.numbers():,}",
-                f"{1000 * steps.of(name).median:.3g}",
-                steps.ratio(name, "LHUC"),
-                grown,
-                f"{1000 * mixed.of(name).median:.3g}",
-                mixed.ratio(name, "unadapted"),
-            ]
-        )
+    rows = [
+        [
+            name,
+            f"{method.numbers():,}",
+            f"{1000 * steps.of(name).median:.3g}",
+            steps.ratio(name, "LHUC"),
+            f"{kept_for_backward(method):.0f}",
+            f"{1000 * mixed.of(name).median:.3g}",
+            mixed.ratio(name, "unadapted"),
+        ]
+        for name, method in methods.items()
+    ]
     show(
         f"wav2vec 2.0 base, {SPEAKERS} utterances of {SAMPLES / 16000:g} s, {device}, {arguments.threads} thread(s)",
-        ["method", "numbers", "step, ms", "over LHUC", "step, MB", "mixed, ms", "over unadapted"],
+        ["method", "numbers", "step, ms", "over LHUC", "kept, MB", "mixed, ms", "over unadapted"],
         rows,
     )
 
 
-def memory(method: Method, device: torch.device) -> int:
-    """By how many MB a step raises the highest memory in use above that of a forward pass."""
-    method.plain()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+def kept_for_backward(method: Method) -> float:
+    """Megabytes that the forward pass of a step keeps for its backward pass, beside the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in method.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         method.step()
-        return round((torch.cuda.max_memory_allocated() - before) / 2**20)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    method.step()
-    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+    return sum(kept.values()) / 2**20
 
 
 if __name__ == "__main__":
