@@ -247,7 +247,10 @@ def _matches(pattern: Pattern, name: str, module: nn.Module) -> bool:
 
 def _explain_no_match(pattern: Pattern, modules: dict[str, nn.Module]) -> str:
     if isinstance(pattern, str):
-        return f"no module matches the site {pattern!r}; nearest names: {nearest_names(pattern, modules)}"
+        return (
+            f"no module matches the site {pattern!r}; nearest names: {nearest_names(pattern, modules)} (a pattern is a "
+            "whole name, in which ** stands for any parts)"
+        )
     types = sorted({type(module).__name__ for module in modules.values()})
     return f"no module is a {pattern.__name__}; the model has {', '.join(types) or 'no modules'}"
 

@@ -29,7 +29,8 @@ class Batch:
         targets: What the objective takes; None for objectives that make it themselves.
 
     Raises:
-        ConfigError: Lengths or targets are not as many as speakers, or the inputs hold no floating tensor (B, ...).
+        ConfigError: Lengths or targets are not as many as speakers, input lengths are beyond the input, or the inputs
+            hold no floating tensor (B, ...).
     """
 
     inputs: Example
@@ -42,11 +43,20 @@ class Batch:
         count = len(self.speakers)
         if isinstance(self.speakers, str) or not count:
             raise ConfigError(f"batch: expected a speaker for each recording, found {self.speakers!r}; pass a list")
+        if not isinstance(self.targets, Targets | None):
+            raise ConfigError(
+                f"batch: targets= is a {type(self.targets).__name__}; pass Labels.padded(transcripts, lengths)"
+            )
         for name in ("lengths", "input_lengths", "targets"):
             value = getattr(self, name)
             if value is not None and len(value) != count:
                 raise ConfigError(f"batch: {len(value)} {name} for {count} speakers; pass one for each recording")
         lead = self.recordings
+        if self.input_lengths is not None and lead.dim() > 1 and int(self.input_lengths.max()) > lead.shape[1]:
+            raise ConfigError(
+                f"batch: input_lengths= says {int(self.input_lengths.max())}, but the recordings have {lead.shape[1]} "
+                "positions; input_lengths= counts positions of the input, lengths= frames of the output"
+            )
         if lead.dim() < 2 or len(lead) != count:
             raise ConfigError(
                 f"batch: the recordings have shape {tuple(lead.shape)}, expected ({count}, T, ...) for {count} "

@@ -140,8 +140,18 @@ class Rows:
 
 
 def output_lengths(batch: Batch, scores: Tensor) -> Tensor:
-    """Number of valid frames of each output, shape (B,)."""
+    """Number of valid frames of each output, shape (B,).
+
+    Raises:
+        ConfigError: The output has fewer frames than a recording is said to have there.
+    """
     if batch.lengths is not None:
+        longest = int(batch.lengths.max())
+        if longest > scores.shape[1]:
+            raise ConfigError(
+                f"adapt: lengths= says {longest} frames, but the output has {scores.shape[1]}; lengths= counts frames "
+                "of the output, input_lengths= positions of the input"
+            )
         return batch.lengths.to(scores.device)
     return torch.full((len(batch),), scores.shape[1], device=scores.device)
 

@@ -137,6 +137,10 @@ class ModelRows(SpeakerRows):
             ModelMismatchError: A speaker belongs to another model, or has other sites or another amplitude function
                 than the first.
         """
+        if Path(folder).is_file():
+            raise CheckpointError(
+                f"{folder}: a file; give the folder that it is in, which holds all the bank's speakers"
+            )
         states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
         if not states:
             raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")

@@ -43,7 +43,12 @@ def _matches(pattern: list[str], parts: list[str]) -> bool:
 def nearest_names(pattern: str, names: Iterable[str]) -> str:
     """The names that are most like a pattern, for messages."""
     known = list(names)
-    near = difflib.get_close_matches(pattern, known, n=5, cutoff=0.4) or known[:5]
+    # A pattern that lacks what comes before is like no whole name: its last part says what is meant.
+    last = pattern.rsplit(".", 1)[-1].strip("*?")
+    alike = set(difflib.get_close_matches(last, {name.rsplit(".", 1)[-1] for name in known}, n=2))
+    near = difflib.get_close_matches(pattern, known, n=5, cutoff=0.6)
+    near = near or [name for name in known if name.rsplit(".", 1)[-1] in alike][:5]
+    near = near or difflib.get_close_matches(pattern, known, n=5, cutoff=0.4) or known[:5]
     return ", ".join(near) or "(none)"
 
 

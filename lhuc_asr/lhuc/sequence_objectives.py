@@ -153,7 +153,11 @@ class Ctc:
         Args:
             output: Logits or log posteriors, shape (B, T, K).
             targets: The transcripts.
+
+        Raises:
+            ConfigError: A label or the blank is not a class of the output, or a label is the blank.
         """
+        self._check_labels(targets.labels[targets.labels >= 0], output.shape[2])
         # Where a transcript that is not believed does not fit either, its gradient would be 0 times infinity.
         believed = targets.amounts().nonzero()[:, 0]
         output, targets = output[believed], targets.select(believed)
@@ -167,6 +171,16 @@ class Ctc:
             log_posteriors, targets.labels[there], targets.lengths, counts, self.blank, reduction="none"
         )
         return (losses * targets.amounts() / counts).sum()
+
+    def _check_labels(self, labels: Tensor, classes: int) -> None:
+        if not 0 <= self.blank < classes:
+            raise ConfigError(f"Ctc: blank={self.blank} is not among the output's classes, 0 to {classes - 1}")
+        wrong = labels[(labels >= classes) | (labels == self.blank)]
+        if len(wrong):
+            raise ConfigError(
+                f"Ctc: the transcripts hold {int(wrong[0])}; expected classes 0 to {classes - 1} without the blank, "
+                f"{self.blank}"
+            )
 
     def targets_of(self, output: Tensor, lengths: Tensor) -> Labels:
         """Pseudo-labels: the greedy transcripts of an output."""

@@ -238,6 +238,13 @@ def test_what_does_not_fit_is_refused(sequences, labelled, options, error, messa
 def test_speakers_and_batches_that_do_not_fit_are_refused(sequences, labelled):
     bank, batch = labelled
     x = batch.inputs
+    frames = torch.full((len(batch),), x.shape[1] + 1)
+    with pytest.raises(ConfigError, match=f"lengths= says {x.shape[1] + 1} frames, but the output has {x.shape[1]}"):
+        adapt(sequences, bank, [replace(batch, lengths=frames, targets=None)], Entropy(), 1)
+    with pytest.raises(ConfigError, match=f"input_lengths= says {x.shape[1] + 1}, but the recordings have"):
+        replace(batch, input_lengths=frames)
+    with pytest.raises(ConfigError, match=r"targets= is a list; pass Labels\.padded"):
+        replace(batch, targets=[[3]] * len(batch))
     for batches, message in (
         ([], "no batches"),
         ([Batch(x, ["alice", "alice", "bob", "eve"])], "speaker 'eve' is not in the bank"),

@@ -77,6 +77,8 @@ def test_matching_nothing_lists_the_nearest(mlp):
         SiteError, match=r"matches the site 'hiden.\*.activation'; nearest names: hidden\.\d\.activation"
     ):
         attach(mlp, "hiden.*.activation")
+    with pytest.raises(SiteError, match=r"nearest names: hidden\.\d\.activation.* in which \*\* stands for any parts"):
+        attach(mlp, "activaton")
     with pytest.raises(SiteError, match="no module matches the site 'layers'"):
         attach(mlp, ["hidden.*.activation", "layers"])
     with pytest.raises(SiteError, match="no module is a LSTM; the model has Dropout, Layer, Linear, ModuleList"):

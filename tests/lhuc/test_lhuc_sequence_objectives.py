@@ -94,6 +94,9 @@ def test_consistency_is_the_cross_entropy_with_the_clean_output(randn):
     assert not masked.grad[1, 2:].any()
 
 
+SAID = Labels.padded([[9]], torch.tensor([3]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -104,6 +107,13 @@ def test_consistency_is_the_cross_entropy_with_the_clean_output(randn):
             lambda: LabelCrossEntropy()(torch.zeros(1, 3, 2), Labels.padded([[1]], torch.tensor([3]))),
             r"labels of shape \(1, 1\) for an output of shape \(1, 3, 2\)",
         ),
+        # torch reads beyond its memory for a label that is no class.
+        (
+            lambda: Ctc()(torch.zeros(1, 3, 4), SAID),
+            "the transcripts hold 9; expected classes 0 to 3 without the blank, 0",
+        ),
+        (lambda: Ctc(blank=9)(torch.zeros(1, 3, 12), SAID), "the transcripts hold 9"),
+        (lambda: Ctc(blank=12)(torch.zeros(1, 3, 12), SAID), "blank=12 is not among the output's classes, 0 to 11"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):

@@ -153,6 +153,9 @@ def test_files_that_are_not_speakers(bank, tmp_path):
     with pytest.raises(CheckpointError, match="no speaker's file"):
         SpeakerBank.load(tmp_path, bank.model)
     path = tmp_path / "x.safetensors"
+    path.touch()
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: a file; give the folder that it is in"):
+        SpeakerBank.load(path, bank.model)
     good = {"format": "lhuc-speaker-1", "speaker": "x", "amplitude": "exp", "model": "0", "sites": [["s", -1, 0]]}
     ones = {"s": torch.ones(3)}
     for tensors, description, message in (
