@@ -75,9 +75,8 @@ def products(
     """A function that does the products of as many steps, in allocated memory."""
     widths = [(2 * CONTEXT + 1) * DIMENSION] + [config.hidden_units] * config.hidden_layers + [PDFS]
     weights = [torch.randn(above, below, device=device, dtype=dtype) for below, above in pairwise(widths)]
-    values = [
-        torch.randn(BATCH, width, device=device, dtype=dtype) for width in widths
-    ]  # activations, and gradients of the same shapes
+    # Activations, and gradients of the same shapes.
+    values = [torch.randn(BATCH, width, device=device, dtype=dtype) for width in widths]
     results = [torch.empty_like(value) for value in values]
     gradients = [torch.empty_like(weight) for weight in weights]
 

@@ -23,9 +23,9 @@ class Batch:
         inputs: What the model takes: a tensor, a tuple of arguments, or a mapping of arguments by name. The first
             floating tensor is the recordings, shape (B, T, ...).
         speakers: The speaker of each recording, B names.
-        lengths: Number of valid frames of each output, shape (B,), int64; None if there is no padding.
+        lengths: Number of valid frames of each output, shape (B,), int64; None without padding.
         input_lengths: Number of valid positions of each recording along the second axis of the input, shape (B,); None
-            if there is no padding. Perturbations do not see the padding.
+            without padding, which perturbations never see.
         targets: What the objective takes; None for objectives that make it themselves.
 
     Raises:

@@ -179,7 +179,7 @@ def materials_of(
     """The batches with targets, made where they are missing by the model before adaptation.
 
     Raises:
-        ConfigError: There are no targets, and the objective cannot make them.
+        ConfigError: A batch has no targets, and the objective cannot make them.
     """
     materials: list[Material] = []
     place = {speaker: number for number, speaker in enumerate(rows.speakers)}

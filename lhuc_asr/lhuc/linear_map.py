@@ -20,7 +20,7 @@ LinearMap = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _OWN = (nn.Linear, *_CONVOLUTIONS)
-# Of the probe's inputs: what rounds, clips or quantises them shows at one of these.
+# Magnitudes of the probe's inputs: a layer that rounds, clips or quantises differs at one of them.
 _MAGNITUDES = tuple(10.0**power for power in range(-4, 5))
 # In float64, relative to a row's largest output: the order of a sum may differ, nothing else.
 _ROUNDING = 1e-10

@@ -23,7 +23,6 @@ from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
@@ -32,6 +31,7 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import ScoreError
 from lhuc_asr.ppnet.user_influence import UserInfluence, UserTest, user_test
 from lhuc_asr.score.holm import holm
+from lhuc_asr.score.tables import narrow_table
 
 Figure = Literal["auc", "gauc"]
 
@@ -222,7 +222,7 @@ def paired_difference(values: Sequence[float] | np.ndarray, baseline: Sequence[f
 
 def results_table(results: Results, task: str, title: str) -> Table:
     """The figures of one task, one line per model, for a terminal or, with ``table_text``, a file."""
-    table = _table(title)
+    table = narrow_table(title)
     for heading in ("model", "parameters", "AUC", "GAUC", "log loss", "calibration"):
         named = heading == "model"
         table.add_column(heading, justify="left" if named else "right", no_wrap=not named, overflow="fold")
@@ -236,7 +236,7 @@ def results_table(results: Results, task: str, title: str) -> Table:
 
 def comparisons_table(results: Results, title: str) -> Table:
     """All comparisons, one line each."""
-    table = _table(title)
+    table = narrow_table(title)
     table.caption = Text(CAPTION)
     for heading in ("model", "figure", "difference", "over seeds", "over users", "p", "verdict"):
         text = heading in ("model", "verdict")
@@ -248,13 +248,6 @@ def comparisons_table(results: Results, title: str) -> Table:
             table.add_row(Text(f"against {comparison.against}, {comparison.task}:", style="bold"))
         table.add_row(*map(Text, _cells(comparison)))
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title), title_justify="left", caption_justify="left",
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
-    )  # fmt: skip
 
 
 def _cells(comparison: Comparison) -> Iterator[str]:

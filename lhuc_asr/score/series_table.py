@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lhuc_asr.score.tables import BLANK, short_p
+from lhuc_asr.score.tables import BLANK, narrow_table, short_p
 
 SERIES_CAPTION = (
     "change %: of the WER against the pass without adaptation, with its 95 % interval over speakers; "
@@ -25,7 +24,7 @@ def series_table(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> Ta
         title: Title of the table: the option that differs.
         axis: Heading of its values.
     """
-    table = _table(title)
+    table = narrow_table(title)
     several = len({row["curve"] for row in rows}) > 1
     for heading in (axis, "curve") if several else (axis,):
         table.add_column(Text(heading), overflow="fold")
@@ -53,7 +52,7 @@ def series_table(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> Ta
 
 def look_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """The rows of a look, as they are."""
-    table = _table(title)
+    table = narrow_table(title)
     for name in rows[0]:
         numbers = all(not isinstance(row[name], str) for row in rows)
         # A heading is broken at its words; a number is never broken.
@@ -62,13 +61,6 @@ def look_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for row in rows:
         table.add_row(*map(Text, map(_cell, row.values())))
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title), title_justify="left", caption_justify="left",
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
-    )  # fmt: skip
 
 
 def _change(relative: float | None, low: float | None, high: float | None) -> str:

@@ -68,15 +68,20 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
     return table
 
 
+def narrow_table(title: str | None = None) -> Table:
+    """A table without columns yet, whose lines take as little of the width as can be."""
+    return Table(
+        title=None if title is None else Text(title), title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
+    )  # fmt: skip
+
+
 def short_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
     """The table of passes for a terminal of ``SHORT_WIDTH`` columns, in whole per cent; ``wer_table`` has all figures.
 
     Controls stand below the pass that they control, without its name.
     """
-    table = Table(
-        title=None if title is None else Text(title), title_justify="left", caption_justify="left",
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False,
-    )  # fmt: skip
+    table = narrow_table(title)
     table.add_column("pass", overflow="fold", min_width=SHORTEST_NAME, max_width=LONGEST_NAME)
     for heading in ("WER %", "errors", "change %", "p", "over others' %", "p"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -174,7 +174,7 @@ class Ideal:
         self.bank, self.good, self.looks = bank, good, -1
 
     def __call__(self, inputs):
-        # Of each look: the halves' words of the clean recordings, then a perturbed copy; before the first, the words.
+        # The first call is for the words before adaptation. Then each look makes three: two halves, a perturbed copy.
         number = self.looks
         self.looks += 1
         look, kind = divmod(number, 3)

@@ -107,7 +107,7 @@ SAID = Labels.padded([[9]], torch.tensor([3]))
             lambda: LabelCrossEntropy()(torch.zeros(1, 3, 2), Labels.padded([[1]], torch.tensor([3]))),
             r"labels of shape \(1, 1\) for an output of shape \(1, 3, 2\)",
         ),
-        # torch reads beyond its memory for a label that is no class.
+        # Without the check torch reads outside its memory for such a label.
         (
             lambda: Ctc()(torch.zeros(1, 3, 4), SAID),
             "the transcripts hold 9; expected classes 0 to 3 without the blank, 0",

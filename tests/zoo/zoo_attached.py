@@ -13,7 +13,7 @@ from lhuc_asr.lhuc import SpeakerBank, attach
 SPEAKERS = ("alice", "bob", "carol")
 # A batch's speakers: one twice, nobody, and Carol in none of its elements.
 NAMES = ("alice", "bob", "", "alice")
-# Of float32, where kernels of another shape, or folded weights, compute the same; relative to the largest score.
+# Rounding of float32 between kernels of different shapes, or with folded weights, relative to the largest score.
 ROUNDING = 1e-5
 
 
