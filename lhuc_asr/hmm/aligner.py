@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.features.store import FeatureStore, StoredUtterance, blocks_of
+from lhuc_asr.features.store import StoredUtterance, blocks_of
+from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
@@ -62,7 +62,7 @@ def with_self_loops(
 
 def align_utterances(
     gmm: DiagonalGmm,
-    store: FeatureStore,
+    features: GaussianFeatures,
     utterances: Iterable[StoredUtterance],
     graphs: Mapping[str, StateGraph],
     threads: int,
@@ -72,7 +72,7 @@ def align_utterances(
 
     Args:
         gmm: The mixtures of all pdfs.
-        store: Features.
+        features: The features that they model.
         utterances: The utterances to align.
         graphs: Graph of each utterance, by its id.
         threads: Number of cores for Viterbi.
@@ -85,10 +85,7 @@ def align_utterances(
     Raises:
         AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
-    scores = (
-        (block, gmm.log_likelihoods(block_features(store, block)).numpy())
-        for block in blocks_of(utterances, BLOCK_FRAMES)
-    )
+    scores = ((block, gmm.log_likelihoods(features.of(block)).numpy()) for block in blocks_of(utterances, BLOCK_FRAMES))
     return align_blocks(scores, graphs, threads, max_unaligned)
 
 
@@ -164,8 +161,3 @@ def estimate_self_loops(topology: ContextDependency, paths: Iterable[np.ndarray]
         # rare, and the error is no larger than that of the smoothing.
         stays += np.bincount(path[1:][path[1:] == path[:-1]], minlength=topology.pdf_count)
     return topology.with_self_loops(stays, visits)
-
-
-def block_features(store: FeatureStore, block: Sequence[StoredUtterance]) -> torch.Tensor:
-    """Features of a block's utterances, concatenated along frames, shape (N, D), float32."""
-    return torch.from_numpy(np.concatenate([store.array[utterance.rows] for utterance in block]))

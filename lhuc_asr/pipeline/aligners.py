@@ -20,7 +20,9 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.alignment import write_alignment
+from lhuc_asr.hmm.gaussian_features import StoredFeatures
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
+from lhuc_asr.hmm.training import TrainingData
 from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import MONOPHONES, Aligned, Experiment, realigned
@@ -126,15 +128,14 @@ def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None
     folder, config = experiment.folder, options.monophone
     store = FeatureStore(folder.alignment_features(TRAIN))
     original = {utterance.id for utterance in experiment.utterances(TRAIN)}
-    monophones = train_monophones(
-        store,
+    data = TrainingData(
         [utterance for utterance in store.utterances if utterance.id in original],
         transcripts(experiment, TRAIN, options.speeds),
         experiment.lexicon,
-        config,
-        options.seed,
         experiment.processes,
+        config.max_unaligned,
     )
+    monophones = train_monophones(StoredFeatures(store), data, config, options.seed)
     monophones.topology.save(folder.topology(MONOPHONES))
     monophones.gmm.save(folder.gmm(MONOPHONES))
     for split, speeds in ((TRAIN, options.speeds), (HELDOUT, (1.0,))):
@@ -142,7 +143,7 @@ def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None
         words = transcripts(experiment, split, speeds)
         graphs = transcript_graphs(store.utterances, words, experiment.lexicon, monophones.topology)
         pdfs, _ = align_utterances(
-            monophones.gmm, store, store.utterances, graphs, experiment.processes, config.max_unaligned
+            monophones.gmm, StoredFeatures(store), store.utterances, graphs, experiment.processes, config.max_unaligned
         )
         _write(experiment, MONOPHONES, split, pdfs)
 

@@ -1,4 +1,4 @@
-"""Monophones learn, from a flat start, where the states of synthetic utterances begin and end."""
+"""GaussianModel learn, from a flat start, where the states of synthetic utterances begin and end."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,10 @@ import pytest
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureStore, StoredUtterance, write_store
 from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
-from lhuc_asr.hmm.monophone import MonophoneConfig, Monophones, train_monophones
+from lhuc_asr.hmm.gaussian_features import StoredFeatures
+from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.topology import MonophoneTopology
+from lhuc_asr.hmm.training import GaussianModel, TrainingData
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import PhoneSet
 
@@ -55,8 +57,12 @@ def _speak(folder, utterances: int, seed: int = 0) -> Spoken:
     return Spoken(write_store(folder, items, WIDTH), transcripts, truth)
 
 
-def _train(spoken: Spoken, config: MonophoneConfig = CONFIG, seed: int = 0) -> Monophones:
-    return train_monophones(spoken.store, spoken.store.utterances, spoken.transcripts, LEXICON, config, seed)
+def _train(spoken: Spoken, config: MonophoneConfig = CONFIG, seed: int = 0) -> GaussianModel:
+    return train_monophones(StoredFeatures(spoken.store), _data(spoken, spoken.transcripts), config, seed)
+
+
+def _data(spoken: Spoken, transcripts: dict[str, list[str]]) -> TrainingData:
+    return TrainingData(spoken.store.utterances, transcripts, LEXICON, 1, CONFIG.max_unaligned)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +71,16 @@ def spoken(tmp_path_factory) -> Spoken:
 
 
 @pytest.fixture(scope="module")
-def monophones(spoken) -> Monophones:
+def monophones(spoken) -> GaussianModel:
     return _train(spoken)
 
 
-def _align(spoken: Spoken, monophones: Monophones) -> dict[str, np.ndarray]:
+def _align(spoken: Spoken, monophones: GaussianModel) -> dict[str, np.ndarray]:
     """The pdfs of each utterance."""
     graphs = transcript_graphs(spoken.store.utterances, spoken.transcripts, LEXICON, monophones.topology)
-    return align_utterances(monophones.gmm, spoken.store, spoken.store.utterances, graphs, 1, CONFIG.max_unaligned)[0]
+    return align_utterances(
+        monophones.gmm, StoredFeatures(spoken.store), spoken.store.utterances, graphs, 1, CONFIG.max_unaligned
+    )[0]
 
 
 def _borders(phones: np.ndarray) -> np.ndarray:
@@ -117,7 +125,7 @@ def test_one_utterance_that_is_too_short_is_left_out(spoken, caplog):
     transcripts = {**spoken.transcripts, "u000": ["ab"] * 200}
     short = MonophoneConfig(iterations=2, growing_iterations=0, gaussians=17)
     with caplog.at_level("INFO", "lhuc_asr"):
-        train_monophones(spoken.store, spoken.store.utterances, transcripts, LEXICON, short, 0)
+        train_monophones(StoredFeatures(spoken.store), _data(spoken, transcripts), short, 0)
     assert "49 of 50 utterances aligned" in caplog.text
     assert "1 utterances are too short for their transcripts: u000" in caplog.text
 
@@ -125,16 +133,16 @@ def test_one_utterance_that_is_too_short_is_left_out(spoken, caplog):
 def test_too_many_that_are_too_short_stop_the_run(spoken):
     transcripts = {name: ["ab"] * 200 if name < "u010" else words for name, words in spoken.transcripts.items()}
     with pytest.raises(AlignmentError, match=r"10 of 50 utterances cannot be aligned \(limit 10%\): u000, u001"):
-        train_monophones(spoken.store, spoken.store.utterances, transcripts, LEXICON, CONFIG, 0)
+        train_monophones(StoredFeatures(spoken.store), _data(spoken, transcripts), CONFIG, 0)
 
 
 def test_all_too_short_and_unknown_words_are_told(spoken):
     long = dict.fromkeys(spoken.transcripts, ["ab"] * 200)
     with pytest.raises(AlignmentError, match="every utterance is shorter than its transcript"):
-        train_monophones(spoken.store, spoken.store.utterances, long, LEXICON, CONFIG, 0)
+        train_monophones(StoredFeatures(spoken.store), _data(spoken, long), CONFIG, 0)
     unknown = {**spoken.transcripts, "u003": ["zebra"]}
     with pytest.raises(AlignmentError, match="1 words are not in the lexicon: zebra"):
-        train_monophones(spoken.store, spoken.store.utterances, unknown, LEXICON, CONFIG, 0)
+        train_monophones(StoredFeatures(spoken.store), _data(spoken, unknown), CONFIG, 0)
 
 
 def test_none_can_be_aligned_whatever_the_limit():
