@@ -22,7 +22,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 @dataclass(frozen=True)
 class AlignmentModel:
-    """The Gaussian mixtures that first aligned the training data; fMLLR collects its statistics with them.
+    """The last Gaussian mixtures that aligned the training data; fMLLR collects its statistics with them.
 
     Their pdfs are the network's pdfs.
 

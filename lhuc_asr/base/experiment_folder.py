@@ -70,13 +70,15 @@ class ExperimentFolder:
         """File of the sample rates of the recordings, in hertz."""
         return self.folder / "corpus" / "sample_rate.json"
 
-    def features(self, split: str) -> Path:
-        """Folder of a split's features for the network."""
-        return self.folder / "features" / split
+    def features(self, split: str, kind: str = "") -> Path:
+        """Folder of a split's features.
 
-    def alignment_features(self, split: str) -> Path:
-        """Folder of a split's features for the Gaussians."""
-        return self.folder / "features" / f"{split}_mfcc"
+        Args:
+            split: The split.
+            kind: "" for the networks' own; ``mfcc`` for the first Gaussians'; otherwise the name of an aligner whose
+                transform made them.
+        """
+        return self.folder / "features" / (f"{split}_{kind}" if kind else split)
 
     def hmm(self, name: str) -> Path:
         """Folder of topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""

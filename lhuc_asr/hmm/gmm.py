@@ -79,6 +79,11 @@ class DiagonalGmm:
         """Number of Gaussians, M."""
         return len(self.pdf)
 
+    @property
+    def dimension(self) -> int:
+        """Number of features, D."""
+        return int(self.mean.shape[1])
+
     def log_likelihoods(self, features: torch.Tensor) -> torch.Tensor:
         """Log p(x | pdf).
 

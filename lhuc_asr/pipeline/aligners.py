@@ -7,37 +7,23 @@ trained on the last alignment, and the graphs have the topology that belongs to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.features.store import FeatureStore
-from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
-from lhuc_asr.hmm.alignment import write_alignment
-from lhuc_asr.hmm.gaussian_features import StoredFeatures
-from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
-from lhuc_asr.hmm.training import TrainingData
+from lhuc_asr.hmm.aligner import align_blocks, estimate_self_loops, transcript_graphs
 from lhuc_asr.nnet.scoring import score_blocks
+from lhuc_asr.pipeline.acoustic_models import realigned
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import MONOPHONES, Aligned, Experiment, realigned
+from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
+from lhuc_asr.pipeline.rungs import Aligner, alignment_outputs, rungs, write_pdfs
 from lhuc_asr.pipeline.transcripts import transcripts
 
 logger = logging.getLogger(__name__)
-
-
-class Aligner(Protocol):
-    """A way to align the training data."""
-
-    def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the aligner's stages; ``before`` is the previous aligner's alignment, None for the first aligner."""
-        ...
 
 
 def aligners(config: ExperimentConfig) -> list[Aligner]:
@@ -47,37 +33,9 @@ def aligners(config: ExperimentConfig) -> list[Aligner]:
     network = NetworkOptions(config.dnn, trainer, config.features.dimension, config.seed)
     realignment = RealignmentOptions(config.speeds, config.monophone.max_unaligned)
     return [
-        MonophoneAligner(MonophoneOptions(config.monophone, config.speeds, config.seed)),
+        *rungs(config),
         *(NetworkAligner(number, network, realignment) for number in range(1, config.realignments + 1)),
     ]
-
-
-@dataclass(frozen=True)
-class MonophoneOptions:
-    """Everything that the monophones depend on: their own options, the speeds of the training data, the seed."""
-
-    monophone: MonophoneConfig
-    speeds: tuple[float, ...]
-    seed: int
-
-
-@dataclass(frozen=True)
-class MonophoneAligner:
-    """Gaussian mixtures of monophones, from a flat start."""
-
-    options: MonophoneOptions
-
-    def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
-        """Add the stage that trains the mixtures and aligns with them."""
-        folder = experiment.folder
-        stages.run(
-            "monophones",
-            partial(_train_monophones, experiment),
-            options=self.options,
-            after=["lexicon", "features"],
-            outputs=[folder.gmm(MONOPHONES), *alignment_outputs(experiment, MONOPHONES)],
-        )
-        return Aligned(MONOPHONES, "monophones")
 
 
 @dataclass(frozen=True)
@@ -117,37 +75,6 @@ class NetworkAligner:
         return Aligned(name, stage)
 
 
-def alignment_outputs(experiment: Experiment, name: str) -> list[Path]:
-    """The files of an alignment."""
-    folder = experiment.folder
-    return [folder.topology(name), *(folder.alignment(name, split) for split in (TRAIN, HELDOUT))]
-
-
-def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None:
-    """Train monophones; align the training recordings, at every speed, and those of the held-out speakers."""
-    folder, config = experiment.folder, options.monophone
-    store = FeatureStore(folder.alignment_features(TRAIN))
-    original = {utterance.id for utterance in experiment.utterances(TRAIN)}
-    data = TrainingData(
-        [utterance for utterance in store.utterances if utterance.id in original],
-        transcripts(experiment, TRAIN, options.speeds),
-        experiment.lexicon,
-        experiment.processes,
-        config.max_unaligned,
-    )
-    monophones = train_monophones(StoredFeatures(store), data, config, options.seed)
-    monophones.topology.save(folder.topology(MONOPHONES))
-    monophones.gmm.save(folder.gmm(MONOPHONES))
-    for split, speeds in ((TRAIN, options.speeds), (HELDOUT, (1.0,))):
-        store = FeatureStore(folder.alignment_features(split))
-        words = transcripts(experiment, split, speeds)
-        graphs = transcript_graphs(store.utterances, words, experiment.lexicon, monophones.topology)
-        pdfs, _ = align_utterances(
-            monophones.gmm, StoredFeatures(store), store.utterances, graphs, experiment.processes, config.max_unaligned
-        )
-        _write(experiment, MONOPHONES, split, pdfs)
-
-
 def _realign(experiment: Experiment, network: str, name: str, previous: str, options: RealignmentOptions) -> None:
     """Align the training and held-out recordings with a network and the previous alignment's topology."""
     model, topology = experiment.network(network), experiment.topology_of(previous)
@@ -157,13 +84,9 @@ def _realign(experiment: Experiment, network: str, name: str, previous: str, opt
         graphs = transcript_graphs(store.utterances, words, experiment.lexicon, topology)
         scores = score_blocks(model, store, store.utterances)
         pdfs, _ = align_blocks(scores, graphs, experiment.processes, options.max_unaligned)
-        after, before = _write(experiment, name, split, pdfs), experiment.aligned(previous, split)
+        after, before = write_pdfs(experiment, name, split, pdfs), experiment.aligned(previous, split)
         moved = float(np.mean(after != before.array))
         logger.info("%s: the network moved %.1f %% of the frames to another state", split, 100 * moved)
         experiment.folder.metrics.write(f"hmm/{name}", split=split, moved=round(moved, 4))
         if split == TRAIN:
             estimate_self_loops(topology, pdfs.values()).save(experiment.folder.topology(name))
-
-
-def _write(experiment: Experiment, name: str, split: str, pdfs: Mapping[str, np.ndarray]) -> np.ndarray:
-    return write_alignment(experiment.folder.alignment(name, split), experiment.features(split), pdfs).array

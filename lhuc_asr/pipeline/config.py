@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -106,6 +106,10 @@ class PassConfig(StrictModel):
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
 
+# The rungs of the ladder of Gaussian aligners, in their order, by their names in ``hmm/``.
+Rung = Literal["mono"]
+RUNGS: tuple[Rung, ...] = get_args(Rung)
+
 # A control of a pass: see ``adapt/controls.py``. ``without_rows`` is a network that was trained further, as often as an
 # adaptively trained one, but without speakers' rows, and the same passes with it.
 Control = Literal["others_mean", "another", "without_rows"]
@@ -156,11 +160,13 @@ class ExperimentConfig(StrictModel):
             they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
             upper band.
         monophone, dnn, trainer: Acoustic models, and how the network is trained.
+        aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.
         realignments: Number of times that a network aligns the training data anew for the next network.
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Options of decoding.
         networks: Speaker-adaptively trained networks, by name; a network is trained if a pass needs it.
+        first_passes: Rungs of the ladder, and networks, that decode without adaptation even if no pass adapts them.
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
         controls: Controls that are made of each of these passes.
@@ -188,6 +194,7 @@ class ExperimentConfig(StrictModel):
     monophone: MonophoneConfig = MonophoneConfig()
     dnn: DnnConfig = DnnConfig()
     trainer: TrainerConfig = TrainerConfig()
+    aligners: tuple[Rung, ...] = Field(("mono",), min_length=1)
     realignments: int = Field(1, ge=0, le=20)
     realignment_epochs: MaxEpochs = 5
     transition_scale: float = Field(0.1, ge=0.0, le=100.0)
@@ -195,6 +202,7 @@ class ExperimentConfig(StrictModel):
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
     networks: dict[PassName, SatConfig] = Field({"sat": SatConfig()})
+    first_passes: tuple[PassName, ...] = ()
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
     controls: tuple[Control, ...] = ("others_mean", "another", "without_rows")
@@ -223,17 +231,20 @@ class ExperimentConfig(StrictModel):
         for name in self.networks:
             if name.endswith(reuse_name("", "without_rows")):
                 raise ValueError(f"networks: {name!r} has the name of a control; choose another")
-            if re.fullmatch(rf"{SI}|first\d+", name):  # am/first1 is the network that aligns
-                raise ValueError(f"networks: {name!r} is an experiment's own network; choose another name")
-        firsts = {first_pass(network) for network in (SI, *self.networks)}
+            if re.fullmatch(rf"{SI}|first\d+", name) or name in RUNGS:  # am/first1 is the network that aligns
+                raise ValueError(f"networks: {name!r} is an experiment's own model; choose another name")
+        if self.aligners != tuple(rung for rung in RUNGS if rung in self.aligners) or self.aligners[0] != RUNGS[0]:
+            raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
+        models = (SI, *self.networks, *self.aligners)
+        if unknown := [name for name in self.first_passes if name not in models]:
+            raise ValueError(f"first_passes: {', '.join(unknown)}: no such model; models: {', '.join(models)}")
+        firsts = {first_pass(model) for model in models}
         known = set(firsts)
         for name, plan in self.passes.items():
             if name in firsts:
                 raise ValueError(f"passes: {name!r} is the name of a pass without adaptation; choose another")
-            if plan.network != SI and plan.network not in self.networks:
-                raise ValueError(
-                    f"passes: {name!r} has the network {plan.network!r}; networks: {SI}, {', '.join(self.networks)}"
-                )
+            if plan.network not in models:
+                raise ValueError(f"passes: {name!r} has the network {plan.network!r}; networks: {', '.join(models)}")
             if plan.combine is not None:
                 self._check_combined(name, plan, plan.combine, known)
             elif self.source_of(plan) not in known:
@@ -305,6 +316,18 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} asks for the environments {', '.join(unknown) or 'of the corpus'}; "
                 f"noise: makes these: {', '.join(known) or 'none'}"
             )
+
+    @property
+    def decoding_rungs(self) -> tuple[Rung, ...]:
+        """The rungs of the ladder that passes decode with."""
+        decoding = {*self.first_passes, *(plan.network for plan in self.passes.values())}
+        return tuple(rung for rung in self.aligners if rung in decoding)
+
+    @property
+    def all_networks(self) -> tuple[str, ...]:
+        """Names of all networks that the recipe describes, and of their controls."""
+        controls = (self.network_without_rows(name) for name in self.networks)
+        return (SI, *self.networks, *filter(None, controls))
 
     def network_without_rows(self, name: str) -> str | None:
         """The control of a network that is trained on from another: as many epochs without rows; None for others.

@@ -57,13 +57,13 @@ _TUNED = DocumentKind(
 )
 
 
-def two_pass(experiment: AlignedExperiment, split: str, network: str) -> TwoPass:
-    """The two-pass loop of one network over a split."""
+def two_pass(experiment: AlignedExperiment, split: str, model: str) -> TwoPass:
+    """The two-pass loop of one acoustic model over a split."""
     recordings = {utterance.id: utterance for utterance in experiment.utterances(split)}
     return TwoPass(
-        experiment.network(network),
-        experiment.features(split),
-        experiment.topology.silence_pdfs,
+        experiment.model(model),
+        experiment.features_of(model, split),
+        experiment.topology_of(experiment.models[model].states).silence_pdfs,
         recordings,
         experiment.alignment_model,
     )
@@ -138,7 +138,8 @@ class EarlierPass:
         split: The split.
         plan: The earlier pass.
         adaptation: Options of the later pass.
-        model: The network of the later pass, which aligns references.
+        network: Name of the network of the later pass, which aligns references.
+        model: That network.
         seed: Seed for choosing which reference words are replaced, and by what.
     """
 
@@ -146,6 +147,7 @@ class EarlierPass:
     split: str
     plan: Pass
     adaptation: Adaptation
+    network: str
     model: AcousticModel
     seed: int
 
@@ -153,7 +155,7 @@ class EarlierPass:
         """The pdf of each frame on the best path: of the earlier pass, or of a search with another language model."""
         order = self.adaptation.targets.lm_order
         if order is None:
-            features = self.experiment.features(self.split)
+            features = self.experiment.features_of(self.plan.network, self.split)
             path = self.experiment.folder.decode(self.split, self.plan.name) / ALIGNMENT_FILE
             aligned = Alignment(path, features, self.model.pdf_count)
             return {utterance.id: aligned[utterance.id] for utterance in features.utterances}
@@ -183,10 +185,11 @@ class EarlierPass:
     def references(self) -> Mapping[str, np.ndarray]:
         """The pdf of each frame along the reference transcripts; a fraction of their words may be replaced."""
         limit, corrupted = self.adaptation.max_unaligned or 0.0, self.adaptation.targets.corrupted or 0.0
-        return reference_pdfs(self.experiment, self.split, self.model, limit, corrupted, self.seed)
+        return reference_pdfs(self.experiment, self.split, self.network, self.model, limit, corrupted, self.seed)
 
     def _searches(self) -> SearchPool:
-        folder = self.experiment.graph(self.split, self.adaptation.targets.lm_order)
+        states = self.experiment.models[self.plan.network].states
+        folder = self.experiment.graph(self.split, states, self.adaptation.targets.lm_order)
         return SearchPool(folder, self.experiment.processes)
 
     def _scores(self) -> tuple[Iterator[Scores], int]:

@@ -8,12 +8,13 @@ given an ``AlignedExperiment``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lhuc_asr.adapt.gaussian_model import GaussianModel
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import load_config
@@ -35,19 +36,20 @@ from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm import topology
 from lhuc_asr.hmm.alignment import Alignment
+from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.pipeline.acoustic_models import ModelPlace, last_alignment, model_places
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
 logger = logging.getLogger(__name__)
 
-# ``hmm/<name>`` of the first aligner, which starts from nothing.
-MONOPHONES = "mono"
 # In ``lang/``: the language model that has not seen the held-out speakers' transcripts, and its graph.
 TUNING_FOLDER = "tuning"
 
@@ -100,9 +102,9 @@ class Experiment:
         """The utterances of a split."""
         return read_manifest(self.folder.manifest(split))
 
-    def features(self, split: str) -> FeatureStore:
-        """The networks' features of a split."""
-        return FeatureStore(self.folder.features(split))
+    def features(self, split: str, kind: str = "") -> FeatureStore:
+        """The features of a split: the networks' own, or of another kind."""
+        return FeatureStore(self.folder.features(split, kind))
 
     def aligned(self, alignment: str, split: str) -> Alignment:
         """The alignment of a split in ``hmm/<alignment>``."""
@@ -127,12 +129,16 @@ class AlignedExperiment(Experiment):
     """An experiment that has alignments and language models.
 
     Attributes:
+        models: Features and states of each acoustic model, by its name.
+        last_rung: Name of the last Gaussian aligner.
         alignment: Name of the last aligner's folder in ``hmm/``. The networks of the passes are trained on the
             alignment in this folder, and the graphs have the topology in it.
         alignment_features: Features of the Gaussian mixtures.
         separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
     """
 
+    models: Mapping[str, ModelPlace]
+    last_rung: str
     alignment: str
     alignment_features: FeatureConfig
     separate_tuning_lm: bool
@@ -142,7 +148,9 @@ class AlignedExperiment(Experiment):
         """The experiment of a recipe in a folder."""
         return cls(
             **vars(Experiment.of(config)),
-            alignment=realigned(config.realignments) if config.realignments else MONOPHONES,
+            models=model_places(config),
+            last_rung=config.aligners[-1],
+            alignment=last_alignment(config),
             alignment_features=config.alignment_features.resolved,
             separate_tuning_lm=config.lm.from_transcripts,
         )
@@ -154,18 +162,36 @@ class AlignedExperiment(Experiment):
 
     @property
     def alignment_model(self) -> AlignmentModel:
-        """The Gaussian mixtures that first aligned the training data."""
-        return AlignmentModel(self.folder.gmm(MONOPHONES), self.topology.pdf_count, self.alignment_features)
+        """The Gaussian mixtures of the last rung, whose pdfs are the networks'."""
+        return AlignmentModel(self.folder.gmm(self.last_rung), self.topology.pdf_count, self.alignment_features)
 
-    def graph(self, split: str, lm_order: int | None = None) -> Path:
+    def model(self, name: str) -> AcousticModel:
+        """The acoustic model of that name, a network or Gaussian mixtures, ready to score."""
+        place = self.models[name]
+        if not place.gaussian:
+            return self.network(name)
+        pdf_count = self.topology_of(place.states).pdf_count
+        return GaussianModel(DiagonalGmm.load(self.folder.gmm(name), pdf_count)).eval()
+
+    def features_of(self, model: str, split: str) -> FeatureStore:
+        """The features of a split that a model takes."""
+        return self.features(split, self.models[model].features)
+
+    def language_model(self, split: str, lm_order: int | None = None) -> Path:
+        """The folder of the language model for a split, which may differ for the held-out speakers."""
+        folder = self.lang(lm_order)
+        return folder / TUNING_FOLDER if split == HELDOUT and self.separate_tuning_lm else folder
+
+    def graph(self, split: str, states: str, lm_order: int | None = None) -> Path:
         """The folder of the decoding graph for a split.
 
         Args:
             split: The split; the held-out speakers, on whom scales are tuned, may have a graph of their own.
+            states: Name of the topology, in ``hmm/``, whose pdfs the graph has.
             lm_order: Order of the language model; None for the recipe's own.
         """
-        tuning = split == HELDOUT and self.separate_tuning_lm
-        return self.lang(lm_order) / TUNING_FOLDER if tuning else self.lang(lm_order)
+        folder = self.language_model(split, lm_order)
+        return folder if states == self.alignment else folder / states
 
 
 @dataclass(frozen=True)
@@ -179,11 +205,6 @@ class Aligned:
 
     alignment: str
     stage: str
-
-
-def realigned(number: int) -> str:
-    """Name of a realignment's folder in ``hmm/``, given the number of the realignment, from 1."""
-    return f"dnn{number}"
 
 
 def at_corpus_rate(config: ExperimentConfig) -> ExperimentConfig:

@@ -21,7 +21,7 @@ from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
 from lhuc_asr.pipeline.earlier_pass import tuned_search
-from lhuc_asr.pipeline.experiment import MONOPHONES, AlignedExperiment, Experiment, fold_of, read_experiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment, fold_of, read_experiment
 from lhuc_asr.pipeline.order import add_stages
 from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of
 from lhuc_asr.recognizer.model_folder import (
@@ -161,7 +161,7 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
     paths = {
         NETWORK_FILE: folder.network(plan.network),
         TOPOLOGY_FILE: folder.topology(experiment.alignment),
-        GMM_FILE: folder.gmm(MONOPHONES),
+        GMM_FILE: folder.gmm(experiment.last_rung),
         **{name: folder.folder / name for name in LANG_FILES},
     }
     if plan.preparation is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -128,17 +128,28 @@ def language_model_stage(
 
 
 def graph_stage(
-    stages: Stages, experiment: AlignedExperiment, transition_scale: float, aligner: str, order: int | None = None
+    stages: Stages,
+    experiment: AlignedExperiment,
+    transition_scale: float,
+    aligner: str,
+    states: str,
+    order: int | None = None,
 ) -> None:
-    """Add the stage that builds the decoding graphs of one order, with the last aligner's topology."""
-    folders = _lang_folders(experiment, order, experiment.separate_tuning_lm)
+    """Add the stage that builds the decoding graphs of one topology, ``hmm/<states>``, and one order."""
+    splits = (HELDOUT, experiment.tests[0]) if experiment.separate_tuning_lm else (experiment.tests[0],)
+    folders = {experiment.graph(split, states, order): experiment.language_model(split, order) for split in splits}
     stages.run(
-        _named("graph", order),
-        partial(_build_graphs, experiment, folders),
+        graph_stage_name(experiment, states, order),
+        partial(_build_graphs, experiment, states, folders),
         options=transition_scale,
         after=[_named("language model", order), aligner],
         outputs=[folder / name for folder in folders for name in GRAPH_FILES],
     )
+
+
+def graph_stage_name(experiment: AlignedExperiment, states: str, order: int | None = None) -> str:
+    """Name of the stage that builds the graphs of one topology and one order."""
+    return _named("graph" if states == experiment.alignment else f"graph of {states}", order)
 
 
 def _named(stage: str, order: int | None) -> str:
@@ -232,9 +243,13 @@ def _warn_of_test_text(experiment: Experiment, options: LanguageModelOptions) ->
             )
 
 
-def _build_graphs(experiment: AlignedExperiment, folders: Sequence[Path], transition_scale: float) -> None:
-    for folder in folders:
-        build_graph(experiment.lexicon, folder / ARPA_FILE, experiment.topology, folder, transition_scale)
+def _build_graphs(
+    experiment: AlignedExperiment, states: str, folders: Mapping[Path, Path], transition_scale: float
+) -> None:
+    """Build the graphs in folders, each with the language model of another."""
+    topology = experiment.topology_of(states)
+    for folder, model in folders.items():
+        build_graph(experiment.lexicon, model / ARPA_FILE, topology, folder, transition_scale)
 
 
 def _heard(experiment: Experiment) -> list[Utterance]:

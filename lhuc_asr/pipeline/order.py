@@ -14,6 +14,7 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.pipeline.acoustic_models import CEPSTRA, ModelPlace
 from lhuc_asr.pipeline.aligners import aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import CorpusOptions, corpus_stage
@@ -22,12 +23,14 @@ from lhuc_asr.pipeline.language import (
     LanguageModelOptions,
     LexiconOptions,
     graph_stage,
+    graph_stage_name,
     language_model_stage,
     lexicon_stage,
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Pass, Preparation, heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.plan import Adaptation, Pass, Preparation, heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
 
@@ -78,8 +81,9 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
     experiment = AlignedExperiment.of(config)
-    for order in orders:
-        graph_stage(stages, experiment, config.transition_scale, aligned.stage, order)
+    for states, order in graphs_of(experiment, passes.values()):
+        stage = aligned.stage if states == experiment.alignment else rung_stage(states)
+        graph_stage(stages, experiment, config.transition_scale, stage, states, order)
     # Each preparation runs once, even if several passes need it.
     preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
     for preparation in preparations.values():
@@ -91,6 +95,20 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         for plan in plans:
             _pass_stage(stages, experiment, split, plan)
     return experiment
+
+
+def graphs_of(experiment: AlignedExperiment, passes: Iterable[Pass]) -> list[tuple[str, int | None]]:
+    """The graphs that passes search: the states of each, and the order of its language model, None for the recipe's.
+
+    The one of the last alignment and the recipe's own language model comes first, whether a pass searches it or not:
+    the exported model does.
+    """
+    needed: dict[tuple[str, int | None], None] = {(experiment.alignment, None): None}
+    for plan in passes:
+        needed[experiment.models[plan.network].states, None] = None
+        if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
+            needed[experiment.models[plan.adaptation.source.network].states, plan.lm_order] = None
+    return list(needed)
 
 
 def possible_passes(experiment: Experiment, split: str, passes: Iterable[Pass]) -> list[Pass]:
@@ -108,16 +126,23 @@ class FeatureOptions:
         features: Features of the networks.
         alignment_features: Features of the Gaussian mixtures.
         speeds: Speeds of the training recordings.
+        tests_too: True if Gaussians decode, so that tests have their features too; None otherwise.
     """
 
     features: FeatureConfig
     alignment_features: FeatureConfig
     speeds: tuple[float, ...]
+    tests_too: bool | None
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> FeatureOptions:
         """The options of a recipe whose sample rates are known."""
-        return cls(config.features.resolved, config.alignment_features.resolved, config.speeds)
+        resolved = config.features.resolved, config.alignment_features.resolved
+        return cls(*resolved, config.speeds, bool(config.decoding_rungs) or None)
+
+    def has_cepstra(self, split: str) -> bool:
+        """Whether a split has features for Gaussians."""
+        return bool(self.tests_too) or split in (TRAIN, HELDOUT)
 
 
 def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
@@ -129,7 +154,7 @@ def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptio
         after=["corpus"],
         outputs=[
             *(folder.features(split) for split in experiment.splits),
-            *(folder.alignment_features(split) for split in (TRAIN, HELDOUT)),
+            *(folder.features(split, CEPSTRA) for split in experiment.splits if options.has_cepstra(split)),
         ],
     )
 
@@ -140,8 +165,13 @@ def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
     for split in experiment.splits:
         utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
         extract(folder.features(split), utterances, options.features, processes, speeds)
-        if split in (TRAIN, HELDOUT):
-            extract(folder.alignment_features(split), utterances, options.alignment_features, processes, speeds)
+        if options.has_cepstra(split):
+            extract(folder.features(split, CEPSTRA), utterances, options.alignment_features, processes, speeds)
+
+
+def _model_stage(place: ModelPlace, name: str) -> str:
+    """Name of the stage that makes an acoustic model."""
+    return rung_stage(name) if place.gaussian else f"network {name}"
 
 
 def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
@@ -155,11 +185,14 @@ def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparatio
 
 
 def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    after = [f"network {plan.network}", "graph", *(f"{earlier.name} over {split}" for earlier in plan.needed)]
+    place = experiment.models[plan.network]
+    graph = graph_stage_name(experiment, place.states)
+    after = [_model_stage(place, plan.network), graph, *(f"{earlier.name} over {split}" for earlier in plan.needed)]
     if plan.preparation is not None:
         after.append(f"prepare {plan.preparation.name}")
-    if plan.lm_order is not None:
-        after.append(f"graph of order {plan.lm_order}")
+    if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
+        states = experiment.models[plan.adaptation.source.network].states
+        after.append(graph_stage_name(experiment, states, plan.lm_order))
     if split != HELDOUT or not plan.tuned:
         after.append(f"{plan.searched_as} over {HELDOUT}")
     stages.run(

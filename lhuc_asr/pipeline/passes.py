@@ -62,7 +62,8 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     loop = two_pass(experiment, split, plan.network)
     utterances = experiment.utterances(split)
     scores = _scores(experiment, split, plan, loop)
-    with SearchPool(experiment.graph(split), experiment.processes) as searches:
+    graph = experiment.graph(split, experiment.models[plan.network].states)
+    with SearchPool(graph, experiment.processes) as searches:
         if split == HELDOUT and plan.tuned:
             known = list(scores)
             search, record = tune(
@@ -126,7 +127,7 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
     match plan.adaptation:
         case Adaptation(source=source, targets=targets, preparation=preparation) as adaptation:
             learned = None if preparation is None else experiment.folder.prepared(preparation.name)
-            earlier = EarlierPass(experiment, split, source, adaptation, loop.model, plan.seed)
+            earlier = EarlierPass(experiment, split, source, adaptation, plan.network, loop.model, plan.seed)
             sets = sets_of(experiment, split, plan, loop.features)
             return loop.adapt(adaptation.method.make(learned), earlier, targets, sets, plan.seed)
         case Combination(speaker=speaker, environment=environment, alpha=alpha):

@@ -199,11 +199,11 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
     A pass of the table is followed by its controls, and by the same parameters under a search of its own if it has one.
     """
     plan: dict[str, Pass] = {}
-    for network in networks_of(config):
+    for network in (*config.decoding_rungs, *networks_of(config)):
         name = first_pass(network)
         # A network that was trained from another has scores as sharp as the other's. The first passes of both have the
         # same search, so that they differ only in the networks, and not in lucky choices of the scale.
-        trained = None if network == SI else trained_network(config, network)
+        trained = trained_network(config, network) if network in config.networks else None
         searched_as = name if trained is None or trained.start is None else first_pass(trained.start)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
     for name, options in config.passes.items():
@@ -247,7 +247,7 @@ def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
 
 def networks_of(config: ExperimentConfig) -> list[str]:
     """Names of the networks that the recipe's passes and their controls need, the speaker-independent one first."""
-    needed = {options.network for options in config.passes.values()}
+    needed = {*config.first_passes, *(options.network for options in config.passes.values())}
     names = [SI]
     for network in config.networks:
         if network in needed:

@@ -29,6 +29,7 @@ def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1
 def reference_pdfs(
     experiment: AlignedExperiment,
     split: str,
+    network: str,
     model: AcousticModel,
     max_unaligned: float,
     corrupted: float = 0.0,
@@ -42,7 +43,8 @@ def reference_pdfs(
     Args:
         experiment: The experiment.
         split: The split.
-        model: The network that aligns.
+        network: Name of the network that aligns.
+        model: That network.
         max_unaligned: Maximum fraction of the utterances that fail to align.
         corrupted: Fraction of the words that are replaced by other words of the lexicon.
         seed: Seed for choosing which words are replaced, and by what.
@@ -50,7 +52,7 @@ def reference_pdfs(
     Raises:
         AlignmentError: More utterances than ``max_unaligned`` fail to align.
     """
-    lexicon, store = experiment.lexicon, experiment.features(split)
+    lexicon, store = experiment.lexicon, experiment.features_of(network, split)
     words = transcripts(experiment, split)
     known = [u for u in store.utterances if words[u.id] and not lexicon.missing(words[u.id])]
     if len(known) < len(store.utterances):
@@ -61,5 +63,6 @@ def reference_pdfs(
     if corrupted:
         spoken = {utterance.id: words[utterance.id] for utterance in known}
         words = corrupt(spoken, [word for word in lexicon.words if not is_tag(word)], corrupted, seed)
-    graphs = transcript_graphs(known, words, lexicon, experiment.topology)
+    topology = experiment.topology_of(experiment.models[network].states)
+    graphs = transcript_graphs(known, words, lexicon, topology)
     return align_blocks(score_blocks(model, store, known), graphs, experiment.processes, max_unaligned)[0]

@@ -87,7 +87,7 @@ def _frames(look: Look) -> list[Row]:
         loop = two_pass(fold, look.split, look.plan.network)
         speakers = speakers_of(fold, look.split, look.plan, loop.model)
         sets = sets_of(fold, look.split, look.plan, loop.features)
-        reference = reference_pdfs(fold, look.split, loop.model, look.max_unaligned)
+        reference = reference_pdfs(fold, look.split, look.plan.network, loop.model, look.max_unaligned)
         log_prior = loop.model.log_prior.cpu().numpy()
         for utterance, adapted in loop.second_pass(speakers, sets):
             pdfs = reference.get(utterance)

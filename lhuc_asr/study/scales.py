@@ -45,7 +45,8 @@ def _reports(experiment: AlignedExperiment, split: str, plan: Pass) -> Iterator[
     loop, utterances = two_pass(experiment, split, plan.network), experiment.utterances(split)
     known = list(scores_of(experiment, split, plan, loop))
     tuned, options = tuned_search(experiment, plan), sorted(set(plan.tuning.acoustic_scales))
-    with SearchPool(experiment.graph(split), experiment.processes) as searches:
+    graph = experiment.graph(split, experiment.models[plan.network].states)
+    with SearchPool(graph, experiment.processes) as searches:
         for scale in options:
             search = tuned.model_copy(update={"acoustic_scale": scale})
             hypotheses = searches.search_all(known, search)

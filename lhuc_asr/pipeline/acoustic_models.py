@@ -1,0 +1,59 @@
+"""The acoustic models that passes decode with: networks, and the Gaussian mixtures of the ladder's rungs.
+
+Passes, graphs and features ask by name where a model is, which features it takes and whose states it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lhuc_asr.pipeline.config import ExperimentConfig, Rung
+
+# Features of the first rungs, which take the cepstra and their differences as they are; see ``ExperimentFolder``.
+CEPSTRA = "mfcc"
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """What a model is made of.
+
+    Attributes:
+        gaussian: Whether the model is Gaussian mixtures, in ``hmm/<name>``, and not a network, in ``am/<name>``.
+        features: Kind of the features that it takes: those in ``features/<split>_<kind>``, "" for the networks' own.
+        states: Name of the topology, in ``hmm/``, whose pdfs it has.
+    """
+
+    gaussian: bool
+    features: str
+    states: str
+
+
+def last_alignment(config: ExperimentConfig) -> str:
+    """Name, in ``hmm/``, of the alignment that the networks of the passes are trained on."""
+    return realigned(config.realignments) if config.realignments else config.aligners[-1]
+
+
+def realigned(number: int) -> str:
+    """Name of a realignment's folder in ``hmm/``, given the number of the realignment, from 1."""
+    return f"dnn{number}"
+
+
+def model_places(config: ExperimentConfig) -> Mapping[str, ModelPlace]:
+    """The place of each model that a pass may decode with, by name.
+
+    The last rung has the states of the last alignment: a network that aligns anew changes their probabilities of
+    staying, and not which states there are.
+    """
+    last = last_alignment(config)
+    places: dict[str, ModelPlace] = {}
+    for rung in config.aligners:
+        places[rung] = ModelPlace(True, features_of_rung(config, rung), last if rung == config.aligners[-1] else rung)
+    for name in config.all_networks:
+        places[name] = ModelPlace(False, "", last)
+    return places
+
+
+def features_of_rung(config: ExperimentConfig, rung: Rung) -> str:
+    """Kind of the features that a rung's Gaussians model, without speakers' transforms."""
+    return CEPSTRA
