@@ -8,6 +8,10 @@ LOG_ZERO = -1e10
 # Diagonal variances below this come from constant features (digital silence), not from speech.
 VARIANCE_FLOOR = 1e-3
 
+# The likelihood of a few frames that happen to be alike has no bound; this one, as in Kaldi's trees, keeps such frames
+# from being split off for the sake of it.
+TREE_VARIANCE_FLOOR = 1e-2
+
 # A pdf never seen in the alignment still needs a prior: one pseudo-frame keeps its log finite.
 PRIOR_PSEUDO_FRAMES = 1.0
 

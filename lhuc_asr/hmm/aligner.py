@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import StoredUtterance, blocks_of
+from lhuc_asr.hmm.aligned_phones import AlignedPhones
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
-from lhuc_asr.hmm.viterbi import align
+from lhuc_asr.hmm.viterbi import StatePath, align
 from lhuc_asr.lang.lexicon import Lexicon
+from lhuc_asr.lang.phones import PhoneSet
 
 logger = logging.getLogger(__name__)
+
+AlignedT = TypeVar("AlignedT")
 
 # Frames that go through the Gaussians at once: 20,000 x 1,000 Gaussians x 4 bytes = 80 MB.
 BLOCK_FRAMES = 20_000
@@ -85,8 +91,44 @@ def align_utterances(
     Raises:
         AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
-    scores = ((block, gmm.log_likelihoods(features.of(block)).numpy()) for block in blocks_of(utterances, BLOCK_FRAMES))
-    return align_blocks(scores, graphs, threads, max_unaligned)
+    return align_blocks(_gmm_scores(gmm, features, utterances), graphs, threads, max_unaligned)
+
+
+def align_phones(
+    gmm: DiagonalGmm,
+    features: GaussianFeatures,
+    utterances: Iterable[StoredUtterance],
+    graphs: Mapping[str, StateGraph],
+    phones: PhoneSet,
+    threads: int,
+    max_unaligned: float,
+) -> tuple[dict[str, AlignedPhones], float]:
+    """Align utterances with Gaussian mixtures, and keep the phones of the frames; see ``align_utterances``.
+
+    Args:
+        gmm: The mixtures of all pdfs.
+        features: The features that they model.
+        utterances: The utterances to align.
+        graphs: Graph of each utterance, by its id.
+        phones: Phone set of the graphs.
+        threads: Number of cores for Viterbi.
+        max_unaligned: Share of the utterances that may fail to align.
+
+    Returns:
+        The phones of each aligned utterance, and the average log-probability per frame of the best paths.
+
+    Raises:
+        AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
+    """
+    scores = _gmm_scores(gmm, features, utterances)
+    return _align_blocks(scores, graphs, threads, max_unaligned, partial(AlignedPhones.of, phones=phones))
+
+
+def _gmm_scores(
+    gmm: DiagonalGmm, features: GaussianFeatures, utterances: Iterable[StoredUtterance]
+) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
+    for block in blocks_of(utterances, BLOCK_FRAMES):
+        yield block, gmm.log_likelihoods(features.of(block)).numpy()
 
 
 def align_blocks(
@@ -110,7 +152,18 @@ def align_blocks(
     Raises:
         AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
-    pdfs: dict[str, np.ndarray] = {}
+    return _align_blocks(scores, graphs, threads, max_unaligned, lambda path, _: path.pdfs)
+
+
+def _align_blocks(
+    scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
+    graphs: Mapping[str, StateGraph],
+    threads: int,
+    max_unaligned: float,
+    taken: Callable[[StatePath, StateGraph], AlignedT],
+) -> tuple[dict[str, AlignedT], float]:
+    """What ``taken`` keeps of each utterance's path through its graph, and the average log-probability per frame."""
+    kept: dict[str, AlignedT] = {}
     failed: list[str] = []
     total, frames = 0.0, 0
     for block, likelihoods in scores:
@@ -120,11 +173,11 @@ def align_blocks(
             if path is None:
                 failed.append(utterance.id)
                 continue
-            pdfs[utterance.id] = path.pdfs
+            kept[utterance.id] = taken(path, graphs[utterance.id])
             total += path.log_prob
             frames += utterance.frames
-    _check_unaligned(failed, len(pdfs), max_unaligned)
-    return pdfs, total / frames
+    _check_unaligned(failed, len(kept), max_unaligned)
+    return kept, total / frames
 
 
 def _check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:

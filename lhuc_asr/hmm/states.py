@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.lang.phones import PhoneSet
 
 SPEECH_STATES = 3
 SILENCE_STATES = 5
@@ -14,6 +15,9 @@ SILENCE_STATES = 5
 INITIAL_SELF_LOOP = 0.75
 # A state that was never or always left in training must still be able to do both.
 SELF_LOOP_RANGE = (0.02, 0.98)
+
+# What to do about a topology's file that cannot be read, for messages.
+REMEDY = "delete its folder and run again"
 
 
 class HmmState(NamedTuple):
@@ -26,6 +30,11 @@ class HmmState(NamedTuple):
 
     pdf: int
     self_loop: float
+
+
+def state_count(phone: str, phones: PhoneSet) -> int:
+    """Number of emitting states of a phone."""
+    return SILENCE_STATES if phone in phones.silence else SPEECH_STATES
 
 
 def smoothed_self_loops(stays: np.ndarray, visits: np.ndarray) -> np.ndarray:

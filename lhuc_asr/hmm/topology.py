@@ -19,7 +19,16 @@ from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.documents import DocumentKind, Symbol
 from lhuc_asr.base.errors import AlignmentError, LexiconError
-from lhuc_asr.hmm.states import INITIAL_SELF_LOOP, SILENCE_STATES, SPEECH_STATES, HmmState, smoothed_self_loops
+from lhuc_asr.hmm.states import (
+    INITIAL_SELF_LOOP,
+    REMEDY,
+    SILENCE_STATES,
+    SPEECH_STATES,
+    HmmState,
+    smoothed_self_loops,
+    state_count,
+)
+from lhuc_asr.hmm.triphone import TriphoneTopology
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 
 
@@ -134,17 +143,13 @@ class MonophoneTopology:
         first, pdf = {}, 0
         for phone in self.phones.names:
             first[phone] = pdf
-            pdf += self.state_count(phone)
+            pdf += state_count(phone, self.phones)
         return first
 
     @cached_property
     def silence_pdfs(self) -> np.ndarray:
         """Pdfs of the silence phones' states, which come first."""
         return np.arange(SILENCE_STATES * len(self.phones.silence))
-
-    def state_count(self, phone: str) -> int:
-        """Number of emitting states of a phone."""
-        return SILENCE_STATES if phone in self.phones.silence else SPEECH_STATES
 
     def states(self, window: tuple[str, ...]) -> tuple[HmmState, ...]:
         """The states of ``window[0]``."""
@@ -154,7 +159,8 @@ class MonophoneTopology:
     def _states(self) -> dict[str, tuple[HmmState, ...]]:
         states = [HmmState(pdf, stay) for pdf, stay in enumerate(self.self_loop.tolist())]
         return {
-            phone: tuple(states[first : first + self.state_count(phone)]) for phone, first in self.first_pdf.items()
+            phone: tuple(states[first : first + state_count(phone, self.phones)])
+            for phone, first in self.first_pdf.items()
         }
 
     def with_self_loops(self, stays: np.ndarray, visits: np.ndarray) -> MonophoneTopology:
@@ -219,12 +225,14 @@ class _Monophones(StrictModel):
     self_loop: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...]
 
 
-REMEDY = "delete its folder and run again"
 _KINDS = DocumentKind(_Kind, "a topology", AlignmentError, REMEDY)
 _MONOPHONES = DocumentKind(_Monophones, "a topology", AlignmentError, REMEDY)
 
 # Every kind of context dependency that can be loaded; a new one is a line here.
-KINDS: dict[str, type[ContextDependency]] = {MonophoneTopology.kind: MonophoneTopology}
+KINDS: dict[str, type[ContextDependency]] = {
+    MonophoneTopology.kind: MonophoneTopology,
+    TriphoneTopology.kind: TriphoneTopology,
+}
 
 
 def load(path: Path) -> ContextDependency:

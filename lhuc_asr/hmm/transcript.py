@@ -46,6 +46,7 @@ class StateGraph:
         phone: Index of each state's phone in ``phones``, shape (N,), int32; a phone's states in different contexts
             have the same.
         phones: Names of the phones that the transcript allows, in the order of the words and of their variants.
+        position: Index of the state among those of its phone, shape (N,), int32.
     """
 
     pdf: np.ndarray
@@ -58,6 +59,7 @@ class StateGraph:
     shortest: int
     phone: np.ndarray
     phones: tuple[str, ...]
+    position: np.ndarray
 
     def with_self_loops(self, before: np.ndarray, now: np.ndarray) -> StateGraph:
         """The same graph for other self-loop probabilities, far faster than a new one.
@@ -255,6 +257,7 @@ class _StateGraphBuilder:
         self.pdfs: list[int] = []
         self.words: list[int] = []
         self.phones: list[int] = []
+        self.positions: list[int] = []
         self.starts: dict[int, float] = {}
         self.arcs: list[tuple[int, int, float]] = []  # destination, source, log probability
 
@@ -271,6 +274,7 @@ class _StateGraphBuilder:
             self.pdfs.append(pdf)
             self.words.append(word)
             self.phones.append(phone)
+            self.positions.append(state - first)
             if state > first:
                 self.arcs.append((state, state - 1, leave))
             self.arcs.append((state, state, math.log(self_loop)))
@@ -298,4 +302,5 @@ class _StateGraphBuilder:
             min(last.frames for last in ends),
             np.array(self.phones, np.int32),
             phones,
+            np.array(self.positions, np.int32),
         )

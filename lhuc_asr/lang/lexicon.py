@@ -17,7 +17,7 @@ from pathlib import Path
 from lhuc_asr.base.atomic import write_text
 from lhuc_asr.base.errors import LexiconError
 from lhuc_asr.lang.lines import quoted, read_lines
-from lhuc_asr.lang.phones import SILENCE, SILENCE_LIKE, PhoneSet
+from lhuc_asr.lang.phones import SILENCE, SILENCE_LIKE, STRESSED_VOWEL, WORD_POSITIONS, PhoneSet
 from lhuc_asr.lang.text import (
     BACKOFF,
     EPSILON,
@@ -31,8 +31,6 @@ from lhuc_asr.lang.text import (
 
 Phones = tuple[str, ...]
 
-# CMUdict marks stress on vowels only; a digit on any other phone, for example a tone, is part of its name.
-_STRESSED_VOWEL = re.compile(r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[012]")
 _VARIANT = re.compile(r"(.+)\(\d+\)")
 # A probability, not a phone: a phone may be called 1, as tones are.
 _DECIMAL = re.compile(r"\d*\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+")
@@ -130,7 +128,7 @@ class Lexicon:
         phone set has all four of each phone, whether a word uses them or not.
         """
         silence = self.phones.silence
-        speech = tuple(f"{phone}_{position}" for phone in self.phones.speech for position in "BIES")
+        speech = tuple(f"{phone}_{position}" for phone in self.phones.speech for position in WORD_POSITIONS)
 
         def positioned(phones: Phones) -> Phones:
             return phones if phones[0] in silence else _positioned(phones)
@@ -331,7 +329,7 @@ def _read_phones(fields: list[str], strip_stress: bool) -> Phones:
     comment = next((index for index, field in enumerate(fields) if field.startswith("#")), len(fields))
     # Signs of phonetics have accents too, and two phones must not look the same.
     phones = [normalise_name(field) for field in fields[:comment]]
-    return tuple(p[:-1] if strip_stress and _STRESSED_VOWEL.fullmatch(p) else p for p in phones)
+    return tuple(p[:-1] if strip_stress and STRESSED_VOWEL.fullmatch(p) else p for p in phones)
 
 
 def _word_problem(word: str) -> str | None:

@@ -68,17 +68,18 @@ def transcripts(data: st.DataObject, lexicon: Lexicon, longest: int) -> list[str
 
 def plain_monophone_graph(words: list[str], lexicon: Lexicon, topology: MonophoneTopology) -> StateGraph:
     """The graph built state after state from single phones, without contexts."""
-    pdfs, word_of, phone_of, phones_of, starts, arcs = [], [], [], [], {}, []
+    pdfs, word_of, phone_of, position_of, phones_of, starts, arcs = [], [], [], [], [], {}, []
 
     def add(phones, word, entries):
         """Append a chain that is entered by (state, log probability, fewest frames); returns where it is left."""
         fewest = min(frames for _, _, frames in entries)
         for phone in phones:
             phones_of.append(phone)
-            for pdf, self_loop in topology.states((phone,)):
+            for position, (pdf, self_loop) in enumerate(topology.states((phone,))):
                 state = len(pdfs)
                 pdfs.append(pdf)
                 phone_of.append(len(phones_of) - 1)
+                position_of.append(position)
                 word_of.append(word)
                 arcs.append((state, state, math.log(self_loop)))
                 for source, log_prob, _ in entries:
@@ -120,6 +121,7 @@ def plain_monophone_graph(words: list[str], lexicon: Lexicon, topology: Monophon
         min(frames for _, _, frames in ends),
         np.array(phone_of, np.int32),
         tuple(phones_of),
+        np.array(position_of, np.int32),
     )
 
 

@@ -38,6 +38,7 @@ def _random_graph(generator: np.random.Generator, states: int, pdfs: int) -> tup
             1,
             np.zeros(states, np.int32),
             ("A",),
+            np.zeros(states, np.int32),
         ),
         arcs,
     )
