@@ -57,6 +57,10 @@ class AlignmentError(LhucError, ValueError):
     """An utterance cannot be aligned, or an alignment does not fit its features."""
 
 
+class TransformError(LhucError, ValueError):
+    """A transform of features cannot be estimated or read, or does not fit the features."""
+
+
 class GraphError(LhucError, ValueError):
     """A decoding graph cannot be built or read."""
 

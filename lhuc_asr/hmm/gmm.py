@@ -16,6 +16,7 @@ import torch
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import LOG_2PI, VARIANCE_FLOOR
 from lhuc_asr.base.tensors import Shape, check_tensors, load_bare_tensors, save_tensors
+from lhuc_asr.hmm.posteriors import Block, GaussianPosteriors, pdf_groups, sorted_frames
 
 # Mixture sizes grow with occupancy to this power, as in Kaldi: frequent pdfs get more Gaussians, but not all.
 OCCUPANCY_POWER = 0.25
@@ -43,6 +44,19 @@ class GmmStatistics:
 
     def __add__(self, other: GmmStatistics) -> GmmStatistics:
         return GmmStatistics(self.occupancy + other.occupancy, self.first + other.first, self.second + other.second)
+
+    @classmethod
+    def of(cls, posteriors: GaussianPosteriors, features: torch.Tensor) -> GmmStatistics:
+        """Statistics of features, weighted by posteriors that may come from other features of the same frames.
+
+        With the posteriors of one model in its own space, these are the same Gaussians in another space (Kaldi's
+        gmm-acc-stats-twofeats): so the model for a first pass is made from a speaker-adaptive one.
+
+        Args:
+            posteriors: Posteriors of the frames.
+            features: Features of the frames, shape (T, D), float32.
+        """
+        return _sums(posteriors, _with_squares(features[posteriors.order]))
 
 
 @dataclass(frozen=True)
@@ -101,26 +115,42 @@ class DiagonalGmm:
             planes.log_sum_exp(torch.addmm(constant, _with_squares(part), linear), out=rows)
         return scores
 
-    def accumulate(self, features: torch.Tensor, pdfs: torch.Tensor) -> GmmStatistics:
-        """Statistics of aligned frames.
+    def posteriors(
+        self, features: torch.Tensor, pdfs: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> GaussianPosteriors:
+        """Posteriors of the Gaussians of each frame's pdf.
 
         Args:
             features: Shape (T, D), float32.
-            pdfs: Pdf of each frame, shape (T,), int64.
+            pdfs: Pdf of each frame, shape (T,), int64; any number where the weight is zero.
+            weights: Weight of each frame, shape (T,), float32; frames of weight zero are left out. None for one.
         """
-        order = torch.argsort(pdfs, stable=True)
-        frames = torch.bincount(pdfs, minlength=self.pdf_count).tolist()
-        sizes = torch.bincount(self.pdf, minlength=self.pdf_count).tolist()
+        order = sorted_frames(pdfs, weights)
+        return self._posteriors(_with_squares(features[order]), pdfs, weights, order)
+
+    def accumulate(
+        self, features: torch.Tensor, pdfs: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> GmmStatistics:
+        """Statistics of aligned frames; arguments as for ``posteriors``."""
+        order = sorted_frames(pdfs, weights)
+        values = _with_squares(features[order])
+        return _sums(self._posteriors(values, pdfs, weights, order), values)
+
+    def _posteriors(
+        self, values: torch.Tensor, pdfs: torch.Tensor, weights: torch.Tensor | None, order: torch.Tensor
+    ) -> GaussianPosteriors:
+        """Posteriors from the features of the sorted frames and their squares, shape (N, 2 D)."""
         linear, constant = self._linear_form()
-        occupancy, first, second = [], [], []
-        # A loop over pdfs, not frames: a frame meets only the Gaussians of the pdf it is aligned to.
-        for rows, weights, offsets in zip(order.split(frames), linear.split(sizes), constant.split(sizes), strict=True):
-            values = features[rows]
-            posterior = torch.softmax(torch.addmm(offsets, _with_squares(values), weights.T), dim=1)
-            occupancy.append(posterior.sum(0))
-            first.append(posterior.T @ values)
-            second.append(posterior.T @ values.square())
-        return GmmStatistics(torch.cat(occupancy).double(), torch.cat(first).double(), torch.cat(second).double())
+        pdfs = pdfs[order]
+        blocks = []
+        for frames, gaussians in pdf_groups(self.pdf, pdfs, self.mean.shape[1]):
+            scores = torch.addmm(constant[gaussians], values[frames], linear[gaussians].T)
+            others = pdfs[frames].unsqueeze(1) != self.pdf[gaussians]
+            posterior = torch.softmax(scores.masked_fill_(others, -torch.inf), dim=1)
+            if weights is not None:
+                posterior *= weights[order[frames]].unsqueeze(1)
+            blocks.append(Block(frames, gaussians, posterior))
+        return GaussianPosteriors(order, tuple(blocks), self.gaussians)
 
     def update(self, statistics: GmmStatistics) -> DiagonalGmm:
         """Maximum likelihood estimates; Gaussians with too few frames keep their mean and variance."""
@@ -272,6 +302,12 @@ class _Planes:
         for plane in others:
             first[:, : plane.shape[1]] += plane
         torch.index_select(highest.add_(first.log_()), 1, self.pdfs, out=out)
+
+
+def _sums(posteriors: GaussianPosteriors, values: torch.Tensor) -> GmmStatistics:
+    """Statistics from the features of the sorted frames and their squares, shape (N, 2 D)."""
+    first, second = posteriors.sums(values).chunk(2, dim=1)
+    return GmmStatistics(posteriors.occupancy, first, second)
 
 
 def _with_squares(features: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,156 @@
+"""Feature-space maximum likelihood linear regression, fMLLR or CMLLR: an affine transform of a speaker's features.
+
+Gales 1998, "Maximum likelihood linear transformations for HMM-based speech recognition", sec. 4. Statistics are those
+of the speaker's frames and the Gaussians that they are aligned to; row_updates.py has the maximisation.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.posteriors import GaussianPosteriors
+from lhuc_asr.hmm.row_updates import RowStatistics, maximum
+from lhuc_asr.hmm.scatter import weighted_scatter
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
+
+logger = logging.getLogger(__name__)
+
+# Forms of A, from the richest: a matrix; one with equal blocks on its diagonal; a diagonal one; the identity, with b
+# alone estimated.
+Form = Literal["full", "block", "diagonal", "offset"]
+FORMS: tuple[Form, ...] = ("full", "block", "diagonal", "offset")
+# Speakers that are estimated at once: each has 0.5 MB of statistics at 40 features, and twice that of intermediates.
+BATCH_SPEAKERS = 32
+
+
+class FmllrConfig(StrictModel):
+    """Options of the estimation.
+
+    Attributes:
+        min_counts: Frames, weighted, that a speaker must have for each form of transform. A speaker gets the richest
+            form that they have enough for, and the identity where they have too few for any. Kaldi's fmllr-min-count
+            is {"full": 500}; {"full": 500, "diagonal": 100, "offset": 50} uses shorter recordings too.
+        sweeps: Number of updates of every row (Kaldi's fmllr-num-iters).
+        blocks: Number of equal blocks of the form "block": 3 for cepstra with first and second differences.
+    """
+
+    min_counts: dict[Form, float] = Field(default={"full": 500.0}, min_length=1)
+    sweeps: int = Field(40, ge=1, le=10_000)
+    blocks: int = Field(3, ge=1, le=10_000)
+
+    @field_validator("min_counts")
+    @classmethod
+    def _positive(cls, counts: dict[Form, float]) -> dict[Form, float]:
+        if any(not count > 0 for count in counts.values()):
+            raise ValueError("a minimum count is above zero: without frames, there is nothing to estimate")
+        return counts
+
+    def form(self, count: float) -> Form | None:
+        """The form of transform for a speaker with ``count`` frames; None for the identity."""
+        return next((form for form in FORMS if form in self.min_counts and count >= self.min_counts[form]), None)
+
+
+@dataclass(frozen=True)
+class FmllrEstimate:
+    """Transforms of S speakers and what they gain.
+
+    Attributes:
+        transforms: The transforms.
+        forms: Form of each speaker's transform; None for the identity.
+        count: Frames of each speaker, weighted, shape (S,), float64.
+        improvement: Gain in log-likelihood per frame over the identity, log |det A| included, in nats, shape (S,).
+    """
+
+    transforms: SpeakerTransforms
+    forms: tuple[Form | None, ...]
+    count: torch.Tensor
+    improvement: torch.Tensor
+
+
+def fmllr_statistics(
+    name: str, posteriors: GaussianPosteriors, gmm: DiagonalGmm, features: torch.Tensor
+) -> RowStatistics:
+    """Statistics of a speaker's frames.
+
+    The posteriors may come from another model and its features of the same frames (Kaldi's gmm-est-fmllr-gpost), if
+    its Gaussians are the same in another space, as those of ``GmmStatistics.of`` are.
+
+    Args:
+        name: The speaker.
+        posteriors: Posteriors of the frames, weighted: silence by 0.01, frames without an alignment by 0.
+        gmm: The model whose likelihood the transform raises.
+        features: Features to transform, shape (T, D), float32.
+    """
+    values = features[posteriors.order]
+    values = torch.cat([values, torch.ones(len(values), 1)], dim=1)
+    precision = gmm.variance.reciprocal()
+    weighted_mean, weight = posteriors.expectations(torch.cat([gmm.mean * precision, precision], dim=1)).chunk(2, 1)
+    return RowStatistics(
+        (name,),
+        posteriors.occupancy.sum().reshape(1),
+        (weighted_mean.double().T @ values.double()).unsqueeze(0),
+        weighted_scatter(weight.contiguous(), values).unsqueeze(0),
+    )
+
+
+def estimate_fmllr(statistics: RowStatistics, config: FmllrConfig | None = None) -> FmllrEstimate:
+    """Estimate the transform of every speaker.
+
+    A speaker's transform is the same to the bit, whoever else is estimated. A warning names the speakers with too few
+    frames, whose transform is the identity.
+
+    Args:
+        statistics: Statistics of the speakers, stacked.
+        config: Options; None for Kaldi's.
+
+    Raises:
+        TransformError: A speaker's statistics are singular.
+    """
+    config = config or FmllrConfig()
+    forms = tuple(config.form(count) for count in statistics.count.tolist())
+    matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
+    for form in FORMS:
+        speakers = [place for place, chosen in enumerate(forms) if chosen == form]
+        for first in range(0, len(speakers), BATCH_SPEAKERS):
+            places = speakers[first : first + BATCH_SPEAKERS]
+            part = statistics.of(places)
+            estimated = _of_form(part, form, config)
+            gain = (part.objective(estimated) - part.objective(part.identity())) / part.count
+            matrices[places], improvement[places] = estimated, gain
+    warn_of_few_frames(statistics, min(config.min_counts.values()))
+    return FmllrEstimate(SpeakerTransforms(statistics.names, matrices), forms, statistics.count, improvement)
+
+
+def _of_form(statistics: RowStatistics, form: Form, config: FmllrConfig) -> torch.Tensor:
+    if form == "full":
+        return maximum(statistics, config.sweeps)
+    if form == "block":
+        return maximum(statistics, config.sweeps, config.blocks)
+    if form == "diagonal":
+        # Rows do not depend on each other: one update of each is the maximum.
+        return maximum(statistics, 1, statistics.dimension)
+    transforms, features = statistics.identity(), torch.arange(statistics.dimension)
+    moved = statistics.quadratic[:, features, features, -1]
+    transforms[..., -1] = (statistics.linear[..., -1] - moved) / statistics.quadratic[..., -1, -1]
+    return transforms
+
+
+def warn_of_few_frames(statistics: RowStatistics, minimum: float) -> None:
+    """Log the names of the speakers that have fewer than ``minimum`` frames, if there are any."""
+    few = [
+        f"{name} ({count:.0f})"
+        for name, count in zip(statistics.names, statistics.count.tolist(), strict=True)
+        if count < minimum
+    ]
+    if few:
+        logger.warning(
+            "%d of %d speakers have fewer than %g frames of speech and keep their features as they are: %s",
+            len(few), len(statistics.names), minimum, ", ".join(few[:10]),
+        )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Affine feature transforms of speakers, y = A x + b = W [x; 1]: applied, composed, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError, TransformError
+from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
+
+# What a file says of itself.
+FORMAT = "lhuc_asr fmllr speaker 1"
+
+
+def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """The transform that applies ``inner`` first, then ``outer``; both of shape (..., D, D + 1)."""
+    composed = outer[..., :-1] @ inner
+    composed[..., -1] += outer[..., -1]
+    return composed
+
+
+@dataclass(frozen=True)
+class SpeakerTransforms:
+    """Transforms of S speakers.
+
+    Attributes:
+        names: Name of each speaker.
+        matrices: W of each speaker, shape (S, D, D + 1), float64.
+    """
+
+    names: tuple[str, ...]
+    matrices: torch.Tensor
+
+    @classmethod
+    def identity(cls, names: Sequence[str], dimension: int) -> SpeakerTransforms:
+        """The transforms that change nothing."""
+        unit = torch.eye(dimension, dimension + 1, dtype=torch.float64)
+        return cls(tuple(names), unit.repeat(len(names), 1, 1))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
+    def of(self, name: str) -> torch.Tensor:
+        """W of a speaker, shape (D, D + 1).
+
+        Raises:
+            SpeakerError: The speaker has none.
+        """
+        if name not in self._places:
+            raise SpeakerError(
+                f"speaker {name!r} has no fMLLR transform, {len(self.names)} others have; estimate it first"
+            )
+        return self.matrices[self._places[name]]
+
+    def after(self, earlier: SpeakerTransforms) -> SpeakerTransforms:
+        """The transforms that apply these on top of those that were estimated earlier.
+
+        Raises:
+            SpeakerError: A speaker has no earlier transform.
+        """
+        inner = torch.stack([earlier.of(name) for name in self.names])
+        return SpeakerTransforms(self.names, compose(self.matrices, inner))
+
+    def apply(self, features: torch.Tensor, lengths: Sequence[int], speakers: Sequence[str]) -> torch.Tensor:
+        """Transform a block of utterances.
+
+        Args:
+            features: Utterances one after the other, shape (T, D), float32.
+            lengths: Number of frames of each utterance.
+            speakers: Speaker of each utterance.
+
+        Returns:
+            Shape (T, D), float32.
+
+        Raises:
+            SpeakerError: A speaker has no transform.
+            TransformError: The features are of another dimension.
+        """
+        if features.shape[1] != self.matrices.shape[1]:
+            raise TransformError(
+                f"fMLLR transforms of {self.matrices.shape[1]} features cannot be applied to {features.shape[1]}; "
+                "estimate them in this feature space"
+            )
+        transformed = torch.empty_like(features)
+        for rows, result, speaker in zip(
+            features.split(list(lengths)), transformed.split(list(lengths)), speakers, strict=True
+        ):
+            transform = self.of(speaker).float()
+            torch.addmm(transform[:, -1], rows, transform[:, :-1].T, out=result)
+        return transformed
+
+    def save(self, path: Path, name: str, model: str) -> None:
+        """Write a speaker's transform as safetensors.
+
+        Args:
+            path: The file.
+            name: The speaker.
+            model: What identifies the model that it was estimated with.
+
+        Raises:
+            SpeakerError: The speaker has none.
+        """
+        save_tensors(path, {"transform": self.of(name)}, {"format": FORMAT, "speaker": name, "model": model})
+
+    @classmethod
+    def load(cls, path: Path, dimension: int, model: str) -> SpeakerTransforms:
+        """Read a speaker's transform.
+
+        Args:
+            path: A file that ``save`` wrote.
+            dimension: Number of features that it must have, D.
+            model: What identifies the model that it must have been estimated with.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or does not fit the features.
+            ModelMismatchError: It was estimated with another model.
+        """
+        tensors, description = load_format(path, "a speaker's fMLLR file", FORMAT)
+        name, written_for = (description.get(key) for key in ("speaker", "model"))
+        if not isinstance(name, str) or not isinstance(written_for, str):
+            raise CheckpointError(f"{path}: its description lacks the speaker or the model; estimate it again")
+        if written_for != model:
+            raise ModelMismatchError(f"{path}: estimated with model {written_for}, expected {model}; estimate it again")
+        check_tensors(path, tensors, {"transform": (dimension, dimension + 1)}, "estimate it again")
+        transform = tensors["transform"].double()
+        if float(torch.linalg.slogdet(transform[:, :-1])[0]) == 0.0:
+            raise CheckpointError(f"{path}: its matrix is singular; estimate it again")
+        return cls((name,), transform.unsqueeze(0))

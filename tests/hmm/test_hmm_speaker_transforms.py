@@ -1,0 +1,81 @@
+"""Transforms of speakers: applied to their own utterances, composed, and files that say whose they are."""
+
+import pytest
+import torch
+from mixture_world import affine
+
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError, TransformError
+from lhuc_asr.base.tensors import save_tensors
+from lhuc_asr.hmm.speaker_transforms import FORMAT, SpeakerTransforms
+
+DIMENSION = 4
+
+
+def _transforms(*names: str, seed: int = 0) -> SpeakerTransforms:
+    return SpeakerTransforms(names, torch.stack([affine(seed + n, DIMENSION, 0.5) for n in range(len(names))]))
+
+
+def test_every_utterance_meets_its_own_speakers_transform():
+    transforms = _transforms("a", "b")
+    features = torch.randn(9, DIMENSION, generator=torch.Generator().manual_seed(0))
+    moved = transforms.apply(features, [4, 0, 2, 3], ["b", "a", "a", "b"])
+    for frame, speaker in enumerate("bbbbaabbb"):
+        matrix = transforms.of(speaker)
+        expected = matrix @ torch.cat([features[frame].double(), torch.ones(1)])
+        torch.testing.assert_close(moved[frame].double(), expected, atol=1e-5, rtol=1e-5)
+    assert moved.dtype == torch.float32
+
+
+def test_the_identity_changes_no_bit():
+    features = torch.randn(50, DIMENSION)
+    assert torch.equal(SpeakerTransforms.identity(["a"], DIMENSION).apply(features, [50], ["a"]), features)
+
+
+def test_composed_transforms_are_one_after_the_other():
+    first, second = _transforms("a", "b"), _transforms("b", "a", seed=5)
+    features = torch.randn(7, DIMENSION)
+    utterances = [3, 4], ["a", "b"]
+    both = second.after(first)
+    assert both.names == ("b", "a")
+    expected = second.apply(first.apply(features, *utterances), *utterances)
+    torch.testing.assert_close(both.apply(features, *utterances), expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(SpeakerError, match="'b' has no fMLLR transform"):
+        second.after(_transforms("a"))
+
+
+def test_unknown_speakers_and_other_features_are_told():
+    transforms = _transforms("a")
+    with pytest.raises(SpeakerError, match="speaker 'c' has no fMLLR transform, 1 others have; estimate it first"):
+        transforms.apply(torch.zeros(2, DIMENSION), [2], ["c"])
+    with pytest.raises(TransformError, match="transforms of 4 features cannot be applied to 5"):
+        transforms.apply(torch.zeros(2, 5), [2], ["a"])
+
+
+def test_a_saved_speaker_is_the_same_bit_for_bit(tmp_path):
+    transforms = _transforms("a", "b")
+    transforms.save(tmp_path / "b.safetensors", "b", "model 7")
+    loaded = SpeakerTransforms.load(tmp_path / "b.safetensors", DIMENSION, "model 7")
+    assert loaded.names == ("b",)
+    assert torch.equal(loaded.of("b"), transforms.of("b"))
+
+
+def test_files_that_do_not_fit_are_told(tmp_path):
+    path = tmp_path / "a.safetensors"
+    _transforms("a").save(path, "a", "model 7")
+    with pytest.raises(ModelMismatchError, match="estimated with model model 7, expected model 8; estimate it again"):
+        SpeakerTransforms.load(path, DIMENSION, "model 8")
+    with pytest.raises(CheckpointError, match=r"transform has shape \[4, 5\], expected \[6, 7\]"):
+        SpeakerTransforms.load(path, 6, "model 7")
+    description = {"format": FORMAT, "speaker": "a", "model": "model 7"}
+    save_tensors(path, {"transform": torch.zeros(DIMENSION, DIMENSION + 1)}, description)
+    with pytest.raises(CheckpointError, match="its matrix is singular"):
+        SpeakerTransforms.load(path, DIMENSION, "model 7")
+    save_tensors(path, {"transform": torch.zeros(DIMENSION, DIMENSION + 1)}, description | {"speaker": 3})
+    with pytest.raises(CheckpointError, match="lacks the speaker or the model"):
+        SpeakerTransforms.load(path, DIMENSION, "model 7")
+    save_tensors(path, {"transform": torch.zeros(1)}, {"format": "another"})
+    with pytest.raises(CheckpointError, match="expected a speaker's fMLLR file of format"):
+        SpeakerTransforms.load(path, DIMENSION, "model 7")
+    path.unlink()
+    with pytest.raises(CheckpointError, match="no such speaker's fMLLR file"):
+        SpeakerTransforms.load(path, DIMENSION, "model 7")
