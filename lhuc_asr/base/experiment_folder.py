@@ -81,7 +81,7 @@ class ExperimentFolder:
         return self.folder / "features" / (f"{split}_{kind}" if kind else split)
 
     def hmm(self, name: str) -> Path:
-        """Folder of topology, Gaussians and alignments: ``mono``, or ``dnn<n>`` where the network aligned."""
+        """Folder of topology, Gaussians and alignments: that of a rung, or ``dnn<n>`` where the network aligned."""
         return self.folder / "hmm" / name
 
     def topology(self, name: str) -> Path:
@@ -91,6 +91,14 @@ class ExperimentFolder:
     def gmm(self, name: str) -> Path:
         """The Gaussian mixtures in ``hmm/<name>``."""
         return self.hmm(name) / "gmm.safetensors"
+
+    def unadapted_gmm(self, name: str) -> Path:
+        """The Gaussian mixtures in ``hmm/<name>`` for features without speakers' transforms."""
+        return self.hmm(name) / "unadapted.safetensors"
+
+    def space(self, name: str) -> Path:
+        """The space of the features in ``hmm/<name>``."""
+        return self.hmm(name) / "space.safetensors"
 
     def alignment(self, name: str, split: str) -> Path:
         """The alignment of a split in ``hmm/<name>``."""

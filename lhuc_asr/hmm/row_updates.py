@@ -44,6 +44,13 @@ class RowStatistics:
     quadratic: torch.Tensor
 
     @classmethod
+    def nothing(cls, name: str, dimension: int) -> RowStatistics:
+        """The statistics of an affine transform of a speaker without frames."""
+        shape = (1, dimension, dimension + 1)
+        zeros = torch.zeros(*shape, dimension + 1, dtype=torch.float64)
+        return cls((name,), torch.zeros(1, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64), zeros)
+
+    @classmethod
     def stacked(cls, parts: Sequence[RowStatistics]) -> RowStatistics:
         """The statistics of all speakers of some statistics, one after the other."""
         return cls(

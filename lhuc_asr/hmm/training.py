@@ -8,8 +8,9 @@ utterances first, and Gaussians are added until there are as many as wanted; a f
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,13 @@ from lhuc_asr.hmm.transcript import StateGraph
 from lhuc_asr.lang.lexicon import Lexicon
 
 logger = logging.getLogger(__name__)
+
+
+class _Added(Protocol):
+    def __add__(self, other: Self) -> Self: ...
+
+
+AddedT = TypeVar("AddedT", bound=_Added)
 
 
 @dataclass(frozen=True)
@@ -186,15 +194,44 @@ def accumulate(
     Raises:
         AlignmentError: No utterance is aligned.
     """
-    statistics = None
-    for block in blocks_of((u for u in utterances if u.id in pdfs), BLOCK_FRAMES):
-        part = gmm.accumulate(features.of(block), block_pdfs(pdfs, block))
-        statistics = part if statistics is None else statistics + part
-    if statistics is None:
+    return summed(
+        gmm.accumulate(features.of(block), block_pdfs(pdfs, block)) for block in aligned_blocks(utterances, pdfs)
+    )
+
+
+def summed(parts: Iterable[AddedT]) -> AddedT:
+    """The sum of the statistics of blocks.
+
+    Raises:
+        AlignmentError: There are none.
+    """
+    total: AddedT | None = None
+    for part in parts:
+        total = part if total is None else total + part
+    if total is None:
         raise AlignmentError("no utterance is aligned, so nothing can be estimated; check transcripts and audio")
-    return statistics
+    return total
+
+
+def aligned_blocks(utterances: Iterable[StoredUtterance], aligned: Container[str]) -> Iterator[list[StoredUtterance]]:
+    """Blocks of the utterances whose ids are in ``aligned``."""
+    return blocks_of((utterance for utterance in utterances if utterance.id in aligned), BLOCK_FRAMES)
 
 
 def block_pdfs(pdfs: Mapping[str, np.ndarray], block: Sequence[StoredUtterance]) -> torch.Tensor:
     """Pdfs of a block's utterances, concatenated along frames, shape (N,), int64."""
     return torch.from_numpy(np.concatenate([pdfs[utterance.id] for utterance in block])).long()
+
+
+def speech_weights(pdfs: torch.Tensor, silence_pdfs: np.ndarray, silence: float = 0.0) -> torch.Tensor:
+    """The weight of each frame where silence counts less: ``silence`` in its pdfs, 1 in all others.
+
+    Args:
+        pdfs: Pdf of each frame, shape (N,), int64.
+        silence_pdfs: Pdfs of silence.
+        silence: Weight of silence.
+
+    Returns:
+        Shape (N,), float32.
+    """
+    return torch.where(torch.isin(pdfs, torch.from_numpy(silence_pdfs)), silence, 1.0)

@@ -12,6 +12,10 @@ from lhuc_asr.pipeline.config import ExperimentConfig, Rung
 
 # Features of the first rungs, which take the cepstra and their differences as they are; see ``ExperimentFolder``.
 CEPSTRA = "mfcc"
+# Features in the space of the rung of this name: spliced cepstra, transformed by LDA and MLLT.
+LDA: Rung = "lda_mllt"
+# Features that the training speakers' fMLLR transforms have moved; the rung of this name makes them.
+SAT: Rung = "fmllr_sat"
 
 
 @dataclass(frozen=True)
@@ -55,5 +59,6 @@ def model_places(config: ExperimentConfig) -> Mapping[str, ModelPlace]:
 
 
 def features_of_rung(config: ExperimentConfig, rung: Rung) -> str:
-    """Kind of the features that a rung's Gaussians model, without speakers' transforms."""
-    return CEPSTRA
+    """Kind of the features that a rung's Gaussians model, before speakers' transforms."""
+    upto = config.aligners[: config.aligners.index(rung) + 1]
+    return LDA if LDA in upto else CEPSTRA

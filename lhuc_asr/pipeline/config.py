@@ -23,7 +23,10 @@ from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import AcousticScale, InsertionPenalty, SearchConfig
 from lhuc_asr.features.filterbank import RecipeFeatures
+from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig
+from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
+from lhuc_asr.hmm.triphone_training import TriphoneConfig
 from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.nnet.dnn import DnnConfig
@@ -107,7 +110,7 @@ class PassConfig(StrictModel):
 SI = "si"
 
 # The rungs of the ladder of Gaussian aligners, in their order, by their names in ``hmm/``.
-Rung = Literal["mono"]
+Rung = Literal["mono", "tri", "lda_mllt", "fmllr_sat"]
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 
 # A control of a pass: see ``adapt/controls.py``. ``without_rows`` is a network that was trained further, as often as an
@@ -159,7 +162,8 @@ class ExperimentConfig(StrictModel):
         alignment_features, features: Features of the Gaussian mixtures, and of the network. Without a ``sample_rate``
             they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
             upper band.
-        monophone, dnn, trainer: Acoustic models, and how the network is trained.
+        monophone, tri, lda_mllt, fmllr_sat: Options of the rungs.
+        dnn, trainer: Shape of the networks, and how they are trained.
         aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.
         realignments: Number of times that a network aligns the training data anew for the next network.
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
@@ -192,6 +196,9 @@ class ExperimentConfig(StrictModel):
     alignment_features: AlignmentFeatures = AlignmentFeatures()
     features: RecipeFeatures = RecipeFeatures()
     monophone: MonophoneConfig = MonophoneConfig()
+    tri: TriphoneConfig = TriphoneConfig()
+    lda_mllt: LdaMlltConfig = LdaMlltConfig()
+    fmllr_sat: FmllrSatConfig = FmllrSatConfig()
     dnn: DnnConfig = DnnConfig()
     trainer: TrainerConfig = TrainerConfig()
     aligners: tuple[Rung, ...] = Field(("mono",), min_length=1)

@@ -16,12 +16,17 @@ import numpy as np
 
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
+from lhuc_asr.features.store import FeatureTable, write_store
 from lhuc_asr.hmm.aligner import align_utterances, transcript_graphs
 from lhuc_asr.hmm.alignment import write_alignment
-from lhuc_asr.hmm.gaussian_features import GaussianFeatures, StoredFeatures
+from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, align_adapted, train_fmllr_sat
+from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, FeaturesInSpace, GaussianFeatures, StoredFeatures
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig, train_lda_mllt
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.training import GaussianModel, TrainingData
-from lhuc_asr.pipeline.acoustic_models import CEPSTRA
+from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig, train_triphones
+from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA, SAT, features_of_rung
 from lhuc_asr.pipeline.config import ExperimentConfig, Rung
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.transcripts import transcripts
@@ -40,12 +45,21 @@ class Aligner(Protocol):
 def rungs(config: ExperimentConfig) -> list[Aligner]:
     """The Gaussian aligners of a recipe, in their order."""
     made: list[Aligner] = []
-    for rung in config.aligners:
-        last = rung == config.aligners[-1]
-        if rung == "mono":
-            made.append(
-                MonophoneAligner(MonophoneOptions(config.monophone, config.speeds if last else None, config.seed))
-            )
+    for rung, before in zip(config.aligners, (None, *config.aligners), strict=False):
+        speeds = config.speeds if rung == config.aligners[-1] else None
+        if before is None:
+            made.append(MonophoneAligner(MonophoneOptions(config.monophone, speeds, config.seed)))
+            continue
+        options = TiedOptions(
+            config=getattr(config, rung),
+            before=before,
+            features_before=features_of_rung(config, before),
+            cepstra=config.alignment_features.cepstra if rung == LDA else None,
+            tests_too=bool(config.decoding_rungs) or None,
+            speeds=speeds,
+            seed=config.seed,
+        )
+        made.append(TiedAligner(rung, features_of_rung(config, rung), options))
     return made
 
 
@@ -82,9 +96,68 @@ class MonophoneAligner:
         return Aligned("mono", rung_stage("mono"))
 
 
+@dataclass(frozen=True)
+class TiedOptions:
+    """Everything that a rung of tied triphones depends on.
+
+    Attributes:
+        config: Its own options.
+        before: The rung before.
+        features_before: Kind of the features of the rung before.
+        cepstra: Number of static cepstra, for LDA; None for the others.
+        tests_too: True if tests need the rung's features too; None otherwise.
+        speeds: Speeds of the training data that it aligns; None if it is not the last rung.
+        seed: Seed of the directions in which Gaussians are split.
+    """
+
+    config: TriphoneConfig
+    before: Rung
+    features_before: str
+    cepstra: int | None
+    tests_too: bool | None
+    speeds: tuple[float, ...] | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class TiedAligner:
+    """Gaussian mixtures of tied triphones, from the alignment of the rung before.
+
+    Attributes:
+        rung: The rung.
+        features: Kind of the features that it models.
+        options: The options.
+    """
+
+    rung: Rung
+    features: str
+    options: TiedOptions
+
+    def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
+        """Add the stage that trains the mixtures; as the last rung, they align."""
+        if before is None:
+            raise ValueError("tied triphones cannot be the first aligner: their trees come from an alignment")
+        folder = experiment.folder
+        made = {
+            LDA: [
+                folder.space(LDA),
+                *(folder.features(split, LDA) for split in _splits(experiment, self.options)),
+            ],
+            SAT: [folder.unadapted_gmm(SAT), *(folder.features(split, SAT) for split in (TRAIN, HELDOUT))],
+        }
+        stages.run(
+            rung_stage(self.rung),
+            partial(_train_tied, experiment, self.rung, self.features),
+            options=self.options,
+            after=[before.stage],
+            outputs=[*rung_outputs(experiment, self.rung, self.options.speeds), *made.get(self.rung, [])],
+        )
+        return Aligned(self.rung, rung_stage(self.rung))
+
+
 def rung_stage(rung: str) -> str:
     """Name of the stage that makes a rung."""
-    return "monophones" if rung == "mono" else rung
+    return {"mono": "monophones", "tri": "triphones"}.get(rung, rung)
 
 
 def rung_outputs(experiment: Experiment, rung: Rung, speeds: tuple[float, ...] | None) -> list[Path]:
@@ -107,8 +180,64 @@ def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None
     model = train_monophones(features, data, options.monophone, options.seed)
     save_model(experiment, "mono", model)
     if options.speeds:
-        stored = {split: StoredFeatures(experiment.features(split, CEPSTRA)) for split in (TRAIN, HELDOUT)}
-        align_splits(experiment, "mono", model, stored, options.speeds, options.monophone.max_unaligned)
+        align_splits(experiment, "mono", model, CEPSTRA, options.speeds, options.monophone.max_unaligned)
+
+
+def _train_tied(experiment: Experiment, rung: Rung, kind: str, options: TiedOptions) -> None:
+    """Train a rung of tied triphones; as the last rung, align with it."""
+    config, folder = options.config, experiment.folder
+    store = experiment.features(TRAIN, options.features_before)
+    data = training_data(experiment, StoredFeatures(store), config.max_unaligned)
+    model_before = read_model(experiment, options.before)
+    before = AlignedModel.of(model_before, StoredFeatures(store), data)
+    if isinstance(config, LdaMlltConfig):
+        cepstra = experiment.features(TRAIN, CEPSTRA)
+        model, space = train_lda_mllt(before, cepstra, options.cepstra or 0, data, config, options.seed)
+        space.save(folder.space(rung))
+        for split in _splits(experiment, options):
+            stored = experiment.features(split, CEPSTRA)
+            write_features(folder.features(split, rung), stored, FeaturesInSpace(stored, space))
+    elif isinstance(config, FmllrSatConfig):
+        _train_speaker_adaptive(experiment, before, data, config, options)
+        return
+    else:
+        model = train_triphones(before, data, config, options.seed)
+    save_model(experiment, rung, model)
+    if options.speeds:
+        align_splits(experiment, rung, model, kind, options.speeds, config.max_unaligned)
+
+
+def _train_speaker_adaptive(
+    experiment: Experiment, before: AlignedModel, data: TrainingData, config: FmllrSatConfig, options: TiedOptions
+) -> None:
+    """Train speaker-adaptively; align with speakers' transforms, and write the features that these have moved."""
+    rung, folder = SAT, experiment.folder
+    model = train_fmllr_sat(before, data, config, options.seed)
+    save_model(experiment, rung, GaussianModel(model.topology, model.adapted))
+    model.unadapted.save(folder.unadapted_gmm(rung))
+    for split, spoken in aligned_data(experiment, options.speeds or (1.0,), config.max_unaligned).items():
+        unadapted = StoredFeatures(experiment.features(split, options.features_before))
+        transforms, pdfs = align_adapted(model, unadapted, spoken, config)
+        write_pdfs(experiment, rung, split, pdfs)
+        adapted = AdaptedFeatures(unadapted, transforms)
+        write_features(folder.features(split, rung), unadapted.store, adapted)
+
+
+def _splits(experiment: Experiment, options: TiedOptions) -> tuple[str, ...]:
+    """The splits that have the features of a rung."""
+    return experiment.splits if options.tests_too else (TRAIN, HELDOUT)
+
+
+def read_model(experiment: Experiment, rung: Rung) -> GaussianModel:
+    """The topology and the Gaussians of a rung."""
+    topology = experiment.topology_of(rung)
+    return GaussianModel(topology, DiagonalGmm.load(experiment.folder.gmm(rung), topology.pdf_count))
+
+
+def write_features(folder: Path, store: FeatureTable, features: GaussianFeatures) -> None:
+    """Write transformed features of the utterances of a store."""
+    items = ((utterance.id, utterance.speaker, features.of([utterance]).numpy()) for utterance in store.utterances)
+    write_store(folder, items, features.dimension, normalise=False)
 
 
 def training_data(experiment: Experiment, features: StoredFeatures, max_unaligned: float) -> TrainingData:
@@ -133,17 +262,30 @@ def align_splits(
     experiment: Experiment,
     rung: Rung,
     model: GaussianModel,
-    features: Mapping[str, GaussianFeatures],
+    features: str,
     speeds: tuple[float, ...],
     max_unaligned: float,
 ) -> None:
-    """Align the training recordings, at every speed, and those of the held-out speakers."""
-    for split, spoken in ((TRAIN, speeds), (HELDOUT, (1.0,))):
-        utterances = experiment.features(split, CEPSTRA).utterances
-        words = transcripts(experiment, split, spoken)
-        graphs = transcript_graphs(utterances, words, experiment.lexicon, model.topology)
-        pdfs, _ = align_utterances(model.gmm, features[split], utterances, graphs, experiment.processes, max_unaligned)
+    """Align the training recordings, at every speed, and those of the held-out speakers, with features of a kind."""
+    for split, data in aligned_data(experiment, speeds, max_unaligned).items():
+        graphs = transcript_graphs(data.utterances, data.transcripts, data.lexicon, model.topology)
+        stored = StoredFeatures(experiment.features(split, features))
+        pdfs, _ = align_utterances(model.gmm, stored, data.utterances, graphs, data.threads, max_unaligned)
         write_pdfs(experiment, rung, split, pdfs)
+
+
+def aligned_data(experiment: Experiment, speeds: tuple[float, ...], max_unaligned: float) -> dict[str, TrainingData]:
+    """What the last rung aligns: the training recordings, at every speed, and those of the held-out speakers."""
+    return {
+        split: TrainingData(
+            experiment.features(split, CEPSTRA).utterances,
+            transcripts(experiment, split, spoken),
+            experiment.lexicon,
+            experiment.processes,
+            max_unaligned,
+        )
+        for split, spoken in ((TRAIN, speeds), (HELDOUT, (1.0,)))
+    }
 
 
 def write_pdfs(experiment: Experiment, name: str, split: str, pdfs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""fMLLR transforms of speakers from their aligned utterances: alone, and as a first and a second estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lhuc_asr.features.store import StoredUtterance
+from lhuc_asr.hmm.fmllr import FmllrConfig, estimate_fmllr, fmllr_statistics
+from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.row_updates import RowStatistics
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
+from lhuc_asr.hmm.training import aligned_blocks, block_pdfs, speech_weights
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What transforms are estimated on.
+
+    Attributes:
+        pdfs: Pdfs of each aligned utterance, by its id, shape (T,).
+        silence_pdfs: Pdfs of silence.
+        silence_weight: Weight of frames of silence.
+    """
+
+    pdfs: Mapping[str, np.ndarray]
+    silence_pdfs: np.ndarray
+    silence_weight: float
+
+
+def first_estimate(
+    features: GaussianFeatures,
+    utterances: Iterable[StoredUtterance],
+    targets: Targets,
+    unadapted: DiagonalGmm,
+    adapted: DiagonalGmm,
+    config: FmllrConfig,
+) -> SpeakerTransforms:
+    """Transforms from a first pass: posteriors by the model of unadapted features, likelihoods by that of adapted ones.
+
+    Args:
+        features: The unadapted features.
+        utterances: Utterances of all speakers.
+        targets: Their alignment.
+        unadapted: Gaussians of unadapted features.
+        adapted: The same Gaussians in adapted features.
+        config: Options of the estimation.
+
+    Returns:
+        A transform for each speaker.
+
+    Raises:
+        TransformError: A speaker's statistics are singular.
+    """
+    parts = []
+    for speaker, theirs in by_speaker(utterances).items():
+        total: RowStatistics | None = None
+        for block in aligned_blocks(theirs, targets.pdfs):
+            values, pdfs = features.of(block), block_pdfs(targets.pdfs, block)
+            weights = speech_weights(pdfs, targets.silence_pdfs, targets.silence_weight)
+            part = fmllr_statistics(speaker, unadapted.posteriors(values, pdfs, weights), adapted, values)
+            total = part if total is None else total + part
+        parts.append(RowStatistics.nothing(speaker, adapted.dimension) if total is None else total)
+    return estimate_fmllr(RowStatistics.stacked(parts), config).transforms
+
+
+def next_estimate(
+    features: GaussianFeatures,
+    utterances: Sequence[StoredUtterance],
+    targets: Targets,
+    before: SpeakerTransforms,
+    adapted: DiagonalGmm,
+    config: FmllrConfig,
+) -> SpeakerTransforms:
+    """Transforms estimated on top of earlier ones, by the model of adapted features alone; other arguments as before.
+
+    Args:
+        before: The earlier transforms.
+    """
+    moved = AdaptedFeatures(features, before)
+    return first_estimate(moved, utterances, targets, adapted, adapted, config).after(before)
+
+
+def by_speaker(utterances: Iterable[StoredUtterance]) -> dict[str, list[StoredUtterance]]:
+    """The utterances of each speaker."""
+    groups: dict[str, list[StoredUtterance]] = {}
+    for utterance in utterances:
+        groups.setdefault(utterance.speaker, []).append(utterance)
+    return groups
