@@ -264,6 +264,25 @@ def test_rows_learn_what_speakers_differ_in(tmp_path, precision):
         assert losses[name] < 0.95 * losses[""] < 0.95 * losses[other]
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "tolerance"),
+    [
+        ("cpu", "bfloat16", 0.05),
+        pytest.param("cuda", "float32", 0.002, marks=pytest.mark.gpu),
+        pytest.param("cuda", "bfloat16", 0.05, marks=pytest.mark.gpu),
+    ],
+)
+def test_devices_and_precisions_agree(tmp_path, device, precision, tolerance):
+    """The rows of 16-bit products, and of a GPU, differ from the CPU's by a small fraction of what was learned."""
+    config = SatConfig(optimizer="sgd", learning_rate=0.5)
+    trainer = CALM.model_copy(update={"precision": precision, "average_epochs": 2})
+    expected = train_sat(tmp_path / "cpu", config, CALM.model_copy(update={"average_epochs": 2}))
+    found = train_sat(tmp_path / "other", config, trainer, device=torch.device(device))
+    for one, other in zip(tables_of(expected), tables_of(found), strict=True):
+        assert other.dtype == torch.float32
+        assert float((other.cpu() - one).norm()) < tolerance * float(one.norm())
+
+
 # Errors
 
 

@@ -1,6 +1,6 @@
 """Training: it learns, a killed run ends with the same bits, worse epochs are undone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corner_frames import PDFS
 
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
-from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate, train
 
-PDFS = 4
 CPU = torch.device("cpu")
 SHAPE = DnnConfig(hidden_layers=2, hidden_units=16, activation="relu", dropout=0.2, context=1)
 # A rate so high that some epochs make the held-out loss worse.
@@ -26,32 +25,6 @@ CALM = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.05, ma
 AVERAGED = TrainerConfig(
     batch_size=32, average_epochs=3, schedule=NewbobConfig(learning_rate=0.15, stop_below=0.0, max_epochs=6)
 )
-
-
-@pytest.fixture
-def make_source() -> Callable[..., FrameSource]:
-    """Makes a source of frames, each drawn around its pdf's corner of a square.
-
-    A frame gets a random target with probability ``noise``: then more training soon stops to help.
-    """
-
-    def make(seed: int, frames: int = 600, noise: float = 0.0, context: int = 1) -> FrameSource:
-        generator = np.random.default_rng(seed)
-        corners = np.array([[2, 2], [-2, 2], [-2, -2], [2, -2]], np.float32)
-        lengths = [frames // 3, frames // 2, frames - frames // 3 - frames // 2]
-        # Neighbouring frames share a pdf, as in speech, so that context helps.
-        truth = np.repeat(generator.integers(PDFS, size=-(-frames // 10)), 10)[:frames]
-        features = (corners[truth] + 0.7 * generator.standard_normal((frames, 2))).astype(np.float32)
-        wrong = generator.random(frames) < noise
-        targets = np.where(wrong, generator.integers(PDFS, size=frames), truth).astype(np.int32)
-        firsts = np.cumsum([0, *lengths[:-1]]).tolist()
-        utterances = [
-            StoredUtterance(f"u{n}", "s", first, length)
-            for n, (first, length) in enumerate(zip(firsts, lengths, strict=True))
-        ]
-        return FrameSource(features, targets, utterances, context)
-
-    return make
 
 
 def _model(seed: int = 0, shape: DnnConfig = SHAPE) -> Dnn:
