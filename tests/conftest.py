@@ -47,6 +47,15 @@ controls: [others_mean]
 """
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a GPU where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def signals_that_end() -> None:
     """A shell lets what it runs in the background ignore these signals, and so do the processes that tests start."""

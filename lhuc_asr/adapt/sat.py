@@ -56,6 +56,8 @@ class SatConfig(StrictModel):
         amplitude: Name of the amplitude function xi.
         optimizer: Optimizer of the rows: ``adam``, with separate averages for each row, or ``sgd``.
         learning_rate: Step size of the rows in the first epochs; newbob halves it together with the network's.
+        row_zero_learning_rate: Step size of row 0, which sees far more frames than a speaker's row; None for that of
+            the speakers' rows.
         start: ``si`` to start from the speaker-independent network, None to start from random weights.
         schedule: Schedule of the network's learning rate; None for the trainer's.
     """
@@ -65,6 +67,7 @@ class SatConfig(StrictModel):
     amplitude: Literal["exp", "identity"] = "exp"
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = Field(0.001, gt=0.0, le=1000.0)
+    row_zero_learning_rate: float | None = Field(None, gt=0.0, le=1000.0)
     start: Literal["si"] | None = None
     schedule: NewbobConfig | None = None
 
@@ -228,13 +231,23 @@ class _Rows(Companion):
         return self._bank.rows(self._assigned[frames].long())
 
     def step(self) -> None:
+        row_zero_rate, tables = self._config.row_zero_learning_rate, self._bank.tables
+        before = [] if row_zero_rate is None else [table[0].detach().clone() for table in tables]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if row_zero_rate is not None:
+            # The step of either optimizer is proportional to its rate.
+            share = row_zero_rate / self._config.learning_rate
+            with torch.no_grad():
+                for table, earlier in zip(tables, before, strict=True):
+                    table[0] = earlier + share * (table[0] - earlier)
+
+    def learned(self) -> dict[str, torch.Tensor]:
+        return {f"r.{site.name}": table for site, table in zip(self._bank.sites, self._bank.tables, strict=True)}
 
     def state(self) -> dict[str, torch.Tensor]:
-        state: dict[str, torch.Tensor] = {}
+        state = self.learned()
         for site, table in zip(self._bank.sites, self._bank.tables, strict=True):
-            state[f"r.{site.name}"] = table
             averages = self._optimizer.state[table].items()
             state |= {f"{name}.{site.name}": value for name, value in averages if isinstance(value, torch.Tensor)}
         return state
@@ -259,4 +272,5 @@ class _Rows(Companion):
                 raise KeyError(f"unknown {min(averages)!r}")
             with torch.no_grad():
                 table.copy_(own["r"])
-            self._optimizer.state[table] = {"edition": table.edition, **averages}
+            # Before the first epoch there are none, and the optimizer begins its own.
+            self._optimizer.state[table] = {"edition": table.edition, **averages} if averages else {}

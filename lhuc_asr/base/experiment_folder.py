@@ -108,6 +108,11 @@ class ExperimentFolder:
         """The file of a network."""
         return self.folder / "am" / name / "model.safetensors"
 
+    @property
+    def training_figure(self) -> Path:
+        """The figure of the networks' cross-entropy by epoch."""
+        return self.folder / "am" / "training.png"
+
     def speakers(self, split: str, name: str) -> Path:
         """Folder of the speakers' files of a pass over a split."""
         return self.folder / "speakers" / name / split

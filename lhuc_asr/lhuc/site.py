@@ -156,9 +156,10 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
     # The rows of very many speakers may be in main memory, the output on a GPU.
     amplitude = amplitude.to(hidden.device)
     count = selection.index.shape[0]
-    # An amplitude in float32 must not turn a bfloat16 network into a float32 one.
+    # An amplitude in float32 must not turn a bfloat16 network into a float32 one. Nor may it be rounded to bfloat16
+    # itself, where 1.003 is 1: what is rounded is the product.
     if selection.of_one_speaker:
-        return hidden * amplitude.to(hidden.dtype).reshape(_shape(hidden.dim(), {feature: site.width}))
+        return (hidden * amplitude.reshape(_shape(hidden.dim(), {feature: site.width}))).to(hidden.dtype)
 
     batch = _axis(site, hidden, batch)
     if batch == feature:
@@ -173,14 +174,14 @@ def _scale(site: Site, hidden: Tensor, amplitude: Tensor, selection: Selection) 
         blocks = hidden.reshape(*hidden.shape[:batch], count, elements // count, *hidden.shape[batch + 1 :])
         feature += feature > batch
         spread = amplitude if batch < feature else amplitude.T
-        spread = spread.to(hidden.dtype).reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
-        return (blocks * spread).flatten(batch, batch + 1)
+        spread = spread.reshape(_shape(blocks.dim(), {batch: count, feature: site.width}))
+        return (blocks * spread).to(hidden.dtype).flatten(batch, batch + 1)
 
     owner = selection.owners(site, selection.owner, elements)
     # The gradient is then summed over a row's elements in float32; in bfloat16 that is far slower on a CPU too.
-    spread = amplitude.index_select(0, owner.to(hidden.device)).to(hidden.dtype)
+    spread = amplitude.index_select(0, owner.to(hidden.device))
     spread = spread if batch < feature else spread.T
-    return hidden * spread.reshape(_shape(hidden.dim(), {batch: elements, feature: site.width}))
+    return (hidden * spread.reshape(_shape(hidden.dim(), {batch: elements, feature: site.width}))).to(hidden.dtype)
 
 
 def _scale_packed(site: Site, packed: PackedSequence, amplitude: Tensor, selection: Selection) -> PackedSequence:

@@ -40,6 +40,10 @@ class Companion:
     def step(self) -> None:
         """Update the companion's parameters after a backward pass, and clear their gradients."""
 
+    def learned(self) -> dict[str, torch.Tensor]:
+        """The parameters that are learned, by name; they are averaged over epochs as the network's weights are."""
+        return {}
+
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors that the next epoch depends on, by name."""
         return {}

@@ -1,7 +1,8 @@
 """Newbob, a schedule of the learning rate.
 
 The rate is constant while each epoch improves the loss by enough, then halved every epoch until the improvement becomes
-negligible.
+negligible. A network that goes on from another may be worse after its first epoch: the trainer undoes an epoch that is
+worse than the network before it, and until one is kept, newbob halves the rate after each and tries again.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ class Newbob:
 
     Attributes:
         learning_rate: Learning rate of the next epoch.
-        best_loss: Lowest held-out loss so far.
+        best_loss: Lowest held-out loss so far, that of the network before the first epoch included.
         halving: Whether halving has begun.
         epochs: Number of epochs so far.
+        kept: Number of them that did not make the held-out loss worse.
         finished: Whether training is over.
     """
 
@@ -56,19 +58,23 @@ class Newbob:
     best_loss: Annotated[float, Field(allow_inf_nan=False)] = float("inf")
     halving: bool = False
     epochs: Annotated[int, Field(ge=0, le=MOST_EPOCHS)] = 0
+    kept: Annotated[int, Field(ge=0, le=MOST_EPOCHS)] = 0
     finished: bool = False
 
     def after(self, loss: float, config: NewbobConfig) -> Newbob:
         """The state after an epoch that ended with a held-out ``loss``."""
-        # The first epoch counts as an improvement. The floor avoids a division by a loss of zero.
-        improvement = 1.0 if self.epochs == 0 else (self.best_loss - loss) / max(self.best_loss, LOSS_FLOOR)
-        finished = self.epochs + 1 >= config.max_epochs or (self.halving and improvement < config.stop_below)
+        # The first kept epoch counts as an improvement. The floor avoids a division by a loss of zero.
+        better, first = loss <= self.best_loss, self.kept == 0
+        improvement = 1.0 if first else (self.best_loss - loss) / max(self.best_loss, LOSS_FLOOR)
+        ended = self.halving and improvement < config.stop_below
         halving = self.halving or improvement < config.halve_below
+        undone_first = first and not better
         return replace(
             self,
-            learning_rate=self.learning_rate / 2 if halving else self.learning_rate,
+            learning_rate=self.learning_rate / 2 if halving or undone_first else self.learning_rate,
             best_loss=min(self.best_loss, loss),
             halving=halving,
             epochs=self.epochs + 1,
-            finished=finished,
+            kept=self.kept + better,
+            finished=ended or self.epochs + 1 >= config.max_epochs,
         )

@@ -1,24 +1,25 @@
 """Training of a network: frame cross-entropy by SGD, with newbob on held-out speakers.
 
-The whole state is written after every epoch. A killed run resumes from this state and ends with the same bits. An
-epoch that makes the held-out loss worse is undone, as in Kaldi's train_scheduler.sh.
+The whole state is written before the first epoch and after every one. A killed run resumes from this state and ends
+with the same bits. An epoch that makes the held-out loss worse is undone, as in Kaldi's train_scheduler.sh, and so is
+the first one of a network that goes on from another. At the end, the weights of the last epochs may be averaged.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
 
-from lhuc_asr.base.config import StrictModel, parse_config
-from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.runlog import progress, stopwatch
-from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.companion import ALONE, Companion
@@ -26,6 +27,7 @@ from lhuc_asr.nnet.dropout import Dropout
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.losses import cross_entropy
 from lhuc_asr.nnet.schedule import Newbob, NewbobConfig
+from lhuc_asr.nnet.training_state import TrainingState, mean_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,10 @@ class TrainerConfig(StrictModel):
             gradient reaches 1e9.
         band_mask: Limit of the number of features that SpecAugment masks in each training frame; see ``mask_bands``. 0
             for none.
-        precision: Type of the matrix products; weights stay in float32.
+        precision: Type of the matrix products; weights, amplitudes and the loss stay in float32.
+        average_epochs: Maximum number of epochs whose weights are averaged after the last one. Of the averages of the
+            last 2, 3, ... kept epochs the one with the lowest held-out loss is taken, if it is lower than the last
+            epoch's. 1 for none. The state has the weights of as many epochs.
         schedule: Schedule of the learning rate.
     """
 
@@ -56,6 +61,7 @@ class TrainerConfig(StrictModel):
     max_gradient_norm: float = Field(5.0, gt=0.0, le=1e9)
     band_mask: int = Field(0, ge=0, le=1000)
     precision: Literal["float32", "bfloat16"] = "float32"
+    average_epochs: int = Field(1, ge=1, le=100)
     schedule: NewbobConfig = NewbobConfig()
 
 
@@ -86,18 +92,18 @@ def train(
     """Train to the end of the schedule, resuming from ``state_path`` if it exists.
 
     Args:
-        model: The network, initialised; it is trained in place.
+        model: The network, initialised or already trained; it is trained in place.
         training: Frames to train on.
         heldout: Frames of other speakers; their loss controls the schedule.
         config: Options of training.
         state_path: File of the state after the last epoch.
         seed: Seed of the frame order and of dropout.
         device: Device that the network runs on.
-        on_epoch: Function that is called with the metrics of each epoch.
+        on_epoch: Function that is called with the metrics of each epoch, and of the average of the last ones.
         companion: Companion that is trained together with the network.
 
     Returns:
-        The model of the best epoch, in evaluation mode.
+        The model of the best epoch, or of an average of the last kept ones, in evaluation mode.
 
     Raises:
         AlignmentError: No training frame, or no held-out frame, has a target.
@@ -111,24 +117,30 @@ def train(
         weight_decay=config.weight_decay,
         fused=True,  # one pass over the weights
     )
-    newbob = Newbob(config.schedule.learning_rate)
+    state = TrainingState(state_path, model, optimizer, companion, config.average_epochs - 1)
     if state_path.exists():
-        newbob = _restore(state_path, model, optimizer, companion)
+        newbob = state.restore()
         logger.info("training resumes after epoch %d", newbob.epochs)
+    else:
+        newbob = Newbob(config.schedule.learning_rate, best_loss=_starting_loss(model, heldout, device))
+        state.save(newbob)
     while not newbob.finished:
         with stopwatch() as watch:
+            state.begin_epoch()
             loss = _epoch(model, optimizer, training, config, newbob, seed, device, companion)
             evaluation = evaluate(model, heldout, device)
-        if not torch.isfinite(torch.tensor(loss + evaluation.loss)):
+        if not math.isfinite(loss + evaluation.loss):
             raise CheckpointError(
                 f"epoch {newbob.epochs + 1}: the loss is {loss}, held out {evaluation.loss}: training "
                 f"diverged; lower {companion.rates}"
             )
         rate, better = newbob.learning_rate, evaluation.loss <= newbob.best_loss
-        if not better and state_path.exists():
-            _restore(state_path, model, optimizer, companion)
+        if better:
+            state.keep_epoch()
+        else:
+            state.restore()
         newbob = newbob.after(evaluation.loss, config.schedule)
-        _save(state_path, model, optimizer, newbob, companion)
+        state.save(newbob)
         on_epoch(
             {
                 "epoch": newbob.epochs,
@@ -145,7 +157,43 @@ def train(
             newbob.epochs, rate, loss, evaluation.loss, 100 * evaluation.accuracy,
             "" if better else ", undone", watch.seconds,
         )  # fmt: skip
+    if config.average_epochs > 1:
+        _average(state, heldout, newbob.best_loss, device, on_epoch)
     return model.eval()
+
+
+def _starting_loss(model: AcousticModel, heldout: FrameSource, device: torch.device) -> float:
+    """Held-out loss of the network before its first epoch."""
+    loss = evaluate(model, heldout, device).loss
+    if not math.isfinite(loss):
+        raise CheckpointError(
+            f"before the first epoch the held-out loss is {loss}: the network or a held-out feature is not finite; "
+            "make both again"
+        )
+    return loss
+
+
+def _average(
+    state: TrainingState,
+    heldout: FrameSource,
+    best_loss: float,
+    device: torch.device,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> None:
+    """Give the network the average of its last kept epochs that has the lowest held-out loss, if one is better."""
+    epochs = [*state.earlier, state.learned()]
+    chosen, accuracy = 1, evaluate(state.model, heldout, device).accuracy
+    for number in range(2, len(epochs) + 1):
+        state.learn(mean_of(epochs[-number:]))
+        evaluation = evaluate(state.model, heldout, device)
+        if evaluation.loss < best_loss:
+            chosen, best_loss, accuracy = number, evaluation.loss, evaluation.accuracy
+    state.learn(mean_of(epochs[-chosen:]))
+    on_epoch({"averaged_epochs": chosen, "heldout_loss": round(best_loss, 5), "heldout_accuracy": round(accuracy, 5)})
+    logger.info(
+        "average of the last %d epochs (of 1 to %d, by held-out loss): held out %.4f, accuracy %.2f %%",
+        chosen, len(epochs), best_loss, 100 * accuracy,
+    )  # fmt: skip
 
 
 def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) -> Evaluation:
@@ -220,45 +268,3 @@ def _check_frames(frames: int, source: FrameSource, purpose: str) -> None:
             f"no frame of {len(source.utterances)} utterances has a target to {purpose} on; "
             "check that the split is not empty, and that its alignment was made on these features"
         )
-
-
-def _save(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, newbob: Newbob, companion: Companion) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        buffer = optimizer.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
-    tensors |= {f"companion.{name}": tensor for name, tensor in companion.state().items()}
-    save_tensors(path, tensors, {"newbob": asdict(newbob)})
-
-
-class _Description(StrictModel):
-    """Description of a state's file."""
-
-    newbob: Newbob
-
-
-def _restore(path: Path, model: AcousticModel, optimizer: torch.optim.SGD, companion: Companion) -> Newbob:
-    tensors, tree = load_tensors(path)
-    source = f"{path}: the state of another network"
-    remedy = "delete it to train from the beginning"
-    try:
-        newbob = parse_config(_Description, tree, source).newbob
-        own = _named(tensors, "model.")
-        check_tensors(source, own, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, remedy)
-        momentum = _named(tensors, "momentum.")
-        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        check_tensors(source, momentum, {name: shapes.get(name, ()) for name in momentum}, remedy)
-        companion.restore(_named(tensors, "companion."))
-    except (ConfigError, KeyError, RuntimeError) as error:
-        problem = str(error) if isinstance(error, ConfigError) else f"{source} ({error})"
-        raise CheckpointError(f"{problem}; {remedy}") from error
-    model.load_state_dict(own)
-    for name, parameter in model.named_parameters():
-        if name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
-    return newbob
-
-
-def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

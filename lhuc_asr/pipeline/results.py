@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
 from lhuc_asr.base.errors import MissingExtraError
@@ -13,11 +15,14 @@ from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.pipeline.config import SI, ExperimentConfig, reuse_name
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
-from lhuc_asr.pipeline.plan import Pass, Reuse, passes_of
+from lhuc_asr.pipeline.plan import Pass, Reuse, networks_of, passes_of
 from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import WerReport, pool, read_wer, summed, write_wer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +33,9 @@ ENVIRONMENTS_FILE = "environments.txt"
 def compare_splits(config: ExperimentConfig, splits: Sequence[str], formats: Sequence[str] = ()) -> list[PassScore]:
     """Judge all passes over all test sets, and write tables, CSV and figures of each set, from the wer.json files.
 
-    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass. Without the extra
-    "figures" there are none, and the log says so.
+    The figure ``<pass>.png`` shows each speaker's word error rate in the first pass and in that pass, and
+    ``am/training.png`` of each seed and fold its networks' cross-entropy by epoch. Without the extra "figures" there
+    are none, and the log says so.
 
     Args:
         config: The recipe.
@@ -50,7 +56,7 @@ def compare_splits(config: ExperimentConfig, splits: Sequence[str], formats: Seq
     scores = judge(entries, config.seed)
     for split, theirs in reports.items():
         _write(folder, split, theirs, [line for line in scores if line.entry.split == split])
-    _draw(folder, scores, formats)
+    _draw(config, scores, formats)
     return scores
 
 
@@ -118,26 +124,37 @@ def _write(folder: ExperimentFolder, split: str, reports: Mapping[str, WerReport
     write_speaker_csv(place / SPEAKERS_FILE, reports)
 
 
-def _draw(folder: ExperimentFolder, scores: Sequence[PassScore], formats: Sequence[str]) -> None:
-    """Draw the figures of all test sets, also in the formats that lie there: none stays of earlier results.
+def _draw(config: ExperimentConfig, scores: Sequence[PassScore], formats: Sequence[str]) -> None:
+    """Draw the figures of all test sets and networks, also in the formats that lie there: none stays of earlier ones.
 
     Without matplotlib there are none, and those of earlier results go.
     """
+    folder = ExperimentFolder(config.folder)
     drawn = [(folder.decode(line.entry.split), line.entry.name, line.unadapted) for line in scores]
+    trained = [] if config.seeds else [ExperimentFolder(fold.folder) for fold in fold_configs(config)]
     try:
         from lhuc_asr.score.figures import save_figure, speaker_wer_figure
+        from lhuc_asr.score.training_figure import training_figure
     except MissingExtraError as error:
         logger.warning("no figures: %s", error)
-        for place, name, _ in drawn:
+        for path in (*(place / f"{name}.png" for place, name, _ in drawn), *(each.training_figure for each in trained)):
             for format in FORMATS:
-                (place / f"{name}.{format}").unlink(missing_ok=True)
+                path.with_suffix(f".{format}").unlink(missing_ok=True)
         return
+
+    def save(figure: Figure, path: Path) -> None:
+        earlier = [format for format in FORMATS if path.with_suffix(f".{format}").exists()]
+        save_figure(figure, path, [*formats, *earlier])
+
     for place, name, against in drawn:
         if against is not None:
             reports = place / SI / WER_FILE, place / name / WER_FILE
-            figure = speaker_wer_figure(*reports, against.comparison, SI, name)
-            earlier = [format for format in FORMATS if (place / f"{name}.{format}").exists()]
-            save_figure(figure, place / f"{name}.png", [*formats, *earlier])
+            save(speaker_wer_figure(*reports, against.comparison, SI, name), place / f"{name}.png")
+    networks = [*(f"first{number}" for number in range(1, config.realignments + 1)), *networks_of(config)]
+    for each in trained:
+        figure = training_figure(each.metrics.path, networks)
+        if figure is not None:
+            save(figure, each.training_figure)
 
 
 def _row(line: PassScore) -> dict[str, object]:

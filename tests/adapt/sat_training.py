@@ -20,6 +20,9 @@ SHAPE = DnnConfig(hidden_layers=2, hidden_units=16, activation="relu", dropout=0
 CALM = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.02, max_epochs=4))
 # A rate so high that some epochs make the held-out loss worse.
 BUMPY = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.3, stop_below=0.0, max_epochs=6))
+AVERAGED = TrainerConfig(
+    batch_size=32, average_epochs=3, schedule=NewbobConfig(learning_rate=0.1, stop_below=0.0, max_epochs=6)
+)
 CORNERS = np.array([[2, 2], [-2, 2], [-2, -2], [2, -2]], np.float32)
 # Noise along both axes: ann's frames say little along the second one, bob's along the first.
 NOISE = {"ann": (0.5, 3.0), "bob": (3.0, 0.5), "cat": (0.5, 0.5)}
@@ -58,16 +61,17 @@ def train_sat(
     kill_after: int | None = None,
     model: Dnn | None = None,
     epochs: list[dict[str, Any]] | None = None,
+    device: torch.device = CPU,
 ) -> SpeakerBank:
     def on_epoch(figures: dict[str, Any]) -> None:
         if epochs is not None:
             epochs.append(figures)
-        if figures["epoch"] == kill_after:
+        if kill_after is not None and figures.get("epoch") == kill_after:
             raise KilledError
 
     training = sat_source(0) if training is None else training
     model = sat_model() if model is None else model
-    return train_speaker_adaptive(model, training, sat_source(1), config, trainer, path, SEED, CPU, on_epoch)
+    return train_speaker_adaptive(model, training, sat_source(1), config, trainer, path, SEED, device, on_epoch)
 
 
 def tables_of(bank: SpeakerBank) -> list[torch.Tensor]:

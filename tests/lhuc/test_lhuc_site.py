@@ -54,6 +54,18 @@ def test_gradients_of_a_bfloat16_network_are_summed_in_float32():
     assert amplitude.grad.flatten().tolist() == [2000 + 2000 / 128, 1 + 1 / 128]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_amplitudes_stay_in_float32_where_the_network_is_not(randn, dtype):
+    """1.003 is 1 in bfloat16: rounded before the product, a small amplitude would do nothing."""
+    hidden, table = randn(4, 300).to(dtype), torch.full((2, 300), 1.003)
+    rows = torch.tensor([0, 1, 1, 0])
+    exact = hidden.float() * 1.003
+    for selection in (Selection(torch.tensor([0])), Selection(torch.tensor([0, 1])), Selection.of_elements(rows)):
+        scaled = scale_output(Site("here", 300), hidden, table[selection.index], selection)
+        assert torch.equal(scaled, exact.to(dtype))
+    assert not torch.equal(scaled, hidden)
+
+
 def test_packed_sequences(randn):
     lengths = [2, 5, 3, 1]
     packed = pack_sequence([randn(length, 4) for length in lengths], enforce_sorted=False)

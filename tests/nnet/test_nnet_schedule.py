@@ -58,3 +58,24 @@ def test_training_always_ends_and_the_rate_never_rises(losses):
 def test_a_state_survives_as_a_dictionary():
     state = Newbob(0.8).after(2.0, CONFIG).after(1.999, CONFIG)
     assert Newbob(**dataclasses.asdict(state)) == state
+
+
+@pytest.mark.parametrize(
+    ("losses", "rates", "finished"),
+    [
+        pytest.param([1.1, 1.2, 0.9, 0.8], [0.4, 0.2, 0.2, 0.2], False, id="halved until one is kept, then full steps"),
+        pytest.param([0.999, 0.9], [0.8, 0.8], False, id="the first kept epoch counts as an improvement"),
+        pytest.param([1.0, 0.995], [0.8, 0.4], False, id="as good as the start is kept"),
+        pytest.param([1.1] * 8, [0.8 / 2**n for n in range(1, 9)], True, id="none is kept: as many as allowed"),
+    ],
+)
+def test_a_network_that_goes_on_is_compared_with_its_start(losses, rates, finished):
+    state, visited = Newbob(CONFIG.learning_rate, best_loss=1.0), []
+    for loss in losses:
+        assert not state.finished
+        state = state.after(loss, CONFIG)
+        visited.append(state.learning_rate)
+    assert visited == pytest.approx(rates)
+    assert state.finished == finished
+    assert state.best_loss == min(1.0, *losses)
+    assert state.kept == sum(loss <= 1.0 for loss in losses)

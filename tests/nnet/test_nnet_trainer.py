@@ -1,6 +1,6 @@
 """Training: it learns, a killed run ends with the same bits, worse epochs are undone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,47 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corner_frames import PDFS
 
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
-from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate, train
 
-PDFS = 4
 CPU = torch.device("cpu")
 SHAPE = DnnConfig(hidden_layers=2, hidden_units=16, activation="relu", dropout=0.2, context=1)
 # A rate so high that some epochs make the held-out loss worse.
 BUMPY = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.5, stop_below=0.0, max_epochs=6))
 CALM = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.05, max_epochs=6))
-
-
-@pytest.fixture
-def make_source() -> Callable[..., FrameSource]:
-    """Makes a source of frames, each drawn around its pdf's corner of a square.
-
-    A frame gets a random target with probability ``noise``: then more training soon stops to help.
-    """
-
-    def make(seed: int, frames: int = 600, noise: float = 0.0, context: int = 1) -> FrameSource:
-        generator = np.random.default_rng(seed)
-        corners = np.array([[2, 2], [-2, 2], [-2, -2], [2, -2]], np.float32)
-        lengths = [frames // 3, frames // 2, frames - frames // 3 - frames // 2]
-        # Neighbouring frames share a pdf, as in speech, so that context helps.
-        truth = np.repeat(generator.integers(PDFS, size=-(-frames // 10)), 10)[:frames]
-        features = (corners[truth] + 0.7 * generator.standard_normal((frames, 2))).astype(np.float32)
-        wrong = generator.random(frames) < noise
-        targets = np.where(wrong, generator.integers(PDFS, size=frames), truth).astype(np.int32)
-        firsts = np.cumsum([0, *lengths[:-1]]).tolist()
-        utterances = [
-            StoredUtterance(f"u{n}", "s", first, length)
-            for n, (first, length) in enumerate(zip(firsts, lengths, strict=True))
-        ]
-        return FrameSource(features, targets, utterances, context)
-
-    return make
+AVERAGED = TrainerConfig(
+    batch_size=32, average_epochs=3, schedule=NewbobConfig(learning_rate=0.15, stop_below=0.0, max_epochs=6)
+)
 
 
 def _model(seed: int = 0, shape: DnnConfig = SHAPE) -> Dnn:
@@ -84,11 +60,17 @@ class _Run:
     def __call__(self, kill_after: int | None = None, seed: int = 3, model: Dnn | None = None) -> Dnn:
         def on_epoch(figures: dict[str, Any]) -> None:
             self.epochs.append(figures)
-            if figures["epoch"] == kill_after:
+            if kill_after is not None and figures.get("epoch") == kill_after:
                 raise _KilledError
 
         model = _model() if model is None else model
         return train(model, self.training, self.heldout, self.config, self.path, seed, CPU, on_epoch)
+
+
+def _loaded(weights: dict[str, torch.Tensor]) -> Dnn:
+    model = _model()
+    model.load_state_dict(weights)
+    return model
 
 
 def _same(one: Dnn, other: Dnn) -> bool:
@@ -107,14 +89,17 @@ def test_a_separable_problem_is_learned(tmp_path, make_source):
     assert not model.training
 
 
-@pytest.mark.parametrize("config", [BUMPY, CALM], ids=["bumpy", "calm"])
+@pytest.mark.parametrize("config", [BUMPY, CALM, AVERAGED], ids=["bumpy", "calm", "averaged"])
 def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(tmp_path, make_source, config):
     training, heldout = make_source(0, noise=0.3), make_source(1, 300, noise=0.3)
     whole = _Run(tmp_path / "whole", training, heldout, config)
     expected = whole()
-    if config is BUMPY:
-        assert {figures["kept"] for figures in whole.epochs} == {True, False}
-    for epoch in range(1, len(whole.epochs) + 1):
+    epochs = [figures for figures in whole.epochs if "epoch" in figures]
+    if config is not CALM:
+        assert {figures["kept"] for figures in epochs} == {True, False}
+    if config is AVERAGED:
+        assert whole.epochs[-1]["averaged_epochs"] > 1
+    for epoch in range(1, len(epochs) + 1):
         run = _Run(tmp_path / f"killed-{epoch}", training, heldout, config)
         with pytest.raises(_KilledError):
             run(kill_after=epoch)
@@ -152,6 +137,75 @@ def test_a_finished_run_trains_no_more(tmp_path, make_source):
     expected, epochs = run(), len(run.epochs)
     assert _same(run(model=_model(seed=99)), expected)
     assert len(run.epochs) == epochs
+
+
+def test_the_best_average_of_the_last_epochs_is_taken(tmp_path, make_source):
+    run = _Run(tmp_path / "state", make_source(0, noise=0.3), make_source(1, 300, noise=0.3), AVERAGED)
+    model, kept = _model(), [_model().state_dict()]
+    plain_epoch = run.epochs.append
+
+    class Epochs(list[dict[str, Any]]):
+        def append(self, figures: dict[str, Any]) -> None:
+            if figures.get("kept"):
+                kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            plain_epoch(figures)
+
+    written, run.epochs = run.epochs, Epochs()
+    run(model=model)
+    losses = {}
+    for number in (1, 2, 3):
+        mean = {name: sum(one[name].double() for one in kept[-number:]) / number for name in kept[0]}
+        oracle = _model()
+        oracle.load_state_dict(mean)
+        losses[number] = evaluate(oracle, run.heldout, CPU).loss
+        if number == written[-1]["averaged_epochs"]:
+            for name, weights in model.state_dict().items():
+                torch.testing.assert_close(weights, oracle.state_dict()[name], rtol=1e-6, atol=1e-7)
+    best = min(losses, key=losses.__getitem__)
+    assert best > 1
+    assert written[-1]["averaged_epochs"] == best
+    assert written[-1]["heldout_loss"] == pytest.approx(losses[best], abs=1e-5)
+
+
+def test_an_average_that_is_worse_than_the_last_epoch_is_not_taken(tmp_path, make_source):
+    """While the loss still falls steeply, earlier weights only do harm: the last epoch stays, to the bit."""
+    training, heldout = make_source(0), make_source(1, 300)
+    schedule = NewbobConfig(learning_rate=0.01, max_epochs=3)
+    plain = TrainerConfig(batch_size=32, schedule=schedule)
+    expected = _Run(tmp_path / "plain", training, heldout, plain)()
+    run = _Run(tmp_path / "averaged", training, heldout, plain.model_copy(update={"average_epochs": 3}))
+    assert _same(run(), expected)
+    assert run.epochs[-1]["averaged_epochs"] == 1
+
+
+def test_worse_first_epochs_of_a_network_that_goes_on_are_undone(tmp_path, make_source):
+    """Halved until an epoch is better than the network that it started from; momentum does not survive the undoing."""
+    training, heldout = make_source(0, noise=0.3), make_source(1, 300, noise=0.3)
+    start = _Run(tmp_path / "start", training, heldout, CALM)()
+    loss = evaluate(start, heldout, CPU).loss
+    weights = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+    rough = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.4, max_epochs=8))
+    run = _Run(tmp_path / "state", training, heldout, rough)
+    with pytest.raises(_KilledError):
+        run(kill_after=1, model=start)
+    assert not run.epochs[0]["kept"]
+    assert _same(start, _loaded(weights))
+    assert not any(name.startswith("momentum.") for name in load_tensors(run.path)[0])
+    end = run(model=_model(seed=99))
+    kept = [figures["kept"] for figures in run.epochs]
+    first = kept.index(True)
+    assert first > 1
+    assert [figures["learning_rate"] for figures in run.epochs[: first + 1]] == [0.4 / 2**n for n in range(first + 1)]
+    assert run.epochs[first]["heldout_loss"] <= loss
+    assert evaluate(end, heldout, CPU).loss <= loss
+
+
+def test_a_start_whose_loss_is_not_finite_is_an_error(tmp_path, make_source):
+    model = _model()
+    torch.nn.init.constant_(model.output.bias, torch.nan)
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    with pytest.raises(CheckpointError, match="before the first epoch the held-out loss is nan"):
+        run(model=model)
 
 
 def test_a_worse_epoch_is_undone(tmp_path, make_source):
@@ -294,11 +348,11 @@ def test_a_schedule_with_other_values_is_refused(tmp_path, make_source, key, val
         run()
 
 
-@pytest.mark.parametrize("name", ["model.output.bias", "momentum.output.bias"])
+@pytest.mark.parametrize("name", ["model.output.bias", "momentum.output.bias", "earlier.0.model.output.bias"])
 @pytest.mark.parametrize("damage", ["shape", "nan", "int", "foreign"])
 def test_tensors_that_are_not_the_networks_are_refused_in_one_line(tmp_path, make_source, name, damage):
     """Momentum of another shape failed inside torch; NaN trained on."""
-    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), CALM)
+    run = _Run(tmp_path / "state", make_source(0), make_source(1, 300), AVERAGED)
     with pytest.raises(_KilledError):
         run(kill_after=1)
     tensors, description = load_tensors(run.path)

@@ -1,0 +1,141 @@
+"""The state of a training: everything that the next epoch depends on, in one file.
+
+The file has the network, the optimizer's momentum, the companion, newbob's state and, where epochs are averaged, the
+weights of the epochs before the last kept one. It is replaced whole, so a killed run finds the last complete one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.errors import CheckpointError, ConfigError
+from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.companion import Companion
+from lhuc_asr.nnet.schedule import Newbob
+
+REMEDY = "delete it to train from the beginning"
+
+
+class TrainingState:
+    """A network in training, and the file of its state.
+
+    Args:
+        path: The file.
+        model: The network.
+        optimizer: Its optimizer.
+        companion: Companion that is trained together with the network.
+        earlier_epochs: Number of kept epochs before the last one whose weights are remembered.
+
+    Attributes:
+        model: The network.
+        earlier: What was learned before each of the last kept epochs, oldest first, on the CPU.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: AcousticModel,
+        optimizer: torch.optim.SGD,
+        companion: Companion,
+        earlier_epochs: int,
+    ) -> None:
+        self.model = model
+        self.earlier: deque[dict[str, Tensor]] = deque(maxlen=earlier_epochs)
+        self._path, self._optimizer, self._companion = path, optimizer, companion
+        self._before: dict[str, Tensor] = {}
+
+    def begin_epoch(self) -> None:
+        """Remember what was learned before an epoch."""
+        if self.earlier.maxlen:
+            self._before = self.learned()
+
+    def keep_epoch(self) -> None:
+        """Add what was learned before the epoch to ``earlier``."""
+        if self.earlier.maxlen:
+            self.earlier.append(self._before)
+
+    def learned(self) -> dict[str, Tensor]:
+        """A copy, on the CPU, of the weights and of what the companion has learned, by name."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._parameters().items()}
+
+    def learn(self, learned: Mapping[str, Tensor]) -> None:
+        """Overwrite the weights and what the companion has learned."""
+        with torch.no_grad():
+            for name, tensor in self._parameters().items():
+                tensor.copy_(learned[name])
+
+    def save(self, newbob: Newbob) -> None:
+        """Write the file, whole or not at all."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            buffer = self._optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{name}"] = buffer
+        tensors |= {f"companion.{name}": tensor for name, tensor in self._companion.state().items()}
+        for number, learned in enumerate(self.earlier):
+            tensors |= {f"earlier.{number}.{name}": tensor for name, tensor in learned.items()}
+        save_tensors(self._path, tensors, {"newbob": asdict(newbob)})
+
+    def restore(self) -> Newbob:
+        """Read the file into the network, its optimizer, the companion and ``earlier``.
+
+        Raises:
+            CheckpointError: The file is damaged, or the state of another network.
+        """
+        tensors, tree = load_tensors(self._path)
+        source = f"{self._path}: the state of another network"
+        try:
+            newbob = parse_config(_Description, tree, source).newbob
+            own = _named(tensors, "model.")
+            check_tensors(source, own, {name: tuple(t.shape) for name, t in self.model.state_dict().items()}, REMEDY)
+            momentum = _named(tensors, "momentum.")
+            shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
+            check_tensors(source, momentum, {name: shapes.get(name, ()) for name in momentum}, REMEDY)
+            earlier = self._earlier_in(_named(tensors, "earlier."), source)
+            self._companion.restore(_named(tensors, "companion."))
+        except (ConfigError, KeyError, RuntimeError) as error:
+            problem = str(error) if isinstance(error, ConfigError) else f"{source} ({error})"
+            raise CheckpointError(f"{problem}; {REMEDY}") from error
+        self.model.load_state_dict(own)
+        for name, parameter in self.model.named_parameters():
+            if name in momentum:
+                self._optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+            else:  # before the first epoch
+                self._optimizer.state[parameter].pop("momentum_buffer", None)
+        self.earlier.clear()
+        self.earlier.extend(earlier)
+        return newbob
+
+    def _parameters(self) -> dict[str, Tensor]:
+        model = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
+        return model | {f"companion.{name}": tensor for name, tensor in self._companion.learned().items()}
+
+    def _earlier_in(self, tensors: Mapping[str, Tensor], source: str) -> list[dict[str, Tensor]]:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._parameters().items()}
+        count = len(tensors) // len(shapes)
+        check_tensors(source, tensors, {f"{n}.{name}": shapes[name] for n in range(count) for name in shapes}, REMEDY)
+        # A copy: the file that the tensors are mapped from is replaced after the next epoch.
+        return [{name: tensors[f"{n}.{name}"].clone() for name in shapes} for n in range(count)]
+
+
+class _Description(StrictModel):
+    """Description of a state's file."""
+
+    newbob: Newbob
+
+
+def mean_of(epochs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean, in each tensor's type, of what was learned in some epochs."""
+    return {name: torch.stack([learned[name] for learned in epochs]).mean(0) for name in epochs[0]}
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
