@@ -52,3 +52,19 @@ class GaussianModel(AcousticModel):
             SiteError: Gaussian mixtures have no hidden units.
         """
         raise SiteError("Gaussian mixtures have no hidden units to scale; adapt a network, or adapt by fmllr")
+
+
+class SpeakerAdaptiveGaussians(GaussianModel):
+    """Gaussian mixtures of unadapted features, which decode first passes, with their twin for adapted features.
+
+    Args:
+        unadapted: The mixtures of unadapted features.
+        adapted: The same Gaussians in features that speakers' transforms have moved.
+
+    Attributes:
+        adapted: The model of adapted features.
+    """
+
+    def __init__(self, unadapted: DiagonalGmm, adapted: DiagonalGmm) -> None:
+        super().__init__(unadapted)
+        self.adapted = GaussianModel(adapted)

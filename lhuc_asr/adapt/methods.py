@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lhuc_asr.adapt.bayes import BayesConfig
+from lhuc_asr.adapt.fmllr import FmllrConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
 from lhuc_asr.adapt.moments import MomentsConfig
@@ -24,6 +25,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "bayes": BayesConfig,
     "subspace": SubspaceConfig,
     "predicted": PredictedConfig,
+    "fmllr": FmllrConfig,
     "none": UnadaptedConfig,
 }
 

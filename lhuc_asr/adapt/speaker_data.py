@@ -8,42 +8,50 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lhuc_asr.adapt.targets import FrameTargets, joined
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AlignmentError, CorpusError
+from lhuc_asr.base.errors import AlignmentError, CheckpointError, CorpusError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, samples_of
-from lhuc_asr.features.cmvn import CmvnAccumulator
-from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
 @dataclass(frozen=True)
 class AlignmentModel:
-    """The last Gaussian mixtures that aligned the training data; fMLLR collects its statistics with them.
+    """The Gaussian mixtures of the last rung of the ladder; fMLLR collects its statistics with them.
 
     Their pdfs are the network's pdfs.
 
     Attributes:
-        path: File of the mixtures.
+        adapted: File of the mixtures, which model features that speakers' transforms have moved.
+        unadapted: File of the same Gaussians in unadapted features; None if the rung was not trained with transforms,
+            so that its mixtures are both.
         pdf_count: Number of pdfs, K.
-        features: Kind of features that they model.
     """
 
-    path: Path
+    adapted: Path
+    unadapted: Path | None
     pdf_count: int
-    features: FeatureConfig
 
     @cached_property
-    def gmm(self) -> DiagonalGmm:
-        """The mixtures; they are read on first use.
+    def gmms(self) -> tuple[DiagonalGmm, DiagonalGmm]:
+        """The mixtures of unadapted and of adapted features; they are read on first use.
 
         Raises:
-            CheckpointError: The file is missing or damaged.
+            CheckpointError: A file is missing or damaged, or the two have other Gaussians.
         """
-        return DiagonalGmm.load(self.path, self.pdf_count, self.features.dimension)
+        adapted = DiagonalGmm.load(self.adapted, self.pdf_count)
+        if self.unadapted is None:
+            return adapted, adapted
+        unadapted = DiagonalGmm.load(self.unadapted, self.pdf_count, adapted.dimension)
+        if not torch.equal(unadapted.pdf, adapted.pdf):
+            raise CheckpointError(
+                f"{self.unadapted}: its Gaussians are not those of {self.adapted}; delete both and run again"
+            )
+        return unadapted, adapted
 
 
 @dataclass(frozen=True)
@@ -135,22 +143,3 @@ class SpeakerData:
         window, shift = (samples_of(s, sample_rate) for s in (FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS))
         for utterance, frames in zip(self.recordings, self.lengths, strict=True):
             yield read_audio(utterance, sample_rate, utterance.channel)[: window + (frames - 1) * shift]
-
-    def alignment_features(self) -> np.ndarray:
-        """The alignment model's features of all frames, normalised over this data, shape (T, D'), float32.
-
-        Raises:
-            CorpusError: The recordings or the alignment model are unknown.
-            AudioError: A recording cannot be read.
-        """
-        if self.alignment_model is None:
-            raise CorpusError("the adaptation data has no alignment model; this method needs one")
-        config = self.alignment_model.features
-        values = [compute_features(samples, config) for samples in self.waveforms(config.sample_rate)]
-        if not values:
-            return np.zeros((0, config.dimension), np.float32)
-        statistics = CmvnAccumulator(config.dimension)
-        for features in values:
-            statistics.add(features)
-        cmvn = statistics.estimate()
-        return np.concatenate([cmvn.apply(features) for features in values])

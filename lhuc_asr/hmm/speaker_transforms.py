@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 
 # What a file says of itself.
 FORMAT = "lhuc_asr fmllr speaker 1"
+# What the names of extra tensors in a file begin with.
+EXTRA = "extra."
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
@@ -94,18 +96,20 @@ class SpeakerTransforms:
             torch.addmm(transform[:, -1], rows, transform[:, :-1].T, out=result)
         return transformed
 
-    def save(self, path: Path, name: str, model: str) -> None:
+    def save(self, path: Path, name: str, model: str, extras: Mapping[str, torch.Tensor] | None = None) -> None:
         """Write a speaker's transform as safetensors.
 
         Args:
             path: The file.
             name: The speaker.
             model: What identifies the model that it was estimated with.
+            extras: Extra tensors, by name; None for none.
 
         Raises:
             SpeakerError: The speaker has none.
         """
-        save_tensors(path, {"transform": self.of(name)}, {"format": FORMAT, "speaker": name, "model": model})
+        tensors = {"transform": self.of(name), **{f"{EXTRA}{key}": value for key, value in (extras or {}).items()}}
+        save_tensors(path, tensors, {"format": FORMAT, "speaker": name, "model": model})
 
     @classmethod
     def load(cls, path: Path, dimension: int, model: str) -> SpeakerTransforms:
@@ -126,6 +130,7 @@ class SpeakerTransforms:
             raise CheckpointError(f"{path}: its description lacks the speaker or the model; estimate it again")
         if written_for != model:
             raise ModelMismatchError(f"{path}: estimated with model {written_for}, expected {model}; estimate it again")
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(EXTRA)}
         check_tensors(path, tensors, {"transform": (dimension, dimension + 1)}, "estimate it again")
         transform = tensors["transform"].double()
         if float(torch.linalg.slogdet(transform[:, :-1])[0]) == 0.0:

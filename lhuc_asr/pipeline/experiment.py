@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lhuc_asr.adapt.gaussian_model import GaussianModel
+from lhuc_asr.adapt.gaussian_model import GaussianModel, SpeakerAdaptiveGaussians
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import load_config
@@ -32,7 +32,6 @@ from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import logged_to
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm import topology
 from lhuc_asr.hmm.alignment import Alignment
@@ -43,7 +42,7 @@ from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.pipeline.acoustic_models import ModelPlace, last_alignment, model_places
+from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, last_alignment, model_places
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.sample_rates import SampleRates
@@ -133,14 +132,12 @@ class AlignedExperiment(Experiment):
         last_rung: Name of the last Gaussian aligner.
         alignment: Name of the last aligner's folder in ``hmm/``. The networks of the passes are trained on the
             alignment in this folder, and the graphs have the topology in it.
-        alignment_features: Features of the Gaussian mixtures.
         separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
     """
 
     models: Mapping[str, ModelPlace]
     last_rung: str
     alignment: str
-    alignment_features: FeatureConfig
     separate_tuning_lm: bool
 
     @classmethod
@@ -151,7 +148,6 @@ class AlignedExperiment(Experiment):
             models=model_places(config),
             last_rung=config.aligners[-1],
             alignment=last_alignment(config),
-            alignment_features=config.alignment_features.resolved,
             separate_tuning_lm=config.lm.from_transcripts,
         )
 
@@ -163,7 +159,9 @@ class AlignedExperiment(Experiment):
     @property
     def alignment_model(self) -> AlignmentModel:
         """The Gaussian mixtures of the last rung, whose pdfs are the networks'."""
-        return AlignmentModel(self.folder.gmm(self.last_rung), self.topology.pdf_count, self.alignment_features)
+        rung = self.last_rung
+        unadapted = self.folder.unadapted_gmm(rung) if rung == SAT else None
+        return AlignmentModel(self.folder.gmm(rung), unadapted, self.topology.pdf_count)
 
     def model(self, name: str) -> AcousticModel:
         """The acoustic model of that name, a network or Gaussian mixtures, ready to score."""
@@ -171,6 +169,8 @@ class AlignedExperiment(Experiment):
         if not place.gaussian:
             return self.network(name)
         pdf_count = self.topology_of(place.states).pdf_count
+        if name == SAT:
+            return SpeakerAdaptiveGaussians(*self.alignment_model.gmms).eval()
         return GaussianModel(DiagonalGmm.load(self.folder.gmm(name), pdf_count)).eval()
 
     def features_of(self, model: str, split: str) -> FeatureStore:

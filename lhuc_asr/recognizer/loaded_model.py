@@ -112,7 +112,7 @@ class LoadedModel:
     def loop(self, speech: Speech) -> TwoPass:
         """The two-pass loop over the pieces of a person's speech."""
         pieces = {piece.id: piece for piece in speech.pieces}
-        alignment_model = self.files.alignment_model(self.description, self.topology.pdf_count)
+        alignment_model = self.files.alignment_model(self.topology.pdf_count)
         return TwoPass(self.network, speech.features, self.topology.silence_pdfs, pieces, alignment_model)
 
     def sets(self, speech: Speech) -> list[AdaptationSet]:

@@ -37,6 +37,8 @@ from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE
 
 MODEL_JSON = "model.json"
 NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE = "network.safetensors", "topology.json", "gmm.safetensors"
+# Gaussians of unadapted features; a model of a ladder with speakers' transforms has this file.
+UNADAPTED_GMM_FILE = "unadapted_gmm.safetensors"
 LANG_FILES = tuple(f"lang/{name}" for name in (LEXICON_FILE, PHONES_FILE, WORDS_FILE, GRAPH_FILE, DESCRIPTION_FILE))
 PREPARED_FOLDER = "prepared"
 # An utterance is shorter than a day.
@@ -133,9 +135,9 @@ class ModelFiles:
         learned = (path for name, path in self.by_name.items() if name.startswith(f"{PREPARED_FOLDER}/"))
         return next((path.parent for path in learned), None)
 
-    def alignment_model(self, description: ModelDescription, pdf_count: int) -> AlignmentModel:
-        """The mixtures that first aligned the training data; their file is read when a method asks for them."""
-        return AlignmentModel(self.by_name[GMM_FILE], pdf_count, description.alignment_features)
+    def alignment_model(self, pdf_count: int) -> AlignmentModel:
+        """The mixtures of the last rung; their files are read when a method asks for them."""
+        return AlignmentModel(self.by_name[GMM_FILE], self.by_name.get(UNADAPTED_GMM_FILE), pdf_count)
 
 
 def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:

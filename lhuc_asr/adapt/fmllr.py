@@ -1,0 +1,187 @@
+"""fMLLR as an adaptation method: each speaker's features go through an affine transform before the model.
+
+    y = A^s x + b^s      (Gales 1998, "Maximum likelihood linear transformations for HMM-based speech recognition")
+
+The transforms raise the likelihood of Gaussian mixtures of speaker-adaptively trained features. The model that scores
+the transformed features is those mixtures themselves, or a network that was trained on such features. Posteriors of the
+first estimate come from the mixtures' twin for unadapted features, those of later ones from the adapted mixtures
+(Kaldi's steps/decode_fmllr.sh).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.errors import CorpusError, SpeakerError
+from lhuc_asr.hmm.aligner import BLOCK_FRAMES
+from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
+from lhuc_asr.hmm.fmllr import Form, estimate_fmllr, fmllr_statistics
+from lhuc_asr.hmm.row_updates import RowStatistics
+from lhuc_asr.hmm.speaker_transforms import FORMAT, SpeakerTransforms
+from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.scoring import score_utterance
+
+
+@dataclass(frozen=True)
+class FmllrSpeakers:
+    """The transforms of some speakers, and the model that scores the transformed features; an ``AdaptedSpeakers``.
+
+    Attributes:
+        model: The model.
+        transforms: The speakers' transforms.
+    """
+
+    model: AcousticModel
+    transforms: SpeakerTransforms
+
+    format: ClassVar[str] = FORMAT
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the speakers."""
+        return self.transforms.names
+
+    def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
+        """Log p(x | pdf) of utterances, each transformed for its speaker; see ``AdaptedSpeakers``.
+
+        Raises:
+            SpeakerError: A speaker is unknown.
+        """
+        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        model = self.model.adapted if isinstance(self.model, SpeakerAdaptiveGaussians) else self.model
+        scores = [np.zeros((0, model.pdf_count), np.float32)]
+        for name, features in zip(names, utterances, strict=True):
+            scores.append(score_utterance(model, self.transformed(name, features)))
+        return np.concatenate(scores)
+
+    def transformed(self, speaker: str, features: np.ndarray) -> np.ndarray:
+        """A speaker's features (T, D) after the transform, shape (T, D), float32.
+
+        Raises:
+            SpeakerError: The speaker is unknown.
+        """
+        return self.transforms.apply(torch.from_numpy(np.array(features)), [len(features)], [speaker]).numpy()
+
+    def pooled(self, without: Collection[str]) -> FmllrSpeakers:
+        """The mean transform of the other speakers, for those in ``without``; see ``AdaptedSpeakers``.
+
+        Raises:
+            SpeakerError: A speaker is unknown, or no other speaker is left.
+        """
+        for name in without:
+            self.transforms.of(name)
+        others = [name for name in self.speakers if name not in without]
+        if not others:
+            raise SpeakerError(f"no speaker is left without {', '.join(without)}; the control needs others")
+        mean = torch.stack([self.transforms.of(name) for name in others]).mean(0)
+        return replace(self, transforms=SpeakerTransforms(tuple(without), mean.repeat(len(without), 1, 1)))
+
+    def save(self, folder: Path) -> None:
+        """Write ``<speaker>.safetensors`` for each speaker."""
+        for name in self.speakers:
+            self.save_speaker(name, folder / f"{name}.safetensors", {})
+
+    def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
+        """Write one speaker's file, with extra tensors."""
+        self.transforms.save(path, speaker, model_hash(self.model), extras)
+
+    @classmethod
+    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> FmllrSpeakers:
+        """Read speakers' files; see ``AdaptedSpeakers``.
+
+        Raises:
+            CheckpointError: A file is missing or damaged.
+            ModelMismatchError: A speaker belongs to another model.
+        """
+        owner = model_hash(model)
+        parts = [SpeakerTransforms.load(path, model.feature_dimension, owner) for path in paths]
+        names = tuple(name for part in parts for name in part.names)
+        return cls(model, SpeakerTransforms(names, torch.cat([part.matrices for part in parts])))
+
+
+class FmllrConfig(MethodConfig):
+    """Options of fMLLR.
+
+    Attributes:
+        kind: Name of the method.
+        estimates: Number of estimates on the same targets, each on top of the one before.
+        min_counts: Frames, weighted, that a speaker must have for each form of transform; those who have too few for
+            any keep their features as they are.
+    """
+
+    speakers: ClassVar[type[AdaptedSpeakers]] = FmllrSpeakers
+
+    kind: Literal["fmllr"] = "fmllr"
+    estimates: int = Field(2, ge=1, le=100)
+    min_counts: dict[Form, float] = Field(default={"full": 500.0}, min_length=1)
+
+    def make(self, folder: Path | None) -> Fmllr:
+        """The method with these options."""
+        return Fmllr(self)
+
+
+class Fmllr:
+    """fMLLR as an adaptation method.
+
+    Args:
+        config: Options of the method.
+    """
+
+    def __init__(self, config: FmllrConfig) -> None:
+        self.config = config
+
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> FmllrSpeakers:
+        """Estimate the transforms of all speakers; nothing is random.
+
+        Args:
+            model: The model; it comes back unchanged.
+            speakers: Each speaker's data, with the Gaussian mixtures that the transforms are estimated with.
+            seed: Without effect.
+
+        Raises:
+            AlignmentError: A speaker's targets or features do not fit the model.
+            CorpusError: The data has no Gaussian mixtures.
+            TransformError: A speaker's statistics are singular.
+        """
+        for name, data in speakers.items():
+            data.check_fits(name, model)
+        transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
+        for number in range(self.config.estimates):
+            parts = [_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items()]
+            if not parts:
+                break
+            estimation = EstimationConfig(min_counts=self.config.min_counts)
+            transforms = estimate_fmllr(RowStatistics.stacked(parts), estimation).transforms.after(transforms)
+        return FmllrSpeakers(model, transforms)
+
+
+def _statistics(name: str, data: SpeakerData, before: SpeakerTransforms, *, first: bool) -> RowStatistics:
+    """Statistics of a speaker's features, transformed by the estimate before."""
+    if data.alignment_model is None:
+        raise CorpusError(
+            f"speaker {name!r}: the data has no Gaussian mixtures, which fMLLR needs; give the recipe a ladder: "
+            "aligners=[mono,tri,lda_mllt,fmllr_sat]"
+        )
+    unadapted, adapted = data.alignment_model.gmms
+    features = before.apply(torch.from_numpy(np.array(data.features)), [len(data.features)], [name])
+    candidates = torch.from_numpy(data.targets.pdf).long()
+    weights = torch.from_numpy(data.targets.posterior * data.targets.weight[:, None])
+    total = RowStatistics.nothing(name, adapted.dimension)
+    for values, pdfs, weight in zip(
+        *(each.split(BLOCK_FRAMES) for each in (features, candidates, weights)), strict=True
+    ):
+        values = values.repeat_interleave(pdfs.shape[1], 0)
+        posteriors = (unadapted if first else adapted).posteriors(values, pdfs.flatten(), weight.flatten())
+        total = total + fmllr_statistics(name, posteriors, adapted, values)
+    return total
