@@ -21,9 +21,9 @@ import torch
 from timing import show
 
 from lhuc_asr.decode.pool import SearchPool
-from lhuc_asr.pipeline.config import SI, reuse_name
 from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
+from lhuc_asr.pipeline.pass_config import SI, reuse_name
 from lhuc_asr.pipeline.plan import Pass, passes_of
 
 ResultT = TypeVar("ResultT")

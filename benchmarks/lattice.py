@@ -29,8 +29,8 @@ from lhuc_asr.decode.search import SearchConfig, Searcher
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.scoring import score_utterance
-from lhuc_asr.pipeline.config import SI
 from lhuc_asr.pipeline.earlier_pass import SEARCH_FILE
+from lhuc_asr.pipeline.pass_config import SI
 
 SPEECH_SECONDS, FLAT_SECONDS = 60.0, 10.0
 FRAMES_A_SECOND = frames_of(1.0)

@@ -33,9 +33,9 @@ from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.lattice_search import LatticeConfig
-from lhuc_asr.pipeline.config import SI
 from lhuc_asr.pipeline.earlier_pass import EarlierPass, two_pass
 from lhuc_asr.pipeline.experiment import read_experiment
+from lhuc_asr.pipeline.pass_config import SI
 from lhuc_asr.pipeline.passes import prepare
 from lhuc_asr.pipeline.plan import Adaptation, Preparation, passes_of
 

@@ -45,9 +45,9 @@ def main(path: Path) -> None:
     from lhuc_asr.decode.lattice_search import LatticeConfig
     from lhuc_asr.decode.pool import SearchPool
     from lhuc_asr.features.extraction import extract
-    from lhuc_asr.pipeline.config import SI
     from lhuc_asr.pipeline.earlier_pass import tuned_search
     from lhuc_asr.pipeline.experiment import read_experiment
+    from lhuc_asr.pipeline.pass_config import SI
     from lhuc_asr.pipeline.plan import passes_of
     from lhuc_asr.recognizer.first_pass import SearchedFirstPass
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, MethodConfig, ReadableSpeakers
 
 
 class ShiftConfig(MethodConfig):
@@ -15,7 +15,7 @@ class ShiftConfig(MethodConfig):
         kind: Name of the method.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = AdaptedSpeakers
+    speakers: ClassVar[type[ReadableSpeakers]] = AdaptedSpeakers
 
     kind: Literal["shift"] = "shift"
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent, Penalty, StepContext
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.prepared import (
     REMEDY,
     PreparedConfig,
@@ -59,7 +59,7 @@ class BayesConfig(PreparedConfig):
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"estimate", "prior_weight"})
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+    speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["bayes"] = "bayes"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
-from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import CorpusError, SpeakerError
 from lhuc_asr.hmm.aligner import BLOCK_FRAMES
@@ -120,7 +120,7 @@ class FmllrConfig(MethodConfig):
             any keep their features as they are.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = FmllrSpeakers
+    speakers: ClassVar[type[ReadableSpeakers]] = FmllrSpeakers
 
     kind: Literal["fmllr"] = "fmllr"
     estimates: int = Field(2, ge=1, le=100)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent, DescentConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -23,7 +23,7 @@ class LhucConfig(DescentConfig, MethodConfig):
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None for all.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+    speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["lhuc"] = "lhuc"
     amplitude: AmplitudeName = "exp"

@@ -45,14 +45,7 @@ class SpeakerScores(Protocol):
 
 
 class AdaptedSpeakers(SpeakerScores, Protocol):
-    """The parameters of some speakers, and the network adapted with them.
-
-    Attributes:
-        format: Format of the speakers' files. Each file's description has it, and ``load_speakers`` chooses the class
-            by it.
-    """
-
-    format: ClassVar[str]
+    """The parameters of some speakers, and the network adapted with them."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -87,8 +80,19 @@ class AdaptedSpeakers(SpeakerScores, Protocol):
         """
         ...
 
+
+class ReadableSpeakers(AdaptedSpeakers, Protocol):
+    """Parameters of one method, whose files have a format of their own.
+
+    Attributes:
+        format: Format of the speakers' files. Each file's description has it, and ``load_speakers`` chooses the class
+            by it.
+    """
+
+    format: ClassVar[str]
+
     @classmethod
-    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> AdaptedSpeakers:
+    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> ReadableSpeakers:
         """Read speakers' files.
 
         Args:
@@ -142,12 +146,15 @@ class MethodConfig(StrictModel):
 
     Attributes:
         kind: Name of the method.
+        on: Name of an earlier pass by fMLLR; the method adapts to features that its transforms have moved. None for
+            features as they are.
         speakers: Class of the speakers that the method estimates.
     """
 
     kind: str
+    on: str | None = None
 
-    speakers: ClassVar[type[AdaptedSpeakers]]
+    speakers: ClassVar[type[ReadableSpeakers]]
 
     @abstractmethod
     def make(self, folder: Path | None) -> AdaptationMethod:

@@ -11,6 +11,7 @@ from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.predicted import PredictedConfig
+from lhuc_asr.adapt.stacked import with_transforms
 from lhuc_asr.adapt.subspace import SubspaceConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.base.config import ChosenByKind
@@ -54,4 +55,4 @@ def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
             f"{paths[0]}: format {form!r} is not a speaker's; expected {', '.join(classes)}; adapt the speaker again "
             "with this version"
         )
-    return classes[form].load(model, paths)
+    return with_transforms(classes[form].load(model, paths), model, paths)

@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers, warn_unadapted
+from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError
@@ -65,7 +65,7 @@ class MomentsConfig(PreparedConfig):
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"amplitude", "layers", "prior_frames", "descent"})
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+    speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["moments"] = "moments"
     amplitude: AmplitudeName = "exp"

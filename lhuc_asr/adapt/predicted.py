@@ -26,7 +26,7 @@ from torch import nn
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent, put_back_diverged
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.prepared import (
     REMEDY,
     PreparedConfig,
@@ -66,7 +66,7 @@ class PredictedConfig(PreparedConfig):
         joint_learning_rate: Step size of Adam in joint training.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+    speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["predicted"] = "predicted"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)

@@ -58,7 +58,8 @@ class SatConfig(StrictModel):
         learning_rate: Step size of the rows in the first epochs; newbob halves it together with the network's.
         row_zero_learning_rate: Step size of row 0, which sees far more frames than a speaker's row; None for that of
             the speakers' rows.
-        start: ``si`` to start from the speaker-independent network, None to start from random weights.
+        start: Name of the speaker-independent network to start from, ``si`` or one on a rung's features; None to start
+            from random weights.
         schedule: Schedule of the network's learning rate; None for the trainer's.
     """
 
@@ -68,7 +69,7 @@ class SatConfig(StrictModel):
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = Field(0.001, gt=0.0, le=1000.0)
     row_zero_learning_rate: float | None = Field(None, gt=0.0, le=1000.0)
-    start: Literal["si"] | None = None
+    start: str | None = None
     schedule: NewbobConfig | None = None
 
 

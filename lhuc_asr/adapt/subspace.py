@@ -25,7 +25,7 @@ from torch.nn import functional
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent, put_back_diverged
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
@@ -50,7 +50,7 @@ class SubspaceConfig(PreparedConfig):
 
     not_prepared: ClassVar[frozenset[str]] = frozenset({"learning_rate", "prior_weight"})
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+    speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["subspace"] = "subspace"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
-from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
@@ -23,7 +23,7 @@ class UnadaptedConfig(MethodConfig):
         kind: Name of the method.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = Amplitudes
+    speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["none"] = "none"
 

@@ -14,8 +14,6 @@ from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 
 # What a file says of itself.
 FORMAT = "lhuc_asr fmllr speaker 1"
-# What the names of extra tensors in a file begin with.
-EXTRA = "extra."
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
@@ -108,8 +106,8 @@ class SpeakerTransforms:
         Raises:
             SpeakerError: The speaker has none.
         """
-        tensors = {"transform": self.of(name), **{f"{EXTRA}{key}": value for key, value in (extras or {}).items()}}
-        save_tensors(path, tensors, {"format": FORMAT, "speaker": name, "model": model})
+        description = {"format": FORMAT, "speaker": name, "model": model, "extras": sorted(extras or {})}
+        save_tensors(path, {"transform": self.of(name), **(extras or {})}, description)
 
     @classmethod
     def load(cls, path: Path, dimension: int, model: str) -> SpeakerTransforms:
@@ -130,7 +128,8 @@ class SpeakerTransforms:
             raise CheckpointError(f"{path}: its description lacks the speaker or the model; estimate it again")
         if written_for != model:
             raise ModelMismatchError(f"{path}: estimated with model {written_for}, expected {model}; estimate it again")
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(EXTRA)}
+        extras = description.get("extras", [])
+        tensors = {key: value for key, value in tensors.items() if not isinstance(extras, list) or key not in extras}
         check_tensors(path, tensors, {"transform": (dimension, dimension + 1)}, "estimate it again")
         transform = tensors["transform"].double()
         if float(torch.linalg.slogdet(transform[:, :-1])[0]) == 0.0:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lhuc_asr.pipeline.config import ExperimentConfig, Rung
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.pass_config import Rung
 
 # Features of the first rungs, which take the cepstra and their differences as they are; see ``ExperimentFolder``.
 CEPSTRA = "mfcc"
@@ -25,11 +26,13 @@ class ModelPlace:
     Attributes:
         gaussian: Whether the model is Gaussian mixtures, in ``hmm/<name>``, and not a network, in ``am/<name>``.
         features: Kind of the features that it takes: those in ``features/<split>_<kind>``, "" for the networks' own.
+        trained_on: Kind of the training recordings' features, which speakers' transforms may have moved.
         states: Name of the topology, in ``hmm/``, whose pdfs it has.
     """
 
     gaussian: bool
     features: str
+    trained_on: str
     states: str
 
 
@@ -52,10 +55,18 @@ def model_places(config: ExperimentConfig) -> Mapping[str, ModelPlace]:
     last = last_alignment(config)
     places: dict[str, ModelPlace] = {}
     for rung in config.aligners:
-        places[rung] = ModelPlace(True, features_of_rung(config, rung), last if rung == config.aligners[-1] else rung)
+        features = features_of_rung(config, rung)
+        states = last if rung == config.aligners[-1] else rung
+        places[rung] = ModelPlace(True, features, SAT if rung == SAT else features, states)
     for name in config.all_networks:
-        places[name] = ModelPlace(False, "", last)
+        on = config.rung_features(name)
+        places[name] = ModelPlace(False, features_of_rung(config, on) if on else "", on or "", last)
     return places
+
+
+def rung_dimension(config: ExperimentConfig, rung: Rung) -> int:
+    """Number of features per frame that a rung's Gaussians model."""
+    return config.lda_mllt.dimension if features_of_rung(config, rung) == LDA else config.alignment_features.dimension
 
 
 def features_of_rung(config: ExperimentConfig, rung: Rung) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,16 +12,14 @@ from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
-from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import Seed, StrictModel
 from lhuc_asr.base.experiment_folder import ExperimentName
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.corpus.noise import NoiseConfig
 from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
-from lhuc_asr.decode.search import AcousticScale, InsertionPenalty, SearchConfig
+from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import RecipeFeatures
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig
 from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
@@ -32,12 +30,22 @@ from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.schedule import MaxEpochs
 from lhuc_asr.nnet.trainer import TrainerConfig
+from lhuc_asr.pipeline.pass_config import (
+    RUNGS,
+    SI,
+    CombineConfig,
+    Control,
+    OnFeaturesConfig,
+    PassConfig,
+    PassName,
+    Rung,
+    TuningConfig,
+    first_pass,
+    reuse_name,
+)
 
 # Beyond these it is not speech any more, and a speed of 0.01 makes a hundred times the data.
 Speed = Annotated[float, Field(ge=0.25, le=4.0)]
-
-# Names become those of folders, with others beside them in one name.
-PassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
 
 
 class AlignmentFeatures(RecipeFeatures):
@@ -45,97 +53,6 @@ class AlignmentFeatures(RecipeFeatures):
 
     kind: Literal["fbank", "mfcc"] = "mfcc"
     delta_order: int = Field(2, ge=0, le=2)
-
-
-class TuningConfig(StrictModel):
-    """Scales and penalties to try on the held-out speakers, once for each network.
-
-    Attributes:
-        acoustic_scales: Factors on log-likelihoods.
-        insertion_penalties: Costs added to each word.
-    """
-
-    acoustic_scales: tuple[AcousticScale, ...] = Field((0.1,), min_length=1)
-    insertion_penalties: tuple[InsertionPenalty, ...] = Field((0.0,), min_length=1)
-
-
-class CombineConfig(StrictModel):
-    """A combination of the amplitudes of two passes, one for the speaker and one for the environment.
-
-    Attributes:
-        speaker: The pass with r_S.
-        environment: The pass with r_E.
-        alpha: Weight in alpha xi(r_S) + (1 - alpha) xi(r_E) (equation 10); None for the product of the two.
-    """
-
-    speaker: PassName
-    environment: PassName
-    alpha: float | None = Field(None, ge=0.0, le=1.0)
-
-    @property
-    def parts(self) -> tuple[str, str]:
-        """The two passes."""
-        return self.speaker, self.environment
-
-
-class PassConfig(StrictModel):
-    """A pass that adapts a network and decodes.
-
-    Attributes:
-        network: ``si``, or one of the recipe's ``networks``; the first pass of the network ``sat`` is ``sat_si``.
-        data: Recordings that the pass adapts on.
-        targets: Adaptation targets of the pass.
-        method: Adaptation method; None for the recipe's ``lhuc``.
-        own_search: Whether the pass is also decoded with a scale and a penalty that are tuned for it, as
-            ``<pass>__own``. Targets from lattices flatten the scores, so that the network's scale may not suit them.
-        combine: Two earlier passes of the same network whose amplitudes are combined, instead of adapting.
-    """
-
-    network: PassName = "si"
-    data: DataConfig = DataConfig()
-    targets: TargetsConfig = TargetsConfig()
-    method: AnyMethod | None = None
-    own_search: bool = False
-    combine: CombineConfig | None = None
-
-    @model_validator(mode="after")
-    def _one_or_the_other(self) -> PassConfig:
-        adapts = (self.data, self.targets, self.method) != (DataConfig(), TargetsConfig(), None)
-        if self.combine is not None and adapts:
-            raise ValueError("combine: nothing is adapted; leave out data, targets and method")
-        return self
-
-
-# The speaker-independent network, and the pass that decodes with it.
-SI = "si"
-
-# The rungs of the ladder of Gaussian aligners, in their order, by their names in ``hmm/``.
-Rung = Literal["mono", "tri", "lda_mllt", "fmllr_sat"]
-RUNGS: tuple[Rung, ...] = get_args(Rung)
-
-# A control of a pass: see ``adapt/controls.py``. ``without_rows`` is a network that was trained further, as often as an
-# adaptively trained one, but without speakers' rows, and the same passes with it.
-Control = Literal["others_mean", "another", "without_rows"]
-
-
-def first_pass(network: str) -> str:
-    """The pass that decodes with a network, without adaptation.
-
-    Example:
-        >>> first_pass("si"), first_pass("sat")
-        ('si', 'sat_si')
-    """
-    return SI if network == SI else f"{network}_{SI}"
-
-
-def reuse_name(name: str, whose: str) -> str:
-    """Name of the pass that decodes again with the parameters of a pass.
-
-    Example:
-        >>> reuse_name("lhuc", "others_mean")
-        'lhuc__others_mean'
-    """
-    return f"{name}__{whose}"
 
 
 class ExperimentConfig(StrictModel):
@@ -169,7 +86,8 @@ class ExperimentConfig(StrictModel):
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Options of decoding.
-        networks: Speaker-adaptively trained networks, by name; a network is trained if a pass needs it.
+        networks: Speaker-adaptively trained networks, and networks on a rung's features, by name; a network is trained
+            if a pass needs it.
         first_passes: Rungs of the ladder, and networks, that decode without adaptation even if no pass adapts them.
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
@@ -208,7 +126,7 @@ class ExperimentConfig(StrictModel):
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
-    networks: dict[PassName, SatConfig] = Field({"sat": SatConfig()})
+    networks: dict[PassName, SatConfig | OnFeaturesConfig] = Field({"sat": SatConfig()})
     first_passes: tuple[PassName, ...] = ()
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
@@ -240,6 +158,7 @@ class ExperimentConfig(StrictModel):
                 raise ValueError(f"networks: {name!r} has the name of a control; choose another")
             if re.fullmatch(rf"{SI}|first\d+", name) or name in RUNGS:  # am/first1 is the network that aligns
                 raise ValueError(f"networks: {name!r} is an experiment's own model; choose another name")
+            self._check_network(name)
         if self.aligners != tuple(rung for rung in RUNGS if rung in self.aligners) or self.aligners[0] != RUNGS[0]:
             raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
         models = (SI, *self.networks, *self.aligners)
@@ -259,6 +178,7 @@ class ExperimentConfig(StrictModel):
                     f"passes: {name!r} adapts on {self.source_of(plan)!r}; passes before it: {', '.join(sorted(known))}"
                 )
             self._check_layers(name, plan)
+            self._check_features(name, plan, known)
             self._check_reused(name)
             self._check_environments(name, plan.data)
             known.add(name)
@@ -275,6 +195,50 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} adapts the layer {highest}, but dnn.hidden_layers={self.dnn.hidden_layers}, counted "
                 "from 0; correct one of the two"
             )
+
+    def _check_network(self, name: str) -> None:
+        """Refuse a network on features that the ladder does not make, or one that goes on from nothing."""
+        network = self.networks[name]
+        if isinstance(network, OnFeaturesConfig):
+            if network.features not in self.aligners:
+                raise ValueError(f"networks: {name!r} needs the rung {network.features}; add it to aligners")
+        elif network.start not in (None, SI) and not isinstance(self.networks.get(network.start), OnFeaturesConfig):
+            others = [other for other, each in self.networks.items() if isinstance(each, OnFeaturesConfig)]
+            raise ValueError(
+                f"networks: {name!r} starts from {network.start!r}; a speaker-adaptively trained network starts from "
+                f"one of {', '.join((SI, *others))}"
+            )
+
+    def _check_features(self, name: str, plan: PassConfig, known: set[str]) -> None:
+        """Refuse fMLLR without the Gaussians that it needs, Gaussians by other methods, and targets of other pdfs."""
+        method, last = self.method_of(plan), self.aligners[-1]
+        gaussian, on = plan.network in self.aligners, self.rung_features(plan.network)
+        if plan.combine is None and (method.kind == "fmllr" or method.on is not None):
+            if last not in (plan.network, on):
+                raise ValueError(
+                    f"passes: {name!r} adapts {plan.network!r} by fmllr, which is for Gaussians and features of the "
+                    f"last rung, {last}"
+                )
+        elif gaussian:
+            raise ValueError(f"passes: {name!r} adapts the Gaussians of {plan.network!r} by {method.kind}; use fmllr")
+        if method.on is not None:
+            below = self.passes.get(method.on) if method.on in known else None
+            if below is None or self.method_of(below).kind != "fmllr":
+                raise ValueError(f"passes: {name!r} is on {method.on!r}, which is not an earlier pass by fmllr")
+            if (below.network, below.data) != (plan.network, plan.data):
+                raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")
+        source = self.source_of(plan)
+        decoder = self.passes[source].network if source in self.passes else None
+        rungs = [rung for rung in self.aligners[:-1] if rung == decoder or first_pass(rung) == source]
+        if plan.combine is None and rungs:
+            raise ValueError(f"passes: {name!r} has targets of {source!r}, whose pdfs are those of the rung {rungs[0]}")
+
+    def rung_features(self, network: str) -> Rung | None:
+        """The rung whose features a network was trained on; None for the recipe's ``features``."""
+        trained = self.networks.get(network.removesuffix(reuse_name("", "without_rows")))
+        if isinstance(trained, OnFeaturesConfig):
+            return trained.features
+        return None if trained is None or trained.start in (None, SI) else self.rung_features(trained.start)
 
     def _check_reused(self, name: str) -> None:
         """Refuse a pass of the name of another's control."""
@@ -327,8 +291,17 @@ class ExperimentConfig(StrictModel):
     @property
     def decoding_rungs(self) -> tuple[Rung, ...]:
         """The rungs of the ladder that passes decode with."""
-        decoding = {*self.first_passes, *(plan.network for plan in self.passes.values())}
-        return tuple(rung for rung in self.aligners if rung in decoding)
+        return tuple(rung for rung in self.aligners if rung in self.decoding_models)
+
+    @property
+    def decoding_models(self) -> set[str]:
+        """Names of the models that passes decode with; controls are left out."""
+        return {*self.first_passes, *(plan.network for plan in self.passes.values())}
+
+    @property
+    def tests_have_rung_features(self) -> bool:
+        """Whether passes over test sets need the features of Gaussians."""
+        return any(model in self.aligners or self.rung_features(model) for model in self.decoding_models)
 
     @property
     def all_networks(self) -> tuple[str, ...]:
@@ -342,7 +315,7 @@ class ExperimentConfig(StrictModel):
         Training a network from random weights without rows is training ``si``.
         """
         trained = self.networks.get(name)
-        if "without_rows" not in self.controls or trained is None or trained.start is None:
+        if "without_rows" not in self.controls or not isinstance(trained, SatConfig) or trained.start is None:
             return None
         return reuse_name(name, "without_rows")
 

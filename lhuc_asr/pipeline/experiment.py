@@ -174,8 +174,9 @@ class AlignedExperiment(Experiment):
         return GaussianModel(DiagonalGmm.load(self.folder.gmm(name), pdf_count)).eval()
 
     def features_of(self, model: str, split: str) -> FeatureStore:
-        """The features of a split that a model takes."""
-        return self.features(split, self.models[model].features)
+        """The features of a split that a model takes, without transforms of test or held-out speakers."""
+        place = self.models[model]
+        return self.features(split, place.trained_on if split == TRAIN else place.features)
 
     def language_model(self, split: str, lm_order: int | None = None) -> Path:
         """The folder of the language model for a split, which may differ for the held-out speakers."""

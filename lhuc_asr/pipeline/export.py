@@ -19,10 +19,11 @@ from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.pipeline.config import ExperimentConfig, first_pass
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment, fold_of, read_experiment
 from lhuc_asr.pipeline.order import add_stages
+from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,

@@ -18,8 +18,10 @@ from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig, train
-from lhuc_asr.pipeline.config import SI, ExperimentConfig
+from lhuc_asr.pipeline.acoustic_models import rung_dimension
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
+from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.plan import WithoutRows, trained_network
 
 # In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.
@@ -37,6 +39,7 @@ class NetworkOptions:
         seed: Seed of the weights, of the order of frames, and of dropout.
         sat: How the training speakers' rows are trained with the network, or how it is trained on without rows; None
             for ``si``.
+        features: The rung whose features it is trained on; None for the networks' own.
     """
 
     dnn: DnnConfig
@@ -44,12 +47,14 @@ class NetworkOptions:
     feature_dimension: int
     seed: int
     sat: SatConfig | WithoutRows | None = None
+    features: Rung | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> NetworkOptions:
         """The options of a recipe's network: ``si``, a speaker-adaptively trained network, or its control."""
-        sat = None if name == SI else trained_network(config, name)
-        return cls(config.dnn, config.trainer, config.features.dimension, config.seed, sat)
+        kind = config.rung_features(name)
+        dimension = rung_dimension(config, kind) if kind else config.features.dimension
+        return cls(config.dnn, config.trainer, dimension, config.seed, trained_network(config, name), kind)
 
 
 def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
@@ -83,8 +88,8 @@ def _train(
         torch.device(experiment.device),
         partial(_write_epoch, experiment, name),
     )
-    if sat is not None and sat.start == SI:
-        model = experiment.network(SI)
+    if sat is not None and sat.start is not None:
+        model = experiment.network(sat.start)
     if not isinstance(sat, SatConfig):
         schedule = None if sat is None else sat.schedule
         trainer = options.trainer if schedule is None else options.trainer.model_copy(update={"schedule": schedule})
@@ -110,7 +115,7 @@ def untrained_network(
     sources = {}
     for split in (TRAIN, HELDOUT):
         targets = experiment.aligned(alignment, split)
-        store = experiment.features(split)
+        store = experiment.features(split, options.features or "")
         sources[split] = FrameSource(store.array, targets.array, store.utterances, options.dnn.context)
     model = Dnn(options.dnn, options.feature_dimension, pdf_count)
     model.initialise(torch.Generator().manual_seed(options.seed))

@@ -138,7 +138,7 @@ class FeatureOptions:
     def of(cls, config: ExperimentConfig) -> FeatureOptions:
         """The options of a recipe whose sample rates are known."""
         resolved = config.features.resolved, config.alignment_features.resolved
-        return cls(*resolved, config.speeds, bool(config.decoding_rungs) or None)
+        return cls(*resolved, config.speeds, config.tests_have_rung_features or None)
 
     def has_cepstra(self, split: str) -> bool:
         """Whether a split has features for Gaussians."""

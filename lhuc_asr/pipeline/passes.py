@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lhuc_asr.adapt.environment import combine
-from lhuc_asr.adapt.method import AdaptedSpeakers, PreparedMethod
+from lhuc_asr.adapt.fmllr import FmllrSpeakers
+from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
+from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import alignment_targets
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.audio.utterance import Utterance
@@ -129,12 +131,23 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
             learned = None if preparation is None else experiment.folder.prepared(preparation.name)
             earlier = EarlierPass(experiment, split, source, adaptation, plan.network, loop.model, plan.seed)
             sets = sets_of(experiment, split, plan, loop.features)
-            return loop.adapt(adaptation.method.make(learned), earlier, targets, sets, plan.seed)
+            method: AdaptationMethod = adaptation.method.make(learned)
+            if adaptation.on is not None:
+                method = StackedMethod(_transforms(experiment, split, adaptation.on, loop), method)
+            return loop.adapt(method, earlier, targets, sets, plan.seed)
         case Combination(speaker=speaker, environment=environment, alpha=alpha):
             r_s, r_e = (speakers_of(experiment, split, part, loop.model) for part in (speaker, environment))
             crossed = crossed_of(experiment, split, speaker, environment, loop.features)
             return combine(r_s, r_e, {each.name: names for each, names in crossed.items()}, alpha)
     raise ValueError(f"{plan.name}: the pass does not estimate speakers")
+
+
+def _transforms(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> FmllrSpeakers:
+    """The transforms that an earlier pass by fMLLR estimated."""
+    speakers = speakers_of(experiment, split, plan, loop.model)
+    if not isinstance(speakers, FmllrSpeakers):
+        raise ValueError(f"{plan.name}: the pass did not estimate transforms")
+    return speakers
 
 
 def _write(

@@ -20,7 +20,9 @@ from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.nnet.schedule import NewbobConfig
-from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, TuningConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.acoustic_models import SAT
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.pass_config import SI, PassConfig, TuningConfig, first_pass, reuse_name
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Adaptation:
         data: Recordings to adapt on, and recordings that are decoded with the result.
         targets: Options of the targets; ``lm_order`` is None if it is the recipe's own.
         method: Options of the method.
+        on: The earlier pass whose transforms move the features before the method; None for features as they are.
         preparation: Learning from the training speakers; None for a method that learns nothing from them.
         lattice: Options of the lattices that targets are made from; None for targets of other kinds.
         max_unaligned: Maximum fraction of the references that fail to align; None for targets of other kinds.
@@ -82,6 +85,7 @@ class Adaptation:
     data: DataConfig
     targets: TargetsConfig
     method: MethodConfig
+    on: Pass | None
     preparation: Preparation | None
     lattice: LatticeConfig | None
     max_unaligned: float | None
@@ -175,7 +179,9 @@ class Pass:
     def needed(self) -> tuple[Pass, ...]:
         """The earlier passes that this one reads."""
         match self.adaptation:
-            case Adaptation(source=source) | Reuse(source=source):
+            case Adaptation(source=source, on=on):
+                return (source,) if on is None else (source, on)
+            case Reuse(source=source):
                 return (source,)
             case Combination(speaker=speaker, environment=environment):
                 return speaker, environment
@@ -203,8 +209,7 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
         name = first_pass(network)
         # A network that was trained from another has scores as sharp as the other's. The first passes of both have the
         # same search, so that they differ only in the networks, and not in lucky choices of the scale.
-        trained = trained_network(config, network) if network in config.networks else None
-        searched_as = name if trained is None or trained.start is None else first_pass(trained.start)
+        searched_as = _searched_as(config, network)
         plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
     for name, options in config.passes.items():
         made = Pass(
@@ -212,7 +217,7 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
             network=options.network,
             adaptation=_adaptation(config, options, plan),
             search=config.search,
-            searched_as=plan[first_pass(options.network)].searched_as,
+            searched_as=_searched_as(config, options.network),
             tuning=config.tuning,
             seed=config.seed,
         )
@@ -228,6 +233,22 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
             again = reuse_name(name, "own")
             plan[again] = replace(made, name=again, adaptation=Reuse(made, "own"), searched_as=again)
     return plan
+
+
+def _searched_as(config: ExperimentConfig, network: str) -> str:
+    """The pass that tunes the search of a network.
+
+    It is the network's first pass. A network that was trained on adapted features has that of its first pass by fMLLR:
+    unadapted features are not those that it knows.
+    """
+    trained = trained_network(config, network)
+    if trained is not None and trained.start is not None:
+        return _searched_as(config, trained.start)
+    if config.rung_features(network) == SAT:
+        for name, options in config.passes.items():
+            if options.network == network and config.method_of(options).kind == "fmllr":
+                return name
+    return first_pass(network)
 
 
 def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
@@ -256,10 +277,12 @@ def networks_of(config: ExperimentConfig) -> list[str]:
     return names
 
 
-def trained_network(config: ExperimentConfig, name: str) -> SatConfig | WithoutRows:
-    """How a network is trained beside ``si``: an adaptively trained one, or its control."""
+def trained_network(config: ExperimentConfig, name: str) -> SatConfig | WithoutRows | None:
+    """How a network is trained on or with rows: an adaptively trained one, or its control; None for the others."""
     owner = name.removesuffix(reuse_name("", "without_rows"))
-    trained = config.networks[owner]
+    trained = config.networks.get(owner)
+    if not isinstance(trained, SatConfig):
+        return None
     return trained if owner == name else WithoutRows(trained.start, trained.schedule)
 
 
@@ -274,6 +297,7 @@ def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, P
         data=options.data,
         targets=targets.model_copy(update={"source": source, "lm_order": None if own_order else targets.lm_order}),
         method=config.method_of(options),
+        on=None if config.method_of(options).on is None else plan[str(config.method_of(options).on)],
         preparation=_preparation(config, options),
         lattice=config.lattice if targets.from_lattices else None,
         max_unaligned=None if targets.unsupervised else config.monophone.max_unaligned,

@@ -12,9 +12,10 @@ from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, 
 from lhuc_asr.base.errors import MissingExtraError
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.corpus.noise import CLEAN
-from lhuc_asr.pipeline.config import SI, ExperimentConfig, reuse_name
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
+from lhuc_asr.pipeline.pass_config import SI, reuse_name
 from lhuc_asr.pipeline.plan import Pass, Reuse, networks_of, passes_of
 from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge

@@ -27,8 +27,9 @@ from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.training import GaussianModel, TrainingData
 from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig, train_triphones
 from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA, SAT, features_of_rung
-from lhuc_asr.pipeline.config import ExperimentConfig, Rung
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
+from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.transcripts import transcripts
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def rungs(config: ExperimentConfig) -> list[Aligner]:
             before=before,
             features_before=features_of_rung(config, before),
             cepstra=config.alignment_features.cepstra if rung == LDA else None,
-            tests_too=bool(config.decoding_rungs) or None,
+            tests_too=config.tests_have_rung_features or None,
             speeds=speeds,
             seed=config.seed,
         )

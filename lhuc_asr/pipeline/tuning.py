@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.pipeline.config import TuningConfig
+from lhuc_asr.pipeline.pass_config import TuningConfig
 from lhuc_asr.score.wer import WerReport
 
 logger = logging.getLogger(__name__)

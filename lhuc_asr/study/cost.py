@@ -9,7 +9,8 @@ from pathlib import Path
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.stage_plan import PlannedStage, about, recorded_epochs
-from lhuc_asr.pipeline.config import SI, ExperimentConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.pass_config import SI, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of, trained_network
 from lhuc_asr.pipeline.planned import Part
 from lhuc_asr.score.series import TABLES
@@ -125,9 +126,9 @@ def _training_seconds(
     alike = next((other for other in (*recipe.networks, SI) if f"am/{other}" in epochs), None)
     if seconds is not None or alike is None:
         return seconds
-    trained = None if name == SI else trained_network(recipe, name).schedule
-    recorded = epochs[f"am/{alike}"]
-    return (trained or recipe.trainer.schedule).max_epochs * sum(recorded) / len(recorded)
+    trained = trained_network(recipe, name)
+    recorded, schedule = epochs[f"am/{alike}"], None if trained is None else trained.schedule
+    return (schedule or recipe.trainer.schedule).max_epochs * sum(recorded) / len(recorded)
 
 
 def _alike(passes: Mapping[str, Pass], name: str, base: str) -> str:

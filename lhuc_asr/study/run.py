@@ -20,7 +20,7 @@ from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, run_record
 from lhuc_asr.corpus.source import TEST
-from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import (
     AlignedExperiment,
@@ -31,6 +31,7 @@ from lhuc_asr.pipeline.experiment import (
     refuse_seeds,
 )
 from lhuc_asr.pipeline.inputs import check_files
+from lhuc_asr.pipeline.pass_config import OnFeaturesConfig, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import made_passes
 from lhuc_asr.pipeline.run import make_passes
@@ -163,7 +164,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path, for
 
 
 def with_passes(
-    config: ExperimentConfig, networks: Mapping[str, SatConfig], passes: Mapping[str, PassConfig]
+    config: ExperimentConfig, networks: Mapping[str, SatConfig | OnFeaturesConfig], passes: Mapping[str, PassConfig]
 ) -> ExperimentConfig:
     """The recipe with other networks and passes; of their controls, with those that tables and figures show."""
     primary = config.primary if config.primary in passes else None

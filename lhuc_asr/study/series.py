@@ -23,7 +23,8 @@ from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.nnet.schedule import NewbobConfig
-from lhuc_asr.pipeline.config import ExperimentConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.pass_config import PassConfig, first_pass, reuse_name
 
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import torch
 from tensor_speakers import Tensors, TensorSpeakers, spliced, utterances_of
 
-from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig, warn_unadapted
+from lhuc_asr.adapt.method import ReadableSpeakers, MethodConfig, warn_unadapted
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.objective import FrameCrossEntropy
@@ -46,7 +46,7 @@ class AffineConfig(MethodConfig):
         offset_prior: Weight of |b|^2.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = AffineSpeakers
+    speakers: ClassVar[type[ReadableSpeakers]] = AffineSpeakers
 
     kind: Literal["affine"] = "affine"
     steps: int = 30

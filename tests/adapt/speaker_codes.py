@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from tensor_speakers import Tensors, TensorSpeakers, spliced, utterances_of
 
-from lhuc_asr.adapt.method import AdaptedSpeakers, warn_unadapted
+from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError
@@ -51,7 +51,7 @@ class CodeConfig(PreparedConfig):
         prior_weight: Weight of c^2 / 2 beside the sum over a speaker's frames.
     """
 
-    speakers: ClassVar[type[AdaptedSpeakers]] = CodedSpeakers
+    speakers: ClassVar[type[ReadableSpeakers]] = CodedSpeakers
 
     kind: Literal["code"] = "code"
     dimensions: int = 3

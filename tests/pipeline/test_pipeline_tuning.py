@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.pipeline.config import TuningConfig
+from lhuc_asr.pipeline.pass_config import TuningConfig
 from lhuc_asr.pipeline.tuning import Setting, middle_of, plateau_of, tune
 from lhuc_asr.score.wer import UtteranceScore, WerReport
 
