@@ -40,7 +40,7 @@ def scoring_and_search(
     experiment: AlignedExperiment, split: str, plan: Pass, searches: SearchPool
 ) -> tuple[float, float]:
     """Processor seconds of a pass: the scores with all that they are made from, and their search."""
-    scores, scoring = timed(lambda: list(scores_of(experiment, split, plan, two_pass(experiment, split, plan.network))))
+    scores, scoring = timed(lambda: list(scores_of(experiment, split, plan, two_pass(experiment, split, plan))))
     _, search = timed(lambda: list(searches.search_all(scores, tuned_search(experiment, plan))))
     return scoring, search
 
@@ -57,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(1)
     plans, controls = passes_of(config), [reuse_name(arguments.adapted, whose) for whose in ("others_mean", "another")]
     rounds: dict[str, list[tuple[float, float]]] = {}
-    searches = SearchPool(experiment.graph(arguments.split, experiment.alignment), processes=1)
+    searches = SearchPool(experiment.graph(arguments.split), processes=1)
     for _ in range(arguments.rounds):
         for name in (SI, *controls):
             took = scoring_and_search(experiment, arguments.split, plans[name], searches)

@@ -5,7 +5,6 @@ Passes, graphs and features ask by name where a model is, which features it take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -21,19 +20,19 @@ SAT: Rung = "fmllr_sat"
 
 @dataclass(frozen=True)
 class ModelPlace:
-    """What a model is made of.
+    """What a model is made of; without arguments, a network on the networks' own features.
 
     Attributes:
         gaussian: Whether the model is Gaussian mixtures, in ``hmm/<name>``, and not a network, in ``am/<name>``.
         features: Kind of the features that it takes: those in ``features/<split>_<kind>``, "" for the networks' own.
         trained_on: Kind of the training recordings' features, which speakers' transforms may have moved.
-        states: Name of the topology, in ``hmm/``, whose pdfs it has.
+        states: Name of the topology, in ``hmm/``, whose pdfs it has; None for the last alignment's.
     """
 
-    gaussian: bool
-    features: str
-    trained_on: str
-    states: str
+    gaussian: bool = False
+    features: str = ""
+    trained_on: str = ""
+    states: str | None = None
 
 
 def last_alignment(config: ExperimentConfig) -> str:
@@ -46,22 +45,19 @@ def realigned(number: int) -> str:
     return f"dnn{number}"
 
 
-def model_places(config: ExperimentConfig) -> Mapping[str, ModelPlace]:
-    """The place of each model that a pass may decode with, by name.
+def model_place(config: ExperimentConfig, name: str) -> ModelPlace:
+    """The place of a model that a pass may decode with.
 
     The last rung has the states of the last alignment: a network that aligns anew changes their probabilities of
     staying, and not which states there are.
     """
-    last = last_alignment(config)
-    places: dict[str, ModelPlace] = {}
-    for rung in config.aligners:
+    rung = next((each for each in config.aligners if each == name), None)
+    if rung is not None:
         features = features_of_rung(config, rung)
-        states = last if rung == config.aligners[-1] else rung
-        places[rung] = ModelPlace(True, features, SAT if rung == SAT else features, states)
-    for name in config.all_networks:
-        on = config.rung_features(name)
-        places[name] = ModelPlace(False, features_of_rung(config, on) if on else "", on or "", last)
-    return places
+        last = rung == config.aligners[-1]
+        return ModelPlace(True, features, SAT if rung == SAT else features, None if last else rung)
+    on = config.rung_features(name)
+    return ModelPlace() if on is None else ModelPlace(False, features_of_rung(config, on), on)
 
 
 def rung_dimension(config: ExperimentConfig, rung: Rung) -> int:

@@ -28,8 +28,9 @@ from lhuc_asr.decode.search import AcousticScale, InsertionPenalty, SearchConfig
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Reuse
+from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation, Reuse
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
@@ -57,13 +58,14 @@ _TUNED = DocumentKind(
 )
 
 
-def two_pass(experiment: AlignedExperiment, split: str, model: str) -> TwoPass:
-    """The two-pass loop of one acoustic model over a split."""
+def two_pass(experiment: AlignedExperiment, split: str, plan: Pass | Preparation) -> TwoPass:
+    """The two-pass loop of the acoustic model of a pass, or of a preparation, over a split."""
+    place = plan.place or ModelPlace()
     recordings = {utterance.id: utterance for utterance in experiment.utterances(split)}
     return TwoPass(
-        experiment.model(model),
-        experiment.features_of(model, split),
-        experiment.topology_of(experiment.models[model].states).silence_pdfs,
+        experiment.model(plan.network, place),
+        experiment.features_of(place, split),
+        experiment.topology.silence_pdfs,
         recordings,
         experiment.alignment_model,
     )
@@ -137,25 +139,23 @@ class EarlierPass:
         experiment: The experiment.
         split: The split.
         plan: The earlier pass.
-        adaptation: Options of the later pass.
-        network: Name of the network of the later pass, which aligns references.
-        model: That network.
-        seed: Seed for choosing which reference words are replaced, and by what.
+        later: The later pass; its seed chooses which reference words are replaced, and by what.
+        adaptation: How the later pass adapts.
+        model: The acoustic model of the later pass, which aligns references.
     """
 
     experiment: AlignedExperiment
     split: str
     plan: Pass
+    later: Pass
     adaptation: Adaptation
-    network: str
     model: AcousticModel
-    seed: int
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The pdf of each frame on the best path: of the earlier pass, or of a search with another language model."""
         order = self.adaptation.targets.lm_order
         if order is None:
-            features = self.experiment.features_of(self.plan.network, self.split)
+            features = self.experiment.features_of(self.plan.place or ModelPlace(), self.split)
             path = self.experiment.folder.decode(self.split, self.plan.name) / ALIGNMENT_FILE
             aligned = Alignment(path, features, self.model.pdf_count)
             return {utterance.id: aligned[utterance.id] for utterance in features.utterances}
@@ -185,14 +185,14 @@ class EarlierPass:
     def references(self) -> Mapping[str, np.ndarray]:
         """The pdf of each frame along the reference transcripts; a fraction of their words may be replaced."""
         limit, corrupted = self.adaptation.max_unaligned or 0.0, self.adaptation.targets.corrupted or 0.0
-        return reference_pdfs(self.experiment, self.split, self.network, self.model, limit, corrupted, self.seed)
+        place = self.later.place or ModelPlace()
+        return reference_pdfs(self.experiment, self.split, place, self.model, limit, corrupted, self.later.seed)
 
     def _searches(self) -> SearchPool:
-        states = self.experiment.models[self.plan.network].states
-        folder = self.experiment.graph(self.split, states, self.adaptation.targets.lm_order)
+        folder = self.experiment.graph(self.split, self.adaptation.targets.lm_order)
         return SearchPool(folder, self.experiment.processes)
 
     def _scores(self) -> tuple[Iterator[Scores], int]:
         """The earlier pass's scores for all utterances, and the number of utterances."""
-        loop = two_pass(self.experiment, self.split, self.plan.network)
+        loop = two_pass(self.experiment, self.split, self.plan)
         return scores_of(self.experiment, self.split, self.plan, loop), len(loop.features.utterances)

@@ -8,9 +8,9 @@ given an ``AlignedExperiment``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.dnn import Dnn
-from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, last_alignment, model_places
+from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, last_alignment
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.sample_rates import SampleRates
@@ -128,15 +128,15 @@ class AlignedExperiment(Experiment):
     """An experiment that has alignments and language models.
 
     Attributes:
-        models: Features and states of each acoustic model, by its name.
         last_rung: Name of the last Gaussian aligner.
-        alignment: Name of the last aligner's folder in ``hmm/``. The networks of the passes are trained on the
+        graphs: Name of the folder of the graphs, beside the language models; None for the language models' own.
+        alignment: Name of an aligner's folder in ``hmm/``, the last one's. The passes' networks are trained on the
             alignment in this folder, and the graphs have the topology in it.
         separate_tuning_lm: Whether scales are tuned with a language model of their own, in ``lang/tuning/``.
     """
 
-    models: Mapping[str, ModelPlace]
     last_rung: str
+    graphs: str | None
     alignment: str
     separate_tuning_lm: bool
 
@@ -145,8 +145,8 @@ class AlignedExperiment(Experiment):
         """The experiment of a recipe in a folder."""
         return cls(
             **vars(Experiment.of(config)),
-            models=model_places(config),
             last_rung=config.aligners[-1],
+            graphs=None,
             alignment=last_alignment(config),
             separate_tuning_lm=config.lm.from_transcripts,
         )
@@ -163,19 +163,21 @@ class AlignedExperiment(Experiment):
         unadapted = self.folder.unadapted_gmm(rung) if rung == SAT else None
         return AlignmentModel(self.folder.gmm(rung), unadapted, self.topology.pdf_count)
 
-    def model(self, name: str) -> AcousticModel:
+    def model(self, name: str, place: ModelPlace) -> AcousticModel:
         """The acoustic model of that name, a network or Gaussian mixtures, ready to score."""
-        place = self.models[name]
         if not place.gaussian:
             return self.network(name)
-        pdf_count = self.topology_of(place.states).pdf_count
+        pdf_count = self.topology.pdf_count
         if name == SAT:
             return SpeakerAdaptiveGaussians(*self.alignment_model.gmms).eval()
         return GaussianModel(DiagonalGmm.load(self.folder.gmm(name), pdf_count)).eval()
 
-    def features_of(self, model: str, split: str) -> FeatureStore:
+    def at(self, rung: str | None) -> AlignedExperiment:
+        """The experiment as it would be if a rung were the last aligner; None for the experiment itself."""
+        return self if rung is None else replace(self, alignment=rung, last_rung=rung, graphs=rung)
+
+    def features_of(self, place: ModelPlace, split: str) -> FeatureStore:
         """The features of a split that a model takes, without transforms of test or held-out speakers."""
-        place = self.models[model]
         return self.features(split, place.trained_on if split == TRAIN else place.features)
 
     def language_model(self, split: str, lm_order: int | None = None) -> Path:
@@ -183,16 +185,15 @@ class AlignedExperiment(Experiment):
         folder = self.lang(lm_order)
         return folder / TUNING_FOLDER if split == HELDOUT and self.separate_tuning_lm else folder
 
-    def graph(self, split: str, states: str, lm_order: int | None = None) -> Path:
+    def graph(self, split: str, lm_order: int | None = None) -> Path:
         """The folder of the decoding graph for a split.
 
         Args:
             split: The split; the held-out speakers, on whom scales are tuned, may have a graph of their own.
-            states: Name of the topology, in ``hmm/``, whose pdfs the graph has.
             lm_order: Order of the language model; None for the recipe's own.
         """
         folder = self.language_model(split, lm_order)
-        return folder if states == self.alignment else folder / states
+        return folder if self.graphs is None else folder / self.graphs
 
 
 @dataclass(frozen=True)

@@ -132,24 +132,23 @@ def graph_stage(
     experiment: AlignedExperiment,
     transition_scale: float,
     aligner: str,
-    states: str,
     order: int | None = None,
 ) -> None:
-    """Add the stage that builds the decoding graphs of one topology, ``hmm/<states>``, and one order."""
+    """Add the stage that builds the decoding graphs of an aligner's topology and one order."""
     splits = (HELDOUT, experiment.tests[0]) if experiment.separate_tuning_lm else (experiment.tests[0],)
-    folders = {experiment.graph(split, states, order): experiment.language_model(split, order) for split in splits}
+    folders = {experiment.graph(split, order): experiment.language_model(split, order) for split in splits}
     stages.run(
-        graph_stage_name(experiment, states, order),
-        partial(_build_graphs, experiment, states, folders),
+        graph_stage_name(experiment.graphs, order),
+        partial(_build_graphs, experiment, folders),
         options=transition_scale,
         after=[_named("language model", order), aligner],
         outputs=[folder / name for folder in folders for name in GRAPH_FILES],
     )
 
 
-def graph_stage_name(experiment: AlignedExperiment, states: str, order: int | None = None) -> str:
-    """Name of the stage that builds the graphs of one topology and one order."""
-    return _named("graph" if states == experiment.alignment else f"graph of {states}", order)
+def graph_stage_name(rung: str | None, order: int | None = None) -> str:
+    """Name of the stage that builds the graphs of a rung's topology, None for the last aligner's, and one order."""
+    return _named("graph" if rung is None else f"graph of {rung}", order)
 
 
 def _named(stage: str, order: int | None) -> str:
@@ -243,13 +242,10 @@ def _warn_of_test_text(experiment: Experiment, options: LanguageModelOptions) ->
             )
 
 
-def _build_graphs(
-    experiment: AlignedExperiment, states: str, folders: Mapping[Path, Path], transition_scale: float
-) -> None:
+def _build_graphs(experiment: AlignedExperiment, folders: Mapping[Path, Path], transition_scale: float) -> None:
     """Build the graphs in folders, each with the language model of another."""
-    topology = experiment.topology_of(states)
     for folder, model in folders.items():
-        build_graph(experiment.lexicon, model / ARPA_FILE, topology, folder, transition_scale)
+        build_graph(experiment.lexicon, model / ARPA_FILE, experiment.topology, folder, transition_scale)
 
 
 def _heard(experiment: Experiment) -> list[Utterance]:

@@ -14,7 +14,7 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
-from lhuc_asr.pipeline.acoustic_models import CEPSTRA, ModelPlace
+from lhuc_asr.pipeline.acoustic_models import CEPSTRA
 from lhuc_asr.pipeline.aligners import aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import CorpusOptions, corpus_stage
@@ -81,9 +81,9 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
     experiment = AlignedExperiment.of(config)
-    for states, order in graphs_of(experiment, passes.values()):
-        stage = aligned.stage if states == experiment.alignment else rung_stage(states)
-        graph_stage(stages, experiment, config.transition_scale, stage, states, order)
+    for states, order in graphs_of(passes.values()):
+        stage = aligned.stage if states is None else rung_stage(states)
+        graph_stage(stages, experiment.at(states), config.transition_scale, stage, order)
     # Each preparation runs once, even if several passes need it.
     preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
     for preparation in preparations.values():
@@ -97,17 +97,17 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
     return experiment
 
 
-def graphs_of(experiment: AlignedExperiment, passes: Iterable[Pass]) -> list[tuple[str, int | None]]:
-    """The graphs that passes search: the states of each, and the order of its language model, None for the recipe's.
+def graphs_of(passes: Iterable[Pass]) -> list[tuple[str | None, int | None]]:
+    """The graphs that passes search: the states of each, and the order of its language model.
 
-    The one of the last alignment and the recipe's own language model comes first, whether a pass searches it or not:
-    the exported model does.
+    None stands for the last alignment's states, and for the recipe's own language model. This graph comes first,
+    whether a pass searches it or not: the exported model does.
     """
-    needed: dict[tuple[str, int | None], None] = {(experiment.alignment, None): None}
+    needed: dict[tuple[str | None, int | None], None] = {(None, None): None}
     for plan in passes:
-        needed[experiment.models[plan.network].states, None] = None
+        needed[plan.states, None] = None
         if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
-            needed[experiment.models[plan.adaptation.source.network].states, plan.lm_order] = None
+            needed[plan.adaptation.source.states, plan.lm_order] = None
     return list(needed)
 
 
@@ -169,11 +169,6 @@ def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
             extract(folder.features(split, CEPSTRA), utterances, options.alignment_features, processes, speeds)
 
 
-def _model_stage(place: ModelPlace, name: str) -> str:
-    """Name of the stage that makes an acoustic model."""
-    return rung_stage(name) if place.gaussian else f"network {name}"
-
-
 def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
     stages.run(
         f"prepare {preparation.name}",
@@ -185,19 +180,17 @@ def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparatio
 
 
 def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    place = experiment.models[plan.network]
-    graph = graph_stage_name(experiment, place.states)
-    after = [_model_stage(place, plan.network), graph, *(f"{earlier.name} over {split}" for earlier in plan.needed)]
+    model = rung_stage(plan.network) if plan.place and plan.place.gaussian else f"network {plan.network}"
+    after = [model, graph_stage_name(plan.states), *(f"{earlier.name} over {split}" for earlier in plan.needed)]
     if plan.preparation is not None:
         after.append(f"prepare {plan.preparation.name}")
     if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
-        states = experiment.models[plan.adaptation.source.network].states
-        after.append(graph_stage_name(experiment, states, plan.lm_order))
+        after.append(graph_stage_name(plan.adaptation.source.states, plan.lm_order))
     if split != HELDOUT or not plan.tuned:
         after.append(f"{plan.searched_as} over {HELDOUT}")
     stages.run(
         f"{plan.name} over {split}",
-        partial(run_pass, experiment, split),
+        partial(run_pass, experiment.at(plan.states), split),
         options=plan,
         after=after,
         outputs=pass_outputs(experiment, split, plan),

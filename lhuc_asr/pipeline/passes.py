@@ -61,11 +61,10 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     held-out speakers with the first pass of a network, or with a pass that has a search of its own. Over the other
     splits, and for all other passes, the tuned search is read.
     """
-    loop = two_pass(experiment, split, plan.network)
+    loop = two_pass(experiment, split, plan)
     utterances = experiment.utterances(split)
     scores = _scores(experiment, split, plan, loop)
-    graph = experiment.graph(split, experiment.models[plan.network].states)
-    with SearchPool(graph, experiment.processes) as searches:
+    with SearchPool(experiment.graph(split), experiment.processes) as searches:
         if split == HELDOUT and plan.tuned:
             known = list(scores)
             search, record = tune(
@@ -96,7 +95,7 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
     method = preparation.method.make(experiment.folder.prepared(preparation.name))
     if not isinstance(method, PreparedMethod):
         raise ValueError(f"{preparation.name}: the method learns nothing from the training speakers")
-    loop, where = two_pass(experiment, TRAIN, preparation.network), preparation.environments
+    loop, where = two_pass(experiment, TRAIN, preparation), preparation.environments
     spoken: dict[str, list[tuple[StoredUtterance, int]]] = {}
     for utterance in experiment.utterances(TRAIN):
         if where is None or utterance.environment in where:
@@ -129,7 +128,7 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
     match plan.adaptation:
         case Adaptation(source=source, targets=targets, preparation=preparation) as adaptation:
             learned = None if preparation is None else experiment.folder.prepared(preparation.name)
-            earlier = EarlierPass(experiment, split, source, adaptation, plan.network, loop.model, plan.seed)
+            earlier = EarlierPass(experiment, split, source, plan, adaptation, loop.model)
             sets = sets_of(experiment, split, plan, loop.features)
             method: AdaptationMethod = adaptation.method.make(learned)
             if adaptation.on is not None:

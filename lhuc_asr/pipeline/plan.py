@@ -20,7 +20,7 @@ from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.nnet.schedule import NewbobConfig
-from lhuc_asr.pipeline.acoustic_models import SAT
+from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, model_place
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.pass_config import SI, PassConfig, TuningConfig, first_pass, reuse_name
 
@@ -48,6 +48,7 @@ class Preparation:
         silence_weight: Weight of silence in the targets.
         environments: Environments of the recordings to learn from; None for all.
         seed: Seed of the learning.
+        place: Place of the network; None for the networks' own features.
     """
 
     network: str
@@ -55,6 +56,7 @@ class Preparation:
     silence_weight: float
     environments: tuple[str, ...] | None
     seed: int
+    place: ModelPlace | None = None
 
     @property
     def name(self) -> str:
@@ -125,12 +127,13 @@ class Pass:
 
     Attributes:
         name: Name of the pass, and of its folders.
-        network: Name of the network that decodes.
+        network: Name of the acoustic model that decodes.
         adaptation: How the network is adapted, or whose parameters it has; None for a first pass.
         search: Options of the search, before tuning.
         searched_as: Name of the pass whose tuned scale and penalty are used: the network's first pass, or this pass.
         tuning: Scales and penalties to try in tuning.
         seed: Seed of the adaptation.
+        place: Place of the acoustic model; None for a network on the networks' own features.
     """
 
     name: str
@@ -140,6 +143,12 @@ class Pass:
     searched_as: str
     tuning: TuningConfig
     seed: int
+    place: ModelPlace | None = None
+
+    @property
+    def states(self) -> str | None:
+        """Name of the topology, in ``hmm/``, of the pass's pdfs; None for the last alignment's."""
+        return None if self.place is None else self.place.states
 
     @property
     def tuned(self) -> bool:
@@ -210,7 +219,8 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
         # A network that was trained from another has scores as sharp as the other's. The first passes of both have the
         # same search, so that they differ only in the networks, and not in lucky choices of the scale.
         searched_as = _searched_as(config, network)
-        plan[name] = Pass(name, network, None, config.search, searched_as, config.tuning, config.seed)
+        decoding = config.search, searched_as, config.tuning
+        plan[name] = Pass(name, network, None, *decoding, config.seed, _place(config, network))
     for name, options in config.passes.items():
         made = Pass(
             name=name,
@@ -220,6 +230,7 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
             searched_as=_searched_as(config, options.network),
             tuning=config.tuning,
             seed=config.seed,
+            place=_place(config, options.network),
         )
         plan[name] = made
         for whose in config.controls:
@@ -315,4 +326,10 @@ def _preparation(config: ExperimentConfig, options: PassConfig) -> Preparation |
         silence_weight=options.targets.silence_weight,
         environments=options.data.environments,
         seed=config.seed,
+        place=_place(config, options.network),
     )
+
+
+def _place(config: ExperimentConfig, model: str) -> ModelPlace | None:
+    place = model_place(config, model)
+    return None if place == ModelPlace() else place

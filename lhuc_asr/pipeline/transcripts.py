@@ -14,6 +14,7 @@ from lhuc_asr.lang.coverage import aligned_words
 from lhuc_asr.lang.tags import is_tag
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_blocks
+from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def transcripts(experiment: Experiment, split: str, speeds: Sequence[float] = (1
 def reference_pdfs(
     experiment: AlignedExperiment,
     split: str,
-    network: str,
+    place: ModelPlace,
     model: AcousticModel,
     max_unaligned: float,
     corrupted: float = 0.0,
@@ -43,7 +44,7 @@ def reference_pdfs(
     Args:
         experiment: The experiment.
         split: The split.
-        network: Name of the network that aligns.
+        place: Place of the network that aligns.
         model: That network.
         max_unaligned: Maximum fraction of the utterances that fail to align.
         corrupted: Fraction of the words that are replaced by other words of the lexicon.
@@ -52,7 +53,7 @@ def reference_pdfs(
     Raises:
         AlignmentError: More utterances than ``max_unaligned`` fail to align.
     """
-    lexicon, store = experiment.lexicon, experiment.features_of(network, split)
+    lexicon, store = experiment.lexicon, experiment.features_of(place, split)
     words = transcripts(experiment, split)
     known = [u for u in store.utterances if words[u.id] and not lexicon.missing(words[u.id])]
     if len(known) < len(store.utterances):
@@ -63,6 +64,5 @@ def reference_pdfs(
     if corrupted:
         spoken = {utterance.id: words[utterance.id] for utterance in known}
         words = corrupt(spoken, [word for word in lexicon.words if not is_tag(word)], corrupted, seed)
-    topology = experiment.topology_of(experiment.models[network].states)
-    graphs = transcript_graphs(known, words, lexicon, topology)
+    graphs = transcript_graphs(known, words, lexicon, experiment.topology)
     return align_blocks(score_blocks(model, store, known), graphs, experiment.processes, max_unaligned)[0]

@@ -18,6 +18,7 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
+from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.recognizer.speaker_files import speaker_states
@@ -84,10 +85,10 @@ def _frames(look: Look) -> list[Row]:
     """Each speaker's frame errors beside their word errors; a frame is wrong if its best pdf is not the reference's."""
     errors: dict[str, np.ndarray] = {}  # frames, wrong before, wrong after
     for fold in look.folds:
-        loop = two_pass(fold, look.split, look.plan.network)
+        loop = two_pass(fold, look.split, look.plan)
         speakers = speakers_of(fold, look.split, look.plan, loop.model)
         sets = sets_of(fold, look.split, look.plan, loop.features)
-        reference = reference_pdfs(fold, look.split, look.plan.network, loop.model, look.max_unaligned)
+        reference = reference_pdfs(fold, look.split, look.plan.place or ModelPlace(), loop.model, look.max_unaligned)
         log_prior = loop.model.log_prior.cpu().numpy()
         for utterance, adapted in loop.second_pass(speakers, sets):
             pdfs = reference.get(utterance)
@@ -127,7 +128,7 @@ def _tsne(look: Look) -> list[Row]:
         ConfigError: The pass does not estimate amplitudes, so it does not adapt hidden layers.
     """
     fold = look.folds[0]
-    loop = two_pass(fold, look.split, look.plan.network)
+    loop = two_pass(fold, look.split, look.plan)
     model, features = loop.model, loop.features
     speakers = speakers_of(fold, look.split, look.plan, model)
     if not isinstance(speakers, Amplitudes):

@@ -42,11 +42,10 @@ def scales(look: Look) -> list[Row]:
 
 def _reports(experiment: AlignedExperiment, split: str, plan: Pass) -> Iterator[tuple[float, WerReport]]:
     """The errors of a pass over a split at each scale; its scores are computed once."""
-    loop, utterances = two_pass(experiment, split, plan.network), experiment.utterances(split)
+    loop, utterances = two_pass(experiment, split, plan), experiment.utterances(split)
     known = list(scores_of(experiment, split, plan, loop))
     tuned, options = tuned_search(experiment, plan), sorted(set(plan.tuning.acoustic_scales))
-    graph = experiment.graph(split, experiment.models[plan.network].states)
-    with SearchPool(graph, experiment.processes) as searches:
+    with SearchPool(experiment.graph(split), experiment.processes) as searches:
         for scale in options:
             search = tuned.model_copy(update={"acoustic_scale": scale})
             hypotheses = searches.search_all(known, search)
