@@ -134,8 +134,8 @@ class TriphoneTopology:
         """Read a file that ``save`` wrote.
 
         Raises:
-            AlignmentError: The file is damaged, or its values do not fit each other: its tree is not a tree, is of
-                other phones, or has more or fewer pdfs than there are probabilities.
+            AlignmentError: The file is damaged, or its values do not fit each other: its tree is not a tree, or of
+                another phone set, or has another number of pdfs than there are probabilities.
         """
         content = _TRIPHONES.read(path)
         try:

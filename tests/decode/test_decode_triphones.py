@@ -69,12 +69,9 @@ def write_bigram(path: Path, words: tuple[str, ...], seed: int) -> Path:
     unigrams = [f"{-generator.uniform(0.3, 1.5):.4f}\t{word}\t{-generator.uniform(0, 0.5):.4f}" for word in words]
     pairs = [pair for pair in itertools.product(("<s>", *words), (*words, "</s>")) if generator.random() < 0.5]
     bigrams = [f"{-generator.uniform(0.1, 1.0):.4f}\t{' '.join(pair)}" for pair in pairs]
-    path.write_text(
-        "\n".join(
-            ["", "\\data\\", f"ngram 1={len(words) + 2}", f"ngram 2={len(pairs)}", "", "\\1-grams:"]
-            + ["-99\t<s>\t-0.2", "-0.7\t</s>", *unigrams, "", "\\2-grams:", *bigrams, "", "\\end\\", ""]
-        )
-    )
+    header = ["", "\\data\\", f"ngram 1={len(words) + 2}", f"ngram 2={len(pairs)}", ""]
+    sections = ["\\1-grams:", "-99\t<s>\t-0.2", "-0.7\t</s>", *unigrams, "", "\\2-grams:", *bigrams, ""]
+    path.write_text("\n".join([*header, *sections, "\\end\\", ""]))
     return path
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureStore, StoredUtterance, write_store
-from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, transcript_graphs
+from lhuc_asr.hmm.aligner import align_blocks, align_phones, align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.gaussian_features import StoredFeatures
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.topology import MonophoneTopology
@@ -81,6 +81,17 @@ def _align(spoken: Spoken, monophones: GaussianModel) -> dict[str, np.ndarray]:
     return align_utterances(
         monophones.gmm, StoredFeatures(spoken.store), spoken.store.utterances, graphs, 1, CONFIG.max_unaligned
     )[0]
+
+
+def test_aligned_phones_are_those_of_the_aligned_pdfs(spoken, monophones):
+    utterances, topology = spoken.store.utterances, monophones.topology
+    graphs = transcript_graphs(utterances, spoken.transcripts, LEXICON, topology)
+    options = (monophones.gmm, StoredFeatures(spoken.store), utterances, graphs)
+    pdfs, log_prob = align_utterances(*options, threads=1, max_unaligned=0.0)
+    phones, same_log_prob = align_phones(*options, LEXICON.phones, threads=1, max_unaligned=0.0)
+    assert same_log_prob == log_prob
+    assert phones.keys() == pdfs.keys()
+    assert all(np.array_equal(phones[name].pdfs(topology), pdfs[name]) for name in pdfs)
 
 
 def _borders(phones: np.ndarray) -> np.ndarray:

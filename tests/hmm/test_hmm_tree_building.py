@@ -34,7 +34,7 @@ def test_the_classes_that_move_a_state_are_what_it_is_split_on():
     tree = built(TreeConfig(leaves=5 + 6 * (4 + 1 + 4), shared_roots=False, tie_leaves=False))[0].tree
     for phone in PHONES.speech:
         windows = list(itertools.product(PHONES.names, repeat=2))
-        first, middle, last = ({(l, r): tree.pdfs(l, phone, r)[k] for l, r in windows} for k in range(3))
+        first, middle, last = ({(a, b): tree.pdfs(a, phone, b)[k] for a, b in windows} for k in range(3))
         assert len(set(middle.values())) == 1
         for pdfs, side in ((first, 0), (last, 1)):
             classes = {window: CLASSES[window[side]] for window in windows}
