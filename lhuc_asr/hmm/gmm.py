@@ -22,8 +22,9 @@ from lhuc_asr.hmm.posteriors import Block, GaussianPosteriors, pdf_groups, sorte
 OCCUPANCY_POWER = 0.25
 # A Gaussian needs this many frames for its variance to mean anything (Kaldi's min-gaussian-occupancy).
 MIN_GAUSSIAN_FRAMES = 10.0
-# Number of frames whose densities are summed at once: 500 frames x 1,500 Gaussians x 4 bytes stay in the cache.
-CACHED_FRAMES = 500
+# Number of densities that are summed at once, 2 MB of them, to stay in the cache; but a product of fewer frames than
+# these is slow.
+CACHED_DENSITIES, FEWEST_CACHED_FRAMES = 500_000, 64
 # Distance by which each half of a split Gaussian is moved, in standard deviations (Kaldi's perturb-factor).
 SPLIT_DEVIATIONS = 0.2
 
@@ -104,10 +105,17 @@ class DiagonalGmm:
         """
         planes = _Planes.of(self)
         linear, constant = self._linear_form()
-        linear, constant = linear[planes.gaussians].T.contiguous(), constant[planes.gaussians]
+        # Constants are the weights of a feature that is always one.
+        weights = torch.cat([linear, constant.unsqueeze(1)], dim=1)[planes.gaussians]
+        frames = max(FEWEST_CACHED_FRAMES, CACHED_DENSITIES // self.gaussians)
+        densities = features.new_empty(self.gaussians, min(frames, len(features)))
         scores = features.new_empty(len(features), self.pdf_count)
-        for rows, part in zip(scores.split(CACHED_FRAMES), features.split(CACHED_FRAMES), strict=True):
-            planes.log_sum_exp(torch.addmm(constant, _with_squares(part), linear), out=rows)
+        for rows, part in zip(scores.split(frames), features.split(frames), strict=True):
+            if len(part) < densities.shape[1]:  # the last piece, whose planes are one range of memory too
+                densities = features.new_empty(self.gaussians, len(part))
+            values = torch.cat([_with_squares(part), part.new_ones(len(part), 1)], dim=1)
+            torch.mm(weights, values.T, out=densities)
+            rows.copy_(planes.log_sum_exp(densities).T)
         return scores
 
     def posteriors(
@@ -284,19 +292,19 @@ class _Planes:
         gaussians = torch.argsort(place * model.pdf_count + pdfs[model.pdf])
         return cls(gaussians, torch.bincount(place).tolist(), pdfs)
 
-    def log_sum_exp(self, densities: torch.Tensor, out: torch.Tensor) -> None:
-        """Sum log densities (T, M), which are overwritten, over the mixtures, into ``out`` (T, K)."""
-        first, *others = planes = densities.split(self.sizes, dim=1)
+    def log_sum_exp(self, densities: torch.Tensor) -> torch.Tensor:
+        """Sum log densities (M, T), which are overwritten, over the mixtures: shape (K, T)."""
+        first, *others = planes = densities.split(self.sizes)
         highest = first.clone()
         for plane in others:
-            part = highest[:, : plane.shape[1]]
+            part = highest[: len(plane)]
             torch.maximum(part, plane, out=part)
         for plane in planes:
-            plane.sub_(highest[:, : plane.shape[1]])
+            plane.sub_(highest[: len(plane)])
         densities.exp_()
         for plane in others:
-            first[:, : plane.shape[1]] += plane
-        torch.index_select(highest.add_(first.log_()), 1, self.pdfs, out=out)
+            first[: len(plane)].add_(plane)
+        return highest.add_(first.log_())[self.pdfs]
 
 
 def _sums(posteriors: GaussianPosteriors, values: torch.Tensor) -> GmmStatistics:
