@@ -62,7 +62,7 @@ format: setup
 	$(BIN)/ruff format .
 
 benchmarks: setup
-	for name in features viterbi training_step adaptation_step adaptation ppnet; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in features viterbi gmm_em training_step adaptation_step adaptation ppnet; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv build site *.egg-info

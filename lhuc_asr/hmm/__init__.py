@@ -1,1 +1,1 @@
-"""Hidden Markov models: states, topologies, Gaussian mixtures, Viterbi alignment, monophone training."""
+"""Hidden Markov models: topologies, Gaussian mixtures, alignment, training, linear transforms of features."""

@@ -17,7 +17,7 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.posteriors import GaussianPosteriors
 from lhuc_asr.hmm.row_updates import RowStatistics, maximum
-from lhuc_asr.hmm.scatter import weighted_scatter
+from lhuc_asr.hmm.scatter import product_sum, weighted_scatter
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 
 logger = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def fmllr_statistics(
     return RowStatistics(
         (name,),
         posteriors.occupancy.sum().reshape(1),
-        (weighted_mean.double().T @ values.double()).unsqueeze(0),
-        weighted_scatter(weight.contiguous(), values).unsqueeze(0),
+        product_sum(weighted_mean, values).unsqueeze(0),
+        weighted_scatter(weight, values).unsqueeze(0),
     )
 
 

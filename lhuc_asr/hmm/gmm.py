@@ -11,19 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.numerics import LOG_2PI, VARIANCE_FLOOR
 from lhuc_asr.base.tensors import Shape, check_tensors, load_bare_tensors, save_tensors
+from lhuc_asr.hmm.log_sum_exp import log_sum_exp
 from lhuc_asr.hmm.posteriors import Block, GaussianPosteriors, pdf_groups, sorted_frames
 
 # Mixture sizes grow with occupancy to this power, as in Kaldi: frequent pdfs get more Gaussians, but not all.
 OCCUPANCY_POWER = 0.25
 # A Gaussian needs this many frames for its variance to mean anything (Kaldi's min-gaussian-occupancy).
 MIN_GAUSSIAN_FRAMES = 10.0
-# Number of frames whose densities are summed at once: 500 frames x 1,500 Gaussians x 4 bytes stay in the cache.
-CACHED_FRAMES = 500
+# Number of densities that are summed at once, 1 MB of them, to stay in the cache; but a product of fewer frames than
+# these is slow.
+CACHED_DENSITIES, FEWEST_CACHED_FRAMES = 250_000, 64
 # Distance by which each half of a split Gaussian is moved, in standard deviations (Kaldi's perturb-factor).
 SPLIT_DEVIATIONS = 0.2
 
@@ -107,12 +110,15 @@ class DiagonalGmm:
         Returns:
             Shape (T, K).
         """
-        planes = _Planes.of(self)
         linear, constant = self._linear_form()
-        linear, constant = linear[planes.gaussians].T.contiguous(), constant[planes.gaussians]
+        # Constants are the weights of a feature that is always one.
+        weights = torch.cat([linear, constant.unsqueeze(1)], dim=1)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(self.pdf.numpy(), minlength=self.pdf_count))])
+        frames = max(FEWEST_CACHED_FRAMES, CACHED_DENSITIES // self.gaussians)
         scores = features.new_empty(len(features), self.pdf_count)
-        for rows, part in zip(scores.split(CACHED_FRAMES), features.split(CACHED_FRAMES), strict=True):
-            planes.log_sum_exp(torch.addmm(constant, _with_squares(part), linear), out=rows)
+        for rows, part in zip(scores.split(frames), features.split(frames), strict=True):
+            values = torch.cat([_with_squares(part), part.new_ones(len(part), 1)], dim=1)
+            rows.copy_(log_sum_exp(weights @ values.T, starts).T)
         return scores
 
     def posteriors(
@@ -262,46 +268,6 @@ class DiagonalGmm:
         if not bool((tensors["weight"] >= 0).all()) or not bool((tensors["variance"] > 0).all()):
             raise CheckpointError(f"{path}: a weight is negative, or a variance not positive; {remedy}")
         return cls(pdf, tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
-
-
-@dataclass(frozen=True)
-class _Planes:
-    """All Gaussians by their place in the mixture: the first of every pdf, then the second of those that have two, ...
-
-    Pdfs are sorted by the size of their mixture. So the pdfs of a plane are the first ones of the plane before, and
-    sums over mixtures are sums of planes, without padding and without scattered indices.
-
-    Attributes:
-        gaussians: The Gaussians, plane after plane, shape (M,), int64.
-        sizes: Number of Gaussians in each plane.
-        pdfs: Place of each pdf among the sorted ones, shape (K,), int64.
-    """
-
-    gaussians: torch.Tensor
-    sizes: list[int]
-    pdfs: torch.Tensor
-
-    @classmethod
-    def of(cls, model: DiagonalGmm) -> _Planes:
-        mixture = torch.bincount(model.pdf, minlength=model.pdf_count)
-        place = torch.arange(model.gaussians) - (torch.cumsum(mixture, 0) - mixture)[model.pdf]
-        pdfs = torch.argsort(torch.argsort(mixture, descending=True, stable=True))
-        gaussians = torch.argsort(place * model.pdf_count + pdfs[model.pdf])
-        return cls(gaussians, torch.bincount(place).tolist(), pdfs)
-
-    def log_sum_exp(self, densities: torch.Tensor, out: torch.Tensor) -> None:
-        """Sum log densities (T, M), which are overwritten, over the mixtures, into ``out`` (T, K)."""
-        first, *others = planes = densities.split(self.sizes, dim=1)
-        highest = first.clone()
-        for plane in others:
-            part = highest[:, : plane.shape[1]]
-            torch.maximum(part, plane, out=part)
-        for plane in planes:
-            plane.sub_(highest[:, : plane.shape[1]])
-        densities.exp_()
-        for plane in others:
-            first[:, : plane.shape[1]] += plane
-        torch.index_select(highest.add_(first.log_()), 1, self.pdfs, out=out)
 
 
 def _sums(posteriors: GaussianPosteriors, values: torch.Tensor) -> GmmStatistics:

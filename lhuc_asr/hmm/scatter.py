@@ -1,4 +1,4 @@
-"""Weighted sums of outer products, for many sets of weights at once, as one matrix product a piece of frames."""
+"""Sums of outer products over frames, as one matrix product a piece of frames, added up in float64."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ import torch
 
 # Number of frames whose outer products are made at once: 861 products of 41 numbers x 500 x 4 bytes stay in the cache.
 CACHED_FRAMES = 500
+
+
+def product_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Sums over the frames of l r^T, in the types of ``weighted_scatter``.
+
+    Args:
+        left: Vectors of the frames, shape (T, D).
+        right: Other vectors of the frames, shape (T, N).
+
+    Returns:
+        Shape (D, N), float64.
+    """
+    total = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64)
+    for one, other in zip(left.split(CACHED_FRAMES), right.split(CACHED_FRAMES), strict=True):
+        total += one.T @ other
+    return total
 
 
 def weighted_scatter(weights: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

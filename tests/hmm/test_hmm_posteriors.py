@@ -8,7 +8,7 @@ from mixture_world import dense_posteriors, drawn, mixtures
 
 from lhuc_asr.hmm import posteriors as module
 from lhuc_asr.hmm.gmm import GmmStatistics
-from lhuc_asr.hmm.scatter import CACHED_FRAMES, weighted_scatter
+from lhuc_asr.hmm.scatter import CACHED_FRAMES, product_sum, weighted_scatter
 
 SIZES = (3, 1, 4, 2, 5)
 
@@ -101,3 +101,4 @@ def test_scatters_are_sums_of_outer_products(frames):
     single = weighted_scatter(weights.float(), vectors.float())
     torch.testing.assert_close(single, expected, atol=1e-3, rtol=1e-5)
     assert torch.equal(single, single.transpose(1, 2))
+    torch.testing.assert_close(product_sum(weights, vectors), weights.T @ vectors)
