@@ -118,12 +118,7 @@ def train(
         fused=True,  # one pass over the weights
     )
     state = TrainingState(state_path, model, optimizer, companion, config.average_epochs - 1)
-    if state_path.exists():
-        newbob = state.restore()
-        logger.info("training resumes after epoch %d", newbob.epochs)
-    else:
-        newbob = Newbob(config.schedule.learning_rate, best_loss=_starting_loss(model, heldout, device))
-        state.save(newbob)
+    newbob = _resumed(state) if state_path.exists() else _begun(state, heldout, config.schedule, device)
     while not newbob.finished:
         with stopwatch() as watch:
             state.begin_epoch()
@@ -162,15 +157,23 @@ def train(
     return model.eval()
 
 
-def _starting_loss(model: AcousticModel, heldout: FrameSource, device: torch.device) -> float:
-    """Held-out loss of the network before its first epoch."""
-    loss = evaluate(model, heldout, device).loss
+def _resumed(state: TrainingState) -> Newbob:
+    newbob = state.restore()
+    logger.info("training resumes after epoch %d", newbob.epochs)
+    return newbob
+
+
+def _begun(state: TrainingState, heldout: FrameSource, schedule: NewbobConfig, device: torch.device) -> Newbob:
+    """Write the state before the first epoch, which a worse first epoch goes back to."""
+    loss = evaluate(state.model, heldout, device).loss
     if not math.isfinite(loss):
         raise CheckpointError(
             f"before the first epoch the held-out loss is {loss}: the network or a held-out feature is not finite; "
             "make both again"
         )
-    return loss
+    newbob = Newbob(schedule.learning_rate, best_loss=loss)
+    state.save(newbob)
+    return newbob
 
 
 def _average(

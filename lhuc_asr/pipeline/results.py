@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
 from lhuc_asr.base.errors import MissingExtraError
@@ -21,9 +20,6 @@ from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import WerReport, pool, read_wer, summed, write_wer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -143,19 +139,21 @@ def _draw(config: ExperimentConfig, scores: Sequence[PassScore], formats: Sequen
                 path.with_suffix(f".{format}").unlink(missing_ok=True)
         return
 
-    def save(figure: Figure, path: Path) -> None:
-        earlier = [format for format in FORMATS if path.with_suffix(f".{format}").exists()]
-        save_figure(figure, path, [*formats, *earlier])
-
     for place, name, against in drawn:
         if against is not None:
             reports = place / SI / WER_FILE, place / name / WER_FILE
-            save(speaker_wer_figure(*reports, against.comparison, SI, name), place / f"{name}.png")
+            figure = speaker_wer_figure(*reports, against.comparison, SI, name)
+            save_figure(figure, place / f"{name}.png", [*formats, *_drawn_formats(place / f"{name}.png")])
     networks = [*(f"first{number}" for number in range(1, config.realignments + 1)), *networks_of(config)]
     for each in trained:
-        figure = training_figure(each.metrics.path, networks)
-        if figure is not None:
-            save(figure, each.training_figure)
+        curves = training_figure(each.metrics.path, networks)
+        if curves is not None:
+            save_figure(curves, each.training_figure, [*formats, *_drawn_formats(each.training_figure)])
+
+
+def _drawn_formats(path: Path) -> list[str]:
+    """The formats in which a figure lies there."""
+    return [format for format in FORMATS if path.with_suffix(f".{format}").exists()]
 
 
 def _row(line: PassScore) -> dict[str, object]:
