@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
-from lhuc_asr.adapt.method import ReadableSpeakers, MethodConfig
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.nnet.acoustic_model import AcousticModel
