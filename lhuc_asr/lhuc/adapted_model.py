@@ -59,7 +59,7 @@ class AdaptedModel(nn.Module):
         Args:
             *args: The model's.
             speakers: A name for the whole batch; names or rows for its elements, as ``bank.rows`` takes them; None for
-                what is selected already, or row 0.
+                what is selected already, or row 0, which does not learn then.
             **kwargs: The model's.
 
         Raises:

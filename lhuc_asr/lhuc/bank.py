@@ -3,7 +3,8 @@
 Row 0 is the speaker-independent row. Its amplitudes start neutral, which changes no bit of the model's output, and
 speaker-adaptive training learns them (theta^0 in equations 5 and 6). Row 0 is used outside any context and, on
 request, for a speaker whom the bank does not know. So the same code runs before adaptation, after adaptive training
-and for a new speaker.
+and for a new speaker. It learns only where it is selected (``bank.speaker("")``, or "" among ``bank.rows``): a backward
+pass after a forward pass without a selection is an error.
 
     bank = attach(model, sites="hidden.*.activation", speakers=["alice", "bob"])
     with bank.speaker("alice"):                      # one speaker for the whole batch
@@ -43,7 +44,7 @@ from lhuc_asr.lhuc.place import (
 )
 from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import Unknown
-from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
+from lhuc_asr.lhuc.selecting import ComputedRows, Selecting, refuse_unselected
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
 
 
@@ -133,24 +134,26 @@ class SpeakerBank(ModelRows):
         self.check_finite(selection.index)
         return selection.on(self.tables[0].device)
 
-    def select(self, rows: str | Sequence[str] | Tensor, unknown: Unknown = "error") -> None:
-        """Select a speaker, or a row for each element, until further notice; "" for row 0.
+    def select(self, rows: str | Sequence[str] | Tensor | None, unknown: Unknown = "error") -> None:
+        """Select a speaker, or a row for each element, until further notice.
 
         It counts in all threads wherever no context does. For a trainer or a server that calls the model itself.
 
         Args:
-            rows: A name; or names or rows as in ``rows``.
+            rows: A name; or names or rows as in ``rows``. "" selects row 0, which learns then. None ends the selection,
+                as it was at first: row 0 counts, and does not learn.
             unknown: As in ``rows_of``.
 
         Raises:
             SiteError: The bank is detached.
             SpeakerError: The bank does not know a name, or a row is not finite.
         """
-        if isinstance(rows, str):
-            selection = Selection(self.checked_rows([rows], unknown))
+        if rows is None:
+            self._selecting.stick(None)
+        elif isinstance(rows, str):
+            self._selecting.stick(self._ready(Selection(self.checked_rows([rows], unknown))))
         else:
-            selection = Selection.of_elements(self.checked_rows(rows, unknown))
-        self._selecting.stick(self._ready(selection))
+            self._selecting.stick(self._ready(Selection.of_elements(self.checked_rows(rows, unknown))))
 
     def checkpointing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """The ``context_fn`` of ``torch.utils.checkpoint.checkpoint``, with ``use_reentrant=False``.
@@ -243,7 +246,10 @@ class SpeakerBank(ModelRows):
             selection = self._still_finite(selection)
         if not selection.of_one_speaker:
             check_nobody_left()
-        return scale_output(site, output, self.xi(site.name, selection.index), selection)
+        amplitude = self.xi(site.name, selection.index)
+        if selected.rows is None and selected.computed is None and amplitude.requires_grad:
+            amplitude.register_hook(refuse_unselected)
+        return scale_output(site, output, amplitude, selection)
 
     def _still_finite(self, selection: Selection | None) -> Selection:
         """A selection that outlasts changes of its rows, checked after each: a sticky one, or row 0 for None."""

@@ -143,8 +143,10 @@ def test_a_sticky_selection_counts_wherever_no_context_does(bank, mlp, outputs):
     bank.select(["alice", "bob", "", "carol"])
     mixed = torch.stack([made[name][place] for place, name in enumerate(["alice", "bob", "", "carol"])])
     torch.testing.assert_close(mlp(x), mixed, rtol=1e-12, atol=1e-12)
-    bank.select("")
-    assert torch.equal(mlp(x), made[""])
+    for nobody in ("", None):
+        bank.select("bob")
+        bank.select(nobody)
+        assert torch.equal(mlp(x), made[""])
     with pytest.raises(SpeakerError, match="did you mean alice"):
         bank.select("alise")
     bank.detach()
