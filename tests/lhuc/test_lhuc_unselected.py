@@ -39,11 +39,15 @@ def test_a_loop_that_forgets_the_selection_ends_in_one_line(bank, mlp, randn, ho
         bank.select("alice")
         bank.select(None)
     optimizer, before = bank.optimizer("adam", lr=0.1), copies(bank)
-    with pytest.raises(SiteError, match=REFUSED) as error:
+
+    def train() -> None:
         for _ in range(3):
             optimizer.zero_grad()
             run(randn(4, 5)).square().mean().backward()
             optimizer.step()
+
+    with pytest.raises(SiteError, match=REFUSED) as error:
+        train()
     assert "\n" not in str(error.value)
     assert all(map(torch.equal, bank.tables, before))
     assert all(table.grad is None for table in bank.tables)
