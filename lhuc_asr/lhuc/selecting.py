@@ -95,7 +95,7 @@ class Selecting:
                 "a forward pass runs again during a backward pass (gradient checkpointing), and nothing says for which "
                 "speakers; pass context_fn=bank.checkpointing and use_reentrant=False to torch.utils.checkpoint, or "
                 'to Hugging Face: gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": '
-                "bank.checkpointing}"
+                "bank.checkpointing}, which AdaptedModel(model, bank).gradient_checkpointing_enable() does by itself"
             )
         return selected
 
