@@ -29,10 +29,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lhuc_asr.base.errors import SiteError
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError
 from lhuc_asr.lhuc.amplitude import Amplitude
+from lhuc_asr.lhuc.identity import hashes_like, parts_of, sites_in
 from lhuc_asr.lhuc.leaving import check_nobody_left
 from lhuc_asr.lhuc.model_rows import ModelRows
+from lhuc_asr.lhuc.names import inner
 from lhuc_asr.lhuc.place import (
     forget_compiled,
     let_nest,
@@ -46,6 +48,7 @@ from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import Unknown
 from lhuc_asr.lhuc.selecting import ComputedRows, Selecting, refuse_unselected
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
+from lhuc_asr.lhuc.speaker import SpeakerState
 
 
 class SpeakerBank(ModelRows):
@@ -76,7 +79,12 @@ class SpeakerBank(ModelRows):
         speakers: Iterable[str] = (),
         xi: str | Amplitude = "exp",
     ) -> None:
-        super().__init__(model, sites, speakers, xi)
+        model = inner(model)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        # Half precision has too few digits for small steps around 1.
+        super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
+        self._model = (model,)
+        self.add(speakers)
         self._selecting = Selecting()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._nesting: list[nn.TransformerEncoder] = []
@@ -265,9 +273,31 @@ class SpeakerBank(ModelRows):
     def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> Self:
         """Attach the speakers of a folder to their model, or to one with the same parts if the files are of ``parts``.
 
-        Args and errors are those of ``ModelRows.load``.
+        Args:
+            folder: A folder that ``save`` wrote; row 0 is neutral if its file is missing.
+            model: The model that the speakers belong to.
+            xi: The amplitude function, if it is not one of the paper's.
+
+        Raises:
+            CheckpointError: The folder has no speaker's file, or one is damaged.
+            ModelMismatchError: A speaker belongs to another model, or has other sites or another amplitude function
+                than the first.
         """
-        bank = super().load(folder, model, xi)
+        if Path(folder).is_file():
+            raise CheckpointError(
+                f"{folder}: a file; give the folder that it is in, which holds all the bank's speakers"
+            )
+        states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
+        if not states:
+            raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
+        first, parts = states[0], parts_of(states[0].model)
+        try:
+            here = hashes_like((state.model for state in states), model, parts)
+        except SiteError as error:
+            raise ModelMismatchError(f"{first.source}: it belongs to parts of another model: {error}") from error
+        bank = cls(model, sites_in(model, first.sites, first.model, here[first.model]), xi=xi or first.amplitude)
+        bank.parts = parts
+        bank._put(states, here)
         bank.attach()
         return bank
 
