@@ -149,7 +149,7 @@ class _Words:
 
 
 class _Looking:
-    """Looks at the words, and the best rows until now; the first look is at the unadapted rows.
+    """Looks at the words, and the best rows until now; the first look is at the rows as they were.
 
     Args:
         rows: The rows.
@@ -209,11 +209,11 @@ class _Looking:
 
     def keep(self) -> Adaptation:
         """Write the chosen rows into the bank."""
-        steps = [best_step(looks) for looks in self._looks]
+        steps, before = [best_step(looks) for looks in self._looks], self._rows.adapted_before()
         chosen = [number for number, step in enumerate(steps) if step]
         self._rows.write(chosen, [best[chosen] for best in self._best])
-        parts = zip(self._rows.speakers, steps, self._looks, strict=True)
-        return Adaptation({name: Choice(name, step, tuple(looks)) for name, step, looks in parts})
+        parts = zip(self._rows.speakers, steps, self._looks, before, strict=True)
+        return Adaptation({name: Choice(name, step, tuple(looks), own) for name, step, looks, own in parts})
 
 
 def _risk(look: Look) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lhuc_asr.base.errors import SiteError, SpeakerError
+from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.names import inner
 from lhuc_asr.lhuc.processes import check_averaged
@@ -59,7 +59,7 @@ class AdaptedModel(nn.Module):
         Args:
             *args: The model's.
             speakers: A name for the whole batch; names or rows for its elements, as ``bank.rows`` takes them; None for
-                what is selected already, or row 0.
+                what is selected already, or row 0, which does not learn then.
             **kwargs: The model's.
 
         Raises:
@@ -112,11 +112,11 @@ class AdaptedModel(nn.Module):
         Args:
             activation_checkpointing_kwargs: Options of ``torch.utils.checkpoint.checkpoint``.
             **options: The model's.
+
+        Raises:
+            ConfigError: The model has no such method.
         """
-        model: Any = self.model
-        model.activation_checkpointing_enable(
-            activation_checkpointing_kwargs=self._checkpointing(activation_checkpointing_kwargs), **options
-        )
+        self._enable("activation_checkpointing", activation_checkpointing_kwargs, options)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -126,11 +126,18 @@ class AdaptedModel(nn.Module):
         Args:
             gradient_checkpointing_kwargs: Options of ``torch.utils.checkpoint.checkpoint``.
             **options: The model's.
-        """
-        model: Any = self.model
-        model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs=self._checkpointing(gradient_checkpointing_kwargs), **options
-        )
 
-    def _checkpointing(self, options: Mapping[str, Any] | None) -> dict[str, Any]:
-        return {"use_reentrant": False, "context_fn": self.bank.checkpointing, **(options or {})}
+        Raises:
+            ConfigError: The model has no such method.
+        """
+        self._enable("gradient_checkpointing", gradient_checkpointing_kwargs, options)
+
+    def _enable(self, name: str, given: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+        enable = getattr(self.model, f"{name}_enable", None)
+        if enable is None:
+            raise ConfigError(
+                f"AdaptedModel: its model, a {type(self.model).__name__}, has no {name}_enable; call "
+                "torch.utils.checkpoint in it, with use_reentrant=False and context_fn=bank.checkpointing"
+            )
+        contexts = {"use_reentrant": False, "context_fn": self.bank.checkpointing}
+        enable(**{f"{name}_kwargs": {**contexts, **(given or {})}}, **options)

@@ -3,7 +3,8 @@
 Row 0 is the speaker-independent row. Its amplitudes start neutral, which changes no bit of the model's output, and
 speaker-adaptive training learns them (theta^0 in equations 5 and 6). Row 0 is used outside any context and, on
 request, for a speaker whom the bank does not know. So the same code runs before adaptation, after adaptive training
-and for a new speaker.
+and for a new speaker. It learns only where it is selected (``bank.speaker("")``, or "" among ``bank.rows``): a backward
+pass after a forward pass without a selection is an error.
 
     bank = attach(model, sites="hidden.*.activation", speakers=["alice", "bob"])
     with bank.speaker("alice"):                      # one speaker for the whole batch
@@ -28,10 +29,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lhuc_asr.base.errors import SiteError
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError
 from lhuc_asr.lhuc.amplitude import Amplitude
+from lhuc_asr.lhuc.identity import hashes_like, parts_of, sites_in
 from lhuc_asr.lhuc.leaving import check_nobody_left
 from lhuc_asr.lhuc.model_rows import ModelRows
+from lhuc_asr.lhuc.names import inner
 from lhuc_asr.lhuc.place import (
     forget_compiled,
     let_nest,
@@ -43,8 +46,9 @@ from lhuc_asr.lhuc.place import (
 )
 from lhuc_asr.lhuc.processes import check_averaged
 from lhuc_asr.lhuc.rows import Unknown
-from lhuc_asr.lhuc.selecting import ComputedRows, Selecting
+from lhuc_asr.lhuc.selecting import ComputedRows, Selecting, refuse_unselected
 from lhuc_asr.lhuc.site import Selection, Site, SiteHook, scale_output
+from lhuc_asr.lhuc.speaker import SpeakerState
 
 
 class SpeakerBank(ModelRows):
@@ -75,7 +79,12 @@ class SpeakerBank(ModelRows):
         speakers: Iterable[str] = (),
         xi: str | Amplitude = "exp",
     ) -> None:
-        super().__init__(model, sites, speakers, xi)
+        model = inner(model)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        # Half precision has too few digits for small steps around 1.
+        super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
+        self._model = (model,)
+        self.add(speakers)
         self._selecting = Selecting()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._nesting: list[nn.TransformerEncoder] = []
@@ -133,24 +142,26 @@ class SpeakerBank(ModelRows):
         self.check_finite(selection.index)
         return selection.on(self.tables[0].device)
 
-    def select(self, rows: str | Sequence[str] | Tensor, unknown: Unknown = "error") -> None:
-        """Select a speaker, or a row for each element, until further notice; "" for row 0.
+    def select(self, rows: str | Sequence[str] | Tensor | None, unknown: Unknown = "error") -> None:
+        """Select a speaker, or a row for each element, until further notice.
 
         It counts in all threads wherever no context does. For a trainer or a server that calls the model itself.
 
         Args:
-            rows: A name; or names or rows as in ``rows``.
+            rows: A name; or names or rows as in ``rows``. "" selects row 0, which learns then. None ends the selection,
+                as it was at first: row 0 counts, and does not learn.
             unknown: As in ``rows_of``.
 
         Raises:
             SiteError: The bank is detached.
             SpeakerError: The bank does not know a name, or a row is not finite.
         """
-        if isinstance(rows, str):
-            selection = Selection(self.checked_rows([rows], unknown))
+        if rows is None:
+            self._selecting.stick(None)
+        elif isinstance(rows, str):
+            self._selecting.stick(self._ready(Selection(self.checked_rows([rows], unknown))))
         else:
-            selection = Selection.of_elements(self.checked_rows(rows, unknown))
-        self._selecting.stick(self._ready(selection))
+            self._selecting.stick(self._ready(Selection.of_elements(self.checked_rows(rows, unknown))))
 
     def checkpointing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """The ``context_fn`` of ``torch.utils.checkpoint.checkpoint``, with ``use_reentrant=False``.
@@ -243,7 +254,10 @@ class SpeakerBank(ModelRows):
             selection = self._still_finite(selection)
         if not selection.of_one_speaker:
             check_nobody_left()
-        return scale_output(site, output, self.xi(site.name, selection.index), selection)
+        amplitude = self.xi(site.name, selection.index)
+        if selected.rows is None and selected.computed is None and amplitude.requires_grad:
+            amplitude.register_hook(refuse_unselected)
+        return scale_output(site, output, amplitude, selection)
 
     def _still_finite(self, selection: Selection | None) -> Selection:
         """A selection that outlasts changes of its rows, checked after each: a sticky one, or row 0 for None."""
@@ -259,9 +273,31 @@ class SpeakerBank(ModelRows):
     def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> Self:
         """Attach the speakers of a folder to their model, or to one with the same parts if the files are of ``parts``.
 
-        Args and errors are those of ``ModelRows.load``.
+        Args:
+            folder: A folder that ``save`` wrote; row 0 is neutral if its file is missing.
+            model: The model that the speakers belong to.
+            xi: The amplitude function, if it is not one of the paper's.
+
+        Raises:
+            CheckpointError: The folder has no speaker's file, or one is damaged.
+            ModelMismatchError: A speaker belongs to another model, or has other sites or another amplitude function
+                than the first.
         """
-        bank = super().load(folder, model, xi)
+        if Path(folder).is_file():
+            raise CheckpointError(
+                f"{folder}: a file; give the folder that it is in, which holds all the bank's speakers"
+            )
+        states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
+        if not states:
+            raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
+        first, parts = states[0], parts_of(states[0].model)
+        try:
+            here = hashes_like((state.model for state in states), model, parts)
+        except SiteError as error:
+            raise ModelMismatchError(f"{first.source}: it belongs to parts of another model: {error}") from error
+        bank = cls(model, sites_in(model, first.sites, first.model, here[first.model]), xi=xi or first.amplitude)
+        bank.parts = parts
+        bank._put(states, here)
         bank.attach()
         return bank
 

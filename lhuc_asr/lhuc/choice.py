@@ -16,7 +16,7 @@ learned by heart gain nothing. The second is what chance in the recordings does 
     unstable + unlike / 4
 
 The step with the least risk is chosen if it is below the risk before adaptation by half a standard error over the
-recordings or more. Otherwise adaptation does not help, and the unadapted row is kept.
+recordings or more. Otherwise adaptation does not help, and the row is kept as it was.
 """
 
 from __future__ import annotations
@@ -73,13 +73,15 @@ class Choice:
 
     Attributes:
         speaker: The speaker.
-        step: The chosen step; 0 if the unadapted row was kept.
-        looks: All looks, the first of the unadapted row.
+        step: The chosen step; 0 if the row was kept as it was.
+        looks: All looks, the first of the row as it was.
+        adapted_before: Whether the row as it was is another than row 0.
     """
 
     speaker: str
     step: int
     looks: tuple[Look, ...]
+    adapted_before: bool = False
 
     @property
     def helps(self) -> bool:
@@ -89,7 +91,8 @@ class Choice:
     def __str__(self) -> str:
         first, last = self.looks[0], self.looks[-1]
         if not self.helps:
-            return f"{self.speaker}: does not help: unadapted kept (of {last.step} steps)"
+            kept = "kept as it was" if self.adapted_before else "unadapted kept"
+            return f"{self.speaker}: does not help: {kept} (of {last.step} steps)"
         chosen = next(look for look in self.looks if look.step == self.step)
         return (
             f"{self.speaker}: step {self.step} of {last.step}; perturbed words differ by {chosen.unstable:.1%}, "
@@ -115,7 +118,7 @@ def best_step(looks: Sequence[Look]) -> int:
     """The step to take; 0 for none.
 
     Args:
-        looks: The looks of a speaker, the first of the unadapted row.
+        looks: The looks of a speaker, the first of the row as it was.
 
     Example:
         >>> risks = {0: (3.0, 2.0, 4.0), 5: (2.0, 2.0, 2.0), 10: (6.0, 4.0, 5.0)}

@@ -109,6 +109,11 @@ class Rows:
         """Copies of some rows, a tensor (N, H) for each site."""
         return [table.detach()[rows] for table in self.learned.tables]
 
+    def adapted_before(self) -> list[bool]:
+        """Whether the row of each speaker in the bank is another than row 0."""
+        differ = [(table[self.start] != table[0]).any(1) for table in self.bank.tables]
+        return [bool(own) for own in torch.stack(differ).any(0).tolist()]
+
     def write(self, speakers: Sequence[int], values: Sequence[Tensor]) -> None:
         """Write rows of some speakers into the bank.
 

@@ -12,16 +12,21 @@ shapes and values. Some differences do not count:
 
 An identity may be that of named parts of a model, for models that share an encoder and have different heads.
 
+Beside the hashes it has two checksums for each module at the top of the model, of names and shapes and of values. They
+decide nothing: they tell in the message what of another model is different.
+
 It takes seconds for 94 million numbers, so it is remembered until something of the model changes (see ``remembered``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +40,12 @@ from lhuc_asr.lhuc.site import Site
 
 # Types that a model's values are rounded to.
 _ROUNDED = (torch.float32, torch.bfloat16, torch.float16)
-_FORM = "2"
+_FORM = "3"
+# Number of fields after the hash of the values; the second form has no checksums.
+_FIELDS = {"2": 5, _FORM: 6}
+_CHECKSUMS = re.compile(r"(.+)\.([0-9a-f]{8})\.([0-9a-f]{8})")
+# Number of names in a message.
+_SHOWN = 6
 # The first form: a hash over the names, types, shapes and bytes of parameters and all buffers.
 _FIRST_FORM = re.compile("[0-9a-f]{64}")
 
@@ -50,6 +60,7 @@ class _Identity:
         types: Floating-point types of the tensors.
         prefix: What the names of all tensors begin with in the model.
         parts: Globs of the parts that it is of; () for the whole model.
+        top: Checksums of each module at the top of the model: ``name.layout.values``; () in the second form.
     """
 
     exact: str
@@ -57,18 +68,26 @@ class _Identity:
     types: tuple[str, ...]
     prefix: tuple[str, ...]
     parts: tuple[str, ...]
+    top: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lists = (_line(part) for part in (self.rounded, self.types, self.prefix, self.parts))
+        lists = (_line(part) for part in (self.rounded, self.types, self.prefix, self.parts, self.top))
         return ":".join((self.exact, _FORM, *lists))
 
     @classmethod
     def of(cls, text: str) -> _Identity | None:
         """Take an identity apart; None if it has another form."""
         exact, *fields = text.split(":")
-        if len(fields) != 5 or fields[0] != _FORM:
+        if not fields or len(fields) != _FIELDS.get(fields[0]):
             return None
-        return cls(exact, *(tuple(map(unquote, filter(None, field.split(",")))) for field in fields[1:]))
+        lists = [tuple(map(unquote, filter(None, field.split(",")))) for field in fields[1:]]
+        return cls(exact, *lists) if all(part.isprintable() for part in itertools.chain(*lists)) else None
+
+    @property
+    def checksums(self) -> Mapping[str, tuple[str, str]]:
+        """A module at the top of the model -> the checksums of its names and shapes, and of its values."""
+        matches = (_CHECKSUMS.fullmatch(each) for each in self.top)
+        return {match[1]: (match[2], match[3]) for match in matches if match}
 
 
 def _line(values: Sequence[str]) -> str:
@@ -189,35 +208,95 @@ def differing(stored: str, here: str) -> str:
             f"{difference}; {remedy}. The file is of the older form, for which types, wrappers and counters count: if "
             "only these differ, load the speaker onto the model as it was, and save it again"
         )
-    if other is not None and {one.types, other.types} == {("bfloat16",), ("float16",)}:
+    if other is None:
+        return f"{difference}; {remedy}"
+    if {one.types, other.types} == {("bfloat16",), ("float16",)}:
         types = f"in {one.types[0]} and {other.types[0]}"
         return f"{difference}, {types}; load the speaker onto the float32 model, and save it again"
-    return f"{difference}; {remedy}"
+    return f"{difference}{_where(one, other)}; {remedy}{_shared(one, other)}"
+
+
+def _where(one: _Identity, other: _Identity) -> str:
+    """What of the second model is not as in the first."""
+    theirs, ours = one.checksums, other.checksums
+    if not theirs:
+        return ", and the file, of an earlier version, does not say where they differ"
+    alike = [name for name in theirs if name in ours and theirs[name][0] == ours[name][0]]
+    found = {
+        "missing here": [name for name in theirs if name not in ours],
+        "new here": [name for name in ours if name not in theirs],
+        "other names or shapes": [name for name in theirs if name in ours and name not in alike],
+        "other values": [name for name in alike if theirs[name] != ours[name]] if _values_compare(one, other) else [],
+    }
+    said = "; ".join(f"{what}: {_few(names)}" for what, names in found.items() if names)
+    return f" ({said or 'other values, which the checksums in bfloat16 do not show'})"
+
+
+def _values_compare(one: _Identity, other: _Identity) -> bool:
+    """Whether equal values have equal checksums, which are made in bfloat16: it is not reached by way of float16."""
+    return one.types == other.types or "float16" not in (*one.types, *other.types)
+
+
+def _shared(one: _Identity, other: _Identity) -> str:
+    """What to do where a part of the model is the same, as under a new head."""
+    same = [name for name, sums in one.checksums.items() if other.checksums.get(name) == sums]
+    if one.parts or not same or len(same) == len(one.checksums) == len(other.checksums):
+        return ""
+    globs = _few([f"{name}.**" for name in same], quoted=True)
+    return (
+        "; or, if no site depends on what differs, load the speaker onto its own model, set bank.parts = "
+        f"[{globs}], and save it again"
+    )
+
+
+def _few(names: Sequence[str], quoted: bool = False) -> str:
+    shown = [repr(name) if quoted else name for name in names]
+    return ", ".join(shown if len(shown) <= _SHOWN else [*shown[: _SHOWN - 1], "..."])
 
 
 def _shown(parts: Sequence[str]) -> str:
     return f"its parts {', '.join(parts)}" if parts else "the whole model"
 
 
+@dataclass
+class _Checksums:
+    """Checksums of a part of a model, which grow with each tensor."""
+
+    layout: int = 0
+    values: int = 0
+
+
 class _Digests:
-    """Hashes of tensors' values as they are, and rounded."""
+    """Hashes of tensors' values as they are, and rounded; and the checksums of the modules that they are in."""
 
     def __init__(self) -> None:
+        self._top: dict[str, _Checksums] = {}
         self._rounded = {dtype: hashlib.sha256() for dtype in _ROUNDED}
         # float32 holds the values of all types but float64: until one needs that, the values rounded to it are exact.
         self._exact = self._rounded[torch.float32]
 
-    def text(self, line: str) -> None:
+    def value(self, name: str, value: object) -> None:
+        """Something that is not a tensor."""
+        self._text(f"{name} {value!r}\n")
+        self._sum(name, "", repr(value).encode())
+
+    def _sum(self, name: str, shape: str, values: bytes | memoryview) -> None:
+        sums = self._top.setdefault(name.partition(".")[0], _Checksums())
+        sums.layout = crc32(f"{name} {shape}\n".encode(), sums.layout)
+        sums.values = crc32(values, sums.values)
+
+    def _text(self, line: str) -> None:
         for digest in {id(digest): digest for digest in (self._exact, *self._rounded.values())}.values():
             digest.update(line.encode())
 
     def tensor(self, name: str, tensor: Tensor) -> None:
         tensor = (tensor.dequantize() if tensor.is_quantized else tensor).detach().cpu()
-        shape = f"{name} {list(tensor.shape)}"
+        shape = str(list(tensor.shape))
         if not tensor.is_floating_point():
-            self.text(f"{shape} {_name(tensor.dtype)} {hashlib.sha256(_bytes(tensor)).hexdigest()}\n")
+            self._text(f"{name} {shape} {_name(tensor.dtype)} {hashlib.sha256(_bytes(tensor)).hexdigest()}\n")
+            self._sum(name, shape, _bytes(tensor))
             return
-        self.text(f"{shape}\n")
+        self._text(f"{name} {shape}\n")
         single = tensor.float()
         double = tensor.dtype == torch.float64 and not torch.equal(single.double(), tensor)
         if double and self._exact is self._rounded[torch.float32]:
@@ -225,12 +304,16 @@ class _Digests:
         if self._exact is not self._rounded[torch.float32]:
             self._exact.update(_bytes(tensor if double else single))
         for dtype, digest in self._rounded.items():
-            digest.update(_bytes(single.to(dtype)))
+            values = _bytes(single.to(dtype))
+            digest.update(values)
+            if dtype is torch.bfloat16:  # in which models of most types can be compared
+                self._sum(name, shape, values)
 
     def of(self, types: Sequence[str], prefix: tuple[str, ...], parts: tuple[str, ...]) -> _Identity:
         """The identity of what has been hashed."""
         rounded = tuple(digest.hexdigest() for digest in self._rounded.values())
-        return _Identity(self._exact.hexdigest(), rounded, tuple(sorted(types)), prefix, parts)
+        top = tuple(f"{name}.{sums.layout:08x}.{sums.values:08x}" for name, sums in self._top.items())
+        return _Identity(self._exact.hexdigest(), rounded, tuple(sorted(types)), prefix, parts, top)
 
 
 def _identity(contents: Contents, parts: tuple[str, ...]) -> _Identity:
@@ -242,7 +325,7 @@ def _identity(contents: Contents, parts: tuple[str, ...]) -> _Identity:
         if isinstance(value, Tensor):
             digests.tensor(name, value)
         else:
-            digests.text(f"{name} {value!r}\n")
+            digests.value(name, value)
     types = {_name(tensor.dtype) for _, tensor in contents.tensors if tensor.is_floating_point()}
     return digests.of(list(types), prefix, parts)
 

@@ -7,29 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
-import torch
 from torch import nn
 
-from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError, SpeakerError
-from lhuc_asr.lhuc.amplitude import Amplitude
+from lhuc_asr.base.errors import SpeakerError
 from lhuc_asr.lhuc.archive import SpeakerArchive
-from lhuc_asr.lhuc.identity import hash_like, hashes_like, model_hash, parts_of, sites_in
-from lhuc_asr.lhuc.names import inner
+from lhuc_asr.lhuc.identity import hash_like, hashes_like, model_hash, sites_in
 from lhuc_asr.lhuc.rows import SpeakerRows
-from lhuc_asr.lhuc.site import Site
 from lhuc_asr.lhuc.speaker import SPEAKER_INDEPENDENT, SpeakerState, speaker_path
 
 
 class ModelRows(SpeakerRows):
-    """The rows of many speakers at some sites of a model.
-
-    Args:
-        model: The model; in a wrapper (``torch.compile``, DDP) it is the model inside that counts.
-        sites: The sites.
-        speakers: Names of rows 1 to S.
-        xi: The amplitude function.
+    """The rows of many speakers at some sites of a model; a bank, which has the model, is one.
 
     Attributes:
         parts: Globs over the names of parameters and buffers, such as ``encoder.**``: where the speakers are loaded,
@@ -38,22 +27,9 @@ class ModelRows(SpeakerRows):
     """
 
     parts: Sequence[str] = ()
-
-    def __init__(
-        self,
-        model: nn.Module,
-        sites: Iterable[Site],
-        speakers: Iterable[str] = (),
-        xi: str | Amplitude = "exp",
-    ) -> None:
-        model = inner(model)
-        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        # Half precision has too few digits for small steps around 1.
-        super().__init__(sites, xi, torch.promote_types(like.dtype, torch.float32), like.device)
-        # In a tuple: a module that is an attribute of a module becomes its child, and its weights the rows'.
-        self._model = (model,)
-        self._archive: SpeakerArchive | None = None
-        self.add(speakers)
+    # In a tuple: a module that is an attribute of a module becomes its child, and its weights the rows'.
+    _model: tuple[nn.Module]
+    _archive: SpeakerArchive | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -122,37 +98,6 @@ class ModelRows(SpeakerRows):
         """
         for state in list(self.states()):
             state.save(speaker_path(folder, state.speaker))
-
-    @classmethod
-    def load(cls, folder: Path | str, model: nn.Module, xi: Amplitude | None = None) -> Self:
-        """The speakers of a folder, for their model, or for one with the same parts if the files are of ``parts``.
-
-        Args:
-            folder: A folder that ``save`` wrote; row 0 is neutral if its file is missing.
-            model: The model that the speakers belong to.
-            xi: The amplitude function, if it is not one of the paper's.
-
-        Raises:
-            CheckpointError: The folder has no speaker's file, or one is damaged.
-            ModelMismatchError: A speaker belongs to another model, or has other sites or another amplitude function
-                than the first.
-        """
-        if Path(folder).is_file():
-            raise CheckpointError(
-                f"{folder}: a file; give the folder that it is in, which holds all the bank's speakers"
-            )
-        states = [SpeakerState.load(path) for path in sorted(Path(folder).glob("*.safetensors"))]
-        if not states:
-            raise CheckpointError(f"{folder}: no speaker's file (*.safetensors); bank.save(folder) writes them")
-        first, parts = states[0], parts_of(states[0].model)
-        try:
-            here = hashes_like((state.model for state in states), model, parts)
-        except SiteError as error:
-            raise ModelMismatchError(f"{first.source}: it belongs to parts of another model: {error}") from error
-        rows = cls(model, sites_in(model, first.sites, first.model, here[first.model]), xi=xi or first.amplitude)
-        rows.parts = parts
-        rows._put(states, here)
-        return rows
 
     def open_archive(self, path: Path | str) -> SpeakerArchive:
         """Open an archive, from which ``fetch`` reads speakers; row 0 becomes the archive's, if it has one.

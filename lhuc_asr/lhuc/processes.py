@@ -53,9 +53,10 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
         _check_same_start(wrapper)
     if wrapper is None or id(table) not in _HELD[wrapper]:
         sharded = ", init_sync=False" if is_sharded(model) else ""
+        whole = "attach to the whole model that fully_shard was given, and " if sharded and not _shards(model) else ""
         raise ConfigError(
             "the model runs on several processes, but nothing averages the gradients of the bank's rows, so that each "
-            f"process would train others; wrap both: DistributedDataParallel(AdaptedModel(model, bank){sharded})"
+            f"process would train others; {whole}wrap both: DistributedDataParallel(AdaptedModel(model, bank){sharded})"
         )
     if table.sparse_gradient:
         raise ConfigError(
@@ -65,7 +66,13 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether the weights of a module, or of some in it, are sharded over processes by ``fully_shard``."""
+    """Whether weights of a module are sharded over processes by ``fully_shard``: of it, of some in it, or around it."""
+    # Of modules in a sharded one only this mark, which torch sets for its compiler, stays while the model runs.
+    return _shards(model) or any(vars(module).get("_is_fsdp_managed_module", False) for module in model.modules())
+
+
+def _shards(model: nn.Module) -> bool:
+    """Whether ``fully_shard`` was given a module, or some in it."""
     fsdp = sys.modules.get("torch.distributed.fsdp")  # takes time to import, also where nothing is sharded
     return fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
 

@@ -55,24 +55,26 @@ def _table(data: Tensor, requires_grad: bool, edition: int, owners: int, sparse_
 
 
 class RowOptimizer(torch.optim.Optimizer):
-    """Updates the rows that the gradients name; subclasses compute the change."""
+    """Updates the rows that the gradients name; subclasses compute the change.
+
+    A table without a gradient stays as it is. If the model ran its site, that is an error until a first gradient has
+    come there, unless ``in_turn`` says that the loss leaves sites out at times; and wherever no table has a gradient.
+    """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the rows that took part since ``zero_grad``.
 
         Raises:
             ConfigError: A gradient is dense, so it does not name the rows that took part.
-            SiteError: Rows were used at a site, and no gradient came back to them; nothing is updated then.
+            SiteError: Rows were used at a site, and no gradient has ever come back to them, or now to none at any
+                site; nothing is updated then.
             SpeakerError: Speakers were added, dropped, reset or loaded since the first step.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is None and isinstance(table, RowTable) and table.awaited:
-                    raise _not_reached(table.awaited)
+        self._check_reached()
         with torch.no_grad():
             for group in self.param_groups:
                 for table in group["params"]:
@@ -81,6 +83,15 @@ class RowOptimizer(torch.optim.Optimizer):
                     if isinstance(table, RowTable):
                         table.awaited = ""
         return loss
+
+    def _check_reached(self) -> None:
+        some = any(table.grad is not None for group in self.param_groups for table in group["params"])
+        for group in self.param_groups:
+            for table in group["params"]:
+                missed = table.grad is None and isinstance(table, RowTable) and table.awaited
+                # A table has a state once a gradient has come; states of earlier versions do not name the option.
+                if missed and not (some and (group.get("in_turn") or self.state.get(table))):
+                    raise _not_reached(table.awaited, others=some)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of an optimizer of the same speakers' rows, for a training that goes on.
@@ -133,11 +144,12 @@ class RowOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
 
-def _not_reached(site: str) -> SiteError:
+def _not_reached(site: str, others: bool) -> SiteError:
+    in_turn = ", or, if heads are trained in turn, pass bank.optimizer(..., in_turn=True)" if others else ""
     return SiteError(
         f"site {site!r}: the model ran it, and no gradient came back to its amplitudes; backward() was not called, the "
         "loss does not depend on the site, or what follows it passes no gradient, as layers in int8 do: adapt the "
-        "model in floating point, or leave the site out"
+        f"model in floating point, or leave the site out{in_turn}"
     )
 
 
@@ -158,13 +170,19 @@ class RowSGD(RowOptimizer):
         lr: Learning rate; 0.8 in the paper, for every amplitude function.
         momentum: Fraction of the last step that is kept.
         weight_decay: Pull towards row 0.
+        in_turn: Whether the loss leaves some of the sites out at times, as where heads are trained in turn.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.8, momentum: float = 0.0, weight_decay: float = 0.0
+        self,
+        params: Iterable[Tensor],
+        lr: float = 0.8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        in_turn: bool = False,
     ) -> None:
         _check_options(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "in_turn": in_turn})
 
     def _start(self, state: dict[str, Any], table: Tensor) -> None:
         state["velocity"] = torch.zeros_like(table)
@@ -186,6 +204,7 @@ class RowAdam(RowOptimizer):
         betas: Decay of the averages of the gradient and of its square.
         eps: Added to the denominator, so that a gradient that has always been zero gives no division by zero.
         weight_decay: Pull towards row 0, added to the gradient.
+        in_turn: Whether the loss leaves some of the sites out at times, as where heads are trained in turn.
 
     Source: D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
     """
@@ -197,9 +216,12 @@ class RowAdam(RowOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        in_turn: bool = False,
     ) -> None:
         _check_options(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "in_turn": in_turn}
+        )
 
     def _start(self, state: dict[str, Any], table: Tensor) -> None:
         state["steps"] = torch.zeros_like(table[:, :1])

@@ -264,7 +264,8 @@ class SpeakerRows(nn.Module):
 
         Args:
             name: The optimizer.
-            options: The options of RowSGD (lr, momentum, weight_decay) or RowAdam (lr, betas, eps, weight_decay).
+            options: The options of RowSGD (lr, momentum, weight_decay, in_turn) or RowAdam (lr, betas, eps,
+                weight_decay, in_turn).
 
         Raises:
             ConfigError: The optimizer or an option does not exist.

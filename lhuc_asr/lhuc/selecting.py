@@ -8,6 +8,8 @@ A selection made by a context does not reach a forward pass that happens later. 
 the forward pass again during the backward pass, when the context may be over, another one may be open, or, on a GPU, in
 another thread. ``Selecting.recomputed`` keeps the selection for it. Without it a forward pass during a backward pass is
 an error, because nothing says whose it is.
+
+Where nothing is selected, row 0 counts, but it does not learn: a gradient that comes back to it is an error.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -63,9 +66,9 @@ class Selecting:
         self.sticky = _NOTHING
         self._layout = 0
 
-    def stick(self, rows: Selection) -> None:
-        """Select rows wherever no context does, in every thread."""
-        self.sticky = Selected(rows, layout=self._layout)
+    def stick(self, rows: Selection | None) -> None:
+        """Select rows wherever no context does, in every thread; None to select none again."""
+        self.sticky = _NOTHING if rows is None else Selected(rows, layout=self._layout)
 
     def rows_moved(self) -> None:
         """Speakers have left the bank: rows that were selected before may be others' now, and are refused."""
@@ -92,7 +95,7 @@ class Selecting:
                 "a forward pass runs again during a backward pass (gradient checkpointing), and nothing says for which "
                 "speakers; pass context_fn=bank.checkpointing and use_reentrant=False to torch.utils.checkpoint, or "
                 'to Hugging Face: gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": '
-                "bank.checkpointing}"
+                "bank.checkpointing}, which AdaptedModel(model, bank).gradient_checkpointing_enable() does by itself"
             )
         return selected
 
@@ -133,3 +136,18 @@ class Selecting:
 
     def __reduce__(self) -> tuple[type[Selecting], tuple[()]]:
         return Selecting, ()
+
+
+def refuse_unselected(gradient: object) -> NoReturn:
+    """Refuse a gradient that comes back to row 0 from a forward pass without a selection.
+
+    A hook of the amplitudes, so that such a pass may be made with gradients on, as long as no backward pass follows.
+
+    Raises:
+        SiteError: Always.
+    """
+    raise SiteError(
+        "no speaker was selected in the forward pass, so row 0 would learn, for everybody; run the model inside "
+        "bank.speaker(name) or bank.rows(names), or pass AdaptedModel speakers=. If row 0 is to learn, "
+        'bank.select(""); if no row is, bank.requires_grad_(False)'
+    )

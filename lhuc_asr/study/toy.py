@@ -121,11 +121,12 @@ def regress(
         adaptively: Whether each function has amplitudes of its own in training.
     """
     model = StepNetwork(UNITS, seed)
-    bank = attach(model, "activation", list(training) if adaptively else ())
     if adaptively:
+        bank = attach(model, "activation", list(training))
         train_adaptively(model, bank, x, training)
     else:
         train_weights(model, x.repeat(len(training), 1), torch.cat(list(training.values())))
+        bank = attach(model, "activation")
     bank.add([NEW])
     adapt_amplitudes(model, bank, NEW, x, target)
     retrained = fold(bank, SPEAKER_INDEPENDENT)

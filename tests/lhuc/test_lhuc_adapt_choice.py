@@ -3,8 +3,9 @@
 import pytest
 import torch
 from ctc_toy import World, attached, trained
+from torch import nn
 
-from lhuc_asr.lhuc import Consistency, Ctc, Entropy, Look, Unlabelled, adapt, frozen
+from lhuc_asr.lhuc import Batch, Consistency, Ctc, Entropy, Look, Unlabelled, adapt, attach, frozen
 from lhuc_asr.lhuc.choice import best_step
 
 STEPS = 30
@@ -71,6 +72,21 @@ def test_nothing_is_lost_where_adaptation_does_no_good():
     assert "hopeless: does not help: unadapted kept (of 30 steps)" in str(result)
     row = bank.row("hopeless")
     assert all(torch.equal(table[row], table[0]) for table in bank.tables)
+
+
+def test_a_row_that_is_kept_is_called_what_it_is():
+    """Silence in, so that no words change and no step can help."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    bank = attach(model, nn.ReLU, ["fresh", "adapted"])
+    with torch.no_grad():
+        bank.tables[0][2, 5] += 0.1
+    before = bank.tables[0].detach().clone()
+    result = adapt(model, bank, [Batch(torch.zeros(2, 9, 4), ["fresh", "adapted"])], Entropy(), steps=2)
+    assert str(result).splitlines() == [
+        "fresh: does not help: unadapted kept (of 2 steps)",
+        "adapted: does not help: kept as it was (of 2 steps)",
+    ]
+    assert torch.equal(bank.tables[0], before)
 
 
 @pytest.mark.slow

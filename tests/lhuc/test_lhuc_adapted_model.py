@@ -39,6 +39,13 @@ def test_a_call_says_whose_amplitudes_count(adapted, mlp, randn):
     assert torch.equal(adapted(x), adapted(x, speakers="bob"))
 
 
+@pytest.mark.parametrize("name", ["gradient_checkpointing_enable", "activation_checkpointing_enable"])
+def test_a_model_without_a_switch_for_checkpointing_is_named(adapted, name):
+    message = rf"its model, a Mlp, has no {name}; call torch.utils.checkpoint in it, .*context_fn=bank.checkpointing"
+    with pytest.raises(ConfigError, match=message):
+        getattr(adapted, name)()
+
+
 def test_a_bank_of_another_model_is_refused(adapted, mlp):
     for model, bank in ((copy.deepcopy(mlp), adapted.bank), (mlp, copy.deepcopy(adapted.bank))):
         with pytest.raises(SiteError, match="the bank is detached, or of another model"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed
 from small_models import Mlp, seeded
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -76,6 +76,22 @@ def test_a_bank_beside_a_sharded_model_is_refused(one_of_one, randn):
                 call(randn(2, 5))
             with torch.no_grad():
                 assert call(randn(2, 5)).shape == plain.shape
+
+
+def test_a_bank_in_a_part_of_what_is_sharded_is_refused(one_of_one, randn, tmp_path):
+    """Only the module around the bank's model was given to ``fully_shard``."""
+    adapted = adapted_mlp(sparse=False)
+    whole = fully_shard(nn.Sequential(adapted.model, nn.Linear(3, 2).double()), mesh=one_of_one)
+    with adapted.bank.speaker("alice"):
+        message = (
+            r"each process would train others; attach to the whole model that fully_shard was given, and wrap both"
+        )
+        with pytest.raises(ConfigError, match=message):
+            whole(randn(2, 5))
+        with torch.no_grad():
+            whole(randn(2, 5))
+    with pytest.raises(ModelMismatchError, match=r"sharded over processes, .*keep bank.state_dict\(\)"):
+        adapted.bank.save(tmp_path)
 
 
 def test_rows_that_are_sharded_are_refused(one_of_one, randn):

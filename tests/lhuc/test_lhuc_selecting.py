@@ -114,7 +114,9 @@ def test_checkpointing_without_its_contexts_is_refused(bank, mlp, randn, use_ree
     x = randn(4, 5).requires_grad_()
     with bank.speaker("alice"):
         loss = checkpoint(mlp, x, use_reentrant=use_reentrant).sum()
-        with pytest.raises(SiteError, match=r"nothing says for which speakers; pass context_fn=bank.checkpointing"):
+        with pytest.raises(
+            SiteError, match=r"nothing says for which speakers; .*AdaptedModel\(model, bank\)\.gradient"
+        ):
             loss.backward()
 
 
@@ -143,8 +145,10 @@ def test_a_sticky_selection_counts_wherever_no_context_does(bank, mlp, outputs):
     bank.select(["alice", "bob", "", "carol"])
     mixed = torch.stack([made[name][place] for place, name in enumerate(["alice", "bob", "", "carol"])])
     torch.testing.assert_close(mlp(x), mixed, rtol=1e-12, atol=1e-12)
-    bank.select("")
-    assert torch.equal(mlp(x), made[""])
+    for nobody in ("", None):
+        bank.select("bob")
+        bank.select(nobody)
+        assert torch.equal(mlp(x), made[""])
     with pytest.raises(SpeakerError, match="did you mean alice"):
         bank.select("alise")
     bank.detach()

@@ -44,3 +44,60 @@ def test_a_site_that_was_not_run_or_not_recorded_is_not_missed(mlp, bank, randn)
     optimizer.step()
     optimizer.zero_grad()
     optimizer.step()  # the gradient has been used
+
+
+class InTurn(nn.Module):
+    """(B, 5) -> the outputs of two heads, (B, 3) each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+        self.second = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.first(x), self.second(x)
+
+
+def losses(model, bank):
+    with bank.speaker("alice"):
+        return [head.square().sum() for head in model(torch.randn(3, 5))]
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_heads_in_turn_move_their_own_rows(kind, sparse):
+    model = InTurn()
+    bank = attach(model, nn.Tanh, ["alice"], example=torch.randn(3, 5))
+    bank.sparse_gradients = sparse
+    optimizer = bank.optimizer(kind, lr=0.1, in_turn=True)
+    for head in (0, 0, 1, 0, 1):
+        optimizer.zero_grad()
+        before = [table.detach().clone() for table in bank.tables]
+        losses(model, bank)[head].backward()
+        optimizer.step()
+        moved = [(table != old).any(1).tolist() for table, old in zip(bank.tables, before, strict=True)]
+        assert moved == [[False, number == head] for number in range(2)]
+    optimizer.zero_grad()
+    losses(model, bank)
+    with pytest.raises(SiteError, match=r"^site 'first\.1': the model ran it, and no gradient came back"):
+        optimizer.step()  # of neither
+
+
+def test_a_site_that_has_had_its_gradient_may_do_without():
+    model = InTurn()
+    bank = attach(model, nn.Tanh, ["alice"], example=torch.randn(3, 5))
+    optimizer = bank.optimizer("adam", lr=0.1)
+    losses(model, bank)[0].backward()
+    with pytest.raises(SiteError, match=r"^site 'second\.1': .* in turn, pass bank.optimizer\(\.\.\., in_turn=True\)$"):
+        optimizer.step()
+    losses(model, bank)[1].backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    before = bank.tables[1].detach().clone()
+    losses(model, bank)[0].backward()
+    optimizer.step()
+    assert torch.equal(bank.tables[1], before)
+    again = bank.optimizer("adam", lr=0.1)
+    again.load_state_dict(optimizer.state_dict())
+    losses(model, bank)[0].backward()
+    again.step()

@@ -85,7 +85,10 @@ def rows(entry: Entry) -> None:
 
 
 def freeze(entry: Entry) -> None:
-    """Only the rows of the batch's speakers learn; weights, statistics and modes stay, and dropout is off."""
+    """Only the rows of the batch's speakers learn; weights, statistics and modes stay, and dropout is off.
+
+    Where nobody is selected the model runs, and a backward pass is refused.
+    """
     case = Attached.of(entry)
     expected, model, bank = case.mixed(), case.model.train(), case.bank
     state, learned = copy.deepcopy(model.state_dict()), [parameter.requires_grad for parameter in model.parameters()]
@@ -98,6 +101,11 @@ def freeze(entry: Entry) -> None:
         assert all(parameter.grad is None for parameter in model.parameters())
         optimizer.step()
     assert_rows_learn(gradients(bank), 0, 1, 2)
+    with frozen(model):
+        loss = case.run().square().mean()
+        with pytest.raises(SiteError, match="no speaker was selected in the forward pass"):
+            loss.backward()
+    assert all(table.grad is None for table in bank.tables)
     for table, old in zip(bank.tables, before, strict=True):
         assert (table != old).any(1).tolist() == [True, True, True, False]
     assert all(module.training for module in model.modules())
