@@ -22,10 +22,10 @@ from pydantic import Field
 from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
 from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import CorpusError, SpeakerError
+from lhuc_asr.base.errors import AlignmentError, CorpusError, SpeakerError
 from lhuc_asr.hmm.aligner import BLOCK_FRAMES
 from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
-from lhuc_asr.hmm.fmllr import Form, estimate_fmllr, fmllr_statistics
+from lhuc_asr.hmm.fmllr import MinCounts, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import FORMAT, SpeakerTransforms
 from lhuc_asr.lhuc.identity import model_hash
@@ -124,7 +124,7 @@ class FmllrConfig(MethodConfig):
 
     kind: Literal["fmllr"] = "fmllr"
     estimates: int = Field(2, ge=1, le=100)
-    min_counts: dict[Form, float] = Field(default={"full": 500.0}, min_length=1)
+    min_counts: MinCounts = Field(default={"full": 500.0})
 
     def make(self, folder: Path | None) -> Fmllr:
         """The method with these options."""
@@ -150,19 +150,16 @@ class Fmllr:
             seed: Without effect.
 
         Raises:
-            AlignmentError: A speaker's targets or features do not fit the model.
+            AlignmentError: A speaker's targets or features do not fit the model or the Gaussian mixtures.
             CorpusError: The data has no Gaussian mixtures.
-            TransformError: A speaker's statistics are singular.
         """
         for name, data in speakers.items():
             data.check_fits(name, model)
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
-        for number in range(self.config.estimates):
-            parts = [_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items()]
-            if not parts:
-                break
-            estimation = EstimationConfig(min_counts=self.config.min_counts)
-            transforms = estimate_fmllr(RowStatistics.stacked(parts), estimation).transforms.after(transforms)
+        estimation = EstimationConfig(min_counts=self.config.min_counts)
+        for number in range(self.config.estimates if speakers else 0):
+            parts = (_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
+            transforms = estimate_speakers(parts, estimation).after(transforms)
         return FmllrSpeakers(model, transforms)
 
 
@@ -174,6 +171,11 @@ def _statistics(name: str, data: SpeakerData, before: SpeakerTransforms, *, firs
             "aligners=[mono,tri,lda_mllt,fmllr_sat]"
         )
     unadapted, adapted = data.alignment_model.gmms
+    if adapted.dimension != data.features.shape[1]:
+        raise AlignmentError(
+            f"speaker {name!r}: {data.features.shape[1]} features per frame, but the Gaussian mixtures model "
+            f"{adapted.dimension}; fMLLR is for networks that are trained on the features of the ladder's last rung"
+        )
     features = before.apply(torch.from_numpy(np.array(data.features)), [len(data.features)], [name])
     candidates = torch.from_numpy(data.targets.pdf).long()
     weights = torch.from_numpy(data.targets.posterior * data.targets.weight[:, None])

@@ -61,6 +61,10 @@ class TransformError(LhucError, ValueError):
     """A transform of features cannot be estimated or read, or does not fit the features."""
 
 
+class SingularError(TransformError):
+    """Statistics do not tell all features apart, so that a transform of them has no maximum."""
+
+
 class GraphError(LhucError, ValueError):
     """A decoding graph cannot be built or read."""
 

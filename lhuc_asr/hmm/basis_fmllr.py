@@ -38,8 +38,8 @@ class BasisFmllrConfig(StrictModel):
         line_iterations: Number of Newton steps in the search for the length of each.
     """
 
-    min_count: float = Field(50.0, gt=0.0)
-    coefficients_per_frame: float = Field(0.2, gt=0.0)
+    min_count: float = Field(50.0, gt=0.0, le=1e9)
+    coefficients_per_frame: float = Field(0.2, gt=0.0, le=1e6)
     iterations: int = Field(10, ge=1, le=10_000)
     line_iterations: int = Field(3, ge=1, le=10_000)
 
@@ -151,7 +151,7 @@ class FmllrBasis:
                 matrices[place] = _ascend(self.matrices[:size], speaker, config)
                 rise = speaker.objective(matrices[place : place + 1]) - speaker.objective(speaker.identity())
                 improvement[place] = (rise / speaker.count)[0]
-        warn_of_few_frames(statistics, config.min_count)
+        warn_of_few_frames(statistics.names, statistics.count.tolist(), config.min_count)
         return BasisEstimate(SpeakerTransforms(statistics.names, matrices), sizes, improvement)
 
     def save(self, path: Path) -> None:

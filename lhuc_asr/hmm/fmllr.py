@@ -7,13 +7,16 @@ of the speaker's frames and the Gaussians that they are aligned to; row_updates.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import SingularError
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.posteriors import GaussianPosteriors
 from lhuc_asr.hmm.row_updates import RowStatistics, maximum
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 # alone estimated.
 Form = Literal["full", "block", "diagonal", "offset"]
 FORMS: tuple[Form, ...] = ("full", "block", "diagonal", "offset")
+# Frames, weighted, that a speaker must have for each form; without frames there is nothing to estimate.
+MinCounts = Annotated[dict[Form, Annotated[float, Field(gt=0.0, le=1e9)]], Field(min_length=1)]
 # Speakers that are estimated at once: each has 0.5 MB of statistics at 40 features, and twice that of intermediates.
 BATCH_SPEAKERS = 32
 
@@ -41,16 +46,9 @@ class FmllrConfig(StrictModel):
         blocks: Number of equal blocks of the form "block": 3 for cepstra with first and second differences.
     """
 
-    min_counts: dict[Form, float] = Field(default={"full": 500.0}, min_length=1)
+    min_counts: MinCounts = Field(default={"full": 500.0})
     sweeps: int = Field(40, ge=1, le=10_000)
     blocks: int = Field(3, ge=1, le=10_000)
-
-    @field_validator("min_counts")
-    @classmethod
-    def _positive(cls, counts: dict[Form, float]) -> dict[Form, float]:
-        if any(not count > 0 for count in counts.values()):
-            raise ValueError("a minimum count is above zero: without frames, there is nothing to estimate")
-        return counts
 
     def form(self, count: float) -> Form | None:
         """The form of transform for a speaker with ``count`` frames; None for the identity."""
@@ -111,9 +109,66 @@ def estimate_fmllr(statistics: RowStatistics, config: FmllrConfig | None = None)
         config: Options; None for Kaldi's.
 
     Raises:
-        TransformError: A speaker's statistics are singular.
+        SingularError: A speaker's statistics are singular.
+        TransformError: The features cannot be cut into the options' blocks.
     """
     config = config or FmllrConfig()
+    estimate = _estimated(statistics, config)
+    warn_of_few_frames(statistics.names, statistics.count.tolist(), min(config.min_counts.values()))
+    return estimate
+
+
+def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrConfig | None = None) -> SpeakerTransforms:
+    """Estimate the transforms of speakers one batch after the other, so that few statistics are held at a time.
+
+    The transform of a speaker whose statistics are singular or not finite is the identity; a warning names them, as it
+    does those with too few frames.
+
+    Args:
+        parts: Statistics of each speaker.
+        config: Options; None for Kaldi's.
+
+    Raises:
+        TransformError: The features cannot be cut into the options' blocks.
+    """
+    config = config or FmllrConfig()
+    names: list[str] = []
+    counts: list[float] = []
+    transforms: list[torch.Tensor] = []
+    unusable: list[str] = []
+    waiting = iter(parts)
+    while batch := list(islice(waiting, BATCH_SPEAKERS)):
+        for estimated, usable in _each_usable(batch, config):
+            names += estimated.names
+            transforms.append(estimated.matrices)
+            unusable += () if usable else estimated.names
+        counts += [float(part.count) for part in batch]
+    if unusable:
+        logger.warning(
+            "%d of %d speakers stay unadapted, their frames are too much alike, or not finite: %s",
+            len(unusable), len(names), ", ".join(unusable[:10]),
+        )  # fmt: skip
+    warn_of_few_frames(names, counts, min(config.min_counts.values()))
+    return SpeakerTransforms(tuple(names), torch.cat(transforms) if transforms else torch.empty(0, 0, 1).double())
+
+
+def _each_usable(
+    parts: Sequence[RowStatistics], config: FmllrConfig
+) -> Iterator[tuple[SpeakerTransforms, bool]]:
+    """Transforms of speakers, together if all their statistics are usable; whether they are."""
+    statistics = RowStatistics.stacked(parts)
+    try:
+        transforms, usable = _estimated(statistics, config).transforms, bool(statistics.count.isfinite().all())
+    except SingularError:
+        transforms, usable = SpeakerTransforms(statistics.names, statistics.identity()), False
+    if usable or len(parts) == 1:
+        yield transforms, usable
+        return
+    for part in parts:
+        yield from _each_usable([part], config)
+
+
+def _estimated(statistics: RowStatistics, config: FmllrConfig) -> FmllrEstimate:
     forms = tuple(config.form(count) for count in statistics.count.tolist())
     matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
     for form in FORMS:
@@ -124,7 +179,6 @@ def estimate_fmllr(statistics: RowStatistics, config: FmllrConfig | None = None)
             estimated = _of_form(part, form, config)
             gain = (part.objective(estimated) - part.objective(part.identity())) / part.count
             matrices[places], improvement[places] = estimated, gain
-    warn_of_few_frames(statistics, min(config.min_counts.values()))
     return FmllrEstimate(SpeakerTransforms(statistics.names, matrices), forms, statistics.count, improvement)
 
 
@@ -142,15 +196,11 @@ def _of_form(statistics: RowStatistics, form: Form, config: FmllrConfig) -> torc
     return transforms
 
 
-def warn_of_few_frames(statistics: RowStatistics, minimum: float) -> None:
+def warn_of_few_frames(names: Sequence[str], counts: Sequence[float], minimum: float) -> None:
     """Log the names of the speakers that have fewer than ``minimum`` frames, if there are any."""
-    few = [
-        f"{name} ({count:.0f})"
-        for name, count in zip(statistics.names, statistics.count.tolist(), strict=True)
-        if count < minimum
-    ]
+    few = [f"{name} ({count:.0f})" for name, count in zip(names, counts, strict=True) if count < minimum]
     if few:
         logger.warning(
             "%d of %d speakers have fewer than %g frames of speech and keep their features as they are: %s",
-            len(few), len(statistics.names), minimum, ", ".join(few[:10]),
+            len(few), len(names), minimum, ", ".join(few[:10]),
         )  # fmt: skip

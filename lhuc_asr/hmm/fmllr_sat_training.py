@@ -67,7 +67,6 @@ def train_fmllr_sat(
 
     Raises:
         AlignmentError: Too many utterances cannot be aligned, or there are more roots of trees than wanted leaves.
-        TransformError: A speaker's statistics are singular.
     """
     fmllr = _Fmllr.first(before, data, config)
     start = tied_start(before.phones, fmllr.adapted_features, data, config.tree)
@@ -145,7 +144,6 @@ def align_adapted(
 
     Raises:
         AlignmentError: Too many utterances cannot be aligned.
-        TransformError: A speaker's statistics are singular.
     """
     graphs = transcript_graphs(data.utterances, data.transcripts, data.lexicon, model.topology)
     silence, limits = model.topology.silence_pdfs, (data.threads, data.max_unaligned)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lhuc_asr.base.errors import TransformError
+from lhuc_asr.base.errors import SingularError, TransformError
 
 # Share of a coordinate's energy that the coordinates before it do not explain. Statistics are sums of float32 products,
 # so that less is rounding: the coordinate is a linear combination of the others.
@@ -109,7 +109,8 @@ class RowAscent:
         transforms: The transforms, shape (S, D, N), float64.
 
     Raises:
-        TransformError: A speaker's statistics are singular, or the features cannot be cut into such blocks.
+        SingularError: A speaker's statistics are singular.
+        TransformError: The features cannot be cut into such blocks.
     """
 
     def __init__(self, statistics: RowStatistics, start: torch.Tensor, blocks: int = 1) -> None:
@@ -165,7 +166,8 @@ def maximum(statistics: RowStatistics, sweeps: int, blocks: int = 1) -> torch.Te
         Shape (S, D, N), float64.
 
     Raises:
-        TransformError: A speaker's statistics are singular, or the features cannot be cut into such blocks.
+        SingularError: A speaker's statistics are singular.
+        TransformError: The features cannot be cut into such blocks.
     """
     ascent = RowAscent(statistics, statistics.identity(), blocks)
     for _ in range(sweeps):
@@ -202,7 +204,7 @@ def _inverse(matrices: torch.Tensor, name: str) -> torch.Tensor:
     factor, failed = torch.linalg.cholesky_ex(matrices * scales)
     pivots = torch.diagonal(factor, dim1=-2, dim2=-1).square()
     if bool(failed.any()) or not bool((pivots >= SMALLEST_PIVOT).all()):
-        raise TransformError(
+        raise SingularError(
             f"{name}: the covariance of the features is singular: one of them is constant, or a combination of the "
             "others; check the recordings, or leave them out"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.hmm.fmllr import FmllrConfig, estimate_fmllr, fmllr_statistics
+from lhuc_asr.hmm.fmllr import FmllrConfig, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.row_updates import RowStatistics
@@ -50,21 +50,20 @@ def first_estimate(
         config: Options of the estimation.
 
     Returns:
-        A transform for each speaker.
+        A transform for each speaker; the identity for those who have too few frames, or whose frames are too much
+        alike.
 
-    Raises:
-        TransformError: A speaker's statistics are singular.
     """
-    parts = []
-    for speaker, theirs in by_speaker(utterances).items():
-        total: RowStatistics | None = None
+
+    def of(speaker: str, theirs: Sequence[StoredUtterance]) -> RowStatistics:
+        total = RowStatistics.nothing(speaker, adapted.dimension)
         for block in aligned_blocks(theirs, targets.pdfs):
             values, pdfs = features.of(block), block_pdfs(targets.pdfs, block)
             weights = speech_weights(pdfs, targets.silence_pdfs, targets.silence_weight)
-            part = fmllr_statistics(speaker, unadapted.posteriors(values, pdfs, weights), adapted, values)
-            total = part if total is None else total + part
-        parts.append(RowStatistics.nothing(speaker, adapted.dimension) if total is None else total)
-    return estimate_fmllr(RowStatistics.stacked(parts), config).transforms
+            total = total + fmllr_statistics(speaker, unadapted.posteriors(values, pdfs, weights), adapted, values)
+        return total
+
+    return estimate_speakers((of(speaker, theirs) for speaker, theirs in by_speaker(utterances).items()), config)
 
 
 def next_estimate(

@@ -266,7 +266,8 @@ class ExperimentConfig(StrictModel):
     def estimates_amplitudes(self, name: str) -> bool:
         """Whether the speakers of a pass are amplitudes, which can be combined and looked at unit by unit."""
         plan = self.passes[name]
-        return plan.combine is not None or issubclass(self.method_of(plan).speakers, Amplitudes)
+        method = self.method_of(plan)
+        return plan.combine is not None or (method.on is None and issubclass(method.speakers, Amplitudes))
 
     def _layers(self, name: str) -> set[int]:
         """The hidden layers at which a pass has amplitudes."""

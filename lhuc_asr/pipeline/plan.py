@@ -249,17 +249,33 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
 def _searched_as(config: ExperimentConfig, network: str) -> str:
     """The pass that tunes the search of a network.
 
-    It is the network's first pass. A network that was trained on adapted features has that of its first pass by fMLLR:
-    unadapted features are not those that it knows.
+    It is the network's first pass. For networks on features that transforms have moved, it is the first pass by fMLLR
+    whose targets need none of them: unadapted features are not those that they know.
     """
+    root = start_of(config, network) or network
+    if config.rung_features(root) == SAT:
+        for model in (root, network):
+            for name, options in config.passes.items():
+                by_fmllr = options.network == model and config.method_of(options).kind == "fmllr"
+                if by_fmllr and not _on_moved_features(config, config.source_of(options)):
+                    return name
+    return first_pass(root)
+
+
+def start_of(config: ExperimentConfig, network: str) -> str | None:
+    """Name of the network that a network goes on from; None for one that begins with random weights."""
     trained = trained_network(config, network)
-    if trained is not None and trained.start is not None:
-        return _searched_as(config, trained.start)
-    if config.rung_features(network) == SAT:
-        for name, options in config.passes.items():
-            if options.network == network and config.method_of(options).kind == "fmllr":
-                return name
-    return first_pass(network)
+    return None if trained is None else trained.start
+
+
+def _on_moved_features(config: ExperimentConfig, name: str) -> bool:
+    """Whether a network on features that transforms have moved decodes in a pass, or in one that its targets need."""
+    options = config.passes.get(name)
+    if options is None:
+        return any(first_pass(each) == name and config.rung_features(each) == SAT for each in config.all_networks)
+    earlier = (config.source_of(options),) if options.combine is None else options.combine.parts
+    moved = config.rung_features(options.network) == SAT
+    return moved or any(_on_moved_features(config, each) for each in earlier)
 
 
 def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
@@ -280,9 +296,11 @@ def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
 def networks_of(config: ExperimentConfig) -> list[str]:
     """Names of the networks that the recipe's passes and their controls need, the speaker-independent one first."""
     needed = {*config.first_passes, *(options.network for options in config.passes.values())}
+    starts = {start_of(config, network) for network in config.networks if network in needed}
     names = [SI]
-    for network in config.networks:
-        if network in needed:
+    # Networks that others start from do not start from others themselves.
+    for network in sorted(config.networks, key=lambda name: name not in starts):
+        if network in needed | starts:
             control = config.network_without_rows(network)
             names += [network] if control is None else [network, control]
     return names
@@ -301,14 +319,16 @@ def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, P
     if options.combine is not None:
         speaker, environment = (plan[part] for part in options.combine.parts)
         return Combination(speaker, environment, options.combine.alpha)
-    targets, source = options.targets, config.source_of(options)
+    targets, source, on = options.targets, config.source_of(options), config.method_of(options).on
+    if on is not None and config.passes[on].network != options.network:
+        on = reuse_name(on, "without_rows")  # transforms belong to a network
     own_order = targets.lm_order in (None, config.lm.order)
     return Adaptation(
         source=plan[source],
         data=options.data,
         targets=targets.model_copy(update={"source": source, "lm_order": None if own_order else targets.lm_order}),
         method=config.method_of(options),
-        on=None if config.method_of(options).on is None else plan[str(config.method_of(options).on)],
+        on=None if on is None else plan[on],
         preparation=_preparation(config, options),
         lattice=config.lattice if targets.from_lattices else None,
         max_unaligned=None if targets.unsupervised else config.monophone.max_unaligned,

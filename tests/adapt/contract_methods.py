@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,14 @@ from pydantic import TypeAdapter
 from scaled_speakers import frames_of
 from speaker_codes import CodeConfig
 
-from lhuc_asr.adapt.method import AdaptationMethod, PreparedMethod
+from lhuc_asr.adapt.fmllr import Fmllr, FmllrConfig
+from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import METHODS, AnyMethod
+from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
+from lhuc_asr.adapt.stacked import Stacked, StackedMethod
+from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.dnn import Dnn
 
 # Options of each method, by a name for the test; the kind is the name unless given.
 OPTIONS: dict[str, dict[str, object]] = {
@@ -26,6 +33,9 @@ OPTIONS: dict[str, dict[str, object]] = {
     "map": {"kind": "bayes", "estimate": "map"},
     "subspace": {"dimensions": 2},
     "predicted": {"dimensions": 2},
+    "fmllr": {"min_counts": {"full": 60.0}},
+    "lhuc on fmllr": {"kind": "lhuc", "on": "fmllr"},
+    "moments on fmllr": {"kind": "moments", "on": "fmllr", "prior_frames": 1000.0},
     "none": {},
     "affine": {},
     "code": {},
@@ -40,12 +50,69 @@ def add_test_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "code", CodeConfig)
 
 
-def prepared_method(name: str, model: AcousticModel, folder: Path) -> AdaptationMethod:
-    """A method by its name in ``OPTIONS``, prepared on six training speakers if it learns from them."""
+def gaussians(model: Dnn, folder: Path) -> AlignmentModel:
+    """The files of a Gaussian for each pdf of the network's frames, and of wider ones for unadapted features."""
+    frames = frames_of(model, 4, 4000)
+    features, pdfs = torch.from_numpy(frames.features), torch.from_numpy(frames.targets.pdf[:, 0]).long()
+    flat = DiagonalGmm.flat(features.mean(0), features.var(0), model.pdf_count)
+    adapted = flat.update(flat.accumulate(features, pdfs))
+    files = AlignmentModel(folder / "adapted.safetensors", folder / "unadapted.safetensors", model.pdf_count)
+    adapted.save(files.adapted)
+    replace(adapted, variance=1.3 * adapted.variance).save(folder / "unadapted.safetensors")
+    return files
+
+
+def prepared_method(
+    name: str, model: AcousticModel, folder: Path, mixtures: AlignmentModel | None = None
+) -> AdaptationMethod:
+    """A method by its name in ``OPTIONS``, prepared on six training speakers if it learns from them.
+
+    The data of speakers gets ``mixtures``, if there are any.
+    """
     options = {"kind": name, **OPTIONS[name]}
     method: AdaptationMethod = TypeAdapter(AnyMethod).validate_python(options).make(folder)
     if isinstance(method, PreparedMethod):
         generator = torch.Generator().manual_seed(3)
         training = {f"t{n}": frames_of(model, n, 60, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}
         method.prepare(model, training, seed=0)
-    return method
+    method = OnFmllr(method) if options.get("on") else method
+    return method if mixtures is None or isinstance(method, PreparedMethod) else WithMixtures(method, mixtures)
+
+
+@dataclass(frozen=True)
+class WithMixtures:
+    """A method whose speakers' data comes with Gaussian mixtures.
+
+    Attributes:
+        method: The method.
+        mixtures: The mixtures.
+    """
+
+    method: AdaptationMethod
+    mixtures: AlignmentModel
+
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> AdaptedSpeakers:
+        data = {name: replace(each, alignment_model=self.mixtures) for name, each in speakers.items()}
+        return self.method.estimate(model, data, seed)
+
+
+@dataclass(frozen=True)
+class OnFmllr:
+    """A method on top of fMLLR, which is estimated on the same data as a pass before would.
+
+    Attributes:
+        method: The method above.
+    """
+
+    method: AdaptationMethod
+
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Stacked:
+        options = FmllrConfig.model_validate(OPTIONS["fmllr"])
+        return StackedMethod(Fmllr(options).estimate(model, speakers, seed), self.method).estimate(
+            model, speakers, seed
+        )
+
+
+def above(speakers: AdaptedSpeakers) -> AdaptedSpeakers:
+    """The parameters of the method itself, without transforms below."""
+    return speakers.above if isinstance(speakers, Stacked) else speakers

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contract_methods import OPTIONS, WITHOUT_TARGETS, add_test_methods, prepared_method
+from contract_methods import OPTIONS, WITHOUT_TARGETS, above, add_test_methods, gaussians, prepared_method
 from scaled_speakers import PDFS, UNITS, WIDTH, frames_of, small_dnn
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import METHODS, load_speakers
-from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets, no_targets
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
@@ -33,14 +33,19 @@ def _table(monkeypatch: pytest.MonkeyPatch) -> None:
     add_test_methods(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory) -> AlignmentModel:
+    return gaussians(small_dnn(), tmp_path_factory.mktemp("gaussians"))
+
+
 @pytest.fixture(params=OPTIONS)
 def name(request) -> str:
     return request.param
 
 
 @pytest.fixture
-def method(name: str, small: Dnn, tmp_path: Path) -> AdaptationMethod:
-    return prepared_method(name, small, tmp_path / "prepared")
+def method(name: str, small: Dnn, tmp_path: Path, mixtures: AlignmentModel) -> AdaptationMethod:
+    return prepared_method(name, small, tmp_path / "prepared", mixtures)
 
 
 @pytest.fixture
@@ -246,7 +251,7 @@ def test_damaged_and_foreign_files_are_refused(small, adapted, tmp_path):
     adapted.save_speaker("ann", path, {})
     tensors, description = load_tensors(path)
     save_tensors(path, tensors, {**description, "format": "tomorrow-1"})
-    with pytest.raises(CheckpointError, match=rf"ann.safetensors: format 'tomorrow-1' .*{adapted.format}"):
+    with pytest.raises(CheckpointError, match=rf"ann.safetensors: format 'tomorrow-1' .*{above(adapted).format}"):
         load_speakers(small, path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"ann\.safetensors"):
@@ -262,12 +267,13 @@ def _bare(folder: Path) -> Path:
 
 
 def test_pooled_speakers_have_what_the_others_have_and_nothing_of_their_own(small, method, people, adapted):
-    twins = method.estimate(small, {"ann": people["ann"], "bob": people["bob"], "twin": people["bob"]}, seed=1)
+    adapted = above(adapted)
+    twins = above(method.estimate(small, {"ann": people["ann"], "bob": people["bob"], "twin": people["bob"]}, seed=1))
     control = twins.pooled(["ann"])
     assert control.speakers == ("ann",)
     scores = control.log_likelihoods("ann", [utterance(1)])
     np.testing.assert_allclose(scores, twins.log_likelihoods("bob", [utterance(1)]), **CLOSE)
-    other = method.estimate(small, {"ann": people["cat"], "bob": people["bob"], "twin": people["bob"]}, seed=1)
+    other = above(method.estimate(small, {"ann": people["cat"], "bob": people["bob"], "twin": people["bob"]}, seed=1))
     np.testing.assert_allclose(other.pooled(["ann"]).log_likelihoods("ann", [utterance(1)]), scores, **CLOSE)
     both = adapted.pooled(["ann", "bob"])
     assert both.speakers == ("ann", "bob")
