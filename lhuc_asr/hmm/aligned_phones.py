@@ -56,6 +56,14 @@ class AlignedPhones:
         """Left phone, phone, right phone and position of each frame, shape (T, 4), int32."""
         return np.stack([self.left, self.phone, self.right, self.position], axis=1)
 
+    @property
+    def stays(self) -> np.ndarray:
+        """Whether each frame but the first is in the state of the one before, shape (T - 1,).
+
+        A phone that is said twice between the same neighbours has one state in each position here.
+        """
+        return np.asarray((self.table[1:] == self.table[:-1]).all(axis=1))
+
     def pdfs(self, topology: ContextDependency) -> np.ndarray:
         """The pdfs of the same path through the states of another topology.
 

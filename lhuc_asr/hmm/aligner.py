@@ -94,6 +94,18 @@ def align_utterances(
     return align_blocks(_gmm_scores(gmm, features, utterances), graphs, threads, max_unaligned)
 
 
+def align_paths(
+    gmm: DiagonalGmm,
+    features: GaussianFeatures,
+    utterances: Iterable[StoredUtterance],
+    graphs: Mapping[str, StateGraph],
+    threads: int,
+    max_unaligned: float,
+) -> tuple[dict[str, StatePath], float]:
+    """Align utterances with Gaussian mixtures, and keep the states of their graphs; see ``align_utterances``."""
+    return path_blocks(_gmm_scores(gmm, features, utterances), graphs, threads, max_unaligned)
+
+
 def align_phones(
     gmm: DiagonalGmm,
     features: GaussianFeatures,
@@ -155,6 +167,16 @@ def align_blocks(
     return _align_blocks(scores, graphs, threads, max_unaligned, lambda path, _: path.pdfs)
 
 
+def path_blocks(
+    scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
+    graphs: Mapping[str, StateGraph],
+    threads: int,
+    max_unaligned: float,
+) -> tuple[dict[str, StatePath], float]:
+    """Align blocks of utterances that any model has scored, and keep the states; see ``align_blocks``."""
+    return _align_blocks(scores, graphs, threads, max_unaligned, lambda path, _: path)
+
+
 def _align_blocks(
     scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
     graphs: Mapping[str, StateGraph],
@@ -196,21 +218,22 @@ def _check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:
         logger.warning("%d utterances are too short for their transcripts: %s", len(failed), names)
 
 
-def estimate_self_loops(topology: ContextDependency, paths: Iterable[np.ndarray]) -> ContextDependency:
+def estimate_self_loops(
+    topology: ContextDependency, paths: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> ContextDependency:
     """Estimate self-loop probabilities from an alignment.
 
     Args:
         topology: States of the phones.
-        paths: The pdfs of each utterance, shape (T,).
+        paths: The pdfs (T,) of each utterance, and whether each frame but the first is in the state of the one before,
+            shape (T - 1,). States that follow each other may share a pdf.
 
     Returns:
         The same states with the estimated self-loop probabilities.
     """
     visits = np.zeros(topology.pdf_count)
     stays = np.zeros(topology.pdf_count)
-    for path in paths:
-        visits += np.bincount(path, minlength=topology.pdf_count)
-        # States of one pdf that follow each other, as in a phone said twice, count one stay too many. They are
-        # rare, and the error is no larger than that of the smoothing.
-        stays += np.bincount(path[1:][path[1:] == path[:-1]], minlength=topology.pdf_count)
+    for pdfs, stayed in paths:
+        visits += np.bincount(pdfs, minlength=topology.pdf_count)
+        stays += np.bincount(pdfs[1:][stayed], minlength=topology.pdf_count)
     return topology.with_self_loops(stays, visits)

@@ -117,5 +117,6 @@ def tied_start(
     pdfs = {
         utterance.id: phones[utterance.id].pdfs(topology) for utterance in data.utterances if utterance.id in phones
     }
-    model = GaussianModel(estimate_self_loops(topology, pdfs.values()), single_gaussians(of_pdfs))
+    staying = ((pdfs[name], phones[name].stays) for name in pdfs)
+    model = GaussianModel(estimate_self_loops(topology, staying), single_gaussians(of_pdfs))
     return TrainingState(model, features, pdfs, of_pdfs.occupancy)

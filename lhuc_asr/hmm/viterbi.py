@@ -31,6 +31,11 @@ class StatePath:
     pdfs: np.ndarray
     log_prob: float
 
+    @property
+    def stays(self) -> np.ndarray:
+        """Whether each frame but the first is in the state of the one before, shape (T - 1,)."""
+        return np.asarray(self.states[1:] == self.states[:-1])
+
 
 def align(
     graphs: Sequence[StateGraph], log_likelihoods: Sequence[np.ndarray], threads: int = 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.hmm.aligner import align_blocks, estimate_self_loops, transcript_graphs
+from lhuc_asr.hmm.aligner import estimate_self_loops, path_blocks, transcript_graphs
 from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.pipeline.acoustic_models import realigned
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -83,10 +83,12 @@ def _realign(experiment: Experiment, network: str, name: str, previous: str, opt
         words = transcripts(experiment, split, speeds)
         graphs = transcript_graphs(store.utterances, words, experiment.lexicon, topology)
         scores = score_blocks(model, store, store.utterances)
-        pdfs, _ = align_blocks(scores, graphs, experiment.processes, options.max_unaligned)
+        paths, _ = path_blocks(scores, graphs, experiment.processes, options.max_unaligned)
+        pdfs = {utterance: path.pdfs for utterance, path in paths.items()}
         after, before = write_pdfs(experiment, name, split, pdfs), experiment.aligned(previous, split)
         moved = float(np.mean(after != before.array))
         logger.info("%s: the network moved %.1f %% of the frames to another state", split, 100 * moved)
         experiment.folder.metrics.write(f"hmm/{name}", split=split, moved=round(moved, 4))
         if split == TRAIN:
-            estimate_self_loops(topology, pdfs.values()).save(experiment.folder.topology(name))
+            staying = ((path.pdfs, path.stays) for path in paths.values())
+            estimate_self_loops(topology, staying).save(experiment.folder.topology(name))

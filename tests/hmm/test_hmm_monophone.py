@@ -12,6 +12,7 @@ from lhuc_asr.hmm.gaussian_features import StoredFeatures
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.hmm.training import GaussianModel, TrainingData
+from lhuc_asr.hmm.viterbi import StatePath
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import PhoneSet
 
@@ -169,7 +170,15 @@ def test_none_can_be_aligned_whatever_the_limit():
 
 def test_staying_is_counted_within_utterances_only():
     topology = MonophoneTopology.initial(LEXICON.phones)
-    estimated = estimate_self_loops(topology, [np.array([5, 5, 5, 6]), np.array([6, 6, 7])])
+    pdfs = [np.array([5, 5, 5, 6]), np.array([6, 6, 7])]
+    estimated = estimate_self_loops(topology, [(each, each[1:] == each[:-1]) for each in pdfs])
     assert estimated.self_loop[5] == pytest.approx((2 + 0.75) / (3 + 1))
     assert estimated.self_loop[6] == pytest.approx((1 + 0.75) / (3 + 1))
     assert estimated.self_loop[7] == pytest.approx(0.75 / (1 + 1))
+
+
+def test_a_state_that_follows_another_with_its_pdf_is_not_stayed_in():
+    topology = MonophoneTopology.initial(LEXICON.phones)
+    path = StatePath(np.array([3, 3, 4, 4, 4]), np.array([5, 5, 5, 5, 5]), 0.0)
+    estimated = estimate_self_loops(topology, [(path.pdfs, path.stays)])
+    assert estimated.self_loop[5] == pytest.approx((3 + 0.75) / (5 + 1))
