@@ -121,6 +121,7 @@ class FmllrConfig(MethodConfig):
     """
 
     speakers: ClassVar[type[ReadableSpeakers]] = FmllrSpeakers
+    moves_features: ClassVar[bool] = True
 
     kind: Literal["fmllr"] = "fmllr"
     estimates: int = Field(2, ge=1, le=100)
@@ -158,13 +159,28 @@ class Fmllr:
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
         estimation = EstimationConfig(min_counts=self.config.min_counts)
         for number in range(self.config.estimates if speakers else 0):
-            parts = (_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
+            parts = (speaker_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
             transforms = estimate_speakers(parts, estimation).after(transforms)
         return FmllrSpeakers(model, transforms)
 
 
-def _statistics(name: str, data: SpeakerData, before: SpeakerTransforms, *, first: bool) -> RowStatistics:
-    """Statistics of a speaker's features, transformed by the estimate before."""
+def speaker_statistics(
+    name: str, data: SpeakerData, before: SpeakerTransforms, *, first: bool, of_moved: bool = True
+) -> RowStatistics:
+    """Statistics of a speaker's frames for the next estimate.
+
+    Args:
+        name: The speaker.
+        data: The speaker's data.
+        before: Transforms of the estimate before.
+        first: Whether this is the first estimate, whose posteriors are those of unadapted features.
+        of_moved: Whether the statistics are of the features after the estimate before, for a transform that goes on top
+            of it; if not, only the posteriors are.
+
+    Raises:
+        AlignmentError: The Gaussian mixtures are of other features.
+        CorpusError: The data has no Gaussian mixtures.
+    """
     if data.alignment_model is None:
         raise CorpusError(
             f"speaker {name!r}: the data has no Gaussian mixtures, which fMLLR needs; give the recipe a ladder: "
@@ -176,14 +192,16 @@ def _statistics(name: str, data: SpeakerData, before: SpeakerTransforms, *, firs
             f"speaker {name!r}: {data.features.shape[1]} features per frame, but the Gaussian mixtures model "
             f"{adapted.dimension}; fMLLR is for networks that are trained on the features of the ladder's last rung"
         )
-    features = before.apply(torch.from_numpy(np.array(data.features)), [len(data.features)], [name])
+    features = torch.from_numpy(np.array(data.features))
+    moved = before.apply(features, [len(features)], [name])
+    if of_moved:
+        features = moved
     candidates = torch.from_numpy(data.targets.pdf).long()
     weights = torch.from_numpy(data.targets.posterior * data.targets.weight[:, None])
     total = RowStatistics.nothing(name, adapted.dimension)
-    for values, pdfs, weight in zip(
-        *(each.split(BLOCK_FRAMES) for each in (features, candidates, weights)), strict=True
-    ):
-        values = values.repeat_interleave(pdfs.shape[1], 0)
-        posteriors = (unadapted if first else adapted).posteriors(values, pdfs.flatten(), weight.flatten())
+    blocks = (each.split(BLOCK_FRAMES) for each in (features, moved, candidates, weights))
+    for values, heard, pdfs, weight in zip(*blocks, strict=True):
+        values, heard = (each.repeat_interleave(pdfs.shape[1], 0) for each in (values, heard))
+        posteriors = (unadapted if first else adapted).posteriors(heard, pdfs.flatten(), weight.flatten())
         total = total + fmllr_statistics(name, posteriors, adapted, values)
     return total

@@ -149,12 +149,15 @@ class MethodConfig(StrictModel):
         on: Name of an earlier pass by fMLLR; the method adapts to features that its transforms have moved. None for
             features as they are.
         speakers: Class of the speakers that the method estimates.
+        moves_features: Whether the method transforms features, so that others may go on top of it. If it learns from
+            the training speakers, then from features that their transforms have not moved.
     """
 
     kind: str
     on: str | None = None
 
     speakers: ClassVar[type[ReadableSpeakers]]
+    moves_features: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, folder: Path | None) -> AdaptationMethod:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from lhuc_asr.adapt.basis_fmllr import BasisFmllrConfig
 from lhuc_asr.adapt.bayes import BayesConfig
 from lhuc_asr.adapt.fmllr import FmllrConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
@@ -27,6 +28,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "subspace": SubspaceConfig,
     "predicted": PredictedConfig,
     "fmllr": FmllrConfig,
+    "basis_fmllr": BasisFmllrConfig,
     "none": UnadaptedConfig,
 }
 

@@ -213,7 +213,7 @@ class ExperimentConfig(StrictModel):
         """Refuse fMLLR without the Gaussians that it needs, Gaussians by other methods, and targets of other pdfs."""
         method, last = self.method_of(plan), self.aligners[-1]
         gaussian, on = plan.network in self.aligners, self.rung_features(plan.network)
-        if plan.combine is None and (method.kind == "fmllr" or method.on is not None):
+        if plan.combine is None and (method.moves_features or method.on is not None):
             if last not in (plan.network, on):
                 raise ValueError(
                     f"passes: {name!r} adapts {plan.network!r} by fmllr, which is for Gaussians and features of the "
@@ -223,7 +223,7 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"passes: {name!r} adapts the Gaussians of {plan.network!r} by {method.kind}; use fmllr")
         if method.on is not None:
             below = self.passes.get(method.on) if method.on in known else None
-            if below is None or self.method_of(below).kind != "fmllr":
+            if below is None or not self.method_of(below).moves_features:
                 raise ValueError(f"passes: {name!r} is on {method.on!r}, which is not an earlier pass by fmllr")
             if (below.network, below.data) != (plan.network, plan.data):
                 raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lhuc_asr.adapt.environment import combine
@@ -96,6 +97,8 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
     if not isinstance(method, PreparedMethod):
         raise ValueError(f"{preparation.name}: the method learns nothing from the training speakers")
     loop, where = two_pass(experiment, TRAIN, preparation), preparation.environments
+    if preparation.method.moves_features and preparation.place is not None:
+        loop = replace(loop, features=experiment.features(TRAIN, preparation.place.features))
     spoken: dict[str, list[tuple[StoredUtterance, int]]] = {}
     for utterance in experiment.utterances(TRAIN):
         if where is None or utterance.environment in where:
