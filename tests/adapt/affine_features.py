@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import torch
 from tensor_speakers import Tensors, TensorSpeakers, spliced, utterances_of
 
-from lhuc_asr.adapt.method import ReadableSpeakers, MethodConfig, warn_unadapted
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.objective import FrameCrossEntropy
