@@ -56,7 +56,7 @@ def main(
     """Print the table of an experiment whose first pass over the held-out speakers is finished."""
     config, experiment = read_experiment(path)
     plan = passes_of(config)[SI]
-    loop = two_pass(experiment, HELDOUT, SI)
+    loop = two_pass(experiment, HELDOUT, plan)
     reference = experiment.aligned(experiment.alignment, HELDOUT)
     pdfs = {utterance.id: reference[utterance.id] for utterance in loop.features.utterances}
     environments = {utterance.id: utterance.environment for utterance in experiment.utterances(HELDOUT)}
@@ -80,8 +80,8 @@ def main(
             learned = experiment.folder.prepared(preparation.name)
             if not learned.exists():
                 prepare(experiment, preparation)
-        adaptation = Adaptation(plan, DataConfig(), targets, method, None, LatticeConfig(), None)
-        first_pass = EarlierPass(experiment, HELDOUT, plan, adaptation, loop.model, config.seed)
+        adaptation = Adaptation(plan, DataConfig(), targets, method, None, None, LatticeConfig(), None)
+        first_pass = EarlierPass(experiment, HELDOUT, plan, plan, adaptation, loop.model)
         return loop.adapt(method.make(learned), first_pass, targets, sets, config.seed)
 
     for method in methods:

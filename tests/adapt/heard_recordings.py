@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
+from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
@@ -25,17 +25,13 @@ class Heard:
         lengths: Number of frames of each utterance.
         waveform_frames: Number of frames that the features of each waveform have.
         waveform_type: Type of the samples.
-        alignment_features: Features of the alignment model, shape (T, D').
-        log_likelihoods: Log-likelihoods of these by the mixtures of the alignment model, shape (T, K).
-        pdfs: Pdfs of the targets, shape (T,).
+        gmms: Gaussian mixtures of unadapted and of adapted features.
     """
 
     lengths: tuple[int, ...]
     waveform_frames: tuple[int, ...]
     waveform_type: np.dtype
-    alignment_features: np.ndarray
-    log_likelihoods: np.ndarray
-    pdfs: np.ndarray
+    gmms: tuple[DiagonalGmm, DiagonalGmm]
 
 
 # Everything that the method has seen, by the speakers' names.
@@ -58,18 +54,16 @@ class HearingConfig(MethodConfig):
 
 
 class Hearing:
-    """Looks at waveforms and alignment features, as vocal tract length normalisation and fMLLR will."""
+    """Looks at waveforms and Gaussian mixtures, as vocal tract length normalisation does."""
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         for name, data in speakers.items():
             assert data.alignment_model is not None
-            waveforms, features = list(data.waveforms(16_000)), data.alignment_features()
+            waveforms = list(data.waveforms(16_000))
             HEARD[name] = Heard(
                 data.lengths,
                 tuple(len(compute_features(samples, FeatureConfig(sample_rate=16_000))) for samples in waveforms),
                 waveforms[0].dtype,
-                features,
-                data.alignment_model.gmm.log_likelihoods(torch.from_numpy(features)).numpy(),
-                data.targets.pdf[:, 0],
+                data.alignment_model.gmms,
             )
         return Amplitudes(new_bank(model, speakers))
