@@ -14,6 +14,7 @@ from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.lang.phones import SILENCE
+from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 from lhuc_asr.recognizer.recognizer import Recognizer
@@ -39,7 +40,7 @@ def phones_of(pdfs: np.ndarray, topology: MonophoneTopology) -> Iterator[Interva
 def test_it_is_the_recipes_own_alignment(split: str, finished: Path, recognizer: Recognizer) -> None:
     """By the same network, for every frame of every recording, each speaker's recordings given at once."""
     _, experiment = read_experiment(finished)
-    expected = reference_pdfs(experiment, split, experiment.network("si"), 0.0)
+    expected = reference_pdfs(experiment, split, ModelPlace(), experiment.network("si"), 0.0)
     topology = experiment.topology
     assert isinstance(topology, MonophoneTopology)
     speakers: dict[str, list[Utterance]] = {}
