@@ -90,30 +90,32 @@ def parts_of(model: Path, audio: list[str]) -> tuple[float, list[tuple[str, floa
         return results[0]
 
     part("loading the model", lambda: load(model))
+    first, last = description.named(description.without_speaker), description.with_speaker
+    if first.method is not None or last.network is None or last.targets is None or last.method is None:
+        sys.exit(f"{model}: the parts are those of a model that adapts a network in two passes; export such a pass")
     pool, silence = SearchPool(files.lang, processes=0), topology.load(files.topology).silence_pdfs
     with recordings(audio) as named:
 
         def spoken() -> Speech | None:
             parts = [cut_at_pauses(recording, description, "speaker") for recording in named]
-            cmvn, parts = speech_statistics(parts, description)
-            return read_speech(parts, description, "speaker", cmvn) if cmvn else None
+            cmvn, parts = speech_statistics(parts, {last.features})
+            return read_speech(parts, "speaker", cmvn) if cmvn else None
 
         speech = part("features", spoken)
         seconds = sum(recording.info.seconds for recording in named)
     if speech is None:
         sys.exit("nothing is said in the recordings; name others")
-    loop = TwoPass(load_model(files.network), speech.features, silence)
-    sets = adaptation_sets(speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), description.seed)
+    features = speech.features[last.features]
+    loop = TwoPass(load_model(files.network(last.network)), features, silence)
+    sets = adaptation_sets(features, {piece.id: "" for piece in speech.pieces}, DataConfig(), description.seed)
     scores = part("network", lambda: list(loop.first_pass()))
-    hypotheses = part("first search", lambda: list(pool.search_all(scores, description.first_search)))
+    hypotheses = part("first search", lambda: list(pool.search_all(scores, first.search)))
     paths = {best.utterance: best.pdfs for best in hypotheses}
-    targets = alignment_targets(paths, silence, description.targets.silence_weight)
+    targets = alignment_targets(paths, silence, last.targets.silence_weight)
     data = {each.name: loop.speaker_data(targets, each.estimated_on) for each in sets}
-    method = description.method.make(files.prepared)
+    method = last.method.make(files.prepared(last.name))
     part("adaptation", lambda: method.estimate(loop.model, data, description.seed))
-    part(
-        "search with lattices", lambda: list(pool.lattices_all(scores, description.adapted_search, description.lattice))
-    )
+    part("search with lattices", lambda: list(pool.lattices_all(scores, last.search, description.lattice)))
     return seconds, rows
 
 

@@ -67,7 +67,7 @@ def main(path: Path) -> None:
         seconds["features"] = watch.seconds
         sets = adaptation_sets(store, {each.id: each.environment for each in utterances}, DataConfig(), config.seed)
         loop = TwoPass(experiment.network(SI), store, experiment.topology.silence_pdfs)
-        first_pass = SearchedFirstPass(loop, pool, first_search, LatticeConfig())
+        first_pass = SearchedFirstPass(loop.first_pass, len(store.utterances), pool, first_search, LatticeConfig())
         with stopwatch() as watch:
             speakers = loop.adapt(method, first_pass, TargetsConfig(), sets, config.seed)
         seconds[f"first pass, adaptation in {SWEEPS} sweeps"] = watch.seconds

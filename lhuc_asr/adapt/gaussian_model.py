@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
@@ -68,3 +69,15 @@ class SpeakerAdaptiveGaussians(GaussianModel):
     def __init__(self, unadapted: DiagonalGmm, adapted: DiagonalGmm) -> None:
         super().__init__(unadapted)
         self.adapted = GaussianModel(adapted)
+
+
+def gaussian_model(mixtures: AlignmentModel) -> GaussianModel:
+    """The Gaussian mixtures of the last rung as a model that decodes, ready to score.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    unadapted, adapted = mixtures.gmms
+    trained_with_transforms = mixtures.unadapted is not None
+    model = SpeakerAdaptiveGaussians(unadapted, adapted) if trained_with_transforms else GaussianModel(adapted)
+    return model.eval()

@@ -23,4 +23,4 @@ def export(
     from lhuc_asr.pipeline import export as exporting
 
     description = exporting.export(experiment, out, adapted_pass)
-    typer.echo(f"{out}: {description.experiment}, adapts like the pass {description.adapted_pass}")
+    typer.echo(f"{out}: {description.experiment}, adapts like the pass {description.with_speaker.name}")

@@ -13,6 +13,7 @@ from lhuc_asr.cli.options import Channel
 if TYPE_CHECKING:
     import numpy as np
 
+    from lhuc_asr.recognizer.pass_description import PassDescription
     from lhuc_asr.recognizer.recordings import OnBad, Recording
 
 
@@ -31,7 +32,7 @@ def info(
         typer.Option("--pitch", help="Show the pitch of the voice too: median, and from where to where most of it is."),
     ] = False,
 ) -> None:
-    """Describe a model: network, features, graph, search, adaptation; or recordings: level, clipping, speech, pitch."""
+    """Describe a model: networks, graph, passes, adaptation; or recordings: level, clipping, speech, pitch."""
     from lhuc_asr.recognizer.model_folder import is_model
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
 
@@ -88,33 +89,50 @@ def _range(hertz: np.ndarray) -> str:
 def _model_lines(model: Path) -> list[str]:
     """What is in a model's folder."""
     from lhuc_asr.decode.graph import DecodingGraph
-    from lhuc_asr.nnet.checkpoint import load_model
     from lhuc_asr.recognizer.model_folder import MODEL_JSON, read_model
 
     description, files = read_model(model)
-    network, graph = load_model(files.network), DecodingGraph.load(files.lang)
-    features, shape = description.features, network.config
+    graph = DecodingGraph.load(files.lang)
     piece, whole = description.piece_seconds, description.whole_seconds
     paths = [model / MODEL_JSON, *files.by_name.values()]
     size = sum(path.stat().st_size for path in paths)
-    first, adapted = (
-        f"scale {search.acoustic_scale:g}, insertion penalty {search.insertion_penalty:g}, beam {search.beam:g}"
-        for search in (description.first_search, description.adapted_search)
-    )
-    method = description.method.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
-    lines = {
-        "experiment": f"{description.experiment}, made by lhuc_asr {description.made_by}",
-        "network": f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs",
-        "network hash": description.network.partition(":")[0],
-        "features": f"{features.dimension} {features.kind} at {features.sample_rate} Hz, "
-        f"{shape.context} frames of context on each side",
-        "words": f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs",
-        "pieces": f"recordings over {whole:.1f} s are cut into pieces of at most {piece:.1f} s",
-        "first search": first,
-        "adapted search": adapted,
-        "adaptation": f"{description.method.kind} on {description.targets.kind} targets, as in pass "
-        f"{description.adapted_pass}, seed {description.seed}",
-        "method options": ", ".join(f"{key} {value}" for key, value in method.items()),
-        "files": f"{len(paths)}, {size / 1e6:.1f} MB",
-    }
-    return [f"{key:16}{text}" for key, text in lines.items()]
+    networks = dict.fromkeys(each.network for each in description.passes if each.network is not None)
+    last = description.with_speaker
+    method = {} if last.method is None else last.method.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+    lines = [
+        ("experiment", f"{description.experiment}, made by lhuc_asr {description.made_by}"),
+        *((f"network {name}", _network(files.network(name))) for name in networks),
+        ("model hash", description.network.partition(":")[0]),
+        ("words", f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs"),
+        ("pieces", f"recordings over {whole:.1f} s are cut into pieces of at most {piece:.1f} s"),
+        *((f"pass {each.name}", _pass(each)) for each in description.passes),
+        ("without speaker", f"as in pass {description.without_speaker}"),
+        ("adaptation", f"as in pass {last.name}, seed {description.seed}"),
+        ("method options", ", ".join(f"{key} {value}" for key, value in method.items())),
+        ("files", f"{len(paths)}, {size / 1e6:.1f} MB"),
+    ]
+    width = max(len(key) for key, _ in lines) + 2
+    return [f"{key:{width}}{text}" for key, text in lines]
+
+
+def _network(path: Path) -> str:
+    """A network, in words."""
+    from lhuc_asr.nnet.checkpoint import load_model
+
+    network = load_model(path)
+    shape = network.config
+    size = f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs"
+    return f"{size}, {shape.context} frames of context on each side"
+
+
+def _pass(plan: PassDescription) -> str:
+    """A pass of a model, in words."""
+    model = "Gaussian mixtures" if plan.network is None else f"network {plan.network}"
+    features = f"{plan.features.dimension} {plan.features.kind} at {plan.features.sample_rate} Hz"
+    adapted = ""
+    if plan.method is not None and plan.targets is not None:
+        on = "" if plan.method.on is None else f" on the transforms of {plan.method.on}"
+        adapted = f", by {plan.method.kind}{on} on {plan.targets.kind} targets of {plan.targets.source}"
+    search = plan.search
+    tuned = f"scale {search.acoustic_scale:g}, insertion penalty {search.insertion_penalty:g}, beam {search.beam:g}"
+    return f"{model}, {features}{' in LDA space' if plan.in_space else ''}{adapted}; {tuned}"

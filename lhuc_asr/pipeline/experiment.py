@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lhuc_asr.adapt.gaussian_model import GaussianModel, SpeakerAdaptiveGaussians
+from lhuc_asr.adapt.gaussian_model import gaussian_model
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import load_config
@@ -35,7 +35,6 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm import topology
 from lhuc_asr.hmm.alignment import Alignment
-from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
@@ -165,12 +164,7 @@ class AlignedExperiment(Experiment):
 
     def model(self, name: str, place: ModelPlace) -> AcousticModel:
         """The acoustic model of that name, a network or Gaussian mixtures, ready to score."""
-        if not place.gaussian:
-            return self.network(name)
-        pdf_count = self.topology.pdf_count
-        if name == SAT:
-            return SpeakerAdaptiveGaussians(*self.alignment_model.gmms).eval()
-        return GaussianModel(DiagonalGmm.load(self.folder.gmm(name), pdf_count)).eval()
+        return gaussian_model(self.at(name).alignment_model) if place.gaussian else self.network(name)
 
     def at(self, rung: str | None) -> AlignedExperiment:
         """The experiment as it would be if a rung were the last aligner; None for the experiment itself."""

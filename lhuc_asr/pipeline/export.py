@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,24 +19,27 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lhuc.identity import model_hash
-from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.acoustic_models import LDA, ModelPlace
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment, fold_of, read_experiment
-from lhuc_asr.pipeline.order import add_stages
+from lhuc_asr.pipeline.order import add_stages, model_stage_name
 from lhuc_asr.pipeline.pass_config import first_pass
-from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of
+from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of, with_needed
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,
     LANG_FILES,
     MODEL_JSON,
     MODELS,
-    NETWORK_FILE,
     PREPARED_FOLDER,
+    SPACE_FILE,
     TOPOLOGY_FILE,
+    UNADAPTED_GMM_FILE,
     ModelDescription,
     ModelFiles,
+    network_file,
 )
+from lhuc_asr.recognizer.pass_description import PassDescription
 
 # This fraction of the training utterances is no longer than the longest piece of a long recording. With each AN4 test
 # speaker's recordings joined into one, pieces of 5 s (this fraction) cost 6 % more errors than the utterances
@@ -50,14 +54,14 @@ class ModelOptions:
     """Everything that the description of a model depends on.
 
     Attributes:
-        first: The first pass over a new speaker's recordings.
+        without_speaker: The pass that decodes recordings of which no speaker is given.
         adapted: The pass that the model adapts like.
-        features: Features of the network.
+        features: Features of the networks.
         alignment_features: Features of the Gaussian mixtures.
         lattice: Options of lattices.
     """
 
-    first: Pass
+    without_speaker: Pass
     adapted: Pass
     features: FeatureConfig
     alignment_features: FeatureConfig
@@ -67,16 +71,35 @@ class ModelOptions:
     def of(cls, config: ExperimentConfig, name: str) -> ModelOptions:
         """The options of a recipe's model that adapts like one of the passes."""
         passes = passes_of(config)
-        first = passes[first_pass(passes[name].network)]
-        return cls(first, passes[name], config.features.resolved, config.alignment_features.resolved, config.lattice)
+        resolved = config.features.resolved, config.alignment_features.resolved
+        return cls(_without_speaker(passes[name], passes), passes[name], *resolved, config.lattice)
+
+    @property
+    def passes(self) -> list[Pass]:
+        """The passes of the model, each after those that it needs; the last one adapts."""
+        return with_needed([self.without_speaker, self.adapted])
 
     @property
     def stages(self) -> list[str]:
         """Names of the stages that the model is made of; the stages before them count too."""
-        plan = self.adapted
-        prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
-        tuned = [f"{each.searched_as} over {HELDOUT}" for each in (self.first, plan)]
-        return ["corpus", "graph", f"network {plan.network}", *prepared, *tuned]
+        names = ["corpus", "graph"]
+        for plan in self.passes:
+            prepared = [] if plan.preparation is None else [f"prepare {plan.preparation.name}"]
+            names += [model_stage_name(plan), *prepared, f"{plan.searched_as} over {HELDOUT}"]
+        return list(dict.fromkeys(names))
+
+
+def _without_speaker(adapted: Pass, passes: Mapping[str, Pass]) -> Pass:
+    """The pass that decodes recordings of which no speaker is given: it adapts to nothing but their features.
+
+    A network that was trained on transformed features does not know others.
+    """
+    if isinstance(adapted.adaptation, Adaptation):
+        if adapted.adaptation.method.kind == "fmllr":
+            return adapted
+        if adapted.adaptation.on is not None:
+            return adapted.adaptation.on
+    return passes[first_pass(adapted.network)]
 
 
 def model_stage(stages: Stages, experiment: AlignedExperiment, options: ModelOptions) -> None:
@@ -126,7 +149,7 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
     options = ModelOptions.of(config, name)
     if (way := _obstacle(options.adapted)) is not None:
         raise ConfigError(
-            f"the pass {name!r} adapts {way}; a model adapts to a new speaker on the first pass over all recordings: "
+            f"the pass {name!r} adapts {way}; a model adapts to a new speaker on its own words of all recordings: "
             f"choose another of {', '.join(config.passes)} with --pass"
         )
     _check_stages(config, experiment, options)
@@ -134,7 +157,7 @@ def export(folder: Path, out: Path, adapted_pass: str | None = None) -> ModelDes
     files = ModelFiles.of(description, experiment.folder.folder)
     with MODELS.replacing(out) as temporary:
         for file, path in files.by_name.items():
-            (temporary / file).parent.mkdir(exist_ok=True)
+            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, temporary / file)
         # A run that began meanwhile has deleted the record of the first stage that it makes anew.
         _check_stages(config, experiment, options)
@@ -155,39 +178,51 @@ def _check_stages(config: ExperimentConfig, experiment: AlignedExperiment, optio
 
 def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDescription:
     """The description of an experiment's model, with the paths of the files in the experiment's folder."""
-    plan, folder = options.adapted, experiment.folder
-    adaptation = plan.adaptation
-    if not isinstance(adaptation, Adaptation):
-        raise ValueError(f"{plan.name}: a model needs a pass that estimates")
+    folder, passes = experiment.folder, [_described(experiment, options, plan) for plan in options.passes]
+    mixtures = experiment.alignment_model
     paths = {
-        NETWORK_FILE: folder.network(plan.network),
+        **{network_file(each.network): folder.network(each.network) for each in passes if each.network is not None},
         TOPOLOGY_FILE: folder.topology(experiment.alignment),
-        GMM_FILE: folder.gmm(experiment.last_rung),
+        GMM_FILE: mixtures.adapted,
+        **({} if mixtures.unadapted is None else {UNADAPTED_GMM_FILE: mixtures.unadapted}),
+        **({SPACE_FILE: folder.space(LDA)} if any(each.in_space for each in passes) else {}),
         **{name: folder.folder / name for name in LANG_FILES},
     }
-    if plan.preparation is not None:
-        learned = sorted(folder.prepared(plan.preparation.name).iterdir())
-        paths |= {f"{PREPARED_FOLDER}/{path.name}": path for path in learned}
+    for plan in options.passes:
+        if plan.preparation is not None:
+            learned = sorted(folder.prepared(plan.preparation.name).iterdir())
+            paths |= {f"{PREPARED_FOLDER}/{plan.name}/{path.name}": path for path in learned}
     places = {name: path.relative_to(folder.folder).as_posix() for name, path in paths.items()}
     whole, piece = _lengths(experiment)
+    plan, place = options.adapted, options.adapted.place or ModelPlace()
     return ModelDescription(
         made_by=__version__,
         experiment=experiment.name,
-        adapted_pass=plan.name,
-        # Not ``experiment.network``: the machine may not have the device that the experiment ran on.
-        network=model_hash(load_model(folder.network(plan.network))),
+        # On the processor: the machine may not have the device that the experiment ran on.
+        network=model_hash(replace(experiment, device="cpu").model(plan.network, place)),
         seed=plan.seed,
-        features=options.features,
-        alignment_features=options.alignment_features,
         whole_seconds=whole,
         piece_seconds=piece,
-        first_search=tuned_search(experiment, options.first),
-        adapted_search=tuned_search(experiment, plan),
         lattice=options.lattice,
-        method=adaptation.method,
-        targets=adaptation.targets.model_copy(update={"source": None}),
+        passes=tuple(passes),
+        without_speaker=options.without_speaker.name,
         files={name: place for name, place in places.items() if name != place},
         sha256=hashes(paths),
+    )
+
+
+def _described(experiment: AlignedExperiment, options: ModelOptions, plan: Pass) -> PassDescription:
+    """The description of a pass of the model."""
+    place = plan.place or ModelPlace()
+    adaptation = plan.adaptation if isinstance(plan.adaptation, Adaptation) else None
+    return PassDescription(
+        name=plan.name,
+        network=None if place.gaussian else plan.network,
+        features=options.alignment_features if place.features else options.features,
+        in_space=place.features == LDA,
+        search=tuned_search(experiment, plan),
+        method=None if adaptation is None else adaptation.method,
+        targets=None if adaptation is None else adaptation.targets,
     )
 
 
@@ -198,11 +233,14 @@ def _obstacle(plan: Pass) -> str | None:
         return "to speakers and environments separately"
     if not adaptation.targets.unsupervised:
         return "on reference transcripts"
-    if adaptation.source.name != first_pass(plan.network):
-        return f"on the words of the pass {adaptation.source.name!r}"
     if plan.lm_order is not None:
         return f"on the words of a search with a language model of order {plan.lm_order}"
-    return None if adaptation.data == DataConfig() else "on a part of a speaker's recordings"
+    if adaptation.data != DataConfig():
+        return "on a part of a speaker's recordings"
+    for earlier in plan.needed:
+        if earlier.adaptation is not None and (way := _obstacle(earlier)) is not None:
+            return f"on the pass {earlier.name!r}, which adapts {way}"
+    return None
 
 
 def _lengths(experiment: Experiment) -> tuple[float, float]:

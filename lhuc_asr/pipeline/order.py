@@ -179,9 +179,17 @@ def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparatio
     )
 
 
+def model_stage_name(plan: Pass) -> str:
+    """Name of the stage that trains the acoustic model of a pass."""
+    return rung_stage(plan.network) if plan.place and plan.place.gaussian else f"network {plan.network}"
+
+
 def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    model = rung_stage(plan.network) if plan.place and plan.place.gaussian else f"network {plan.network}"
-    after = [model, graph_stage_name(plan.states), *(f"{earlier.name} over {split}" for earlier in plan.needed)]
+    after = [
+        model_stage_name(plan),
+        graph_stage_name(plan.states),
+        *(f"{earlier.name} over {split}" for earlier in plan.needed),
+    ]
     if plan.preparation is not None:
         after.append(f"prepare {plan.preparation.name}")
     if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:

@@ -8,7 +8,7 @@ on: network, graph, earlier passes, preparation, tuned search. ``_pass_stage`` i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -280,6 +280,11 @@ def _on_moved_features(config: ExperimentConfig, name: str) -> bool:
 
 def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
     """The passes that are made over the held-out speakers: those that a search is tuned with, and what they need."""
+    return with_needed(plan for plan in passes.values() if plan.tuned)
+
+
+def with_needed(passes: Iterable[Pass]) -> list[Pass]:
+    """Passes and all earlier ones that they build on, each after those that it needs."""
     needed: dict[str, Pass] = {}
 
     def add(plan: Pass) -> None:
@@ -287,9 +292,8 @@ def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
             add(earlier)
         needed[plan.name] = plan
 
-    for plan in passes.values():
-        if plan.tuned:
-            add(plan)
+    for plan in passes:
+        add(plan)
     return list(needed.values())
 
 

@@ -13,17 +13,18 @@ import torch
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.method import AdaptedSpeakers
-from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.adapt.stacked import Stacked
 from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.features.cmvn import Cmvn
+from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.recognizer.condition import faults
-from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.matching import with_transcripts
+from lhuc_asr.recognizer.passes import Passes
 from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speaker_corpus import transcripts_of
@@ -64,7 +65,7 @@ class _Heard:
     """A speaker's recordings without those that cannot be used, and their features' statistics."""
 
     parts: Sequence[CutRecording]
-    cmvn: Cmvn
+    cmvn: Mapping[FeatureConfig, Cmvn]
 
     @property
     def seconds(self) -> float:
@@ -124,7 +125,8 @@ def _heard(
         kept = with_transcripts(named, transcripts, on_bad)
         warn_of_unknown_words("transcripts", (transcripts[each.name] for each in kept), model.lexicon)
     parts = list(cut_all(kept, options, name, whole=whole, channel=channel, detector=detector, on_bad=on_bad))
-    cmvn, parts = speech_statistics(parts, options, on_bad=on_bad)
+    kinds = {each.features for each in options.chain(options.with_speaker)}
+    cmvn, parts = speech_statistics(parts, kinds, on_bad=on_bad)
     if not parts:
         raise CorpusError(
             f"speaker {name!r}: none of {len(named)} recordings can be used; the log has the reason of each"
@@ -140,35 +142,32 @@ def _adapted(
     model: LoadedModel, group: Mapping[str, _Heard], transcripts: Transcripts | None, on_bad: OnBad, pool: SearchPool
 ) -> Iterator[Adaptation]:
     """Adapt to the speakers of a group together."""
-    options = model.description
-    speeches = {name: read_speech(heard.parts, options, name, heard.cmvn) for name, heard in group.items()}
-    speech = joined(list(speeches.values()))
-    loop, targets = model.loop(speech), options.targets
-    first_pass: SearchedFirstPass | KnownTranscripts
-    first_pass = SearchedFirstPass(loop, pool, options.first_search, options.lattice)
-    if transcripts is not None:
-        first_pass = KnownTranscripts(loop, speech.recording_of, transcripts, model.lexicon, model.topology, on_bad)
-        targets = TargetsConfig(kind="reference", silence_weight=targets.silence_weight)
-    method = options.method.make(model.files.prepared)
-    adapted = loop.adapt(method, first_pass, targets, model.sets(speech), options.seed)
+    speeches = {name: read_speech(heard.parts, name, heard.cmvn) for name, heard in group.items()}
+    last = model.description.with_speaker
+    made = Passes(model, joined(list(speeches.values())), pool, transcripts, on_bad)[last.name]
+    adapted = made.adapted
+    confidences = {} if made.source is None else made.source.words.confidences
+    if transcripts is not None and not confidences:
+        raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
     for name, heard in group.items():
-        speaker = Speaker(name, options.network, adapted, heard.cmvn)
-        yield _summary(speaker, heard, speeches[name], first_pass, targets)
+        speaker = Speaker(name, model.description.network, adapted, heard.cmvn[last.features])
+        yield _summary(speaker, heard, speeches[name], confidences, made.targets.min_confidence)
 
 
 def _summary(
-    speaker: Speaker, heard: _Heard, speech: Speech, first_pass: SearchedFirstPass | KnownTranscripts,
-    targets: TargetsConfig,
-) -> Adaptation:  # fmt: skip
-    confidences = [c for piece in speech.pieces for c in first_pass.confidences.get(piece.id, ())]
-    believed = sum(confidence >= targets.min_confidence for confidence in confidences)
+    speaker: Speaker, heard: _Heard, speech: Speech, confidences: Mapping[str, Sequence[float]], enough: float
+) -> Adaptation:
+    of_words = [confidence for piece in speech.pieces for confidence in confidences.get(piece.id, ())]
+    believed = sum(confidence >= enough for confidence in of_words)
     recordings = len(set(speech.recording_of.values()))
     moved = amplitude_change(speaker.adapted, speaker.name)
-    return Adaptation(speaker, recordings, heard.seconds, len(confidences), believed, moved)
+    return Adaptation(speaker, recordings, heard.seconds, len(of_words), believed, moved)
 
 
 def amplitude_change(adapted: AdaptedSpeakers, speaker: str) -> float | None:
     """Root mean square of xi(r) - xi(r_0) over the hidden units; None for methods without amplitudes."""
+    if isinstance(adapted, Stacked):
+        return amplitude_change(adapted.above, speaker)
     if not isinstance(adapted, Amplitudes):
         return None
     bank = adapted.bank

@@ -1,15 +1,15 @@
-"""The words of a new speaker's recordings before adaptation: from a first pass, or from transcripts."""
+"""The words that a pass over a new speaker's recordings gives the next one: from a search, or from transcripts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.adapt.two_pass import Scores
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -28,31 +28,35 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class SearchedFirstPass:
-    """A ``FirstPass`` that searches the recordings with the unadapted network.
+    """A ``FirstPass`` that searches the recordings.
 
     Attributes:
-        loop: The network and the recordings.
+        scores: Computes the pass's scores of all utterances.
+        count: Number of utterances.
         pool: Pool that searches the decoding graph.
         search: Options of the search.
         lattice: Options of the lattices.
+        title: Name of the pass in the display of its progress.
         confidences: Confidence of each word that was found, by the utterance's id; 1 on a best path. The pass fills it.
     """
 
-    loop: TwoPass
+    scores: Callable[[], Iterator[Scores]]
+    count: int
     pool: SearchPool
     search: SearchConfig
     lattice: LatticeConfig
+    title: str = "first pass"
     confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The pdf of each frame on the best path."""
-        hypotheses = list(self._watched(self.pool.search_all(self.loop.first_pass(), self.search)))
+        hypotheses = list(self._watched(self.pool.search_all(self.scores(), self.search)))
         self._note(hypotheses)
         return {best.utterance: best.pdfs for best in hypotheses}
 
     def lattices(self) -> Iterable[LatticeSummary]:
         """Confidences and posteriors of each piece."""
-        summaries = list(self._watched(self.pool.lattices_all(self.loop.first_pass(), self.search, self.lattice)))
+        summaries = list(self._watched(self.pool.lattices_all(self.scores(), self.search, self.lattice)))
         self._note([summary.hypothesis for summary in summaries])
         return summaries
 
@@ -69,10 +73,10 @@ class SearchedFirstPass:
         for best in hypotheses:
             self.confidences[best.utterance] = best.confidences or (1.0,) * len(best.words)
         if not any(hypothesis.words for hypothesis in hypotheses):
-            logger.warning("the first pass found no word in the recordings; adapting to them will hardly help")
+            logger.warning("the %s found no word in the recordings; adapting to them will hardly help", self.title)
 
     def _watched(self, results: Iterable[ResultT]) -> Iterator[ResultT]:
-        return progress(results, "first pass", len(self.loop.features.utterances))
+        return progress(results, self.title, self.count)
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,23 @@ class KnownTranscripts:
     """A ``FirstPass`` of recordings whose words are known: the words are aligned, and nothing is searched.
 
     Attributes:
-        loop: The network and the recordings.
+        scores: Computes the pass's scores of all utterances, each a whole recording.
         recording_of: Name of each utterance's recording, by the utterance's id.
         transcripts: Words of each recording, by its name.
         lexicon: Pronunciations.
         topology: States of the phones.
         on_bad: What happens to recordings that do not fit their transcripts.
+        unfit: Names of these recordings, which later passes leave out. The pass adds to them.
         confidences: 1 for each word that was aligned, by the utterance's id. The pass fills it.
     """
 
-    loop: TwoPass
+    scores: Callable[[], Iterator[Scores]]
     recording_of: Mapping[str, str]
     transcripts: Mapping[str, Sequence[str]]
     lexicon: Lexicon
     topology: ContextDependency
     on_bad: OnBad = None
+    unfit: set[str] = field(default_factory=set)
     confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
@@ -113,15 +119,17 @@ class KnownTranscripts:
         """The pdf of each frame along the transcripts.
 
         Raises:
-            CorpusError: A recording does not fit its transcript, and ``on_bad`` is None; or none does.
+            CorpusError: A recording does not fit its transcript, and ``on_bad`` is None.
         """
         pdfs = {}
-        for utterance, scores in self.loop.first_pass():
+        for utterance, scores in self.scores():
             recording = self.recording_of[utterance]
+            if recording in self.unfit:
+                continue
+            self.unfit.add(recording)
             with usable(recording, self.on_bad):
                 words = self.transcripts[recording]
                 _, placed = place_transcript(recording, words, scores, self.lexicon, self.topology)
                 pdfs[utterance], self.confidences[utterance] = placed.pdfs, (1.0,) * len(placed.spans)
-        if not pdfs:
-            raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
+                self.unfit.remove(recording)
         return pdfs

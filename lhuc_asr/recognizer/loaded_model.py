@@ -1,4 +1,4 @@
-"""A model's files in memory, checked to belong together, and the loop over a person's speech with them."""
+"""A model's files in memory, checked to belong together, and the loop of a pass over a person's speech with them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
+from lhuc_asr.adapt.gaussian_model import gaussian_model
+from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.errors import ExperimentError, ModelMismatchError
 from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm import topology
+from lhuc_asr.hmm.feature_space import FeatureSpace, load_feature_space
+from lhuc_asr.hmm.gaussian_features import FeaturesInSpace
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.lang.lexicon import Lexicon, WordTable
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
@@ -21,6 +27,7 @@ from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles
+from lhuc_asr.recognizer.pass_description import PassDescription
 from lhuc_asr.recognizer.speaker import Speaker, load_speaker
 from lhuc_asr.recognizer.speaker_files import speaker_file
 from lhuc_asr.recognizer.speech import Speech
@@ -34,7 +41,9 @@ class LoadedModel:
     Attributes:
         description: Description of the model.
         files: Paths of the model's files.
-        network: The acoustic model.
+        models: The acoustic models of the passes, by the networks' names; that of None is the Gaussian mixtures.
+        mixtures: The files of the Gaussian mixtures.
+        space: The space of the Gaussians' features; None if no pass has features in it.
         topology: States of the phones.
         lexicon: Pronunciations.
         pool: Pool that searches the decoding graph.
@@ -45,38 +54,61 @@ class LoadedModel:
 
     description: ModelDescription
     files: ModelFiles
-    network: AcousticModel
+    models: Mapping[str | None, AcousticModel]
+    mixtures: AlignmentModel
+    space: FeatureSpace | None
     topology: ContextDependency
     lexicon: Lexicon
     pool: SearchPool
 
     @classmethod
     def read(cls, description: ModelDescription, files: ModelFiles, device: torch.device) -> LoadedModel:
-        """Read the files of a model, the network to a device; searches run in this process."""
-        network = load_model(files.network).requires_grad_(False).to(device)
+        """Read the files of a model, the networks to a device; Gaussians and searches stay in this process."""
+        states = topology.load(files.topology)
+        mixtures = files.alignment_model(states.pdf_count)
+        models: dict[str | None, AcousticModel] = {}
+        space = None
+        for each in description.passes:
+            if each.network is None:
+                models[None] = gaussian_model(mixtures)
+            elif each.network not in models:
+                models[each.network] = load_model(files.network(each.network)).requires_grad_(False).to(device)
+            if each.in_space and files.space is not None:
+                space = load_feature_space(files.space, each.features.dimension)
         lexicon, pool = read_lexicon_folder(files.lang), SearchPool(files.lang, processes=0)
-        return cls(description, files, network, topology.load(files.topology), lexicon, pool)
+        return cls(description, files, models, mixtures, space, states, lexicon, pool)
 
     def __post_init__(self) -> None:
-        network, states, graph = self.network, self.topology, self.pool.graph
-        strange = set(graph.words) - set(WordTable(self.lexicon.words).symbols)
-        problem = None
-        if network.feature_dimension != self.description.features.dimension:
-            problem = f"features of {self.description.features.dimension}, a network of {network.feature_dimension}"
-        elif not network.pdf_count == states.pdf_count == graph.pdf_count:
-            problem = (
-                f"a network of {network.pdf_count} pdfs, states of {states.pdf_count}, a graph of {graph.pdf_count}"
-            )
-        elif self.lexicon.phones != states.phones or graph.context_width != states.context_width:
-            problem = "a lexicon or a graph of other phones than the states'"
-        elif not is_model(self.description.network, network):
-            problem = "the description is of another network, and so would be the speakers' files"
-        elif strange:
-            problem = f"the graph's word {min(strange)!r} is not in the lexicon"
-        if problem is not None:
+        if (problem := self._problem()) is not None:
             raise ExperimentError(
-                f"{self.files.network}: its files are of different models: {problem}; copy the folder again"
+                f"{self.files.topology.parent}: its files are of different models: {problem}; copy the folder again"
             )
+
+    def _problem(self) -> str | None:
+        """What does not fit together; None if all does."""
+        states, graph = self.topology, self.pool.graph
+        for each in self.description.passes:
+            model, dimension = self.models[each.network], self._dimension(each)
+            noun = "a network" if each.network else "Gaussian mixtures"
+            if model.feature_dimension != dimension:
+                return f"features of {dimension}, {noun} of {model.feature_dimension}"
+            if not model.pdf_count == states.pdf_count == graph.pdf_count:
+                return f"{noun} of {model.pdf_count} pdfs, states of {states.pdf_count}, a graph of {graph.pdf_count}"
+        if self.lexicon.phones != states.phones or graph.context_width != states.context_width:
+            return "a lexicon or a graph of other phones than the states'"
+        if not is_model(self.description.network, self.network):
+            return "the description is of another network, and so would be the speakers' files"
+        if strange := set(graph.words) - set(WordTable(self.lexicon.words).symbols):
+            return f"the graph's word {min(strange)!r} is not in the lexicon"
+        return None
+
+    def _dimension(self, plan: PassDescription) -> int:
+        return self.space.dimension if plan.in_space and self.space is not None else plan.features.dimension
+
+    @property
+    def network(self) -> AcousticModel:
+        """The acoustic model that is adapted to speakers."""
+        return self.models[self.description.with_speaker.network]
 
     @property
     def own_tags(self) -> frozenset[str]:
@@ -109,17 +141,24 @@ class LoadedModel:
             )
         return speaker
 
-    def loop(self, speech: Speech) -> TwoPass:
-        """The two-pass loop over the pieces of a person's speech."""
+    def loop(self, plan: PassDescription, speech: Speech) -> TwoPass:
+        """The two-pass loop of a pass over the pieces of some persons' speech."""
         pieces = {piece.id: piece for piece in speech.pieces}
-        alignment_model = self.files.alignment_model(self.topology.pdf_count)
-        return TwoPass(self.network, speech.features, self.topology.silence_pdfs, pieces, alignment_model)
+        features = speech.features[plan.features]
+        if plan.in_space and self.space is not None:
+            features = _moved(features, self.space)
+        return TwoPass(self.models[plan.network], features, self.topology.silence_pdfs, pieces, self.mixtures)
 
-    def sets(self, speech: Speech) -> list[AdaptationSet]:
+    def sets(self, features: FeatureTable) -> list[AdaptationSet]:
         """One adaptation set for each person: all pieces, to estimate on in an order chosen by the seed, and to decode.
 
         The order does not depend on the other persons.
         """
-        return adaptation_sets(
-            speech.features, {piece.id: "" for piece in speech.pieces}, DataConfig(), self.description.seed
-        )
+        nowhere = {utterance.id: "" for utterance in features.utterances}
+        return adaptation_sets(features, nowhere, DataConfig(), self.description.seed)
+
+
+def _moved(table: FeatureTable, space: FeatureSpace) -> FeatureTable:
+    """The features of a table in another space; utterance by utterance, as in an experiment, for the same bits."""
+    features = FeaturesInSpace(table, space)
+    return FeatureTable(table.utterances, np.concatenate([features.of([each]).numpy() for each in table.utterances]))

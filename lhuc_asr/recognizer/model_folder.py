@@ -2,11 +2,13 @@
 
 ```
 model.json            description: features, search, adaptation, and the SHA-256 of every other file
-network.safetensors   the acoustic model
+networks/             the networks of the model's passes
 topology.json         states of the phones
 gmm.safetensors       the Gaussian mixtures that first aligned the training data
+unadapted_gmm.safetensors, space.safetensors     these Gaussians for features without speakers' transforms, and the
+                      space of their features, if the experiment's aligners made them
 lang/                 lexicon.txt, phones.json, words.txt, HCLG.fst, graph.json
-prepared/             what the adaptation method learned from the training speakers, if it learns from them
+prepared/             a folder for each pass whose method learned from the training speakers
 ```
 
 The folder of a finished experiment is a model's folder too: its ``model.json`` gives the paths of these files within
@@ -21,9 +23,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel
-from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import Seed
 from lhuc_asr.base.documents import Name
 from lhuc_asr.base.errors import ExperimentError
@@ -31,18 +31,22 @@ from lhuc_asr.base.experiment_folder import CONFIG_FILE, ExperimentFolder
 from lhuc_asr.base.hashed_folder import FolderDescription, FolderKind
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE
 from lhuc_asr.decode.lattice_search import LatticeConfig
-from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE
+from lhuc_asr.recognizer.pass_description import PassDescription, PlainName, check_chain
 
 MODEL_JSON = "model.json"
-NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE = "network.safetensors", "topology.json", "gmm.safetensors"
-# Gaussians of unadapted features; a model of a ladder with speakers' transforms has this file.
-UNADAPTED_GMM_FILE = "unadapted_gmm.safetensors"
+TOPOLOGY_FILE, GMM_FILE = "topology.json", "gmm.safetensors"
+UNADAPTED_GMM_FILE, SPACE_FILE = "unadapted_gmm.safetensors", "space.safetensors"
 LANG_FILES = tuple(f"lang/{name}" for name in (LEXICON_FILE, PHONES_FILE, WORDS_FILE, GRAPH_FILE, DESCRIPTION_FILE))
 PREPARED_FOLDER = "prepared"
 # An utterance is shorter than a day.
 LONGEST_SECONDS = 86400.0
+
+
+def network_file(name: str) -> str:
+    """Name of a network's file in an exported folder."""
+    return f"networks/{name}.safetensors"
 
 
 class ModelDescription(FolderDescription):
@@ -51,46 +55,74 @@ class ModelDescription(FolderDescription):
     Attributes:
         format: Format of the folder.
         experiment: Name of the experiment's folder.
-        adapted_pass: Name of the experiment's pass that the model adapts as.
-        network: ``model_hash`` of the network; the speakers' files have it too.
+        network: ``model_hash`` of the acoustic model of the last pass; the speakers' files have it too.
         seed: Seed of the order of a speaker's data.
-        features: Options of the network's features.
-        alignment_features: Options of the Gaussian mixtures' features.
         whole_seconds: Maximum length of a recording that is searched in one piece: the length of the experiment's
             longest utterance.
         piece_seconds: Maximum length of the pieces of longer recordings: the length that 95 % of the training
             utterances do not exceed, and at most 20 s.
-        first_search: Options of the search without a speaker, as tuned for the first pass.
-        adapted_search: Options of the search with a speaker, as tuned for the adapted pass.
         lattice: Options of the lattices that confidences are computed from.
-        method: Options of the adaptation method.
-        targets: Options of the adaptation targets.
+        passes: The passes, in their order. A speaker is adapted by the last one on what those before it give.
+        without_speaker: Name of the pass that decodes recordings of which no speaker is given.
     """
 
-    format: Literal["lhuc-asr-model-2"] = "lhuc-asr-model-2"
+    format: Literal["lhuc-asr-model-3"] = "lhuc-asr-model-3"
     experiment: Name
-    adapted_pass: Name
     network: str = Field(pattern=r"^[0-9a-f]{64}(:[ -~]*)?$")
     seed: Seed
-    features: FeatureConfig
-    alignment_features: FeatureConfig
     whole_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
     piece_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
-    first_search: SearchConfig
-    adapted_search: SearchConfig
     lattice: LatticeConfig
-    method: AnyMethod
-    targets: TargetsConfig
+    passes: tuple[PassDescription, ...] = Field(min_length=1)
+    without_speaker: PlainName
+
+    @property
+    def with_speaker(self) -> PassDescription:
+        """The pass that adapts to a speaker, and decodes with the speaker's parameters."""
+        return self.passes[-1]
+
+    @property
+    def features(self) -> FeatureConfig:
+        """Options of the features that are decoded with a speaker's parameters."""
+        return self.with_speaker.features
+
+    def named(self, name: str) -> PassDescription:
+        """The pass of a name."""
+        return next(each for each in self.passes if each.name == name)
+
+    def chain(self, last: PassDescription) -> list[PassDescription]:
+        """A pass and the earlier ones that it builds on, in their order."""
+        needed = {last.name}
+        for each in reversed(self.passes):
+            needed |= set(each.needed) if each.name in needed else set()
+        return [each for each in self.passes if each.name in needed]
+
+    @model_validator(mode="after")
+    def _passes_fit(self) -> Self:
+        check_chain(self.passes)
+        if self.with_speaker.method is None:
+            raise ValueError(f"passes: the last one, {self.with_speaker.name!r}, does not adapt")
+        if self.without_speaker not in {each.name for each in self.passes}:
+            raise ValueError(f"without_speaker: {self.without_speaker!r} is not one of the passes")
+        for each in self.passes:
+            files = [] if each.network is None else [network_file(each.network)]
+            for file in (*files, *([SPACE_FILE] if each.in_space else [])):
+                if file not in self.sha256:
+                    raise ValueError(f"{file}: not one of the files that were saved, but {each.name!r} needs it")
+        return self
 
     @model_validator(mode="after")
     def _folders_stay_together(self) -> Self:
         """Files that are found by their folder are there under their names, as their hashes say."""
-        for folder in ("lang", PREPARED_FOLDER):
-            places = {PurePosixPath(name): PurePosixPath(self.files.get(name, name)) for name in self.sha256}
-            within = {name: place for name, place in places.items() if name.parts[0] == folder}
-            parents = {place.parent for place in within.values()}
-            if len(parents) > 1 or any(len(n.parts) != 2 or n.name != place.name for n, place in within.items()):
-                raise ValueError(f"the files of {folder}/ are not in one folder under their own names")
+        places = {PurePosixPath(name): PurePosixPath(self.files.get(name, name)) for name in self.sha256}
+        folders = {PurePosixPath("lang"), *(PurePosixPath(PREPARED_FOLDER, each.name) for each in self.passes)}
+        parents: dict[PurePosixPath, PurePosixPath] = {}
+        for name, place in places.items():
+            if name.parts[0] not in ("lang", PREPARED_FOLDER):
+                continue
+            together = parents.setdefault(name.parent, place.parent) == place.parent
+            if name.parent not in folders or not together or name.name != place.name:
+                raise ValueError(f"the files of {name.parts[0]}/ are not in one folder under their own names")
         return self
 
 
@@ -114,10 +146,9 @@ class ModelFiles:
         """The paths of the files that a description names."""
         return cls({name: description.path(folder, name) for name in description.sha256})
 
-    @property
-    def network(self) -> Path:
-        """File of the acoustic model."""
-        return self.by_name[NETWORK_FILE]
+    def network(self, name: str) -> Path:
+        """File of a network."""
+        return self.by_name[network_file(name)]
 
     @property
     def topology(self) -> Path:
@@ -130,13 +161,17 @@ class ModelFiles:
         return self.by_name[LANG_FILES[0]].parent
 
     @property
-    def prepared(self) -> Path | None:
-        """Folder of what the adaptation method learned from the training speakers; None if it learns nothing."""
-        learned = (path for name, path in self.by_name.items() if name.startswith(f"{PREPARED_FOLDER}/"))
+    def space(self) -> Path | None:
+        """File of the space of the Gaussians' features; None if no pass has features in it."""
+        return self.by_name.get(SPACE_FILE)
+
+    def prepared(self, name: str) -> Path | None:
+        """Folder of what the method of a pass learned from the training speakers; None if it learns nothing."""
+        learned = (path for file, path in self.by_name.items() if file.startswith(f"{PREPARED_FOLDER}/{name}/"))
         return next((path.parent for path in learned), None)
 
     def alignment_model(self, pdf_count: int) -> AlignmentModel:
-        """The mixtures of the last rung; their files are read when a method asks for them."""
+        """The mixtures of the last rung; their files are read when they are asked for."""
         return AlignmentModel(self.by_name[GMM_FILE], self.by_name.get(UNADAPTED_GMM_FILE), pdf_count)
 
 
@@ -156,9 +191,7 @@ def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
     if not (folder / MODEL_JSON).exists():
         _refuse_experiment(folder, is_experiment)
     try:
-        description = MODELS.read(
-            folder, required=(NETWORK_FILE, TOPOLOGY_FILE, GMM_FILE, *LANG_FILES), complete=[PREPARED_FOLDER]
-        )
+        description = MODELS.read(folder, required=(TOPOLOGY_FILE, GMM_FILE, *LANG_FILES), complete=[PREPARED_FOLDER])
     except ExperimentError as error:
         if not is_experiment:
             raise

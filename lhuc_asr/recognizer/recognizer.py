@@ -32,11 +32,11 @@ from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.features.cmvn import Cmvn
 from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Samples, array_names, is_samples, recorded
+from lhuc_asr.recognizer.decoding import Decoding, decoding_by, decoding_of
 from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
@@ -44,7 +44,7 @@ from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
 from lhuc_asr.recognizer.speaker import Speaker, load_speaker
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, speaker_corpus
 from lhuc_asr.recognizer.speaker_files import speaker_file
-from lhuc_asr.recognizer.speech import CutRecording, cut_all, read_speech, speech_statistics
+from lhuc_asr.recognizer.speech import CutRecording, cut_all
 from lhuc_asr.recognizer.transcript import Transcript, Word
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class Recognizer:
 
         Args:
             audio: As for ``adapt``.
-            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
+            speaker: The person, from ``adapt``, or the person's file or name; None for an unknown person.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
             vad: As for ``adapt``.
@@ -240,12 +240,12 @@ class Recognizer:
         Args:
             audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
                 samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
-            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
+            speaker: The person, from ``adapt``, or the person's file or name; None for an unknown person.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
             vad: As for ``adapt``.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
-                features of all recordings are normalised together.
+                features of all recordings are normalised, and by fMLLR transformed, together.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
                 the first problem.
 
@@ -258,22 +258,22 @@ class Recognizer:
             ModelMismatchError: The speaker belongs to another model.
         """
         options, person, detector = self.description, self._model.person(speaker), VoiceActivity() if vad else None
-        name, cmvn = ("", None) if person is None else (person.name, person.cmvn)
+        name, decoding = "" if person is None else person.name, decoding_by(self._model, person)
         with _opened(audio, on_bad) as named:
             left = [recording for recording in named if recording.name not in done]
             if not left:
                 return
-            read = left if cmvn else named
+            read = named if decoding is None else left
             parts: Iterable[CutRecording]
             parts = cut_all(read, options, name, channel=channel, detector=detector, on_bad=on_bad)
-            if cmvn is None:
-                cmvn, kept = speech_statistics(list(parts), options, on_bad=on_bad)
+            if decoding is None:
+                decoding, kept = decoding_of(self._model, person, list(parts), on_bad=on_bad)
                 parts = [each for each in kept if each.recording.name not in done]
             watched = progress(parts, "recordings", len(left)) if len(left) > 1 else parts
             for each in watched:
                 words: list[Word] | None = None
                 with usable(each.recording.title, on_bad, each.recording.path):
-                    words = self._words(each, person, cmvn, watched=len(left) == 1)
+                    words = self._words(each, decoding, watched=len(left) == 1)
                 if words is not None:
                     yield each.transcript(words, name)
 
@@ -292,7 +292,7 @@ class Recognizer:
             audio: Files, folders, patterns, ``-`` for standard input (see ``recordings``), or opened recordings; or
                 samples with their rate, (N,) or (N, C), a recording named ``array``, several ``array-1``, ``array-2``.
             transcripts: Words of each recording, by its name, in any case. A recording may be up to a minute long.
-            speaker: The person, from ``adapt``, or the person's file or name; None for the unadapted network.
+            speaker: The person, from ``adapt``, or the person's file or name; None for an unknown person.
             channel: Number of the recordings' channel to take, from 1; None for the mean of all, or for the loudest
                 channel where the channels cancel.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
@@ -311,19 +311,13 @@ class Recognizer:
         with _opened(audio, on_bad) as named:
             yield from aligned(self._model, named, transcripts, person, channel, on_bad)
 
-    def _words(
-        self, recording: CutRecording, person: Speaker | None, cmvn: Cmvn | None, *, watched: bool
-    ) -> list[Word]:
+    def _words(self, recording: CutRecording, decoding: Decoding | None, *, watched: bool) -> list[Word]:
         """The words of a recording; ``watched`` shows the progress over its pieces."""
-        if not recording.pieces or cmvn is None:  # statistics of nothing but silence are None
+        if not recording.pieces or decoding is None:  # nothing but silence has no decoding
             return []
-        options = self.description
-        speech = read_speech([recording], options, "" if person is None else person.name, cmvn)
-        loop, starts = self._model.loop(speech), {piece.id: piece.start for piece in speech.pieces}
-        if person is None:
-            search, scores = options.first_search, loop.first_pass()
-        else:
-            search, scores = options.adapted_search, loop.second_pass(person.adapted, self._model.sets(speech))
+        speech = decoding.read(recording)
+        starts = {piece.id: piece.start for piece in speech.pieces}
+        scores, search = decoding.scores(self._model, speech), decoding.plan.search
         lattices = self._lattices(scores, search)
         words: list[Word] = []
         for summary, matrix in progress(lattices, "search", len(speech.pieces)) if watched else lattices:

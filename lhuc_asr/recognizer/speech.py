@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
-from lhuc_asr.features.filterbank import compute_features
+from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.recognizer.condition import Condition
 from lhuc_asr.recognizer.model_folder import ModelDescription
@@ -77,12 +77,12 @@ class Speech:
     Attributes:
         pieces: The pieces, recording after recording.
         recording_of: Name of the recording that each piece comes from, by the piece's id.
-        features: Normalised features of the pieces.
+        features: Normalised features of the pieces, of each kind that the model's passes take.
     """
 
     pieces: tuple[Utterance, ...]
     recording_of: dict[str, str]
-    features: FeatureTable
+    features: dict[FeatureConfig, FeatureTable]
 
 
 def cut_at_pauses(
@@ -164,66 +164,80 @@ def cut_all(
 
 
 def speech_statistics(
-    recordings: Sequence[CutRecording], model: ModelDescription, *, on_bad: OnBad = None
-) -> tuple[Cmvn | None, list[CutRecording]]:
+    recordings: Sequence[CutRecording], kinds: Collection[FeatureConfig], *, on_bad: OnBad = None
+) -> tuple[dict[FeatureConfig, Cmvn] | None, list[CutRecording]]:
     """Mean and deviation of the features of all pieces, of which one is in memory at a time.
 
     Args:
         recordings: One person's recordings.
-        model: Description of the model, with the options of the features.
+        kinds: Kinds of features.
         on_bad: What happens to recordings that are damaged.
 
     Returns:
-        The statistics, None if no recording contains speech; and the recordings that are not damaged.
+        The statistics of each kind, None if no recording contains speech; and the recordings that are not damaged.
 
     Raises:
         AudioError: A recording is damaged, and ``on_bad`` is None.
     """
-    statistics, kept = CmvnAccumulator(model.features.dimension), []
+    statistics, kept = {kind: CmvnAccumulator(kind.dimension) for kind in kinds}, []
     for each in progress(recordings, "features"):
         extended = copy.deepcopy(statistics)  # the pieces of a recording count all or not at all
         with usable(each.recording.title, on_bad, each.recording.path):
             for piece in each.pieces:
-                extended.add(_features(piece, model))
+                for kind, accumulator in extended.items():
+                    accumulator.add(_features(piece, kind))
             statistics = extended
             kept.append(each)
-    return (statistics.estimate() if any(each.pieces for each in kept) else None), kept
+    if not any(each.pieces for each in kept):
+        return None, kept
+    return {kind: accumulator.estimate() for kind, accumulator in statistics.items()}, kept
 
 
-def read_speech(recordings: Sequence[CutRecording], model: ModelDescription, speaker: str, cmvn: Cmvn) -> Speech:
+def read_speech(recordings: Sequence[CutRecording], speaker: str, cmvn: Mapping[FeatureConfig, Cmvn]) -> Speech:
     """The features of all pieces of some recordings.
 
     Args:
         recordings: One person's recordings, with a piece at least.
-        model: Description of the model, with the options of the features.
         speaker: Name of the person.
-        cmvn: Mean and deviation to normalise with.
+        cmvn: Kinds of features, each with the mean and deviation to normalise with.
 
     Raises:
         AudioError: A recording is damaged.
     """
     pieces = tuple(piece for each in recordings for piece in each.pieces)
     recording_of = {piece.id: each.recording.name for each in recordings for piece in each.pieces}
-    values = [cmvn.apply(_features(piece, model)) for piece in pieces]
-    ends = np.cumsum([len(features) for features in values]).tolist()
+    features = {}
+    for kind, statistics in cmvn.items():
+        values = {piece.id: statistics.apply(_features(piece, kind)) for piece in pieces}
+        features[kind] = _table(values, speaker)
+    return Speech(pieces, recording_of, features)
+
+
+def _table(values: Mapping[str, np.ndarray], speaker: str) -> FeatureTable:
+    """The features of a person's utterances, by their ids, in one table."""
+    ends = np.cumsum([len(features) for features in values.values()]).tolist()
     stored = [
-        StoredUtterance(piece.id, speaker, end - len(features), len(features))
-        for piece, features, end in zip(pieces, values, ends, strict=True)
+        StoredUtterance(name, speaker, end - len(features), len(features))
+        for (name, features), end in zip(values.items(), ends, strict=True)
     ]
-    return Speech(pieces, recording_of, FeatureTable(stored, np.concatenate(values)))
+    return FeatureTable(stored, np.concatenate(list(values.values())))
 
 
 def joined(speeches: Sequence[Speech]) -> Speech:
-    """The speech of several persons in one table; the names of all recordings differ."""
-    utterances: list[StoredUtterance] = []
-    frames = 0
-    for speech in speeches:
-        utterances += [replace(stored, first=frames + stored.first) for stored in speech.features.utterances]
-        frames += speech.features.frames
-    array = np.concatenate([speech.features.array for speech in speeches])
+    """The speech of several persons together; the names of all recordings differ."""
     recording_of = {piece: name for speech in speeches for piece, name in speech.recording_of.items()}
     pieces = tuple(piece for speech in speeches for piece in speech.pieces)
-    return Speech(pieces, recording_of, FeatureTable(utterances, array))
+    kinds = speeches[0].features
+    return Speech(pieces, recording_of, {kind: _joined([each.features[kind] for each in speeches]) for kind in kinds})
+
+
+def _joined(tables: Sequence[FeatureTable]) -> FeatureTable:
+    utterances: list[StoredUtterance] = []
+    frames = 0
+    for table in tables:
+        utterances += [replace(stored, first=frames + stored.first) for stored in table.utterances]
+        frames += table.frames
+    return FeatureTable(utterances, np.concatenate([table.array for table in tables]))
 
 
 def _other(recording: Recording, channel: int | None) -> str:
@@ -232,9 +246,9 @@ def _other(recording: Recording, channel: int | None) -> str:
     return f"; --channel takes one of its {count} channels" if count > 1 and channel is None else ""
 
 
-def _features(piece: Utterance, model: ModelDescription) -> np.ndarray:
+def _features(piece: Utterance, kind: FeatureConfig) -> np.ndarray:
     """Features of a piece, shape (T, D), not normalised."""
-    return compute_features(read_audio(piece, model.features.sample_rate, piece.channel), model.features)
+    return compute_features(read_audio(piece, kind.sample_rate, piece.channel), kind)
 
 
 def _pieces(

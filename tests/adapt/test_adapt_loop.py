@@ -112,18 +112,19 @@ def test_without_adaptation_the_distortion_stays(with_distortion):
 
 
 def test_the_recognizer_undoes_the_distortion_too(undistorted, monkeypatch):
-    from lhuc_asr.recognizer import recognizer as module
+    from lhuc_asr.recognizer import adapting, decoding
+    from lhuc_asr.recognizer.speech import read_speech
 
     recognizer, (_, experiment) = lhuc_asr.load(undistorted), read_experiment(undistorted)
-    assert isinstance(recognizer.description.method, AffineConfig)
+    assert isinstance(recognizer.description.with_speaker.method, AffineConfig)
     clean = _recognizer_errors(recognizer, experiment, adapt=False)
-    read_speech = module.read_speech
 
     def read_distorted(*arguments: object, **options: object) -> object:
         speech = read_speech(*arguments, **options)
-        return replace(speech, features=distorted(speech.features))
+        return replace(speech, features={kind: distorted(table) for kind, table in speech.features.items()})
 
-    monkeypatch.setattr(module, "read_speech", read_distorted)
+    for module in (adapting, decoding):
+        monkeypatch.setattr(module, "read_speech", read_distorted)
     harmed = _recognizer_errors(recognizer, experiment, adapt=False)
     assert harmed > 1.6 * clean
     assert _recognizer_errors(recognizer, experiment, adapt=True) < 0.65 * harmed

@@ -53,11 +53,12 @@ def test_info_tells_what_a_model_is(finished: Path, command, capsys: pytest.Capt
         "40 fbank at 16000 Hz",
         "frames of context on each side",
         "s are cut into pieces of at most",
-        "lhuc on best_path targets, as in pass lhuc, seed 3",
+        "by lhuc on best_path targets of si",
+        "as in pass lhuc, seed 3",
     ):
         assert words in shown
-    labels = ("network hash", "first search", "adapted search", "method options")
-    assert all(f"\n{label:16}" in shown for label in labels)
+    labels = ("model hash", "pass si", "pass lhuc", "without speaker", "method options")
+    assert all(f"\n{label:17}" in shown for label in labels)
 
 
 def test_speakers_are_looked_after(finished: Path, tmp_path: Path, command, capsys: pytest.CaptureFixture[str]) -> None:

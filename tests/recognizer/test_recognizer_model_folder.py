@@ -15,7 +15,7 @@ from lhuc_asr.base.errors import ExperimentError, GraphError
 from lhuc_asr.recognizer.model_folder import LANG_FILES, MODEL_JSON, ModelFiles, read_model
 from lhuc_asr.recognizer.recognizer import load
 
-FILES = {MODEL_JSON, "network.safetensors", "topology.json", "gmm.safetensors", *LANG_FILES}
+FILES = {MODEL_JSON, "networks/si.safetensors", "topology.json", "gmm.safetensors", *LANG_FILES}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_each_file_must_be_described(model: Path, name: str) -> None:
     tree = json.loads((model / MODEL_JSON).read_text())
     del tree["sha256"][name]
     (model / MODEL_JSON).write_text(json.dumps(tree))
-    with pytest.raises(ExperimentError, match=f"{name}: not the file that was saved"):
+    with pytest.raises(ExperimentError, match=f"{name}: not (the file that was|one of the files that were) saved"):
         read_model(model)
 
 
@@ -82,7 +82,7 @@ def test_a_file_too_many_is_refused(model: Path) -> None:
     [
         (
             {"format": "lhuc-asr-model-9"},
-            "expected format 'lhuc-asr-model-2', found 'lhuc-asr-model-9'; export the model with this version",
+            "expected format 'lhuc-asr-model-3', found 'lhuc-asr-model-9'; export the model with this version",
         ),
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"seed": "one"}, "seed: "),
@@ -102,16 +102,15 @@ def test_a_description_of_another_kind_is_refused(model: Path, change: dict[str,
 
 
 def test_a_folder_that_an_earlier_version_exported_is_refused(model: Path) -> None:
-    """As version 1 wrote it: other keys, no Gaussian mixtures."""
+    """As version 2 wrote it: one network, and no passes."""
     tree = json.loads((model / MODEL_JSON).read_text())
-    del tree["alignment_features"], tree["sha256"]["gmm.safetensors"]
-    tree["method"] |= {"amplitude": "exp"}
-    (model / MODEL_JSON).write_text(json.dumps({**tree, "format": "lhuc-asr-model-1", "technique": "lhuc"}))
-    (model / "gmm.safetensors").unlink()
+    first, last = tree.pop("passes")
+    tree |= {"first_search": first["search"], "adapted_search": last["search"], "method": last["method"]}
+    (model / MODEL_JSON).write_text(json.dumps({**tree, "format": "lhuc-asr-model-2", "adapted_pass": last["name"]}))
     with pytest.raises(ExperimentError) as caught:
         read_model(model)
     assert str(caught.value) == (
-        f"{model}/model.json: expected format 'lhuc-asr-model-2', found 'lhuc-asr-model-1'; "
+        f"{model}/model.json: expected format 'lhuc-asr-model-3', found 'lhuc-asr-model-2'; "
         "export the model with this version of lhuc_asr"
     )
 
@@ -149,7 +148,7 @@ def test_the_model_of_an_earlier_first_pass_does_not_stay(copied: Path, run) -> 
         read_model(copied)
     assert run(copied, oracle) == []
     assert run(copied) == ["model"]
-    assert read_model(copied)[0].adapted_pass == "lhuc"
+    assert read_model(copied)[0].with_speaker.name == "lhuc"
 
 
 def test_a_fold_is_a_model_and_a_cross_validation_is_not(copied: Path, tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ def test_a_fold_is_a_model_and_a_cross_validation_is_not(copied: Path, tmp_path:
     shutil.copy(copied / "config.yaml", whole)
     shutil.move(copied, whole / "fold1")
     (whole / "fold1" / "config.yaml").unlink()
-    assert read_model(whole / "fold1")[1].network == whole / "fold1" / "am" / "si" / "model.safetensors"
+    assert read_model(whole / "fold1")[1].network("si") == whole / "fold1" / "am" / "si" / "model.safetensors"
     with pytest.raises(ExperimentError, match=r"cross: a cross-validation has a model for each fold; .*fold1$"):
         read_model(whole)
 
@@ -166,14 +165,14 @@ def test_a_fold_is_a_model_and_a_cross_validation_is_not(copied: Path, tmp_path:
 def test_the_files_of_an_experiment_that_learns_from_the_training_speakers(finished: Path) -> None:
     """``prepared`` is the folder of what was learned; one that learns nothing has none."""
     description, files = read_model(finished)
-    assert files.prepared is None
+    assert files.prepared("lhuc") is None
     learned = description.model_copy(
         update={
-            "files": description.files | {"prepared/moments.safetensors": "speakers/prepared/moments/a.safetensors"},
-            "sha256": description.sha256 | {"prepared/moments.safetensors": "0" * 64},
+            "files": description.files | {"prepared/lhuc/a.safetensors": "speakers/prepared/moments/a.safetensors"},
+            "sha256": description.sha256 | {"prepared/lhuc/a.safetensors": "0" * 64},
         }
     )
-    assert ModelFiles.of(learned, finished).prepared == finished / "speakers" / "prepared" / "moments"
+    assert ModelFiles.of(learned, finished).prepared("lhuc") == finished / "speakers" / "prepared" / "moments"
 
 
 def refit(model: Path, change: dict[str, object] | None = None) -> None:
@@ -196,12 +195,12 @@ def test_a_graph_with_wrong_indices_and_fitting_hashes_is_refused(model: Path) -
 
 
 def test_files_of_different_models_are_told(model: Path) -> None:
-    features = json.loads((model / MODEL_JSON).read_text())["features"]
-    refit(model, {"features": features | {"bins": 23}})
+    passes = json.loads((model / MODEL_JSON).read_text())["passes"]
+    refit(model, {"passes": [each | {"features": each["features"] | {"bins": 23}} for each in passes]})
     with pytest.raises(ExperimentError, match=r"features of 23, a network of \d+; copy the folder again"):
         load(model)
     network = json.loads((model / MODEL_JSON).read_text())["network"]
-    refit(model, {"features": features, "network": "0" * 64})
+    refit(model, {"passes": passes, "network": "0" * 64})
     with pytest.raises(ExperimentError, match="the description is of another network, and so would be the speakers'"):
         load(model)
     refit(model, {"network": network})
@@ -234,7 +233,7 @@ def test_names_that_lead_elsewhere_are_refused(model: Path, files: dict[str, obj
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
-@pytest.mark.parametrize("name", [MODEL_JSON, "lang/HCLG.fst", "network.safetensors"])
+@pytest.mark.parametrize("name", [MODEL_JSON, "lang/HCLG.fst", "networks/si.safetensors"])
 def test_what_can_be_read_for_ever_is_refused(model: Path, name: str, make: Callable[[Path], None]) -> None:
     (model / name).unlink()
     make(model / name)

@@ -91,9 +91,8 @@ def test_known_words_are_adapted_to_as_the_oracle_does(
     plan, targets = passes_of(config)["lhuc"], TargetsConfig(kind="reference", silence_weight=0.01)
     assert isinstance(plan.adaptation, Adaptation)
     model, features = experiment.network("si"), experiment.features("test")
-    oracle = EarlierPass(
-        experiment, "test", plan.adaptation.source, replace(plan.adaptation, targets=targets), model, config.seed
-    )
+    adaptation = replace(plan.adaptation, targets=targets)
+    oracle = EarlierPass(experiment, "test", adaptation.source, plan, adaptation, model)
     every = adaptation_sets(features, {u.id: "" for u in features.utterances}, DataConfig(), config.seed)
     (own,) = (each for each in every if each.name == "2001")
     two_pass = TwoPass(model, features, experiment.topology.silence_pdfs)

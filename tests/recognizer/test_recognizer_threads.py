@@ -109,13 +109,15 @@ METHODS = {
 def with_method(finished: Path, config: MethodConfig, folder: Path) -> Recognizer:
     """The exported model, adapting by another method, which learned from the training speakers where it learns."""
     description, files = read_model(finished)
+    *earlier, last = description.passes
     method = config.make(folder)
     if hasattr(method, "prepare"):
         _, experiment = read_experiment(finished)
         method.prepare(experiment.network("si"), training_data(finished), seed=1)
-        learned = {f"{PREPARED_FOLDER}/{path.name}": path for path in folder.iterdir()}
+        learned = {f"{PREPARED_FOLDER}/{last.name}/{path.name}": path for path in folder.iterdir()}
         files = ModelFiles({**files.by_name, **learned})
-    return Recognizer(description.model_copy(update={"method": config}), files)
+    passes = (*earlier, last.model_copy(update={"method": config}))
+    return Recognizer(description.model_copy(update={"passes": passes}), files)
 
 
 def training_data(finished: Path) -> dict[str, Any]:
