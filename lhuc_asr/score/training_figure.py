@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,16 @@ def training_figure(metrics: Path, networks: Sequence[str]) -> Figure | None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Cross-entropy of the networks by epoch", fontsize=10, loc="left", parse_math=False)
     handles, _ = axes.get_legend_handles_labels()
-    figure.legend(handles=[*handles, *_styles()], loc="outside right center", frameon=False, fontsize=8)
+    figure.legend(handles=[*handles, *_styles(curves.values())], loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 
-def _styles() -> list[Line2D]:
-    styles = (
-        ({"linestyle": "-", "marker": "o", "markersize": 4}, "held out"),
-        ({"linestyle": ":"}, "training"),
-        ({"linestyle": "", "marker": "x"}, "undone"),
-        ({"linestyle": "", "marker": "*"}, "average of the last epochs"),
-    )
-    return [Line2D([], [], color=GREY, label=label, **style) for style, label in styles]
+def _styles(curves: Collection[TrainingCurve]) -> list[Line2D]:
+    """The legend of lines and of those marks that some curve has."""
+    styles: list[tuple[dict[str, Any], str, bool]] = [
+        ({"linestyle": "-", "marker": "o", "markersize": 4}, "held out", True),
+        ({"linestyle": ":"}, "training", True),
+        ({"linestyle": "", "marker": "x"}, "undone", not all(all(curve.kept) for curve in curves)),
+        ({"linestyle": "", "marker": "*"}, "average of the last epochs", any(c.average is not None for c in curves)),
+    ]
+    return [Line2D([], [], color=GREY, label=label, **style) for style, label, there in styles if there]
