@@ -46,6 +46,32 @@ lhuc: {optimizer: adam, learning_rate: 0.1, sweeps: 2}
 controls: [others_mean]
 """
 
+SMALL = "iterations: 4, growing_iterations: 2, gaussians: 150"
+FMLLR = "{kind: fmllr, min_counts: {full: 100}}"
+LADDER = (
+    "aligners=[mono, tri, lda_mllt, fmllr_sat]",
+    f"tri={{tree: {{leaves: 60}}, {SMALL}}}",
+    f"lda_mllt={{tree: {{leaves: 60}}, {SMALL}, context: 2, dimension: 16}}",
+    f"fmllr_sat={{tree: {{leaves: 60}}, {SMALL}, fmllr: {{min_counts: {{full: 100}}}}}}",
+    "networks={fmllr: {features: fmllr_sat}}",
+    "controls=[]",
+)
+LADDER_PASSES = f"""passes={{
+  lhuc: {{}},
+  twice: {{targets: {{source: lhuc}}}},
+  fmllr_gmm: {{network: fmllr_sat, method: {FMLLR}}},
+  fmllr: {{network: fmllr, method: {FMLLR}, targets: {{source: fmllr_gmm}}}},
+  from_si: {{network: fmllr, method: {FMLLR}, targets: {{source: si}}}},
+  fmllr_lhuc: {{
+    network: fmllr, targets: {{source: fmllr}},
+    method: {{kind: lhuc, on: fmllr, optimizer: adam, learning_rate: 0.3, sweeps: 4}}
+  }},
+  fmllr_moments: {{
+    network: fmllr, targets: {{source: fmllr, kind: confidence, min_confidence: 0.1}},
+    method: {{kind: moments, on: fmllr}}
+  }}
+}}"""
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that need a GPU where there is none."""
@@ -118,6 +144,20 @@ def finished(closed_configuration: None, tiny_recipe: Path, tmp_path_factory: py
 def copied(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished experiment, to be changed."""
     return Path(shutil.copytree(finished, tmp_path / "exp"))
+
+
+@pytest.fixture(scope="session")
+def ladder(finished: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny experiment with a ladder of aligners and passes by fMLLR; tests read it, or copy it."""
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("ladder") / "exp"))
+    run(folder, *LADDER, LADDER_PASSES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_ladder(run: Run) -> Run:
+    """Run the recipe of ``ladder`` with other passes, ``run_ladder(folder, "passes={...}")``."""
+    return lambda folder, *overrides: run(folder, *LADDER, *overrides)
 
 
 @pytest.fixture

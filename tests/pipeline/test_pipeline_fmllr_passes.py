@@ -1,0 +1,71 @@
+"""fMLLR, and LHUC on top of it, one-shot and online, with the controls that other methods have."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lhuc_asr.base.atomic import read_json, read_json_lines
+
+FMLLR = "method: {kind: fmllr, min_counts: {full: 100}}"
+LHUC = "kind: lhuc, optimizer: adam, learning_rate: 0.1, sweeps: 2"
+PASSES = f"""passes={{
+  one_shot_gmm: {{network: fmllr_sat, data: {{mode: one_shot}}, {FMLLR}}},
+  one_shot: {{network: fmllr, data: {{mode: one_shot}}, {FMLLR}, targets: {{source: one_shot_gmm}}}},
+  one_shot_lhuc: {{
+    network: fmllr, data: {{mode: one_shot}}, method: {{{LHUC}, on: one_shot}}, targets: {{source: one_shot}}
+  }},
+  online: {{network: fmllr, data: {{mode: online}}, {FMLLR}, targets: {{source: one_shot}}}},
+  online_lhuc: {{network: fmllr, data: {{mode: online}}, method: {{{LHUC}, on: online}}, targets: {{source: online}}}}
+}}"""
+STACKED = {"one_shot_lhuc": "one_shot", "online_lhuc": "online"}
+SETS = {
+    "one_shot": {f"{speaker}.{part}" for speaker in (2001, 2002) for part in (1, 2)},
+    "online": {f"{speaker}.{number}" for speaker in (2001, 2002) for number in (1, 2, 3)},
+}
+
+
+@pytest.fixture(scope="module")
+def parted(ladder: Path, run_ladder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ladder's experiment with passes that adapt on other recordings than they decode."""
+    folder = Path(shutil.copytree(ladder, tmp_path_factory.mktemp("parted") / "exp"))
+    run_ladder(folder, PASSES, "controls=[others_mean, another]", "primary=one_shot_lhuc")
+    return folder
+
+
+def parameters(folder: Path, name: str) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of each set of a pass over the test speakers."""
+    files = (folder / "speakers" / name / "test").glob("2*.safetensors")
+    return {path.stem: load_file(path) for path in files}
+
+
+def test_each_set_has_its_transform_and_its_amplitudes(parted: Path) -> None:
+    for name, below in STACKED.items():
+        transforms, both = parameters(parted, below), parameters(parted, name)
+        assert transforms.keys() == both.keys() == SETS[below]
+        for which, tensors in both.items():
+            assert torch.equal(tensors["fmllr.transform"], transforms[which]["transform"])
+
+
+def test_the_first_utterance_online_is_not_adapted(parted: Path) -> None:
+    for speaker in (2001, 2002):
+        first, *later = (parameters(parted, "online_lhuc")[f"{speaker}.{number}"] for number in (1, 2, 3))
+        assert torch.equal(first["fmllr.transform"], torch.eye(16, 17, dtype=torch.float64))
+        assert not any(value.any() for key, value in first.items() if key != "fmllr.transform")
+        for tensors in later:
+            assert not torch.equal(tensors["fmllr.transform"], first["fmllr.transform"])
+            assert any(value.any() for key, value in tensors.items() if key != "fmllr.transform")
+
+
+def test_controls_are_made_of_each(parted: Path) -> None:
+    decode = parted / "decode" / "test"
+    utterances = {utterance["id"] for utterance in read_json_lines(parted / "corpus" / "test.jsonl")}
+    total = read_json(decode / "si" / "wer.json")["words"]
+    for name in (*STACKED, *STACKED.values(), "one_shot_gmm"):
+        for made in (name, f"{name}__others_mean", f"{name}__another"):
+            assert {row["utterance"] for row in read_json_lines(decode / made / "hypotheses.jsonl")} == utterances
+            assert read_json(decode / made / "wer.json")["words"] == total
