@@ -124,12 +124,17 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
     computer.input_finished()
     frames = computer.num_frames_ready
     if frames == 0:
-        raise FeatureError(
-            f"{len(samples)} samples at {config.sample_rate} Hz are less than one window of "
-            f"{1000 * FRAME_LENGTH_SECONDS:g} ms"
-        )
+        raise too_short(samples, config)
     features = np.stack([computer.get_frame(t) for t in range(frames)])
     return add_deltas(features, config.delta_order)
+
+
+def too_short(samples: np.ndarray, config: FeatureConfig) -> FeatureError:
+    """The error of an utterance without a frame."""
+    return FeatureError(
+        f"{len(samples)} samples at {config.sample_rate} Hz are less than one window of "
+        f"{1000 * FRAME_LENGTH_SECONDS:g} ms"
+    )
 
 
 def add_deltas(features: np.ndarray, order: int) -> np.ndarray:
@@ -150,11 +155,12 @@ def add_deltas(features: np.ndarray, order: int) -> np.ndarray:
 
 
 def _computer(config: FeatureConfig) -> Any:
-    return (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(_options(config))
+    return (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(kaldi_options(config))
 
 
 @lru_cache(maxsize=4)
-def _options(config: FeatureConfig) -> Any:
+def kaldi_options(config: FeatureConfig) -> Any:
+    """Options of kaldi-native-fbank for a kind of features."""
     options = knf.FbankOptions() if config.kind == "fbank" else knf.MfccOptions()
     options.frame_opts.samp_freq = float(config.sample_rate)
     options.frame_opts.dither = 0.0

@@ -8,6 +8,7 @@ Gaussians in proportion to their posteriors (Rabiner 1989, sec. VI; Kaldi's gmm-
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,22 @@ class DiagonalGmm:
             rows.copy_(log_sum_exp(weights @ values.T, starts).T)
         return scores
 
+    def aligned_log_likelihoods(self, features: torch.Tensor, pdfs: torch.Tensor) -> torch.Tensor:
+        """Log p(x | pdf) of each frame's own pdf; the Gaussians of other pdfs are not computed.
+
+        Args:
+            features: Shape (T, D), float32.
+            pdfs: Pdf of each frame, shape (T,), int64.
+
+        Returns:
+            Shape (T,).
+        """
+        order = sorted_frames(pdfs, None)
+        log_likelihoods = features.new_empty(len(features))
+        for frames, _, scores in self._own_scores(_with_squares(features[order]), pdfs[order]):
+            log_likelihoods[order[frames]] = torch.logsumexp(scores, dim=1)
+        return log_likelihoods
+
     def posteriors(
         self, features: torch.Tensor, pdfs: torch.Tensor, weights: torch.Tensor | None = None
     ) -> GaussianPosteriors:
@@ -146,17 +163,26 @@ class DiagonalGmm:
         self, values: torch.Tensor, pdfs: torch.Tensor, weights: torch.Tensor | None, order: torch.Tensor
     ) -> GaussianPosteriors:
         """Posteriors from the features of the sorted frames and their squares, shape (N, 2 D)."""
-        linear, constant = self._linear_form()
-        pdfs = pdfs[order]
         blocks = []
-        for frames, gaussians in pdf_groups(self.pdf, pdfs, self.mean.shape[1]):
-            scores = torch.addmm(constant[gaussians], values[frames], linear[gaussians].T)
-            others = pdfs[frames].unsqueeze(1) != self.pdf[gaussians]
-            posterior = torch.softmax(scores.masked_fill_(others, -torch.inf), dim=1)
+        for frames, gaussians, scores in self._own_scores(values, pdfs[order]):
+            posterior = torch.softmax(scores, dim=1)
             if weights is not None:
                 posterior *= weights[order[frames]].unsqueeze(1)
             blocks.append(Block(frames, gaussians, posterior))
         return GaussianPosteriors(order, tuple(blocks), self.gaussians)
+
+    def _own_scores(self, values: torch.Tensor, pdfs: torch.Tensor) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Log densities under the Gaussians of each frame's pdf, -inf under others, in blocks of frames and Gaussians.
+
+        Args:
+            values: Features of frames sorted by pdf and their squares, shape (N, 2 D).
+            pdfs: Pdf of each of these frames, shape (N,).
+        """
+        linear, constant = self._linear_form()
+        for frames, gaussians in pdf_groups(self.pdf, pdfs, self.mean.shape[1]):
+            scores = torch.addmm(constant[gaussians], values[frames], linear[gaussians].T)
+            others = pdfs[frames].unsqueeze(1) != self.pdf[gaussians]
+            yield frames, gaussians, scores.masked_fill_(others, -torch.inf)
 
     def update(self, statistics: GmmStatistics) -> DiagonalGmm:
         """Maximum likelihood estimates; Gaussians with too few frames keep their mean and variance."""

@@ -65,6 +65,17 @@ def test_log_likelihoods_are_the_formula(seed, sizes):
             assert float(log_likelihoods[t, pdf]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_aligned_log_likelihoods_are_those_of_each_frames_pdf(seed, sizes):
+    model = _model(seed, tuple(sizes))
+    features, pdfs = _frames(seed, 50, len(sizes))
+    aligned = model.aligned_log_likelihoods(features, pdfs)
+    expected = model.log_likelihoods(features).gather(1, pdfs.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(aligned, expected, rtol=1e-5, atol=1e-4)
+    assert model.aligned_log_likelihoods(features[:0], pdfs[:0]).shape == (0,)
+
+
 def test_blocks_of_frames_meet_without_a_seam(monkeypatch):
     monkeypatch.setattr(module, "CACHED_DENSITIES", 5 * 150)
     model = _model(0, (2, 3))

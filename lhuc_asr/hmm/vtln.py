@@ -1,0 +1,216 @@
+"""Vocal tract length normalisation: the warp of a speaker's frequencies is the likeliest of a list.
+
+The features are computed at every warp, normalised to mean 0 and variance 1 at that warp, and scored by Gaussian
+mixtures along an alignment that stays the same (Lee and Rose 1998, "A frequency warping approach to speaker
+normalization").
+
+Likelihoods of different features cannot be compared as they are: a warp that makes features smaller or more alike would
+win. To first order the features at one warp are an affine function A of those at another, and the likelihood of the
+unwarped features has the term log |det A|. The covariance of the features tells it: cov' = A cov A^T, so that
+log |det A| = (log det cov' - log det cov) / 2. Normalised variances take care of the diagonal, and the term is what
+correlations add.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import AlignmentError, TransformError
+from lhuc_asr.base.numerics import DEVIATION_FLOOR
+from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.features.vtln import warped_features
+from lhuc_asr.hmm.feature_space import FeatureSpace
+from lhuc_asr.hmm.gmm import DiagonalGmm
+
+logger = logging.getLogger(__name__)
+
+# The warp that changes nothing.
+UNWARPED = 1.0
+
+
+class WarpSearchConfig(StrictModel):
+    """Options of the search.
+
+    Attributes:
+        lowest: Lowest warp; a warp below 1 suits a vocal tract that is shorter than the average one.
+        highest: Highest warp. The defaults are Kaldi's.
+        step: Distance between neighbouring warps.
+        min_count: Frames, weighted, that a speaker must have; those who have fewer keep a warp of 1.
+    """
+
+    lowest: float = Field(0.85, ge=0.5, le=1.0)
+    highest: float = Field(1.25, ge=1.0, le=2.0)
+    step: float = Field(0.01, ge=0.001, le=0.5)
+    min_count: float = Field(100.0, gt=0.0)
+
+    @property
+    def warps(self) -> tuple[float, ...]:
+        """The warps, ascending; 1 is one of them."""
+        below, above = (round(span / self.step, 6) for span in (1.0 - self.lowest, self.highest - 1.0))
+        return tuple(round(UNWARPED + self.step * number, 6) for number in range(-int(below), int(above) + 1))
+
+
+@dataclass(frozen=True)
+class WarpModel:
+    """Gaussian mixtures, and the features that they model.
+
+    Attributes:
+        gmm: The mixtures of all pdfs.
+        features: Kind of the features, before they are normalised a speaker.
+        space: Space of the mixtures' features.
+    """
+
+    gmm: DiagonalGmm
+    features: FeatureConfig
+    space: FeatureSpace
+
+    def __post_init__(self) -> None:
+        if self.space.dimension != self.gmm.dimension:
+            raise TransformError(
+                f"mixtures of {self.gmm.dimension} features in a space of {self.space.dimension}; use the space that "
+                "they were trained in"
+            )
+
+
+@dataclass(frozen=True)
+class AlignedRecording:
+    """One utterance of a speaker.
+
+    Attributes:
+        samples: Samples in [-1, 1) at the features' sample rate, shape (N,).
+        pdfs: Pdf of each frame, shape (T,); any number where the weight is zero.
+        weights: Weight of each frame, shape (T,), 0 or more.
+    """
+
+    samples: np.ndarray
+    pdfs: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class WarpSearch:
+    """The likelihoods of a speaker's speech at the warps of a list.
+
+    Attributes:
+        warps: The warps, ascending.
+        log_likelihoods: Log-likelihood per weighted frame at each warp, the determinant's term included, up to a
+            constant, shape (V,), float64.
+        count: Number of frames, weighted.
+    """
+
+    warps: tuple[float, ...]
+    log_likelihoods: np.ndarray
+    count: float
+
+    @property
+    def best(self) -> float:
+        """The likeliest warp."""
+        return self.warps[int(np.argmax(self.log_likelihoods))]
+
+
+def speaker_warps(
+    model: WarpModel, speakers: Mapping[str, Sequence[AlignedRecording]], config: WarpSearchConfig
+) -> dict[str, float]:
+    """The warp of each speaker; 1, with a warning, for those who have too little speech.
+
+    Args:
+        model: The mixtures, trained on features that were normalised for each speaker.
+        speakers: All utterances of each speaker.
+        config: Options of the search.
+
+    Raises:
+        AlignmentError: An utterance's pdfs or weights are not one a frame, or a pdf is not one of the mixtures'.
+        FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
+    """
+    enough = [name for name, recordings in speakers.items() if _count(recordings) >= config.min_count]
+    short = sorted(speakers.keys() - set(enough))
+    if short:
+        logger.warning(
+            "%d of %d speakers have fewer than %g frames of speech and keep a warp of 1: %s",
+            *(len(short), len(speakers), config.min_count, ", ".join(short[:8])),
+        )
+    searched = {name: search_warps(model, speakers[name], config.warps).best for name in enough}
+    return {name: searched.get(name, UNWARPED) for name in speakers}
+
+
+def search_warps(model: WarpModel, recordings: Sequence[AlignedRecording], warps: Sequence[float]) -> WarpSearch:
+    """The likelihood of a speaker's utterances at every warp.
+
+    The features of an utterance are computed twice, so that memory does not grow with the speaker's speech.
+
+    Args:
+        model: The mixtures, trained on features that were normalised for each speaker.
+        recordings: All utterances of the speaker.
+        warps: The warps, ascending.
+
+    Raises:
+        AlignmentError: An utterance's pdfs or weights are not one a frame, a pdf is not one of the mixtures', or all
+            frames have weight 0.
+        FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
+    """
+    features, count = model.features, _count(recordings)
+    if not count > 0:
+        raise AlignmentError("no frame of the recordings has weight; a warp needs some aligned speech")
+    accumulator = CmvnAccumulator(len(warps) * features.dimension)
+    for recording in recordings:
+        accumulator.add(_columns(recording, features, warps))
+    cmvn = accumulator.estimate()
+    width, frames = model.space.dimension, 0
+    total = torch.zeros(len(warps), dtype=torch.float64)
+    scatter = torch.zeros(len(warps), width, width, dtype=torch.float64)
+    for recording in recordings:
+        values = _in_space(model, recording, warps, cmvn)
+        total += _log_likelihoods(model.gmm, values, recording)
+        scatter += torch.bmm(values.transpose(1, 2), values).double()
+        frames += values.shape[1]
+    # With the floor, features that are constant, or more than the frames, are the same constant at every warp.
+    covariance = scatter / frames + DEVIATION_FLOOR**2 * torch.eye(width, dtype=torch.float64)
+    log_determinants = 0.5 * torch.linalg.slogdet(covariance).logabsdet
+    return WarpSearch(tuple(warps), (total / count + log_determinants).numpy(), count)
+
+
+def _count(recordings: Iterable[AlignedRecording]) -> float:
+    """Number of frames, weighted."""
+    return sum(float(recording.weights.sum()) for recording in recordings)
+
+
+def _columns(recording: AlignedRecording, features: FeatureConfig, warps: Sequence[float]) -> np.ndarray:
+    """The features of an utterance, those of all warps side by side, shape (T, V D)."""
+    values = warped_features(recording.samples, features, warps)
+    if not len(values) == len(recording.pdfs) == len(recording.weights):
+        raise AlignmentError(
+            f"{len(recording.pdfs)} pdfs and {len(recording.weights)} weights for {len(values)} frames; align the "
+            "recording that the features are computed from"
+        )
+    return values.reshape(len(values), -1)
+
+
+def _in_space(model: WarpModel, recording: AlignedRecording, warps: Sequence[float], cmvn: Cmvn) -> torch.Tensor:
+    """The features of an utterance at each warp, normalised, in the mixtures' space, shape (V, T, D)."""
+    columns = cmvn.apply(_columns(recording, model.features, warps))
+    frames = len(columns)
+    rows = np.ascontiguousarray(columns.reshape(frames, len(warps), -1).swapaxes(0, 1))
+    spliced = model.space.apply(torch.from_numpy(rows).flatten(0, 1), [frames] * len(warps))
+    return spliced.view(len(warps), frames, -1)
+
+
+def _log_likelihoods(gmm: DiagonalGmm, values: torch.Tensor, recording: AlignedRecording) -> torch.Tensor:
+    """The weighted sum of an utterance's log-likelihoods at each warp, shape (V,), float64."""
+    weights = torch.from_numpy(np.asarray(recording.weights, np.float64))
+    kept = torch.nonzero(weights).flatten()
+    pdfs = torch.from_numpy(np.asarray(recording.pdfs, np.int64))[kept]
+    if len(pdfs) and not 0 <= int(pdfs.min()) <= int(pdfs.max()) < gmm.pdf_count:
+        raise AlignmentError(
+            f"pdfs {int(pdfs.min())} to {int(pdfs.max())}, but the mixtures have pdfs 0 to {gmm.pdf_count - 1}: the "
+            "alignment is of another tree; align with these mixtures' own"
+        )
+    scores = gmm.aligned_log_likelihoods(values[:, kept].flatten(0, 1), pdfs.repeat(len(values)))
+    return scores.view(len(values), -1).double() @ weights[kept]

@@ -1,0 +1,166 @@
+"""The search finds the warp of synthetic vocal tracts, and its likelihoods are those of their definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lhuc_asr.base.errors import AlignmentError, FeatureError, TransformError
+from lhuc_asr.base.units import samples_of
+from lhuc_asr.features.cmvn import CmvnAccumulator
+from lhuc_asr.features.context import splice
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.features.vtln import warped_features
+from lhuc_asr.hmm.feature_space import AsStored, FeatureSpace, SplicedLinear
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.vtln import AlignedRecording, WarpModel, WarpSearchConfig, search_warps, speaker_warps
+
+FEATURES = FeatureConfig(kind="mfcc", bins=23, delta_order=2)
+RATE = FEATURES.sample_rate
+PHONES, PHONE_FRAMES = 8, 12
+WARPS = (0.9, 1.0, 1.08)
+
+
+def _spoken(factor: float, seed: int, phones: int = 40) -> AlignedRecording:
+    """Noise through the formants of random phones, all frequencies times ``factor``, as of a shorter vocal tract."""
+    formants = np.random.default_rng(99).uniform([250, 800, 2000], [900, 2200, 3800], (PHONES, 3))
+    generator = np.random.default_rng(seed)
+    length = samples_of(0.01 * PHONE_FRAMES, RATE)
+    hertz = np.fft.rfftfreq(length, 1 / RATE)
+    chosen = generator.integers(0, PHONES, phones)
+    pieces = []
+    for phone in chosen:
+        distance = (hertz[:, None] / factor - formants[phone]) / (60 + 0.06 * formants[phone])
+        envelope = 0.01 + (1 / (1 + distance**2)).sum(axis=1)
+        pieces.append(np.fft.irfft(np.fft.rfft(generator.standard_normal(length)) * envelope, length))
+    samples = np.concatenate(pieces)
+    samples = (0.1 * samples / samples.std()).astype(np.float32)
+    frames = 1 + (len(samples) - samples_of(0.025, RATE)) // samples_of(0.01, RATE)
+    return AlignedRecording(samples, np.repeat(chosen, PHONE_FRAMES)[:frames], np.ones(frames, np.float32))
+
+
+def _model(space: FeatureSpace, features: FeatureConfig = FEATURES) -> WarpModel:
+    """A Gaussian for each phone, from speakers of the average vocal tract."""
+    rows, pdfs = [], []
+    for seed in range(4):
+        recording = _spoken(1.0, seed)
+        rows.append(space.apply(torch.from_numpy(_normalised([recording], features, 1.0)[0]), [len(recording.pdfs)]))
+        pdfs.append(torch.from_numpy(recording.pdfs))
+    flat = DiagonalGmm.flat(torch.zeros(space.dimension), torch.ones(space.dimension), PHONES)
+    return WarpModel(flat.update(flat.accumulate(torch.cat(rows), torch.cat(pdfs))), features, space)
+
+
+def _normalised(recordings: list[AlignedRecording], features: FeatureConfig, warp: float) -> list[np.ndarray]:
+    values = [warped_features(each.samples, features, [warp])[:, 0] for each in recordings]
+    accumulator = CmvnAccumulator(features.dimension)
+    for each in values:
+        accumulator.add(each)
+    return [accumulator.estimate().apply(each) for each in values]
+
+
+def _spliced() -> SplicedLinear:
+    generator = torch.Generator().manual_seed(1)
+    return SplicedLinear(39, 13, 2, torch.randn(12, 13 * 5, generator=generator) / 8)
+
+
+@pytest.fixture(scope="module")
+def model() -> WarpModel:
+    return _model(AsStored(39))
+
+
+@pytest.mark.parametrize("factor", [0.84, 0.92, 1.0, 1.08, 1.15])
+def test_the_warp_of_a_vocal_tract_is_found(model, factor):
+    """A tract whose formants lie higher by a factor needs a warp of one over it."""
+    search = search_warps(model, [_spoken(factor, 10), _spoken(factor, 11)], WarpSearchConfig().warps)
+    assert search.best == pytest.approx(1 / factor, abs=0.021)
+
+
+@pytest.mark.parametrize("space", [AsStored(39), _spliced()], ids=["as stored", "spliced"])
+def test_the_likelihoods_are_those_of_their_definition(space):
+    """Weighted log-likelihoods of normalised features, and half the log-determinant of all frames' covariance."""
+    model = _model(space)
+    generator = np.random.default_rng(5)
+    recordings = [_spoken(1.1, seed, phones=10) for seed in (20, 21)]
+    weights = [generator.choice([0.0, 0.01, 1.0], len(each.pdfs)) for each in recordings]
+    recordings = [
+        AlignedRecording(each.samples, np.where(weight > 0, each.pdfs, -1), weight)
+        for each, weight in zip(recordings, weights, strict=True)
+    ]
+    search = search_warps(model, recordings, WARPS)
+    assert search.count == pytest.approx(sum(weight.sum() for weight in weights))
+    for place, warp in enumerate(WARPS):
+        total, frames = 0.0, []
+        for values, recording in zip(_normalised(recordings, FEATURES, warp), recordings, strict=True):
+            rows = torch.from_numpy(values)
+            if isinstance(space, SplicedLinear):
+                rows = splice(rows[:, :13], space.context) @ space.matrix.T
+            scores = model.gmm.log_likelihoods(rows).double().numpy()
+            own = scores[np.arange(len(scores)), np.maximum(recording.pdfs, 0)]
+            total += (recording.weights * own).sum() / search.count
+            frames.append(rows.double().numpy())
+        covariance = np.cov(np.concatenate(frames).T, bias=True)
+        expected = total + 0.5 * np.linalg.slogdet(covariance).logabsdet
+        # Splicing repeats the ends, so that the means are not zero exactly.
+        assert search.log_likelihoods[place] == pytest.approx(expected, abs=0.02)
+
+
+def test_the_scale_of_the_features_does_not_matter():
+    """Features that are smaller are likelier by their determinant, and no more."""
+    space = _spliced()
+    model, scale = _model(space), torch.linspace(0.2, 5.0, space.dimension)
+    gmm = model.gmm
+    scaled = DiagonalGmm(gmm.pdf, gmm.weight, gmm.mean * scale, gmm.variance * scale**2, gmm.pdf_count)
+    stretched = WarpModel(scaled, FEATURES, space.multiplied(torch.diag(scale)))
+    speech = [_spoken(1.1, 30)]
+    one, other = (search_warps(each, speech, WARPS) for each in (model, stretched))
+    np.testing.assert_allclose(one.log_likelihoods, other.log_likelihoods, atol=1e-3)
+
+
+def test_each_speaker_is_searched_alone_and_too_little_speech_keeps_a_warp_of_one(model, caplog):
+    config = WarpSearchConfig(min_count=100)
+    brief = _spoken(1.15, 40, phones=5)
+    people = {"tall": [_spoken(0.9, 41)], "short": [_spoken(1.1, 42)], "brief": [brief], "silent": []}
+    warps = speaker_warps(model, people, config)
+    assert list(warps) == list(people)
+    assert warps["short"] < 0.95 < 1.05 < warps["tall"]
+    assert warps["brief"] == warps["silent"] == 1.0
+    assert "2 of 4 speakers have fewer than 100 frames of speech and keep a warp of 1: brief, silent" in caplog.text
+    assert speaker_warps(model, {"tall": people["tall"]}, config) == {"tall": warps["tall"]}
+    assert speaker_warps(model, {"brief": [brief]}, WarpSearchConfig(min_count=10))["brief"] < 0.95
+
+
+def test_frames_without_weight_say_nothing(model):
+    recording = _spoken(1.1, 50)
+    half = np.arange(len(recording.pdfs)) % 2
+    kept = AlignedRecording(recording.samples, recording.pdfs, half)
+    wrong = AlignedRecording(recording.samples, np.where(half, recording.pdfs, 10**6), half)
+    one, other = (search_warps(model, [each], WARPS).log_likelihoods for each in (kept, wrong))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_the_warps_are_kaldis_and_one_is_among_them():
+    warps = WarpSearchConfig().warps
+    assert len(warps) == 41
+    np.testing.assert_allclose(warps, np.arange(85, 126) / 100)
+    assert WarpSearchConfig(lowest=0.87, highest=1.1, step=0.05).warps == (0.9, 0.95, 1.0, 1.05, 1.1)
+    assert WarpSearchConfig(lowest=1.0, highest=1.0).warps == (1.0,)
+
+
+def test_bad_input_is_refused(model):
+    recording = _spoken(1.0, 60, phones=10)
+    frames = len(recording.pdfs)
+
+    def search(samples=recording.samples, pdfs=recording.pdfs, weights=recording.weights):
+        return search_warps(model, [AlignedRecording(samples, pdfs, weights)], WARPS)
+
+    with pytest.raises(AlignmentError, match=rf"{frames - 1} pdfs and {frames} weights for {frames} frames; align"):
+        search(pdfs=recording.pdfs[1:])
+    with pytest.raises(AlignmentError, match="pdfs 3 to 8, but the mixtures have pdfs 0 to 7"):
+        search(pdfs=np.where(np.arange(frames) % 2, 3, PHONES))
+    with pytest.raises(AlignmentError, match="no frame of the recordings has weight"):
+        search(weights=np.zeros(frames))
+    with pytest.raises(FeatureError, match="399 samples"):
+        search(samples=np.zeros(399, np.float32))
+    with pytest.raises(TransformError, match="mixtures of 39 features in a space of 12; use the space"):
+        WarpModel(model.gmm, FEATURES, _spliced())
