@@ -95,7 +95,7 @@ def _without_speaker(adapted: Pass, passes: Mapping[str, Pass]) -> Pass:
     A network that was trained on transformed features does not know others.
     """
     if isinstance(adapted.adaptation, Adaptation):
-        if adapted.adaptation.method.kind == "fmllr":
+        if adapted.adaptation.method.moves_features:
             return adapted
         if adapted.adaptation.on is not None:
             return adapted.adaptation.on
