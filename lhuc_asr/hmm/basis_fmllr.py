@@ -17,7 +17,7 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, TransformError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
-from lhuc_asr.hmm.fmllr import warn_of_few_frames
+from lhuc_asr.hmm.fmllr import warn_of_few_frames, warn_of_unusable
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 
@@ -124,8 +124,8 @@ class FmllrBasis:
         factor, failed = torch.linalg.cholesky_ex(_curvature(statistics.quadratic / statistics.count))
         if int(failed):
             raise TransformError(
-                "basis fMLLR: the covariance of the training speakers' features is singular; give more frames, or "
-                "features without constants and copies"
+                "basis fMLLR: the covariance of the training speakers' features is singular, or less than that of the "
+                "Gaussian mixtures; give more frames, of the features that the mixtures model"
             )
         whitening = torch.linalg.inv(factor)
         value, directions = torch.linalg.eigh(whitening @ statistics.scatter @ whitening.T)
@@ -136,7 +136,8 @@ class FmllrBasis:
     def estimate(self, statistics: RowStatistics, config: BasisFmllrConfig | None = None) -> BasisEstimate:
         """Estimate the transform of every speaker, each by itself.
 
-        A warning names the speakers with too few frames, whose transform is the identity.
+        Warnings name the speakers with too few frames, and those whose statistics are not finite; their transform is
+        the identity.
 
         Args:
             statistics: Statistics of the speakers, stacked.
@@ -145,12 +146,18 @@ class FmllrBasis:
         config = config or BasisFmllrConfig()
         sizes = tuple(config.coefficients(count, len(self.matrices)) for count in statistics.count.tolist())
         matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
+        unusable = []
         for place, size in enumerate(sizes):
-            if size:
-                speaker = statistics.of([place])
+            speaker = statistics.of([place])
+            if not bool(
+                speaker.count.isfinite() & speaker.linear.isfinite().all() & speaker.quadratic.isfinite().all()
+            ):
+                unusable.append(speaker.names[0])
+            elif size:
                 matrices[place] = _ascend(self.matrices[:size], speaker, config)
                 rise = speaker.objective(matrices[place : place + 1]) - speaker.objective(speaker.identity())
                 improvement[place] = (rise / speaker.count)[0]
+        warn_of_unusable(unusable, len(sizes))
         warn_of_few_frames(statistics.names, statistics.count.tolist(), config.min_count)
         return BasisEstimate(SpeakerTransforms(statistics.names, matrices), sizes, improvement)
 

@@ -143,13 +143,18 @@ def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrConfig | None
             transforms.append(estimated.matrices)
             unusable += () if usable else estimated.names
         counts += [float(part.count) for part in batch]
-    if unusable:
-        logger.warning(
-            "%d of %d speakers stay unadapted, their frames are too much alike, or not finite: %s",
-            len(unusable), len(names), ", ".join(unusable[:10]),
-        )  # fmt: skip
+    warn_of_unusable(unusable, len(names))
     warn_of_few_frames(names, counts, min(config.min_counts.values()))
     return SpeakerTransforms(tuple(names), torch.cat(transforms) if transforms else torch.empty(0, 0, 1).double())
+
+
+def warn_of_unusable(names: Sequence[str], count: int) -> None:
+    """Log the names of the speakers whose statistics give no transform, if there are any, of ``count`` speakers."""
+    if names:
+        logger.warning(
+            "%d of %d speakers stay unadapted, their frames are too much alike, or not finite: %s",
+            len(names), count, ", ".join(names[:10]),
+        )  # fmt: skip
 
 
 def _each_usable(parts: Sequence[RowStatistics], config: FmllrConfig) -> Iterator[tuple[SpeakerTransforms, bool]]:

@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "subspace": {"dimensions": 2},
     "predicted": {"dimensions": 2},
     "fmllr": {"min_counts": {"full": 60.0}},
+    "basis_fmllr": {"min_count": 20.0},
     "lhuc on fmllr": {"kind": "lhuc", "on": "fmllr"},
     "moments on fmllr": {"kind": "moments", "on": "fmllr", "prior_frames": 1000.0},
     "none": {},
@@ -72,11 +73,14 @@ def prepared_method(
     options = {"kind": name, **OPTIONS[name]}
     method: AdaptationMethod = TypeAdapter(AnyMethod).validate_python(options).make(folder)
     if isinstance(method, PreparedMethod):
-        generator = torch.Generator().manual_seed(3)
-        training = {f"t{n}": frames_of(model, n, 60, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}
+        # A basis of transforms has one direction for each number of a transform.
+        generator, frames = torch.Generator().manual_seed(3), 600 if name == "basis_fmllr" else 60
+        spoken = {f"t{n}": frames_of(model, n, frames, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}
+        training = {name: replace(each, alignment_model=mixtures) for name, each in spoken.items()}
         method.prepare(model, training, seed=0)
     method = OnFmllr(method) if options.get("on") else method
-    return method if mixtures is None or isinstance(method, PreparedMethod) else WithMixtures(method, mixtures)
+    needs_mixtures = METHODS[str(options["kind"])].moves_features or bool(options.get("on"))
+    return WithMixtures(method, mixtures) if mixtures is not None and needs_mixtures else method
 
 
 @dataclass(frozen=True)
