@@ -9,6 +9,8 @@ win. To first order the features at one warp are an affine function A of those a
 unwarped features has the term log |det A|. The covariance of the features tells it: cov' = A cov A^T, so that
 log |det A| = (log det cov' - log det cov) / 2. Normalised variances take care of the diagonal, and the term is what
 correlations add.
+
+``warp_transforms`` turns warps into affine transforms of features, for models that are given features and not sound.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.vtln import warped_features
 from lhuc_asr.hmm.feature_space import FeatureSpace
 from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 
 logger = logging.getLogger(__name__)
 
 # The warp that changes nothing.
 UNWARPED = 1.0
+# Number of frames that the identity counts as in a linear transform: a second of speech alone would be fitted too well.
+PRIOR_FRAMES = 5.0
 
 
 class WarpSearchConfig(StrictModel):
@@ -159,15 +164,14 @@ def search_warps(model: WarpModel, recordings: Sequence[AlignedRecording], warps
     features, count = model.features, _count(recordings)
     if not count > 0:
         raise AlignmentError("no frame of the recordings has weight; a warp needs some aligned speech")
-    accumulator = CmvnAccumulator(len(warps) * features.dimension)
-    for recording in recordings:
-        accumulator.add(_columns(recording, features, warps))
-    cmvn = accumulator.estimate()
+    samples = [recording.samples for recording in recordings]
+    normalised = _Normalised(features, model.space, tuple(warps), _cmvn(samples, features, warps))
     width, frames = model.space.dimension, 0
     total = torch.zeros(len(warps), dtype=torch.float64)
     scatter = torch.zeros(len(warps), width, width, dtype=torch.float64)
     for recording in recordings:
-        values = _in_space(model, recording, warps, cmvn)
+        values = normalised.of(recording.samples)
+        _check_frames(recording, values.shape[1])
         total += _log_likelihoods(model.gmm, values, recording)
         scatter += torch.bmm(values.transpose(1, 2), values).double()
         frames += values.shape[1]
@@ -177,29 +181,97 @@ def search_warps(model: WarpModel, recordings: Sequence[AlignedRecording], warps
     return WarpSearch(tuple(warps), (total / count + log_determinants).numpy(), count)
 
 
+def warp_transforms(
+    speakers: Mapping[str, Sequence[np.ndarray]],
+    warps: Mapping[str, float],
+    features: FeatureConfig,
+    space: FeatureSpace,
+) -> SpeakerTransforms:
+    """Affine transforms that do to features what the speakers' warps do to their frequencies (linear VTLN).
+
+    A transform is the least squares map from a speaker's unwarped to their warped features, both normalised. So models
+    and files that take fMLLR's transforms take VTLN's (Kaldi's gmm-train-lvtln-special; Kim, Umesh, Gales, Hain and
+    Woodland 2004, "Using VTLN for broadcast news transcription").
+
+    Args:
+        speakers: Samples in [-1, 1) of all utterances of each speaker, at the features' sample rate, shapes (N,).
+        warps: Warp of each speaker.
+        features: Kind of the features, before they are normalised for each speaker.
+        space: Space of the features that the transforms are for.
+
+    Returns:
+        A transform for each speaker: the identity where the warp is 1 or there are no utterances.
+
+    Raises:
+        FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
+    """
+    matrices = SpeakerTransforms.identity(tuple(speakers), space.dimension).matrices
+    for matrix, (name, utterances) in zip(matrices, speakers.items(), strict=True):
+        if warps[name] != UNWARPED and utterances:
+            pair = (UNWARPED, warps[name])
+            normalised = _Normalised(features, space, pair, _cmvn(utterances, features, pair))
+            matrix.copy_(_least_squares(map(normalised.of, utterances), matrix))
+    return SpeakerTransforms(tuple(speakers), matrices)
+
+
+def _least_squares(pairs: Iterable[torch.Tensor], start: torch.Tensor) -> torch.Tensor:
+    """W with the smallest error from the first to the second of pairs of features (2, T, D), shape (D, D + 1).
+
+    ``start`` counts as ``PRIOR_FRAMES`` frames.
+    """
+    inner = PRIOR_FRAMES * torch.eye(start.shape[1], dtype=torch.float64)
+    outer = PRIOR_FRAMES * start
+    for unwarped, warped in pairs:
+        extended = torch.nn.functional.pad(unwarped.double(), (0, 1), value=1.0)
+        inner = inner + extended.T @ extended
+        outer = outer + warped.double().T @ extended
+    solution: torch.Tensor = torch.linalg.solve(inner, outer.T)
+    return solution.T
+
+
+@dataclass(frozen=True)
+class _Normalised:
+    """Features of a speaker at several warps, normalised at each, in a space."""
+
+    features: FeatureConfig
+    space: FeatureSpace
+    warps: tuple[float, ...]
+    cmvn: Cmvn
+
+    def of(self, samples: np.ndarray) -> torch.Tensor:
+        """The features of an utterance, shape (V, T, D)."""
+        columns = self.cmvn.apply(_columns(samples, self.features, self.warps))
+        frames = len(columns)
+        rows = np.ascontiguousarray(columns.reshape(frames, len(self.warps), -1).swapaxes(0, 1))
+        values = self.space.apply(torch.from_numpy(rows).flatten(0, 1), [frames] * len(self.warps))
+        return values.view(len(self.warps), frames, -1)
+
+
+def _cmvn(utterances: Iterable[np.ndarray], features: FeatureConfig, warps: Sequence[float]) -> Cmvn:
+    """Mean and variance of a speaker's features at each warp, those of all warps side by side."""
+    accumulator = CmvnAccumulator(len(warps) * features.dimension)
+    for samples in utterances:
+        accumulator.add(_columns(samples, features, warps))
+    return accumulator.estimate()
+
+
+def _columns(samples: np.ndarray, features: FeatureConfig, warps: Sequence[float]) -> np.ndarray:
+    """The features of an utterance, those of all warps side by side, shape (T, V D)."""
+    values = warped_features(samples, features, warps)
+    return values.reshape(len(values), -1)
+
+
 def _count(recordings: Iterable[AlignedRecording]) -> float:
     """Number of frames, weighted."""
     return sum(float(recording.weights.sum()) for recording in recordings)
 
 
-def _columns(recording: AlignedRecording, features: FeatureConfig, warps: Sequence[float]) -> np.ndarray:
-    """The features of an utterance, those of all warps side by side, shape (T, V D)."""
-    values = warped_features(recording.samples, features, warps)
-    if not len(values) == len(recording.pdfs) == len(recording.weights):
+def _check_frames(recording: AlignedRecording, frames: int) -> None:
+    if not frames == len(recording.pdfs) == len(recording.weights):
         raise AlignmentError(
-            f"{len(recording.pdfs)} pdfs and {len(recording.weights)} weights for {len(values)} frames; align the "
+            f"{len(recording.pdfs)} pdfs and {len(recording.weights)} weights for {frames} frames; align the "
             "recording that the features are computed from"
         )
-    return values.reshape(len(values), -1)
-
-
-def _in_space(model: WarpModel, recording: AlignedRecording, warps: Sequence[float], cmvn: Cmvn) -> torch.Tensor:
-    """The features of an utterance at each warp, normalised, in the mixtures' space, shape (V, T, D)."""
-    columns = cmvn.apply(_columns(recording, model.features, warps))
-    frames = len(columns)
-    rows = np.ascontiguousarray(columns.reshape(frames, len(warps), -1).swapaxes(0, 1))
-    spliced = model.space.apply(torch.from_numpy(rows).flatten(0, 1), [frames] * len(warps))
-    return spliced.view(len(warps), frames, -1)
 
 
 def _log_likelihoods(gmm: DiagonalGmm, values: torch.Tensor, recording: AlignedRecording) -> torch.Tensor:

@@ -14,7 +14,14 @@ from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.vtln import warped_features
 from lhuc_asr.hmm.feature_space import AsStored, FeatureSpace, SplicedLinear
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.vtln import AlignedRecording, WarpModel, WarpSearchConfig, search_warps, speaker_warps
+from lhuc_asr.hmm.vtln import (
+    AlignedRecording,
+    WarpModel,
+    WarpSearchConfig,
+    search_warps,
+    speaker_warps,
+    warp_transforms,
+)
 
 FEATURES = FeatureConfig(kind="mfcc", bins=23, delta_order=2)
 RATE = FEATURES.sample_rate
@@ -137,6 +144,35 @@ def test_frames_without_weight_say_nothing(model):
     wrong = AlignedRecording(recording.samples, np.where(half, recording.pdfs, 10**6), half)
     one, other = (search_warps(model, [each], WARPS).log_likelihoods for each in (kept, wrong))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("features", "space", "unexplained"),
+    [(FeatureConfig(), AsStored(40), 0.1), (FEATURES, AsStored(39), 0.35), (FEATURES, _spliced(), 0.35)],
+    ids=["fbank", "mfcc", "spliced"],
+)
+def test_a_linear_transform_does_what_the_warp_does(features, space, unexplained):
+    """On other recordings of the speaker, it leaves a part of the difference that the warp makes, in square."""
+    heard, new = [_spoken(1.1, seed) for seed in (70, 71, 72)], [_spoken(1.1, seed) for seed in (73, 74)]
+    transforms = warp_transforms({"ann": [each.samples for each in heard]}, {"ann": 0.9}, features, space)
+    lengths = [len(each.pdfs) for each in new]
+    before, wanted = (
+        space.apply(torch.from_numpy(np.concatenate(_normalised(new, features, warp))), lengths) for warp in (1.0, 0.9)
+    )
+    moved = transforms.apply(before, lengths, ["ann", "ann"])
+    assert (moved - wanted).square().mean() < unexplained * (before - wanted).square().mean()
+
+
+def test_linear_transforms_are_the_identity_without_a_warp_or_speech_and_each_is_its_speakers_own():
+    people = {"ann": [_spoken(1.0, 80).samples], "bob": [_spoken(0.9, 81).samples], "cat": []}
+    warps = {"ann": 1.0, "bob": 1.1, "cat": 1.2}
+    together = warp_transforms(people, warps, FEATURES, AsStored(39))
+    identity = torch.eye(39, 40, dtype=torch.float64)
+    assert torch.equal(together.of("ann"), identity)
+    assert torch.equal(together.of("cat"), identity)
+    assert not torch.equal(together.of("bob"), identity)
+    alone = warp_transforms({"bob": people["bob"]}, {"bob": 1.1}, FEATURES, AsStored(39))
+    assert torch.equal(alone.of("bob"), together.of("bob"))
 
 
 def test_the_warps_are_kaldis_and_one_is_among_them():
