@@ -222,13 +222,13 @@ def _where(one: _Identity, other: _Identity) -> str:
     if not theirs:
         return ", and the file, of an earlier version, does not say where they differ"
     alike = [name for name in theirs if name in ours and theirs[name][0] == ours[name][0]]
-    found = {
+    differences = {
         "missing here": [name for name in theirs if name not in ours],
         "new here": [name for name in ours if name not in theirs],
         "other names or shapes": [name for name in theirs if name in ours and name not in alike],
         "other values": [name for name in alike if theirs[name] != ours[name]] if _values_compare(one, other) else [],
     }
-    said = "; ".join(f"{what}: {_few(names)}" for what, names in found.items() if names)
+    said = "; ".join(f"{what}: {_few(names)}" for what, names in differences.items() if names)
     return f" ({said or 'other values, which the checksums in bfloat16 do not show'})"
 
 
