@@ -152,9 +152,7 @@ def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrConfig | None
     return SpeakerTransforms(tuple(names), torch.cat(transforms) if transforms else torch.empty(0, 0, 1).double())
 
 
-def _each_usable(
-    parts: Sequence[RowStatistics], config: FmllrConfig
-) -> Iterator[tuple[SpeakerTransforms, bool]]:
+def _each_usable(parts: Sequence[RowStatistics], config: FmllrConfig) -> Iterator[tuple[SpeakerTransforms, bool]]:
     """Transforms of speakers, together if all their statistics are usable; whether they are."""
     statistics = RowStatistics.stacked(parts)
     try:

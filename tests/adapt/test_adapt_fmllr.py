@@ -1,4 +1,4 @@
-"""fMLLR as a method: known transforms are found again, few frames change nothing, and what is stacked stays one's own."""
+"""fMLLR as a method: known transforms are found again, few frames change nothing, and others build on it."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def spoken(mixtures: AlignmentModel | None, transform: torch.Tensor, frames: int
     return SpeakerData(features.numpy(), (frames,), targets, (), mixtures)
 
 
-def estimated(
-    model: SpeakerAdaptiveGaussians, speakers: Mapping[str, SpeakerData], **options: object
-) -> FmllrSpeakers:
+def estimated(model: SpeakerAdaptiveGaussians, speakers: Mapping[str, SpeakerData], **options: object) -> FmllrSpeakers:
     return Fmllr(FmllrConfig.model_validate(options)).estimate(model, speakers, seed=1)
 
 
@@ -128,9 +126,7 @@ def test_posteriors_over_pdfs_are_split_frames(gaussians, mixtures):
     data = spoken(mixtures, transform_of(3), 600)
     pdfs = data.targets.pdf[:, 0]
     others = (pdfs + 1) % PDFS
-    shared = FrameTargets(
-        np.stack([pdfs, others], 1), np.tile(np.float32([0.75, 0.25]), (600, 1)), data.targets.weight
-    )
+    shared = FrameTargets(np.stack([pdfs, others], 1), np.tile(np.float32([0.75, 0.25]), (600, 1)), data.targets.weight)
     twice = SpeakerData(
         np.concatenate([data.features, data.features]),
         (600, 600),
@@ -153,8 +149,9 @@ def test_few_frames_leave_the_features_bit_for_bit(gaussians, mixtures, frames, 
     features = people["many"].features[:40]
     scores = speakers.log_likelihoods("few", [features])
     np.testing.assert_array_equal(scores, ADAPTED.log_likelihoods(torch.from_numpy(features)).numpy())
-    assert f"1 of 2 speakers have fewer than 500 frames of speech and keep their features as they are: few ({frames})" in (
-        caplog.text
+    assert (
+        f"1 of 2 speakers have fewer than 500 frames of speech and keep their features as they are: few ({frames})"
+        in (caplog.text)
     )
     assert not np.allclose(speakers.log_likelihoods("many", [features]), scores, atol=0.1)
 
@@ -201,7 +198,9 @@ def test_data_without_mixtures_or_of_other_features_is_refused(gaussians, mixtur
         estimated(gaussians, {"ann": replace(data, alignment_model=None)})
     DiagonalGmm.flat(torch.zeros(4), torch.ones(4), PDFS).save(mixtures.adapted)
     other = replace(mixtures, unadapted=None)
-    with pytest.raises(AlignmentError, match=r"'ann': 6 features per frame, but the Gaussian mixtures model 4; fMLLR is"):
+    with pytest.raises(
+        AlignmentError, match=r"'ann': 6 features per frame, but the Gaussian mixtures model 4; fMLLR is"
+    ):
         estimated(gaussians, {"ann": replace(data, alignment_model=other)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_the_likelihood_rises_at_every_estimation_of_one_alignment(spoken, start
     growth = Growth("test", 8, 0, 60, lambda _: False)
     end = train_mixtures(start, spoken.data, growth, 0, watched)
     values = [log_likelihood(state.model, state.features, state.pdfs, spoken) for state in (*watched.states, end)]
-    assert all(after > before - 1e-5 for before, after in zip(values, values[1:], strict=False))
+    assert all(after > before - 1e-5 for before, after in pairwise(values))
     assert values[-1] > values[1] + 0.01
     assert all(state.pdfs is start.pdfs for state in watched.states)
 
@@ -81,7 +82,13 @@ def test_an_iteration_aligns_then_grows_then_refines_then_estimates(spoken, star
     assert [growth.target(20, iteration) for iteration in (1, 2, 3, 4, 5)] == [50, 80, 110, 140, 140]
     assert [growth.target(150, iteration) for iteration in (1, 5)] == [150, 150]
     pdfs = [start.pdfs, *(state.pdfs for state in watched.states)]
-    assert [after is not before for before, after in zip(pdfs, pdfs[1:], strict=False)] == [False, True, False, False, True]
+    assert [after is not before for before, after in pairwise(pdfs)] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     # The alignment of the fifth iteration is that of the model that the fourth one left.
     model = estimated(watched.states[3], spoken.store.utterances).model
     graphs = transcript_graphs(spoken.store.utterances, spoken.transcripts, spoken.data.lexicon, model.topology)
@@ -115,7 +122,9 @@ def test_the_same_seed_gives_the_same_triphones(spoken, before):
 
 
 def test_a_tree_of_fewer_leaves_than_roots_is_refused(spoken, before):
-    with pytest.raises(AlignmentError, match="a tree of 8 leaves is wanted, and its phones have 9 roots; raise the num"):
+    with pytest.raises(
+        AlignmentError, match="a tree of 8 leaves is wanted, and its phones have 9 roots; raise the num"
+    ):
         train_triphones(before, spoken.data, TriphoneConfig(tree=TreeConfig(leaves=8)), 0)
 
 
@@ -159,9 +168,12 @@ def test_the_frames_of_speech_have_the_identity_as_covariance_within_pdfs(spoken
     values = FeaturesInSpace(spoken.store, space).of(spoken.store.utterances).double().numpy()
     speech = ~np.isin(pdfs, before.model.topology.silence_pdfs)
     values, pdfs = values[speech], pdfs[speech]
-    centred = values - np.stack([values[pdfs == pdf].mean(0) for pdf in range(pdfs.max() + 1) if (pdfs == pdf).any()])[
-        np.unique(pdfs, return_inverse=True)[1]
-    ]
+    centred = (
+        values
+        - np.stack([values[pdfs == pdf].mean(0) for pdf in range(pdfs.max() + 1) if (pdfs == pdf).any()])[
+            np.unique(pdfs, return_inverse=True)[1]
+        ]
+    )
     np.testing.assert_allclose(centred.T @ centred / len(centred), np.eye(8), atol=1e-3)
 
 
