@@ -13,8 +13,8 @@ from lhuc_asr.adapt.fmllr import FmllrSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.base.tensors import check_tensors, load_tensors
-from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
+from lhuc_asr.base.tensors import load_tensors
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms, checked_transform
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # In a speaker's file of the method above: the transform below.
@@ -113,9 +113,8 @@ def with_transforms(above: AdaptedSpeakers, model: AcousticModel, paths: Sequenc
         tensors, description = load_tensors(path, "adapt the speaker again")
         if TRANSFORM not in tensors:
             continue
-        shapes = {TRANSFORM: (model.feature_dimension, model.feature_dimension + 1)}
-        check_tensors(path, {TRANSFORM: tensors[TRANSFORM]}, shapes, "adapt the speaker again")
-        transforms[str(description.get("speaker"))] = tensors[TRANSFORM].double()
+        transform = checked_transform(path, {TRANSFORM: tensors[TRANSFORM]}, TRANSFORM, model.feature_dimension)
+        transforms[str(description.get("speaker"))] = transform
     if not transforms:
         return above
     if transforms.keys() != set(above.speakers):

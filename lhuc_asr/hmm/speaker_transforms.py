@@ -130,8 +130,23 @@ class SpeakerTransforms:
             raise ModelMismatchError(f"{path}: estimated with model {written_for}, expected {model}; estimate it again")
         extras = description.get("extras", [])
         tensors = {key: value for key, value in tensors.items() if not isinstance(extras, list) or key not in extras}
-        check_tensors(path, tensors, {"transform": (dimension, dimension + 1)}, "estimate it again")
-        transform = tensors["transform"].double()
-        if float(torch.linalg.slogdet(transform[:, :-1])[0]) == 0.0:
-            raise CheckpointError(f"{path}: its matrix is singular; estimate it again")
-        return cls((name,), transform.unsqueeze(0))
+        return cls((name,), checked_transform(path, tensors, "transform", dimension).unsqueeze(0))
+
+
+def checked_transform(path: Path, tensors: Mapping[str, torch.Tensor], name: str, dimension: int) -> torch.Tensor:
+    """The transform in a file, shape (D, D + 1), float64.
+
+    Args:
+        path: The file, for messages.
+        tensors: Its tensors: the transform alone.
+        name: Name of the transform's tensor.
+        dimension: Number of features that it must have, D.
+
+    Raises:
+        CheckpointError: The transform is missing, singular, or does not fit the features.
+    """
+    check_tensors(path, tensors, {name: (dimension, dimension + 1)}, "estimate it again")
+    transform = tensors[name].double()
+    if float(torch.linalg.slogdet(transform[:, :-1])[0]) == 0.0:
+        raise CheckpointError(f"{path}: its matrix is singular; estimate it again")
+    return transform

@@ -153,14 +153,14 @@ class ExperimentConfig(StrictModel):
             )
         if self.hours is not None and not self.corpus.chooses_hours:
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
+        if self.aligners != tuple(rung for rung in RUNGS if rung in self.aligners) or self.aligners[0] != RUNGS[0]:
+            raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
         for name in self.networks:
             if name.endswith(reuse_name("", "without_rows")):
                 raise ValueError(f"networks: {name!r} has the name of a control; choose another")
             if re.fullmatch(rf"{SI}|first\d+", name) or name in RUNGS:  # am/first1 is the network that aligns
                 raise ValueError(f"networks: {name!r} is an experiment's own model; choose another name")
             self._check_network(name)
-        if self.aligners != tuple(rung for rung in RUNGS if rung in self.aligners) or self.aligners[0] != RUNGS[0]:
-            raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
         models = (SI, *self.networks, *self.aligners)
         if unknown := [name for name in self.first_passes if name not in models]:
             raise ValueError(f"first_passes: {', '.join(unknown)}: no such model; models: {', '.join(models)}")
@@ -216,22 +216,33 @@ class ExperimentConfig(StrictModel):
         if plan.combine is None and (method.moves_features or method.on is not None):
             if last not in (plan.network, on):
                 raise ValueError(
-                    f"passes: {name!r} adapts {plan.network!r} by fmllr, which is for Gaussians and features of the "
-                    f"last rung, {last}"
+                    f"passes: {name!r} adapts {plan.network!r} by fmllr, which is for the Gaussians of the last rung, "
+                    f"{last}, and for networks on its features; give it network: {last}, or one of networks with "
+                    f"features: {last}"
                 )
         elif gaussian:
             raise ValueError(f"passes: {name!r} adapts the Gaussians of {plan.network!r} by {method.kind}; use fmllr")
         if method.on is not None:
             below = self.passes.get(method.on) if method.on in known else None
             if below is None or not self.method_of(below).moves_features:
-                raise ValueError(f"passes: {name!r} is on {method.on!r}, which is not an earlier pass by fmllr")
+                raise ValueError(
+                    f"passes: {name!r} is on {method.on!r}, which is not an earlier pass by fmllr; put one before it"
+                )
+            if method.moves_features:
+                raise ValueError(
+                    f"passes: {name!r} is by fmllr on fmllr; leave out on, and name {method.on!r} as the source of its "
+                    "targets"
+                )
             if (below.network, below.data) != (plan.network, plan.data):
                 raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")
         source = self.source_of(plan)
         decoder = self.passes[source].network if source in self.passes else None
         rungs = [rung for rung in self.aligners[:-1] if rung == decoder or first_pass(rung) == source]
         if plan.combine is None and rungs:
-            raise ValueError(f"passes: {name!r} has targets of {source!r}, whose pdfs are those of the rung {rungs[0]}")
+            raise ValueError(
+                f"passes: {name!r} has targets of {source!r}, whose pdfs are those of the rung {rungs[0]}; give it a "
+                f"source with those of {last}"
+            )
 
     def rung_features(self, network: str) -> Rung | None:
         """The rung whose features a network was trained on; None for the recipe's ``features``."""

@@ -74,7 +74,7 @@ def test_mixtures_that_do_not_belong_together_are_refused(tmp_path):
     adapted.save(paths[0])
     with pytest.raises(CheckpointError, match="unadapted"):
         _ = AlignmentModel(*paths, 5).gmms
-    grown = adapted.grown(7, torch.full((5,), 1000.0), torch.Generator())
+    grown = adapted.grown(15, torch.full((5,), 1000.0), torch.Generator())
     for other, message in (
         (grown, r"unadapted.safetensors: its Gaussians are not those of .*adapted.safetensors; delete both"),
         (DiagonalGmm.flat(torch.ones(4), torch.ones(4), 6), "mixtures of 6 pdfs, expected 5"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_the_likelihood_rises_at_every_estimation_of_one_alignment(spoken, start
     growth = Growth("test", 8, 0, 60, lambda _: False)
     end = train_mixtures(start, spoken.data, growth, 0, watched)
     values = [log_likelihood(state.model, state.features, state.pdfs, spoken) for state in (*watched.states, end)]
-    assert all(after > before - 1e-5 for before, after in itertools.pairwise(values))
+    assert all(after > before - 1e-5 for before, after in pairwise(values))
     assert values[-1] > values[1] + 0.01
     assert all(state.pdfs is start.pdfs for state in watched.states)
 
@@ -82,7 +82,7 @@ def test_an_iteration_aligns_then_grows_then_refines_then_estimates(spoken, star
     assert [growth.target(20, iteration) for iteration in (1, 2, 3, 4, 5)] == [50, 80, 110, 140, 140]
     assert [growth.target(150, iteration) for iteration in (1, 5)] == [150, 150]
     pdfs = [start.pdfs, *(state.pdfs for state in watched.states)]
-    assert [after is not before for before, after in itertools.pairwise(pdfs)] == [
+    assert [after is not before for before, after in pairwise(pdfs)] == [
         False,
         True,
         False,

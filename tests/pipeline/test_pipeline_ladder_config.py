@@ -1,0 +1,137 @@
+"""Recipes with a ladder of aligners: what fits together, in which order passes come, and errors about the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.plan import Adaptation, heldout_passes, networks_of, passes_of
+
+FMLLR = {"kind": "fmllr"}
+LADDER: dict[str, Any] = {
+    "name": "ladder",
+    "corpus": {"kind": "synthetic"},
+    "aligners": ["mono", "tri", "lda_mllt", "fmllr_sat"],
+    "networks": {"moved": {"features": "fmllr_sat"}},
+    "passes": {
+        "gaussian": {"network": "fmllr_sat", "method": FMLLR},
+        "fmllr": {"network": "moved", "method": FMLLR, "targets": {"source": "gaussian"}},
+        "stacked": {"network": "moved", "method": {"kind": "lhuc", "on": "fmllr"}, "targets": {"source": "fmllr"}},
+    },
+}
+PASSES = LADDER["passes"]
+
+
+def recipe(**changes: Any) -> ExperimentConfig:
+    return parse_config(ExperimentConfig, LADDER | changes, "config.yaml")
+
+
+def with_pass(**options: Any) -> dict[str, Any]:
+    return {"passes": PASSES | {"new": options}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aligners": ["mono", "lda_mllt", "tri"]}, r"aligners .*: expected mono, then any of .* in this order"),
+        ({"aligners": ["tri"]}, "expected mono, then any of"),
+        ({"aligners": ["mono", "mono"]}, "expected mono, then any of"),
+        ({"aligners": ["mono", "tri", "lda_mllt"]}, "networks: 'moved' needs the rung fmllr_sat; add it to aligners"),
+        ({"networks": {"moved": {"features": "tri"}}}, "moved"),
+        ({"networks": {"tri": {}}}, "'tri' is an experiment's own model; choose another name"),
+        ({"networks": {"moved": {"start": "other"}}}, "'moved' starts from 'other'; .* one of si"),
+        ({"first_passes": ["tree"]}, "first_passes: tree: no such model; models: si, moved, mono, tri"),
+        (with_pass(network="fmllr_sat"), "'new' adapts the Gaussians of 'fmllr_sat' by lhuc; use fmllr"),
+        (with_pass(network="tri", method=FMLLR), "'new' adapts 'tri' by fmllr, .* last rung, fmllr_sat, .*; give it"),
+        (with_pass(method=FMLLR), "'new' adapts 'si' by fmllr, .*; give it network: fmllr_sat, or one of networks"),
+        (
+            {"aligners": ["mono"], "networks": {}, "passes": {"new": {"method": FMLLR}}},
+            "'new' adapts 'si' by fmllr, .* last rung, mono",
+        ),
+        (
+            with_pass(network="moved", method={"kind": "lhuc", "on": "stacked"}),
+            "'new' is on 'stacked', which is not an earlier pass by fmllr; put one before it",
+        ),
+        (with_pass(network="moved", method={"kind": "lhuc", "on": "nobody"}), "'new' is on 'nobody', which is not"),
+        (
+            {"passes": {"stacked": PASSES["stacked"] | {"targets": {}}} | {"fmllr": PASSES["fmllr"] | {"targets": {}}}},
+            "'stacked' is on 'fmllr', which is not an earlier pass by fmllr",
+        ),
+        (
+            with_pass(network="moved", method={"kind": "lhuc", "on": "gaussian"}),
+            "'new' is on 'gaussian'; give both the same network and data",
+        ),
+        (
+            with_pass(network="moved", method={"kind": "lhuc", "on": "fmllr"}, data={"seconds": 5}),
+            "'new' is on 'fmllr'; give both the same network and data",
+        ),
+        (with_pass(network="moved", method=FMLLR | {"on": "fmllr"}), "'new' is by fmllr on fmllr; leave out on, and"),
+        (
+            with_pass(targets={"source": "mono_si"}) | {"first_passes": ["mono"]},
+            "'new' has targets of 'mono_si', whose pdfs are those of the rung mono; give it a source with those of fml",
+        ),
+        (with_pass(network="moved", method=FMLLR | {"min_counts": {"full": 0}}), "min_counts.*greater than 0"),
+        (
+            with_pass(network="moved", combine={"speaker": "stacked", "environment": "stacked"}),
+            "does not estimate ampl",
+        ),
+        ({"fmllr_sat": {"tree": {"leaves": 0}}}, "fmllr_sat.*leaves"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        recipe(**changes)
+    assert "\n" not in str(caught.value)
+    assert "config.yaml" in str(caught.value)
+
+
+def test_a_network_on_moved_features_is_searched_as_its_pass_by_fmllr() -> None:
+    plan = passes_of(recipe())
+    assert {name for name, each in plan.items() if each.tuned} == {"si", "fmllr_sat_si", "fmllr"}
+    for name in ("moved_si", "stacked", "stacked__others_mean", "fmllr__others_mean"):
+        assert plan[name].searched_as == "fmllr"
+    assert plan["gaussian"].searched_as == "fmllr_sat_si"
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        {"fmllr": {"network": "moved", "method": FMLLR}},
+        {"before": {"network": "moved"}, "fmllr": PASSES["fmllr"] | {"targets": {"source": "before"}}},
+        {"fmllr": PASSES["fmllr"] | {"targets": {}}, "later": PASSES["fmllr"] | {"targets": {"source": "si"}}},
+        PASSES,
+    ],
+)
+def test_a_search_is_tuned_before_any_pass_that_uses_it(passes: dict[str, Any]) -> None:
+    """Over the held-out speakers: a pass whose targets need the network's own search cannot tune it."""
+    tuned: set[str] = set()
+    for plan in heldout_passes(passes_of(recipe(passes=passes))):
+        assert plan.tuned or plan.searched_as in tuned, plan.name
+        tuned |= {plan.name} if plan.tuned else set()
+
+
+def test_a_network_is_trained_after_the_one_that_it_starts_from() -> None:
+    networks = {"sat": {"start": "moved"}, "random": {}, "moved": {"features": "fmllr_sat"}}
+    passes = {"lhuc": {"network": "sat"}, "other": {"network": "random"}}
+    names = networks_of(recipe(networks=networks, passes=passes))
+    assert names == ["si", "moved", "sat", "sat__without_rows", "random"]
+
+
+def test_the_control_without_rows_is_on_transforms_of_its_own() -> None:
+    networks = LADDER["networks"] | {"sat": {"start": "moved"}}
+    passes = {
+        "gaussian": PASSES["gaussian"],
+        "fmllr": PASSES["fmllr"] | {"network": "sat"},
+        "stacked": PASSES["stacked"] | {"network": "sat"},
+    }
+    plan = passes_of(recipe(networks=networks, passes=passes))
+    for name, below in (("stacked", "fmllr"), ("stacked__without_rows", "fmllr__without_rows")):
+        adaptation = plan[name].adaptation
+        assert isinstance(adaptation, Adaptation)
+        assert adaptation.on is plan[below]
+        assert plan[name].network == plan[below].network
+    assert plan["stacked__without_rows"].network == "sat__without_rows"
