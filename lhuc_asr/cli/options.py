@@ -31,7 +31,7 @@ Person = Annotated[
         "--speaker",
         metavar="NAME|FILE",
         help="The person: the file that adapt wrote, or the name of a file NAME.safetensors in this folder or in "
-        "speakers/; default: no adaptation",
+        "speakers/; default: an unknown person",
     ),
 ]
 Output = Annotated[
