@@ -79,8 +79,8 @@ def with_distortion(undistorted: Path, run: Run, tmp_path_factory: pytest.TempPa
     shutil.rmtree(folder / "decode" / SPLIT)
     as_stored = Experiment.features
 
-    def features(experiment: Experiment, split: str) -> FeatureTable:
-        table = as_stored(experiment, split)
+    def features(experiment: Experiment, split: str, kind: str = "") -> FeatureTable:
+        table = as_stored(experiment, split, kind)
         return distorted(table) if split == SPLIT else table
 
     with pytest.MonkeyPatch.context() as patch:
