@@ -54,7 +54,7 @@ class WarpSearchConfig(StrictModel):
     lowest: float = Field(0.85, ge=0.5, le=1.0)
     highest: float = Field(1.25, ge=1.0, le=2.0)
     step: float = Field(0.01, ge=0.001, le=0.5)
-    min_count: float = Field(100.0, gt=0.0)
+    min_count: float = Field(100.0, gt=0.0, le=1e9)
 
     @property
     def warps(self) -> tuple[float, ...]:

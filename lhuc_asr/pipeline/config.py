@@ -308,7 +308,9 @@ class ExperimentConfig(StrictModel):
     @property
     def decoding_models(self) -> set[str]:
         """Names of the models that passes decode with; controls are left out."""
-        return {*self.first_passes, *(plan.network for plan in self.passes.values())}
+        sources = {plan.targets.source for plan in self.passes.values()}
+        heard = (model for model in (*self.networks, *self.aligners) if first_pass(model) in sources)
+        return {*self.first_passes, *(plan.network for plan in self.passes.values()), *heard}
 
     @property
     def tests_have_rung_features(self) -> bool:

@@ -299,7 +299,7 @@ def with_needed(passes: Iterable[Pass]) -> list[Pass]:
 
 def networks_of(config: ExperimentConfig) -> list[str]:
     """Names of the networks that the recipe's passes and their controls need, the speaker-independent one first."""
-    needed = {*config.first_passes, *(options.network for options in config.passes.values())}
+    needed = config.decoding_models
     starts = {start_of(config, network) for network in config.networks if network in needed}
     names = [SI]
     # Networks that others start from do not start from others themselves.

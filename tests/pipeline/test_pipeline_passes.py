@@ -10,6 +10,7 @@ from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.plan import passes_of
 
 PASSES = """{
   lhuc: {},
@@ -67,10 +68,10 @@ def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
 
 REFUSED = {
     "passes={si: {}}": "'si' is the name of a pass without adaptation",
-    "passes={a: {targets: {source: b}}, b: {}}": "'a' adapts on 'b'; passes before it: sat_si, si",
+    "passes={a: {targets: {source: b}}, b: {}}": "'a' adapts on 'b'; passes before it: mono_si, sat_si, si",
     "passes={a: {network: tas}}": "'a' has the network 'tas'; networks: si, sat",
-    "networks={si: {}}": "'si' is an experiment's own network",
-    "networks={first1: {}}": "'first1' is an experiment's own network",
+    "networks={si: {}}": "'si' is an experiment's own model",
+    "networks={first1: {}}": "'first1' is an experiment's own model",
     "passes={}": "passes",
     "passes={a: {}, a__others_mean: {}}": "'a__others_mean' is the name of 'a' decoded again; choose another name",
     "primary=si": "'si' is not a pass without reference transcripts; those: lhuc",
@@ -106,3 +107,13 @@ def test_passes_that_cannot_be_made_are_refused_before_anything_runs(override: s
         load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [override])
     assert REFUSED[override] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["sat_si", "mono_si"])
+def test_the_first_pass_of_a_model_that_no_pass_adapts_is_made_if_another_adapts_on_its_words(source: str) -> None:
+    recipe = load_config(
+        ExperimentConfig, Path("recipes/demo/config.yaml"), [f"passes={{a: {{targets: {{source: {source}}}}}}}"]
+    )
+    plan = passes_of(recipe)
+    assert plan[source].adaptation is None
+    assert plan["a"].needed == (plan[source],)
