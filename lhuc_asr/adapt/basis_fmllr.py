@@ -73,7 +73,7 @@ class BasisFmllr:
         Raises:
             AlignmentError: A speaker's targets or features do not fit the Gaussian mixtures.
             CorpusError: The data has no Gaussian mixtures.
-            TransformError: There are no frames, or their covariance is singular.
+            TransformError: Every frame has weight 0, or the covariance of the frames is singular.
         """
         unmoved = SpeakerTransforms.identity(tuple(training), model.feature_dimension)
         parts = (speaker_statistics(name, data, unmoved, first=True) for name, data in training.items())

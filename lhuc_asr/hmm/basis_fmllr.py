@@ -116,7 +116,7 @@ class FmllrBasis:
             size: Number of matrices; None for all of them, D (D + 1).
 
         Raises:
-            TransformError: There are no frames, or their covariance is singular.
+            TransformError: Every frame has weight 0, or the covariance of the frames is singular.
         """
         features, columns = statistics.quadratic.shape[:2]
         if not float(statistics.count) > 0:

@@ -86,7 +86,7 @@ def estimate_lda(statistics: LdaStatistics, dimension: int) -> Lda:
     Args:
         statistics: Sums over all frames.
         dimension: Wanted number of features, D: less than the number of classes that have frames, as Kaldi's
-            est-lda demands, since there are no more directions in which their means differ.
+            est-lda demands, since the means of C classes differ in at most C - 1.
 
     Raises:
         TransformError: There are too few classes or coordinates, or the covariance within classes is singular.
@@ -196,11 +196,11 @@ def estimate_mllt(statistics: MlltStatistics, gmm: DiagonalGmm, sweeps: int = ML
         sweeps: Number of updates of every row.
 
     Raises:
-        TransformError: There are no frames, or their covariance is singular.
+        TransformError: Every frame has weight 0, or the covariance of the frames is singular.
     """
     rows = statistics.centred(gmm)
     if not float(rows.count) > 0:
-        raise TransformError("MLLT: there are no frames; give posteriors of frames whose weight is not zero")
+        raise TransformError("MLLT: every frame has weight 0; give posteriors of frames of speech")
     matrix = maximum(rows, sweeps)
     gain = (rows.objective(matrix) - rows.objective(rows.identity())) / rows.count
     return Mllt(matrix[0], float(gain))

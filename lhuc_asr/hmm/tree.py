@@ -98,7 +98,7 @@ class ContextTree:
         self._check_leaves(phones)
 
     def _check_parents(self) -> None:
-        """Each node is a root, or behind one answer of one earlier node: there are no circles."""
+        """Each node is a root, or follows one answer of one earlier node, so that every way down ends."""
         parents = dict.fromkeys((root for roots in self.roots.values() for root in roots), 1)
         for number, node in enumerate(self.nodes):
             if isinstance(node, Split):

@@ -107,7 +107,7 @@ def log_likelihoods(sums: np.ndarray) -> np.ndarray:
         sums: Frames, sums and sums of squares, as in ``TreeStatistics``, shape (..., 1 + 2 D).
 
     Returns:
-        Shape (...); 0 where there are no frames.
+        Shape (...); 0 for sums of zero frames.
     """
     frames = sums[..., :1]
     first, second = np.split(sums[..., 1:] / np.where(frames > 0, frames, 1.0), 2, axis=-1)

@@ -200,7 +200,7 @@ def warp_transforms(
         space: Space of the features that the transforms are for.
 
     Returns:
-        A transform for each speaker: the identity where the warp is 1 or there are no utterances.
+        A transform for each speaker; the identity for a warp of 1, and for a speaker without utterances.
 
     Raises:
         FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.

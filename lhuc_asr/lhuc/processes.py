@@ -67,7 +67,7 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether weights of a module are sharded over processes by ``fully_shard``: of it, of some in it, or around it."""
-    # Of modules in a sharded one only this mark, which torch sets for its compiler, stays while the model runs.
+    # While a sharded model runs, the modules in it keep only this mark, which torch sets for its compiler.
     return _shards(model) or any(vars(module).get("_is_fsdp_managed_module", False) for module in model.modules())
 
 

@@ -192,8 +192,10 @@ def _train_tied(experiment: Experiment, rung: Rung, kind: str, options: TiedOpti
     model_before = read_model(experiment, options.before)
     before = AlignedModel.of(model_before, StoredFeatures(store), data)
     if isinstance(config, LdaMlltConfig):
+        if options.cepstra is None:
+            raise ValueError("LDA needs the number of static cepstra")
         cepstra = experiment.features(TRAIN, CEPSTRA)
-        model, space = train_lda_mllt(before, cepstra, options.cepstra or 0, data, config, options.seed)
+        model, space = train_lda_mllt(before, cepstra, options.cepstra, data, config, options.seed)
         space.save(folder.space(rung))
         for split in _splits(experiment, options):
             stored = experiment.features(split, CEPSTRA)
@@ -212,11 +214,13 @@ def _train_speaker_adaptive(
     experiment: Experiment, before: AlignedModel, data: TrainingData, config: FmllrSatConfig, options: TiedOptions
 ) -> None:
     """Train speaker-adaptively; align with speakers' transforms, and write the features that these have moved."""
+    if options.speeds is None:
+        raise ValueError("the speaker-adaptive rung is the last, which aligns")
     rung, folder = SAT, experiment.folder
     model = train_fmllr_sat(before, data, config, options.seed)
     save_model(experiment, rung, GaussianModel(model.topology, model.adapted))
     model.unadapted.save(folder.unadapted_gmm(rung))
-    for split, spoken in aligned_data(experiment, options.speeds or (1.0,), config.max_unaligned).items():
+    for split, spoken in aligned_data(experiment, options.speeds, config.max_unaligned).items():
         unadapted = StoredFeatures(experiment.features(split, options.features_before))
         transforms, pdfs = align_adapted(model, unadapted, spoken, config)
         write_pdfs(experiment, rung, split, pdfs)
