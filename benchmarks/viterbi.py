@@ -15,7 +15,7 @@ from timing import Turns, show
 from lhuc_asr.base.units import frames_of
 from lhuc_asr.hmm.topology import MonophoneTopology
 from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
-from lhuc_asr.hmm.viterbi import _viterbi, align
+from lhuc_asr.hmm.viterbi import BEAM, _viterbi, align
 from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.phones import SILENCE, PhoneSet
 
@@ -65,9 +65,8 @@ def main() -> None:
 def kernel(graphs: list[StateGraph], scores: list[np.ndarray]) -> None:
     """The compiled recursion alone."""
     for graph, frames in zip(graphs, scores, strict=True):
-        _viterbi(
-            frames, graph.pdf, graph.start, graph.end, graph.arc_first, graph.arc_source, graph.arc_log_prob
-        )  # fmt: skip
+        arrays = graph.pdf, graph.start, graph.end, graph.arc_first, graph.arc_source, graph.arc_log_prob
+        _viterbi(frames, *arrays, BEAM)
 
 
 def build_graphs(transcripts: list[tuple[str, ...]], lexicon: Lexicon, topology: MonophoneTopology) -> None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import StoredUtterance, blocks_of
-from lhuc_asr.hmm.aligned_phones import AlignedPhones
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
 from lhuc_asr.hmm.viterbi import StatePath, align
 from lhuc_asr.lang.lexicon import Lexicon
-from lhuc_asr.lang.phones import PhoneSet
 
 logger = logging.getLogger(__name__)
-
-AlignedT = TypeVar("AlignedT")
 
 # Frames that go through the Gaussians at once: 20,000 x 1,000 Gaussians x 4 bytes = 80 MB.
 BLOCK_FRAMES = 20_000
@@ -73,8 +69,8 @@ def align_utterances(
     graphs: Mapping[str, StateGraph],
     threads: int,
     max_unaligned: float,
-) -> tuple[dict[str, np.ndarray], float]:
-    """Align utterances with Gaussian mixtures.
+) -> tuple[dict[str, StatePath], float]:
+    """Align utterances with Gaussian mixtures, those of the pdfs that an utterance's graph has.
 
     Args:
         gmm: The mixtures of all pdfs.
@@ -85,70 +81,48 @@ def align_utterances(
         max_unaligned: Share of the utterances that may fail to align.
 
     Returns:
-        The pdfs of each aligned utterance, shape (T,), int32, and the average log-probability per frame of the best
+        The best path of each aligned utterance through its graph, and the average log-probability per frame of these
         paths, transitions included.
 
     Raises:
         AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
-    return align_blocks(_gmm_scores(gmm, features, utterances), graphs, threads, max_unaligned)
+
+    def aligned(block: list[StoredUtterance]) -> Iterator[tuple[StoredUtterance, StatePath | None]]:
+        own = [_OwnPdfs.of(graphs[utterance.id]) for utterance in block]
+        frames = features.of(block).split([utterance.frames for utterance in block])
+        scores = [gmm.of_pdfs(each.pdfs).log_likelihoods(part) for each, part in zip(own, frames, strict=True)]
+        paths = align([each.graph for each in own], [each.numpy() for each in scores], threads)
+        for utterance, each, path in zip(block, own, paths, strict=True):
+            yield utterance, each.original(path)
+
+    found = itertools.chain.from_iterable(map(aligned, blocks_of(utterances, BLOCK_FRAMES)))
+    return _collected(found, max_unaligned)
 
 
-def align_paths(
-    gmm: DiagonalGmm,
-    features: GaussianFeatures,
-    utterances: Iterable[StoredUtterance],
+@dataclass(frozen=True)
+class _OwnPdfs:
+    """The pdfs that a graph has, ascending, and the graph with their places in it for pdfs."""
+
+    pdfs: np.ndarray
+    graph: StateGraph
+
+    @classmethod
+    def of(cls, graph: StateGraph) -> _OwnPdfs:
+        pdfs, places = np.unique(graph.pdf, return_inverse=True)
+        return cls(pdfs, replace(graph, pdf=places.astype(np.int32)))
+
+    def original(self, path: StatePath | None) -> StatePath | None:
+        """A path through the graph with the pdfs as they were."""
+        return None if path is None else replace(path, pdfs=self.pdfs[path.pdfs])
+
+
+def align_blocks(
+    scores: Iterable[tuple[list[StoredUtterance], np.ndarray]],
     graphs: Mapping[str, StateGraph],
     threads: int,
     max_unaligned: float,
 ) -> tuple[dict[str, StatePath], float]:
-    """Align utterances with Gaussian mixtures, and keep the states of their graphs; see ``align_utterances``."""
-    return path_blocks(_gmm_scores(gmm, features, utterances), graphs, threads, max_unaligned)
-
-
-def align_phones(
-    gmm: DiagonalGmm,
-    features: GaussianFeatures,
-    utterances: Iterable[StoredUtterance],
-    graphs: Mapping[str, StateGraph],
-    phones: PhoneSet,
-    threads: int,
-    max_unaligned: float,
-) -> tuple[dict[str, AlignedPhones], float]:
-    """Align utterances with Gaussian mixtures, and keep the phones of the frames; see ``align_utterances``.
-
-    Args:
-        gmm: The mixtures of all pdfs.
-        features: The features that they model.
-        utterances: The utterances to align.
-        graphs: Graph of each utterance, by its id.
-        phones: Phone set of the graphs.
-        threads: Number of cores for Viterbi.
-        max_unaligned: Share of the utterances that may fail to align.
-
-    Returns:
-        The phones of each aligned utterance, and the average log-probability per frame of the best paths.
-
-    Raises:
-        AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
-    """
-    scores = _gmm_scores(gmm, features, utterances)
-    return _align_blocks(scores, graphs, threads, max_unaligned, partial(AlignedPhones.of, phones=phones))
-
-
-def _gmm_scores(
-    gmm: DiagonalGmm, features: GaussianFeatures, utterances: Iterable[StoredUtterance]
-) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
-    for block in blocks_of(utterances, BLOCK_FRAMES):
-        yield block, gmm.log_likelihoods(features.of(block)).numpy()
-
-
-def align_blocks(
-    scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
-    graphs: Mapping[str, StateGraph],
-    threads: int,
-    max_unaligned: float,
-) -> tuple[dict[str, np.ndarray], float]:
     """Align blocks of utterances that any model has scored.
 
     Args:
@@ -158,48 +132,42 @@ def align_blocks(
         max_unaligned: Share of the utterances that may fail to align.
 
     Returns:
-        The pdfs of each aligned utterance, shape (T,), int32, and the average log-probability per frame of the best
-        paths, transitions included.
+        As ``align_utterances``.
 
     Raises:
         AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
-    return _align_blocks(scores, graphs, threads, max_unaligned, lambda path, _: path.pdfs)
+
+    def aligned(
+        block: list[StoredUtterance], likelihoods: np.ndarray
+    ) -> Iterator[tuple[StoredUtterance, StatePath | None]]:
+        cut = np.split(likelihoods, np.cumsum([utterance.frames for utterance in block])[:-1])
+        return zip(block, align([graphs[u.id] for u in block], cut, threads), strict=True)
+
+    return _collected(itertools.chain.from_iterable(itertools.starmap(aligned, scores)), max_unaligned)
 
 
-def path_blocks(
-    scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
-    graphs: Mapping[str, StateGraph],
-    threads: int,
-    max_unaligned: float,
+def _collected(
+    paths: Iterable[tuple[StoredUtterance, StatePath | None]], max_unaligned: float
 ) -> tuple[dict[str, StatePath], float]:
-    """Align blocks of utterances that any model has scored, and keep the states; see ``align_blocks``."""
-    return _align_blocks(scores, graphs, threads, max_unaligned, lambda path, _: path)
-
-
-def _align_blocks(
-    scores: Iterator[tuple[list[StoredUtterance], np.ndarray]],
-    graphs: Mapping[str, StateGraph],
-    threads: int,
-    max_unaligned: float,
-    taken: Callable[[StatePath, StateGraph], AlignedT],
-) -> tuple[dict[str, AlignedT], float]:
-    """What ``taken`` keeps of each utterance's path through its graph, and the average log-probability per frame."""
-    kept: dict[str, AlignedT] = {}
+    """The paths that were found, and their average log-probability per frame; too many that were not are refused."""
+    found: dict[str, StatePath] = {}
     failed: list[str] = []
     total, frames = 0.0, 0
-    for block, likelihoods in scores:
-        cut = np.split(likelihoods, np.cumsum([utterance.frames for utterance in block])[:-1])
-        paths = align([graphs[u.id] for u in block], cut, threads)
-        for utterance, path in zip(block, paths, strict=True):
-            if path is None:
-                failed.append(utterance.id)
-                continue
-            kept[utterance.id] = taken(path, graphs[utterance.id])
-            total += path.log_prob
-            frames += utterance.frames
-    _check_unaligned(failed, len(kept), max_unaligned)
-    return kept, total / frames
+    for utterance, path in paths:
+        if path is None:
+            failed.append(utterance.id)
+            continue
+        found[utterance.id] = path
+        total += path.log_prob
+        frames += utterance.frames
+    _check_unaligned(failed, len(found), max_unaligned)
+    return found, total / frames
+
+
+def pdfs_of(paths: Mapping[str, StatePath]) -> dict[str, np.ndarray]:
+    """The pdfs of each utterance's path, shape (T,), int32."""
+    return {utterance: path.pdfs for utterance, path in paths.items()}
 
 
 def _check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:

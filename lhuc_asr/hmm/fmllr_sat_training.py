@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.hmm.aligner import align_utterances, transcript_graphs
+from lhuc_asr.hmm.aligner import align_utterances, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.fmllr import FmllrConfig
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm, GmmStatistics
@@ -148,11 +148,11 @@ def align_adapted(
     graphs = transcript_graphs(data.utterances, data.transcripts, data.lexicon, model.topology)
     silence, limits = model.topology.silence_pdfs, (data.threads, data.max_unaligned)
     utterances: Sequence[StoredUtterance] = data.utterances
-    pdfs, _ = align_utterances(model.unadapted, unadapted, utterances, graphs, *limits)
-    targets = Targets(pdfs, silence, config.silence_weight)
+    paths, _ = align_utterances(model.unadapted, unadapted, utterances, graphs, *limits)
+    targets = Targets(pdfs_of(paths), silence, config.silence_weight)
     first = first_estimate(unadapted, utterances, targets, model.unadapted, model.adapted, config.fmllr)
-    pdfs, _ = align_utterances(model.adapted, AdaptedFeatures(unadapted, first), utterances, graphs, *limits)
-    targets = Targets(pdfs, silence, config.silence_weight)
+    paths, _ = align_utterances(model.adapted, AdaptedFeatures(unadapted, first), utterances, graphs, *limits)
+    targets = Targets(pdfs_of(paths), silence, config.silence_weight)
     second = next_estimate(unadapted, utterances, targets, first, model.adapted, config.fmllr)
-    pdfs, _ = align_utterances(model.adapted, AdaptedFeatures(unadapted, second), utterances, graphs, *limits)
-    return second, pdfs
+    paths, _ = align_utterances(model.adapted, AdaptedFeatures(unadapted, second), utterances, graphs, *limits)
+    return second, pdfs_of(paths)

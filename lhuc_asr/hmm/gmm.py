@@ -102,6 +102,16 @@ class DiagonalGmm:
         """Number of features, D."""
         return int(self.mean.shape[1])
 
+    def of_pdfs(self, pdfs: np.ndarray) -> DiagonalGmm:
+        """The mixtures of some pdfs alone.
+
+        Args:
+            pdfs: Pdfs in ascending order, shape (K',); they become 0 to K' - 1.
+        """
+        chosen = torch.from_numpy(np.isin(self.pdf.numpy(), pdfs))
+        pdf = torch.from_numpy(np.searchsorted(pdfs, self.pdf[chosen].numpy()))
+        return DiagonalGmm(pdf, self.weight[chosen], self.mean[chosen], self.variance[chosen], len(pdfs))
+
     def log_likelihoods(self, features: torch.Tensor) -> torch.Tensor:
         """Log p(x | pdf).
 

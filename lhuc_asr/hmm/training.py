@@ -20,8 +20,9 @@ from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 from lhuc_asr.hmm.aligner import (
     BLOCK_FRAMES,
-    align_paths,
+    align_utterances,
     estimate_self_loops,
+    pdfs_of,
     transcript_graphs,
     with_self_loops,
 )
@@ -163,10 +164,10 @@ def train_mixtures(
 def _aligned(state: TrainingState, data: TrainingData, graphs: Mapping[str, StateGraph]) -> tuple[TrainingState, float]:
     """The state with a new alignment, and the self-loop probabilities that belong to it."""
     model = state.model
-    paths, log_prob = align_paths(model.gmm, state.features, data.utterances, graphs, data.threads, data.max_unaligned)
+    limits = data.threads, data.max_unaligned
+    paths, log_prob = align_utterances(model.gmm, state.features, data.utterances, graphs, *limits)
     topology = estimate_self_loops(model.topology, ((path.pdfs, path.stays) for path in paths.values()))
-    pdfs = {name: path.pdfs for name, path in paths.items()}
-    return replace(state, model=replace(model, topology=topology), pdfs=pdfs), log_prob
+    return replace(state, model=replace(model, topology=topology), pdfs=pdfs_of(paths)), log_prob
 
 
 def estimated(state: TrainingState, utterances: Iterable[StoredUtterance]) -> TrainingState:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.hmm.aligned_phones import AlignedPhones
-from lhuc_asr.hmm.aligner import align_phones, estimate_self_loops, transcript_graphs
+from lhuc_asr.hmm.aligner import align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.tied_gaussians import pdf_statistics, single_gaussians
 from lhuc_asr.hmm.training import GaussianModel, Growth, TrainingData, TrainingState, aligned_blocks, train_mixtures
@@ -74,10 +74,10 @@ class AlignedModel:
             AlignmentError: A word is not in the lexicon, or too many utterances cannot be aligned.
         """
         graphs = transcript_graphs(data.utterances, data.transcripts, data.lexicon, model.topology)
-        names = data.lexicon.phones
         limits = data.threads, data.max_unaligned
-        phones, _ = align_phones(model.gmm, features, data.utterances, graphs, names, *limits)
-        return cls(model, features, phones)
+        paths, _ = align_utterances(model.gmm, features, data.utterances, graphs, *limits)
+        known = data.lexicon.phones
+        return cls(model, features, {name: AlignedPhones.of(path, graphs[name], known) for name, path in paths.items()})
 
 
 def train_triphones(before: AlignedModel, data: TrainingData, config: TriphoneConfig, seed: int) -> GaussianModel:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.hmm.aligner import estimate_self_loops, path_blocks, transcript_graphs
+from lhuc_asr.hmm.aligner import align_blocks, estimate_self_loops, pdfs_of, transcript_graphs
 from lhuc_asr.nnet.scoring import score_blocks
 from lhuc_asr.pipeline.acoustic_models import realigned
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -83,9 +83,9 @@ def _realign(experiment: Experiment, network: str, name: str, previous: str, opt
         words = transcripts(experiment, split, speeds)
         graphs = transcript_graphs(store.utterances, words, experiment.lexicon, topology)
         scores = score_blocks(model, store, store.utterances)
-        paths, _ = path_blocks(scores, graphs, experiment.processes, options.max_unaligned)
-        pdfs = {utterance: path.pdfs for utterance, path in paths.items()}
-        after, before = write_pdfs(experiment, name, split, pdfs), experiment.aligned(previous, split)
+        paths, _ = align_blocks(scores, graphs, experiment.processes, options.max_unaligned)
+        after = write_pdfs(experiment, name, split, pdfs_of(paths))
+        before = experiment.aligned(previous, split)
         moved = float(np.mean(after != before.array))
         logger.info("%s: the network moved %.1f %% of the frames to another state", split, 100 * moved)
         experiment.folder.metrics.write(f"hmm/{name}", split=split, moved=round(moved, 4))

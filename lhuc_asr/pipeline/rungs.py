@@ -17,7 +17,7 @@ import numpy as np
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureTable, write_store
-from lhuc_asr.hmm.aligner import align_utterances, transcript_graphs
+from lhuc_asr.hmm.aligner import align_utterances, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, align_adapted, train_fmllr_sat
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, FeaturesInSpace, GaussianFeatures, StoredFeatures
@@ -275,8 +275,8 @@ def align_splits(
     for split, data in aligned_data(experiment, speeds, max_unaligned).items():
         graphs = transcript_graphs(data.utterances, data.transcripts, data.lexicon, model.topology)
         stored = StoredFeatures(experiment.features(split, features))
-        pdfs, _ = align_utterances(model.gmm, stored, data.utterances, graphs, data.threads, max_unaligned)
-        write_pdfs(experiment, rung, split, pdfs)
+        paths, _ = align_utterances(model.gmm, stored, data.utterances, graphs, data.threads, max_unaligned)
+        write_pdfs(experiment, rung, split, pdfs_of(paths))
 
 
 def aligned_data(experiment: Experiment, speeds: tuple[float, ...], max_unaligned: float) -> dict[str, TrainingData]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lhuc_asr.features.extraction import spoken_at
-from lhuc_asr.hmm.aligner import align_blocks, transcript_graphs
+from lhuc_asr.hmm.aligner import align_blocks, pdfs_of, transcript_graphs
 from lhuc_asr.lang.corruption import corrupt
 from lhuc_asr.lang.coverage import aligned_words
 from lhuc_asr.lang.tags import is_tag
@@ -65,4 +65,5 @@ def reference_pdfs(
         spoken = {utterance.id: words[utterance.id] for utterance in known}
         words = corrupt(spoken, [word for word in lexicon.words if not is_tag(word)], corrupted, seed)
     graphs = transcript_graphs(known, words, lexicon, experiment.topology)
-    return align_blocks(score_blocks(model, store, known), graphs, experiment.processes, max_unaligned)[0]
+    paths, _ = align_blocks(score_blocks(model, store, known), graphs, experiment.processes, max_unaligned)
+    return pdfs_of(paths)

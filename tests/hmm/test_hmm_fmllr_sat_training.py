@@ -8,7 +8,8 @@ import torch
 from mixture_world import affine
 from speaker_world import LEXICON, WIDTH, Spoken, speak
 
-from lhuc_asr.hmm.aligner import align_phones, transcript_graphs
+from lhuc_asr.hmm.aligned_phones import AlignedPhones
+from lhuc_asr.hmm.aligner import align_utterances, transcript_graphs
 from lhuc_asr.hmm.fmllr import FmllrConfig
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, SpeakerAdaptiveModel, align_adapted, train_fmllr_sat
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures, StoredFeatures
@@ -81,8 +82,9 @@ def aligned(
 ) -> tuple[float, float]:
     """Share of the frames whose phone is right, and mean log-probability of a frame along the best paths."""
     graphs = transcript_graphs(spoken.store.utterances, spoken.transcripts, LEXICON, topology)
-    phones, log_prob = align_phones(gmm, features, spoken.store.utterances, graphs, LEXICON.phones, 1, 0.1)
+    paths, log_prob = align_utterances(gmm, features, spoken.store.utterances, graphs, 1, 0.1)
     monophones = MonophoneTopology.initial(LEXICON.phones)
+    phones = {name: AlignedPhones.of(path, graphs[name], LEXICON.phones) for name, path in paths.items()}
     right = [phones[name].pdfs(monophones) == truth for name, truth in spoken.truth.items()]
     return float(np.concatenate(right).mean()), log_prob
 
@@ -118,8 +120,8 @@ def test_the_twin_fits_unadapted_frames_better_and_adapted_ones_worse(spoken, mo
     features = StoredFeatures(spoken.store)
     adapted = AdaptedFeatures(features, transforms)
     graphs = transcript_graphs(spoken.store.utterances, spoken.transcripts, LEXICON, model.topology)
-    phones, _ = align_phones(model.adapted, adapted, spoken.store.utterances, graphs, LEXICON.phones, 1, 0.1)
-    pdfs = np.concatenate([phones[u.id].pdfs(model.topology) for u in spoken.store.utterances])
+    paths, _ = align_utterances(model.adapted, adapted, spoken.store.utterances, graphs, 1, 0.1)
+    pdfs = np.concatenate([paths[u.id].pdfs for u in spoken.store.utterances])
     chosen = torch.from_numpy(pdfs).long().unsqueeze(1)
     values = {
         (name, kind): float(gmm.log_likelihoods(each.of(spoken.store.utterances)).gather(1, chosen).mean())

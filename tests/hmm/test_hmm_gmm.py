@@ -76,6 +76,14 @@ def test_aligned_log_likelihoods_are_those_of_each_frames_pdf(seed, sizes):
     assert model.aligned_log_likelihoods(features[:0], pdfs[:0]).shape == (0,)
 
 
+def test_the_mixtures_of_some_pdfs_give_these_pdfs_log_likelihoods():
+    model, (features, _) = _model(7, (3, 1, 2, 4)), _frames(7, 50, 4)
+    chosen = np.array([1, 3])
+    alone = model.of_pdfs(chosen)
+    assert (alone.pdf_count, alone.gaussians) == (2, 5)
+    torch.testing.assert_close(alone.log_likelihoods(features), model.log_likelihoods(features)[:, chosen])
+
+
 def test_blocks_of_frames_meet_without_a_seam(monkeypatch):
     monkeypatch.setattr(module, "CACHED_DENSITIES", 5 * 150)
     model = _model(0, (2, 3))

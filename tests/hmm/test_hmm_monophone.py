@@ -7,7 +7,8 @@ import pytest
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureStore, StoredUtterance, write_store
-from lhuc_asr.hmm.aligner import align_blocks, align_phones, align_utterances, estimate_self_loops, transcript_graphs
+from lhuc_asr.hmm.aligned_phones import AlignedPhones
+from lhuc_asr.hmm.aligner import align_blocks, align_utterances, estimate_self_loops, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.gaussian_features import StoredFeatures
 from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.topology import MonophoneTopology
@@ -79,20 +80,21 @@ def monophones(spoken) -> GaussianModel:
 def _align(spoken: Spoken, monophones: GaussianModel) -> dict[str, np.ndarray]:
     """The pdfs of each utterance."""
     graphs = transcript_graphs(spoken.store.utterances, spoken.transcripts, LEXICON, monophones.topology)
-    return align_utterances(
+    paths, _ = align_utterances(
         monophones.gmm, StoredFeatures(spoken.store), spoken.store.utterances, graphs, 1, CONFIG.max_unaligned
-    )[0]
+    )
+    return pdfs_of(paths)
 
 
 def test_aligned_phones_are_those_of_the_aligned_pdfs(spoken, monophones):
     utterances, topology = spoken.store.utterances, monophones.topology
     graphs = transcript_graphs(utterances, spoken.transcripts, LEXICON, topology)
     options = (monophones.gmm, StoredFeatures(spoken.store), utterances, graphs)
-    pdfs, log_prob = align_utterances(*options, threads=1, max_unaligned=0.0)
-    phones, same_log_prob = align_phones(*options, LEXICON.phones, threads=1, max_unaligned=0.0)
-    assert same_log_prob == log_prob
-    assert phones.keys() == pdfs.keys()
-    assert all(np.array_equal(phones[name].pdfs(topology), pdfs[name]) for name in pdfs)
+    paths, _ = align_utterances(*options, threads=1, max_unaligned=0.0)
+    assert paths.keys() == graphs.keys()
+    for name, path in paths.items():
+        phones = AlignedPhones.of(path, graphs[name], LEXICON.phones)
+        assert np.array_equal(phones.pdfs(topology), path.pdfs)
 
 
 def _borders(phones: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from speaker_world import WIDTH, Spoken, speak
 
 from lhuc_asr.base.errors import AlignmentError, TransformError
 from lhuc_asr.hmm import lda_mllt_training
-from lhuc_asr.hmm.aligner import align_utterances, transcript_graphs
+from lhuc_asr.hmm.aligner import align_utterances, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.feature_space import SplicedLinear, load_feature_space
 from lhuc_asr.hmm.gaussian_features import FeaturesInSpace, GaussianFeatures, StoredFeatures
 from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig, train_lda_mllt
@@ -92,7 +92,8 @@ def test_an_iteration_aligns_then_grows_then_refines_then_estimates(spoken, star
     # The alignment of the fifth iteration is that of the model that the fourth one left.
     model = estimated(watched.states[3], spoken.store.utterances).model
     graphs = transcript_graphs(spoken.store.utterances, spoken.transcripts, spoken.data.lexicon, model.topology)
-    expected, _ = align_utterances(model.gmm, start.features, spoken.store.utterances, graphs, 1, 0.1)
+    paths, _ = align_utterances(model.gmm, start.features, spoken.store.utterances, graphs, 1, 0.1)
+    expected = pdfs_of(paths)
     assert all(np.array_equal(expected[name], aligned) for name, aligned in watched.states[4].pdfs.items())
     # What comes back is the estimate from the last state.
     last = estimated(watched.states[4], spoken.store.utterances)

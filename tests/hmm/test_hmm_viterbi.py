@@ -1,6 +1,8 @@
 """Viterbi against the enumeration of every path, over random graphs and over transcripts."""
 
 import itertools
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -44,26 +46,70 @@ def _random_graph(generator: np.random.Generator, states: int, pdfs: int) -> tup
     )
 
 
+def _score(graph: StateGraph, arcs: np.ndarray, scores: np.ndarray, path: Sequence[int]) -> float:
+    """Log probability of a path by its definition."""
+    total = float(graph.start[path[0]]) + float(graph.end[path[-1]])
+    total += sum(float(arcs[i, j]) for i, j in itertools.pairwise(path))
+    return total + sum(float(scores[t, graph.pdf[j]]) for t, j in enumerate(path))
+
+
 @settings(max_examples=60)
 @given(seed=st.integers(0, 100_000), states=st.integers(1, 5), frames=st.integers(1, 5))
 def test_the_best_path_of_any_graph(seed, states, frames):
     generator = np.random.default_rng(seed)
     graph, arcs = _random_graph(generator, states, 3)
     scores = (4 * generator.standard_normal((frames, 3))).astype(np.float32)
-    best, best_path = -np.inf, None
-    for path in itertools.product(range(states), repeat=frames):
-        score = float(graph.start[path[0]]) + float(graph.end[path[-1]])
-        score += sum(float(arcs[i, j]) for i, j in itertools.pairwise(path))
-        score += sum(float(scores[t, graph.pdf[j]]) for t, j in enumerate(path))
-        if score > best:
-            best, best_path = score, path
+    best = max(_score(graph, arcs, scores, path) for path in itertools.product(range(states), repeat=frames))
     (path,) = align([graph], [scores])
-    if best_path is None:
+    if best == -np.inf:
         assert path is None
     else:
         assert path is not None
         assert path.log_prob == pytest.approx(best, rel=1e-9, abs=1e-9)
-        assert tuple(path.states) == best_path
+        # Two paths may be equally good.
+        assert _score(graph, arcs, scores, path.states.tolist()) == pytest.approx(best, rel=1e-9, abs=1e-9)
+        assert path.pdfs.tolist() == graph.pdf[path.states].tolist()
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 100_000), states=st.integers(1, 12), frames=st.integers(1, 12))
+def test_a_narrow_beam_finds_a_path_wherever_there_is_one(seed, states, frames):
+    generator = np.random.default_rng(seed)
+    graph, arcs = _random_graph(generator, states, 3)
+    scores = (4 * generator.standard_normal((frames, 3))).astype(np.float32)
+    (best,), (narrow,) = (align([graph], [scores], beam=beam) for beam in (math.inf, 0.5))
+    if best is None:
+        assert narrow is None
+    else:
+        assert narrow is not None
+        assert narrow.log_prob <= best.log_prob
+        assert narrow.log_prob == pytest.approx(_score(graph, arcs, scores, narrow.states.tolist()), abs=1e-6)
+
+
+def test_a_beam_drops_a_state_that_falls_behind_even_if_it_would_win_later():
+    """Two states, the first of which fits worse for five frames and better for the next four."""
+    half = np.float32(math.log(0.5))
+    chain = StateGraph(
+        pdf=np.array([0, 1], np.int32),
+        word=np.zeros(2, np.int32),
+        start=np.array([0, -np.inf], np.float32),
+        end=np.array([-np.inf, half], np.float32),
+        arc_first=np.array([0, 1, 3], np.int32),
+        arc_source=np.array([0, 0, 1], np.int32),
+        arc_log_prob=np.full(3, half),
+        shortest=2,
+        phone=np.zeros(2, np.int32),
+        phones=("A",),
+        position=np.arange(2, dtype=np.int32),
+    )
+    scores = np.zeros((11, 2), np.float32)
+    scores[1:6, 1] = 3.0
+    scores[6:10] = [20.0, -20.0]
+    (wide,), (narrow,) = (align([chain], [scores], beam=beam) for beam in (20.0, 10.0))
+    assert wide is not None
+    assert narrow is not None
+    assert wide.states.tolist() == [0] * 10 + [1]
+    assert narrow.states.tolist() == [0] + [1] * 10
 
 
 def _ways_of_saying(words: list[str]) -> list[tuple[float, list[str]]]:
