@@ -3,7 +3,7 @@
 # make check       run what CI runs: format, lint, types, architecture, tests
 # make slow        run the tests that take minutes
 # make format      mend formatting and lint
-# make benchmarks  measure times against the bare work; offline, two_pass, lattice and same_bits need an experiment or data, busy an idle machine
+# make benchmarks  measure times against the bare work; ladder, offline, two_pass, lattice and same_bits need an experiment or data, busy an idle machine
 # make site        build the documentation site into site/; a broken link is an error
 # make clean       remove the environment and build files
 SHELL := /bin/bash

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError, SpeakerError
+from lhuc_asr.adapt.method import lenders_of
+from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.identity import hashes_like
@@ -86,19 +87,16 @@ class Amplitudes:
         finally:
             self.bank.detach()
 
-    def pooled(self, without: Collection[str]) -> Amplitudes:
-        """The mean r of the other speakers, for those in ``without``; see ``AdaptedSpeakers``.
+    def pooled(self, speakers: Collection[str], over: Collection[str]) -> Amplitudes:
+        """The mean r of the speakers in ``over``, for those in ``speakers``; see ``AdaptedSpeakers``.
 
         Raises:
-            SpeakerError: A speaker is unknown, or no other speaker is left.
+            SpeakerError: A speaker is unknown, or ``over`` is empty.
         """
-        left_out = set(self.bank.rows_of(without).tolist())
-        others = [row for row in range(1, len(self.speakers) + 1) if row not in left_out]
-        if not others:
-            raise SpeakerError(f"no speaker is left without {', '.join(without)}; the control needs others")
-        control = SpeakerBank(self.model, self.bank.sites, without, self.bank.amplitude)
+        self.bank.rows_of(speakers)
+        control = SpeakerBank(self.model, self.bank.sites, speakers, self.bank.amplitude)
         with torch.no_grad():
-            rows = torch.tensor(others, device=self.bank.tables[0].device)
+            rows = self.bank.rows_of(lenders_of(over)).to(self.bank.tables[0].device)
             for ours, theirs in zip(control.tables, self.bank.tables, strict=True):
                 ours[0] = theirs[0]
                 ours[1:] = theirs[rows].mean(0)

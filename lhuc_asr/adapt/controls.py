@@ -3,7 +3,8 @@
     others_mean   the mean of the other speakers' parameters (``AdaptedSpeakers.pooled``): the gain that all have
     another       the parameters of one other speaker, drawn by the seed: the loss by somebody else's
 
-Only a gain over ``others_mean`` is the speaker's own. For sets that belong to an environment, the others are the other
+Both borrow what the pass's own method estimated; a method on top of transforms keeps each speaker's own transform. Only
+a gain over ``others_mean`` is the speaker's own. For sets that belong to an environment, the others are the other
 environments: such sets are estimated without the speaker who is decoded already.
 """
 
@@ -25,10 +26,10 @@ class Borrowed:
     """Parameters that sets borrow from others; a ``SpeakerScores``.
 
     Attributes:
-        lenders: For each set, by its name, the parameters and the name that they have there.
+        speakers: For each set, by its name, itself with parameters of others.
     """
 
-    lenders: Mapping[str, tuple[AdaptedSpeakers, str]]
+    speakers: Mapping[str, AdaptedSpeakers]
 
     def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
         """Log p(x | pdf) of utterances with the borrowed parameters; see ``SpeakerScores``.
@@ -39,10 +40,9 @@ class Borrowed:
         names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
         scores = []
         for name, features in zip(names, utterances, strict=True):
-            if name not in self.lenders:
-                raise SpeakerError(f"{name!r} borrows no parameters; known: {', '.join(self.lenders)}")
-            lender, own_name = self.lenders[name]
-            scores.append(lender.log_likelihoods(own_name, [features]))
+            if name not in self.speakers:
+                raise SpeakerError(f"{name!r} borrows no parameters; known: {', '.join(self.speakers)}")
+            scores.append(self.speakers[name].log_likelihoods(name, [features]))
         return np.concatenate(scores)
 
 
@@ -57,13 +57,11 @@ def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_env
     Raises:
         SpeakerError: A set has no others.
     """
-    lenders: dict[str, tuple[AdaptedSpeakers, str]] = {}
-    names = [each.name for each in sets]
+    borrowed: dict[str, AdaptedSpeakers] = {}
     for group, others in _groups(sets, by_environment):
-        lending = {each.name for each in others}
-        pooled = speakers.pooled([name for name in names if name not in lending])
-        lenders |= {each.name: (pooled, each.name) for each in group}
-    return Borrowed(lenders)
+        names = [each.name for each in group]
+        borrowed |= dict.fromkeys(names, speakers.pooled(names, [each.name for each in others]))
+    return Borrowed(borrowed)
 
 
 def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool, seed: int) -> SpeakerScores:
@@ -78,15 +76,16 @@ def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environ
     Raises:
         SpeakerError: A set has no others.
     """
-    lenders: dict[str, tuple[AdaptedSpeakers, str]] = {}
+    borrowed: dict[str, AdaptedSpeakers] = {}
     for group, others in _groups(sets, by_environment):
         generator = random.Random(f"{seed} {group[0].name}")
         chosen = generator.choice(sorted({each.speaker for each in others}))
         theirs = {each.name: each for each in others if each.speaker == chosen}
         for each in group:
             same = chosen + each.name.removeprefix(each.speaker)
-            lenders[each.name] = speakers, same if same in theirs else generator.choice(sorted(theirs))
-    return Borrowed(lenders)
+            lender = same if same in theirs else generator.choice(sorted(theirs))
+            borrowed[each.name] = speakers.pooled([each.name], [lender])
+    return Borrowed(borrowed)
 
 
 def _groups(

@@ -20,9 +20,9 @@ import torch
 from pydantic import Field
 
 from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
-from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers, lenders_of
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError, CorpusError, SpeakerError
+from lhuc_asr.base.errors import AlignmentError, CorpusError
 from lhuc_asr.hmm.aligner import BLOCK_FRAMES
 from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
 from lhuc_asr.hmm.fmllr import MinCounts, estimate_speakers, fmllr_statistics
@@ -73,19 +73,16 @@ class FmllrSpeakers:
         """
         return self.transforms.apply(torch.from_numpy(np.array(features)), [len(features)], [speaker]).numpy()
 
-    def pooled(self, without: Collection[str]) -> FmllrSpeakers:
-        """The mean transform of the other speakers, for those in ``without``; see ``AdaptedSpeakers``.
+    def pooled(self, speakers: Collection[str], over: Collection[str]) -> FmllrSpeakers:
+        """The mean transform of the speakers in ``over``, for those in ``speakers``; see ``AdaptedSpeakers``.
 
         Raises:
-            SpeakerError: A speaker is unknown, or no other speaker is left.
+            SpeakerError: A speaker is unknown, or ``over`` is empty.
         """
-        for name in without:
+        for name in speakers:
             self.transforms.of(name)
-        others = [name for name in self.speakers if name not in without]
-        if not others:
-            raise SpeakerError(f"no speaker is left without {', '.join(without)}; the control needs others")
-        mean = torch.stack([self.transforms.of(name) for name in others]).mean(0)
-        return replace(self, transforms=SpeakerTransforms(tuple(without), mean.repeat(len(without), 1, 1)))
+        mean = torch.stack([self.transforms.of(name) for name in lenders_of(over)]).mean(0)
+        return replace(self, transforms=SpeakerTransforms(tuple(speakers), mean.repeat(len(speakers), 1, 1)))
 
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker."""

@@ -18,6 +18,7 @@ import torch
 
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import SpeakerError
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 logger = logging.getLogger(__name__)
@@ -52,17 +53,17 @@ class AdaptedSpeakers(SpeakerScores, Protocol):
         """Names of the speakers."""
         ...
 
-    def pooled(self, without: Collection[str]) -> AdaptedSpeakers:
-        """The control for some speakers: the mean of the other speakers' parameters.
+    def pooled(self, speakers: Collection[str], over: Collection[str]) -> AdaptedSpeakers:
+        """Speakers with the mean of others' parameters: a control, which has nothing of their own.
 
-        If the parameters have no mean, the control is one estimate from the other speakers' data.
+        If the parameters have no mean, it is one estimate from the others' data.
 
         Args:
-            without: Speakers who are left out of the mean. The result has these speakers, all with the same
-                parameters.
+            speakers: The speakers, all of whom get the same parameters.
+            over: Speakers whose parameters are averaged, at least one.
 
         Raises:
-            SpeakerError: A speaker is unknown, or no other speaker is left.
+            SpeakerError: A speaker is unknown, or there is nobody to average over.
         """
         ...
 
@@ -172,6 +173,17 @@ class MethodConfig(StrictModel):
     def amplitude_layers(self) -> tuple[int, ...] | None:
         """Hidden layers that get amplitudes, from 0 at the bottom; None for all."""
         return None
+
+
+def lenders_of(over: Collection[str]) -> Collection[str]:
+    """The speakers whose parameters a control averages, if there are any.
+
+    Raises:
+        SpeakerError: There are none.
+    """
+    if not over:
+        raise SpeakerError("no other speakers to average over; a control needs at least one")
+    return over
 
 
 def warn_unadapted(reason: str, names: Sequence[str], count: int) -> None:

@@ -50,16 +50,16 @@ class Stacked:
         moved = [self.below.transformed(name, each) for name, each in zip(names, utterances, strict=True)]
         return self.above.log_likelihoods(names, moved)
 
-    def pooled(self, without: Collection[str]) -> Stacked:
+    def pooled(self, speakers: Collection[str], over: Collection[str]) -> Stacked:
         """The control of the method above, on the speakers' own transforms.
 
         Only a gain over it is the upper method's own. The mean of the others' transforms is the control of the pass
         below.
 
         Raises:
-            SpeakerError: A speaker is unknown, or no other speaker is left.
+            SpeakerError: A speaker is unknown, or ``over`` is empty.
         """
-        return replace(self, above=self.above.pooled(without))
+        return replace(self, above=self.above.pooled(speakers, over))
 
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker."""

@@ -96,8 +96,8 @@ def align_utterances(
         for utterance, each, path in zip(block, own, paths, strict=True):
             yield utterance, each.original(path)
 
-    found = itertools.chain.from_iterable(map(aligned, blocks_of(utterances, BLOCK_FRAMES)))
-    return _collected(found, max_unaligned)
+    paths = itertools.chain.from_iterable(map(aligned, blocks_of(utterances, BLOCK_FRAMES)))
+    return _collected(paths, max_unaligned)
 
 
 @dataclass(frozen=True)
@@ -151,18 +151,18 @@ def _collected(
     paths: Iterable[tuple[StoredUtterance, StatePath | None]], max_unaligned: float
 ) -> tuple[dict[str, StatePath], float]:
     """The paths that were found, and their average log-probability per frame; too many that were not are refused."""
-    found: dict[str, StatePath] = {}
+    kept: dict[str, StatePath] = {}
     failed: list[str] = []
     total, frames = 0.0, 0
     for utterance, path in paths:
         if path is None:
             failed.append(utterance.id)
             continue
-        found[utterance.id] = path
+        kept[utterance.id] = path
         total += path.log_prob
         frames += utterance.frames
-    _check_unaligned(failed, len(found), max_unaligned)
-    return found, total / frames
+    _check_unaligned(failed, len(kept), max_unaligned)
+    return kept, total / frames
 
 
 def pdfs_of(paths: Mapping[str, StatePath]) -> dict[str, np.ndarray]:

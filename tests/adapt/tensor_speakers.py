@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 
+from lhuc_asr.adapt.method import lenders_of
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
@@ -55,14 +56,12 @@ class TensorSpeakers(ABC):
                 scores.append(self.model.log_likelihoods(inputs).numpy())
         return np.concatenate(scores)
 
-    def pooled(self, without: Collection[str]) -> Self:
-        for name in without:
+    def pooled(self, speakers: Collection[str], over: Collection[str]) -> Self:
+        for name in speakers:
             self._of(name)
-        others = [own for name, own in self.tensors.items() if name not in without]
-        if not others:
-            raise SpeakerError(f"no speaker is left without {', '.join(without)}; the control needs others")
+        others = [self._of(name) for name in lenders_of(over)]
         mean = {name: torch.stack([own[name] for own in others]).mean(0) for name in self.names}
-        return type(self)(self.model, dict.fromkeys(without, mean))
+        return type(self)(self.model, dict.fromkeys(speakers, mean))
 
     def save(self, folder: Path) -> None:
         for name in self.tensors:

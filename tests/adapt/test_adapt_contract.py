@@ -226,7 +226,8 @@ def test_an_unknown_speaker_is_refused(adapted, tmp_path):
     for ask in (
         lambda: adapted.log_likelihoods("eve", [utterance(1)]),
         lambda: adapted.log_likelihoods(["ann", "eve"], [utterance(1), utterance(2)]),
-        lambda: adapted.pooled(["eve"]),
+        lambda: adapted.pooled(["eve"], ["ann"]),
+        lambda: adapted.pooled(["ann"], ["eve"]),
         lambda: adapted.save_speaker("eve", tmp_path / "eve.safetensors", {}),
     ):
         with pytest.raises(SpeakerError, match="'eve'"):
@@ -269,24 +270,25 @@ def _bare(folder: Path) -> Path:
 def test_pooled_speakers_have_what_the_others_have_and_nothing_of_their_own(small, method, people, adapted):
     adapted = above(adapted)
     twins = above(method.estimate(small, {"ann": people["ann"], "bob": people["bob"], "twin": people["bob"]}, seed=1))
-    control = twins.pooled(["ann"])
+    control = twins.pooled(["ann"], ["bob", "twin"])
     assert control.speakers == ("ann",)
     scores = control.log_likelihoods("ann", [utterance(1)])
     np.testing.assert_allclose(scores, twins.log_likelihoods("bob", [utterance(1)]), **CLOSE)
     other = above(method.estimate(small, {"ann": people["cat"], "bob": people["bob"], "twin": people["bob"]}, seed=1))
-    np.testing.assert_allclose(other.pooled(["ann"]).log_likelihoods("ann", [utterance(1)]), scores, **CLOSE)
-    both = adapted.pooled(["ann", "bob"])
+    same = other.pooled(["ann"], ["bob", "twin"])
+    np.testing.assert_allclose(same.log_likelihoods("ann", [utterance(1)]), scores, **CLOSE)
+    both = adapted.pooled(["ann", "bob"], ["cat"])
     assert both.speakers == ("ann", "bob")
     np.testing.assert_array_equal(*(both.log_likelihoods(name, [utterance(1)]) for name in both.speakers))
     np.testing.assert_allclose(
         *(a.log_likelihoods(name, [utterance(1)]) for a, name in ((both, "ann"), (adapted, "cat"))), **ROUNDED
     )
-    with pytest.raises(SpeakerError, match="no speaker is left"):
-        adapted.pooled(people)
+    with pytest.raises(SpeakerError, match="no other speakers to average over"):
+        adapted.pooled(people, [])
 
 
 def test_pooled_speakers_are_saved_and_loaded(small, adapted, tmp_path):
-    control = adapted.pooled(["ann"])
+    control = adapted.pooled(["ann"], [name for name in adapted.speakers if name != "ann"])
     folder = tmp_path / "speakers"
     folder.mkdir()
     control.save(folder)

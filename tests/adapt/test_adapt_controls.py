@@ -33,9 +33,8 @@ class Numbers:
         names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
         return np.array([[self.values[name]] for name in names], np.float32)
 
-    def pooled(self, without: Collection[str]) -> Numbers:
-        mean = float(np.mean([value for name, value in self.values.items() if name not in without]))
-        return Numbers(dict.fromkeys(without, mean))
+    def pooled(self, speakers: Collection[str], over: Collection[str]) -> Numbers:
+        return Numbers(dict.fromkeys(speakers, float(np.mean([self.values[name] for name in over]))))
 
 
 def sets_of(folder: Path, data: DataConfig, spoken: Mapping[str, int] = SPOKEN) -> list[AdaptationSet]:

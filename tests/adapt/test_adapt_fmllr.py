@@ -12,6 +12,8 @@ import torch
 from pydantic import ValidationError
 from scaled_speakers import PDFS, WIDTH, small_dnn
 
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet
+from lhuc_asr.adapt.controls import another
 from lhuc_asr.adapt.fmllr import Fmllr, FmllrConfig, FmllrSpeakers
 from lhuc_asr.adapt.gaussian_model import GaussianModel, SpeakerAdaptiveGaussians
 from lhuc_asr.adapt.lhuc import LhucConfig
@@ -231,13 +233,24 @@ def test_the_method_above_sees_and_scores_moved_features(stacked):
     )
 
 
+def test_another_speakers_amplitudes_are_lent_without_their_transform(stacked):
+    features = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
+    sets = [AdaptationSet(name, (), (StoredUtterance(f"{name}1", name, 0, 9),)) for name in ("ann", "bob")]
+    moved = stacked.below.transformed("ann", features)
+    np.testing.assert_allclose(
+        another(stacked, sets, by_environment=False, seed=1).log_likelihoods("ann", [features]),
+        stacked.above.log_likelihoods("bob", [moved]),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
 def test_the_control_of_a_stacked_method_keeps_the_speakers_own_transform(stacked):
     features = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
-    control = stacked.pooled(["ann"])
+    control = stacked.pooled(["ann"], ["bob"])
     moved = stacked.below.transformed("ann", features)
-    np.testing.assert_array_equal(
-        control.log_likelihoods("ann", [features]), stacked.above.pooled(["ann"]).log_likelihoods("ann", [moved])
-    )
+    expected = stacked.above.pooled(["ann"], ["bob"]).log_likelihoods("ann", [moved])
+    np.testing.assert_array_equal(control.log_likelihoods("ann", [features]), expected)
     assert control.speakers == ("ann",)
 
 

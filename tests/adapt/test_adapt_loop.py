@@ -156,7 +156,8 @@ def test_a_speaker_code_lowers_the_cross_entropy(undistorted, tmp_path):
     own = cross_entropy(experiment, lambda name, x: coded.log_likelihoods(name, [x]))
     following = dict(zip(coded.speakers, (*coded.speakers[1:], coded.speakers[0]), strict=True))
     swapped = cross_entropy(experiment, lambda name, x: coded.log_likelihoods(following[name], [x]))
-    pooled = cross_entropy(experiment, lambda name, x: coded.pooled([name]).log_likelihoods(name, [x]))
+    controls = {name: coded.pooled([name], [other for other in coded.speakers if other != name]) for name in following}
+    pooled = cross_entropy(experiment, lambda name, x: controls[name].log_likelihoods(name, [x]))
     assert own < plain - 0.02
     assert own < swapped - 0.02
     assert own < pooled

@@ -1,0 +1,138 @@
+"""The ladder of an experiment: times of its rungs and trees, times and memory of its graphs, real-time factors.
+
+    python benchmarks/ladder.py [EXPERIMENT]        # exp/an4 unless given
+
+The seconds of the rungs are those that the run noted, with its workers and on its machine, busy or not. The rest is
+measured, on one core. Aims: in all no more than Kaldi's scripts took on two idle cores (AN4 at one speed 144 s; 5.6
+hours of LibriSpeech 141, 187, 255 and 306 s), a tree in less than a minute, a graph of 20,000 words in less than
+three minutes and 2.5 GB, a search in at most 0.013 of real time. Each graph is built in a process of its own, since a
+process does not give its peak of memory back.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from timing import show
+
+from lhuc_asr.adapt.two_pass import TwoPass
+from lhuc_asr.base.errors import LhucError
+from lhuc_asr.base.units import frames_of
+from lhuc_asr.corpus.splits import TRAIN
+from lhuc_asr.decode.graph import build_graph
+from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.hmm.gaussian_features import StoredFeatures
+from lhuc_asr.hmm.training import aligned_blocks
+from lhuc_asr.hmm.tree_building import build_tree
+from lhuc_asr.hmm.tree_statistics import TreeStatistics
+from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig
+from lhuc_asr.lang.language_model import ARPA_FILE
+from lhuc_asr.pipeline.acoustic_models import features_of_rung
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.earlier_pass import tuned_search, two_pass
+from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
+from lhuc_asr.pipeline.order import graphs_of
+from lhuc_asr.pipeline.plan import Adaptation, passes_of
+from lhuc_asr.pipeline.rungs import read_model, rung_stage, training_data
+
+GIGABYTE = 1e9
+
+
+def main(path: Path) -> None:
+    """Measure an experiment that is finished."""
+    torch.set_num_threads(1)
+    try:
+        config, experiment = read_experiment(path)
+    except (LhucError, FileNotFoundError) as error:
+        sys.exit(f"{error}\nrun a recipe first, or name another experiment: benchmarks/ladder.py exp/demo")
+    show(f"{path}: the rungs, as the run noted them", ["rung", "s"], list(noted(config, experiment)))
+    show("Trees on one core", ["rung", "frames", "statistics, s", "tree, s"], list(trees(config, experiment)))
+    show("Graphs on one core", ["states of", "s", "peak, GB"], list(graphs(config, experiment)))
+    show(
+        "First passes on one core, of real time",
+        ["pass", "speech, min", "scores", "search"],
+        list(first_passes(config, experiment)),
+    )
+
+
+def noted(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
+    """The seconds of each rung's stage, the last that the run noted."""
+    lines = [json.loads(line) for line in experiment.folder.metrics.path.read_text(encoding="utf-8").splitlines()]
+    seconds = {line["stage"]: line["seconds"] for line in lines if "seconds" in line}
+    taken = {rung: seconds[rung_stage(rung)] for rung in config.aligners if rung_stage(rung) in seconds}
+    for rung, value in taken.items():
+        yield [rung, f"{value:.1f}"]
+    yield ["together", f"{sum(taken.values()):.1f}"]
+
+
+def trees(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
+    """The statistics and the tree of the first rung that has one; those of later rungs differ in their features."""
+    for before, rung in zip(config.aligners, config.aligners[1:], strict=False):
+        options: TriphoneConfig = getattr(config, rung)
+        features = StoredFeatures(experiment.features(TRAIN, features_of_rung(config, before)))
+        data = training_data(experiment, features, options.max_unaligned)
+        phones = AlignedModel.of(read_model(experiment, before), features, data).phones
+        start = time.process_time()
+        statistics = TreeStatistics.total(
+            TreeStatistics.of(features.of(block), [phones[utterance.id] for utterance in block])
+            for block in aligned_blocks(data.utterances, phones)
+        )
+        summed = time.process_time()
+        build_tree(statistics, data.lexicon.phones, options.tree)
+        built = time.process_time()
+        frames = sum(len(each.phone) for each in phones.values())
+        yield [rung, f"{frames:,}", f"{summed - start:.1f}", f"{built - summed:.1f}"]
+
+
+def graphs(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
+    """Seconds and peak memory of building each graph of the recipe's language model."""
+    context = multiprocessing.get_context("spawn")
+    for states, order in graphs_of(passes_of(config).values()):
+        if order is None:
+            with context.Pool(1) as pool:
+                seconds, peak = pool.apply(build, (str(experiment.folder.folder), states, config.transition_scale))
+            yield [states or experiment.alignment, f"{seconds:.1f}", f"{peak / GIGABYTE:.2f}"]
+
+
+def build(path: str, states: str | None, transition_scale: float) -> tuple[float, float]:
+    """Build a graph in a folder that is then removed; returns processor seconds and the process's peak of memory."""
+    _, experiment = read_experiment(Path(path))
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = experiment.lang() / ARPA_FILE
+        build_graph(experiment.lexicon, arpa, experiment.at(states).topology, Path(folder), transition_scale)
+    peak = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return time.process_time() - start, peak
+
+
+def first_passes(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
+    """Real-time factors of the unadapted passes over the first test set, with the searches that were tuned."""
+    split = experiment.tests[0]
+    for plan in passes_of(config).values():
+        if isinstance(plan.adaptation, Adaptation):
+            continue
+        own = experiment.at(plan.states)
+        loop: TwoPass = two_pass(own, split, plan)
+        seconds = loop.features.frames / frames_of(1.0)
+        start = time.process_time()
+        scores = list(loop.first_pass())
+        scoring = time.process_time() - start
+        with SearchPool(own.graph(split), 1) as pool:
+            # The worker starts with the first utterance.
+            list(pool.search_all(scores[:1], tuned_search(own, plan)))
+            start = time.perf_counter()
+            list(pool.search_all(scores, tuned_search(own, plan)))
+            searching = time.perf_counter() - start
+        yield [plan.name, f"{seconds / 60:.1f}", f"{scoring / seconds:.4f}", f"{searching / seconds:.4f}"]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "exp/an4"))
