@@ -23,11 +23,11 @@ from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
 from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers, lenders_of
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CorpusError
-from lhuc_asr.hmm.aligner import BLOCK_FRAMES
 from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
 from lhuc_asr.hmm.fmllr import MinCounts, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import FORMAT, SpeakerTransforms
+from lhuc_asr.hmm.training import BLOCK_FRAMES
 from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance

@@ -5,23 +5,22 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.features.store import StoredUtterance, blocks_of
+from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
-from lhuc_asr.hmm.viterbi import StatePath, align
+from lhuc_asr.hmm.viterbi import StatePath, align, best_path
 from lhuc_asr.lang.lexicon import Lexicon
 
 logger = logging.getLogger(__name__)
-
-# Frames that go through the Gaussians at once: 20,000 x 1,000 Gaussians x 4 bytes = 80 MB.
-BLOCK_FRAMES = 20_000
 
 
 def transcript_graphs(
@@ -88,16 +87,18 @@ def align_utterances(
         AlignmentError: More than ``max_unaligned`` of the utterances failed to align, or all of them.
     """
 
-    def aligned(block: list[StoredUtterance]) -> Iterator[tuple[StoredUtterance, StatePath | None]]:
-        own = [_OwnPdfs.of(graphs[utterance.id]) for utterance in block]
-        frames = features.of(block).split([utterance.frames for utterance in block])
-        scores = [gmm.of_pdfs(each.pdfs).log_likelihoods(part) for each, part in zip(own, frames, strict=True)]
-        paths = align([each.graph for each in own], [each.numpy() for each in scores], threads)
-        for utterance, each, path in zip(block, own, paths, strict=True):
-            yield utterance, each.original(path)
+    def aligned(utterance: StoredUtterance) -> tuple[StoredUtterance, StatePath | None]:
+        own = _OwnPdfs.of(graphs[utterance.id])
+        scores = gmm.of_pdfs(own.pdfs).log_likelihoods(features.of([utterance]))
+        return utterance, own.original(best_path(own.graph, scores.numpy()))
 
-    paths = itertools.chain.from_iterable(map(aligned, blocks_of(utterances, BLOCK_FRAMES)))
-    return _collected(paths, max_unaligned)
+    before = torch.get_num_threads()
+    try:
+        # One thread for each utterance: a matrix product of one utterance is too small to be shared.
+        with ThreadPoolExecutor(max(1, threads), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return _collected(pool.map(aligned, utterances), max_unaligned)
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

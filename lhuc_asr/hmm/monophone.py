@@ -14,11 +14,18 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import StoredUtterance, blocks_of
-from lhuc_asr.hmm.aligner import BLOCK_FRAMES
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency, MonophoneTopology
-from lhuc_asr.hmm.training import GaussianModel, Growth, TrainingData, TrainingState, estimated, train_mixtures
+from lhuc_asr.hmm.training import (
+    BLOCK_FRAMES,
+    GaussianModel,
+    Growth,
+    TrainingData,
+    TrainingState,
+    estimated,
+    train_mixtures,
+)
 from lhuc_asr.hmm.transcript import linear_states
 
 

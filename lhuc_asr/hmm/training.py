@@ -19,7 +19,6 @@ from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 from lhuc_asr.hmm.aligner import (
-    BLOCK_FRAMES,
     align_utterances,
     estimate_self_loops,
     pdfs_of,
@@ -33,6 +32,9 @@ from lhuc_asr.hmm.transcript import StateGraph
 from lhuc_asr.lang.lexicon import Lexicon
 
 logger = logging.getLogger(__name__)
+
+# Frames whose statistics are summed at once.
+BLOCK_FRAMES = 20_000
 
 
 class _Added(Protocol):

@@ -66,10 +66,11 @@ def align(
     if len(graphs) != len(log_likelihoods):
         raise AlignmentError(f"{len(graphs)} graphs for {len(log_likelihoods)} utterances; give each utterance a graph")
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        return list(pool.map(partial(_align_one, beam=beam), graphs, log_likelihoods))
+        return list(pool.map(partial(best_path, beam=beam), graphs, log_likelihoods))
 
 
-def _align_one(graph: StateGraph, log_likelihoods: np.ndarray, beam: float) -> StatePath | None:
+def best_path(graph: StateGraph, log_likelihoods: np.ndarray, beam: float = BEAM) -> StatePath | None:
+    """The best path of one utterance; see ``align``."""
     frames, pdfs = log_likelihoods.shape
     if graph.pdf.max() >= pdfs:
         raise AlignmentError(
