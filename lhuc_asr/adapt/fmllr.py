@@ -115,6 +115,7 @@ class FmllrConfig(MethodConfig):
         estimates: Number of estimates on the same targets, each on top of the one before.
         min_counts: Frames, weighted, that a speaker must have for each form of transform; those who have too few for
             any keep their features as they are.
+        blocks: Number of equal blocks of the form "block".
     """
 
     speakers: ClassVar[type[ReadableSpeakers]] = FmllrSpeakers
@@ -123,6 +124,7 @@ class FmllrConfig(MethodConfig):
     kind: Literal["fmllr"] = "fmllr"
     estimates: int = Field(2, ge=1, le=100)
     min_counts: MinCounts = Field(default={"full": 500.0})
+    blocks: int = Field(3, ge=1, le=10_000)
 
     def make(self, folder: Path | None) -> Fmllr:
         """The method with these options."""
@@ -154,7 +156,7 @@ class Fmllr:
         for name, data in speakers.items():
             data.check_fits(name, model)
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
-        estimation = EstimationConfig(min_counts=self.config.min_counts)
+        estimation = EstimationConfig(min_counts=self.config.min_counts, blocks=self.config.blocks)
         for number in range(self.config.estimates if speakers else 0):
             parts = (speaker_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
             transforms = estimate_speakers(parts, estimation).after(transforms)

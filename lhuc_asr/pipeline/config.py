@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.fmllr import FmllrConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.sat import SatConfig
@@ -21,6 +22,7 @@ from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import RecipeFeatures
+from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig
 from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
@@ -155,6 +157,7 @@ class ExperimentConfig(StrictModel):
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
         if self.aligners != tuple(rung for rung in RUNGS if rung in self.aligners) or self.aligners[0] != RUNGS[0]:
             raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
+        self._check_blocks()
         for name in self.networks:
             if name.endswith(reuse_name("", "without_rows")):
                 raise ValueError(f"networks: {name!r} has the name of a control; choose another")
@@ -186,6 +189,20 @@ class ExperimentConfig(StrictModel):
             results = ", ".join(filter(self.is_result, self.passes)) or "none"
             raise ValueError(f"primary: {self.primary!r} is not a pass without reference transcripts; those: {results}")
         return self
+
+    def _check_blocks(self) -> None:
+        """Refuse fMLLR in blocks that the features cannot be cut into."""
+        dimension = self.lda_mllt.dimension if "lda_mllt" in self.aligners else self.alignment_features.dimension
+        training = [("fmllr_sat.fmllr", self.fmllr_sat.fmllr)] if "fmllr_sat" in self.aligners else []
+        passes = [(f"passes: {name!r}", self.method_of(plan)) for name, plan in self.passes.items()]
+        for name, options in (*training, *passes):
+            if not isinstance(options, FmllrConfig | EstimationConfig) or "block" not in options.min_counts:
+                continue
+            if dimension % options.blocks:
+                raise ValueError(
+                    f"{name}: {dimension} features cannot be cut into {options.blocks} equal blocks; give blocks a "
+                    f"number that divides {dimension}"
+                )
 
     def _check_layers(self, name: str, plan: PassConfig) -> None:
         """Refuse amplitudes at layers that the network does not have."""

@@ -56,6 +56,14 @@ def with_pass(**options: Any) -> dict[str, Any]:
             with_pass(network="moved", method={"kind": "lhuc", "on": "stacked"}),
             "'new' is on 'stacked', which is not an earlier pass by fmllr; put one before it",
         ),
+        (
+            with_pass(network="moved", method={"kind": "fmllr", "min_counts": {"block": 200}}),
+            "'new': 40 features cannot be cut into 3 equal blocks; give blocks a number that divides 40",
+        ),
+        (
+            {"fmllr_sat": {"fmllr": {"min_counts": {"full": 500, "block": 100}, "blocks": 7}}},
+            "fmllr_sat.fmllr: 40 features cannot be cut into 7 equal blocks",
+        ),
         (with_pass(network="moved", method={"kind": "lhuc", "on": "nobody"}), "'new' is on 'nobody', which is not"),
         (
             {"passes": {"stacked": PASSES["stacked"] | {"targets": {}}} | {"fmllr": PASSES["fmllr"] | {"targets": {}}}},
