@@ -7,7 +7,7 @@ vocabulary continuous speech recognition", 2001, section III); the posteriors of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,6 +62,14 @@ class Lattice:
         """Log of the weight of each arc, shape (A,), float64."""
         weight: np.ndarray = self.acoustic_scale * self.log_likelihood.astype(np.float64) - self.graph_cost
         return weight
+
+    def rescored(self, acoustic_scale: float, added_penalty: float) -> Lattice:
+        """The same paths with another scale, and with a cost added to each word.
+
+        Paths that another scale would have kept in the search are not in it, so that the two scales should be near.
+        """
+        cost = self.graph_cost + np.float32(added_penalty) * (self.word > 0)
+        return replace(self, acoustic_scale=acoustic_scale, graph_cost=cost)
 
 
 @dataclass(frozen=True, eq=False)

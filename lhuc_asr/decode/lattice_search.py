@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,6 +145,30 @@ class LatticeSearcher:
         )
         frames = frame_posteriors(lattice, occupancy, self.lattice_config.candidates)
         return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice))
+
+    def words_at(
+        self, utterance: str, log_likelihoods: np.ndarray, settings: Sequence[SearchConfig]
+    ) -> list[tuple[str, ...]]:
+        """The words that searches with other scales and penalties find, as far as they are in this search's lattice.
+
+        Args:
+            utterance: Id of the utterance.
+            log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
+            settings: Searches whose scales and penalties are tried; their widths do not count.
+
+        Raises:
+            SearchError: As from ``search``.
+        """
+        if len(log_likelihoods) == 0:
+            return [()] * len(settings)
+        lattice = self.search(utterance, log_likelihoods)
+        spoken = []
+        for each in settings:
+            added = each.insertion_penalty - self.config.insertion_penalty
+            path, _ = best_path(lattice.rescored(each.acoustic_scale, added))
+            words = lattice.word[path]
+            spoken.append(tuple(self.graph.words[word] for word in words[words > 0]))
+        return spoken
 
     def _search(
         self, utterance: str, log_likelihoods: np.ndarray, scores: np.ndarray, max_active: int

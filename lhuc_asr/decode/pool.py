@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -104,6 +104,26 @@ class SearchPool:
             shown = ", ".join(narrowed[:NAMED]) + (" ..." if len(narrowed) > NAMED else "")
             logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, shown)
 
+    def words_at_all(
+        self,
+        scores: Iterable[tuple[str, np.ndarray]],
+        config: SearchConfig,
+        lattice: LatticeConfig,
+        settings: Sequence[SearchConfig],
+    ) -> Iterator[list[tuple[str, ...]]]:
+        """The words of utterances at other scales and penalties, in the utterances' order; see ``LatticeSearcher``.
+
+        Args:
+            scores: Ids and log-likelihoods (T, K), as ``LatticeSearcher.words_at`` takes them.
+            config: Options of the search.
+            lattice: Options of the lattices.
+            settings: Searches whose scales and penalties are tried.
+
+        Raises:
+            SearchError: As from ``LatticeSearcher.words_at``, or a worker died.
+        """
+        yield from self._map(partial(_words_at, config, lattice, settings), scores)
+
     def _map(
         self,
         search: Callable[[DecodingGraph, tuple[str, np.ndarray]], ResultT],
@@ -131,6 +151,16 @@ class SearchPool:
 
 def _best_path(config: SearchConfig, graph: DecodingGraph, item: tuple[str, np.ndarray]) -> Hypothesis:
     return Searcher(graph, config).search(*item)
+
+
+def _words_at(
+    config: SearchConfig,
+    lattice: LatticeConfig,
+    settings: Sequence[SearchConfig],
+    graph: DecodingGraph,
+    item: tuple[str, np.ndarray],
+) -> list[tuple[str, ...]]:
+    return LatticeSearcher(graph, config, lattice).words_at(*item, settings)
 
 
 def _lattice(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lhuc_asr.adapt.environment import combine
@@ -22,7 +23,9 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
+from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.lang.tags import without_tags
@@ -72,7 +75,7 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
                 plan.name,
                 plan.search,
                 plan.tuning,
-                lambda tried: scored(list(searches.search_all(known, tried)), utterances),
+                partial(_reports_near, searches, known, utterances),
             )
             hypotheses = list(searches.search_all(known, search))
         else:
@@ -81,6 +84,24 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
             results = searches.search_all(scores, search)
             hypotheses = list(progress(results, f"{plan.name} over {split}", len(utterances)))
     _write(experiment, split, plan, loop.features, hypotheses, record)
+
+
+def _reports_near(
+    searches: SearchPool,
+    scores: Sequence[Scores],
+    utterances: Sequence[Utterance],
+    search: SearchConfig,
+    others: Sequence[SearchConfig],
+) -> list[WerReport]:
+    """The errors of searches with other scales and penalties, from the lattices of one search."""
+    names = [name for name, _ in scores]
+    reports = []
+    # Words of every utterance at every setting, then the other way round.
+    spoken = searches.words_at_all(scores, search, LatticeConfig(), others)
+    for words in zip(*spoken, strict=True):
+        hypotheses = [Hypothesis(name, each, (), 0.0, True) for name, each in zip(names, words, strict=True)]
+        reports.append(scored(hypotheses, utterances))
+    return reports
 
 
 def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:

@@ -227,7 +227,7 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
             network=options.network,
             adaptation=_adaptation(config, options, plan),
             search=config.search,
-            searched_as=_searched_as(config, options.network),
+            searched_as=_searched_as(config, options.network, adapted=True),
             tuning=config.tuning,
             seed=config.seed,
             place=_place(config, options.network),
@@ -246,14 +246,15 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
     return plan
 
 
-def _searched_as(config: ExperimentConfig, network: str) -> str:
+def _searched_as(config: ExperimentConfig, network: str, adapted: bool = False) -> str:
     """The pass that tunes the search of a network.
 
     It is the network's first pass. For networks on features that transforms have moved, it is the first pass by fMLLR
-    whose targets need none of them: unadapted features are not those that they know.
+    whose targets need none of them: unadapted features are not those that they know. So it is for speaker-adaptively
+    trained Gaussians, whose first pass is by others, their twins for unadapted features.
     """
     root = start_of(config, network) or network
-    if config.rung_features(root) == SAT:
+    if config.rung_features(root) == SAT or (adapted and root == SAT):
         for model in (root, network):
             for name, options in config.passes.items():
                 by_fmllr = options.network == model and config.method_of(options).moves_features

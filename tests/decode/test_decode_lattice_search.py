@@ -45,6 +45,25 @@ def test_the_best_path_is_that_of_the_plain_search(graph, config):
         assert not summary.narrowed
 
 
+def test_the_words_at_other_scales_and_penalties_are_those_of_searches_with_them(graph):
+    rng, wide = np.random.default_rng(4), LatticeConfig(beam=60.0, max_arcs=100_000)
+    settings = [
+        SearchConfig(beam=60.0, acoustic_scale=scale, insertion_penalty=penalty)
+        for scale in (0.05, 0.1, 0.2)
+        for penalty in (-8.0, 0.0, 12.0)
+    ]
+    searcher = LatticeSearcher(graph, settings[4], wide)
+    differing = 0
+    for trial in range(10):
+        scores = spoken(tuple(rng.choice(LEXICON.words, size=3)), rng)
+        scores += noise(len(scores), trial, 20.0)
+        expected = [Searcher(graph, each).search("u", scores).words for each in settings]
+        assert searcher.words_at("u", scores, settings) == expected
+        differing += len(set(expected)) > 1
+    assert differing > 3
+    assert searcher.words_at("u", scores[:0], settings) == [()] * len(settings)
+
+
 def test_clear_words_are_certain_and_ambiguous_ones_as_probable_as_the_language_model_says(graph):
     scores = np.zeros((7 * 9, TOPOLOGY.pdf_count), np.float32)
     for words in (("cab", "ab", "ab"), ("cab", "ba", "ab")):

@@ -55,6 +55,15 @@ def test_workers_tell_of_the_same_lattices(graph, pool):
         np.testing.assert_array_equal(mine.frames.posterior, its.frames.posterior)
 
 
+def test_workers_find_the_same_words_at_other_scales(graph, pool):
+    items, settings = corpus(5), [SearchConfig(), SearchConfig(acoustic_scale=0.001, insertion_penalty=50.0)]
+    arguments = (items, SearchConfig(), LatticeConfig(beam=60.0), settings)
+    with SearchPool(graph.folder, processes=0) as here:
+        expected = list(here.words_at_all(*arguments))
+    assert list(pool.words_at_all(*arguments)) == expected
+    assert any(len(set(words)) == 2 for words in expected)
+
+
 def test_threads_that_search_at_once_find_what_one_finds(graph):
     """Two insertion penalties, from four threads, on a pool that has read nothing yet."""
     items, penalties = corpus(6), (0.0, 2.5) * 2

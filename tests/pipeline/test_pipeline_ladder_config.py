@@ -99,10 +99,12 @@ def test_what_does_not_fit_is_told_in_a_line(changes: dict[str, Any], message: s
 
 def test_a_network_on_moved_features_is_searched_as_its_pass_by_fmllr() -> None:
     plan = passes_of(recipe())
-    assert {name for name, each in plan.items() if each.tuned} == {"si", "fmllr_sat_si", "fmllr"}
+    assert {name for name, each in plan.items() if each.tuned} == {"si", "fmllr_sat_si", "gaussian", "fmllr"}
     for name in ("moved_si", "stacked", "stacked__others_mean", "fmllr__others_mean"):
         assert plan[name].searched_as == "fmllr"
-    assert plan["gaussian"].searched_as == "fmllr_sat_si"
+    assert plan["gaussian"].searched_as == "gaussian"
+    assert plan["gaussian__others_mean"].searched_as == "gaussian"
+    assert plan["fmllr_sat_si"].searched_as == "fmllr_sat_si"
 
 
 @pytest.mark.parametrize(

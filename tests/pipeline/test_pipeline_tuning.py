@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -53,18 +55,23 @@ def test_the_middle_is_nearest_to_the_centre_and_has_the_fewest_errors_of_those(
     assert middle_of(plateau_of(two), two) == (1, 0)
 
 
-def test_a_search_is_tried_once_at_each_setting_and_the_record_has_all() -> None:
+def test_each_setting_is_tried_once_with_a_search_near_it_and_the_record_has_all() -> None:
     tried: list[tuple[float, float]] = []
+    searches: list[float] = []
 
-    def errors(search: SearchConfig) -> WerReport:
-        tried.append((search.acoustic_scale, search.insertion_penalty))
-        off = round(20 * abs(search.acoustic_scale - 0.15) + 2 * abs(search.insertion_penalty - 0.5))
-        return report([10 + off] * 3)
+    def errors(search: SearchConfig, others: Sequence[SearchConfig]) -> list[WerReport]:
+        tried.extend((each.acoustic_scale, each.insertion_penalty) for each in others)
+        searches.append(search.acoustic_scale)
+        assert all(1 / 1.5 <= each.acoustic_scale / search.acoustic_scale <= 1.5 for each in others)
+        assert search in others
+        off = [round(20 * abs(each.acoustic_scale - 0.15) + 2 * abs(each.insertion_penalty - 0.5)) for each in others]
+        return [report([10 + each] * 3) for each in off]
 
     options = TuningConfig(acoustic_scales=SCALES, insertion_penalties=PENALTIES)
     chosen, record = tune("si", SearchConfig(beam=7.0), options, errors)
     assert sorted(tried) == sorted((scale, penalty) for scale in SCALES for penalty in PENALTIES)
     assert (chosen.acoustic_scale, chosen.insertion_penalty, chosen.beam) == (0.15, 0.5, 7.0)
+    assert searches == [0.05, 0.15, 0.25]
     assert record["chosen"] == {"acoustic_scale": 0.15, "insertion_penalty": 0.5}
     assert [(row["acoustic_scale"], row["insertion_penalty"]) for row in record["tried"]] == tried
     assert [row["errors"] for row in record["tried"] if row["plateau"]] == [30]
@@ -73,5 +80,5 @@ def test_a_search_is_tried_once_at_each_setting_and_the_record_has_all() -> None
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_the_options_does_not_matter(order: int) -> None:
     options = TuningConfig(acoustic_scales=SCALES[::order], insertion_penalties=PENALTIES[::order])
-    chosen, _ = tune("si", SearchConfig(), options, lambda _: report([10, 10]))
+    chosen, _ = tune("si", SearchConfig(), options, lambda _, others: [report([10, 10])] * len(others))
     assert (chosen.acoustic_scale, chosen.insertion_penalty) == (0.15, 0.5)
