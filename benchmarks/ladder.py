@@ -40,7 +40,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.order import graphs_of
-from lhuc_asr.pipeline.plan import Adaptation, passes_of
+from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.rungs import read_model, rung_stage, training_data
 
 GIGABYTE = 1e9
@@ -53,7 +53,7 @@ def main(path: Path) -> None:
         config, experiment = read_experiment(path)
     except (LhucError, FileNotFoundError) as error:
         sys.exit(f"{error}\nrun a recipe first, or name another experiment: benchmarks/ladder.py exp/demo")
-    show(f"{path}: the rungs, as the run noted them", ["rung", "s"], list(noted(config, experiment)))
+    show(f"Rungs of {path.name}, as noted", ["rung", "s"], list(noted(config, experiment)))
     show("Trees on one core", ["rung", "frames", "statistics, s", "tree, s"], list(trees(config, experiment)))
     show("Graphs on one core", ["states of", "s", "peak, GB"], list(graphs(config, experiment)))
     show(
@@ -74,7 +74,7 @@ def noted(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[l
 
 
 def trees(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
-    """The statistics and the tree of the first rung that has one; those of later rungs differ in their features."""
+    """Seconds of the statistics and the tree of each rung, from the alignment of the one before."""
     for before, rung in zip(config.aligners, config.aligners[1:], strict=False):
         options: TriphoneConfig = getattr(config, rung)
         features = StoredFeatures(experiment.features(TRAIN, features_of_rung(config, before)))
@@ -117,7 +117,7 @@ def first_passes(config: ExperimentConfig, experiment: AlignedExperiment) -> Ite
     """Real-time factors of the unadapted passes over the first test set, with the searches that were tuned."""
     split = experiment.tests[0]
     for plan in passes_of(config).values():
-        if isinstance(plan.adaptation, Adaptation):
+        if plan.adaptation is not None:
             continue
         own = experiment.at(plan.states)
         loop: TwoPass = two_pass(own, split, plan)
