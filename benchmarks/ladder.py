@@ -30,10 +30,8 @@ from lhuc_asr.corpus.splits import TRAIN
 from lhuc_asr.decode.graph import build_graph
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.hmm.gaussian_features import StoredFeatures
-from lhuc_asr.hmm.training import aligned_blocks
 from lhuc_asr.hmm.tree_building import build_tree
-from lhuc_asr.hmm.tree_statistics import TreeStatistics
-from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig
+from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig, tree_statistics
 from lhuc_asr.lang.language_model import ARPA_FILE
 from lhuc_asr.pipeline.acoustic_models import features_of_rung
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -81,10 +79,7 @@ def trees(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[l
         data = training_data(experiment, features, options.max_unaligned)
         phones = AlignedModel.of(read_model(experiment, before), features, data).phones
         start = time.process_time()
-        statistics = TreeStatistics.total(
-            TreeStatistics.of(features.of(block), [phones[utterance.id] for utterance in block])
-            for block in aligned_blocks(data.utterances, phones)
-        )
+        statistics = tree_statistics(phones, features, data.utterances)
         summed = time.process_time()
         build_tree(statistics, data.lexicon.phones, options.tree)
         built = time.process_time()

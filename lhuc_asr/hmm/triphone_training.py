@@ -5,12 +5,13 @@ The order of steps and the numbers of iterations are those of Kaldi's steps/trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.hmm.aligned_phones import AlignedPhones
 from lhuc_asr.hmm.aligner import align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
@@ -96,6 +97,22 @@ def train_triphones(before: AlignedModel, data: TrainingData, config: TriphoneCo
     return train_mixtures(start, data, config.growth("triphones"), seed).model
 
 
+def tree_statistics(
+    phones: Mapping[str, AlignedPhones], features: GaussianFeatures, utterances: Sequence[StoredUtterance]
+) -> TreeStatistics:
+    """The statistics that a tree is built from.
+
+    Args:
+        phones: Phones of each aligned utterance, by its id.
+        features: The features that the tree's Gaussians are to model.
+        utterances: The utterances; those that are not aligned are left out.
+    """
+    return TreeStatistics.total(
+        TreeStatistics.of(features.of(block), [phones[utterance.id] for utterance in block])
+        for block in aligned_blocks(utterances, phones)
+    )
+
+
 def tied_start(
     phones: Mapping[str, AlignedPhones], features: GaussianFeatures, data: TrainingData, config: TreeConfig
 ) -> TrainingState:
@@ -107,10 +124,7 @@ def tied_start(
         data: The utterances.
         config: Options of the tree.
     """
-    statistics = TreeStatistics.total(
-        TreeStatistics.of(features.of(block), [phones[utterance.id] for utterance in block])
-        for block in aligned_blocks(data.utterances, phones)
-    )
+    statistics = tree_statistics(phones, features, data.utterances)
     names = data.lexicon.phones
     topology = TriphoneTopology.initial(names, build_tree(statistics, names, config).tree)
     of_pdfs = pdf_statistics(statistics, topology)

@@ -46,6 +46,13 @@ def _random_graph(generator: np.random.Generator, states: int, pdfs: int) -> tup
     )
 
 
+def _random_case(seed: int, states: int, frames: int) -> tuple[StateGraph, np.ndarray, np.ndarray]:
+    """A random graph, its arcs as a matrix, and scores (T, 3) of an utterance."""
+    generator = np.random.default_rng(seed)
+    graph, arcs = _random_graph(generator, states, 3)
+    return graph, arcs, (4 * generator.standard_normal((frames, 3))).astype(np.float32)
+
+
 def _score(graph: StateGraph, arcs: np.ndarray, scores: np.ndarray, path: Sequence[int]) -> float:
     """Log probability of a path by its definition."""
     total = float(graph.start[path[0]]) + float(graph.end[path[-1]])
@@ -56,9 +63,7 @@ def _score(graph: StateGraph, arcs: np.ndarray, scores: np.ndarray, path: Sequen
 @settings(max_examples=60)
 @given(seed=st.integers(0, 100_000), states=st.integers(1, 5), frames=st.integers(1, 5))
 def test_the_best_path_of_any_graph(seed, states, frames):
-    generator = np.random.default_rng(seed)
-    graph, arcs = _random_graph(generator, states, 3)
-    scores = (4 * generator.standard_normal((frames, 3))).astype(np.float32)
+    graph, arcs, scores = _random_case(seed, states, frames)
     best = max(_score(graph, arcs, scores, path) for path in itertools.product(range(states), repeat=frames))
     (path,) = align([graph], [scores])
     if best == -np.inf:
@@ -74,9 +79,7 @@ def test_the_best_path_of_any_graph(seed, states, frames):
 @settings(max_examples=60)
 @given(seed=st.integers(0, 100_000), states=st.integers(1, 12), frames=st.integers(1, 12))
 def test_a_narrow_beam_finds_a_path_wherever_there_is_one(seed, states, frames):
-    generator = np.random.default_rng(seed)
-    graph, arcs = _random_graph(generator, states, 3)
-    scores = (4 * generator.standard_normal((frames, 3))).astype(np.float32)
+    graph, arcs, scores = _random_case(seed, states, frames)
     (best,), (narrow,) = (align([graph], [scores], beam=beam) for beam in (math.inf, 0.5))
     if best is None:
         assert narrow is None
