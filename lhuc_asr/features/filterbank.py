@@ -1,7 +1,9 @@
-"""Log-mel filterbanks and MFCC with Kaldi's definitions, computed by kaldi-native-fbank.
+"""Log-mel filterbanks and MFCC with Kaldi's definitions; the window and the mel bins are kaldi-native-fbank's.
 
 Frames are 25 ms long and 10 ms apart, with the Povey window and pre-emphasis 0.97. There is no dither, so that the
-same recording gives the same bits.
+same recording gives the same bits. What dither does for digital silence a floor does: a mel energy is at least that of
+16-bit quantization noise. Without it, pauses that an editor or a codec has muted have energies far below any that a
+network was trained on, and a speaker's mean and variance are those of his muted pauses.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS
 # Kaldi's features are defined on 16-bit sample values.
 SAMPLE_SCALE = 32768.0
 
+# Number of frames whose spectra are computed at a time; they stay in the cache, and the memory is bounded.
+BLOCK = 512
 
 # Limits in hertz, and the rate of a recipe that does not name one.
 LOWEST_RATE, HIGHEST_RATE, USUAL_RATE = 8000, 48000, 16000
@@ -59,11 +63,13 @@ class FeatureConfig(FeatureShape):
 
     @model_validator(mode="after")
     def _computable(self) -> Self:
+        described = f"{self.bins} mel bins at {self.sample_rate} Hz"
+        if self.kind == "mfcc" and self.cepstra > self.bins:
+            raise ValueError(f"{described}, {self.cepstra} cepstra: expected at most as many cepstra as bins")
         try:
-            _computer(self)
+            _mel_banks(self, 1.0)
         except ValueError as error:
-            cepstra = f", {self.cepstra} cepstra" if self.kind == "mfcc" else ""
-            raise ValueError(f"{self.bins} mel bins at {self.sample_rate} Hz{cepstra}: {error}") from error
+            raise ValueError(f"{described}: {error}") from error
         return self
 
 
@@ -117,16 +123,32 @@ def compute_features(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
     Raises:
         FeatureError: Fewer samples than one window.
     """
-    computer = _computer(config)
-    # As a list: the binding reads an array element by element, which took a third of the total time.
-    scaled = (samples * SAMPLE_SCALE).astype(np.float32).tolist()
-    computer.accept_waveform(float(config.sample_rate), scaled)
-    computer.input_finished()
-    frames = computer.num_frames_ready
-    if frames == 0:
+    return add_deltas(static_features(samples, config)[:, 0], config.delta_order)
+
+
+def static_features(samples: np.ndarray, config: FeatureConfig, warps: tuple[float, ...] = (1.0,)) -> np.ndarray:
+    """Features of one utterance without differences, at one or several warps of the mel bins (``features/vtln.py``).
+
+    Returns:
+        Shape (T, V, static D) for V warps, float32.
+
+    Raises:
+        FeatureError: Fewer samples than one window, or a warp leaves a mel bin empty.
+    """
+    window = _window(config)
+    if len(samples) < len(window):
         raise too_short(samples, config)
-    features = np.stack([computer.get_frame(t) for t in range(frames)])
-    return add_deltas(features, config.delta_order)
+    scaled = (samples * SAMPLE_SCALE).astype(np.float32)
+    # Kaldi cuts both lengths to whole samples.
+    shift = int(config.sample_rate * FRAME_SHIFT_SECONDS)
+    frames = np.lib.stride_tricks.sliding_window_view(scaled, len(window))[::shift]
+    banks, floor = _banks(config, warps), _floor(config, warps)
+    log_mel = np.empty((len(frames), floor.size), np.float32)
+    for start in range(0, len(frames), BLOCK):
+        energies = _power(frames[start : start + BLOCK], config) @ banks
+        np.log(np.maximum(energies, floor), out=log_mel[start : start + BLOCK])
+    static = log_mel.reshape(len(frames), len(warps), config.bins)
+    return static @ _cosine_transform(config) if config.kind == "mfcc" else static
 
 
 def too_short(samples: np.ndarray, config: FeatureConfig) -> FeatureError:
@@ -154,8 +176,15 @@ def add_deltas(features: np.ndarray, order: int) -> np.ndarray:
     return np.ascontiguousarray(knf.compute_deltas(options, features), dtype=np.float32)
 
 
-def _computer(config: FeatureConfig) -> Any:
-    return (knf.OnlineFbank if config.kind == "fbank" else knf.OnlineMfcc)(kaldi_options(config))
+def _power(frames: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Power spectrum (T, F) of frames (T, N), from 0 to half the sample rate, as Kaldi computes it."""
+    window, emphasis = _window(config), np.float32(kaldi_options(config).frame_opts.preemph_coeff)
+    centred = frames - frames.mean(axis=1, keepdims=True)
+    # The sample before the first is the first itself.
+    before = np.concatenate([centred[:, :1], centred[:, :-1]], axis=1)
+    spectrum = np.fft.rfft((centred - emphasis * before) * window, 1 << (len(window) - 1).bit_length(), axis=1)
+    power: np.ndarray = np.square(spectrum.real) + np.square(spectrum.imag)
+    return power
 
 
 @lru_cache(maxsize=4)
@@ -163,11 +192,55 @@ def kaldi_options(config: FeatureConfig) -> Any:
     """Options of kaldi-native-fbank for a kind of features."""
     options = knf.FbankOptions() if config.kind == "fbank" else knf.MfccOptions()
     options.frame_opts.samp_freq = float(config.sample_rate)
-    options.frame_opts.dither = 0.0
     options.frame_opts.frame_shift_ms = 1000 * FRAME_SHIFT_SECONDS
     options.frame_opts.frame_length_ms = 1000 * FRAME_LENGTH_SECONDS
     options.mel_opts.num_bins = config.bins
     if config.kind == "mfcc":
         options.num_ceps = config.cepstra
-        options.use_energy = False  # C0 in place of the raw energy, which the recording level shifts
     return options
+
+
+@lru_cache(maxsize=4)
+def _window(config: FeatureConfig) -> np.ndarray:
+    return np.array(knf.FeatureWindowFunction(kaldi_options(config).frame_opts).window, np.float32)
+
+
+@lru_cache(maxsize=4)
+def _banks(config: FeatureConfig, warps: tuple[float, ...]) -> np.ndarray:
+    """Mel bins of all warps, shape (F, V * bins), float32."""
+    matrices = []
+    for warp in warps:
+        try:
+            matrices.append(_mel_banks(config, warp))
+        except ValueError as error:
+            raise FeatureError(f"{config.bins} mel bins at {config.sample_rate} Hz, warp {warp:g}: {error}") from error
+    return np.ascontiguousarray(np.concatenate(matrices).T)
+
+
+def _mel_banks(config: FeatureConfig, warp: float) -> np.ndarray:
+    """Mel bins of one warp, shape (bins, F), float32; ValueError for a bin without a frequency."""
+    options = kaldi_options(config)
+    matrix: np.ndarray = knf.MelBanks(options.mel_opts, options.frame_opts, warp).get_matrix()
+    return matrix
+
+
+@lru_cache(maxsize=4)
+def _floor(config: FeatureConfig, warps: tuple[float, ...]) -> np.ndarray:
+    """Mel energies of the noise of 16-bit quantization, which is white and has variance 1/12; shape (V * bins,).
+
+    A frame's spectrum is linear in its samples, so the power of white noise is the sum over frames of one sample each.
+    """
+    samples = np.eye(len(_window(config)), dtype=np.float32)
+    floor: np.ndarray = _power(samples, config).sum(axis=0) / 12.0 @ _banks(config, warps)
+    return floor
+
+
+@lru_cache(maxsize=4)
+def _cosine_transform(config: FeatureConfig) -> np.ndarray:
+    """Cosine transform and liftering, from log-mel energies to cepstra, shape (bins, cepstra), float32."""
+    order = np.arange(config.cepstra)
+    angle = np.pi / config.bins * (np.arange(config.bins)[:, None] + 0.5) * order
+    transform = np.sqrt(2.0 / config.bins) * np.cos(angle)
+    transform[:, 0] = np.sqrt(1.0 / config.bins)
+    lifter = kaldi_options(config).cepstral_lifter
+    return np.asarray(transform * (1.0 + 0.5 * lifter * np.sin(np.pi * order / lifter)), np.float32)

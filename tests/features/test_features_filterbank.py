@@ -6,12 +6,12 @@ import torch
 import torchaudio.compliance.kaldi as kaldi
 from hypothesis import given
 from hypothesis import strategies as st
-from torchaudio.functional import compute_deltas
+from torchaudio.functional import compute_deltas, create_dct
 
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, FeatureError
 from lhuc_asr.base.units import frames_of
-from lhuc_asr.features.filterbank import FeatureConfig, RecipeFeatures, add_deltas, compute_features
+from lhuc_asr.features.filterbank import BLOCK, FeatureConfig, RecipeFeatures, add_deltas, compute_features
 
 
 def _recording(sample_rate: int, seconds: float = 0.7, seed: int = 0) -> np.ndarray:
@@ -65,8 +65,48 @@ def test_the_same_recording_gives_the_same_bits():
     assert first.tobytes() == second.tobytes()
 
 
-def test_digital_silence_is_finite():
-    assert np.isfinite(compute_features(np.zeros(4000, np.float32), FeatureConfig(delta_order=2))).all()
+@pytest.mark.parametrize("sample_rate", [8000, 16000])
+def test_digital_silence_has_the_mean_energies_of_quantization_noise(sample_rate):
+    """Measured on such noise: sample values between two integers, uniform over the step."""
+    noise = np.random.default_rng(3).uniform(-0.5, 0.5, 60 * sample_rate).astype(np.float32)
+    config = FeatureConfig(sample_rate=sample_rate, bins=23)
+    power = kaldi.fbank(
+        torch.from_numpy(noise[None]),
+        sample_frequency=sample_rate,
+        num_mel_bins=23,
+        dither=0.0,
+        use_log_fbank=False,
+    )
+    silence = compute_features(np.zeros(4000, np.float32), config)
+    np.testing.assert_allclose(silence, np.broadcast_to(power.mean(0).log().numpy(), silence.shape), atol=0.1)
+
+
+def test_cepstra_of_digital_silence_are_those_of_the_same_energies():
+    silence = np.zeros(4000, np.float32)
+    energies = compute_features(silence, FeatureConfig())
+    cepstra = compute_features(silence, FeatureConfig(kind="mfcc"))
+    lifter = 1 + 11 * np.sin(np.pi * np.arange(13) / 22)
+    expected = create_dct(13, 40, norm="ortho").numpy() * lifter
+    np.testing.assert_allclose(cepstra, energies @ expected, atol=3e-4)
+
+
+def test_a_recording_above_the_floor_is_left_as_it_is_and_a_muted_pause_does_not_reach_below_it():
+    samples = _recording(16000)
+    muted = samples.copy()
+    muted[4800:8000] = 0.0
+    before, after = (compute_features(values, FeatureConfig()) for values in (samples, muted))
+    floor = compute_features(np.zeros(400, np.float32), FeatureConfig())[0]
+    np.testing.assert_array_equal(after[:27], before[:27])
+    np.testing.assert_array_equal(after[30:47], np.broadcast_to(floor, (17, 40)))
+    assert (after >= floor).all()
+
+
+def test_long_recordings_are_computed_in_blocks_without_a_seam():
+    samples = np.random.default_rng(1).standard_normal(16000 * 12).astype(np.float32) * 0.1
+    whole = compute_features(samples, FeatureConfig())
+    assert len(whole) > 2 * BLOCK
+    later = compute_features(samples[160 * 300 :], FeatureConfig())
+    np.testing.assert_allclose(later, whole[300:], atol=1e-4)
 
 
 def test_scaling_a_recording_shifts_every_bin_by_the_logarithm_of_the_power():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lhuc_asr.base.errors import FeatureError
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
-from lhuc_asr.features.vtln import power_spectrum, warped_features
+from lhuc_asr.features.vtln import warped_features
 
 WARPS = (0.85, 0.93, 1.0, 1.07, 1.25)
 # Rounding of the quietest energies and of the narrowest bins; liftering multiplies it by up to 12.
@@ -86,9 +86,8 @@ def test_a_tone_moves_to_the_bin_at_its_frequency_times_the_warp(warp):
         assert peak != warped_features(tone, config, [1.0])[10, 0].argmax()
 
 
-def test_the_power_spectrum_of_digital_silence_is_zero_and_its_features_are_finite():
+def test_digital_silence_is_finite_at_every_warp():
     silence, config = np.zeros(4000, np.float32), FeatureConfig(kind="mfcc", delta_order=2)
-    assert not power_spectrum(silence, config).any()
     assert np.isfinite(warped_features(silence, config, WARPS)).all()
 
 
