@@ -1,4 +1,4 @@
-"""The ladder of an experiment: times of its rungs and trees, times and memory of its graphs, real-time factors.
+"""The ladder of an experiment: times of its rungs and trees, alignment, times and memory of its graphs, search.
 
     python benchmarks/ladder.py [EXPERIMENT]        # exp/an4 unless given
 
@@ -12,6 +12,7 @@ process does not give its peak of memory back.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import resource
 import sys
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from timing import show
 
@@ -29,9 +31,12 @@ from lhuc_asr.base.units import frames_of
 from lhuc_asr.corpus.splits import TRAIN
 from lhuc_asr.decode.graph import build_graph
 from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.hmm.aligner import transcript_graphs
 from lhuc_asr.hmm.gaussian_features import StoredFeatures
+from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.hmm.tree_building import build_tree
 from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig, tree_statistics
+from lhuc_asr.hmm.viterbi import BEAM, best_path
 from lhuc_asr.lang.language_model import ARPA_FILE
 from lhuc_asr.pipeline.acoustic_models import features_of_rung
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -42,6 +47,8 @@ from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.rungs import read_model, rung_stage, training_data
 
 GIGABYTE = 1e9
+# Number of utterances that are aligned, or a few more.
+ALIGNED = 500
 
 
 def main(path: Path) -> None:
@@ -53,6 +60,11 @@ def main(path: Path) -> None:
         sys.exit(f"{error}\nrun a recipe first, or name another experiment: benchmarks/ladder.py exp/demo")
     show(f"Rungs of {path.name}, as noted", ["rung", "s"], list(noted(config, experiment)))
     show("Trees on one core", ["rung", "frames", "statistics, s", "tree, s"], list(trees(config, experiment)))
+    show(
+        f"Alignment on one core: a beam of {BEAM:g} nats against a search of all paths, scores not counted",
+        ["rung", "utterances", "with another path", "of the time"],
+        list(beams(config, experiment)),
+    )
     show("Graphs on one core", ["states of", "s", "peak, GB"], list(graphs(config, experiment)))
     show(
         "First passes on one core, of real time",
@@ -85,6 +97,28 @@ def trees(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[l
         built = time.process_time()
         frames = sum(len(each.phone) for each in phones.values())
         yield [rung, f"{frames:,}", f"{summed - start:.1f}", f"{built - summed:.1f}"]
+
+
+def beams(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
+    """Utterances that another path is found for in a search of all, and the time of the beam's, for each rung."""
+    for rung in config.aligners:
+        options: TriphoneConfig | MonophoneConfig = config.monophone if rung == "mono" else getattr(config, rung)
+        features = StoredFeatures(experiment.features(TRAIN, features_of_rung(config, rung)))
+        data = training_data(experiment, features, options.max_unaligned)
+        model = read_model(experiment, rung)
+        some = data.utterances[:: max(1, len(data.utterances) // ALIGNED)]
+        graphs = transcript_graphs(some, data.transcripts, data.lexicon, model.topology)
+        seconds, different = {BEAM: 0.0, math.inf: 0.0}, 0
+        for utterance in some:
+            scores = model.gmm.log_likelihoods(features.of([utterance])).numpy()
+            paths = []
+            for beam in seconds:
+                start = time.process_time()
+                paths.append(best_path(graphs[utterance.id], scores, beam))
+                seconds[beam] += time.process_time() - start
+            near, every = paths
+            different += near is None or every is None or not np.array_equal(near.states, every.states)
+        yield [rung, str(len(some)), str(different), f"{seconds[BEAM] / seconds[math.inf]:.2f}"]
 
 
 def graphs(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
