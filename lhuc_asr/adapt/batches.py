@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lhuc_asr.adapt.movable import Movable
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.objective import CandidateTargets
-from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # Number of frames that go through the network at once when psi is computed for all frames.
 FRAMES_KEPT_AT_ONCE = 4_096
@@ -22,8 +23,8 @@ class Batch(NamedTuple):
     """B of one speaker's frames; the last ones may be repetitions of weight 0.
 
     Attributes:
-        psi: Outputs of the lowest scaled site before its scale, shape (B, H).
-        targets: Targets of the frames; their reference is the output with row 0, shape (B, K), or (B, 0) if it is not
+        psi: What the speaker's numbers do not change of the frames, shape (B, width).
+        targets: Targets of the frames; their reference is the unadapted output, shape (B, K), or (B, 0) if it is not
             needed.
     """
 
@@ -38,8 +39,8 @@ class SpeakerBatches:
         name: The speaker's name, for messages.
         data: The speaker's data.
         model: The network.
-        network: The same network with scaled sites.
-        row0: xi(r) of row 0 at each site, shapes (1, H), if the output with row 0 is needed; None otherwise.
+        movable: The speakers' numbers in the network.
+        reference: Whether the unadapted output is needed.
         seed: Seeds the order of the frames.
 
     Attributes:
@@ -56,14 +57,14 @@ class SpeakerBatches:
         name: str,
         data: SpeakerData,
         model: AcousticModel,
-        network: ScaledNetwork,
-        row0: list[Tensor] | None,
+        movable: Movable,
+        reference: bool,
         seed: int,
     ) -> None:
         data.check_fits(name, model)
         self.name = name
-        self._seed, self._network, self._row0 = seed, network, row0
-        self._context, self._device = model.context, network.device
+        self._seed, self._movable, self._reference = seed, movable, reference
+        self._context, self._device = model.context, movable.device
         self._features = torch.from_numpy(np.ascontiguousarray(data.features))
         targets = data.targets.tensors()
         self._first, self._last = utterance_bounds(data.lengths)
@@ -73,7 +74,7 @@ class SpeakerBatches:
         self._order = torch.arange(len(self._useful))
         self._kept: tuple[Tensor, Tensor] | None = None
         self.weight = float(targets.weights.sum(dtype=torch.float64))
-        values = network.width + (model.pdf_count if row0 is not None else 0)
+        values = movable.width + (model.pdf_count if reference else 0)
         self.bytes_to_keep = len(self._useful) * values * model.log_prior.element_size()
 
     def batches(self, size: int) -> int:
@@ -81,7 +82,7 @@ class SpeakerBatches:
         return -(-len(self._useful) // size)
 
     def keep(self) -> None:
-        """Compute psi and the output with row 0 for all frames, and keep them until ``forget``."""
+        """Compute psi and the unadapted output for all frames, and keep them until ``forget``."""
         parts = [self._compute(frames) for frames in self._useful.split(FRAMES_KEPT_AT_ONCE)]
         psi, reference = zip(*parts, strict=True)
         self._kept = torch.cat(psi), torch.cat(reference)
@@ -118,10 +119,9 @@ class SpeakerBatches:
         return Batch(psi, replace(targets, reference=reference))
 
     def _compute(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Psi of frames, and their output with row 0: shapes (B, H) and (B, K) or (B, 0)."""
+        """Psi of frames, and their unadapted output: shapes (B, width) and (B, K) or (B, 0)."""
         index = splice_index(frames, self._first[frames], self._last[frames], self._context)
-        psi = self._network.psi(self._features[index].flatten(1).to(self._device))
-        if self._row0 is None:
+        psi = self._movable.psi(self._features[index].flatten(1).to(self._device))
+        if not self._reference:
             return psi, psi.new_empty(len(psi), 0)
-        with torch.no_grad():
-            return psi, torch.softmax(self._network.logits(psi, self._row0), dim=1)
+        return psi, torch.softmax(self._movable.unadapted(psi), dim=1)

@@ -1,7 +1,8 @@
-"""Gradient descent on rows of a bank, the network frozen (Swietojanski et al. 2016, sec. III, equations 7 to 9).
+"""Gradient descent on speakers' numbers, the network frozen (Swietojanski et al. 2016, sec. III, equations 7 to 9).
 
-Each speaker's cross-entropy is minimised over r only. Speakers share mini-batches, in which each has a block of their
-own. Rows do not affect each other, so each speaker's result is the same as in a separate run. A speaker's gradient is
+Each speaker's cross-entropy is minimised over the speaker's numbers r only: a row of a bank, or what another method
+moves (``movable.py``). Speakers share mini-batches, in which each has a block of their own. Their numbers do not affect
+each other, so each speaker's result is the same as in a separate run. A speaker's gradient is
 the sum over the speaker's frames in a mini-batch, divided by the nominal batch size. Under SGD every frame then has the
 same weight, even in a last batch that is not full.
 
@@ -32,11 +33,12 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.batches import SpeakerBatches
 from lhuc_asr.adapt.method import warn_unadapted
+from lhuc_asr.adapt.movable import BankInNetwork, Movable
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, join_targets
-from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # Number of frames that go through the network at once. On a CPU, 1,024 x 512 units x 4 bytes = 2 MB per layer stay in
 # the caches; 2,560 frames of ten speakers took a sixth longer. A GPU needs more frames to be busy.
@@ -45,8 +47,9 @@ CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
 # groups that fit.
 KEPT_BYTES = 1 << 29
 
-# Rows (N,) -> penalties (N,).
+# Rows (N,) -> penalties (N,), and the same of the speakers' names.
 Penalty = Callable[[torch.Tensor], torch.Tensor]
+NamedPenalty = Callable[[Sequence[str]], torch.Tensor]
 # Number of the sweep, number of the mini-batch within the sweep -> a context for the gradient.
 StepContext = Callable[[int, int], AbstractContextManager[object]]
 
@@ -128,16 +131,34 @@ class Descent:
         Raises:
             AlignmentError: A speaker's targets or features do not fit the network.
         """
+        rows = BankInNetwork(bank, model, torch.bfloat16 if self.config.bfloat16 else None)
+        of_names = None if penalty is None else partial(_of_rows, bank, penalty)
+        self.move(rows, model, speakers, seed, optimizer, of_names, each_step)
+
+    def move(
+        self,
+        movable: Movable,
+        model: AcousticModel,
+        speakers: Mapping[str, SpeakerData],
+        seed: int,
+        optimizer: torch.optim.Optimizer | None = None,
+        penalty: NamedPenalty | None = None,
+        each_step: StepContext | None = None,
+    ) -> None:
+        """Move numbers of any kind; arguments and errors as ``adapt``.
+
+        Args:
+            movable: The speakers' numbers in the network.
+            penalty: A function from names (N,) to penalties (N,); None for the configuration's prior.
+        """
         config = self.config
         if penalty is None and config.prior_deviation is not None:
-            penalty = partial(_distance_from_row0, bank, config.prior_deviation)
-        network = model.scaled([site.name for site in bank.sites], torch.bfloat16 if config.bfloat16 else None)
-        row0 = [bank.amplitude(table.detach()[:1]) for table in bank.tables]
+            penalty = partial(_prior, movable, config.prior_deviation)
         data = [
-            SpeakerBatches(name, frames, model, network, row0 if config.kl_weight else None, seed)
+            SpeakerBatches(name, frames, model, movable, bool(config.kl_weight), seed)
             for name, frames in speakers.items()
         ]
-        optimizer = optimizer or bank.optimizer(config.optimizer, lr=config.learning_rate)
+        optimizer = optimizer or movable.optimizer(config.optimizer, config.learning_rate)
         for group, keep in _groups(data, keep=config.sweeps > 1):
             for speaker in group if keep else ():
                 speaker.keep()
@@ -146,61 +167,55 @@ class Descent:
                     speaker.shuffle(sweep)
                 for step in range(max(speaker.batches(config.batch_size) for speaker in group)):
                     with nullcontext() if each_step is None else each_step(sweep, step):
-                        self._step(network, bank, optimizer, group, step, penalty)
+                        self._step(movable, optimizer, group, step, penalty)
             for speaker in group:
                 speaker.forget()
         mute = [speaker.name for speaker in data if not speaker.batches(1)]
         warn_unadapted("all their frames have weight 0", mute, len(data))
-        put_back_diverged(bank, list(speakers))
+        movable.put_back_diverged(list(speakers))
 
     def _step(
         self,
-        network: ScaledNetwork,
-        bank: SpeakerBank,
+        movable: Movable,
         optimizer: torch.optim.Optimizer,
         speakers: Sequence[SpeakerBatches],
         step: int,
-        penalty: Penalty | None,
+        penalty: NamedPenalty | None,
     ) -> None:
         """Take one step with mini-batch ``step`` of every speaker who has that many."""
         size = self.config.batch_size
         active = [speaker for speaker in speakers if speaker.frames_in(step, size)]
         optimizer.zero_grad(set_to_none=True)
-        frames = CPU_FRAMES_AT_ONCE if network.device.type == "cpu" else GPU_FRAMES_AT_ONCE
+        frames = CPU_FRAMES_AT_ONCE if movable.device.type == "cpu" else GPU_FRAMES_AT_ONCE
         at_once = max(1, frames // size)
         for first in range(0, len(active), at_once):
-            self._backward(network, bank, active[first : first + at_once], step, penalty)
+            self._backward(movable, active[first : first + at_once], step, penalty)
         optimizer.step()
 
     def _backward(
-        self,
-        network: ScaledNetwork,
-        bank: SpeakerBank,
-        speakers: Sequence[SpeakerBatches],
-        step: int,
-        penalty: Penalty | None,
+        self, movable: Movable, speakers: Sequence[SpeakerBatches], step: int, penalty: NamedPenalty | None
     ) -> None:
         """Add the gradient of some speakers' mini-batches number ``step``."""
-        size = self.config.batch_size
+        size, names = self.config.batch_size, [speaker.name for speaker in speakers]
         longest = max(speaker.frames_in(step, size) for speaker in speakers)
         batches = [speaker.batch(step, size, longest) for speaker in speakers]
-        psi = torch.cat([batch.psi for batch in batches])
-        rows = bank.rows_of(speaker.name for speaker in speakers)
-        logits = network.logits(psi, [bank.xi(site.name, rows) for site in bank.sites])
+        logits = movable.logits(torch.cat([batch.psi for batch in batches]), names)
         loss = self._objective(logits, join_targets([batch.targets for batch in batches]))
         if penalty is not None:
             # Each mini-batch has a share of the penalty; the shares of a sweep add up to the whole penalty.
             parts = zip(batches, speakers, strict=True)
             share = torch.stack([batch.targets.weights.sum() / speaker.weight for batch, speaker in parts])
-            loss = loss + (share * penalty(rows)).sum()
+            loss = loss + (share * penalty(names)).sum()
         (loss / size).backward()
 
 
-def _distance_from_row0(bank: SpeakerBank, deviation: float, rows: torch.Tensor) -> torch.Tensor:
+def _of_rows(bank: SpeakerBank, penalty: Penalty, speakers: Sequence[str]) -> torch.Tensor:
+    return penalty(bank.rows_of(speakers))
+
+
+def _prior(movable: Movable, deviation: float, speakers: Sequence[str]) -> torch.Tensor:
     """|r - r_0|^2 / (2 sigma^2), shape (N,)."""
-    pairs = zip(bank.sites, bank.tables, strict=True)
-    parts = [(bank.r(site.name, rows) - table[0].detach()).square().sum(1) for site, table in pairs]
-    return torch.stack(parts).sum(0) / (2 * deviation**2)
+    return movable.distance(speakers) / (2 * deviation**2)
 
 
 def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[list[SpeakerBatches], bool]]:
@@ -218,11 +233,3 @@ def _groups(speakers: Sequence[SpeakerBatches], keep: bool) -> Iterator[tuple[li
         group.append(speaker)
     if group:
         yield group, keep and sum(member.bytes_to_keep for member in group) <= KEPT_BYTES
-
-
-def put_back_diverged(bank: SpeakerBank, speakers: Sequence[str]) -> None:
-    """Set speakers whose rows or amplitudes are not finite back to row 0, with a warning."""
-    finite = bank.finite(bank.rows_of(speakers)).all(1)
-    diverged = [name for name, fine in zip(speakers, finite.tolist(), strict=True) if not fine]
-    warn_unadapted("they diverged: features that are not finite, or too large a learning rate", diverged, len(speakers))
-    bank.reset(diverged)

@@ -24,9 +24,10 @@ from pydantic import Field
 from torch import nn
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
-from lhuc_asr.adapt.descent import Descent, put_back_diverged
+from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers
+from lhuc_asr.adapt.movable import put_back_diverged
 from lhuc_asr.adapt.prepared import (
     REMEDY,
     PreparedConfig,

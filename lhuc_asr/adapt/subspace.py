@@ -23,9 +23,10 @@ from pydantic import Field
 from torch.nn import functional
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
-from lhuc_asr.adapt.descent import Descent, put_back_diverged
+from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers
+from lhuc_asr.adapt.movable import put_back_diverged
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable

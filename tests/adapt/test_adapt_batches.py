@@ -1,10 +1,14 @@
 """A speaker's mini-batches: each useful frame once a sweep, kept or computed again; foreign data is refused."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from lhuc_asr.adapt.amplitudes import new_bank
 from lhuc_asr.adapt.batches import SpeakerBatches
+from lhuc_asr.adapt.movable import BankInNetwork
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.errors import AlignmentError
@@ -33,8 +37,11 @@ def _frames(lengths: tuple[int, ...], highest: int = PDFS - 1) -> SpeakerData:
 
 
 def _batches(model: Dnn, frames: SpeakerData, layers: tuple[int, ...] = (0, 1)) -> SpeakerBatches:
-    row0 = [torch.full((1, UNITS), 1.5) for _ in layers]
-    return SpeakerBatches("ann", frames, model, model.scaled(model.sites(layers)), row0, seed=3)
+    bank = new_bank(model, ["ann"], layers=layers)
+    with torch.no_grad():
+        for table in bank.tables:
+            table.fill_(math.log(1.5))
+    return SpeakerBatches("ann", frames, model, BankInNetwork(bank, model), True, seed=3)
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -73,7 +80,8 @@ def test_a_sweep_has_every_useful_frame_once_with_the_networks_outputs(model, ke
 
 
 def test_outputs_with_row_zero_are_computed_only_if_needed(model):
-    speaker = SpeakerBatches("ann", _frames((9,)), model, model.scaled(model.sites((0,))), None, seed=0)
+    movable = BankInNetwork(new_bank(model, ["ann"], layers=(0,)), model)
+    speaker = SpeakerBatches("ann", _frames((9,)), model, movable, False, seed=0)
     assert speaker.batch(0, 4, 4).targets.reference.shape == (4, 0)
     assert speaker.bytes_to_keep == 4 * UNITS * int((_frames((9,)).targets.weight > 0).sum())
 
