@@ -222,11 +222,13 @@ class _Rows(Companion):
         self._optimizer = bank.optimizer(config.optimizer, lr=config.learning_rate)
         self._rows = {speaker: bank.row(speaker) for speaker in bank.speakers}
 
-    def begin_epoch(self, seed: int, rate_share: float) -> None:
+    def begin_epoch(self, seed: int) -> None:
         generator = np.random.default_rng(seed)
         self._assigned = torch.from_numpy(assign_rows(self._source, self._rows, self._config, generator))
+
+    def set_rate(self, share: float) -> None:
         for group in self._optimizer.param_groups:
-            group["lr"] = self._config.learning_rate * rate_share
+            group["lr"] = self._config.learning_rate * share
 
     def batch(self, frames: torch.Tensor) -> AbstractContextManager[SpeakerBank]:
         return self._bank.rows(self._assigned[frames].long())

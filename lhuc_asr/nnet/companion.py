@@ -21,13 +21,11 @@ class Companion:
 
     rates = "trainer.schedule.learning_rate"
 
-    def begin_epoch(self, seed: int, rate_share: float) -> None:
-        """Begin an epoch.
+    def begin_epoch(self, seed: int) -> None:
+        """Begin an epoch; ``seed`` seeds all of its random choices."""
 
-        Args:
-            seed: Seed of all random choices of the epoch.
-            rate_share: Learning rate of the epoch divided by that of the first epoch.
-        """
+    def set_rate(self, share: float) -> None:
+        """Change the learning rate; ``share`` is the network's, divided by that of the first mini-batch."""
 
     def batch(self, frames: torch.Tensor) -> AbstractContextManager[object]:
         """A context for the forward pass of a mini-batch.

@@ -1,8 +1,12 @@
-"""Newbob, a schedule of the learning rate.
+"""Schedules of the learning rate: newbob, and a decay over a number of epochs that is fixed beforehand.
 
-The rate is constant while each epoch improves the loss by enough, then halved every epoch until the improvement becomes
-negligible. A network that goes on from another may be worse after its first epoch: the trainer undoes an epoch that is
-worse than the network before it, and until one is kept, newbob halves the rate after each and tries again.
+With newbob the rate is constant while each epoch improves the loss by enough, then halved every epoch until the
+improvement becomes negligible. A network that goes on from another may be worse after its first epoch: the trainer
+undoes an epoch that is worse than the network before it, and until one is kept, newbob halves the rate after each and
+tries again.
+
+With ``decay_to`` the rate falls by the same factor in each mini-batch, as in Kaldi's nnet3, so that a few epochs over
+much data end with small steps.
 """
 
 from __future__ import annotations
@@ -31,12 +35,21 @@ class NewbobConfig(StrictModel):
         halve_below: Halving begins after an epoch that improves the loss by less than this.
         stop_below: Once halving has begun, training ends after an epoch that improves the loss by less than this.
         max_epochs: Maximum number of epochs.
+        decay_to: Learning rate that a decay over all of ``max_epochs`` ends with; None for newbob.
     """
 
     learning_rate: float = Field(0.08, gt=0.0, le=HIGHEST_RATE)
     halve_below: float = Field(0.01, ge=0.0, le=10.0)
     stop_below: float = Field(0.001, ge=0.0, le=10.0)
     max_epochs: MaxEpochs = 20
+    decay_to: float | None = Field(None, gt=0.0, le=HIGHEST_RATE)
+
+    def rate_after(self, epochs: float) -> float:
+        """Learning rate of the decay after a number of epochs, parts of them too; without a decay the first rate."""
+        if self.decay_to is None:
+            return self.learning_rate
+        share = min(1.0, epochs / self.max_epochs)
+        return float(self.learning_rate * (self.decay_to / self.learning_rate) ** share)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,15 @@ class Newbob:
         ended = self.halving and improvement < config.stop_below
         halving = self.halving or improvement < config.halve_below
         undone_first = first and not better
+        if config.decay_to is not None:
+            return replace(
+                self,
+                learning_rate=config.rate_after(self.epochs + 1),
+                best_loss=min(self.best_loss, loss),
+                epochs=self.epochs + 1,
+                kept=self.kept + better,
+                finished=self.epochs + 1 >= config.max_epochs,
+            )
         return replace(
             self,
             learning_rate=self.learning_rate / 2 if halving or undone_first else self.learning_rate,

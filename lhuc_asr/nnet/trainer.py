@@ -239,17 +239,22 @@ def _epoch(
         group["lr"] = newbob.learning_rate
     model.train()
     total = torch.zeros((), device=device)
-    frames = 0
-    batches = sum(u.frames for u in source.utterances) // config.batch_size
+    frames, all_frames = 0, sum(u.frames for u in source.utterances)
     for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         module.seed(epoch_seed, number)
-    companion.begin_epoch(epoch_seed, newbob.learning_rate / config.schedule.learning_rate)
+    companion.begin_epoch(epoch_seed)
+    companion.set_rate(newbob.learning_rate / config.schedule.learning_rate)
     # SpecAugment, and dropout on a GPU, draw from torch's generator, which is seeded for the epoch and then restored.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed)
         for features, targets, rows in progress(
-            source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", batches
+            source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", all_frames // config.batch_size
         ):
+            if config.schedule.decay_to is not None:
+                rate = config.schedule.rate_after(newbob.epochs + frames / all_frames)
+                companion.set_rate(rate / config.schedule.learning_rate)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
             autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
             with autocast, companion.batch(rows):
                 logits = model(mask_bands(features.to(device), model.feature_dimension, config.band_mask))

@@ -41,6 +41,24 @@ def test_newbob(losses, rates, finished):
     assert state.epochs == len(losses)
 
 
+def test_a_decay_takes_all_epochs_whatever_the_losses_and_ends_with_its_rate():
+    config = NewbobConfig(learning_rate=0.4, decay_to=0.004, max_epochs=4)
+    state, rates = Newbob(config.learning_rate), []
+    for loss in (2.0, 1.9999, 3.0, 1.0):
+        assert not state.finished
+        rates.append(state.learning_rate)
+        state = state.after(loss, config)
+    assert state.finished
+    assert rates == pytest.approx([0.4 * 10 ** (-epoch / 2) for epoch in range(4)])
+    assert state.learning_rate == pytest.approx(0.004)
+    assert (state.kept, state.best_loss, state.halving) == (3, 1.0, False)
+    assert [config.rate_after(epochs) for epochs in (0, 2, 4, 5)] == pytest.approx([0.4, 0.04, 0.004, 0.004])
+
+
+def test_without_a_decay_the_first_rate_is_that_of_newbob():
+    assert CONFIG.rate_after(3) == CONFIG.learning_rate
+
+
 @given(losses=st.lists(st.floats(0.0, 100.0), min_size=8, max_size=8))
 def test_training_always_ends_and_the_rate_never_rises(losses):
     state = Newbob(CONFIG.learning_rate)

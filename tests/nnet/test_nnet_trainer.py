@@ -12,6 +12,7 @@ from corner_frames import PDFS
 
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.nnet.companion import Companion
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
@@ -25,6 +26,8 @@ CALM = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.05, ma
 AVERAGED = TrainerConfig(
     batch_size=32, average_epochs=3, schedule=NewbobConfig(learning_rate=0.15, stop_below=0.0, max_epochs=6)
 )
+
+DECAYING = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=0.2, decay_to=0.002, max_epochs=4))
 
 
 def _model(seed: int = 0, shape: DnnConfig = SHAPE) -> Dnn:
@@ -89,13 +92,39 @@ def test_a_separable_problem_is_learned(tmp_path, make_source):
     assert not model.training
 
 
-@pytest.mark.parametrize("config", [BUMPY, CALM, AVERAGED], ids=["bumpy", "calm", "averaged"])
+class _Rates(Companion):
+    """Notes the share of the first learning rate in each mini-batch."""
+
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+        self._share = 0.0
+
+    def set_rate(self, share: float) -> None:
+        self._share = share
+
+    def step(self) -> None:
+        self.shares.append(self._share)
+
+
+def test_a_decay_lowers_the_rate_of_each_mini_batch_by_the_same_factor(tmp_path, make_source):
+    training, rates = make_source(0, 640), _Rates()
+    frames = sum(utterance.frames for utterance in training.utterances)
+    train(_model(), training, make_source(1, 300), DECAYING, tmp_path / "state", 3, CPU, lambda figures: None, rates)
+    steps = 4 * -(-frames // 32)
+    assert len(rates.shares) == steps
+    expected = [100.0 ** -(number / steps) for number in range(steps)]
+    # The last mini-batch of an epoch is not full.
+    np.testing.assert_allclose(rates.shares, expected, rtol=0.05)
+    assert rates.shares == sorted(rates.shares, reverse=True)
+
+
+@pytest.mark.parametrize("config", [BUMPY, CALM, AVERAGED, DECAYING], ids=["bumpy", "calm", "averaged", "decaying"])
 def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(tmp_path, make_source, config):
     training, heldout = make_source(0, noise=0.3), make_source(1, 300, noise=0.3)
     whole = _Run(tmp_path / "whole", training, heldout, config)
     expected = whole()
     epochs = [figures for figures in whole.epochs if "epoch" in figures]
-    if config is not CALM:
+    if config in (BUMPY, AVERAGED):
         assert {figures["kept"] for figures in epochs} == {True, False}
     if config is AVERAGED:
         assert whole.epochs[-1]["averaged_epochs"] > 1
