@@ -57,7 +57,7 @@ LADDER = (
     "controls=[]",
 )
 LADDER_PASSES = f"""passes={{
-  lhuc: {{}},
+  lhuc: {{method: {{kind: lhuc, optimizer: adam, learning_rate: 0.3, sweeps: 4}}}},
   twice: {{targets: {{source: lhuc}}}},
   fmllr_gmm: {{network: fmllr_sat, method: {FMLLR}}},
   fmllr: {{network: fmllr, method: {FMLLR}, targets: {{source: fmllr_gmm}}}},

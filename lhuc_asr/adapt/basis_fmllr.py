@@ -12,10 +12,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lhuc_asr.adapt.fmllr import FmllrSpeakers, speaker_statistics
+from lhuc_asr.adapt.fmllr import speaker_statistics
 from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.hmm.basis_fmllr import BasisFmllrConfig as EstimationConfig
 from lhuc_asr.hmm.basis_fmllr import BasisStatistics, FmllrBasis
 from lhuc_asr.hmm.row_updates import RowStatistics
@@ -36,8 +37,9 @@ class BasisFmllrConfig(PreparedConfig):
         coefficients_per_frame: Number of coefficients for each frame that a speaker has.
     """
 
-    speakers: ClassVar[type[ReadableSpeakers]] = FmllrSpeakers
+    speakers: ClassVar[type[ReadableSpeakers]] = TransformedSpeakers
     moves_features: ClassVar[bool] = True
+    uses_gaussians: ClassVar[bool] = True
     not_prepared: ClassVar[frozenset[str]] = frozenset({"estimates", "min_count", "coefficients_per_frame"})
 
     kind: Literal["basis_fmllr"] = "basis_fmllr"
@@ -79,7 +81,7 @@ class BasisFmllr:
         parts = (speaker_statistics(name, data, unmoved, first=True) for name, data in training.items())
         FmllrBasis.from_statistics(summed(BasisStatistics.of(part) for part in parts)).save(self._path)
 
-    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> FmllrSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> TransformedSpeakers:
         """Estimate the transforms of all speakers; nothing is random.
 
         Args:
@@ -105,4 +107,4 @@ class BasisFmllr:
                 for name, data in speakers.items()
             ]
             transforms = basis.estimate(RowStatistics.stacked(parts), options).transforms
-        return FmllrSpeakers(model, transforms)
+        return TransformedSpeakers(model, transforms)

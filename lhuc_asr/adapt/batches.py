@@ -1,7 +1,8 @@
-"""One speaker's frames in shuffled mini-batches; whatever is the same in every sweep can be computed once and kept."""
+"""One speaker's frames: in shuffled mini-batches, where what every sweep shares can be kept, or in order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,9 +15,12 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.objective import CandidateTargets
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.augment import mask_bands
 
 # Number of frames that go through the network at once when psi is computed for all frames.
 FRAMES_KEPT_AT_ONCE = 4_096
+# The same where the activations of a layer are collected: 1,024 x 2,048 units x 4 bytes = 8 MB per layer.
+FRAMES_AT_ONCE = 1_024
 
 
 class Batch(NamedTuple):
@@ -41,7 +45,9 @@ class SpeakerBatches:
         model: The network.
         movable: The speakers' numbers in the network.
         reference: Whether the unadapted output is needed.
-        seed: Seeds the order of the frames.
+        seed: Seeds the order of the frames, and the masks.
+        band_mask: Limit of the number of features that are masked in each frame; see ``mask_bands``. The unadapted
+            output is that of the frame without the mask.
 
     Attributes:
         name: The speaker's name.
@@ -60,6 +66,7 @@ class SpeakerBatches:
         movable: Movable,
         reference: bool,
         seed: int,
+        band_mask: int = 0,
     ) -> None:
         data.check_fits(name, model)
         self.name = name
@@ -72,6 +79,7 @@ class SpeakerBatches:
         self._useful = torch.nonzero(targets.weights > 0).squeeze(1)
         self._targets = targets.select(self._useful)
         self._order = torch.arange(len(self._useful))
+        self._band_mask, self._generator = band_mask, torch.Generator()
         self._kept: tuple[Tensor, Tensor] | None = None
         self.weight = float(targets.weights.sum(dtype=torch.float64))
         values = movable.width + (model.pdf_count if reference else 0)
@@ -82,7 +90,9 @@ class SpeakerBatches:
         return -(-len(self._useful) // size)
 
     def keep(self) -> None:
-        """Compute psi and the unadapted output for all frames, and keep them until ``forget``."""
+        """Compute psi and the unadapted output for all frames, and keep them until ``forget``; not with masks."""
+        if self._band_mask:
+            return  # each sweep masks anew
         parts = [self._compute(frames) for frames in self._useful.split(FRAMES_KEPT_AT_ONCE)]
         psi, reference = zip(*parts, strict=True)
         self._kept = torch.cat(psi), torch.cat(reference)
@@ -93,8 +103,8 @@ class SpeakerBatches:
 
     def shuffle(self, sweep: int) -> None:
         """Draw the frame order of a sweep."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + sweep)
-        self._order = torch.randperm(len(self._useful), generator=generator)
+        self._generator.manual_seed(self._seed * 1_000_003 + sweep)
+        self._order = torch.randperm(len(self._useful), generator=self._generator)
 
     def frames_in(self, step: int, size: int) -> int:
         """Number of frames in mini-batch ``step``."""
@@ -121,7 +131,28 @@ class SpeakerBatches:
     def _compute(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Psi of frames, and their unadapted output: shapes (B, width) and (B, K) or (B, 0)."""
         index = splice_index(frames, self._first[frames], self._last[frames], self._context)
-        psi = self._movable.psi(self._features[index].flatten(1).to(self._device))
+        spliced = self._features[index].flatten(1)
+        psi = clean = self._movable.psi(spliced.to(self._device))
+        if self._band_mask:
+            masked = mask_bands(spliced, self._features.shape[1], self._band_mask, self._generator)
+            psi = self._movable.psi(masked.to(self._device))
         if not self._reference:
             return psi, psi.new_empty(len(psi), 0)
-        return psi, torch.softmax(self._movable.unadapted(psi), dim=1)
+        return psi, torch.softmax(self._movable.unadapted(clean), dim=1)
+
+
+def weighted_blocks(name: str, data: SpeakerData, model: AcousticModel) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of a speaker's frames whose weight is not 0, in order.
+
+    Yields:
+        Numbers of B frames, shape (B,), and their spliced features, shape (B, (2c + 1) D), on the network's device.
+
+    Raises:
+        AlignmentError: The targets or features do not fit the network.
+    """
+    data.check_fits(name, model)
+    features = torch.from_numpy(np.ascontiguousarray(data.features))
+    first, last = utterance_bounds(data.lengths)
+    for rows in torch.from_numpy(np.flatnonzero(data.targets.weight)).split(FRAMES_AT_ONCE):
+        index = splice_index(rows, first[rows], last[rows], model.context)
+        yield rows, features[index].flatten(1).to(model.log_prior.device)

@@ -72,6 +72,9 @@ class DescentConfig(StrictModel):
         batch_size: Number of frames of one speaker in a mini-batch.
         kl_weight: rho, the share of the unadapted network's outputs in the targets.
         prior_deviation: sigma of the prior on r around row 0; None for no prior, which is an infinite sigma.
+        band_mask: Limit of the number of features that SpecAugment masks in each frame of a mini-batch. The targets,
+            those of the unadapted network too, are of the frame as it was recorded: the network learns to say the same
+            of less. 0 for none.
         bfloat16: Whether matrix products are in bfloat16. They are twice as fast if the processor has bfloat16
             products, and slower if it does not.
     """
@@ -83,6 +86,7 @@ class DescentConfig(StrictModel):
     batch_size: int = Field(256, ge=1, le=1_000_000)
     kl_weight: float = Field(0.7, ge=0.0, lt=1.0)
     prior_deviation: float | None = Field(None, ge=1e-6, le=1e6)
+    band_mask: int = Field(0, ge=0, le=1000)
     bfloat16: bool = False
 
     @model_validator(mode="before")
@@ -155,7 +159,7 @@ class Descent:
         if penalty is None and config.prior_deviation is not None:
             penalty = partial(_prior, movable, config.prior_deviation)
         data = [
-            SpeakerBatches(name, frames, model, movable, bool(config.kl_weight), seed)
+            SpeakerBatches(name, frames, model, movable, bool(config.kl_weight), seed, config.band_mask)
             for name, frames in speakers.items()
         ]
         optimizer = optimizer or movable.optimizer(config.optimizer, config.learning_rate)

@@ -10,8 +10,7 @@ first estimate come from the mixtures' twin for unadapted features, those of lat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,92 +18,16 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
-from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers, lenders_of
+from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import AlignmentError, CorpusError
 from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
 from lhuc_asr.hmm.fmllr import MinCounts, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.row_updates import RowStatistics
-from lhuc_asr.hmm.speaker_transforms import FORMAT, SpeakerTransforms
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.hmm.training import BLOCK_FRAMES
-from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.nnet.scoring import score_utterance
-
-
-@dataclass(frozen=True)
-class FmllrSpeakers:
-    """The transforms of some speakers, and the model that scores the transformed features; an ``AdaptedSpeakers``.
-
-    Attributes:
-        model: The model.
-        transforms: The speakers' transforms.
-    """
-
-    model: AcousticModel
-    transforms: SpeakerTransforms
-
-    format: ClassVar[str] = FORMAT
-
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Names of the speakers."""
-        return self.transforms.names
-
-    def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """Log p(x | pdf) of utterances, each transformed for its speaker; see ``AdaptedSpeakers``.
-
-        Raises:
-            SpeakerError: A speaker is unknown.
-        """
-        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
-        model = self.model.adapted if isinstance(self.model, SpeakerAdaptiveGaussians) else self.model
-        scores = [np.zeros((0, model.pdf_count), np.float32)]
-        for name, features in zip(names, utterances, strict=True):
-            scores.append(score_utterance(model, self.transformed(name, features)))
-        return np.concatenate(scores)
-
-    def transformed(self, speaker: str, features: np.ndarray) -> np.ndarray:
-        """A speaker's features (T, D) after the transform, shape (T, D), float32.
-
-        Raises:
-            SpeakerError: The speaker is unknown.
-        """
-        return self.transforms.apply(torch.from_numpy(np.array(features)), [len(features)], [speaker]).numpy()
-
-    def pooled(self, speakers: Collection[str], over: Collection[str]) -> FmllrSpeakers:
-        """The mean transform of the speakers in ``over``, for those in ``speakers``; see ``AdaptedSpeakers``.
-
-        Raises:
-            SpeakerError: A speaker is unknown, or ``over`` is empty.
-        """
-        for name in speakers:
-            self.transforms.of(name)
-        mean = torch.stack([self.transforms.of(name) for name in lenders_of(over)]).mean(0)
-        return replace(self, transforms=SpeakerTransforms(tuple(speakers), mean.repeat(len(speakers), 1, 1)))
-
-    def save(self, folder: Path) -> None:
-        """Write ``<speaker>.safetensors`` for each speaker."""
-        for name in self.speakers:
-            self.save_speaker(name, folder / f"{name}.safetensors", {})
-
-    def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
-        """Write one speaker's file, with extra tensors."""
-        self.transforms.save(path, speaker, model_hash(self.model), extras)
-
-    @classmethod
-    def load(cls, model: AcousticModel, paths: Sequence[Path]) -> FmllrSpeakers:
-        """Read speakers' files; see ``AdaptedSpeakers``.
-
-        Raises:
-            CheckpointError: A file is missing or damaged.
-            ModelMismatchError: A speaker belongs to another model.
-        """
-        owner = model_hash(model)
-        parts = [SpeakerTransforms.load(path, model.feature_dimension, owner) for path in paths]
-        names = tuple(name for part in parts for name in part.names)
-        return cls(model, SpeakerTransforms(names, torch.cat([part.matrices for part in parts])))
 
 
 class FmllrConfig(MethodConfig):
@@ -118,8 +41,9 @@ class FmllrConfig(MethodConfig):
         blocks: Number of equal blocks of the form "block".
     """
 
-    speakers: ClassVar[type[ReadableSpeakers]] = FmllrSpeakers
+    speakers: ClassVar[type[ReadableSpeakers]] = TransformedSpeakers
     moves_features: ClassVar[bool] = True
+    uses_gaussians: ClassVar[bool] = True
 
     kind: Literal["fmllr"] = "fmllr"
     estimates: int = Field(2, ge=1, le=100)
@@ -141,7 +65,7 @@ class Fmllr:
     def __init__(self, config: FmllrConfig) -> None:
         self.config = config
 
-    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> FmllrSpeakers:
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> TransformedSpeakers:
         """Estimate the transforms of all speakers; nothing is random.
 
         Args:
@@ -160,7 +84,7 @@ class Fmllr:
         for number in range(self.config.estimates if speakers else 0):
             parts = (speaker_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
             transforms = estimate_speakers(parts, estimation).after(transforms)
-        return FmllrSpeakers(model, transforms)
+        return TransformedSpeakers(model, transforms)
 
 
 def speaker_statistics(

@@ -147,11 +147,13 @@ class MethodConfig(StrictModel):
 
     Attributes:
         kind: Name of the method.
-        on: Name of an earlier pass by fMLLR; the method adapts to features that its transforms have moved. None for
-            features as they are.
+        on: Name of an earlier pass that transforms features; the method adapts to what its transforms have moved. None
+            for features as they are.
         speakers: Class of the speakers that the method estimates.
-        moves_features: Whether the method transforms features, so that others may go on top of it. If it learns from
-            the training speakers, then from features that their transforms have not moved.
+        moves_features: Whether the method transforms features, so that others may go on top of it.
+        uses_gaussians: Whether it estimates transforms with the Gaussian mixtures of the ladder's last rung, for them
+            or for a network on their features. If it learns from the training speakers, then from features that their
+            transforms have not moved.
     """
 
     kind: str
@@ -159,6 +161,7 @@ class MethodConfig(StrictModel):
 
     speakers: ClassVar[type[ReadableSpeakers]]
     moves_features: ClassVar[bool] = False
+    uses_gaussians: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, folder: Path | None) -> AdaptationMethod:

@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 from lhuc_asr.adapt.basis_fmllr import BasisFmllrConfig
+from lhuc_asr.adapt.batch_statistics import BatchStatisticsConfig
 from lhuc_asr.adapt.bayes import BayesConfig
+from lhuc_asr.adapt.fdlr import FdlrConfig
 from lhuc_asr.adapt.fmllr import FmllrConfig
+from lhuc_asr.adapt.lhn import LhnConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.lin import LinConfig
+from lhuc_asr.adapt.lora import LoraConfig
 from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.predicted import PredictedConfig
+from lhuc_asr.adapt.prelu import PreluConfig
+from lhuc_asr.adapt.speaker_bias import SpeakerBiasConfig
 from lhuc_asr.adapt.stacked import with_transforms
 from lhuc_asr.adapt.subspace import SubspaceConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
+from lhuc_asr.adapt.whole_network import WholeNetworkConfig
 from lhuc_asr.base.config import ChosenByKind
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import read_format
@@ -29,6 +37,14 @@ METHODS: dict[str, type[MethodConfig]] = {
     "predicted": PredictedConfig,
     "fmllr": FmllrConfig,
     "basis_fmllr": BasisFmllrConfig,
+    "fdlr": FdlrConfig,
+    "lin": LinConfig,
+    "lhn": LhnConfig,
+    "speaker_bias": SpeakerBiasConfig,
+    "prelu": PreluConfig,
+    "lora": LoraConfig,
+    "whole_network": WholeNetworkConfig,
+    "batch_statistics": BatchStatisticsConfig,
     "none": UnadaptedConfig,
 }
 

@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
+from lhuc_asr.adapt.batches import weighted_blocks
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
@@ -33,7 +33,6 @@ from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.base.tensors import Shape, save_tensors
-from lhuc_asr.features.context import splice_index, utterance_bounds
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
@@ -41,8 +40,6 @@ from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 MOMENTS_FILE = "moments.safetensors"
-# Number of frames that go through the network at once: 1,024 x 2,048 units x 4 bytes = 8 MB per layer.
-FRAMES_AT_ONCE = 1_024
 # Number of pseudo-frames with the overall mean that are added to each pdf's frames. Neighbouring frames are correlated,
 # so a pdf that occurs in only one or two words has little evidence of its own.
 PDF_PRIOR_FRAMES = 10.0
@@ -223,13 +220,9 @@ class Moments:
 
 def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Blocks of the frames that count: spliced features (B, (2c + 1) D), and weight times posterior (B, K)."""
-    targets, device = frames.targets, model.log_prior.device
-    frames.check_fits(speaker, model)
-    features = torch.from_numpy(np.ascontiguousarray(frames.features))
+    targets = frames.targets
     pdfs = torch.from_numpy(targets.pdf).long()
     shares = torch.from_numpy(targets.posterior * targets.weight[:, None])
-    first, last = utterance_bounds(frames.lengths)
-    for rows in torch.from_numpy(np.flatnonzero(targets.weight)).split(FRAMES_AT_ONCE):
-        index = splice_index(rows, first[rows], last[rows], model.context)
+    for rows, spliced in weighted_blocks(speaker, frames, model):
         occupancy = torch.zeros(len(rows), model.pdf_count).scatter_add_(1, pdfs[rows], shares[rows])
-        yield features[index].flatten(1).to(device), occupancy.to(device)
+        yield spliced, occupancy.to(spliced.device)

@@ -1,4 +1,4 @@
-"""A method on top of fMLLR: it adapts to features that each speaker's transform has moved already."""
+"""A method on top of a transform of the features: it adapts to what each speaker's transform has moved already."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.fmllr import FmllrSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms, checked_transform
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # In a speaker's file of the method above: the transform below.
-TRANSFORM = "fmllr.transform"
+TRANSFORM = "below.transform"
 
 
 @dataclass(frozen=True)
 class Stacked:
-    """The parameters of two methods, fMLLR's below; an ``AdaptedSpeakers``.
+    """The parameters of two methods, transforms below; an ``AdaptedSpeakers``.
 
     Its files are those of the method above, with the transform as an extra tensor.
 
@@ -32,7 +32,7 @@ class Stacked:
         above: The same speakers' parameters of the other method.
     """
 
-    below: FmllrSpeakers
+    below: TransformedSpeakers
     above: AdaptedSpeakers
 
     @property
@@ -82,7 +82,7 @@ class StackedMethod:
         method: The method above.
     """
 
-    below: FmllrSpeakers
+    below: TransformedSpeakers
     method: AdaptationMethod
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Stacked:
@@ -119,8 +119,8 @@ def with_transforms(above: AdaptedSpeakers, model: AcousticModel, paths: Sequenc
         return above
     if transforms.keys() != set(above.speakers):
         raise CheckpointError(
-            f"{paths[0].parent}: {len(transforms)} of {len(above.speakers)} speakers' files have an fMLLR transform; "
-            "adapt all of these speakers by the same method"
+            f"{paths[0].parent}: {len(transforms)} of {len(above.speakers)} speakers' files have a transform of the "
+            "features; adapt all of these speakers by the same method"
         )
     below = SpeakerTransforms(above.speakers, torch.stack([transforms[name] for name in above.speakers]))
-    return Stacked(FmllrSpeakers(model, below), above)
+    return Stacked(TransformedSpeakers(model, below), above)

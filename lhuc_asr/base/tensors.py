@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,20 @@ def read_format(path: Path | str, noun: str = "a safetensors file") -> str | Non
     except _READING_ERRORS as error:
         raise CheckpointError(f"{path}: not {noun}, or damaged ({_line(error)}); copy it again") from error
     return _format(description)
+
+
+def number_count(path: Path) -> int:
+    """How many numbers the tensors of a file have; only the header is read.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    try:
+        check_plain_file(path)
+        with safe_open(path, framework="pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (not a dict)
+    except _READING_ERRORS as error:
+        raise CheckpointError(f"{path}: cannot be read ({_line(error)}); adapt the speaker again") from error
 
 
 def load_format(path: Path | str, noun: str, expected: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -49,7 +49,10 @@ def benchmark(
     names = None if every else list(dict.fromkeys(experiment or []))
     for name, folder in run_benchmark(experiment_folder, names, base, [figure_format.value]).items():
         rows, kind = list(read_json_lines(folder / "table.jsonl")), KNOWN[name]
-        made = series_table(rows, kind.title, kind.axis) if isinstance(kind, Series) else look_table(rows, kind.title)
+        if isinstance(kind, Series):
+            made = series_table(rows, kind.title, kind.axis, kind.costs)
+        else:
+            made = look_table(rows, kind.title)
         typer.echo(table_text(made, SHORT_WIDTH), nl=False)
         typer.echo(f"The paper: {KNOWN[name].paper}.\n")
     typer.echo(f"Tables and figures: {experiment_folder / 'benchmark'}")

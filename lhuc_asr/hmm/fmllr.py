@@ -19,7 +19,7 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SingularError
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.posteriors import GaussianPosteriors
-from lhuc_asr.hmm.row_updates import RowStatistics, maximum
+from lhuc_asr.hmm.row_updates import RowStatistics, check_blocks, maximum
 from lhuc_asr.hmm.scatter import product_sum, weighted_scatter
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 
@@ -53,6 +53,21 @@ class FmllrConfig(StrictModel):
     def form(self, count: float) -> Form | None:
         """The form of transform for a speaker with ``count`` frames; None for the identity."""
         return next((form for form in FORMS if form in self.min_counts and count >= self.min_counts[form]), None)
+
+    def mask(self, form: Form | None, dimension: int) -> torch.Tensor:
+        """The numbers of W = [A; b] that a form estimates: 1, and 0 for the others, shape (D, D + 1), float32.
+
+        Raises:
+            TransformError: D features cannot be cut into the options' blocks.
+        """
+        ones, offset = torch.ones(dimension, dimension), torch.full((dimension, 1), float(form is not None))
+        if form == "block":
+            check_blocks(dimension, self.blocks)
+            size = dimension // self.blocks
+            matrix = torch.block_diag(*[torch.ones(size, size)] * self.blocks)
+        else:
+            matrix = {"full": ones, "diagonal": torch.eye(dimension)}.get(form or "", 0.0 * ones)
+        return torch.cat([matrix, offset], dim=1)
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,7 @@ class RowAscent:
     """
 
     def __init__(self, statistics: RowStatistics, start: torch.Tensor, blocks: int = 1) -> None:
-        if statistics.dimension % blocks:
-            raise TransformError(
-                f"{statistics.dimension} features cannot be cut into {blocks} equal blocks; choose a number that "
-                "divides them"
-            )
+        check_blocks(statistics.dimension, blocks)
         self.transforms = start.clone()
         self._count = statistics.count
         # G_d^-1 on the row's own columns, zero elsewhere, where W stays zero then.
@@ -181,6 +177,18 @@ def _best_root(slope: torch.Tensor, shift: torch.Tensor, count: torch.Tensor) ->
     roots = torch.stack([width - shift, -width - shift]) / (2 * slope)
     values = count * (roots * slope + shift).abs().log() - 0.5 * roots.square() * slope
     return torch.where(values[0] >= values[1], roots[0], roots[1])
+
+
+def check_blocks(dimension: int, blocks: int) -> None:
+    """Refuse blocks that features cannot be cut into.
+
+    Raises:
+        TransformError: D is not a multiple of their number.
+    """
+    if dimension % blocks:
+        raise TransformError(
+            f"{dimension} features cannot be cut into {blocks} equal blocks; choose a number that divides them"
+        )
 
 
 def _inverse_in_blocks(statistics: RowStatistics, blocks: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerErr
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 
 # What a file says of itself.
-FORMAT = "lhuc_asr fmllr speaker 1"
+FORMAT = "lhuc_asr speaker transform 1"
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ class SpeakerTransforms:
         """
         if name not in self._places:
             raise SpeakerError(
-                f"speaker {name!r} has no fMLLR transform, {len(self.names)} others have; estimate it first"
+                f"speaker {name!r} has no transform of the features, {len(self.names)} others have; estimate it first"
             )
         return self.matrices[self._places[name]]
 
@@ -83,7 +83,7 @@ class SpeakerTransforms:
         """
         if features.shape[1] != self.matrices.shape[1]:
             raise TransformError(
-                f"fMLLR transforms of {self.matrices.shape[1]} features cannot be applied to {features.shape[1]}; "
+                f"transforms of {self.matrices.shape[1]} features cannot be applied to {features.shape[1]}; "
                 "estimate them in this feature space"
             )
         transformed = torch.empty_like(features)
@@ -122,7 +122,7 @@ class SpeakerTransforms:
             CheckpointError: The file is missing, damaged, or does not fit the features.
             ModelMismatchError: It was estimated with another model.
         """
-        tensors, description = load_format(path, "a speaker's fMLLR file", FORMAT)
+        tensors, description = load_format(path, "a file of a speaker's transform", FORMAT)
         name, written_for = (description.get(key) for key in ("speaker", "model"))
         if not isinstance(name, str) or not isinstance(written_for, str):
             raise CheckpointError(f"{path}: its description lacks the speaker or the model; estimate it again")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import SiteError
+from lhuc_asr.nnet.feed_forward import FeedForward
 
 
 class AcousticModel(nn.Module, ABC):
@@ -49,6 +50,14 @@ class AcousticModel(nn.Module, ABC):
         Raises:
             SiteError: The network does not have a site.
         """
+
+    def feed_forward(self) -> FeedForward:
+        """The network as plain tensors, which share its weights, without gradient.
+
+        Raises:
+            SiteError: It is not a feed-forward network.
+        """
+        raise SiteError(f"{type(self).__name__} has no feed-forward layers to change; adapt a network, or by fmllr")
 
     def sites(self, layers: Sequence[int] | None = None) -> list[str]:
         """Names of the sites of some hidden layers.

@@ -18,6 +18,7 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.dropout import Dropout
+from lhuc_asr.nnet.feed_forward import FeedForward
 from lhuc_asr.nnet.scaled_dnn import ScaledDnn
 
 
@@ -135,6 +136,11 @@ class Dnn(AcousticModel):
         unknown = [site for site in sites if site not in names]
         if unknown or not sites:
             raise SiteError(f"no site {', '.join(unknown) or 'was named'}; the network has {', '.join(names)}")
+        return ScaledDnn(self.feed_forward(), [names.index(site) for site in sites], precision)
+
+    def feed_forward(self) -> FeedForward:
+        """Its layers as plain tensors; see ``AcousticModel.feed_forward``."""
         hidden = [layer for layer in self.hidden if isinstance(layer, HiddenLayer)]
-        affine = [(part.weight, part.bias) for part in (*(layer.linear for layer in hidden), self.output)]
-        return ScaledDnn(affine, hidden[0].activation, [names.index(site) for site in sites], precision)
+        linear = (*(layer.linear for layer in hidden), self.output)
+        affine = [(part.weight.detach(), part.bias.detach()) for part in linear]
+        return FeedForward(affine, hidden[0].activation)

@@ -10,41 +10,35 @@ The network computes equation 3 of Swietojanski et al. (2016), as hooks on the n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lhuc_asr.nnet.acoustic_model import ScaledNetwork
-
-# Weight (H', H) and bias (H',) of a layer.
-Affine = tuple[Tensor, Tensor]
+from lhuc_asr.nnet.feed_forward import FeedForward
 
 
 class ScaledDnn(ScaledNetwork):
     """A feed-forward network with scaled sites.
 
     Args:
-        affine: Weights and biases of the hidden layers from the bottom, then of the output layer.
-        activation: The hidden layers' non-linearity.
+        network: The network.
         layers: Numbers of the hidden layers whose outputs are scaled, ascending.
         precision: Type of the matrix products above the lowest scaled site; everything else keeps the weights' type.
     """
 
     def __init__(
         self,
-        affine: Sequence[Affine],
-        activation: Callable[[Tensor], Tensor],
+        network: FeedForward,
         layers: Sequence[int],
         precision: torch.dtype | None = None,
     ) -> None:
-        self._layers, self._activation = tuple(layers), activation
-        output_weight = affine[-1][0]
-        self._type, self.device = output_weight.dtype, output_weight.device
-        detached = [(weight.detach(), bias.detach()) for weight, bias in affine]
+        self._layers, self._activation = tuple(layers), network.activation
+        self._type, self.device = network.affine[-1][0].dtype, network.device
         cut = self._layers[0] + 1
-        self._below, self._above = detached[:cut], detached[cut:]
+        self._below, self._above = network.affine[:cut], network.affine[cut:]
         self.width = len(self._below[-1][1])
         if precision is not None:
             self._above = [(weight.to(precision), bias.to(precision)) for weight, bias in self._above]

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.fdlr import FdlrConfig
 from lhuc_asr.adapt.fmllr import FmllrConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
@@ -191,14 +192,18 @@ class ExperimentConfig(StrictModel):
         return self
 
     def _check_blocks(self) -> None:
-        """Refuse fMLLR in blocks that the features cannot be cut into."""
-        dimension = self.lda_mllt.dimension if "lda_mllt" in self.aligners else self.alignment_features.dimension
-        training = [("fmllr_sat.fmllr", self.fmllr_sat.fmllr)] if "fmllr_sat" in self.aligners else []
-        passes = [(f"passes: {name!r}", self.method_of(plan)) for name, plan in self.passes.items()]
-        for name, options in (*training, *passes):
-            if not isinstance(options, FmllrConfig | EstimationConfig) or "block" not in options.min_counts:
-                continue
-            if dimension % options.blocks:
+        """Refuse transforms in blocks that the features cannot be cut into."""
+        of_ladder = self.lda_mllt.dimension if "lda_mllt" in self.aligners else self.alignment_features.dimension
+        estimated: list[tuple[str, EstimationConfig | FmllrConfig | FdlrConfig, int]] = []
+        if "fmllr_sat" in self.aligners:
+            estimated.append(("fmllr_sat.fmllr", self.fmllr_sat.fmllr, of_ladder))
+        for name, plan in self.passes.items():
+            method = self.method_of(plan)
+            if isinstance(method, FmllrConfig | FdlrConfig):
+                on_ladder = plan.network in self.aligners or self.rung_features(plan.network)
+                estimated.append((f"passes: {name!r}", method, of_ladder if on_ladder else self.features.dimension))
+        for name, options, dimension in estimated:
+            if "block" in options.min_counts and dimension % options.blocks:
                 raise ValueError(
                     f"{name}: {dimension} features cannot be cut into {options.blocks} equal blocks; give blocks a "
                     f"number that divides {dimension}"
@@ -230,7 +235,7 @@ class ExperimentConfig(StrictModel):
         """Refuse fMLLR without the Gaussians that it needs, Gaussians by other methods, and targets of other pdfs."""
         method, last = self.method_of(plan), self.aligners[-1]
         gaussian, on = plan.network in self.aligners, self.rung_features(plan.network)
-        if plan.combine is None and (method.moves_features or method.on is not None):
+        if plan.combine is None and method.uses_gaussians:
             if last not in (plan.network, on):
                 raise ValueError(
                     f"passes: {name!r} adapts {plan.network!r} by fmllr, which is for the Gaussians of the last rung, "
@@ -243,9 +248,14 @@ class ExperimentConfig(StrictModel):
             below = self.passes.get(method.on) if method.on in known else None
             if below is None or not self.method_of(below).moves_features:
                 raise ValueError(
-                    f"passes: {name!r} is on {method.on!r}, which is not an earlier pass by fmllr; put one before it"
+                    f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put "
+                    "one before it, by fmllr or fdlr"
                 )
-            if method.moves_features:
+            if self.method_of(below).on is not None:
+                raise ValueError(
+                    f"passes: {name!r} is on {method.on!r}, which is itself on another pass; a stack has two methods"
+                )
+            if method.uses_gaussians:
                 raise ValueError(
                     f"passes: {name!r} is by fmllr on fmllr; leave out on, and name {method.on!r} as the source of its "
                     "targets"

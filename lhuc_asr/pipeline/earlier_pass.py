@@ -34,6 +34,8 @@ from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation, R
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"
+# What the adaptation of a pass cost.
+ADAPTATION_FILE = "adaptation.json"
 
 
 class _Chosen(StrictModel):

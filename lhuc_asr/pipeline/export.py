@@ -95,10 +95,9 @@ def _without_speaker(adapted: Pass, passes: Mapping[str, Pass]) -> Pass:
     A network that was trained on transformed features does not know others.
     """
     if isinstance(adapted.adaptation, Adaptation):
-        if adapted.adaptation.method.moves_features:
-            return adapted
-        if adapted.adaptation.on is not None:
-            return adapted.adaptation.on
+        below = adapted if adapted.adaptation.on is None else adapted.adaptation.on
+        if isinstance(below.adaptation, Adaptation) and below.adaptation.method.uses_gaussians:
+            return below
     return passes[first_pass(adapted.network)]
 
 

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from lhuc_asr.adapt.environment import combine
-from lhuc_asr.adapt.fmllr import FmllrSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import alignment_targets
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_json_lines
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.base.runlog import progress
+from lhuc_asr.base.runlog import progress, stopwatch
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.lattice_search import LatticeConfig
@@ -30,6 +30,7 @@ from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.lang.tags import without_tags
 from lhuc_asr.pipeline.earlier_pass import (
+    ADAPTATION_FILE,
     ALIGNMENT_FILE,
     HYPOTHESES_FILE,
     SEARCH_FILE,
@@ -118,7 +119,7 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
     if not isinstance(method, PreparedMethod):
         raise ValueError(f"{preparation.name}: the method learns nothing from the training speakers")
     loop, where = two_pass(experiment, TRAIN, preparation), preparation.environments
-    if preparation.method.moves_features and preparation.place is not None:
+    if preparation.method.uses_gaussians and preparation.place is not None:
         loop = replace(loop, features=experiment.features(TRAIN, preparation.place.features))
     spoken: dict[str, list[tuple[StoredUtterance, int]]] = {}
     for utterance in experiment.utterances(TRAIN):
@@ -140,7 +141,10 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
 def _scores(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> Iterator[Scores]:
     """The scores of a pass; the speakers of a pass that estimates them are written first."""
     if isinstance(plan.adaptation, Adaptation | Combination):
-        speakers = _adapt(experiment, split, plan, loop)
+        with stopwatch() as watch:
+            speakers = _adapt(experiment, split, plan, loop)
+        cost = {"seconds": round(watch.seconds, 3), "sets": len(speakers.speakers)}
+        write_json(experiment.folder.decode(split, plan.name) / ADAPTATION_FILE, cost)
         with atomic_folder(experiment.folder.speakers(split, plan.name)) as temporary:
             speakers.save(temporary)
         return loop.second_pass(speakers, sets_of(experiment, split, plan, loop.features))
@@ -165,10 +169,10 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
     raise ValueError(f"{plan.name}: the pass does not estimate speakers")
 
 
-def _transforms(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> FmllrSpeakers:
+def _transforms(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> TransformedSpeakers:
     """The transforms that an earlier pass by fMLLR estimated."""
     speakers = speakers_of(experiment, split, plan, loop.model)
-    if not isinstance(speakers, FmllrSpeakers):
+    if not isinstance(speakers, TransformedSpeakers):
         raise ValueError(f"{plan.name}: the pass did not estimate transforms")
     return speakers
 

@@ -257,7 +257,7 @@ def _searched_as(config: ExperimentConfig, network: str, adapted: bool = False) 
     if config.rung_features(root) == SAT or (adapted and root == SAT):
         for model in (root, network):
             for name, options in config.passes.items():
-                by_fmllr = options.network == model and config.method_of(options).moves_features
+                by_fmllr = options.network == model and config.method_of(options).uses_gaussians
                 if by_fmllr and not _on_moved_features(config, config.source_of(options)):
                     return name
     return first_pass(root)

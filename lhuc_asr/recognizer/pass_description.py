@@ -55,7 +55,8 @@ def check_chain(passes: tuple[PassDescription, ...]) -> None:
     """Refuse passes that are not in order.
 
     Raises:
-        ValueError: Two have one name, one needs another that does not come before it, or is on another than fMLLR.
+        ValueError: Two have one name, one needs another that does not come before it, or is on one that does not
+            transform features.
     """
     earlier: dict[str, PassDescription] = {}
     for each in passes:
@@ -65,5 +66,5 @@ def check_chain(passes: tuple[PassDescription, ...]) -> None:
             raise ValueError(f"passes: {each.name!r} needs {missing[0]!r}, which does not come before it")
         on = None if each.method is None or each.method.on is None else earlier[each.method.on]
         if on is not None and (on.method is None or not on.method.moves_features):
-            raise ValueError(f"passes: {each.name!r} is on {on.name!r}, which is not a pass by fmllr")
+            raise ValueError(f"passes: {each.name!r} is on {on.name!r}, which does not transform features")
         earlier[each.name] = each

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lhuc_asr.adapt.fmllr import FmllrSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.decode.pool import SearchPool
@@ -96,7 +96,7 @@ class Pass:
         method: AdaptationMethod = plan.method.make(self.passes.model.files.prepared(plan.name))
         if plan.method.on is not None:
             below = self.passes[plan.method.on].adapted
-            if not isinstance(below, FmllrSpeakers):
+            if not isinstance(below, TransformedSpeakers):
                 raise ExperimentError(
                     f"the pass {plan.method.on!r} of the model has no transforms; export the model again"
                 )

@@ -53,6 +53,8 @@ class Point:
         over_others, over_others_low, over_others_high, over_others_p: The same against the mean of the other speakers'
             parameters; None without such a control.
         better, worse, equal: Number of speakers with fewer, more, and equally many errors.
+        numbers: How many numbers of a speaker are kept; None where nobody is adapted to.
+        seconds: Seconds of adaptation a speaker, the making of the targets included; None where it was not measured.
     """
 
     split: str
@@ -77,13 +79,16 @@ class Point:
     better: int
     worse: int
     equal: int
+    numbers: int | None = None
+    seconds: float | None = None
 
     @classmethod
     def of(
         cls, split: str, name: str, curve: str, label: str,
         report: WerReport, against: str, comparison: Comparison, others: Comparison | None, seed: int,
+        numbers: int | None = None, seconds: float | None = None,
     ) -> Point:  # fmt: skip
-        """The point of a pass, from its report and its comparisons."""
+        """The point of a pass, from its report, its comparisons, and the cost of its adaptation."""
         low, high = comparison.interval_relative
         control: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
         if others is not None:
@@ -92,7 +97,7 @@ class Point:
             split, name, curve, label,
             report.wer, report.errors, report.words, len(report.speakers), seed, against,
             comparison.before, comparison.relative, low, high, comparison.p_value, *control,
-            comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal,
+            comparison.speakers_better, comparison.speakers_worse, comparison.speakers_equal, numbers, seconds,
         )  # fmt: skip
 
     @property

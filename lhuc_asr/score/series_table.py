@@ -14,21 +14,25 @@ SERIES_CAPTION = (
     "change %: of the WER against the pass without adaptation, with its 95 % interval over speakers; "
     "p: sign flips over speakers, not adjusted; +/-/=: speakers with fewer, more and equally many errors."
 )
+COSTS = ("numbers", "s")
+COSTS_CAPTION = " numbers, s: kept of a speaker; seconds of adaptation, the targets included."
 
 
-def series_table(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> Table:
+def series_table(rows: Sequence[Mapping[str, Any]], title: str, axis: str, costs: bool = False) -> Table:
     """The points of a series, in whole per cent, those of a split under its name.
 
     Args:
         rows: Rows of ``table.jsonl``, with the keys of ``Point``.
         title: Title of the table: the option that differs.
         axis: Heading of its values.
+        costs: Whether columns show how many numbers a speaker has, and the seconds of adaptation.
     """
     table = narrow_table(title)
     several = len({row["curve"] for row in rows}) > 1
     for heading in (axis, "curve") if several else (axis,):
         table.add_column(Text(heading), overflow="fold")
-    for heading in ("WER %", "errors", "change %", "p", "over\nothers' %", "p", "+/-/="):
+    costs = costs and any(row["numbers"] is not None for row in rows)
+    for heading in ("WER %", "errors", "change %", "p", "over\nothers' %", "p", "+/-/=", *(COSTS if costs else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     split = None
     for row in rows:
@@ -43,11 +47,17 @@ def series_table(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> Ta
         cells = (
             row["label"], *([row["curve"]] if several else []), f"{100 * row['wer']:.2f}", str(row["errors"]),
             _change(row["relative"], row["low"], row["high"]), short_p(row["p"]), *over,
-            f"{row['better']}/{row['worse']}/{row['equal']}",
+            f"{row['better']}/{row['worse']}/{row['equal']}", *(_costs(row) if costs else ()),
         )  # fmt: skip
         table.add_row(*map(Text, cells))
-    table.caption = Text(SERIES_CAPTION)
+    table.caption = Text(SERIES_CAPTION + (COSTS_CAPTION if costs else ""))
     return table
+
+
+def _costs(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Numbers of a speaker and seconds of adaptation."""
+    seconds = BLANK if row["seconds"] is None else f"{row['seconds']:.2g}"
+    return BLANK if row["numbers"] is None else f"{row['numbers']:,}", seconds
 
 
 def look_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.base.atomic import atomic_folder, write_json, write_text
+from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_text
 from lhuc_asr.base.config import dump_config, parse_config
 from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import ConfigError, ExperimentError
 from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFolder, run_record
+from lhuc_asr.base.tensors import number_count
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.earlier_pass import WER_FILE
+from lhuc_asr.pipeline.earlier_pass import ADAPTATION_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import (
     AlignedExperiment,
     at_corpus_rate,
@@ -157,7 +158,8 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path, for
     with opened(extended, record=False) as folder:
         splits = make_passes(extended)
         before = first_pass(config.passes[base].network)
-        points = [point for split in splits for point in _points(folder, split, variants, before, config.seed)]
+        folds = [ExperimentFolder(fold.folder) for fold in fold_configs(extended)]
+        points = [point for split in splits for point in _points(folder, folds, split, variants, before, config.seed)]
         with _written(place, extended) as temporary:
             write_series(temporary, kind.title, kind.axis, kind.paper, points, kind.joined, formats)
     return place
@@ -243,7 +245,14 @@ def _written(place: Path, config: ExperimentConfig) -> Iterator[Path]:
         write_json(temporary / RUN_FILE, run_record(config.seed))
 
 
-def _points(folder: ExperimentFolder, split: str, variants: Sequence[Variant], before: str, seed: int) -> list[Point]:
+def _points(
+    folder: ExperimentFolder,
+    folds: Sequence[ExperimentFolder],
+    split: str,
+    variants: Sequence[Variant],
+    before: str,
+    seed: int,
+) -> list[Point]:
     """Each variant compared with the unadapted network, and with its control where there is one."""
 
     def report(name: str) -> WerReport:
@@ -251,12 +260,23 @@ def _points(folder: ExperimentFolder, split: str, variants: Sequence[Variant], b
 
     points = []
     for variant in variants:
-        after, others = report(variant.name), None
+        after, others, cost = report(variant.name), None, _adaptation_cost(folds, split, variant.name)
         comparison = compare(report(before), after, np.random.default_rng(seed))
         control = reuse_name(variant.name, "others_mean")
         if variant.plan is not None and len(after.speakers) > 1:
             others = compare(report(control), after, np.random.default_rng(seed))
         points.append(
-            Point.of(split, variant.name, variant.curve, variant.label, after, before, comparison, others, seed)
+            Point.of(split, variant.name, variant.curve, variant.label, after, before, comparison, others, seed, *cost)
         )
     return points
+
+
+def _adaptation_cost(folds: Sequence[ExperimentFolder], split: str, name: str) -> tuple[int | None, float | None]:
+    """How many numbers of a speaker a pass keeps, and seconds of adaptation a speaker; None for a first pass."""
+    files = [file for fold in folds if (file := next(fold.speakers(split, name).glob("*.safetensors"), None))]
+    records = [fold.decode(split, name) / ADAPTATION_FILE for fold in folds]
+    # A pass of an earlier version has no record.
+    costs = [read_json(path) for path in records if path.exists()]
+    sets = sum(cost["sets"] for cost in costs)
+    numbers = number_count(files[0]) if files else None
+    return numbers, sum(cost["seconds"] for cost in costs) / sets if sets else None

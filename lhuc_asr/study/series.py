@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
+from lhuc_asr.adapt.descent import PAPER
 from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.targets import TargetsConfig
@@ -81,6 +83,7 @@ class Series:
         paper: Finding of the paper (Swietojanski, Li, Renals 2016).
         variants: Function that makes the passes, given the recipe and the name of the base.
         joined: Whether a line joins the points of a curve, as suits labels that are amounts and not kinds.
+        costs: Whether the table has the numbers of a speaker and the seconds of adaptation.
     """
 
     title: str
@@ -88,6 +91,7 @@ class Series:
     paper: str
     variants: Callable[[ExperimentConfig, str], list[Variant]]
     joined: bool = True
+    costs: bool = False
 
 
 def base_pass(config: ExperimentConfig, name: str | None) -> str:
@@ -255,6 +259,24 @@ def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
     return variants
 
 
+def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
+    """The base, the paper's options, and each other method with its default options, for the base's network."""
+    original = config.passes[base]
+    on = config.method_of(original).on
+    variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
+    for kind, options in METHODS.items():
+        without_gaussians = not options.uses_gaussians and kind not in ("lhuc", "none")
+        # Transforms do not go on top of transforms.
+        if without_gaussians and not (options.moves_features and on) and (kind != "prelu" or _has_relu(config)):
+            method = parse_config(options, {"kind": kind, "on": on}, f"the variant {kind!r}")
+            variants.append(_variant(base, kind, original.model_copy(update={"method": method})))
+    return variants
+
+
+def _has_relu(config: ExperimentConfig) -> bool:
+    return config.dnn.activation == "relu"
+
+
 def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:
     """Two passes with a network that is trained for a series: row 0 alone, and the base.
 
@@ -320,6 +342,14 @@ SERIES: dict[str, Series] = {
         "references give much more than a first pass; its language model hardly matters (figures 7, 8)",
         _targets,
         joined=False,
+    ),
+    "methods": Series(
+        "Adaptation methods with their default options",
+        "method",
+        "LHUC took 2.1 points off where a layer of a speaker's own took 0.6 (table VII)",
+        _methods,
+        joined=False,
+        costs=True,
     ),
     "silence": Series("Weight of silence", "weight", "not reported", _silence),
     "one_shot": Series(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from affine_features import AffineConfig
 from pydantic import TypeAdapter
 from scaled_speakers import frames_of
 from speaker_codes import CodeConfig
@@ -35,10 +34,20 @@ OPTIONS: dict[str, dict[str, object]] = {
     "predicted": {"dimensions": 2},
     "fmllr": {"min_counts": {"full": 60.0}},
     "basis_fmllr": {"min_count": 20.0},
+    "fdlr": {"learning_rate": 0.01},
+    "fdlr in blocks": {"kind": "fdlr", "min_counts": {"block": 1.0}, "blocks": 3, "learning_rate": 0.02},
+    "lin": {"learning_rate": 0.01},
+    "lhn": {"learning_rate": 0.02},
+    "lhn below": {"kind": "lhn", "layer": 0, "learning_rate": 0.02},
+    "speaker_bias": {"learning_rate": 0.05},
+    "prelu": {"learning_rate": 0.02},
+    "lora": {"learning_rate": 0.02},
+    "whole_network": {"learning_rate": 0.01},
+    "batch_statistics": {"prior_frames": 10.0},
     "lhuc on fmllr": {"kind": "lhuc", "on": "fmllr"},
     "moments on fmllr": {"kind": "moments", "on": "fmllr", "prior_frames": 1000.0},
+    "fdlr on fmllr": {"kind": "fdlr", "on": "fmllr"},
     "none": {},
-    "affine": {},
     "code": {},
 }
 # Methods that do not look at targets.
@@ -47,7 +56,6 @@ WITHOUT_TARGETS = ("predicted", "none")
 
 def add_test_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the tests' own methods into the table, as a new file in adapt/ would."""
-    monkeypatch.setitem(METHODS, "affine", AffineConfig)
     monkeypatch.setitem(METHODS, "code", CodeConfig)
 
 
@@ -79,7 +87,7 @@ def prepared_method(
         training = {name: replace(each, alignment_model=mixtures) for name, each in spoken.items()}
         method.prepare(model, training, seed=0)
     method = OnFmllr(method) if options.get("on") else method
-    needs_mixtures = METHODS[str(options["kind"])].moves_features or bool(options.get("on"))
+    needs_mixtures = METHODS[str(options["kind"])].uses_gaussians or bool(options.get("on"))
     return WithMixtures(method, mixtures) if mixtures is not None and needs_mixtures else method
 
 

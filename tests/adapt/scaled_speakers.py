@@ -1,5 +1,7 @@
 """A small network with confident outputs, and speakers for whom its units are scaled by known amplitudes."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 
@@ -11,9 +13,11 @@ from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 WIDTH, PDFS, UNITS = 6, 8, 16
 
 
-def small_dnn(units: int = UNITS) -> Dnn:
+def small_dnn(units: int = UNITS, activation: Literal["sigmoid", "relu"] = "sigmoid") -> Dnn:
     """Two hidden layers, context 1, 8 pdfs; adaptation must not use its dropout."""
-    made = Dnn(DnnConfig(hidden_layers=2, hidden_units=units, context=1, dropout=0.3), WIDTH, PDFS)
+    made = Dnn(
+        DnnConfig(hidden_layers=2, hidden_units=units, context=1, dropout=0.3, activation=activation), WIDTH, PDFS
+    )
     generator = torch.Generator().manual_seed(0)
     made.initialise(generator)
     torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)

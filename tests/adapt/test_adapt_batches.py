@@ -8,11 +8,13 @@ import torch
 
 from lhuc_asr.adapt.amplitudes import new_bank
 from lhuc_asr.adapt.batches import SpeakerBatches
+from lhuc_asr.adapt.fdlr import FeatureMaps
 from lhuc_asr.adapt.movable import BankInNetwork
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.context import splice
+from lhuc_asr.hmm.fmllr import FmllrConfig
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 WIDTH, PDFS, UNITS = 3, 5, 8
@@ -84,6 +86,47 @@ def test_outputs_with_row_zero_are_computed_only_if_needed(model):
     speaker = SpeakerBatches("ann", _frames((9,)), model, movable, False, seed=0)
     assert speaker.batch(0, 4, 4).targets.reference.shape == (4, 0)
     assert speaker.bytes_to_keep == 4 * UNITS * int((_frames((9,)).targets.weight > 0).sum())
+
+
+def _masked(model: Dnn, frames: SpeakerData, width: int) -> SpeakerBatches:
+    """With psi the spliced features themselves."""
+    maps = FeatureMaps(model, {"ann": "full"}, FmllrConfig())
+    return SpeakerBatches("ann", frames, model, maps, True, seed=3, band_mask=width)
+
+
+def test_masks_hide_a_band_in_all_of_a_frames_context_and_not_from_the_unadapted_output(model):
+    frames = _frames((200,))
+    plain, masked = (_masked(model, frames, width) for width in (0, WIDTH + 1))
+    masked.keep()
+    for speaker in (plain, masked):
+        speaker.shuffle(1)
+    count = int((frames.targets.weight > 0).sum())
+    before, after = (speaker.batch(0, count, count) for speaker in (plain, masked))
+    # The same frames in the same order, with the targets of the frames as they are.
+    assert torch.equal(before.targets.classes, after.targets.classes)
+    assert torch.equal(before.targets.reference, after.targets.reference)
+    clean, heard = (batch.psi.view(count, 3, WIDTH) for batch in (before, after))
+    hidden = (heard == 0) & (clean != 0)
+    assert torch.equal(heard[~hidden], clean[~hidden])
+    assert torch.equal(hidden.any(1), hidden.all(1))
+    widths = hidden[:, 0].sum(1)
+    assert set(widths.tolist()) == set(range(WIDTH + 1))
+    # A band has one step up and one down.
+    ends = torch.nn.functional.pad(hidden[:, 0].int(), (1, 1)).diff(dim=1).abs().sum(1)
+    assert int(ends.max()) == 2
+
+
+def test_masks_are_drawn_anew_in_each_sweep_and_are_the_same_for_the_same_seed(model):
+    frames = _frames((50,))
+    one, other = _masked(model, frames, 3), _masked(model, frames, 3)
+    drawn = []
+    for speaker in (one, other):
+        for sweep in (0, 1, 0):
+            speaker.shuffle(sweep)
+            drawn.append([speaker.batch(step, 16, 16).psi for step in range(2)])
+    assert all(torch.equal(*pair) for pair in zip(drawn[0], drawn[3], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(drawn[0], drawn[2], strict=True))
+    assert not torch.equal(drawn[0][0].sort(0).values, drawn[1][0].sort(0).values)
 
 
 def test_targets_of_another_tree_are_refused(model):

@@ -44,6 +44,11 @@ def name(request) -> str:
 
 
 @pytest.fixture
+def small(name: str) -> Dnn:
+    return small_dnn(activation="relu" if name == "prelu" else "sigmoid")
+
+
+@pytest.fixture
 def method(name: str, small: Dnn, tmp_path: Path, mixtures: AlignmentModel) -> AdaptationMethod:
     return prepared_method(name, small, tmp_path / "prepared", mixtures)
 

@@ -14,13 +14,14 @@ from scaled_speakers import PDFS, WIDTH, small_dnn
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
 from lhuc_asr.adapt.controls import another
-from lhuc_asr.adapt.fmllr import Fmllr, FmllrConfig, FmllrSpeakers
+from lhuc_asr.adapt.fmllr import Fmllr, FmllrConfig
 from lhuc_asr.adapt.gaussian_model import GaussianModel, SpeakerAdaptiveGaussians
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.stacked import TRANSFORM, Stacked, StackedMethod
 from lhuc_asr.adapt.targets import FrameTargets
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import (
     AlignmentError,
     CheckpointError,
@@ -79,7 +80,9 @@ def spoken(mixtures: AlignmentModel | None, transform: torch.Tensor, frames: int
     return SpeakerData(features.numpy(), (frames,), targets, (), mixtures)
 
 
-def estimated(model: SpeakerAdaptiveGaussians, speakers: Mapping[str, SpeakerData], **options: object) -> FmllrSpeakers:
+def estimated(
+    model: SpeakerAdaptiveGaussians, speakers: Mapping[str, SpeakerData], **options: object
+) -> TransformedSpeakers:
     return Fmllr(FmllrConfig.model_validate(options)).estimate(model, speakers, seed=1)
 
 
@@ -264,7 +267,7 @@ def test_stacked_files_are_whole_or_refused(stacked, tmp_path):
     path = folder / "ann.safetensors"
     tensors, description = load_tensors(path)
     for damaged, message in (
-        (torch.eye(WIDTH), r"ann.safetensors.*fmllr.transform.*\[6, 7\]"),
+        (torch.eye(WIDTH), r"ann.safetensors.*below.transform.*\[6, 7\]"),
         (torch.zeros(WIDTH, WIDTH + 1, dtype=torch.float64), "ann.safetensors: its matrix is singular"),
         (torch.full((WIDTH, WIDTH + 1), torch.nan, dtype=torch.float64), "ann.safetensors"),
     ):
@@ -272,12 +275,12 @@ def test_stacked_files_are_whole_or_refused(stacked, tmp_path):
         with pytest.raises(CheckpointError, match=message):
             load_speakers(network, folder)
     stacked.above.save_speaker("ann", path, {})
-    with pytest.raises(CheckpointError, match="1 of 2 speakers' files have an fMLLR transform; adapt all of these"):
+    with pytest.raises(CheckpointError, match="1 of 2 speakers' files have a transform of the features; adapt all"):
         load_speakers(network, folder)
 
 
 def test_a_speaker_without_a_transform_below_is_refused(stacked, mixtures):
     below = replace(stacked.below, transforms=SpeakerTransforms.identity(["bob"], WIDTH))
     method = StackedMethod(below, LhucConfig().make(None))
-    with pytest.raises(SpeakerError, match="speaker 'ann' has no fMLLR transform, 1 others have"):
+    with pytest.raises(SpeakerError, match="speaker 'ann' has no transform of the features, 1 others have"):
         method.estimate(small_dnn(), {"ann": spoken(mixtures, transform_of(0), 30)}, seed=1)

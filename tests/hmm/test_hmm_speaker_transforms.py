@@ -39,13 +39,13 @@ def test_composed_transforms_are_one_after_the_other():
     assert both.names == ("b", "a")
     expected = second.apply(first.apply(features, *utterances), *utterances)
     torch.testing.assert_close(both.apply(features, *utterances), expected, atol=1e-5, rtol=1e-4)
-    with pytest.raises(SpeakerError, match="'b' has no fMLLR transform"):
+    with pytest.raises(SpeakerError, match="'b' has no transform of the features"):
         second.after(_transforms("a"))
 
 
 def test_unknown_speakers_and_other_features_are_told():
     transforms = _transforms("a")
-    with pytest.raises(SpeakerError, match="speaker 'c' has no fMLLR transform, 1 others have; estimate it first"):
+    with pytest.raises(SpeakerError, match="speaker 'c' has no transform of the features, 1 others have; estimate"):
         transforms.apply(torch.zeros(2, DIMENSION), [2], ["c"])
     with pytest.raises(TransformError, match="transforms of 4 features cannot be applied to 5"):
         transforms.apply(torch.zeros(2, 5), [2], ["a"])
@@ -74,7 +74,7 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     with pytest.raises(CheckpointError, match="lacks the speaker or the model"):
         SpeakerTransforms.load(path, DIMENSION, "model 7")
     save_tensors(path, {"transform": torch.zeros(1)}, {"format": "another"})
-    with pytest.raises(CheckpointError, match="expected a speaker's fMLLR file of format"):
+    with pytest.raises(CheckpointError, match="expected a file of a speaker's transform of format"):
         SpeakerTransforms.load(path, DIMENSION, "model 7")
     path.unlink()
     with pytest.raises(CheckpointError, match="no such speaker's fMLLR file"):

@@ -48,17 +48,17 @@ def test_each_set_has_its_transform_and_its_amplitudes(parted: Path) -> None:
         transforms, both = parameters(parted, below), parameters(parted, name)
         assert transforms.keys() == both.keys() == SETS[below]
         for which, tensors in both.items():
-            assert torch.equal(tensors["fmllr.transform"], transforms[which]["transform"])
+            assert torch.equal(tensors["below.transform"], transforms[which]["transform"])
 
 
 def test_the_first_utterance_online_is_not_adapted(parted: Path) -> None:
     for speaker in (2001, 2002):
         first, *later = (parameters(parted, "online_lhuc")[f"{speaker}.{number}"] for number in (1, 2, 3))
-        assert torch.equal(first["fmllr.transform"], torch.eye(16, 17, dtype=torch.float64))
-        assert not any(value.any() for key, value in first.items() if key != "fmllr.transform")
+        assert torch.equal(first["below.transform"], torch.eye(16, 17, dtype=torch.float64))
+        assert not any(value.any() for key, value in first.items() if key != "below.transform")
         for tensors in later:
-            assert not torch.equal(tensors["fmllr.transform"], first["fmllr.transform"])
-            assert any(value.any() for key, value in tensors.items() if key != "fmllr.transform")
+            assert not torch.equal(tensors["below.transform"], first["below.transform"])
+            assert any(value.any() for key, value in tensors.items() if key != "below.transform")
 
 
 def test_controls_are_made_of_each(parted: Path) -> None:

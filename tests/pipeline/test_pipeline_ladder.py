@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from lhuc_asr.adapt.fmllr import FmllrSpeakers
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.stacked import Stacked
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.feature_space import SplicedLinear, load_feature_space
@@ -111,7 +111,7 @@ def test_the_speakers_of_the_passes_are_stacked_or_not(climbed: Path) -> None:
         assert isinstance(speakers, Stacked)
         below = name.replace("lhuc", "fmllr")
         transforms = load_speakers(experiment.network(network), experiment.folder.speakers("test", below))
-        assert isinstance(transforms, FmllrSpeakers)
+        assert isinstance(transforms, TransformedSpeakers)
         assert torch.equal(speakers.below.transforms.matrices, transforms.transforms.matrices)
 
 

@@ -54,7 +54,7 @@ def with_pass(**options: Any) -> dict[str, Any]:
         ),
         (
             with_pass(network="moved", method={"kind": "lhuc", "on": "stacked"}),
-            "'new' is on 'stacked', which is not an earlier pass by fmllr; put one before it",
+            "'new' is on 'stacked', which is not an earlier pass that transforms features; put one",
         ),
         (
             with_pass(network="moved", method={"kind": "fmllr", "min_counts": {"block": 200}}),
@@ -67,7 +67,7 @@ def with_pass(**options: Any) -> dict[str, Any]:
         (with_pass(network="moved", method={"kind": "lhuc", "on": "nobody"}), "'new' is on 'nobody', which is not"),
         (
             {"passes": {"stacked": PASSES["stacked"] | {"targets": {}}} | {"fmllr": PASSES["fmllr"] | {"targets": {}}}},
-            "'stacked' is on 'fmllr', which is not an earlier pass by fmllr",
+            "'stacked' is on 'fmllr', which is not an earlier pass that transforms features",
         ),
         (
             with_pass(network="moved", method={"kind": "lhuc", "on": "gaussian"}),

@@ -1,0 +1,213 @@
+"""Statistics of the hidden units matched to those of the training speakers, in closed form and without targets.
+
+    z'_j = sigma_j (z_j - m_j^s) / sigma_j^s + m_j
+
+z_j is a unit's output before its non-linearity, with mean m_j and standard deviation sigma_j over the frames of the
+training speakers, and m_j^s, sigma_j^s over the speaker's. It is what becomes of batch normalisation whose statistics
+are the speaker's (Li et al. 2018, "Adaptive batch normalization for practical domain adaptation"); a network without
+that normalisation has the same maps. They are computed layer by layer from the bottom, on what the layers below have
+become. Pseudo-frames with the training speakers' statistics hold them back where there is little speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from lhuc_asr.adapt.batches import weighted_blocks
+from lhuc_asr.adapt.method import warn_unadapted
+from lhuc_asr.adapt.moved import Move, MovedSpeakers, Numbers
+from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
+from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.tensors import save_tensors
+from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.feed_forward import FeedForward
+
+STATISTICS_FILE = "statistics.safetensors"
+# Smallest variance of a unit: one that is constant has no scale.
+VARIANCE_FLOOR = 1e-8
+
+
+class Standardised(Move):
+    """A scale and an offset of each hidden unit before its non-linearity."""
+
+    def start(self, network: FeedForward, seed: int) -> dict[str, Tensor]:
+        """Scales of 1 and no offsets; see ``Move``."""
+        scales = {f"scale.{layer}": torch.ones(width) for layer, width in enumerate(network.widths)}
+        return scales | {f"offset.{layer}": torch.zeros(width) for layer, width in enumerate(network.widths)}
+
+    def affine(self, own: Numbers, layer: int, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The outputs of a layer's affine map, scaled and shifted if it is hidden; see ``Move``."""
+        outputs = functional.linear(hidden, weight, bias)
+        scale, offset = (own.get(f"{part}.{layer}") for part in ("scale", "offset"))
+        if scale is None or offset is None:
+            return outputs
+        return torch.addcmul(offset.unsqueeze(1), outputs, scale.unsqueeze(1))
+
+
+class StandardisedSpeakers(MovedSpeakers):
+    """Speakers with a scale and an offset of each hidden unit."""
+
+    format: ClassVar[str] = "lhuc_asr batch statistics speaker 1"
+    moves: ClassVar[type[Move]] = Standardised
+
+
+class BatchStatisticsConfig(PreparedConfig):
+    """Options of the matching.
+
+    Attributes:
+        kind: Name of the method.
+        prior_frames: Number of pseudo-frames with the training speakers' statistics.
+    """
+
+    speakers: ClassVar[type[MovedSpeakers]] = StandardisedSpeakers
+    not_prepared: ClassVar[frozenset[str]] = frozenset({"prior_frames"})
+
+    kind: Literal["batch_statistics"] = "batch_statistics"
+    prior_frames: float = Field(1000.0, gt=0.0, le=1e12)
+
+    def make(self, folder: Path | None) -> BatchStatistics:
+        """The method with these options."""
+        return BatchStatistics(self, folder)
+
+
+class BatchStatistics:
+    """Matched statistics as an adaptation method.
+
+    Args:
+        config: Options of the method.
+        folder: Folder of the training speakers' statistics.
+
+    Raises:
+        ConfigError: There is no folder.
+    """
+
+    def __init__(self, config: BatchStatisticsConfig, folder: Path | None) -> None:
+        self.config = config
+        self._path = prepared_file(folder, STATISTICS_FILE)
+
+    def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
+        """Write mean and variance of every hidden unit over the training speakers' frames, weighted as these are.
+
+        Args:
+            model: The network; it comes back unchanged.
+            training: The training speakers.
+            seed: Without effect.
+
+        Raises:
+            SiteError: It is not a feed-forward network.
+            AlignmentError: Targets or features do not fit the network, all frames have weight 0, or activations are
+                not finite.
+        """
+        network, move = model.feed_forward(), Standardised()
+        own = {part: values.to(network.device).unsqueeze(0) for part, values in move.start(network, seed).items()}
+        sums = [_Sums(width, network.device) for width in network.widths]
+        for name, data in training.items():
+            weights = torch.from_numpy(data.targets.weight).to(network.device)
+            for rows, spliced in weighted_blocks(name, data, model):
+                hidden = spliced.unsqueeze(0)
+                for layer, (total, affine) in enumerate(zip(sums, network.affine, strict=False)):
+                    outputs = move.affine(own, layer, hidden, *affine)
+                    total.add(outputs[0], weights[rows])
+                    hidden = network.activation(outputs)
+        if not sums or not sums[0].count:
+            raise AlignmentError(
+                f"none of {len(training)} training speakers has a frame of weight > 0; align them first"
+            )
+        tensors: dict[str, Tensor] = {}
+        for layer, total in enumerate(sums):
+            mean, variance = total.moments()
+            tensors |= {f"mean.{layer}": mean.float(), f"variance.{layer}": variance.float()}
+        if not all(bool(values.isfinite().all()) for values in tensors.values()):
+            raise AlignmentError("activations of the training speakers are not finite; check their features")
+        save_tensors(self._path, tensors, {"model": model_hash(model)})
+
+    def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> StandardisedSpeakers:
+        """Match the statistics of each speaker; nothing is random.
+
+        A speaker whose frames all have weight 0 stays unadapted. So does a speaker whose activations are not finite; a
+        warning names them.
+
+        Args:
+            model: The network; it comes back unchanged.
+            speakers: Each speaker's data.
+            seed: Without effect.
+
+        Raises:
+            SiteError: It is not a feed-forward network.
+            AlignmentError: Targets or features do not fit the network.
+            CheckpointError: ``prepare`` has not been run, or the file that it wrote is damaged.
+            ModelMismatchError: ``prepare`` was run with another network.
+        """
+        network, move = model.feed_forward(), Standardised()
+        start = {part: values.to(network.device) for part, values in move.start(network, seed).items()}
+        kinds = ("mean", "variance")
+        shapes = {f"{kind}.{layer}": (width,) for layer, width in enumerate(network.widths) for kind in kinds}
+        learned = load_prepared(self._path, model, {}, shapes)
+        learned = {name: values.to(network.device) for name, values in learned.items()}
+        numbers: dict[str, Numbers] = {}
+        failed = []
+        for name, data in speakers.items():
+            own = self._matched(model, network, name, data, learned)
+            if not all(bool(values.isfinite().all()) for values in own.values()):
+                failed.append(name)
+            numbers[name] = start if name in failed or not own else own
+        warn_unadapted("their activations are not finite (check their features)", failed, len(speakers))
+        return StandardisedSpeakers(model, move, numbers)
+
+    def _matched(
+        self, model: AcousticModel, network: FeedForward, name: str, data: SpeakerData, learned: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Scales and offsets of a speaker; none without a frame that counts."""
+        weights = torch.from_numpy(data.targets.weight).to(network.device)
+        blocks = [(weights[rows], spliced) for rows, spliced in weighted_blocks(name, data, model)]
+        own: dict[str, Tensor] = {}
+        for layer, (weight, bias) in enumerate(network.affine[:-1] if blocks else ()):
+            mean, variance = (learned[f"{kind}.{layer}"].double() for kind in ("mean", "variance"))
+            total = _Sums(len(bias), network.device)
+            total.add_pseudo(self.config.prior_frames, mean, variance)
+            outputs = [(each, functional.linear(hidden, weight, bias)) for each, hidden in blocks]
+            for each, block in outputs:
+                total.add(block, each)
+            own_mean, own_variance = total.moments()
+            scale = (variance.clamp(min=VARIANCE_FLOOR) / own_variance).sqrt()
+            offset = mean - scale * own_mean
+            own |= {f"scale.{layer}": scale.float(), f"offset.{layer}": offset.float()}
+            moved = ((each, torch.addcmul(offset.float(), block, scale.float())) for each, block in outputs)
+            blocks = [(each, network.activation(block)) for each, block in moved]
+        return own
+
+
+class _Sums:
+    """Weighted sums over frames of a layer's outputs, in float64."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self.count = 0.0
+        self._first, self._second = (torch.zeros(width, dtype=torch.float64, device=device) for _ in range(2))
+
+    def add(self, outputs: Tensor, weights: Tensor) -> None:
+        """Add frames (B, H) with weights (B,)."""
+        self.count += float(weights.sum(dtype=torch.float64))
+        values, each = outputs.double(), weights.double()
+        self._first += each @ values
+        self._second += each @ values.square()
+
+    def add_pseudo(self, count: float, mean: Tensor, variance: Tensor) -> None:
+        """Add pseudo-frames with a mean and a variance (H,)."""
+        self.count += count
+        self._first += count * mean
+        self._second += count * (variance + mean.square())
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each unit, shapes (H,); a variance is at least its floor."""
+        mean = self._first / self.count
+        variance = (self._second / self.count - mean.square()).clamp(min=VARIANCE_FLOOR)
+        return mean, variance

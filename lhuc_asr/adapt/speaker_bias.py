@@ -1,0 +1,58 @@
+"""Speaker biases: an offset of each hidden unit before its non-linearity, LHUC's twin.
+
+    h_j = psi(w_j^T x + b_j + r_j^s)
+
+Where LHUC scales a unit, this shifts it (Abdel-Hamid and Jiang 2013, "Fast speaker adaptation of hybrid NN/HMM model
+for speech recognition based on discriminative learning of speaker code", whose codes give such offsets). r begins at 0.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers
+from lhuc_asr.nnet.feed_forward import FeedForward
+
+
+class Offsets(Move):
+    """An offset of each hidden unit."""
+
+    def start(self, network: FeedForward, seed: int) -> dict[str, Tensor]:
+        """No offsets; see ``Move``."""
+        return {f"offset.{layer}": torch.zeros(width) for layer, width in enumerate(network.widths)}
+
+    def affine(self, own: Numbers, layer: int, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The outputs of a layer's affine map, shifted if it is hidden; see ``Move``."""
+        outputs = functional.linear(hidden, weight, bias)
+        shift = own.get(f"offset.{layer}")
+        return outputs if shift is None else outputs + shift.unsqueeze(1)
+
+
+class BiasSpeakers(MovedSpeakers):
+    """Speakers with an offset of each hidden unit."""
+
+    format: ClassVar[str] = "lhuc_asr speaker bias 1"
+    moves: ClassVar[type[Move]] = Offsets
+
+
+class SpeakerBiasConfig(MovedConfig):
+    """Options of speaker biases: those of the descent.
+
+    Attributes:
+        kind: Name of the method.
+    """
+
+    speakers: ClassVar[type[MovedSpeakers]] = BiasSpeakers
+
+    kind: Literal["speaker_bias"] = "speaker_bias"
+    learning_rate: float = Field(0.005, gt=0.0, le=1000.0)
+
+    @property
+    def move(self) -> Offsets:
+        """What the numbers change."""
+        return Offsets()
