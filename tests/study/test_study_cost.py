@@ -89,7 +89,7 @@ def test_the_command_lists_them_in_100_columns(copied: Path, capsys: pytest.Capt
 def test_no_table_is_wider_than_100_columns_and_no_number_is_cut(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["targets", "gains", "spread", "frames", "scale"]
+    names = ["targets", "methods", "gains", "spread", "frames", "scale"]
     benchmark(copied, names)
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if "…" in line]

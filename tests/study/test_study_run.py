@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, ExperimentError
@@ -66,6 +67,33 @@ def test_a_series_writes_tables_and_figures_and_leaves_the_recipe_as_it_was(copi
     before = len(executed(copied))
     run_benchmark(copied, ["layers", "one_shot"])
     assert executed(copied)[before:] == []
+
+
+def test_methods_stand_in_one_table_with_what_they_cost(copied: Path) -> None:
+    folder = run_benchmark(copied, ["methods"])["methods"]
+    rows = {row["label"]: row for row in read_json_lines(folder / "table.jsonl") if row["split"] == "test"}
+    others = {kind for kind, options in METHODS.items() if not options.uses_gaussians} - {"lhuc", "none"}
+    assert rows.keys() == {"lhuc", "paper", *others}
+    config = load_config(ExperimentConfig, copied / "config.yaml")
+    units, features = config.dnn.hidden_units, config.features.dimension
+    assert rows["lhuc"]["numbers"] == rows["paper"]["numbers"] == rows["speaker_bias"]["numbers"] == units
+    assert rows["fdlr"]["numbers"] == features * (features + 1)
+    assert rows["prelu"]["numbers"] == rows["batch_statistics"]["numbers"] == 2 * units
+    assert rows["lhn"]["numbers"] == units * (units + 1)
+    for row in rows.values():
+        assert row["seconds"] > 0.0
+        assert row["over_others"] is not None
+    with (folder / "table.csv").open() as file:
+        assert {row["label"]: int(row["numbers"]) for row in csv.DictReader(file) if row["split"] == "test"} == {
+            label: row["numbers"] for label, row in rows.items()
+        }
+
+
+def test_methods_that_a_network_cannot_have_are_left_out(config: ExperimentConfig) -> None:
+    sigmoid = config.model_copy(update={"dnn": config.dnn.model_copy(update={"activation": "sigmoid"})})
+    labels = {variant.label for variant in variants_of(sigmoid, "methods", "lhuc")}
+    assert "lora" in labels
+    assert not labels & {"prelu", "fmllr", "basis_fmllr", "none"}
 
 
 def test_tables_of_looks_agree_with_the_files(copied: Path, executed, caplog: pytest.LogCaptureFixture) -> None:
