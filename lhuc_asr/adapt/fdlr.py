@@ -83,7 +83,9 @@ class Fdlr:
         """
         forms = Forms(min_counts=self.config.min_counts, blocks=self.config.blocks)
         counts = {name: float(data.targets.weight.sum(dtype=float)) for name, data in speakers.items()}
-        maps = FeatureMaps(model, {name: forms.form(count) for name, count in counts.items()}, forms)
+        maps = FeatureMaps(
+            model, {name: forms.form(count) for name, count in counts.items()}, forms, self.config.bfloat16
+        )
         with frozen(model):
             Descent(self.config).move(maps, model, speakers, seed)
         return TransformedSpeakers(model, maps.transforms())
@@ -99,13 +101,17 @@ class FeatureMaps:
         model: The network, frozen.
         forms: Form of each speaker's A; None for the identity.
         options: The forms' options.
+        bfloat16: Whether the network's matrix products are in bfloat16; those of the maps are not, which differ from the
+            identity by less than it resolves.
 
     Raises:
         TransformError: The features cannot be cut into the options' blocks.
     """
 
-    def __init__(self, model: AcousticModel, forms: Mapping[str, Form | None], options: Forms) -> None:
-        self._model, self._names = model, tuple(forms)
+    def __init__(
+        self, model: AcousticModel, forms: Mapping[str, Form | None], options: Forms, bfloat16: bool = False
+    ) -> None:
+        self._model, self._names, self._bfloat16 = model, tuple(forms), bfloat16
         self._row = {name: row for row, name in enumerate(forms, start=1)}
         self.device, dimension = model.log_prior.device, model.feature_dimension
         self.width = (2 * model.context + 1) * dimension
@@ -124,14 +130,12 @@ class FeatureMaps:
         maps = self._identity + self._added(speakers).view(-1, *self._identity.shape)
         frames = psi.view(len(maps), -1, len(self._identity))  # (N, frames and their context, D)
         moved = torch.baddbmm(maps[:, None, :, -1], frames, maps[:, :, :-1].mT)
-        logits: Tensor = self._model(moved.view(psi.shape))
-        return logits
+        return self._network(moved.view(psi.shape))
 
     def unadapted(self, psi: Tensor) -> Tensor:
         """Logits of the features as they are; see ``Movable``."""
         with torch.no_grad():
-            logits: Tensor = self._model(psi)
-        return logits
+            return self._network(psi)
 
     def optimizer(self, name: str, learning_rate: float) -> torch.optim.Optimizer:
         """An optimizer of the maps; see ``Movable``."""
@@ -155,6 +159,11 @@ class FeatureMaps:
         """The maps as transforms of the features."""
         added = self._table.detach()[1:].view(-1, *self._identity.shape)
         return SpeakerTransforms(self._names, (self._identity + added).double().cpu())
+
+    def _network(self, spliced: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+            logits: Tensor = self._model(spliced)
+        return logits.float()
 
     def _added(self, speakers: Sequence[str]) -> Tensor:
         """What the speakers' maps add to the identity, shape (N, D (D + 1))."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -194,6 +195,12 @@ class MovedConfig(DescentConfig, MethodConfig):
     """Options of a rival: those of the descent, and those of its move."""
 
     speakers: ClassVar[type[MovedSpeakers]]
+
+    @model_validator(mode="after")
+    def _in_float32(self) -> Self:
+        if self.bfloat16:
+            raise ValueError("bfloat16: the numbers differ from their start by less than it resolves; leave it out")
+        return self
 
     @property
     @abstractmethod

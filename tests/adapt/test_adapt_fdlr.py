@@ -116,6 +116,13 @@ def test_a_prior_holds_a_map_near_the_identity(model):
     assert 0.0 < held < 0.3 * free
 
 
+def test_bfloat16_ends_near_float32(model):
+    frames = frames_of(model, 5, 300)
+    one, other = (estimated(model, frames, learning_rate=0.01, bfloat16=narrow) - EYE for narrow in (False, True))
+    assert not torch.equal(one, other)
+    assert float((one - other).norm() / one.norm()) < 0.1
+
+
 def test_amplitudes_go_on_top_of_a_map(model):
     frames = {"ann": frames_of(model, 5, 100), "bob": frames_of(model, 6, 50)}
     below = Fdlr(FdlrConfig(learning_rate=0.01)).estimate(model, frames, seed=1)

@@ -21,7 +21,8 @@ from lhuc_asr.adapt.moved import MovedConfig
 from lhuc_asr.adapt.prelu import PreluConfig
 from lhuc_asr.adapt.speaker_bias import SpeakerBiasConfig
 from lhuc_asr.adapt.whole_network import WholeNetworkConfig
-from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SiteError
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import splice
 from lhuc_asr.hmm.gmm import DiagonalGmm
@@ -154,6 +155,11 @@ def test_lora_begins_with_the_same_directions_for_everybody_and_with_no_update(m
     assert not torch.equal(start["down.0"], other["down.0"])
     assert not start["up.0"].any()
     assert start["down.1"].shape == (2, UNITS)
+
+
+def test_bfloat16_is_refused():
+    with pytest.raises(ConfigError, match="bfloat16: the numbers differ from their start by less than it resolves"):
+        parse_config(LoraConfig, {"bfloat16": True}, "recipe")
 
 
 def test_what_a_network_lacks_is_told(model):
