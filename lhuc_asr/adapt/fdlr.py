@@ -82,10 +82,8 @@ class Fdlr:
             TransformError: The features cannot be cut into the options' blocks.
         """
         forms = Forms(min_counts=self.config.min_counts, blocks=self.config.blocks)
-        counts = {name: float(data.targets.weight.sum(dtype=float)) for name, data in speakers.items()}
-        maps = FeatureMaps(
-            model, {name: forms.form(count) for name, count in counts.items()}, forms, self.config.bfloat16
-        )
+        form_of = {name: forms.form(float(data.targets.weight.sum(dtype=float))) for name, data in speakers.items()}
+        maps = FeatureMaps(model, form_of, forms, self.config.bfloat16)
         with frozen(model):
             Descent(self.config).move(maps, model, speakers, seed)
         return TransformedSpeakers(model, maps.transforms())
@@ -101,8 +99,8 @@ class FeatureMaps:
         model: The network, frozen.
         forms: Form of each speaker's A; None for the identity.
         options: The forms' options.
-        bfloat16: Whether the network's matrix products are in bfloat16; those of the maps are not, which differ from the
-            identity by less than it resolves.
+        bfloat16: Whether the network's matrix products are in bfloat16; those of the maps are not, which differ from
+            the identity by less than it resolves.
 
     Raises:
         TransformError: The features cannot be cut into the options' blocks.
