@@ -31,6 +31,8 @@ class TargetsConfig(StrictModel):
         source: Name of the earlier pass; None for the first pass of the same network.
         silence_weight: Weight of frames of silence; frames of speech have weight 1.
         min_confidence: Confidence below which words (``confidence``) or frames (``lattice``) get weight 0.
+        mean_one: Whether the weights of a speaker's speech are scaled to a mean of 1, as without confidences: doubtful
+            words then count less than others, and the speaker as much as one who is sure (``confidence`` only).
         power: Exponent of a lattice's posteriors; above 1 makes them sharper.
         lm_order: Order of an n-gram model with which the earlier pass is searched again, only to make the targets; it
             shows how much adaptation depends on the language model. None for the order of the recipe's own model.
@@ -41,6 +43,7 @@ class TargetsConfig(StrictModel):
 
     kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
     min_confidence: float = Field(0.0, ge=0.0, lt=1.0)
+    mean_one: bool = False
     power: float = Field(1.0, gt=0.0, le=1000.0)
     source: str | None = None
     silence_weight: float = Field(0.01, ge=0.0, le=1.0)
@@ -61,6 +64,8 @@ class TargetsConfig(StrictModel):
     def _used(self) -> TargetsConfig:
         if self.min_confidence and not self.from_lattices:
             raise ValueError(f"min_confidence: {self.kind} targets have no confidences; leave it out")
+        if self.mean_one and self.kind != "confidence":
+            raise ValueError(f"mean_one: {self.kind} targets are not weighted by confidences; leave it out")
         if self.power != 1.0 and self.kind != "lattice":
             raise ValueError(f"power: {self.kind} targets have no posteriors; leave it out")
         if self.lm_order is not None and not self.unsupervised:
@@ -265,6 +270,19 @@ def targets_from_confidence(
     targets = targets_from_alignment(pdfs, silence_pdfs, silence_weight)
     factor = np.where(confidence >= min_confidence, confidence, 0.0)
     return replace(targets, weight=(targets.weight * factor).astype(np.float32))
+
+
+def with_mean_one(targets: FrameTargets, silence_pdfs: np.ndarray) -> FrameTargets:
+    """Targets of a speaker with weights scaled so that those of speech have a mean of 1.
+
+    Args:
+        targets: Targets with one pdf per frame. Frames of weight 0 are left out of the mean.
+        silence_pdfs: Pdfs of silence; its weights are scaled by the same factor.
+    """
+    spoken = targets.weight[(targets.weight > 0) & ~np.isin(targets.pdf[:, 0], silence_pdfs)]
+    if not len(spoken):
+        return targets
+    return replace(targets, weight=(targets.weight / spoken.mean(dtype=np.float64)).astype(np.float32))
 
 
 def joined(parts: Sequence[FrameTargets]) -> FrameTargets:

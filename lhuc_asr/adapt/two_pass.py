@@ -13,14 +13,14 @@ from any earlier pass, even one with another network; ``FirstPass`` is the proto
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, SpeakerScores
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
-from lhuc_asr.adapt.targets import FirstPass, FrameTargets, TargetsConfig, make_targets, no_targets
+from lhuc_asr.adapt.targets import FirstPass, FrameTargets, TargetsConfig, make_targets, no_targets, with_mean_one
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
@@ -89,6 +89,9 @@ class TwoPass:
         """
         targets_of = make_targets(first_pass, targets, self.silence_pdfs)
         data = {each.name: self.speaker_data(targets_of, each.estimated_on) for each in sets}
+        if targets.mean_one:
+            scaled = {name: with_mean_one(own.targets, self.silence_pdfs) for name, own in data.items()}
+            data = {name: replace(own, targets=scaled[name]) for name, own in data.items()}
         return method.estimate(self.model, data, seed)
 
     # 4. Second pass.

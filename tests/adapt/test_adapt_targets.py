@@ -12,6 +12,7 @@ from lhuc_asr.adapt.targets import (
     targets_from_alignment,
     targets_from_confidence,
     targets_from_lattice,
+    with_mean_one,
 )
 from lhuc_asr.base.errors import AlignmentError, SearchError
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -111,6 +112,15 @@ def test_frames_of_a_best_path_are_weighted_by_confidence():
     assert every.pdf[:, 0].tolist() == pdfs.tolist()
     chosen = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75)
     np.testing.assert_allclose(chosen.weight, [0.0, 0.75, 0.45, 0.0, 1.0], rtol=1e-6)
+
+
+def test_the_weights_of_a_speakers_speech_are_scaled_to_a_mean_of_one():
+    pdfs, confidence = np.array([7, 0, 7, 8, 9], np.int32), np.array([0.2, 0.5, 0.4, 0.0, 0.6], np.float32)
+    targets = with_mean_one(targets_from_confidence(pdfs, confidence, np.arange(5), 0.01), np.arange(5))
+    np.testing.assert_allclose(targets.weight, [0.5, 0.0125, 1.0, 0.0, 1.5], rtol=1e-6)
+    assert targets.weight.dtype == np.float32
+    silent = targets_from_confidence(np.zeros(3, np.int32), np.full(3, 0.3, np.float32), np.arange(5), 0.01)
+    assert with_mean_one(silent, np.arange(5)) is silent
 
 
 def test_confidences_of_frames_from_their_pdfs_or_their_words():

@@ -15,7 +15,7 @@ from lhuc_asr.pipeline.plan import passes_of
 PASSES = """{
   lhuc: {},
   lattice: {targets: {kind: lattice, power: 2.0}, own_search: true},
-  confident: {targets: {kind: confidence, min_confidence: 0.5}},
+  confident: {targets: {kind: confidence, min_confidence: 0.5, mean_one: true}},
   twice: {targets: {source: lhuc}},
   soft_twice: {targets: {source: lhuc, kind: lattice}},
   oracle: {targets: {kind: reference}},
@@ -77,6 +77,7 @@ REFUSED = {
     "primary=si": "'si' is not a pass without reference transcripts; those: lhuc",
     "passes={a: {targets: {power: 2.0}}}": "best_path targets have no posteriors",
     "passes={a: {targets: {min_confidence: 0.5}}}": "best_path targets have no confidences; leave it out",
+    "passes={a: {targets: {kind: lattice, mean_one: true}}}": "lattice targets are not weighted by confidences; leave",
     "passes={a: {targets: {kind: reference, lm_order: 1}}}": "reference targets do not come from a search",
     "passes={a: {targets: {corrupted: 0.1}}}": "best_path targets have errors of their own",
     "passes={a: {method: {kind: unknown}}}": "passes.a.method",
