@@ -134,11 +134,18 @@ class SpeakerBatches:
         spliced = self._features[index].flatten(1)
         psi = clean = self._movable.psi(spliced.to(self._device))
         if self._band_mask:
-            masked = mask_bands(spliced, self._features.shape[1], self._band_mask, self._generator)
-            psi = self._movable.psi(masked.to(self._device))
+            psi = self._movable.psi(self._masked(spliced).to(self._device))
         if not self._reference:
             return psi, psi.new_empty(len(psi), 0)
         return psi, torch.softmax(self._movable.unadapted(clean), dim=1)
+
+    def _masked(self, spliced: Tensor) -> Tensor:
+        """Spliced frames with a random band masked in each."""
+        # Masks are drawn from torch's own generator, which is seeded by the speaker's and then restored.
+        seed = int(torch.randint(2**62, (), generator=self._generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return mask_bands(spliced, self._features.shape[1], self._band_mask)
 
 
 def weighted_blocks(name: str, data: SpeakerData, model: AcousticModel) -> Iterator[tuple[Tensor, Tensor]]:
