@@ -109,7 +109,7 @@ TRAINING = [_speaker(n, (40, 60)) for n in range(4)]
 @pytest.mark.parametrize("candidates", [1, 3])
 @pytest.mark.parametrize("at_once", [7, 1_024])
 def test_amplitudes_are_the_equation(tmp_path, activation, candidates, at_once, monkeypatch):
-    monkeypatch.setattr("lhuc_asr.adapt.moments.FRAMES_AT_ONCE", at_once)
+    monkeypatch.setattr("lhuc_asr.adapt.batches.FRAMES_AT_ONCE", at_once)
     model = _model(activation)
     training = [_speaker(n, (40, 60), candidates) for n in range(3)]
     frames = _speaker(50, candidates=candidates)

@@ -77,5 +77,5 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     with pytest.raises(CheckpointError, match="expected a file of a speaker's transform of format"):
         SpeakerTransforms.load(path, DIMENSION, "model 7")
     path.unlink()
-    with pytest.raises(CheckpointError, match="no such speaker's fMLLR file"):
+    with pytest.raises(CheckpointError, match="no such file of a speaker's transform"):
         SpeakerTransforms.load(path, DIMENSION, "model 7")
