@@ -64,7 +64,7 @@ LADDER_PASSES = f"""passes={{
   from_si: {{network: fmllr, method: {FMLLR}, targets: {{source: si}}}},
   fmllr_lhuc: {{
     network: fmllr, targets: {{source: fmllr}},
-    method: {{kind: lhuc, on: fmllr, optimizer: adam, learning_rate: 0.3, sweeps: 4}}
+    method: {{kind: lhuc, on: fmllr, optimizer: adam, learning_rate: 1.0, sweeps: 6, kl_weight: 0}}
   }},
   fmllr_moments: {{
     network: fmllr, targets: {{source: fmllr, kind: confidence, min_confidence: 0.1}},
