@@ -87,7 +87,7 @@ class BatchStatistics:
         folder: Folder of the training speakers' statistics.
 
     Raises:
-        ConfigError: There is no folder.
+        ConfigError: The method was made without a folder.
     """
 
     def __init__(self, config: BatchStatisticsConfig, folder: Path | None) -> None:
@@ -107,16 +107,14 @@ class BatchStatistics:
             AlignmentError: Targets or features do not fit the network, all frames have weight 0, or activations are
                 not finite.
         """
-        network, move = model.feed_forward(), Standardised()
-        own = {part: values.to(network.device).unsqueeze(0) for part, values in move.start(network, seed).items()}
+        network = model.feed_forward()
         sums = [_Sums(width, network.device) for width in network.widths]
         for name, data in training.items():
             weights = torch.from_numpy(data.targets.weight).to(network.device)
-            for rows, spliced in weighted_blocks(name, data, model):
-                hidden = spliced.unsqueeze(0)
-                for layer, (total, affine) in enumerate(zip(sums, network.affine, strict=False)):
-                    outputs = move.affine(own, layer, hidden, *affine)
-                    total.add(outputs[0], weights[rows])
+            for rows, hidden in weighted_blocks(name, data, model):
+                for total, affine in zip(sums, network.affine[:-1], strict=True):
+                    outputs = functional.linear(hidden, *affine)
+                    total.add(outputs, weights[rows])
                     hidden = network.activation(outputs)
         if not sums or not sums[0].count:
             raise AlignmentError(

@@ -90,9 +90,7 @@ class SpeakerBatches:
         return -(-len(self._useful) // size)
 
     def keep(self) -> None:
-        """Compute psi and the unadapted output for all frames, and keep them until ``forget``; not with masks."""
-        if self._band_mask:
-            return  # each sweep masks anew
+        """Compute psi and the unadapted output for all frames, and keep them until ``forget``."""
         parts = [self._compute(frames) for frames in self._useful.split(FRAMES_KEPT_AT_ONCE)]
         psi, reference = zip(*parts, strict=True)
         self._kept = torch.cat(psi), torch.cat(reference)
@@ -132,11 +130,11 @@ class SpeakerBatches:
         """Psi of frames, and their unadapted output: shapes (B, width) and (B, K) or (B, 0)."""
         index = splice_index(frames, self._first[frames], self._last[frames], self._context)
         spliced = self._features[index].flatten(1)
-        psi = clean = self._movable.psi(spliced.to(self._device))
-        if self._band_mask:
-            psi = self._movable.psi(self._masked(spliced).to(self._device))
+        heard = self._masked(spliced) if self._band_mask else spliced
+        psi = self._movable.psi(heard.to(self._device))
         if not self._reference:
             return psi, psi.new_empty(len(psi), 0)
+        clean = self._movable.psi(spliced.to(self._device)) if self._band_mask else psi
         return psi, torch.softmax(self._movable.unadapted(clean), dim=1)
 
     def _masked(self, spliced: Tensor) -> Tensor:

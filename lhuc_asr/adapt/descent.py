@@ -163,7 +163,7 @@ class Descent:
             for name, frames in speakers.items()
         ]
         optimizer = optimizer or movable.optimizer(config.optimizer, config.learning_rate)
-        for group, keep in _groups(data, keep=config.sweeps > 1):
+        for group, keep in _groups(data, keep=config.sweeps > 1 and not config.band_mask):
             for speaker in group if keep else ():
                 speaker.keep()
             for sweep in range(config.sweeps):

@@ -12,9 +12,9 @@ much data end with small steps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from lhuc_asr.base.config import StrictModel
 
@@ -43,6 +43,12 @@ class NewbobConfig(StrictModel):
     stop_below: float = Field(0.001, ge=0.0, le=10.0)
     max_epochs: MaxEpochs = 20
     decay_to: float | None = Field(None, gt=0.0, le=HIGHEST_RATE)
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.decay_to is not None and self.decay_to > self.learning_rate:
+            raise ValueError(f"decay_to {self.decay_to:g}: expected at most learning_rate, {self.learning_rate:g}")
+        return self
 
     def rate_after(self, epochs: float) -> float:
         """Learning rate of the decay after a number of epochs, parts of them too; without a decay the first rate."""

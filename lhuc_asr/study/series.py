@@ -267,14 +267,14 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     for kind, options in METHODS.items():
         without_gaussians = not options.uses_gaussians and kind not in ("lhuc", "none")
         # Transforms do not go on top of transforms.
-        if without_gaussians and not (options.moves_features and on) and (kind != "prelu" or _has_relu(config)):
+        if (
+            without_gaussians
+            and not (options.moves_features and on)
+            and (kind != "prelu" or config.dnn.activation == "relu")
+        ):
             method = parse_config(options, {"kind": kind, "on": on}, f"the variant {kind!r}")
             variants.append(_variant(base, kind, original.model_copy(update={"method": method})))
     return variants
-
-
-def _has_relu(config: ExperimentConfig) -> bool:
-    return config.dnn.activation == "relu"
 
 
 def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:

@@ -97,7 +97,6 @@ def _masked(model: Dnn, frames: SpeakerData, width: int) -> SpeakerBatches:
 def test_masks_hide_a_band_in_all_of_a_frames_context_and_not_from_the_unadapted_output(model):
     frames = _frames((200,))
     plain, masked = (_masked(model, frames, width) for width in (0, WIDTH + 1))
-    masked.keep()
     for speaker in (plain, masked):
         speaker.shuffle(1)
     count = int((frames.targets.weight > 0).sum())

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lhuc_asr.nnet.schedule import Newbob, NewbobConfig
 
@@ -53,6 +54,11 @@ def test_a_decay_takes_all_epochs_whatever_the_losses_and_ends_with_its_rate():
     assert state.learning_rate == pytest.approx(0.004)
     assert (state.kept, state.best_loss, state.halving) == (3, 1.0, False)
     assert [config.rate_after(epochs) for epochs in (0, 2, 4, 5)] == pytest.approx([0.4, 0.04, 0.004, 0.004])
+
+
+def test_a_decay_that_rises_is_refused():
+    with pytest.raises(ValidationError, match=r"decay_to 0.5: expected at most learning_rate, 0.4"):
+        NewbobConfig(learning_rate=0.4, decay_to=0.5)
 
 
 def test_without_a_decay_the_first_rate_is_that_of_newbob():
