@@ -264,14 +264,10 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     original = config.passes[base]
     on = config.method_of(original).on
     variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
+    left_out = {"lhuc", "none"} if config.dnn.activation == "relu" else {"lhuc", "none", "prelu"}
     for kind, options in METHODS.items():
-        without_gaussians = not options.uses_gaussians and kind not in ("lhuc", "none")
         # Transforms do not go on top of transforms.
-        if (
-            without_gaussians
-            and not (options.moves_features and on)
-            and (kind != "prelu" or config.dnn.activation == "relu")
-        ):
+        if kind not in left_out and not options.uses_gaussians and not (options.moves_features and on):
             method = parse_config(options, {"kind": kind, "on": on}, f"the variant {kind!r}")
             variants.append(_variant(base, kind, original.model_copy(update={"method": method})))
     return variants
