@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, crossed_sets
 from lhuc_asr.adapt.controls import another, others_mean
@@ -58,6 +58,21 @@ _TUNED = DocumentKind(
     "delete it and run again",
     missing="the experiment is not finished; finish it with lhuc-asr run",
 )
+
+
+class AdaptationCost(StrictModel):
+    """Content of a pass's ``adaptation.json``.
+
+    Attributes:
+        seconds: Time that the adaptation of all sets took, the making of the targets included.
+        sets: Number of adaptation sets.
+    """
+
+    seconds: float = Field(ge=0.0)
+    sets: int = Field(ge=0)
+
+
+ADAPTATIONS = DocumentKind(AdaptationCost, "the cost of an adaptation", ExperimentError, "delete it and run again")
 
 
 def two_pass(experiment: AlignedExperiment, split: str, plan: Pass | Preparation) -> TwoPass:

@@ -35,6 +35,7 @@ from lhuc_asr.pipeline.earlier_pass import (
     HYPOTHESES_FILE,
     SEARCH_FILE,
     WER_FILE,
+    AdaptationCost,
     EarlierPass,
     crossed_of,
     scores_of,
@@ -143,8 +144,8 @@ def _scores(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass
     if isinstance(plan.adaptation, Adaptation | Combination):
         with stopwatch() as watch:
             speakers = _adapt(experiment, split, plan, loop)
-        cost = {"seconds": round(watch.seconds, 3), "sets": len(speakers.speakers)}
-        write_json(experiment.folder.decode(split, plan.name) / ADAPTATION_FILE, cost)
+        cost = AdaptationCost(seconds=round(watch.seconds, 3), sets=len(speakers.speakers))
+        write_json(experiment.folder.decode(split, plan.name) / ADAPTATION_FILE, cost.model_dump())
         with atomic_folder(experiment.folder.speakers(split, plan.name)) as temporary:
             speakers.save(temporary)
         return loop.second_pass(speakers, sets_of(experiment, split, plan, loop.features))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_text
+from lhuc_asr.base.atomic import atomic_folder, write_json, write_text
 from lhuc_asr.base.config import dump_config, parse_config
 from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.device import checked_device
@@ -22,7 +22,7 @@ from lhuc_asr.base.experiment_folder import CONFIG_FILE, RUN_FILE, ExperimentFol
 from lhuc_asr.base.tensors import number_count
 from lhuc_asr.corpus.source import TEST
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.earlier_pass import ADAPTATION_FILE, WER_FILE
+from lhuc_asr.pipeline.earlier_pass import ADAPTATION_FILE, ADAPTATIONS, WER_FILE
 from lhuc_asr.pipeline.experiment import (
     AlignedExperiment,
     at_corpus_rate,
@@ -276,7 +276,7 @@ def _adaptation_cost(folds: Sequence[ExperimentFolder], split: str, name: str) -
     files = [file for fold in folds if (file := next(fold.speakers(split, name).glob("*.safetensors"), None))]
     records = [fold.decode(split, name) / ADAPTATION_FILE for fold in folds]
     # A pass of an earlier version has no record.
-    costs = [read_json(path) for path in records if path.exists()]
-    sets = sum(cost["sets"] for cost in costs)
+    costs = [ADAPTATIONS.read(path) for path in records if path.exists()]
+    sets = sum(cost.sets for cost in costs)
     numbers = number_count(files[0]) if files else None
-    return numbers, sum(cost["seconds"] for cost in costs) / sets if sets else None
+    return numbers, sum(cost.seconds for cost in costs) / sets if sets else None
