@@ -37,7 +37,7 @@ SPLIT = "control"
 
 # Enough training for a first pass with few errors. Every pass is searched as the first, so that what differs is the
 # adaptation alone.
-FDLR = "{kind: fdlr, learning_rate: 0.005, sweeps: 20, kl_weight: 0, prior_deviation: 0.1}"
+FDLR = "{kind: fdlr, learning_rate: 0.01, sweeps: 40, kl_weight: 0, prior_deviation: 0.05}"
 RECIPE = (
     "corpus.voices={training_speakers: 12, test_speakers: 2, control_speakers: 3, training_utterances: 12, "
     "test_utterances: 1, control_utterances: 8}",
@@ -103,7 +103,7 @@ def test_an_affine_distortion_is_undone_by_fdlr(undistorted, with_distortion):
     assert harmed > 1.6 * clean
     assert errors(with_distortion, "fdlr") < 0.65 * harmed
     # 198 words: the number of errors has a standard deviation of about four.
-    assert errors(with_distortion, "again") <= clean + 4
+    assert errors(with_distortion, "again") <= min(clean + 2, errors(undistorted, "again") + 6)
     assert errors(undistorted, "fdlr") <= clean + 2
 
 
