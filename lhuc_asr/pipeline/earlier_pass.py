@@ -68,8 +68,8 @@ class AdaptationCost(StrictModel):
         sets: Number of adaptation sets.
     """
 
-    seconds: float = Field(ge=0.0)
-    sets: int = Field(ge=0)
+    seconds: float = Field(ge=0.0, le=1e9)
+    sets: int = Field(ge=0, le=10**9)
 
 
 ADAPTATIONS = DocumentKind(AdaptationCost, "the cost of an adaptation", ExperimentError, "delete it and run again")

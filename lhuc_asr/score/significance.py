@@ -29,7 +29,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from lhuc_asr.audio.utterance import spoken_id
 from lhuc_asr.base.errors import ScoreError
@@ -152,7 +152,7 @@ def ratio_interval(before: Counts, after: Counts, generator: np.random.Generator
     if not before.any():
         return -1.0, math.inf
     units = len(before)
-    limit = float(stats.t.ppf(1 - LEVEL / 2, max(units - 1, 1)))
+    limit = student_quantile(units)
     signs = _signs(units, generator)
     flipped_before, flipped_after = signs @ before.astype(float), signs @ after.astype(float)  # (flips,)
     observed = float(after.sum() / before.sum())
@@ -174,6 +174,12 @@ def ratio_interval(before: Counts, after: Counts, generator: np.random.Generator
     return low - 1.0, high - 1.0
 
 
+def student_quantile(units: int) -> float:
+    """Half-width of a 95 % interval of the mean of N units, in standard errors (Student's t, N - 1 degrees)."""
+    # scipy.stats has it too, and costs every command that prints a table a second to import.
+    return float(special.stdtrit(max(units - 1, 1), 1 - LEVEL / 2))
+
+
 def matched_pairs_p(differences: Counts) -> float:
     """Two-sided p of the mean difference of segments, by the normal distribution (Gillick and Cox, equation 11 ff.).
 
@@ -188,7 +194,7 @@ def matched_pairs_p(differences: Counts) -> float:
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     if deviation == 0.0:
         return 0.0
-    return float(2 * stats.norm.sf(abs(mean) * math.sqrt(len(differences)) / deviation))
+    return math.erfc(abs(mean) * math.sqrt(len(differences) / 2) / deviation)
 
 
 def _edge(inside: float, outside: float, rejected: Callable[[float], bool]) -> float:

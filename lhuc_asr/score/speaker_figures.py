@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from lhuc_asr.base.extras import extra
 from lhuc_asr.score.figures import BEFORE, BETTER, EQUAL, LOWER, WORSE, change_line
-from lhuc_asr.score.significance import Comparison
+from lhuc_asr.score.significance import Comparison, student_quantile
 from lhuc_asr.score.wer import WerReport, require_same_speakers
 
 with extra("figures"):
@@ -151,11 +151,11 @@ def tsne_figure(
 
 def _mean_text(changes: np.ndarray) -> str:
     """The mean with its 95 % interval by Student's t, which takes two values that differ."""
-    mean, error = float(changes.mean()), float(stats.sem(changes)) if len(changes) > 1 else 0.0
-    if error == 0.0:
+    mean, deviation = float(changes.mean()), float(changes.std(ddof=1)) if len(changes) > 1 else 0.0
+    if deviation == 0.0:
         return f"{mean:+.1f} points (no interval)"
-    low, high = stats.t.interval(0.95, len(changes) - 1, mean, error)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] points (95 % interval)"
+    width = student_quantile(len(changes)) * deviation / math.sqrt(len(changes))
+    return f"{mean:+.1f} [{mean - width:+.1f}, {mean + width:+.1f}] points (95 % interval)"
 
 
 def _colour(change: float) -> str:
