@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lhuc_asr.cli.options import take_threads
+
 
 def toy(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write figures and toy.json to.")] = Path(
@@ -22,6 +24,7 @@ def toy(
     from lhuc_asr.score.toy import toy_table
     from lhuc_asr.study.toy import run_toy
 
+    take_threads(1)  # a second would only wait for the first: the largest product has 400 rows of four units
     report = run_toy(out, seed)
     typer.echo(table_text(toy_table(report)), nl=False)
     typer.echo(f"Figures and curves: {out}")
