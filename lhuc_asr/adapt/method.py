@@ -154,6 +154,7 @@ class MethodConfig(StrictModel):
         uses_gaussians: Whether it estimates transforms with the Gaussian mixtures of the ladder's last rung, for them
             or for a network on their features. If it learns from the training speakers, then from features that their
             transforms have not moved.
+        needs_filterbanks: Whether it needs a network on log mel filterbanks without differences.
     """
 
     kind: str
@@ -162,6 +163,7 @@ class MethodConfig(StrictModel):
     speakers: ClassVar[type[ReadableSpeakers]]
     moves_features: ClassVar[bool] = False
     uses_gaussians: ClassVar[bool] = False
+    needs_filterbanks: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, folder: Path | None) -> AdaptationMethod:

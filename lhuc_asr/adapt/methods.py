@@ -22,6 +22,7 @@ from lhuc_asr.adapt.speaker_bias import SpeakerBiasConfig
 from lhuc_asr.adapt.stacked import with_transforms
 from lhuc_asr.adapt.subspace import SubspaceConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
+from lhuc_asr.adapt.vtln import VtlnConfig
 from lhuc_asr.adapt.whole_network import WholeNetworkConfig
 from lhuc_asr.base.config import ChosenByKind
 from lhuc_asr.base.errors import CheckpointError
@@ -38,6 +39,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "fmllr": FmllrConfig,
     "basis_fmllr": BasisFmllrConfig,
     "fdlr": FdlrConfig,
+    "vtln": VtlnConfig,
     "lin": LinConfig,
     "lhn": LhnConfig,
     "speaker_bias": SpeakerBiasConfig,

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 
 from lhuc_asr.adapt.targets import FrameTargets, joined
+from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, CorpusError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, samples_of
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+
+NO_RECORDINGS = "the adaptation data has features only; this method needs the recordings too"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,17 @@ class SpeakerData:
                 f"{model.pdf_count - 1}: the targets are of another tree; align or decode with this network's own"
             )
 
+    def sample_rate(self) -> int:
+        """Sample rate of the first recording, hertz.
+
+        Raises:
+            CorpusError: The recordings are unknown.
+            AudioError: The recording cannot be read.
+        """
+        if not self.recordings:
+            raise CorpusError(NO_RECORDINGS)
+        return probe(self.recordings[0].audio).sample_rate
+
     def waveforms(self, sample_rate: int) -> Iterator[np.ndarray]:
         """The samples of each utterance, cut to the frames in ``features``, shapes (N,), float32.
 
@@ -139,7 +153,7 @@ class SpeakerData:
             AudioError: A recording cannot be read.
         """
         if not self.recordings and self.lengths:
-            raise CorpusError("the adaptation data has features only; this method needs the recordings too")
+            raise CorpusError(NO_RECORDINGS)
         window, shift = (samples_of(s, sample_rate) for s in (FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS))
         for utterance, frames in zip(self.recordings, self.lengths, strict=True):
             yield read_audio(utterance, sample_rate, utterance.channel)[: window + (frames - 1) * shift]

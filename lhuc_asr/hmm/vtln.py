@@ -10,13 +10,15 @@ unwarped features has the term log |det A|. The covariance of the features tells
 log |det A| = (log det cov' - log det cov) / 2. Normalised variances take care of the diagonal, and the term is what
 correlations add.
 
-``warp_transforms`` turns warps into affine transforms of features, for models that are given features and not sound.
+``warp_transforms`` turns warps into affine transforms of features, for models that are given features and not sound;
+``common_warp_maps`` makes a transform for each warp that all speakers share.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -208,25 +210,65 @@ def warp_transforms(
     matrices = SpeakerTransforms.identity(tuple(speakers), space.dimension).matrices
     for matrix, (name, utterances) in zip(matrices, speakers.items(), strict=True):
         if warps[name] != UNWARPED and utterances:
-            pair = (UNWARPED, warps[name])
-            normalised = _Normalised(features, space, pair, _cmvn(utterances, features, pair))
-            matrix.copy_(_least_squares(map(normalised.of, utterances), matrix))
+            pairs = _unwarped_and_warped(utterances, (warps[name],), features, space)
+            matrix.copy_(_least_squares(pairs, 1, space.dimension)[0])
     return SpeakerTransforms(tuple(speakers), matrices)
 
 
-def _least_squares(pairs: Iterable[torch.Tensor], start: torch.Tensor) -> torch.Tensor:
-    """W with the smallest error from the first to the second of pairs of features (2, T, D), shape (D, D + 1).
+def common_warp_maps(
+    speakers: Iterable[Sequence[np.ndarray]], warps: Sequence[float], features: FeatureConfig, space: FeatureSpace
+) -> torch.Tensor:
+    """The transform of each warp that fits the features of all speakers best; see ``warp_transforms``.
 
-    ``start`` counts as ``PRIOR_FRAMES`` frames.
+    Args:
+        speakers: Samples of all utterances of each speaker, as in ``warp_transforms``.
+        warps: The V warps.
+        features: Kind of the features, before they are normalised for each speaker.
+        space: Space of the features that the transforms are for.
+
+    Returns:
+        Shape (V, D, D + 1), float64; the identity for a warp of 1.
+
+    Raises:
+        FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
     """
-    inner = PRIOR_FRAMES * torch.eye(start.shape[1], dtype=torch.float64)
-    outer = PRIOR_FRAMES * start
-    for unwarped, warped in pairs:
+    spoken = (_unwarped_and_warped(utterances, warps, features, space) for utterances in speakers if utterances)
+    maps = _least_squares(itertools.chain.from_iterable(spoken), len(warps), space.dimension)
+    unwarped = [warp == UNWARPED for warp in warps]
+    maps[unwarped] = torch.eye(space.dimension, space.dimension + 1, dtype=torch.float64)
+    return maps
+
+
+def _unwarped_and_warped(
+    utterances: Sequence[np.ndarray], warps: Sequence[float], features: FeatureConfig, space: FeatureSpace
+) -> Iterator[torch.Tensor]:
+    """The features of each of a speaker's utterances as they are and at V warps, shapes (1 + V, T, D)."""
+    all_warps = (UNWARPED, *warps)
+    normalised = _Normalised(features, space, all_warps, _cmvn(utterances, features, all_warps))
+    yield from map(normalised.of, utterances)
+
+
+def _least_squares(blocks: Iterable[torch.Tensor], maps: int, dimension: int) -> torch.Tensor:
+    """W with the smallest error from the first to each other of several features of the same frames.
+
+    The identity counts as ``PRIOR_FRAMES`` frames.
+
+    Args:
+        blocks: Features of some frames, shapes (1 + V, T, D).
+        maps: Number of the maps, V.
+        dimension: Number of features, D.
+
+    Returns:
+        Shape (V, D, D + 1), float64.
+    """
+    inner = PRIOR_FRAMES * torch.eye(dimension + 1, dtype=torch.float64)
+    outer = PRIOR_FRAMES * torch.eye(dimension, dimension + 1, dtype=torch.float64).repeat(maps, 1, 1)
+    for unwarped, *warped in blocks:
         extended = torch.nn.functional.pad(unwarped.double(), (0, 1), value=1.0)
-        inner = inner + extended.T @ extended
-        outer = outer + warped.double().T @ extended
-    solution: torch.Tensor = torch.linalg.solve(inner, outer.T)
-    return solution.T
+        inner += extended.T @ extended
+        outer += torch.stack(warped).double().mT @ extended
+    solution: torch.Tensor = torch.linalg.solve(inner, outer.mT)
+    return solution.mT
 
 
 @dataclass(frozen=True)

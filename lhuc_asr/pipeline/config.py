@@ -244,12 +244,17 @@ class ExperimentConfig(StrictModel):
                 )
         elif gaussian:
             raise ValueError(f"passes: {name!r} adapts the Gaussians of {plan.network!r} by {method.kind}; use fmllr")
+        if method.needs_filterbanks and plan.combine is None and not self.on_filterbanks(plan):
+            raise ValueError(
+                f"passes: {name!r} is by {method.kind}, which needs a network on features of kind fbank with "
+                "delta_order 0, as they are; choose another method or other features"
+            )
         if method.on is not None:
             below = self.passes.get(method.on) if method.on in known else None
             if below is None or not self.method_of(below).moves_features:
                 raise ValueError(
                     f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put "
-                    "one before it, by fmllr or fdlr"
+                    "one before it, by fmllr, fdlr or vtln"
                 )
             if self.method_of(below).on is not None:
                 raise ValueError(
@@ -277,6 +282,11 @@ class ExperimentConfig(StrictModel):
         if isinstance(trained, OnFeaturesConfig):
             return trained.features
         return None if trained is None or trained.start in (None, SI) else self.rung_features(trained.start)
+
+    def on_filterbanks(self, plan: PassConfig) -> bool:
+        """Whether a pass adapts to log mel filterbanks without differences, which nothing has moved."""
+        unmoved = self.rung_features(plan.network) is None and self.method_of(plan).on is None
+        return unmoved and self.features.kind == "fbank" and self.features.delta_order == 0
 
     def _check_reused(self, name: str) -> None:
         """Refuse a pass of the name of another's control."""

@@ -265,9 +265,12 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     on = config.method_of(original).on
     variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
     left_out = {"lhuc", "none"} if config.dnn.activation == "relu" else {"lhuc", "none", "prelu"}
+    # Transforms do not go on top of transforms.
+    left_out |= {kind for kind, options in METHODS.items() if options.uses_gaussians or (options.moves_features and on)}
+    if not config.on_filterbanks(original):
+        left_out |= {kind for kind, options in METHODS.items() if options.needs_filterbanks}
     for kind, options in METHODS.items():
-        # Transforms do not go on top of transforms.
-        if kind not in left_out and not options.uses_gaussians and not (options.moves_features and on):
+        if kind not in left_out:
             method = parse_config(options, {"kind": kind, "on": on}, f"the variant {kind!r}")
             variants.append(_variant(base, kind, original.model_copy(update={"method": method})))
     return variants

@@ -17,6 +17,7 @@ from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMet
 from lhuc_asr.adapt.methods import METHODS, AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.stacked import Stacked, StackedMethod
+from lhuc_asr.adapt.vtln import WARPS_FILE, Vtln, save_warps
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.dnn import Dnn
@@ -36,6 +37,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "basis_fmllr": {"min_count": 20.0},
     "fdlr": {"learning_rate": 0.01},
     "fdlr in blocks": {"kind": "fdlr", "min_counts": {"block": 1.0}, "blocks": 3, "learning_rate": 0.02},
+    "vtln": {"lowest": 0.9, "highest": 1.1, "step": 0.05, "min_count": 1.0},
     "lin": {"learning_rate": 0.01},
     "lhn": {"learning_rate": 0.02},
     "lhn below": {"kind": "lhn", "layer": 0, "learning_rate": 0.02},
@@ -80,7 +82,12 @@ def prepared_method(
     """
     options = {"kind": name, **OPTIONS[name]}
     method: AdaptationMethod = TypeAdapter(AnyMethod).validate_python(options).make(folder)
-    if isinstance(method, PreparedMethod):
+    if isinstance(method, Vtln):
+        # Warps are learned from sound, and nothing sounds here.
+        size, warps = model.feature_dimension, method.config.warps
+        noise = torch.randn(len(warps), size, size + 1, generator=torch.Generator().manual_seed(3)).double()
+        save_warps(folder / WARPS_FILE, warps, torch.eye(size, size + 1) + 0.2 * noise)
+    elif isinstance(method, PreparedMethod):
         # A basis of transforms has one direction for each number of a transform.
         generator, frames = torch.Generator().manual_seed(3), 600 if name == "basis_fmllr" else 60
         spoken = {f"t{n}": frames_of(model, n, frames, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}

@@ -95,10 +95,11 @@ def test_the_contract_covers_every_method():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_network_comes_back_bit_for_bit(small, method, people, training):
+def test_the_network_comes_back_bit_for_bit(small, method, name, people, training):
     small.train(training)
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
-    if isinstance(method, PreparedMethod):
+    # Warps are learned from recordings, without the network.
+    if isinstance(method, PreparedMethod) and name != "vtln":
         method.prepare(small, {f"t-{name}": data for name, data in people.items()}, seed=0)
     method.estimate(small, people, seed=1)
     assert all(torch.equal(small.state_dict()[name], tensor) for name, tensor in before.items())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from vocal_tracts import PHONES, spoken
 
 from lhuc_asr.base.errors import AlignmentError, FeatureError, TransformError
-from lhuc_asr.base.units import samples_of
 from lhuc_asr.features.cmvn import CmvnAccumulator
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -24,34 +24,14 @@ from lhuc_asr.hmm.vtln import (
 )
 
 FEATURES = FeatureConfig(kind="mfcc", bins=23, delta_order=2)
-RATE = FEATURES.sample_rate
-PHONES, PHONE_FRAMES = 8, 12
 WARPS = (0.9, 1.0, 1.08)
-
-
-def _spoken(factor: float, seed: int, phones: int = 40) -> AlignedRecording:
-    """Noise through the formants of random phones, all frequencies times ``factor``, as of a shorter vocal tract."""
-    formants = np.random.default_rng(99).uniform([250, 800, 2000], [900, 2200, 3800], (PHONES, 3))
-    generator = np.random.default_rng(seed)
-    length = samples_of(0.01 * PHONE_FRAMES, RATE)
-    hertz = np.fft.rfftfreq(length, 1 / RATE)
-    chosen = generator.integers(0, PHONES, phones)
-    pieces = []
-    for phone in chosen:
-        distance = (hertz[:, None] / factor - formants[phone]) / (60 + 0.06 * formants[phone])
-        envelope = 0.01 + (1 / (1 + distance**2)).sum(axis=1)
-        pieces.append(np.fft.irfft(np.fft.rfft(generator.standard_normal(length)) * envelope, length))
-    samples = np.concatenate(pieces)
-    samples = (0.1 * samples / samples.std()).astype(np.float32)
-    frames = 1 + (len(samples) - samples_of(0.025, RATE)) // samples_of(0.01, RATE)
-    return AlignedRecording(samples, np.repeat(chosen, PHONE_FRAMES)[:frames], np.ones(frames, np.float32))
 
 
 def _model(space: FeatureSpace, features: FeatureConfig = FEATURES) -> WarpModel:
     """A Gaussian for each phone, from speakers of the average vocal tract."""
     rows, pdfs = [], []
     for seed in range(4):
-        recording = _spoken(1.0, seed)
+        recording = spoken(1.0, seed)
         rows.append(space.apply(torch.from_numpy(_normalised([recording], features, 1.0)[0]), [len(recording.pdfs)]))
         pdfs.append(torch.from_numpy(recording.pdfs))
     flat = DiagonalGmm.flat(torch.zeros(space.dimension), torch.ones(space.dimension), PHONES)
@@ -79,7 +59,7 @@ def model() -> WarpModel:
 @pytest.mark.parametrize("factor", [0.84, 0.92, 1.0, 1.08, 1.15])
 def test_the_warp_of_a_vocal_tract_is_found(model, factor):
     """A tract whose formants lie higher by a factor needs a warp of one over it."""
-    search = search_warps(model, [_spoken(factor, 10), _spoken(factor, 11)], WarpSearchConfig().warps)
+    search = search_warps(model, [spoken(factor, 10), spoken(factor, 11)], WarpSearchConfig().warps)
     assert search.best == pytest.approx(1 / factor, abs=0.021)
 
 
@@ -88,7 +68,7 @@ def test_the_likelihoods_are_those_of_their_definition(space):
     """Weighted log-likelihoods of normalised features, and half the log-determinant of all frames' covariance."""
     model = _model(space)
     generator = np.random.default_rng(5)
-    recordings = [_spoken(1.1, seed, phones=10) for seed in (20, 21)]
+    recordings = [spoken(1.1, seed, phones=10) for seed in (20, 21)]
     weights = [generator.choice([0.0, 0.01, 1.0], len(each.pdfs)) for each in recordings]
     recordings = [
         AlignedRecording(each.samples, np.where(weight > 0, each.pdfs, -1), weight)
@@ -119,15 +99,15 @@ def test_the_scale_of_the_features_does_not_matter():
     gmm = model.gmm
     scaled = DiagonalGmm(gmm.pdf, gmm.weight, gmm.mean * scale, gmm.variance * scale**2, gmm.pdf_count)
     stretched = WarpModel(scaled, FEATURES, space.multiplied(torch.diag(scale)))
-    speech = [_spoken(1.1, 30)]
+    speech = [spoken(1.1, 30)]
     one, other = (search_warps(each, speech, WARPS) for each in (model, stretched))
     np.testing.assert_allclose(one.log_likelihoods, other.log_likelihoods, atol=1e-3)
 
 
 def test_each_speaker_is_searched_alone_and_too_little_speech_keeps_a_warp_of_one(model, caplog):
     config = WarpSearchConfig(min_count=100)
-    brief = _spoken(1.15, 40, phones=5)
-    people = {"tall": [_spoken(0.9, 41)], "short": [_spoken(1.1, 42)], "brief": [brief], "silent": []}
+    brief = spoken(1.15, 40, phones=5)
+    people = {"tall": [spoken(0.9, 41)], "short": [spoken(1.1, 42)], "brief": [brief], "silent": []}
     warps = speaker_warps(model, people, config)
     assert list(warps) == list(people)
     assert warps["short"] < 0.95 < 1.05 < warps["tall"]
@@ -138,7 +118,7 @@ def test_each_speaker_is_searched_alone_and_too_little_speech_keeps_a_warp_of_on
 
 
 def test_frames_without_weight_say_nothing(model):
-    recording = _spoken(1.1, 50)
+    recording = spoken(1.1, 50)
     half = np.arange(len(recording.pdfs)) % 2
     kept = AlignedRecording(recording.samples, recording.pdfs, half)
     wrong = AlignedRecording(recording.samples, np.where(half, recording.pdfs, 10**6), half)
@@ -153,7 +133,7 @@ def test_frames_without_weight_say_nothing(model):
 )
 def test_a_linear_transform_does_what_the_warp_does(features, space, unexplained):
     """On other recordings of the speaker, it leaves a part of the difference that the warp makes, in square."""
-    heard, new = [_spoken(1.1, seed) for seed in (70, 71, 72)], [_spoken(1.1, seed) for seed in (73, 74)]
+    heard, new = [spoken(1.1, seed) for seed in (70, 71, 72)], [spoken(1.1, seed) for seed in (73, 74)]
     transforms = warp_transforms({"ann": [each.samples for each in heard]}, {"ann": 0.9}, features, space)
     lengths = [len(each.pdfs) for each in new]
     before, wanted = (
@@ -164,7 +144,7 @@ def test_a_linear_transform_does_what_the_warp_does(features, space, unexplained
 
 
 def test_linear_transforms_are_the_identity_without_a_warp_or_speech_and_each_is_its_speakers_own():
-    people = {"ann": [_spoken(1.0, 80).samples], "bob": [_spoken(0.9, 81).samples], "cat": []}
+    people = {"ann": [spoken(1.0, 80).samples], "bob": [spoken(0.9, 81).samples], "cat": []}
     warps = {"ann": 1.0, "bob": 1.1, "cat": 1.2}
     together = warp_transforms(people, warps, FEATURES, AsStored(39))
     identity = torch.eye(39, 40, dtype=torch.float64)
@@ -184,7 +164,7 @@ def test_the_warps_are_kaldis_and_one_is_among_them():
 
 
 def test_bad_input_is_refused(model):
-    recording = _spoken(1.0, 60, phones=10)
+    recording = spoken(1.0, 60, phones=10)
     frames = len(recording.pdfs)
 
     def search(samples=recording.samples, pdfs=recording.pdfs, weights=recording.weights):

@@ -77,6 +77,22 @@ def with_pass(**options: Any) -> dict[str, Any]:
             with_pass(network="moved", method={"kind": "lhuc", "on": "fmllr"}, data={"seconds": 5}),
             "'new' is on 'fmllr'; give both the same network and data",
         ),
+        (with_pass(network="moved", method={"kind": "vtln"}), "'new' is by vtln, which needs .* of kind fbank with"),
+        (with_pass(method={"kind": "vtln"}) | {"features": {"delta_order": 2}}, "'new' is by vtln, which needs"),
+        (
+            {
+                "passes": {"warped": {"method": {"kind": "vtln"}}, "two": {"method": {"kind": "lhuc", "on": "warped"}}}
+                | {"three": {"method": {"kind": "lhuc", "on": "two"}}}
+            },
+            "'three' is on 'two', which is not an earlier pass that transforms features; put one before it",
+        ),
+        (
+            {
+                "passes": {"a": {"method": {"kind": "fdlr"}}, "b": {"method": {"kind": "fdlr", "on": "a"}}}
+                | {"c": {"method": {"kind": "lhuc", "on": "b"}}}
+            },
+            "'c' is on 'b', which is itself on another pass; a stack has two methods",
+        ),
         (with_pass(network="moved", method=FMLLR | {"on": "fmllr"}), "'new' is by fmllr on fmllr; leave out on, and"),
         (
             with_pass(targets={"source": "mono_si"}) | {"first_passes": ["mono"]},

@@ -94,6 +94,9 @@ def test_methods_that_a_network_cannot_have_are_left_out(config: ExperimentConfi
     labels = {variant.label for variant in variants_of(sigmoid, "methods", "lhuc")}
     assert "lora" in labels
     assert not labels & {"prelu", "fmllr", "basis_fmllr", "none"}
+    assert "vtln" in labels
+    cepstra = config.model_copy(update={"features": config.features.model_copy(update={"kind": "mfcc"})})
+    assert "vtln" not in {variant.label for variant in variants_of(cepstra, "methods", "lhuc")}
 
 
 def test_tables_of_looks_agree_with_the_files(copied: Path, executed, caplog: pytest.LogCaptureFixture) -> None:
