@@ -23,11 +23,8 @@ from torch.nn import functional
 from lhuc_asr.adapt.batches import weighted_blocks
 from lhuc_asr.adapt.method import warn_unadapted
 from lhuc_asr.adapt.moved import Move, MovedSpeakers, Numbers
-from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
+from lhuc_asr.adapt.prepared import PreparedConfig, check_frames, load_prepared, prepared_file, write_activations
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.base.tensors import save_tensors
-from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.feed_forward import FeedForward
 
@@ -116,17 +113,12 @@ class BatchStatistics:
                     outputs = functional.linear(hidden, *affine)
                     total.add(outputs, weights[rows])
                     hidden = network.activation(outputs)
-        if not sums or not sums[0].count:
-            raise AlignmentError(
-                f"none of {len(training)} training speakers has a frame of weight > 0; align them first"
-            )
+        check_frames(sums[0].count, len(training))
         tensors: dict[str, Tensor] = {}
         for layer, total in enumerate(sums):
             mean, variance = total.moments()
             tensors |= {f"mean.{layer}": mean.float(), f"variance.{layer}": variance.float()}
-        if not all(bool(values.isfinite().all()) for values in tensors.values()):
-            raise AlignmentError("activations of the training speakers are not finite; check their features")
-        save_tensors(self._path, tensors, {"model": model_hash(model)})
+        write_activations(self._path, model, tensors)
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> StandardisedSpeakers:
         """Match the statistics of each speaker; nothing is random.

@@ -35,7 +35,7 @@ from lhuc_asr.adapt.batches import SpeakerBatches
 from lhuc_asr.adapt.method import warn_unadapted
 from lhuc_asr.adapt.movable import BankInNetwork, Movable
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.objective import CandidateTargets, FrameCrossEntropy, Objective, join_targets
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -81,7 +81,7 @@ class DescentConfig(StrictModel):
 
     preset: Literal["paper"] | None = None
     optimizer: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = Field(0.005, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.005
     sweeps: int = Field(5, ge=1, le=10_000)
     batch_size: int = Field(256, ge=1, le=1_000_000)
     kl_weight: float = Field(0.7, ge=0.0, lt=1.0)

@@ -24,6 +24,7 @@ from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.movable import warn_diverged
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.hmm.fmllr import FmllrConfig as Forms
 from lhuc_asr.hmm.fmllr import Form, MinCounts
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
@@ -47,7 +48,7 @@ class FdlrConfig(DescentConfig, MethodConfig):
     moves_features: ClassVar[bool] = True
 
     kind: Literal["fdlr"] = "fdlr"
-    learning_rate: float = Field(0.001, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.001
     min_counts: MinCounts = Field(default={"full": 1.0})
     blocks: int = Field(2, ge=1, le=10_000)
 

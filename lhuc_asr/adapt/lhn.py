@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers, affine_map
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.nnet.feed_forward import FeedForward
 
@@ -63,7 +64,7 @@ class LhnConfig(MovedConfig):
     speakers: ClassVar[type[MovedSpeakers]] = LhnSpeakers
 
     kind: Literal["lhn"] = "lhn"
-    learning_rate: float = Field(0.0003, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.0003
     layer: int = Field(-1, ge=-1, le=99)
 
     @property

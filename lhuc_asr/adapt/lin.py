@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers, affine_map
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.nnet.feed_forward import FeedForward
 
 
@@ -47,7 +47,7 @@ class LinConfig(MovedConfig):
     speakers: ClassVar[type[MovedSpeakers]] = LinSpeakers
 
     kind: Literal["lin"] = "lin"
-    learning_rate: float = Field(0.0003, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.0003
 
     @property
     def move(self) -> LinearInput:

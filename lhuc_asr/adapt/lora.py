@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.nnet.feed_forward import FeedForward
 
 
@@ -65,7 +66,7 @@ class LoraConfig(MovedConfig):
     speakers: ClassVar[type[MovedSpeakers]] = LoraSpeakers
 
     kind: Literal["lora"] = "lora"
-    learning_rate: float = Field(0.001, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.001
     rank: int = Field(4, ge=1, le=1024)
 
     @property

@@ -29,14 +29,12 @@ from lhuc_asr.adapt.batches import weighted_blocks
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
-from lhuc_asr.adapt.prepared import PreparedConfig, load_prepared, prepared_file
+from lhuc_asr.adapt.prepared import PreparedConfig, check_frames, load_prepared, prepared_file, write_activations
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.base.tensors import Shape, save_tensors
+from lhuc_asr.base.tensors import Shape
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.freeze import frozen
-from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 MOMENTS_FILE = "moments.safetensors"
@@ -127,18 +125,13 @@ class Moments:
                     for layer, total in zip(model.hidden_layers().values(), sums, strict=True):
                         hidden = layer(hidden)
                         total += occupancy.T @ hidden
-        if not bool(counts.any()):
-            raise AlignmentError(
-                f"none of {len(training)} training speakers has a frame of weight > 0; align them first"
-            )
+        check_frames(float(counts.sum()), len(training))
         tensors: dict[str, torch.Tensor] = {}
         for number, total in enumerate(sums):
             mean = total.sum(0) / counts.sum()  # (H,)
             expected = (total + PDF_PRIOR_FRAMES * mean) / (counts[:, None] + PDF_PRIOR_FRAMES)  # (K, H)
             tensors |= {f"mean.{number}": mean.float(), f"expected.{number}": expected.float()}
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise AlignmentError("activations of the training speakers are not finite; check their features")
-        save_tensors(self._path, tensors, {"model": model_hash(model)})
+        write_activations(self._path, model, tensors)
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Amplitudes:
         """Match the amplitudes of each speaker, then descend from there if the options say so.

@@ -38,6 +38,7 @@ from lhuc_asr.adapt.prepared import (
 )
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.subspace import principal_components
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import Shape
 from lhuc_asr.features.context import splice
@@ -75,10 +76,10 @@ class PredictedConfig(PreparedConfig):
     hidden_units: int | None = Field(None, ge=1, le=65_536)
     around: Literal["speakers", "unadapted"] = "unadapted"
     steps: int = Field(500, ge=1, le=10_000_000)
-    learning_rate: float = Field(0.01, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.01
     weight_decay: float = Field(0.1, ge=0.0, le=1000.0)
     joint_sweeps: int = Field(0, ge=0, le=10_000)
-    joint_learning_rate: float = Field(1e-3, gt=0.0, le=1000.0)
+    joint_learning_rate: LearningRate = 1e-3
 
     def make(self, folder: Path | None) -> Predicted:
         """The method with these options."""

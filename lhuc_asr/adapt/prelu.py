@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.nnet.feed_forward import FeedForward
 
@@ -59,7 +59,7 @@ class PreluConfig(MovedConfig):
     speakers: ClassVar[type[MovedSpeakers]] = PreluSpeakers
 
     kind: Literal["prelu"] = "prelu"
-    learning_rate: float = Field(0.005, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.005
 
     @property
     def move(self) -> Slopes:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from lhuc_asr.adapt.method import MethodConfig
-from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
+from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.identity import is_model, model_hash
@@ -53,6 +53,36 @@ def check_speaker_count(path: Path, count: int, least: int) -> None:
     """
     if count < least:
         raise SpeakerError(f"{path.name}: the method needs at least {least} training speakers; found {count}")
+
+
+def check_frames(count: float, speakers: int) -> None:
+    """Refuse training speakers without frames.
+
+    Args:
+        count: Number of their frames, weighted.
+        speakers: Number of training speakers.
+
+    Raises:
+        AlignmentError: ``count`` is 0.
+    """
+    if not count:
+        raise AlignmentError(f"none of {speakers} training speakers has a frame of weight > 0; align them first")
+
+
+def write_activations(path: Path, model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write statistics of the training speakers' activations with the model that they belong to, whole or not at all.
+
+    Args:
+        path: The file.
+        model: The model.
+        tensors: The statistics, by name.
+
+    Raises:
+        AlignmentError: A tensor is not finite.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise AlignmentError("activations of the training speakers are not finite; check their features")
+    save_tensors(path, dict(tensors), {"model": model_hash(model)})
 
 
 def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Tensor], **options: int | None) -> None:

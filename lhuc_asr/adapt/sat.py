@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.base.errors import CheckpointError, FoldError, SpeakerError
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.lhuc.attach import attach
@@ -67,8 +67,8 @@ class SatConfig(StrictModel):
     switching: Literal["frame", "segment", "speaker"] = "frame"
     amplitude: Literal["exp", "identity"] = "exp"
     optimizer: Literal["sgd", "adam"] = "adam"
-    learning_rate: float = Field(0.001, gt=0.0, le=1000.0)
-    row_zero_learning_rate: float | None = Field(None, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.001
+    row_zero_learning_rate: LearningRate | None = None
     start: str | None = None
     schedule: NewbobConfig | None = None
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.nnet.feed_forward import FeedForward
 
 
@@ -50,7 +50,7 @@ class SpeakerBiasConfig(MovedConfig):
     speakers: ClassVar[type[MovedSpeakers]] = BiasSpeakers
 
     kind: Literal["speaker_bias"] = "speaker_bias"
-    learning_rate: float = Field(0.005, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.005
 
     @property
     def move(self) -> Offsets:

@@ -29,6 +29,7 @@ from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.movable import put_back_diverged
 from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
@@ -56,7 +57,7 @@ class SubspaceConfig(PreparedConfig):
     kind: Literal["subspace"] = "subspace"
     lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
     dimensions: int = Field(16, ge=1, le=100_000)
-    learning_rate: float = Field(0.1, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.1
     around: Literal["speakers", "unadapted"] = "unadapted"
     prior_weight: float = Field(1.0, ge=0.0, le=1e6)
 

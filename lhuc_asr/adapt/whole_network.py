@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.nnet.feed_forward import FeedForward
 
 
@@ -49,7 +49,7 @@ class WholeNetworkConfig(MovedConfig):
     speakers: ClassVar[type[MovedSpeakers]] = WholeSpeakers
 
     kind: Literal["whole_network"] = "whole_network"
-    learning_rate: float = Field(0.0001, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 0.0001
 
     @property
     def move(self) -> AllWeights:

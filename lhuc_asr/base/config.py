@@ -25,6 +25,8 @@ MISTAKES_IN_MESSAGE, LONGEST_SHOWN = 10, 100
 
 # A seed of random choices. Products of it with a million, for the epochs of a run, fit in 64 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# A step size of an optimizer.
+LearningRate = Annotated[float, Field(gt=0.0, le=1000.0)]
 
 
 class StrictModel(BaseModel):

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import LearningRate, StrictModel
 
 # Losses below this, in nats per frame, are zero up to rounding.
 LOSS_FLOOR = 1e-12
@@ -38,11 +38,11 @@ class NewbobConfig(StrictModel):
         decay_to: Learning rate that a decay over all of ``max_epochs`` ends with; None for newbob.
     """
 
-    learning_rate: float = Field(0.08, gt=0.0, le=HIGHEST_RATE)
+    learning_rate: LearningRate = 0.08
     halve_below: float = Field(0.01, ge=0.0, le=10.0)
     stop_below: float = Field(0.001, ge=0.0, le=10.0)
     max_epochs: MaxEpochs = 20
-    decay_to: float | None = Field(None, gt=0.0, le=HIGHEST_RATE)
+    decay_to: LearningRate | None = None
 
     @model_validator(mode="after")
     def _falls(self) -> Self:

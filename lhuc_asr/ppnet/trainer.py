@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lhuc_asr.base.config import StrictModel, parse_config
+from lhuc_asr.base.config import LearningRate, StrictModel, parse_config
 from lhuc_asr.base.documents import Count
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ScoreError
 from lhuc_asr.base.runlog import progress, stopwatch
@@ -58,10 +58,10 @@ class RankerTrainerConfig(StrictModel):
     epochs: int = Field(20, ge=1, le=100_000)
     patience: int = Field(2, ge=1, le=100_000)
     monitor: Literal["log_loss", "auc", "gauc"] = "auc"
-    learning_rate: float = Field(1e-3, gt=0.0, le=1000.0)
+    learning_rate: LearningRate = 1e-3
     weight_decay: float = Field(0.0, ge=0.0, le=1000.0)
     embedding_optimizer: Literal["adamw", "row_adam"] = "row_adam"
-    embedding_learning_rate: float | None = Field(None, gt=0.0, le=1000.0)
+    embedding_learning_rate: LearningRate | None = None
     embedding_l2: float = Field(0.0, ge=0.0, le=1e6)
 
 
