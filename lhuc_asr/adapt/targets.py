@@ -1,7 +1,7 @@
 """Adaptation targets: candidate pdfs of each frame, their posteriors, and the weight of the frame.
 
-All adaptation methods use this one type. Targets are made from a best path, word confidences, lattices, or reference
-transcripts.
+All adaptation methods use this one type. Targets are made from a best path, with or without confidences, from
+lattices, or from reference transcripts.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ class TargetsConfig(StrictModel):
 
     Attributes:
         kind: ``best_path``, the best path of an earlier pass; ``confidence``, the same with each word weighted by its
-            confidence; ``lattice``, the posteriors of the pdfs in the lattice of an earlier pass; or ``reference``,
-            the forced alignment of the reference transcripts. The last is an upper bound for the others, not a result.
+            confidence; ``agreement``, the same with each utterance weighted by the share of its words that stay when
+            the acoustic scale is perturbed; ``lattice``, the posteriors of the pdfs in the lattice of an earlier pass;
+            or ``reference``, the forced alignment of the reference transcripts. The last is an upper bound for the
+            others, not a result.
         source: Name of the earlier pass; None for the first pass of the same network.
         silence_weight: Weight of frames of silence; frames of speech have weight 1.
-        min_confidence: Confidence below which words (``confidence``) or frames (``lattice``) get weight 0.
+        min_confidence: Value below which words (``confidence``), utterances (``agreement``) or frames (``lattice``)
+            get weight 0.
         mean_one: Whether the weights of a speaker's speech are scaled to a mean of 1, as without confidences: doubtful
-            words then count less than others, and the speaker as much as one who is sure (``confidence`` only).
-        power: Exponent of a lattice's posteriors; above 1 makes them sharper.
+            words then count less than others, and the speaker as much as one who is sure (``confidence`` and
+            ``agreement`` only).
+        power: Exponent of a lattice's posteriors, or of an utterance's agreement; above 1 makes them sharper.
         lm_order: Order of an n-gram model with which the earlier pass is searched again, only to make the targets; it
             shows how much adaptation depends on the language model. None for the order of the recipe's own model.
         corrupted: Fraction of the words of the references that are replaced by other words of the lexicon, chosen by
@@ -41,7 +45,7 @@ class TargetsConfig(StrictModel):
             same words and more.
     """
 
-    kind: Literal["best_path", "confidence", "lattice", "reference"] = "best_path"
+    kind: Literal["best_path", "confidence", "agreement", "lattice", "reference"] = "best_path"
     min_confidence: float = Field(0.0, ge=0.0, lt=1.0)
     mean_one: bool = False
     power: float = Field(1.0, gt=0.0, le=1000.0)
@@ -58,16 +62,16 @@ class TargetsConfig(StrictModel):
     @property
     def from_lattices(self) -> bool:
         """Whether the targets are made from lattices."""
-        return self.kind in ("confidence", "lattice")
+        return self.kind in ("confidence", "agreement", "lattice")
 
     @model_validator(mode="after")
     def _used(self) -> TargetsConfig:
         if self.min_confidence and not self.from_lattices:
             raise ValueError(f"min_confidence: {self.kind} targets have no confidences; leave it out")
-        if self.mean_one and self.kind != "confidence":
+        if self.mean_one and self.kind not in ("confidence", "agreement"):
             raise ValueError(f"mean_one: {self.kind} targets are not weighted by confidences; leave it out")
-        if self.power != 1.0 and self.kind != "lattice":
-            raise ValueError(f"power: {self.kind} targets have no posteriors; leave it out")
+        if self.power != 1.0 and self.kind not in ("lattice", "agreement"):
+            raise ValueError(f"power: {self.kind} targets have nothing to raise to it; leave it out")
         if self.lm_order is not None and not self.unsupervised:
             raise ValueError("lm_order: reference targets do not come from a search; leave it out")
         if self.corrupted is not None and self.unsupervised:
@@ -171,6 +175,18 @@ def make_targets(first_pass: FirstPass, config: TargetsConfig, silence_pdfs: np.
                 )
                 for summary in first_pass.lattices()
             }
+        case "agreement":
+            return {
+                summary.hypothesis.utterance: targets_from_confidence(
+                    summary.hypothesis.pdfs,
+                    np.full(len(summary.hypothesis.pdfs), summary.agreement),
+                    silence_pdfs,
+                    silence_weight,
+                    config.min_confidence,
+                    config.power,
+                )
+                for summary in first_pass.lattices()
+            }
         case "confidence":
             hypotheses = (summary.hypothesis for summary in first_pass.lattices())
             return {
@@ -248,17 +264,19 @@ def targets_from_confidence(
     silence_pdfs: np.ndarray,
     silence_weight: float,
     min_confidence: float = 0.0,
+    power: float = 1.0,
 ) -> FrameTargets:
     """Targets from a best path, with weights from confidences.
 
     Args:
         pdfs: Pdf of each frame on the best path, shape (T,).
         confidence: Confidence of each frame, 0 to 1, shape (T,): that of its word (``Hypothesis.frame_confidences``)
-            or of its pdf (``FramePosteriors.of``).
+            or of its pdf (``FramePosteriors.of``), or the agreement of its utterance.
         silence_pdfs: Pdfs of silence.
         silence_weight: Weight of frames of silence; frames of speech have weight 1.
         min_confidence: Confidence below which a frame gets weight 0. The weights of the other frames are multiplied by
-            their confidences.
+            their confidences to the ``power``.
+        power: Exponent of the confidences.
 
     Raises:
         AlignmentError: There are not as many confidences as frames, or they are not between 0 and 1.
@@ -268,7 +286,7 @@ def targets_from_confidence(
             f"confidences of shape {confidence.shape} for {pdfs.shape} frames; expected one per frame, between 0 and 1"
         )
     targets = targets_from_alignment(pdfs, silence_pdfs, silence_weight)
-    factor = np.where(confidence >= min_confidence, confidence, 0.0)
+    factor = np.where(confidence >= min_confidence, confidence**power, 0.0)
     return replace(targets, weight=(targets.weight * factor).astype(np.float32))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +28,9 @@ from lhuc_asr.decode.search import SearchConfig, scaled_scores
 from lhuc_asr.decode.token_passing import LEAST_BEAM, TokenArcs, Tokens, arcs_within, pass_tokens
 
 logger = logging.getLogger(__name__)
+
+# Factors on the acoustic scale under which the words of a lattice's best path are looked for again.
+PERTURBED_SCALES = (0.7, 1.4)
 
 
 class LatticeConfig(StrictModel):
@@ -56,12 +60,15 @@ class LatticeSummary:
         frames: Posteriors of each frame's most probable pdfs.
         arcs: Number of arcs of the lattice.
         narrowed: Whether the bounds of time and memory made the lattice smaller than was asked for.
+        agreement: Share of the words that stay where they are when the acoustic scale is perturbed by
+            ``PERTURBED_SCALES``, twice the number of equal words over the number of all, in the mean; 1 without words.
     """
 
     hypothesis: Hypothesis
     frames: FramePosteriors
     arcs: int
     narrowed: bool
+    agreement: float
 
 
 class LatticeSearcher:
@@ -129,7 +136,7 @@ class LatticeSearcher:
         if len(log_likelihoods) == 0:
             scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
             frames = FramePosteriors(np.zeros((0, 1), np.int32), np.zeros((0, 1), np.float32))
-            return LatticeSummary(Hypothesis(utterance, (), (), 0.0, False), frames, 0, False)
+            return LatticeSummary(Hypothesis(utterance, (), (), 0.0, False), frames, 0, False, 1.0)
         lattice = self.search(utterance, log_likelihoods)
         occupancy = forward_backward(lattice)
         path, cost = best_path(lattice)
@@ -144,7 +151,17 @@ class LatticeSearcher:
             tuple(word_confidences(lattice, occupancy, path).tolist()),
         )
         frames = frame_posteriors(lattice, occupancy, self.lattice_config.candidates)
-        return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice))
+        agreement = self._agreement(lattice, words[words > 0])
+        return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice), agreement)
+
+    def _agreement(self, lattice: Lattice, words: np.ndarray) -> float:
+        """How far the words of the best path stay under other scales; see ``LatticeSummary``."""
+        ratios = []
+        for factor in PERTURBED_SCALES:
+            path, _ = best_path(lattice.rescored(factor * lattice.acoustic_scale, 0.0))
+            other = lattice.word[path]
+            ratios.append(SequenceMatcher(None, words.tolist(), other[other > 0].tolist(), autojunk=False).ratio())
+        return float(np.mean(ratios))
 
     def words_at(
         self, utterance: str, log_likelihoods: np.ndarray, settings: Sequence[SearchConfig]

@@ -227,6 +227,7 @@ def _targets(config: ExperimentConfig, base: str) -> list[Variant]:
         "reference": {"kind": "reference"},
         **{f"{100 * share:g} % wrong": {"kind": "reference", "corrupted": share} for share in CORRUPTED},
         "confidence": {"kind": "confidence"},
+        "agreement": {"kind": "agreement"},
         **{f"lattice power {power:g}": {"kind": "lattice", "power": power} for power in POWERS},
     }
     variants = []

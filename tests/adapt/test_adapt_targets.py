@@ -8,7 +8,9 @@ import pytest
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import (
     FrameTargets,
+    TargetsConfig,
     joined,
+    make_targets,
     targets_from_alignment,
     targets_from_confidence,
     targets_from_lattice,
@@ -17,6 +19,7 @@ from lhuc_asr.adapt.targets import (
 from lhuc_asr.base.errors import AlignmentError, SearchError
 from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice import FramePosteriors
+from lhuc_asr.decode.lattice_search import LatticeSummary
 
 
 def test_silence_is_weighted_down_and_frames_without_a_pdf_count_for_nothing():
@@ -112,6 +115,23 @@ def test_frames_of_a_best_path_are_weighted_by_confidence():
     assert every.pdf[:, 0].tolist() == pdfs.tolist()
     chosen = targets_from_confidence(pdfs, confidence, np.array([0]), 0.5, min_confidence=0.75)
     np.testing.assert_allclose(chosen.weight, [0.0, 0.75, 0.45, 0.0, 1.0], rtol=1e-6)
+
+
+class Stable:
+    """A first pass of two utterances, the second of which does not know its words."""
+
+    def lattices(self):
+        for name, pdfs, agreement in (("some", [5, 0, 6], 0.8), ("few", [7, 8], 0.25)):
+            best = Hypothesis(name, ("word",), ((0, 1),), 0.0, True, np.array(pdfs, np.int32), (0.1,))
+            yield LatticeSummary(best, POSTERIORS, 10, False, agreement)
+
+
+def test_utterances_weigh_by_how_far_their_words_stay():
+    config = TargetsConfig(kind="agreement", power=2.0, min_confidence=0.3, silence_weight=0.5)
+    targets = make_targets(Stable(), config, np.array([0]))
+    np.testing.assert_allclose(targets["some"].weight, [0.64, 0.32, 0.64], rtol=1e-6)
+    assert targets["some"].pdf[:, 0].tolist() == [5, 0, 6]
+    assert targets["few"].weight.tolist() == [0.0, 0.0]
 
 
 def test_the_weights_of_a_speakers_speech_are_scaled_to_a_mean_of_one():

@@ -64,6 +64,33 @@ def test_the_words_at_other_scales_and_penalties_are_those_of_searches_with_them
     assert searcher.words_at("u", scores[:0], settings) == [()] * len(settings)
 
 
+def test_the_agreement_is_the_share_of_words_that_searches_with_other_scales_find(graph):
+    rng, wide = np.random.default_rng(4), LatticeConfig(beam=60.0, max_arcs=100_000)
+    searcher = LatticeSearcher(graph, SearchConfig(beam=60.0, acoustic_scale=0.1), wide)
+    found = []
+    for trial in range(10):
+        scores = spoken(tuple(rng.choice(LEXICON.words, size=3)), rng)
+        scores += noise(len(scores), trial, 30.0)
+        own, *others = [
+            Searcher(graph, SearchConfig(beam=60.0, acoustic_scale=0.1 * factor)).search("u", scores).words
+            for factor in (1.0, 0.7, 1.4)
+        ]
+        # Words are equal in their order: the longest common subsequence of two so short sequences.
+        expected = np.mean([2 * _longest_common(own, each) / (len(own) + len(each)) for each in others])
+        found.append(searcher.summarise("u", scores).agreement)
+        assert found[-1] == pytest.approx(expected)
+    assert min(found) < 1.0 == max(found)
+    assert searcher.summarise("u", scores[:0]).agreement == 1.0
+
+
+def _longest_common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    if not one or not other:
+        return 0
+    if one[0] == other[0]:
+        return 1 + _longest_common(one[1:], other[1:])
+    return max(_longest_common(one[1:], other), _longest_common(one, other[1:]))
+
+
 def test_clear_words_are_certain_and_ambiguous_ones_as_probable_as_the_language_model_says(graph):
     scores = np.zeros((7 * 9, TOPOLOGY.pdf_count), np.float32)
     for words in (("cab", "ab", "ab"), ("cab", "ba", "ab")):
