@@ -11,6 +11,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 	command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+# A file of tests stays in one process, with what its tests share.
+A_PROCESS_A_CORE := -n auto --dist loadfile
 
 # PyTorch's index of builds without CUDA, which are gigabytes smaller; TORCH_INDEX= takes those of PyPI.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -42,14 +44,14 @@ $(READY): pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(A_PROCESS_A_CORE)
 
 check: setup site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(A_PROCESS_A_CORE)
 
 site: setup
 	$(BIN)/mkdocs build --quiet --strict
