@@ -94,26 +94,14 @@ class Vtln:
             FeatureError: The network's features are not filterbanks of these recordings, or a warp leaves a mel bin
                 empty.
         """
-        features: FeatureConfig | None = None
-        spoken = []
-        for name, data in training.items():
-            if not data.lengths:
-                continue
-            features = features or FeatureConfig(
-                kind="fbank", bins=model.feature_dimension, sample_rate=self.config.sample_rate or data.sample_rate()
-            )
-            seconds, samples = 0.0, []
-            for waveform in data.waveforms(features.sample_rate):
-                samples.append(waveform)
-                seconds += len(waveform) / features.sample_rate
-                if seconds >= self.config.training_seconds:
-                    break
-            _check_filterbanks(name, data, samples, features)
-            spoken.append(samples)
-        if features is None:
+        heard = {name: data for name, data in training.items() if data.lengths}
+        if not heard:
             raise FeatureError(
-                f"none of {len(training)} training speakers has a recording; a warp is learned from some"
+                f"none of {len(training)} training speakers has a recording; warps are learned from some"
             )
+        rate = self.config.sample_rate or next(iter(heard.values())).sample_rate()
+        features = FeatureConfig(kind="fbank", bins=model.feature_dimension, sample_rate=rate)
+        spoken = (self._spoken(name, data, features) for name, data in heard.items())
         warps = self.config.warps
         save_warps(self._path, warps, common_warp_maps(spoken, warps, features, AsStored(features.dimension)))
 
@@ -147,6 +135,17 @@ class Vtln:
         warn_unadapted("their cross-entropy is not finite (check their features)", failed, len(speakers))
         warn_unadapted(f"they have fewer than {self.config.min_count:g} frames", short, len(speakers))
         return TransformedSpeakers(model, transforms)
+
+    def _spoken(self, name: str, data: SpeakerData, features: FeatureConfig) -> list[np.ndarray]:
+        """The samples of a training speaker's first recordings, ``training_seconds`` of them or little more."""
+        seconds, samples = 0.0, []
+        for waveform in data.waveforms(features.sample_rate):
+            samples.append(waveform)
+            seconds += len(waveform) / features.sample_rate
+            if seconds >= self.config.training_seconds:
+                break
+        _check_filterbanks(name, data, samples, features)
+        return samples
 
     def _maps(self, model: AcousticModel) -> Tensor:
         tensors, _ = load_format(self._path, "the maps of warps", FORMAT)
