@@ -29,6 +29,7 @@ from lhuc_asr.features.filterbank import FeatureConfig, SampleRate, compute_feat
 from lhuc_asr.hmm.feature_space import AsStored
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.hmm.vtln import WarpSearchConfig, common_warp_maps
+from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.objective import FrameCrossEntropy
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
@@ -127,7 +128,8 @@ class Vtln:
             if float(data.targets.weight.sum(dtype=float)) < self.config.min_count:
                 short.append(name)
                 continue
-            losses = [cross_entropy(model, name, data, each) for each in maps]
+            with frozen(model):
+                losses = [cross_entropy(model, name, data, each) for each in maps]
             if np.isfinite(losses).all():
                 matrix.copy_(maps[int(np.argmin(losses))])
             else:
@@ -165,6 +167,12 @@ def save_warps(path: Path, warps: Sequence[float], maps: Tensor) -> None:
 
 def cross_entropy(model: AcousticModel, name: str, data: SpeakerData, transform: Tensor) -> float:
     """Sum over a speaker's frames, weighted, of their cross-entropy after a transform of the features, in nats.
+
+    Args:
+        model: The network, in evaluation mode.
+        name: The speaker's name, for messages.
+        data: The speaker's data.
+        transform: W, shape (D, D + 1), float64.
 
     Raises:
         AlignmentError: Targets or features do not fit the network.

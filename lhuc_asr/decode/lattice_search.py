@@ -60,8 +60,9 @@ class LatticeSummary:
         frames: Posteriors of each frame's most probable pdfs.
         arcs: Number of arcs of the lattice.
         narrowed: Whether the bounds of time and memory made the lattice smaller than was asked for.
-        agreement: Share of the words that stay where they are when the acoustic scale is perturbed by
-            ``PERTURBED_SCALES``, twice the number of equal words over the number of all, in the mean; 1 without words.
+        agreement: How far the words stay when the acoustic scale is multiplied by each of ``PERTURBED_SCALES``: twice
+            the number of words that both have in the same order, over the number of both together; the mean over the
+            scales, 1 without words.
     """
 
     hypothesis: Hypothesis

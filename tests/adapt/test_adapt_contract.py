@@ -108,6 +108,15 @@ def test_the_network_comes_back_bit_for_bit(small, method, name, people, trainin
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
 
 
+def test_a_network_in_training_mode_is_adapted_without_its_dropout(small, method, people):
+    expected = method.estimate(small, people, seed=1)
+    found = method.estimate(small.train(), people, seed=1)
+    small.eval()
+    for person in people:
+        scores = found.log_likelihoods(person, [utterance(1)])
+        np.testing.assert_array_equal(scores, expected.log_likelihoods(person, [utterance(1)]))
+
+
 def test_speakers_together_are_each_alone_and_a_seed_gives_the_same_bits(small, method, people, name):
     together, again = (method.estimate(small, people, seed=1) for _ in range(2))
     assert set(together.speakers) == set(people)

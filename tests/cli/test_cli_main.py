@@ -20,7 +20,7 @@ from lhuc_asr.cli import main as command_line
 VERBS = ("run", "init", "benchmark", "export", "info", "adapt", "transcribe", "align", "download", "toy")
 HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
-# Of processor time, in imports of torch.
+# The processor time that the toy may take, as a multiple of what importing torch takes.
 TOY_IMPORTS = 6.0
 
 
