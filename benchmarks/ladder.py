@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -138,8 +137,11 @@ def build(path: str, states: str | None, transition_scale: float) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         arpa = experiment.lang() / ARPA_FILE
         build_graph(experiment.lexicon, arpa, experiment.at(states).topology, Path(folder), transition_scale)
-    peak = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return time.process_time() - start, peak
+    seconds = time.process_time() - start
+    # getrusage would count the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
+    return seconds, 1024.0 * int(peak)
 
 
 def first_passes(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:

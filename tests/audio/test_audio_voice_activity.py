@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from peak_memory import importable
 
 from lhuc_asr.audio.resampling import resample
 from lhuc_asr.audio.voice_activity import VoiceActivity
@@ -107,20 +108,20 @@ def test_the_number_of_threads_stays() -> None:
 
 # Peak of the memory in MB after each of some seconds of a recording.
 PEAKS = (
-    "import resource, sys\n"
+    "import sys\n"
     "from pathlib import Path\n"
+    "from peak_memory import peak_of_memory\n"
     "from lhuc_asr.audio.voice_activity import VoiceActivity\n"
     "detector = VoiceActivity()\n"
     "for seconds in map(float, sys.argv[2:]):\n"
     "    detector.parts(Path(sys.argv[1]), 0.0, seconds)\n"
-    "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    "    print(peak_of_memory() // 10**6)\n"
 )
 
 
 def peaks(path: Path, *seconds: float) -> list[int]:
-    ran = subprocess.run(
-        [sys.executable, "-c", PEAKS, str(path), *map(str, seconds)], capture_output=True, text=True, timeout=600
-    )
+    command = [sys.executable, "-c", PEAKS, str(path), *map(str, seconds)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, env=importable())
     assert ran.returncode == 0, ran.stderr
     return [int(line) for line in ran.stdout.split()]
 

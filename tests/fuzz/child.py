@@ -16,6 +16,7 @@ from pathlib import Path
 
 from isolation import BYTES
 from parsers import PARSERS
+from peak_memory import peak_of_memory
 
 from lhuc_asr.base.errors import LhucError
 
@@ -58,7 +59,7 @@ def main() -> None:
         return
     for number in range(int(first), int(end[0])):
         line = verdict(parser, made(parser, Path(seeds), Path(work), number))
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        used = peak_of_memory()
         if used > BYTES:
             line = f"fault {used / 2**30:.1f} GiB of memory"
         text = line.replace("\n", " ")[:500].encode(errors="replace") + b"\n"

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from peak_memory import importable
+
 HERE = Path(__file__).parent
 # The longest that one input may take, and the most memory that its process may have.
 SECONDS, BYTES = 20.0, 2 << 30
@@ -70,7 +72,7 @@ def try_inputs(parser: str, seeds: Path, work: Path, first: int, count: int) -> 
 def _one_process(parser: str, seeds: Path, work: Path, first: int, end: int, tally: Tally) -> int:
     """Try inputs until the process ends; returns the number of the next input."""
     command = [sys.executable, str(HERE / "child.py"), parser, str(seeds), str(work), str(first), str(end)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = importable() | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None
         assert child.stderr is not None
