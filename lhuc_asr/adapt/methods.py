@@ -14,7 +14,7 @@ from lhuc_asr.adapt.lhn import LhnConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.lin import LinConfig
 from lhuc_asr.adapt.lora import LoraConfig
-from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.predicted import PredictedConfig
 from lhuc_asr.adapt.prelu import PreluConfig
@@ -68,11 +68,20 @@ def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
     paths = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
     if not paths:
         raise CheckpointError(f"{place}: no speaker's file (*.safetensors) in this folder; adapt to speakers first")
-    form = read_format(paths[0], "a speaker's file")
+    return with_transforms(speakers_class(paths[0]).load(model, paths), model, paths)
+
+
+def speakers_class(path: Path) -> type[ReadableSpeakers]:
+    """The class that reads a speaker's file.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or has an unknown format.
+    """
+    form = read_format(path, "a speaker's file")
     classes = {config.speakers.format: config.speakers for config in METHODS.values()}
     if form not in classes:
         raise CheckpointError(
-            f"{paths[0]}: format {form!r} is not a speaker's; expected {', '.join(classes)}; adapt the speaker again "
-            "with this version"
+            f"{path}: format {form!r} is not a speaker's; expected {', '.join(classes)}; adapt the speaker again with "
+            "this version"
         )
-    return with_transforms(classes[form].load(model, paths), model, paths)
+    return classes[form]

@@ -14,36 +14,39 @@ speakers = typer.Typer(help="List, show, copy and delete the files of adapted sp
 def list_speakers(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, or folders of them.")],
 ) -> None:
-    """List speakers: name, hash of the network, standard deviation of the amplitudes, file."""
-    from lhuc_asr.recognizer.speaker_files import speaker_states, spreads
+    """List speakers: name, hash of the network, what is kept of them, standard deviation of amplitudes, file."""
+    from lhuc_asr.recognizer.speaker_files import files_of_speakers
 
-    states = speaker_states(paths)
-    width = max((len(state.speaker) for state in states.values()), default=0)
-    for path, state in states.items():
-        rows = spreads(state)
-        spread = sum(row.deviation for row in rows) / len(rows)
-        typer.echo(f"{state.speaker:{width}}  {state.model[:12]}  {spread:.3f}  {path}")
+    files = files_of_speakers(paths)
+    width = max((len(file.speaker) for file in files), default=0)
+    kind_width = max((len(file.holds) for file in files), default=0)
+    for file in files:
+        rows = file.spreads() if file.amplitudes is not None else []
+        spread = f"{sum(row.deviation for row in rows) / len(rows):.3f}" if rows else f"{'-':>5}"
+        typer.echo(f"{file.speaker:{width}}  {file.model[:12]}  {file.holds:{kind_width}}  {spread}  {file.path}")
 
 
 @speakers.command("show")
 def show(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="File of a speaker.")],
 ) -> None:
-    """Show the amplitudes of one speaker, layer by layer."""
-    from lhuc_asr.lhuc.speaker import SpeakerState
-    from lhuc_asr.recognizer.speaker_files import spreads
+    """Show what is kept of one speaker: amplitudes, layer by layer, or the numbers of another method."""
+    from lhuc_asr.recognizer.speaker_file import SpeakerFile
 
-    state = SpeakerState.load(path)
-    typer.echo(f"speaker     {state.speaker or 'none: the speaker-independent row'}")
-    typer.echo(f"network     {state.model.partition(':')[0]}")
-    typer.echo(f"amplitude   {state.amplitude}")
-    typer.echo(f"extras      {', '.join(sorted(state.extras)) or 'none'}")
-    rows = spreads(state)
-    width = max(len("site"), *(len(row.site) for row in rows))
-    typer.echo(f"{'site':{width}}  units   mean  deviation  lowest  highest")
+    file = SpeakerFile.load(path)
+    typer.echo(f"speaker     {file.speaker or 'none: the speaker-independent row'}")
+    typer.echo(f"network     {file.model.partition(':')[0]}")
+    typer.echo(f"holds       {file.holds}")
+    if file.amplitudes is not None:
+        typer.echo(f"amplitude   {file.amplitudes.amplitude}")
+    typer.echo(f"extras      {', '.join(sorted(file.extras)) or 'none'}")
+    rows = file.spreads()
+    what = "tensor" if file.amplitudes is None else "site"
+    width = max(map(len, [what, *(row.name for row in rows)]))
+    typer.echo(f"{what:{width}}  count   mean  deviation  lowest  highest")
     for row in rows:
-        numbers = f"{row.units:5}  {row.mean:.3f}  {row.deviation:9.3f}  {row.lowest:6.3f}  {row.highest:7.3f}"
-        typer.echo(f"{row.site:{width}}  {numbers}")
+        numbers = f"{row.count:5}  {row.mean:5.3f}  {row.deviation:9.3f}  {row.lowest:6.3f}  {row.highest:7.3f}"
+        typer.echo(f"{row.name:{width}}  {numbers}")
 
 
 @speakers.command("merge")

@@ -1,56 +1,36 @@
-"""Files of speakers and folders of them: found by a name, looked into, merged, deleted."""
+"""Folders of speakers' files: found by a name, listed, merged, deleted."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lhuc_asr.base.atomic import atomic_additions
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.base.outputs import named
-from lhuc_asr.lhuc.amplitude import amplitude
-from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, speaker_path
+from lhuc_asr.lhuc.speaker import check_speaker_name, speaker_path
+from lhuc_asr.recognizer.speaker_file import SpeakerFile
 
 # Ending of a speaker's file, and the folder where a name is looked for after this one.
 SUFFIX, DEFAULT_FOLDER = ".safetensors", "speakers"
 
 
-@dataclass(frozen=True)
-class LayerSpread:
-    """Spread of the amplitudes at a site.
-
-    Attributes:
-        site: Name of the site.
-        units: Number of units.
-        mean, deviation, lowest, highest: Statistics of the amplitudes xi(r).
-    """
-
-    site: str
-    units: int
-    mean: float
-    deviation: float
-    lowest: float
-    highest: float
-
-
-def speaker_states(paths: Sequence[Path]) -> dict[Path, SpeakerState]:
-    """The speakers of files and of folders of files, without speaker-independent rows.
+def files_of_speakers(paths: Sequence[Path]) -> list[SpeakerFile]:
+    """The speakers' files among files and in folders, without those of speaker-independent rows.
 
     Raises:
         CheckpointError: A file is missing, damaged, or not a speaker's.
         SpeakerError: A folder has no speaker's file.
     """
-    speakers: dict[Path, SpeakerState] = {}
+    found: dict[Path, SpeakerFile] = {}
     for path in paths:
-        files = _files_in(path) if path.is_dir() else [path]
-        states = {file: SpeakerState.load(file) for file in files}
-        if not states:
+        files = [SpeakerFile.load(file) for file in (_files_in(path) if path.is_dir() else [path])]
+        if not files:
             raise SpeakerError(f"{path}: no speaker's file (*.safetensors) in this folder")
-        speakers |= {file: state for file, state in states.items() if state.speaker}
-    return speakers
+        found |= {file.path: file for file in files if file.speaker}
+    return list(found.values())
 
 
 def speaker_file(given: str | Path) -> Path:
@@ -75,20 +55,10 @@ def speaker_file(given: str | Path) -> Path:
             f"{name}: neither a file nor a speaker in {places[0]} or {places[1]}; name the file that adapt wrote, or "
             f"adapt: lhuc-asr adapt MODEL --speaker {name}"
         )
-    holder = SpeakerState.load(file).speaker
+    holder = SpeakerFile.load(file).speaker
     if holder != name:
         raise SpeakerError(f"{file}: holds the speaker {holder!r}, not {name!r}; name the file itself")
     return file
-
-
-def spreads(state: SpeakerState) -> list[LayerSpread]:
-    """The amplitudes of a speaker, site by site."""
-    xi = amplitude(state.amplitude)
-    values = [(site.name, xi(state.r[site.name]).double()) for site in state.sites]
-    return [
-        LayerSpread(name, len(v), float(v.mean()), float(v.std(correction=0)), float(v.min()), float(v.max()))
-        for name, v in values
-    ]
 
 
 def merge(into: Path, sources: Sequence[Path]) -> list[str]:
@@ -105,23 +75,23 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
 
     Raises:
         CheckpointError: A file is missing, damaged, or not a speaker's.
-        ModelMismatchError: The speakers do not all belong to one model.
+        ModelMismatchError: The speakers do not all belong to one model and one method.
         OutputError: The folder cannot be written to.
         SpeakerError: Two different speakers have one name, the file of a new speaker would take another file's place,
             or the sources have no speaker.
     """
-    present = {path: SpeakerState.load(path) for path in (_files_in(into) if into.is_dir() else [])}
-    files = {path: state for path, state in (*present.items(), *speaker_states(sources).items()) if state.speaker}
+    present = {path: SpeakerFile.load(path) for path in (_files_in(into) if into.is_dir() else [])}
+    files = {file.path: file for file in (*present.values(), *files_of_speakers(sources)) if file.speaker}
     contents: dict[str, bytes] = {}
-    first: SpeakerState | None = None
-    for path, state in files.items():
-        first = first or state
-        state.check_fits(first.sites, first.amplitude, first.model)
+    first = next(iter(files.values()), None)
+    for path, file in files.items():
+        assert first is not None
+        file.check_beside(first)
         content = path.read_bytes()
-        if contents.setdefault(state.speaker, content) != content:
-            raise SpeakerError(f"{path}: there is another speaker {state.speaker!r}; adapt one of them by another name")
-    there = {state.speaker for state in present.values()}
-    copied = {state.speaker: path for path, state in files.items() if state.speaker not in there}
+        if contents.setdefault(file.speaker, content) != content:
+            raise SpeakerError(f"{path}: there is another speaker {file.speaker!r}; adapt one of them by another name")
+    there = {file.speaker for file in present.values()}
+    copied = {file.speaker: path for path, file in files.items() if file.speaker not in there}
     for speaker in copied:
         path = speaker_path(into, speaker)
         if os.path.lexists(path):
@@ -131,7 +101,7 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
         with atomic_additions(into) as temporary:
             for speaker, source in copied.items():
                 _copy(contents[speaker], source, speaker_path(temporary, speaker))
-    merged = {state.speaker for path, state in files.items() if path not in present}
+    merged = {file.speaker for path, file in files.items() if path not in present}
     if not merged:
         raise SpeakerError(f"{', '.join(map(str, sources))}: no speaker to copy; name files that adapt wrote")
     return sorted(merged)
@@ -159,7 +129,7 @@ def delete(folder: Path, speakers: Sequence[str]) -> list[Path]:
     unreadable: list[str] = []
     for path in _files_in(folder):
         try:
-            holders.setdefault(SpeakerState.load(path).speaker, []).append(path)
+            holders.setdefault(SpeakerFile.load(path).speaker, []).append(path)
         except (CheckpointError, SpeakerError) as error:
             unreadable.append(str(error))
     for speaker in speakers:

@@ -21,7 +21,7 @@ from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, sets_of, speakers_of, two_pass
 from lhuc_asr.pipeline.transcripts import reference_pdfs
-from lhuc_asr.recognizer.speaker_files import speaker_states
+from lhuc_asr.recognizer.speaker_files import files_of_speakers
 from lhuc_asr.score.significance import compare
 from lhuc_asr.score.speaker_figures import amplitudes_figure, frames_figure, gains_figure, tsne_figure
 from lhuc_asr.study.look import Look, LookKind, Row
@@ -73,7 +73,7 @@ def _spread(look: Look) -> list[Row]:
 
 def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Names of the speakers of a pass, and their amplitudes at each site, shape (S, H)."""
-    states = list(speaker_states([folder]).values())
+    states = [file.amplitudes for file in files_of_speakers([folder]) if file.amplitudes is not None]
     layers = {
         site.name: np.stack([amplitude(state.amplitude)(state.r[site.name]).numpy() for state in states])
         for site in states[0].sites

@@ -21,6 +21,7 @@ from lhuc_asr.base.errors import AlignmentError, CheckpointError, ModelMismatchE
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.scoring import score_utterance
+from lhuc_asr.recognizer.speaker_files import delete, files_of_speakers, merge, speaker_file
 
 # Where the sums of a mini-batch may be rounded otherwise: speakers together against each alone.
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -235,6 +236,23 @@ def test_saved_and_loaded_speakers_give_the_same_bits(small, adapted, tmp_path):
         assert (folder / f"{name}.safetensors").is_file()
         np.testing.assert_array_equal(loaded.log_likelihoods(name, [utterance(1)]), scores)
     np.testing.assert_array_equal(*(a.log_likelihoods("bob", [utterance(1)]) for a in (bob, adapted)))
+
+
+def test_files_of_every_method_are_found_by_name_listed_merged_and_deleted(adapted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adapted.save_speaker("ann", tmp_path / "ann.safetensors", {"cmvn.mean": torch.zeros(3)})
+    assert speaker_file("ann") == Path("ann.safetensors")
+    assert merge(Path("all"), [Path("ann.safetensors")]) == ["ann"]
+    (file,) = files_of_speakers([Path("all")])
+    stacked = above(adapted) is not adapted
+    assert (file.speaker, file.format) == ("ann", above(adapted).format)
+    assert set(file.extras) == {"cmvn.mean", "below.transform"} if stacked else {"cmvn.mean"}
+    assert file.holds.endswith(" on transform") is stacked
+    spreads = file.spreads()
+    numbers = load_tensors(tmp_path / "ann.safetensors")[0]
+    assert sum(spread.count for spread in spreads) == sum(numbers[n].numel() for n in numbers.keys() - set(file.extras))
+    assert all(spread.lowest <= spread.mean <= spread.highest for spread in spreads)
+    assert delete(Path("all"), ["ann"]) == [Path("all/ann.safetensors")]
 
 
 def test_an_unknown_speaker_is_refused(adapted, tmp_path):

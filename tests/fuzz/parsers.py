@@ -123,11 +123,10 @@ def read_audio_file(folder: Path) -> None:
 
 def read_speakers(folder: Path) -> None:
     from lhuc_asr.lhuc.archive import SpeakerArchive
-    from lhuc_asr.lhuc.speaker import SpeakerState
-    from lhuc_asr.recognizer.speaker_files import spreads
+    from lhuc_asr.recognizer.speaker_file import SpeakerFile
 
-    state = SpeakerState.load(folder / "alice.safetensors")
-    spreads(state)
+    for path in sorted(folder.glob("*.safetensors")):
+        SpeakerFile.load(path).spreads()
     archive = SpeakerArchive(folder / "all.archive")
     for name in list(archive):
         archive.state(name)

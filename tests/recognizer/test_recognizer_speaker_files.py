@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from lhuc_asr.base.errors import CheckpointError, LhucError, ModelMismatchError, OutputError, SpeakerError
 from lhuc_asr.cli.speakers import speakers
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.lhuc.site import Site
 from lhuc_asr.lhuc.speaker import SpeakerState
-from lhuc_asr.recognizer.speaker_files import delete, merge, speaker_states, spreads
+from lhuc_asr.recognizer.speaker_file import SpeakerFile
+from lhuc_asr.recognizer.speaker_files import delete, files_of_speakers, merge
 
 
 def state(name: str, *r: float, model: str = "a" * 64) -> SpeakerState:
@@ -32,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(*paths: Path) -> list[str]:
-    return [state.speaker for state in speaker_states(paths).values()]
+    return [file.speaker for file in files_of_speakers(paths)]
 
 
 def test_files_and_folders_are_listed_without_row_zero(folder: Path) -> None:
@@ -40,13 +42,14 @@ def test_files_and_folders_are_listed_without_row_zero(folder: Path) -> None:
     assert names(folder / "bob.safetensors") == ["bob"]
     with pytest.raises(SpeakerError, match="no speaker's file"):
         names(folder.parent)
-    with pytest.raises(CheckpointError, match=r"carol\.safetensors: no such speaker's file"):
+    with pytest.raises(CheckpointError, match=r"carol\.safetensors: no such file"):
         names(folder / "carol.safetensors")
 
 
-def test_amplitudes_are_summed_up_by_site() -> None:
-    (spread,) = spreads(state("x", 0.5, 1.0, 1.5, 2.0))
-    assert (spread.site, spread.units, spread.mean, spread.lowest, spread.highest) == ("layer", 4, 1.25, 0.5, 2.0)
+def test_amplitudes_are_summed_up_by_site(tmp_path: Path) -> None:
+    state("x", 0.5, 1.0, 1.5, 2.0).save(tmp_path / "x.safetensors")
+    (spread,) = SpeakerFile.load(tmp_path / "x.safetensors").spreads()
+    assert (spread.name, spread.count, spread.mean, spread.lowest, spread.highest) == ("layer", 4, 1.25, 0.5, 2.0)
     assert spread.deviation == pytest.approx((2 * (0.25**2 + 0.75**2) / 4) ** 0.5)
 
 
@@ -77,6 +80,24 @@ def test_merge_takes_all_or_none(
     with pytest.raises(error, match=message):
         merge(folder, [tmp_path / "dora.safetensors", tmp_path / "other.safetensors"])
     assert names(folder) == ["alice", "bob"]
+
+
+def test_a_folder_has_the_speakers_of_one_method(folder: Path, tmp_path: Path) -> None:
+    transforms = SpeakerTransforms.identity(("carol", "../../mallory"), 3)
+    transforms.save(tmp_path / "carol.safetensors", "carol", "a" * 64)
+    with pytest.raises(ModelMismatchError, match=r"carol.safetensors: holds transform, .*alice.safetensors holds ampl"):
+        merge(folder, [tmp_path / "carol.safetensors"])
+    transforms.save(tmp_path / "m.safetensors", "../../mallory", "a" * 64)
+    with pytest.raises(SpeakerError, match=r"m\.safetensors: speaker name '../../mallory' cannot be a file's name"):
+        merge(tmp_path / "other", [tmp_path / "m.safetensors"])
+
+
+def test_a_transform_is_listed_and_shown(tmp_path: Path) -> None:
+    SpeakerTransforms.identity(("carol",), 3).save(tmp_path / "carol.safetensors", "carol", "a" * 64)
+    listed = CliRunner().invoke(speakers, ["list", str(tmp_path)]).stdout
+    assert listed.split() == ["carol", "a" * 12, "transform", "-", str(tmp_path / "carol.safetensors")]
+    shown = CliRunner().invoke(speakers, ["show", str(tmp_path / "carol.safetensors")]).stdout.splitlines()
+    assert shown[-1].split() == ["transform", "12", "0.250", "0.433", "0.000", "1.000"]
 
 
 def test_a_file_called_otherwise_goes_by_the_name_inside(folder: Path, tmp_path: Path) -> None:
@@ -223,8 +244,8 @@ def test_a_site_without_units_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_empty_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "empty.safetensors"
     path.write_bytes(content)
-    for act in (lambda: speaker_states([tmp_path]), lambda: merge(tmp_path / "all", [path]), lambda: names(path)):
-        with pytest.raises(CheckpointError, match=r"empty\.safetensors: not a safetensors file, or damaged") as caught:
+    for act in (lambda: files_of_speakers([tmp_path]), lambda: merge(tmp_path / "all", [path]), lambda: names(path)):
+        with pytest.raises(CheckpointError, match=r"empty\.safetensors: not a speaker's file, or damaged") as caught:
             act()
         assert "\n" not in str(caught.value)
 
