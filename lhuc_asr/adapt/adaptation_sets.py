@@ -64,11 +64,15 @@ class AdaptationSet:
 
     Attributes:
         name: Name of the set: the speaker's, with ``.<environment>`` and ``.<number>`` if a speaker has several sets.
+        environment: The environment that the set belongs to; "" for all.
+        number: Number of the set among several of a speaker in one environment, from 1; 0 where there is one.
         estimated_on: Utterances that the parameters are estimated on, each with the number of leading frames to use.
         used_for: Utterances that are decoded with the parameters.
     """
 
     name: str
+    environment: str
+    number: int
     estimated_on: tuple[tuple[StoredUtterance, int], ...]
     used_for: tuple[StoredUtterance, ...]
 
@@ -119,15 +123,15 @@ def adaptation_sets(
     sets: list[AdaptationSet] = []
     for speaker, own in recordings.items():
         if data.unit is None:
-            sets += _sets_of_speaker(speaker, own, data)
+            sets += _sets_of_speaker(speaker, "", own, data)
             continue
         for environment in sorted({recording.environment for recording in own}):
             name = f"{speaker}.{environment}"
             if data.unit == "joint":
-                sets += _sets_of_speaker(name, _in(environment, own), data)
+                sets += _sets_of_speaker(name, environment, _in(environment, own), data)
             else:
                 others = [_in(environment, theirs) for other, theirs in recordings.items() if other != speaker]
-                sets.append(_set(name, _in_turn(others), _in(environment, own), data))
+                sets.append(_set(name, environment, 0, _in_turn(others), _in(environment, own), data))
     return [each for each in sets if each.used_for]
 
 
@@ -144,38 +148,52 @@ def crossed_sets(
         A set for each pair of a speaker's set and an environment's set that share utterances, with the names of the
         two. These utterances are decoded with the combined parameters; nothing is estimated on the new set.
     """
-    environment_of = {utterance.id: each.name for each in environments for utterance in each.used_for}
-    used: dict[tuple[str, str], list[StoredUtterance]] = {}
-    for each in speakers:
-        for utterance in each.used_for:
-            used.setdefault((each.name, environment_of[utterance.id]), []).append(utterance)
-    return {AdaptationSet("+".join(names), (), tuple(utterances)): names for names, utterances in used.items()}
+    environment_of = {utterance.id: each for each in environments for utterance in each.used_for}
+    crossed: dict[AdaptationSet, tuple[str, str]] = {}
+    for speaker in speakers:
+        used: dict[str, list[StoredUtterance]] = {}
+        for utterance in speaker.used_for:
+            used.setdefault(environment_of[utterance.id].name, []).append(utterance)
+        for utterances in used.values():
+            where = environment_of[utterances[0].id]
+            names = speaker.name, where.name
+            crossed[AdaptationSet("+".join(names), where.environment, speaker.number, (), tuple(utterances))] = names
+    return crossed
 
 
-def _sets_of_speaker(name: str, own: Sequence[_Recording], data: DataConfig) -> Iterator[AdaptationSet]:
+def _sets_of_speaker(
+    name: str, environment: str, own: Sequence[_Recording], data: DataConfig
+) -> Iterator[AdaptationSet]:
     """The sets of a speaker, or of a speaker in one environment, whose recordings are ``own``."""
     match data.mode:
         case "two_pass":
-            yield _set(name, own, own, data)
+            yield _set(name, environment, 0, own, own, data)
         case "one_shot":
             said = list(dict.fromkeys(recording.spoken for recording in own))
             parts = data.parts or 2
             for number in range(parts):
                 part = set(said[number::parts])
                 used, others = ([r for r in own if (r.spoken in part) == inside] for inside in (True, False))
-                yield _set(f"{name}.{number + 1}", others, used, data)
+                yield _set(f"{name}.{number + 1}", environment, number + 1, others, used, data)
         case "online":
             order = sorted(own, key=lambda recording: recording.stored.first)
             for number, recording in enumerate(order, start=1):
                 earlier = [before for before in order[: number - 1] if before.spoken != recording.spoken]
-                yield _set(f"{name}.{number}", earlier[::-1], [recording], data)
+                yield _set(f"{name}.{number}", environment, number, earlier[::-1], [recording], data)
 
 
-def _set(name: str, estimated_on: Sequence[_Recording], used: Sequence[_Recording], data: DataConfig) -> AdaptationSet:
+def _set(
+    name: str,
+    environment: str,
+    number: int,
+    estimated_on: Sequence[_Recording],
+    used: Sequence[_Recording],
+    data: DataConfig,
+) -> AdaptationSet:
     places = data.environments
     kept = [recording.stored for recording in estimated_on if places is None or recording.environment in places]
     used_for = sorted((recording.stored for recording in used), key=lambda utterance: utterance.first)
-    return AdaptationSet(name, _limited(kept, data), tuple(used_for))
+    return AdaptationSet(name, environment, number, _limited(kept, data), tuple(used_for))
 
 
 def _in(environment: str, recordings: Sequence[_Recording]) -> list[_Recording]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lhuc_asr.adapt.method import lenders_of
+from lhuc_asr.adapt.method import check_lenders, speaker_of_each
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SiteError
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
@@ -64,7 +64,7 @@ class Amplitudes:
         Raises:
             SpeakerError: A speaker is unknown, or their row is not finite.
         """
-        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        names = speaker_of_each(speakers, utterances)
         scores = [np.zeros((0, self.model.pdf_count), np.float32)]
         scales: dict[str, list[torch.Tensor]] = {}
         for name, features in zip(names, utterances, strict=True):
@@ -94,9 +94,10 @@ class Amplitudes:
             SpeakerError: A speaker is unknown, or ``over`` is empty.
         """
         self.bank.rows_of(speakers)
+        check_lenders(over)
         control = SpeakerBank(self.model, self.bank.sites, speakers, self.bank.amplitude)
         with torch.no_grad():
-            rows = self.bank.rows_of(lenders_of(over)).to(self.bank.tables[0].device)
+            rows = self.bank.rows_of(over).to(self.bank.tables[0].device)
             for ours, theirs in zip(control.tables, self.bank.tables, strict=True):
                 ours[0] = theirs[0]
                 ours[1:] = theirs[rows].mean(0)

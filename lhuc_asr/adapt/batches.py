@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """B of one speaker's frames; the last ones may be repetitions of weight 0.
 
     Attributes:
-        psi: What the speaker's numbers do not change of the frames, shape (B, width).
+        psi: The part of the frames' computation that is the same for every speaker, shape (B, width).
         targets: Targets of the frames; their reference is the unadapted output, shape (B, K), or (B, 0) if it is not
             needed.
     """
@@ -118,12 +118,12 @@ class SpeakerBatches:
         """
         chosen = self._order[step * size : (step + 1) * size]
         targets = self._targets.select(chosen).fill(filled_to).to(self._device)
-        if len(chosen) < filled_to:
-            chosen = torch.cat([chosen, chosen[:1].expand(filled_to - len(chosen))])
         if self._kept is None:
             psi, reference = self._compute(self._useful[chosen])
         else:
             psi, reference = (kept[chosen.to(kept.device)] for kept in self._kept)
+        # Filled up last: masks, which are drawn for the frames together, do not depend on who else is in the batch.
+        psi, reference = (_filled(each, filled_to) for each in (psi, reference))
         return Batch(psi, replace(targets, reference=reference))
 
     def _compute(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +144,11 @@ class SpeakerBatches:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return mask_bands(spliced, self._features.shape[1], self._band_mask)
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Rows (B, W), and repetitions of the first, shape (count, W)."""
+    return rows if len(rows) == count else torch.cat([rows, rows[:1].expand(count - len(rows), -1)])
 
 
 def weighted_blocks(name: str, data: SpeakerData, model: AcousticModel) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,12 +22,12 @@ from pydantic import Field
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent, Penalty, StepContext
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.prepared import (
     REMEDY,
     PreparedConfig,
-    check_speaker_count,
+    learned_bank,
     prepared_file,
     read_prepared,
     write_prepared,
@@ -62,7 +62,7 @@ class BayesConfig(PreparedConfig):
     speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["bayes"] = "bayes"
-    lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
+    lhuc: LearnedLhucConfig = LearnedLhucConfig()
     estimate: Literal["posterior", "map"] = "posterior"
     around: Literal["speakers", "unadapted"] = "unadapted"
     prior_weight: float = Field(1.0, ge=0.0, le=1e6)
@@ -95,11 +95,10 @@ class Bayes:
 
         Raises:
             ConfigError: The method was made without a folder.
-            SpeakerError: There are fewer than two training speakers, or their amplitudes diverged.
+            SpeakerError: There are fewer than two training speakers from whom something can be learned.
         """
         path = prepared_file(self._folder, PRIOR_FILE)
-        check_speaker_count(path, len(training), 2)
-        bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
+        bank = learned_bank(path, self.config.lhuc, model, training, seed)
         unadapted = self.config.around == "unadapted"
         prior = GaussianPrior.of(bank, self.config.variance_floor, around_row_zero=unadapted)
         tensors = {f"mean.{site}": mean for site, mean in prior.mean.items()}

@@ -3,9 +3,13 @@
     others_mean   the mean of the other speakers' parameters (``AdaptedSpeakers.pooled``): the gain that all have
     another       the parameters of one other speaker, drawn by the seed: the loss by somebody else's
 
-Both borrow what the pass's own method estimated; a method on top of transforms keeps each speaker's own transform. Only
-a gain over ``others_mean`` is the speaker's own. For sets that belong to an environment, the others are the other
-environments: such sets are estimated without the speaker who is decoded already.
+Both borrow what the pass's own method estimated; a method on top of transforms keeps each speaker's own transform. A
+set borrows from its like: of each other speaker one set, that of its environment and its number. So a control differs
+from its pass in whose the parameters are, not in the environment or the amount of data that they were estimated on, and
+only a gain over ``others_mean`` is the speaker's own.
+
+For sets that belong to an environment, the others are the speaker's other environments: such sets are estimated without
+the speaker who is decoded already.
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
-from lhuc_asr.adapt.method import AdaptedSpeakers, SpeakerScores
+from lhuc_asr.adapt.method import AdaptedSpeakers, SpeakerScores, speaker_of_each
 from lhuc_asr.base.errors import SpeakerError
 
 
@@ -26,7 +31,7 @@ class Borrowed:
     """Parameters that sets borrow from others; a ``SpeakerScores``.
 
     Attributes:
-        speakers: For each set, by its name, itself with parameters of others.
+        speakers: For each set, by its name, parameters of others that it is decoded with.
     """
 
     speakers: Mapping[str, AdaptedSpeakers]
@@ -37,8 +42,8 @@ class Borrowed:
         Raises:
             SpeakerError: A set borrows nothing.
         """
-        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
-        scores = []
+        names = speaker_of_each(speakers, utterances)
+        scores = [each.log_likelihoods([], []) for each in islice(self.speakers.values(), 1)]
         for name, features in zip(names, utterances, strict=True):
             if name not in self.speakers:
                 raise SpeakerError(f"{name!r} borrows no parameters; known: {', '.join(self.speakers)}")
@@ -47,7 +52,7 @@ class Borrowed:
 
 
 def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool) -> SpeakerScores:
-    """Each set with the mean of the other speakers' parameters.
+    """Each set with the mean of its likes' parameters, each of the others counted once.
 
     Args:
         speakers: Parameters of all sets.
@@ -58,14 +63,18 @@ def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_env
         SpeakerError: A set has no others.
     """
     borrowed: dict[str, AdaptedSpeakers] = {}
-    for group, others in _groups(sets, by_environment):
-        names = [each.name for each in group]
-        borrowed |= dict.fromkeys(names, speakers.pooled(names, [each.name for each in others]))
+    sets_of = _by_speaker(sets)
+    pools: dict[tuple[str, ...], list[str]] = {}
+    for each in sets:
+        lenders = _lenders(each, sets_of, by_environment).values()
+        pools.setdefault(tuple(lender.name for lender in lenders), []).append(each.name)
+    for over, names in pools.items():
+        borrowed |= dict.fromkeys(names, speakers.pooled(names, over))
     return Borrowed(borrowed)
 
 
 def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool, seed: int) -> SpeakerScores:
-    """Each set with the parameters of one other speaker: those of the same environment and number, if there are any.
+    """Each set with the parameters of its like of one other speaker, who is the same for all sets of a speaker.
 
     Args:
         speakers: Parameters of all sets.
@@ -77,33 +86,39 @@ def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environ
         SpeakerError: A set has no others.
     """
     borrowed: dict[str, AdaptedSpeakers] = {}
-    for group, others in _groups(sets, by_environment):
-        generator = random.Random(f"{seed} {group[0].name}")
-        chosen = generator.choice(sorted({each.speaker for each in others}))
-        theirs = {each.name: each for each in others if each.speaker == chosen}
-        for each in group:
-            same = chosen + each.name.removeprefix(each.speaker)
-            lender = same if same in theirs else generator.choice(sorted(theirs))
-            borrowed[each.name] = speakers.pooled([each.name], [lender])
+    sets_of = _by_speaker(sets)
+    for each in sets:
+        lenders = _lenders(each, sets_of, by_environment)
+        chosen = random.Random(f"{seed} {each.speaker}").choice(sorted(lenders))
+        borrowed[each.name] = speakers.pooled([each.name], [lenders[chosen].name])
     return Borrowed(borrowed)
 
 
-def _groups(
-    sets: Sequence[AdaptationSet], by_environment: bool
-) -> list[tuple[list[AdaptationSet], list[AdaptationSet]]]:
-    """Sets that have the same others, and these others.
+def _by_speaker(sets: Sequence[AdaptationSet]) -> dict[str, list[AdaptationSet]]:
+    by_speaker: dict[str, list[AdaptationSet]] = {}
+    for each in sets:
+        by_speaker.setdefault(each.speaker, []).append(each)
+    return by_speaker
+
+
+def _lenders(
+    borrower: AdaptationSet, sets_of: Mapping[str, Sequence[AdaptationSet]], by_environment: bool
+) -> dict[str, AdaptationSet]:
+    """The sets that a set borrows from, by speaker, or by environment for sets that belong to one.
 
     Raises:
-        SpeakerError: A set has no others.
+        SpeakerError: There are none.
     """
-    groups: dict[str, list[AdaptationSet]] = {}
-    for each in sets:
-        groups.setdefault(each.name if by_environment else each.speaker, []).append(each)
-    pairs = []
-    for group in groups.values():
-        first = group[0]
-        others = [each for each in sets if (each.speaker == first.speaker) == by_environment and each is not first]
-        if not others:
-            raise SpeakerError(f"{first.name!r}: no other set has parameters to lend; a control needs one")
-        pairs.append((group, others))
-    return pairs
+    if by_environment:
+        others = {each.environment: each for each in sets_of[borrower.speaker] if each is not borrower}
+    else:
+        others = {name: _like(borrower, theirs) for name, theirs in sets_of.items() if name != borrower.speaker}
+    if not others:
+        raise SpeakerError(f"{borrower.name!r}: no other set has parameters to lend; a control needs one")
+    return others
+
+
+def _like(wanted: AdaptationSet, sets: Sequence[AdaptationSet]) -> AdaptationSet:
+    """Of a speaker's sets the one in an environment, if there is any, whose number is nearest."""
+    there = [each for each in sets if each.environment == wanted.environment] or sets
+    return min(there, key=lambda each: abs(each.number - wanted.number))

@@ -26,10 +26,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lhuc_asr.adapt.batches import SpeakerBatches
 from lhuc_asr.adapt.method import warn_unadapted
@@ -53,9 +53,6 @@ NamedPenalty = Callable[[Sequence[str]], torch.Tensor]
 # Number of the sweep, number of the mini-batch within the sweep -> a context for the gradient.
 StepContext = Callable[[int, int], AbstractContextManager[object]]
 
-# The options of ``preset: paper``: sec. V of the paper.
-PAPER = {"optimizer": "sgd", "learning_rate": 0.8, "sweeps": 1, "kl_weight": 0.0}
-
 
 class DescentConfig(StrictModel):
     """Options of the descent.
@@ -64,8 +61,6 @@ class DescentConfig(StrictModel):
     not used for adaptation (docs/settings.md). Without rho, smaller rates or fewer sweeps are better.
 
     Attributes:
-        preset: ``paper`` changes the defaults of the options below to the paper's: SGD with rate 0.8, one sweep, hard
-            targets. None keeps them.
         optimizer: ``sgd``, or ``adam`` with separate moments for each speaker.
         learning_rate: Step size of the optimizer.
         sweeps: Number of passes over the data.
@@ -79,7 +74,6 @@ class DescentConfig(StrictModel):
             products, and slower if it does not.
     """
 
-    preset: Literal["paper"] | None = None
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: LearningRate = 0.005
     sweeps: int = Field(5, ge=1, le=10_000)
@@ -88,11 +82,6 @@ class DescentConfig(StrictModel):
     prior_deviation: float | None = Field(None, ge=1e-6, le=1e6)
     band_mask: int = Field(0, ge=0, le=1000)
     bfloat16: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_preset(cls, values: Any) -> Any:
-        return {**PAPER, **values} if isinstance(values, dict) and values.get("preset") == "paper" else values
 
 
 class Descent:
@@ -118,8 +107,9 @@ class Descent:
     ) -> None:
         """Move rows of a bank, starting from their current values.
 
-        Inside ``bank.computed(...)`` it moves what r is computed from, not the rows. A speaker whose frames all
-        have weight 0, or whose row becomes infinite or not a number, ends at row 0; a warning names them.
+        Inside ``bank.computed(...)`` it moves what r is computed from, not the rows. A speaker whose frames all have
+        weight 0 stays where they are, and one whose row becomes infinite or not a number ends at row 0; a warning names
+        them.
 
         Args:
             bank: A detached bank with these speakers.

@@ -26,7 +26,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.config import LearningRate
 from lhuc_asr.hmm.fmllr import FmllrConfig as Forms
-from lhuc_asr.hmm.fmllr import Form, MinCounts
+from lhuc_asr.hmm.fmllr import Form, MinCounts, warn_of_few_frames
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
@@ -70,7 +70,7 @@ class Fdlr:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> TransformedSpeakers:
         """Estimate the maps of all speakers together.
 
-        A speaker whose frames all have weight 0, or whose map becomes infinite or not a number, stays unadapted; a
+        A speaker with too few frames for any form, or whose map becomes infinite or not a number, stays unadapted; a
         warning names them.
 
         Args:
@@ -83,10 +83,13 @@ class Fdlr:
             TransformError: The features cannot be cut into the options' blocks.
         """
         forms = Forms(min_counts=self.config.min_counts, blocks=self.config.blocks)
-        form_of = {name: forms.form(float(data.targets.weight.sum(dtype=float))) for name, data in speakers.items()}
+        counts = {name: float(data.targets.weight.sum(dtype=float)) for name, data in speakers.items()}
+        form_of = {name: forms.form(count) for name, count in counts.items()}
         maps = FeatureMaps(model, form_of, forms, self.config.bfloat16)
+        enough = {name: data for name, data in speakers.items() if form_of[name] is not None}
         with frozen(model):
-            Descent(self.config).move(maps, model, speakers, seed)
+            Descent(self.config).move(maps, model, enough, seed)
+        warn_of_few_frames(list(counts), list(counts.values()), min(forms.min_counts.values()))
         return TransformedSpeakers(model, maps.transforms())
 
 

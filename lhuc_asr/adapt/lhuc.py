@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent, DescentConfig
 from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.config import LearningRate
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.nnet.acoustic_model import AcousticModel
+
+# The options of ``preset: paper``: sec. V of the paper.
+PAPER = {"optimizer": "sgd", "learning_rate": 0.8, "sweeps": 1, "kl_weight": 0.0}
 
 
 class LhucConfig(DescentConfig, MethodConfig):
@@ -19,6 +25,8 @@ class LhucConfig(DescentConfig, MethodConfig):
 
     Attributes:
         kind: Name of the method.
+        preset: ``paper`` changes the defaults of the descent to the paper's: SGD with rate 0.8, one sweep, hard
+            targets. None keeps them.
         amplitude: Name of the amplitude function xi.
         layers: Hidden layers that get amplitudes, from 0 at the bottom; None for all.
     """
@@ -26,8 +34,14 @@ class LhucConfig(DescentConfig, MethodConfig):
     speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["lhuc"] = "lhuc"
+    preset: Literal["paper"] | None = None
     amplitude: AmplitudeName = "exp"
     layers: Layers | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: Any) -> Any:
+        return {**PAPER, **values} if isinstance(values, dict) and values.get("preset") == "paper" else values
 
     def make(self, folder: Path | None) -> Lhuc:
         """The method with these options."""
@@ -37,6 +51,26 @@ class LhucConfig(DescentConfig, MethodConfig):
     def amplitude_layers(self) -> tuple[int, ...] | None:
         """Hidden layers that get amplitudes; None for all."""
         return self.layers
+
+
+class InnerLhucConfig(LhucConfig):
+    """Options of LHUC inside another method, which alone says what it is on."""
+
+    @model_validator(mode="after")
+    def _is_inside(self) -> Self:
+        if self.on is not None:
+            raise ValueError("on: give it to the method around this descent")
+        return self
+
+
+class LearnedLhucConfig(InnerLhucConfig):
+    """Options of LHUC for the training speakers' amplitudes, from which a method learns.
+
+    Their targets are references, so that nothing need draw them towards the unadapted network's outputs.
+    """
+
+    learning_rate: LearningRate = 0.01
+    kl_weight: float = Field(0.0, ge=0.0, lt=1.0)
 
 
 class Lhuc:

@@ -3,7 +3,8 @@
     W^s = W + B^s A^s        A: (rank, H), B: (H', rank)
 
 Hu et al. 2022, "LoRA: low-rank adaptation of large language models". A begins at random, the same for everybody, with
-variance 1/H; B begins at 0.
+variance 1/H; B begins at 0. The mean of speakers averages A and B each, which is the mean of their updates only as far
+as their A are alike; they began alike.
 """
 
 from __future__ import annotations

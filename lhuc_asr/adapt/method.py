@@ -56,8 +56,6 @@ class AdaptedSpeakers(SpeakerScores, Protocol):
     def pooled(self, speakers: Collection[str], over: Collection[str]) -> AdaptedSpeakers:
         """Speakers with the mean of others' parameters: a control, which has nothing of their own.
 
-        If the parameters have no mean, it is one estimate from the others' data.
-
         Args:
             speakers: The speakers, all of whom get the same parameters.
             over: Speakers whose parameters are averaged, at least one.
@@ -180,15 +178,19 @@ class MethodConfig(StrictModel):
         return None
 
 
-def lenders_of(over: Collection[str]) -> Collection[str]:
-    """The speakers whose parameters a control averages, if there are any.
+def speaker_of_each(speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> Sequence[str]:
+    """The speaker of each utterance, given that of all or one for each."""
+    return [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+
+
+def check_lenders(over: Collection[str]) -> None:
+    """Refuse a control without others whose parameters it could average.
 
     Raises:
         SpeakerError: There are none.
     """
     if not over:
         raise SpeakerError("no other speakers to average over; a control needs at least one")
-    return over
 
 
 def warn_unadapted(reason: str, names: Sequence[str], count: int) -> None:

@@ -25,8 +25,8 @@ from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.adapt.vtln import VtlnConfig
 from lhuc_asr.adapt.whole_network import WholeNetworkConfig
 from lhuc_asr.base.config import ChosenByKind
-from lhuc_asr.base.errors import CheckpointError
-from lhuc_asr.base.tensors import read_format
+from lhuc_asr.base.errors import CheckpointError, SpeakerError
+from lhuc_asr.base.tensors import load_tensors, read_format
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # The class of each method's options, by the method's kind. It makes the method, and names the class of its speakers.
@@ -64,11 +64,18 @@ def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
     Raises:
         CheckpointError: There is no speaker's file, or a file is damaged or has an unknown format.
         ModelMismatchError: A speaker belongs to another network, or to another method than the others.
+        SpeakerError: Two files hold one speaker.
     """
     paths = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
     if not paths:
         raise CheckpointError(f"{place}: no speaker's file (*.safetensors) in this folder; adapt to speakers first")
-    return with_transforms(speakers_class(paths[0]).load(model, paths), model, paths)
+    speakers = speakers_class(paths[0]).load(model, paths)
+    owner: dict[object, Path] = {}
+    for path in paths:
+        name = load_tensors(path)[1].get("speaker")
+        if owner.setdefault(name, path) != path:
+            raise SpeakerError(f"{path}: holds {name!r}, and so does {owner[name].name}; remove one of the two")
+    return with_transforms(speakers, model, paths)
 
 
 def speakers_class(path: Path) -> type[ReadableSpeakers]:

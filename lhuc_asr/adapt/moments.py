@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.batches import weighted_blocks
 from lhuc_asr.adapt.descent import Descent
-from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.lhuc import InnerLhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig, check_frames, load_prepared, prepared_file, write_activations
 from lhuc_asr.adapt.speaker_data import SpeakerData
@@ -66,7 +66,7 @@ class MomentsConfig(PreparedConfig):
     amplitude: AmplitudeName = "exp"
     layers: Layers | None = None
     prior_frames: float = Field(8000.0, gt=0.0, le=1e12)
-    descent: LhucConfig | None = None
+    descent: InnerLhucConfig | None = None
 
     def make(self, folder: Path | None) -> Moments:
         """The method with these options."""

@@ -25,7 +25,10 @@ class Movable(Protocol):
     device: torch.device
 
     def psi(self, spliced: Tensor) -> Tensor:
-        """What the numbers do not change of frames (B, (2c + 1) D), shape (B, width); without gradient."""
+        """The part of the computation of frames (B, (2c + 1) D) that is the same for every speaker, shape (B, width).
+
+        It has no gradient.
+        """
         ...
 
     def logits(self, psi: Tensor, speakers: Sequence[str]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lhuc_asr.adapt.descent import Descent, DescentConfig
-from lhuc_asr.adapt.method import MethodConfig, lenders_of
+from lhuc_asr.adapt.method import MethodConfig, check_lenders, speaker_of_each
 from lhuc_asr.adapt.movable import warn_diverged
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel, parse_config
@@ -42,7 +42,8 @@ Numbers = Mapping[str, Tensor]
 
 
 class Move(StrictModel):
-    """What speakers' numbers change in a network; by itself nothing. Its fields are what their shapes depend on."""
+    """What speakers' numbers change in a network. This base class changes nothing; the fields of a subclass are the
+    options that the numbers' shapes depend on."""
 
     @abstractmethod
     def start(self, network: FeedForward, seed: int) -> dict[str, Tensor]:
@@ -111,7 +112,7 @@ class MovedSpeakers:
         Raises:
             SpeakerError: A speaker is unknown.
         """
-        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        names = speaker_of_each(speakers, utterances)
         scores = [np.zeros((0, self.model.pdf_count), np.float32)]
         for name, features in zip(names, utterances, strict=True):
             own = {part: values.unsqueeze(0) for part, values in self.of(name).items()}
@@ -141,7 +142,8 @@ class MovedSpeakers:
         """
         for name in speakers:
             self.of(name)
-        others = [self.of(name) for name in lenders_of(over)]
+        check_lenders(over)
+        others = [self.of(name) for name in over]
         mean = {part: torch.stack([own[part] for own in others]).mean(0) for part in others[0]}
         return type(self)(self.model, self.move, dict.fromkeys(speakers, mean))
 
@@ -223,7 +225,7 @@ class Moved:
         self.config = config
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> MovedSpeakers:
-        """Estimate the numbers of all speakers, as many at a time as fit into the memory.
+        """Estimate the numbers of all speakers, several at a time; all that are estimated stay in memory.
 
         A speaker whose frames all have weight 0, or whose numbers become infinite or not numbers, stays unadapted; a
         warning names them.
@@ -308,7 +310,9 @@ class MovedNetwork:
     def numbers(self, speaker: str) -> dict[str, Tensor]:
         """The numbers of a speaker."""
         row = self._row[speaker]
-        return {part: self._tables[part].detach()[row].view(values.shape) for part, values in self._start.items()}
+        # Copied: a view would keep the tables of all speakers alive.
+        rows = {part: table.detach()[row].clone() for part, table in self._tables.items()}
+        return {part: rows[part].view(values.shape) for part, values in self._start.items()}
 
     def _of(self, speakers: Sequence[str]) -> dict[str, Tensor]:
         rows = torch.tensor([self._row[name] for name in speakers], device=self.device)

@@ -25,13 +25,14 @@ from torch import nn
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
-from lhuc_asr.adapt.method import ReadableSpeakers
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig
+from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.movable import put_back_diverged
 from lhuc_asr.adapt.prepared import (
     REMEDY,
     PreparedConfig,
-    check_speaker_count,
+    check_finite,
+    learned_bank,
     prepared_file,
     read_prepared,
     write_prepared,
@@ -71,7 +72,7 @@ class PredictedConfig(PreparedConfig):
     speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["predicted"] = "predicted"
-    lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
+    lhuc: LearnedLhucConfig = LearnedLhucConfig()
     dimensions: int = Field(16, ge=1, le=100_000)
     hidden_units: int | None = Field(None, ge=1, le=65_536)
     around: Literal["speakers", "unadapted"] = "unadapted"
@@ -108,13 +109,15 @@ class Predicted:
 
         Raises:
             ConfigError: The method was made without a folder.
-            SpeakerError: There are fewer than two training speakers.
-            CheckpointError: Amplitudes or gates diverged.
+            SpeakerError: There are fewer than two training speakers from whom something can be learned.
+            AlignmentError: Activations of the training speakers are not finite.
+            CheckpointError: The gates diverged.
         """
         path = prepared_file(self._folder, GATES_FILE)
-        check_speaker_count(path, len(training), 2)
-        bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
+        bank = learned_bank(path, self.config.lhuc, model, training, seed)
+        training = {name: training[name] for name in bank.speakers}
         statistics = _statistics(bank, model, training)
+        check_finite([statistics])
         mean, bases = principal_components(statistics, self.config.dimensions)
         # The length of a basis vector is a standard deviation. Divided by the square of this length, the vector gives a
         # component of variance 1.
@@ -155,11 +158,16 @@ class Predicted:
         except RuntimeError as error:
             raise CheckpointError(f"{path}: the gates do not take {len(projection)} inputs; {REMEDY}") from error
         if speakers:
-            conditioning = (_statistics(bank, model, speakers) - mean) @ projection.T
+            statistics = _statistics(bank, model, speakers)
+            usable = statistics.isfinite().all(1, keepdim=True)
+            conditioning = (torch.where(usable, statistics, mean) - mean) @ projection.T
             with torch.no_grad():
                 predicted = [gate.r(conditioning) for gate in _each(gates)]
             bank.fill({site.name: r for site, r in zip(bank.sites, predicted, strict=True)})
             put_back_diverged(bank, list(speakers))
+            unusable = [name for name, fine in zip(speakers, usable[:, 0].tolist(), strict=True) if not fine]
+            warn_unadapted("they have no frames, or activations that are not finite", unusable, len(speakers))
+            bank.reset(unusable)
         return Amplitudes(bank)
 
     @property
@@ -214,11 +222,18 @@ def _adam(gates: nn.ModuleList, learning_rate: float, weight_decay: float) -> to
 
 
 def _statistics(bank: SpeakerBank, model: AcousticModel, speakers: Mapping[str, SpeakerData]) -> torch.Tensor:
-    """Mean unscaled activations of the units that get amplitudes, all layers side by side, shape (S, W)."""
+    """Mean unscaled activations of the units that get amplitudes, all layers side by side, shape (S, W).
+
+    Those of a speaker without frames are not numbers.
+
+    Raises:
+        AlignmentError: Features of a speaker do not fit the network.
+    """
     adapted = {site.name for site in bank.sites}
     means = []
     with frozen(model), torch.no_grad():
-        for frames in speakers.values():
+        for name, frames in speakers.items():
+            frames.check_features_fit(name, model)
             total = torch.zeros(sum(site.width for site in bank.sites), dtype=torch.float64)
             for utterance in torch.from_numpy(frames.features).split(frames.lengths):
                 hidden, activations = splice(utterance, model.context).to(model.log_prior.device), []

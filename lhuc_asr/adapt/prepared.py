@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
+from lhuc_asr.adapt.amplitudes import new_bank
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig, Lhuc
 from lhuc_asr.adapt.method import MethodConfig
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import Shape, check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.identity import is_model, model_hash
+from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 REMEDY = "delete it and prepare the method again"
 
 
 class PreparedConfig(MethodConfig):
     """Options of a method that learns from the training speakers.
+
+    It learns from the features that the network was trained on, also for a pass on top of another: test speakers'
+    features are then moved by ``fdlr`` or ``vtln``, and the training speakers' are as they are.
 
     Attributes:
         not_prepared: Names of the options that do not affect what is learned from the training speakers. Methods that
@@ -45,14 +52,48 @@ def check_speaker_count(path: Path, count: int, least: int) -> None:
 
     Args:
         path: The file that would be written.
-        count: Number of training speakers.
+        count: Number of training speakers that can be learned from.
         least: Minimum number that the method needs.
 
     Raises:
         SpeakerError: There are fewer than ``least``.
     """
     if count < least:
-        raise SpeakerError(f"{path.name}: the method needs at least {least} training speakers; found {count}")
+        raise SpeakerError(
+            f"{path.name}: the method needs at least {least} training speakers with frames of weight > 0; found {count}"
+        )
+
+
+def learned_bank(
+    path: Path, config: LearnedLhucConfig, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int
+) -> SpeakerBank:
+    """The training speakers' amplitudes, from which a method learns.
+
+    Speakers whose frames all have weight 0, or whose amplitudes diverged, teach nothing and are left out; a warning
+    names those who diverged.
+
+    Args:
+        path: The file that is going to be written, for messages.
+        config: Options of the descent.
+        model: The network; it comes back unchanged.
+        training: The training speakers, with their reference alignment as targets.
+        seed: Seed of the descent.
+
+    Raises:
+        SpeakerError: Fewer than two speakers are left.
+    """
+    heard = {name: data for name, data in training.items() if data.targets.weight.any()}
+    check_speaker_count(path, len(heard), 2)
+    bank = Lhuc(config).estimate(model, heard, seed).bank
+    rows = bank.side_by_side()
+    # A descent moves every row; one that is still at row 0 was put back there.
+    moved = [name for name, row in zip(heard, rows[1:], strict=True) if not torch.equal(row, rows[0])]
+    if len(moved) == len(heard):
+        return bank
+    check_speaker_count(path, len(moved), 2)
+    kept = new_bank(model, moved, config.amplitude, config.layers)
+    kept.fill({site.name: bank.r(site.name, bank.rows_of(moved)).detach() for site in bank.sites})
+    return kept
 
 
 def check_frames(count: float, speakers: int) -> None:
@@ -80,9 +121,18 @@ def write_activations(path: Path, model: torch.nn.Module, tensors: Mapping[str, 
     Raises:
         AlignmentError: A tensor is not finite.
     """
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise AlignmentError("activations of the training speakers are not finite; check their features")
+    check_finite(tensors.values())
     save_tensors(path, dict(tensors), {"model": model_hash(model)})
+
+
+def check_finite(statistics: Iterable[torch.Tensor]) -> None:
+    """Refuse statistics of the training speakers' activations that are not finite.
+
+    Raises:
+        AlignmentError: They are not.
+    """
+    if not all(bool(each.isfinite().all()) for each in statistics):
+        raise AlignmentError("activations of the training speakers are not finite; check their features")
 
 
 def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Tensor], **options: int | None) -> None:
@@ -99,7 +149,7 @@ def write_prepared(path: Path, bank: SpeakerBank, tensors: Mapping[str, torch.Te
     """
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"{path}: {name} is not finite; the training speakers' amplitudes diverged")
+            raise CheckpointError(f"{path}: {name} is not finite; learn with smaller learning rates")
     save_tensors(path, dict(tensors), {"model": model_hash(bank.model)} | _amplitudes(bank) | options)
 
 

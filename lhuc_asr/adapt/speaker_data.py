@@ -117,18 +117,26 @@ class SpeakerData:
         Raises:
             AlignmentError: The features or the targets do not fit the network.
         """
-        dimension = self.features.shape[1] if self.features.ndim == 2 else 0
-        if dimension != model.feature_dimension:
-            raise AlignmentError(
-                f"speaker {name!r}: features of shape {self.features.shape}, but the network takes "
-                f"{model.feature_dimension} per frame; compute them with the options that it was trained with"
-            )
+        self.check_features_fit(name, model)
         pdf = self.targets.pdf
         if pdf.size and pdf.max() >= model.pdf_count:
             frame = int(np.argmax(pdf.max(axis=1)))
             raise AlignmentError(
                 f"speaker {name!r}: pdf {int(pdf.max())} in frame {frame}, but the network has pdfs 0 to "
                 f"{model.pdf_count - 1}: the targets are of another tree; align or decode with this network's own"
+            )
+
+    def check_features_fit(self, name: str, model: AcousticModel) -> None:
+        """Refuse features of another network; arguments as ``check_fits``.
+
+        Raises:
+            AlignmentError: The features do not fit the network.
+        """
+        dimension = self.features.shape[1] if self.features.ndim == 2 else 0
+        if dimension != model.feature_dimension:
+            raise AlignmentError(
+                f"speaker {name!r}: features of shape {self.features.shape}, but the network takes "
+                f"{model.feature_dimension} per frame; compute them with the options that it was trained with"
             )
 
     def sample_rate(self) -> int:

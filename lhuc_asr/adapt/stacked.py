@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
+from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, speaker_of_each
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import CheckpointError
@@ -46,7 +46,7 @@ class Stacked:
         Raises:
             SpeakerError: A speaker is unknown.
         """
-        names = [speakers] * len(utterances) if isinstance(speakers, str) else list(speakers)
+        names = speaker_of_each(speakers, utterances)
         moved = [self.below.transformed(name, each) for name, each in zip(names, utterances, strict=True)]
         return self.above.log_likelihoods(names, moved)
 

@@ -24,10 +24,10 @@ from torch.nn import functional
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, new_bank
 from lhuc_asr.adapt.descent import Descent
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig
 from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.movable import put_back_diverged
-from lhuc_asr.adapt.prepared import PreparedConfig, check_speaker_count, prepared_file, read_prepared, write_prepared
+from lhuc_asr.adapt.prepared import PreparedConfig, learned_bank, prepared_file, read_prepared, write_prepared
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import LearningRate
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
@@ -55,7 +55,7 @@ class SubspaceConfig(PreparedConfig):
     speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
     kind: Literal["subspace"] = "subspace"
-    lhuc: LhucConfig = LhucConfig(learning_rate=0.01, sweeps=5, kl_weight=0.0)
+    lhuc: LearnedLhucConfig = LearnedLhucConfig()
     dimensions: int = Field(16, ge=1, le=100_000)
     learning_rate: LearningRate = 0.1
     around: Literal["speakers", "unadapted"] = "unadapted"
@@ -90,12 +90,10 @@ class Subspace:
 
         Raises:
             ConfigError: The method was made without a folder.
-            SpeakerError: There are fewer than two training speakers.
-            CheckpointError: Their amplitudes diverged.
+            SpeakerError: There are fewer than two training speakers from whom something can be learned.
         """
         path = prepared_file(self._folder, SUBSPACE_FILE)
-        check_speaker_count(path, len(training), 2)
-        bank = Lhuc(self.config.lhuc).estimate(model, training, seed).bank
+        bank = learned_bank(path, self.config.lhuc, model, training, seed)
         rows = bank.side_by_side()  # (S + 1, W)
         mean, bases = principal_components(rows[1:], self.config.dimensions)
         if self.config.around == "unadapted":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 
 from lhuc_asr.adapt.gaussian_model import SpeakerAdaptiveGaussians
-from lhuc_asr.adapt.method import lenders_of
+from lhuc_asr.adapt.method import check_lenders, speaker_of_each
 from lhuc_asr.hmm.speaker_transforms import FORMAT, SpeakerTransforms
-from lhuc_asr.lhuc.identity import model_hash
+from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
 
@@ -45,7 +46,7 @@ class TransformedSpeakers:
         Raises:
             SpeakerError: A speaker is unknown.
         """
-        names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
+        names = speaker_of_each(speakers, utterances)
         model = self.model.adapted if isinstance(self.model, SpeakerAdaptiveGaussians) else self.model
         scores = [np.zeros((0, model.pdf_count), np.float32)]
         for name, features in zip(names, utterances, strict=True):
@@ -68,7 +69,8 @@ class TransformedSpeakers:
         """
         for name in speakers:
             self.transforms.of(name)
-        mean = torch.stack([self.transforms.of(name) for name in lenders_of(over)]).mean(0)
+        check_lenders(over)
+        mean = torch.stack([self.transforms.of(name) for name in over]).mean(0)
         return replace(self, transforms=SpeakerTransforms(tuple(speakers), mean.repeat(len(speakers), 1, 1)))
 
     def save(self, folder: Path) -> None:
@@ -88,7 +90,7 @@ class TransformedSpeakers:
             CheckpointError: A file is missing or damaged.
             ModelMismatchError: A speaker belongs to another model.
         """
-        owner = model_hash(model)
-        parts = [SpeakerTransforms.load(path, model.feature_dimension, owner) for path in paths]
+        belongs = partial(is_model, model=model)
+        parts = [SpeakerTransforms.load(path, model.feature_dimension, belongs) for path in paths]
         names = tuple(name for part in parts for name in part.names)
         return cls(model, SpeakerTransforms(names, torch.cat([part.matrices for part in parts])))

@@ -110,11 +110,18 @@ class TwoPass:
         Args:
             targets: Targets of each utterance, by its id; the frames of an utterance without targets get weight 0.
             utterances: The speaker's utterances, each with the number of leading frames to use.
+
+        Raises:
+            AlignmentError: An utterance's targets are not as many as its frames.
         """
-        parts = [
-            (self.features[u.id][:frames], targets.get(u.id, no_targets(u.frames)).first(frames))
-            for u, frames in utterances
-        ]
+        parts = []
+        for utterance, frames in utterances:
+            theirs = targets.get(utterance.id, no_targets(utterance.frames))
+            if len(theirs.weight) != utterance.frames:
+                raise AlignmentError(
+                    f"{utterance.id}: {len(theirs.weight)} targets for {utterance.frames} frames; decode it again"
+                )
+            parts.append((self.features[utterance.id][:frames], theirs.first(frames)))
         if not parts:
             nothing = np.zeros((0, self.features.dimension), np.float32)
             return SpeakerData(nothing, (), no_targets(0), (), self.alignment_model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,13 +110,13 @@ class SpeakerTransforms:
         save_tensors(path, {"transform": self.of(name), **(extras or {})}, description)
 
     @classmethod
-    def load(cls, path: Path, dimension: int, model: str) -> SpeakerTransforms:
+    def load(cls, path: Path, dimension: int, is_model: Callable[[str], bool]) -> SpeakerTransforms:
         """Read a speaker's transform.
 
         Args:
             path: A file that ``save`` wrote.
             dimension: Number of features that it must have, D.
-            model: What identifies the model that it must have been estimated with.
+            is_model: Whether what the file names as its model is the one that it must have been estimated with.
 
         Raises:
             CheckpointError: The file is missing, damaged, or does not fit the features.
@@ -126,8 +126,11 @@ class SpeakerTransforms:
         name, written_for = (description.get(key) for key in ("speaker", "model"))
         if not isinstance(name, str) or not isinstance(written_for, str):
             raise CheckpointError(f"{path}: its description lacks the speaker or the model; estimate it again")
-        if written_for != model:
-            raise ModelMismatchError(f"{path}: estimated with model {written_for}, expected {model}; estimate it again")
+        if not is_model(written_for):
+            raise ModelMismatchError(
+                f"{path}: the transform of {name!r} was estimated with another model, {written_for[:12]}; estimate it "
+                "again"
+            )
         extras = description.get("extras", [])
         tensors = {key: value for key, value in tensors.items() if not isinstance(extras, list) or key not in extras}
         return cls((name,), checked_transform(path, tensors, "transform", dimension).unsqueeze(0))

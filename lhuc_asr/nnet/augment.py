@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.pairs import torchaudio_beside_torch
 
 with torchaudio_beside_torch():
@@ -20,9 +21,14 @@ def mask_bands(spliced: torch.Tensor, feature_dimension: int, width: int) -> tor
 
     Returns:
         A new tensor, shape (B, (2c + 1) D).
+
+    Raises:
+        ConfigError: The limit is above D.
     """
     if width == 0:
         return spliced
+    if width > feature_dimension:
+        raise ConfigError(f"band_mask: expected at most the number of features, {feature_dimension}; found {width}")
     grid = spliced.view(len(spliced), 1, -1, feature_dimension)  # (B, channel, 2c + 1, D)
     masked: torch.Tensor = mask_along_axis_iid(grid, mask_param=width, mask_value=0.0, axis=3)
     return masked.flatten(1)

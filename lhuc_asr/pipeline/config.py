@@ -43,6 +43,7 @@ from lhuc_asr.pipeline.pass_config import (
     PassName,
     Rung,
     TuningConfig,
+    check_stack,
     first_pass,
     reuse_name,
 )
@@ -251,22 +252,7 @@ class ExperimentConfig(StrictModel):
             )
         if method.on is not None:
             below = self.passes.get(method.on) if method.on in known else None
-            if below is None or not self.method_of(below).moves_features:
-                raise ValueError(
-                    f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put "
-                    "one before it, by fmllr, fdlr or vtln"
-                )
-            if self.method_of(below).on is not None:
-                raise ValueError(
-                    f"passes: {name!r} is on {method.on!r}, which is itself on another pass; a stack has two methods"
-                )
-            if method.uses_gaussians:
-                raise ValueError(
-                    f"passes: {name!r} is by fmllr on fmllr; leave out on, and name {method.on!r} as the source of its "
-                    "targets"
-                )
-            if (below.network, below.data) != (plan.network, plan.data):
-                raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")
+            check_stack(name, plan, method, below, None if below is None else self.method_of(below))
         source = self.source_of(plan)
         decoder = self.passes[source].network if source in self.passes else None
         rungs = [rung for rung in self.aligners[:-1] if rung == decoder or first_pass(rung) == source]

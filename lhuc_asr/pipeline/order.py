@@ -29,7 +29,7 @@ from lhuc_asr.pipeline.language import (
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Adaptation, Pass, Preparation, heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.plan import Adaptation, Pass, Preparation, heldout_passes, networks_of, others_in, passes_of
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
@@ -113,9 +113,8 @@ def graphs_of(passes: Iterable[Pass]) -> list[tuple[str | None, int | None]]:
 
 def possible_passes(experiment: Experiment, split: str, passes: Iterable[Pass]) -> list[Pass]:
     """The passes that can be made over a split: controls need more than one speaker, or environment."""
-    utterances = experiment.utterances(split)
-    speakers, environments = ({getattr(u, name) for u in utterances} for name in ("speaker", "environment"))
-    return [plan for plan in passes if plan.possible(len(speakers), len(environments))]
+    counts = others_in((each.speaker, each.environment) for each in experiment.utterances(split))
+    return [plan for plan in passes if plan.possible(*counts)]
 
 
 @dataclass(frozen=True)

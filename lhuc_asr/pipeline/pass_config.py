@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
+from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.methods import AnyMethod
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import StrictModel
@@ -84,6 +85,38 @@ class PassConfig(StrictModel):
         if self.combine is not None and adapts:
             raise ValueError("combine: nothing is adapted; leave out data, targets and method")
         return self
+
+
+def check_stack(
+    name: str, plan: PassConfig, method: MethodConfig, below: PassConfig | None, transform: MethodConfig | None
+) -> None:
+    """Refuse a pass on top of another that cannot be below it.
+
+    Args:
+        name: Name of the pass above.
+        plan: The pass above.
+        method: Its method, which is on the other.
+        below: The pass below; None if there is no such earlier pass.
+        transform: Its method.
+
+    Raises:
+        ValueError: The two cannot be stacked.
+    """
+    if below is None or transform is None or not transform.moves_features:
+        raise ValueError(
+            f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put one "
+            "before it, by fmllr, fdlr or vtln"
+        )
+    if transform.on is not None:
+        raise ValueError(
+            f"passes: {name!r} is on {method.on!r}, which is itself on another pass; a stack has two methods"
+        )
+    if method.uses_gaussians:
+        raise ValueError(
+            f"passes: {name!r} is by fmllr on fmllr; leave out on, and name {method.on!r} as the source of its targets"
+        )
+    if (below.network, below.data) != (plan.network, plan.data):
+        raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")
 
 
 class OnFeaturesConfig(StrictModel):

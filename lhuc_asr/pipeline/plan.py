@@ -180,7 +180,7 @@ class Pass:
 
         Args:
             speakers: Number of speakers of the split.
-            environments: Number of environments of the split.
+            environments: Number of environments of the speaker who has the fewest.
         """
         return not self.borrows or (environments if self.by_environment else speakers) > 1
 
@@ -261,6 +261,21 @@ def _searched_as(config: ExperimentConfig, network: str, adapted: bool = False) 
                 if by_fmllr and not _on_moved_features(config, config.source_of(options)):
                     return name
     return first_pass(root)
+
+
+def others_in(utterances: Iterable[tuple[str, str]]) -> tuple[int, int]:
+    """How many others there are to borrow from in a split; see ``possible``.
+
+    Args:
+        utterances: Speaker and environment of each utterance.
+
+    Returns:
+        Number of speakers, and of environments of the speaker who has the fewest.
+    """
+    environments: dict[str, set[str]] = {}
+    for speaker, environment in utterances:
+        environments.setdefault(speaker, set()).add(environment)
+    return len(environments), min(map(len, environments.values()), default=0)
 
 
 def start_of(config: ExperimentConfig, network: str) -> str | None:

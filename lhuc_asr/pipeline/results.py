@@ -15,7 +15,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 from lhuc_asr.pipeline.pass_config import SI, reuse_name
-from lhuc_asr.pipeline.plan import Pass, Reuse, networks_of, passes_of
+from lhuc_asr.pipeline.plan import Adaptation, Pass, Reuse, networks_of, others_in, passes_of
 from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
@@ -79,7 +79,7 @@ def made_passes(config: ExperimentConfig, split: str, passes: Mapping[str, Pass]
     counts = []
     for fold in (fold for part in seed_configs(config) for fold in fold_configs(part)):
         utterances = read_wer(ExperimentFolder(fold.folder).decode(split, SI) / WER_FILE).scored_utterances()
-        counts.append((len({each.speaker for each in utterances}), len({each.environment for each in utterances})))
+        counts.append(others_in((each.speaker, each.environment) for each in utterances))
     return [plan for plan in passes.values() if all(plan.possible(*count) for count in counts)]
 
 
@@ -89,10 +89,20 @@ def primary_pass(config: ExperimentConfig) -> str | None:
 
 
 def _entry(config: ExperimentConfig, split: str, plan: Pass, reports: Mapping[str, WerReport], primary: bool) -> Entry:
-    unadapted = None if plan.name == SI else reports[SI]
-    others = reports.get(reuse_name(plan.name, "others_mean"))
+    base, others = _base(plan), reports.get(reuse_name(plan.name, "others_mean"))
     by_seed = () if config.seeds is None else tuple(each.wer for each in _by_seed(config, split, plan.name))
-    return Entry(split, plan.name, reports[plan.name], _role(config, plan), unadapted, others, primary, by_seed)
+    role = _role(config, plan)
+    return Entry(split, plan.name, reports[plan.name], role, reports.get(base), others, primary, by_seed, base)
+
+
+def _base(plan: Pass) -> str:
+    """Name of the pass that one is compared with; "" for the unadapted network itself."""
+    match plan.adaptation:
+        case Adaptation(on=on) if on is not None:
+            return on.name
+        case Reuse(source=source):
+            return _base(source)
+    return "" if plan.name == SI else SI
 
 
 def _by_seed(config: ExperimentConfig, split: str, name: str) -> list[WerReport]:
@@ -113,7 +123,7 @@ def _role(config: ExperimentConfig, plan: Pass) -> Role:
 
 def _write(folder: ExperimentFolder, split: str, reports: Mapping[str, WerReport], passes: Sequence[PassScore]) -> None:
     place = folder.decode(split)
-    write_json(place / COMPARISON_FILE, {line.entry.name: _row(line) for line in passes if line.unadapted})
+    write_json(place / COMPARISON_FILE, {line.entry.name: _row(line) for line in passes if line.base})
     write_text(place / TABLE_FILE, table_text(wer_table(passes)))
     by_environment = environment_table(passes, CLEAN)
     if by_environment is not None:
@@ -127,22 +137,24 @@ def _draw(config: ExperimentConfig, scores: Sequence[PassScore], formats: Sequen
     Without matplotlib there are none, and those of earlier results go.
     """
     folder = ExperimentFolder(config.folder)
-    drawn = [(folder.decode(line.entry.split), line.entry.name, line.unadapted) for line in scores]
+    drawn = [(folder.decode(line.entry.split), line.entry, line.base) for line in scores]
     trained = [] if config.seeds else [ExperimentFolder(fold.folder) for fold in fold_configs(config)]
     try:
         from lhuc_asr.score.figures import save_figure, speaker_wer_figure
         from lhuc_asr.score.training_figure import training_figure
     except MissingExtraError as error:
         logger.warning("no figures: %s", error)
-        for path in (*(place / f"{name}.png" for place, name, _ in drawn), *(each.training_figure for each in trained)):
+        figures = [place / f"{entry.name}.png" for place, entry, _ in drawn]
+        for path in (*figures, *(each.training_figure for each in trained)):
             for format in FORMATS:
                 path.with_suffix(f".{format}").unlink(missing_ok=True)
         return
 
-    for place, name, against in drawn:
+    for place, entry, against in drawn:
         if against is not None:
-            reports = place / SI / WER_FILE, place / name / WER_FILE
-            figure = speaker_wer_figure(*reports, against.comparison, SI, name)
+            name, base = entry.name, entry.base_name
+            reports = place / base / WER_FILE, place / name / WER_FILE
+            figure = speaker_wer_figure(*reports, against.comparison, base, name)
             save_figure(figure, place / f"{name}.png", [*formats, *_drawn_formats(place / f"{name}.png")])
     networks = [*(f"first{number}" for number in range(1, config.realignments + 1)), *networks_of(config)]
     for each in trained:
@@ -164,7 +176,8 @@ def _row(line: PassScore) -> dict[str, object]:
         "errors": entry.report.errors,
         "words": entry.report.words,
         "wer_by_seed": list(entry.by_seed),
-        "against_unadapted": _against_row(line.unadapted),
+        "base": entry.base_name,
+        "against_base": _against_row(line.base),
         "against_others_mean": _against_row(line.others),
         "verdict": line.verdict,
     }

@@ -1,17 +1,18 @@
 """What a table says of each pass in words: "helped", "hurt", or "no evidence".
 
-A pass that adapts is compared twice under the same search: with the unadapted network, and with its control, the mean
-of the other speakers' parameters. What every speaker would have gained is in the control too; only what goes beyond
+A pass that adapts is compared twice: with its base, and with its control, the mean of the other speakers' parameters.
+The base is the unadapted network; that of a pass on top of another's transforms is this other pass, so that what the
+transforms gain is not counted again. What every speaker would have gained is in the control too; only what goes beyond
 that is the speaker's own.
 
-    helped        p against the unadapted network below 0.05, fewer errors than that network and than the control
-    hurt          p against the unadapted network below 0.05, more errors than that network and than the control
+    helped        p against the base below 0.05, fewer errors than the base and than the control
+    hurt          p against the base below 0.05, more errors than the base and than the control
     no evidence   everything else, also where the split's speakers are too few for a control
 
-A recipe names one primary comparison before it is run. All other comparisons with the unadapted network are a family,
-and their p are adjusted by Holm's method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979); so
-are all other comparisons with controls. Passes on reference transcripts are bounds and not results; neither they nor
-controls are judged.
+A recipe names one primary comparison before it is run. All other comparisons with bases are a family, and their p are
+adjusted by Holm's method (S. Holm, "A simple sequentially rejective multiple test procedure", 1979); so are all other
+comparisons with controls. Passes on reference transcripts are bounds and not results; neither they nor controls are
+judged.
 """
 
 from __future__ import annotations
@@ -53,20 +54,22 @@ class Entry:
         name: Name of the pass, such as "lhuc".
         report: Errors of the pass.
         role: What the pass is in the table.
-        unadapted: Errors of the unadapted network under the same search; None for that pass itself.
+        base: Errors of the pass that it is compared with; None for a pass that is compared with none.
         others: Errors of the pass's control, the mean of the other speakers' parameters; None without one.
         primary: Whether this is the recipe's primary comparison.
         by_seed: WER with each seed, fractions; empty with one seed. The reports are then summed over the seeds.
+        base_name: Name of the pass that it is compared with.
     """
 
     split: str
     name: str
     report: WerReport
     role: Role
-    unadapted: WerReport | None = None
+    base: WerReport | None = None
     others: WerReport | None = None
     primary: bool = False
     by_seed: tuple[float, ...] = ()
+    base_name: str = "si"
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,13 @@ class PassScore:
 
     Attributes:
         entry: The pass.
-        unadapted: Comparison with the unadapted network; None for that network itself.
+        base: Comparison with the base; None for a pass without one.
         others: Comparison with the mean of the other speakers' parameters; None without such a control.
         verdict: What the comparisons say; None for a pass that is not judged.
     """
 
     entry: Entry
-    unadapted: Against | None
+    base: Against | None
     others: Against | None
     verdict: Verdict | None
 
@@ -109,11 +112,11 @@ def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
     Raises:
         ScoreError: Two passes cannot be compared: see ``significance.compare``.
     """
-    unadapted = _against(entries, [entry.unadapted for entry in entries], seed)
+    bases = _against(entries, [entry.base for entry in entries], seed)
     others = _against(entries, [entry.others for entry in entries], seed)
     return [
         PassScore(entry, change, own, _verdict(entry, change))
-        for entry, change, own in zip(entries, unadapted, others, strict=True)
+        for entry, change, own in zip(entries, bases, others, strict=True)
     ]
 
 
@@ -138,9 +141,9 @@ def _against(entries: Sequence[Entry], references: Sequence[WerReport | None], s
 def _verdict(entry: Entry, change: Against | None) -> Verdict | None:
     if entry.role is not Role.RESULT or change is None:
         return None
-    if entry.others is None or change.adjusted_p >= LEVEL or entry.unadapted is None:
+    if entry.others is None or change.adjusted_p >= LEVEL or entry.base is None:
         return Verdict.NO_EVIDENCE
-    errors, references = entry.report.errors, (entry.unadapted.errors, entry.others.errors)
+    errors, references = entry.report.errors, (entry.base.errors, entry.others.errors)
     if errors < min(references):
         return Verdict.HELPED
     return Verdict.HURT if errors > max(references) else Verdict.NO_EVIDENCE

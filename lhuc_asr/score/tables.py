@@ -34,8 +34,8 @@ TOTAL = "TOTAL"
 def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
     """The table of passes by split, one line per pass, for a terminal; controls stand below the pass that they control.
 
-    Changes are relative, with their 95 % interval over speakers: once against the unadapted network, once against the
-    mean of the other speakers' parameters. p are two-sided; the caption says what they are, and where the speakers are
+    Changes are relative, with their 95 % interval over speakers: once against the pass's base, once against the mean of
+    the other speakers' parameters. p are two-sided; the caption says what they are, and where the speakers are
     too few for evidence.
     """
     table = Table(title=None if title is None else Text(title), title_justify="left", caption_justify="left")
@@ -58,7 +58,7 @@ def wer_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
             f"  {entry.name}" if entry.role is Role.CONTROL else entry.name,
             _rate(entry),
             f"{entry.report.errors}/{entry.report.words}",
-            *_change_cells(line.unadapted),
+            *_change_cells(line.base),
             *_others_cells(line.others),
             _in_words(line),
         )
@@ -96,12 +96,12 @@ def short_table(passes: Sequence[PassScore], title: str | None = None) -> Table:
             f"  {_short_name(entry)}",
             f"{100 * entry.report.wer:.2f}",
             str(entry.report.errors),
-            *_short_change(line.unadapted),
+            *_short_change(line.base),
             *_short_change(line.others),
             _in_words(line).replace(" (primary)", " *"),
         )
         table.add_row(*map(Text, cells))
-    notes = []
+    notes = _base_notes(passes)
     if any(line.entry.primary for line in passes):
         notes.append("*: the primary comparison; p of the others are adjusted by Holm's method.")
     if seeds := max((len(line.entry.by_seed) for line in passes), default=0):
@@ -232,14 +232,14 @@ def _in_words(line: PassScore) -> str:
 
 def _notes(passes: Sequence[PassScore]) -> list[str]:
     """What a reader of the table must know, a line each."""
-    compared = [(line.entry, line.unadapted.comparison) for line in passes if line.unadapted is not None]
+    compared = [(line.entry, line.base.comparison) for line in passes if line.base is not None]
     if not compared:
         return []
     notes = [
         "p: sign flips over speakers; for the passes with a verdict, but the primary one, adjusted by Holm's method. "
         "MAPSSWE: matched pairs of recordings, not adjusted.",
-        "helped, hurt: p below 0.05, and better, or worse, than the unadapted network and than the other speakers' "
-        "mean parameters.",
+        "helped, hurt: p below 0.05, and better, or worse, than before and than the other speakers' mean parameters.",
+        *_base_notes(passes),
     ]
     for entry, comparison in compared:
         if entry.role is Role.RESULT and comparison.least_p >= LEVEL:
@@ -255,6 +255,18 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
         for split in dict.fromkeys(entry.split for entry, comparison in compared if not comparison.over_speakers)
     ]
     return notes
+
+
+def _base_notes(passes: Sequence[PassScore]) -> list[str]:
+    """What the changes are of, if not all are of the same pass."""
+    on: dict[str, list[str]] = {}
+    for line in passes:
+        if line.base is not None and line.entry.role is not Role.CONTROL:
+            names = on.setdefault(line.entry.base_name, [])
+            names += [] if line.entry.name in names else [line.entry.name]
+    if len(on) < 2:
+        return []
+    return [f"change: against {base} for {', '.join(names)}." for base, names in on.items()]
 
 
 def p_text(p: float) -> str:

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
-from lhuc_asr.adapt.descent import PAPER
-from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.lhuc import PAPER, LhucConfig
 from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.sat import SatConfig

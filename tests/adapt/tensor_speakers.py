@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.method import lenders_of
+from lhuc_asr.adapt.method import check_lenders
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
@@ -59,7 +59,8 @@ class TensorSpeakers(ABC):
     def pooled(self, speakers: Collection[str], over: Collection[str]) -> Self:
         for name in speakers:
             self._of(name)
-        others = [self._of(name) for name in lenders_of(over)]
+        check_lenders(over)
+        others = [self._of(name) for name in over]
         mean = {name: torch.stack([own[name] for own in others]).mean(0) for name in self.names}
         return type(self)(self.model, dict.fromkeys(speakers, mean))
 

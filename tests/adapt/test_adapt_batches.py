@@ -12,7 +12,7 @@ from lhuc_asr.adapt.fdlr import FeatureMaps
 from lhuc_asr.adapt.movable import BankInNetwork
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
-from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.errors import AlignmentError, ConfigError
 from lhuc_asr.features.context import splice
 from lhuc_asr.hmm.fmllr import FmllrConfig
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -96,7 +96,7 @@ def _masked(model: Dnn, frames: SpeakerData, width: int) -> SpeakerBatches:
 
 def test_masks_hide_a_band_in_all_of_a_frames_context_and_not_from_the_unadapted_output(model):
     frames = _frames((200,))
-    plain, masked = (_masked(model, frames, width) for width in (0, WIDTH + 1))
+    plain, masked = (_masked(model, frames, width) for width in (0, WIDTH))
     for speaker in (plain, masked):
         speaker.shuffle(1)
     count = int((frames.targets.weight > 0).sum())
@@ -109,10 +109,26 @@ def test_masks_hide_a_band_in_all_of_a_frames_context_and_not_from_the_unadapted
     assert torch.equal(heard[~hidden], clean[~hidden])
     assert torch.equal(hidden.any(1), hidden.all(1))
     widths = hidden[:, 0].sum(1)
-    assert set(widths.tolist()) == set(range(WIDTH + 1))
+    assert set(widths.tolist()) == set(range(WIDTH))
     # A band has one step up and one down.
     ends = torch.nn.functional.pad(hidden[:, 0].int(), (1, 1)).diff(dim=1).abs().sum(1)
     assert int(ends.max()) == 2
+
+
+def test_a_batch_that_is_filled_up_has_the_same_masks(model):
+    frames = _frames((50,))
+    alone, beside = (_masked(model, frames, 3) for _ in range(2))
+    for speaker in (alone, beside):
+        speaker.shuffle(1)
+    count = alone.frames_in(0, 50)
+    assert 16 < count < 50
+    assert torch.equal(alone.batch(0, 50, count).psi, beside.batch(0, 50, 50).psi[:count])
+
+
+def test_a_limit_of_masks_above_the_number_of_features_is_refused(model):
+    speaker = _masked(model, _frames((50,)), WIDTH + 1)
+    with pytest.raises(ConfigError, match=f"band_mask: expected at most .* {WIDTH}; found {WIDTH + 1}"):
+        speaker.batch(0, 16, 16)
 
 
 def test_masks_are_drawn_anew_in_each_sweep_and_are_the_same_for_the_same_seed(model):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from lhuc_asr.adapt.bayes import PRIOR_FILE, Bayes, BayesConfig, sample_generator
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig, Lhuc
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.context import splice
 
-PLAIN = LhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
+PLAIN = LearnedLhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
 
 
 def r_of(adapted, name: str) -> list[torch.Tensor]:
@@ -78,7 +78,7 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
 ):
     """New speakers of the same prior, with 10 and with 300 frames; the loss is that of other frames."""
     known, mean, deviation = training
-    options = LhucConfig(learning_rate=0.03, sweeps=25, kl_weight=0.0, batch_size=64)
+    options = LearnedLhucConfig(learning_rate=0.03, sweeps=25, kl_weight=0.0, batch_size=64)
     generator = torch.Generator().manual_seed(8)
     drawn = {f"n{n}": mean + deviation * torch.randn(2, 16, generator=generator) for n in range(6)}
     held = {name: speaker_of(900 + n, 500, r) for n, (name, r) in enumerate(drawn.items())}
@@ -100,7 +100,7 @@ def test_with_little_data_the_prior_helps_and_with_much_it_does_not_hurt(
 
 
 def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, speaker_of, tmp_path):
-    options = LhucConfig(learning_rate=0.02, sweeps=10, kl_weight=0.0, batch_size=64)
+    options = LearnedLhucConfig(learning_rate=0.02, sweeps=10, kl_weight=0.0, batch_size=64)
     training = {f"t{n}": speaker_of(n, 100) for n in range(3)}
     Bayes(BayesConfig(lhuc=options, around="speakers"), tmp_path).prepare(small, training, seed=0)
     means = load_tensors(tmp_path / PRIOR_FILE)[0]
@@ -115,7 +115,7 @@ def test_a_heavy_prior_leaves_its_mean_and_a_weight_of_zero_ignores_it(small, sp
 
 
 def test_a_prior_around_unadapted_starts_from_the_unadapted_network(small, speaker_of, tmp_path):
-    options = LhucConfig(learning_rate=0.02, sweeps=3, kl_weight=0.0, batch_size=64)
+    options = LearnedLhucConfig(learning_rate=0.02, sweeps=3, kl_weight=0.0, batch_size=64)
     config = BayesConfig(lhuc=options, estimate="map", around="unadapted", prior_weight=1e6)
     method = Bayes(config, tmp_path)
     method.prepare(small, {f"t{n}": speaker_of(n, 100) for n in range(3)}, seed=0)

@@ -19,6 +19,7 @@ from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets, no_targets
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.lhuc.identity import model_hash
 from lhuc_asr.nnet.dnn import Dnn
 from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.recognizer.speaker_files import delete, files_of_speakers, merge, speaker_file
@@ -278,6 +279,25 @@ def test_speakers_of_another_network_are_refused(adapted, tmp_path):
         other.output.bias += 1
     with pytest.raises(ModelMismatchError):
         load_speakers(other, folder)
+
+
+def test_two_files_of_one_speaker_are_refused(small, adapted, tmp_path):
+    for name in ("ann", "copy"):
+        adapted.save_speaker("ann", tmp_path / f"{name}.safetensors", {})
+    with pytest.raises(SpeakerError, match="'ann'"):
+        load_speakers(small, tmp_path)
+
+
+def test_speakers_belong_to_the_network_in_a_wrapper_too(small, adapted, tmp_path):
+    """As any that ``is_model`` takes for the same; a wrapper adds to the names of all tensors."""
+    adapted.save_speaker("ann", tmp_path / "ann.safetensors", {})
+    tensors, description = load_tensors(tmp_path / "ann.safetensors")
+    wrapped = torch.nn.Sequential(small)
+    save_tensors(tmp_path / "ann.safetensors", tensors, {**description, "model": model_hash(wrapped)})
+    if isinstance(above(adapted), Amplitudes):
+        return  # their sites have the wrapper's names too: see tests/lhuc
+    scores = load_speakers(small, tmp_path).log_likelihoods("ann", [utterance(1)])
+    np.testing.assert_array_equal(scores, adapted.log_likelihoods("ann", [utterance(1)]))
 
 
 def test_damaged_and_foreign_files_are_refused(small, adapted, tmp_path):

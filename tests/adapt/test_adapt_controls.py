@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets, crossed_sets
 from lhuc_asr.adapt.controls import another, others_mean
 from lhuc_asr.adapt.method import SpeakerScores
 from lhuc_asr.base.errors import SpeakerError
@@ -31,7 +31,7 @@ class Numbers:
 
     def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
         names = [speakers] * len(utterances) if isinstance(speakers, str) else speakers
-        return np.array([[self.values[name]] for name in names], np.float32)
+        return np.array([self.values[name] for name in names], np.float32).reshape(-1, 1)
 
     def pooled(self, speakers: Collection[str], over: Collection[str]) -> Numbers:
         return Numbers(dict.fromkeys(speakers, float(np.mean([self.values[name] for name in over]))))
@@ -58,16 +58,40 @@ def numbers(sets: Sequence[AdaptationSet]) -> Numbers:
 
 @pytest.mark.parametrize(
     "data",
-    [DataConfig(), DataConfig(mode="one_shot"), DataConfig(mode="online"), DataConfig(unit="joint")],
-    ids=["two_pass", "one_shot", "online", "joint"],
+    [DataConfig(), DataConfig(mode="one_shot"), DataConfig(mode="one_shot", unit="joint"), DataConfig(unit="joint")],
+    ids=["two_pass", "one_shot", "joint one_shot", "joint"],
 )
-def test_a_mean_is_that_of_all_sets_of_the_other_speakers(tmp_path: Path, data: DataConfig) -> None:
+def test_a_mean_is_that_of_the_other_speakers_in_the_same_place(tmp_path: Path, data: DataConfig) -> None:
+    """Of the same environment and number, so that the place itself is not counted as the speaker's own."""
     sets = sets_of(tmp_path, data)
     speakers = numbers(sets)
     control = others_mean(speakers, sets, by_environment=False)
     for each in sets:
-        others = [speakers.values[other.name] for other in sets if other.speaker != each.speaker]
+        place = each.name.removeprefix(each.speaker)
+        others = [speakers.values[name + place] for name in SPOKEN if name != each.speaker]
         assert score(control, each.name) == pytest.approx(np.mean(others))
+
+
+def test_online_each_other_speaker_lends_what_as_many_recordings_gave(tmp_path: Path) -> None:
+    """A speaker with fewer lends the last; both environments' recordings are in one stream here."""
+    sets = sets_of(tmp_path, DataConfig(mode="online"))
+    speakers = numbers(sets)
+    control = others_mean(speakers, sets, by_environment=False)
+    for number in range(1, 1 + 2 * SPOKEN["cat"]):
+        others = [f"{name}.{min(number, 2 * SPOKEN[name])}" for name in ("ann", "bob")]
+        assert score(control, f"cat.{number}") == np.mean([speakers.values[name] for name in others])
+
+
+def test_a_combined_set_borrows_from_the_same_environment(tmp_path: Path) -> None:
+    own, environments = (sets_of(tmp_path / str(unit), DataConfig(unit=unit)) for unit in (None, "environment"))
+    sets = list(crossed_sets(own, environments))
+    speakers = numbers(sets)
+    for seed in range(5):
+        control = another(speakers, sets, False, seed)
+        for each in sets:
+            lenders = [name for name, value in speakers.values.items() if value == score(control, each.name)]
+            assert [name.rpartition(".")[2] for name in lenders] == [each.environment]
+            assert not lenders[0].startswith(each.speaker)
 
 
 def test_the_others_of_an_environment_are_the_speakers_other_environments(tmp_path: Path) -> None:
@@ -99,11 +123,15 @@ def test_another_is_one_other_speaker_in_the_same_place(tmp_path: Path, data: Da
     assert len({str(lenders) for lenders in drawn.values()}) > 1
 
 
-def test_where_the_other_has_no_such_place_any_of_theirs_is_borrowed(tmp_path: Path) -> None:
+def test_where_the_other_has_no_such_place_the_nearest_is_borrowed(tmp_path: Path) -> None:
     sets = sets_of(tmp_path, DataConfig(mode="online"), {"ann": 4, "bob": 1})
     control = another(speakers := numbers(sets), sets, False, seed=1)
-    theirs = {speakers.values[each.name] for each in sets if each.speaker == "bob"}
-    assert all(score(control, each.name) in theirs for each in sets if each.speaker == "ann")
+    assert [score(control, f"ann.{n}") for n in (1, 2, 7)] == [speakers.values[f"bob.{n}"] for n in (1, 2, 2)]
+
+
+def test_no_utterances_have_no_scores(tmp_path: Path) -> None:
+    sets = sets_of(tmp_path, DataConfig())
+    assert others_mean(numbers(sets), sets, False).log_likelihoods([], []).shape == (0, 1)
 
 
 def test_nobody_to_borrow_from_is_an_error(tmp_path: Path) -> None:

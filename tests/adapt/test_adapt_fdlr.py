@@ -11,7 +11,7 @@ from scaled_speakers import PDFS, WIDTH, frames_of, small_dnn
 from torch.nn import functional
 
 from lhuc_asr.adapt.fdlr import Fdlr, FdlrConfig
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import PAPER, Lhuc, LhucConfig
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.base.errors import TransformError
@@ -49,7 +49,7 @@ def test_a_step_of_sgd_follows_the_gradient_of_the_cross_entropy(model):
     frames = in_two(frames_of(model, 5, 60))
     transform = EYE.clone().requires_grad_()
     cross_entropy(model, frames, transform).backward()
-    moved = estimated(model, frames, preset="paper", batch_size=60, learning_rate=0.1)
+    moved = estimated(model, frames, **{**PAPER, "batch_size": 60, "learning_rate": 0.1})
     assert transform.grad is not None
     assert float(transform.grad.abs().max()) > 0.05
     torch.testing.assert_close(moved, EYE - 0.1 * transform.grad, rtol=0, atol=1e-6)

@@ -238,7 +238,7 @@ def test_the_method_above_sees_and_scores_moved_features(stacked):
 
 def test_another_speakers_amplitudes_are_lent_without_their_transform(stacked):
     features = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
-    sets = [AdaptationSet(name, (), (StoredUtterance(f"{name}1", name, 0, 9),)) for name in ("ann", "bob")]
+    sets = [AdaptationSet(name, "", 0, (), (StoredUtterance(f"{name}1", name, 0, 9),)) for name in ("ann", "bob")]
     moved = stacked.below.transformed("ann", features)
     np.testing.assert_allclose(
         another(stacked, sets, by_environment=False, seed=1).log_likelihoods("ann", [features]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lhuc_asr.adapt.descent import Descent
-from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.lhuc import InnerLhucConfig
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.moments import LARGEST_AMPLITUDE, MOMENTS_FILE, PDF_PRIOR_FRAMES, Moments, MomentsConfig
 from lhuc_asr.adapt.speaker_data import SpeakerData
@@ -226,8 +226,8 @@ def _swap_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 def test_the_descent_starts_from_the_matched_amplitudes(model, tmp_path):
     frames = {"ann": _speaker(1), "bob": _speaker(2)}
     matched = _prepared(model, tmp_path, TRAINING).estimate(model, frames, seed=4)
-    still = LhucConfig(learning_rate=1e-9)
-    moved = LhucConfig(learning_rate=0.1, sweeps=2)
+    still = InnerLhucConfig(learning_rate=1e-9)
+    moved = InnerLhucConfig(learning_rate=0.1, sweeps=2)
     for descent, same in ((still, True), (moved, False)):
         method = Moments(MomentsConfig(descent=descent), tmp_path)
         adapted = method.estimate(model, frames, seed=4)
@@ -239,7 +239,7 @@ def test_the_descent_starts_from_the_matched_amplitudes(model, tmp_path):
 
 
 def test_a_descent_of_other_amplitudes_is_refused():
-    for descent in (LhucConfig(amplitude="relu"), LhucConfig(layers=(0,))):
+    for descent in (InnerLhucConfig(amplitude="relu"), InnerLhucConfig(layers=(0,))):
         with pytest.raises(ValueError, match="descent must have the amplitude and the layers that are matched"):
             MomentsConfig(descent=descent)
 
@@ -266,7 +266,7 @@ def test_saved_and_loaded_the_speakers_are_the_same(model, tmp_path):
 
 
 def test_a_speaker_who_is_not_finite_harms_nobody(model, tmp_path, caplog):
-    method = _prepared(model, tmp_path, TRAINING, descent=LhucConfig())
+    method = _prepared(model, tmp_path, TRAINING, descent=InnerLhucConfig())
     bad = _speaker(5)
     bad.features[7] = np.nan
     bad.targets.weight[7] = 1.0

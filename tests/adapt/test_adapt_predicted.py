@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig, Lhuc
 from lhuc_asr.adapt.predicted import GATES_FILE, Predicted, PredictedConfig
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.context import splice
 
-PLAIN = LhucConfig(learning_rate=0.05, sweeps=4, kl_weight=0.0, batch_size=64)
+PLAIN = LearnedLhucConfig(learning_rate=0.05, sweeps=4, kl_weight=0.0, batch_size=64)
 
 
 def statistics_of(small, frames):

@@ -1,21 +1,24 @@
 """Methods that learn from the training speakers: files that belong to a network, speakers as if alone."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from lhuc_asr.adapt.bayes import Bayes, BayesConfig
-from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.predicted import Predicted, PredictedConfig
 from lhuc_asr.adapt.subspace import Subspace, SubspaceConfig
+from lhuc_asr.adapt.targets import no_targets
+from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.nnet.dnn import Dnn
 
-PLAIN = LhucConfig(learning_rate=0.05, sweeps=2, kl_weight=0.0, batch_size=32)
+PLAIN = LearnedLhucConfig(learning_rate=0.05, sweeps=2, kl_weight=0.0, batch_size=32)
 
 
 def bayes(**changes):
@@ -115,6 +118,31 @@ def test_prediction_does_not_use_targets(small, training, speaker_of, tmp_path):
 
 
 @pytest.mark.parametrize("make", METHODS)
+def test_training_speakers_who_are_mute_or_diverge_teach_nothing(make, small, training, speaker_of, tmp_path):
+    nothing, broken = speaker_of(30, 40), speaker_of(31, 40)
+    mute = replace(nothing, targets=no_targets(len(nothing.features)))
+    broken.features[3] = np.nan
+    for name, more in (("with", {"mute": mute, "broken": broken}), ("without", {})):
+        (tmp_path / name).mkdir()
+        make()(tmp_path / name).prepare(small, {**training, **more}, seed=0)
+    found, expected = (load_tensors(next((tmp_path / name).iterdir()))[0] for name in ("with", "without"))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+    with pytest.raises(SpeakerError, match="at least 2 training speakers with frames of weight > 0; found 1"):
+        make()(tmp_path / "with").prepare(small, {"mute": mute, "t0": training["t0"]}, seed=0)
+
+
+@pytest.mark.parametrize("config", [BayesConfig, SubspaceConfig, PredictedConfig])
+def test_one_option_of_the_inner_descent_leaves_its_other_defaults(config):
+    inner = parse_config(config, {"lhuc": {"sweeps": 3}}, "recipe").lhuc
+    assert (inner.sweeps, inner.learning_rate, inner.kl_weight) == (3, 0.01, 0.0)
+    assert inner.model_copy(update={"sweeps": 5}) == config().lhuc
+    with pytest.raises(ConfigError, match=r"lhuc.*give it to the method around this descent"):
+        parse_config(config, {"lhuc": {"on": "fmllr"}}, "recipe")
+
+
+@pytest.mark.parametrize("make", METHODS)
 def test_missing_and_foreign_files_are_refused(make, small, training, speaker_of, tmp_path):
     ann = {"ann": speaker_of(9, 30)}
     with pytest.raises(ConfigError, match="learns from the training speakers; give it a folder"):
@@ -124,7 +152,7 @@ def test_missing_and_foreign_files_are_refused(make, small, training, speaker_of
     method = make()(tmp_path)
     with pytest.raises(CheckpointError, match=r"safetensors: no such file; prepare the method on the training"):
         method.estimate(small, ann, seed=0)
-    with pytest.raises(SpeakerError, match="the method needs at least 2 training speakers; found 1"):
+    with pytest.raises(SpeakerError, match="at least 2 training speakers with frames of weight > 0; found 1"):
         method.prepare(small, ann, seed=0)
     assert not list(tmp_path.iterdir())
     method.prepare(small, training, seed=0)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from lhuc_asr.adapt.gaussian_model import GaussianModel
 from lhuc_asr.adapt.lhn import LhnConfig
+from lhuc_asr.adapt.lhuc import PAPER
 from lhuc_asr.adapt.lin import LinConfig
 from lhuc_asr.adapt.lora import LoraConfig, LoraSpeakers
 from lhuc_asr.adapt.methods import load_speakers
@@ -123,7 +124,7 @@ def test_scores_are_those_of_the_formula(model, kind, options, formula):
 @cases
 def test_a_step_of_sgd_follows_the_gradient_of_the_cross_entropy(model, kind, options, formula):
     frames = frames_of(model, 5, 60)
-    config = kind.model_validate({**options, "preset": "paper", "batch_size": 60, "learning_rate": 0.1})
+    config = kind.model_validate({**options, **PAPER, "batch_size": 60, "learning_rate": 0.1})
     start = config.move.start(model.feed_forward(), seed=7)
     own = {part: values.double().requires_grad_() for part, values in start.items()}
     logits = formula(in_double(model), own, splice(torch.from_numpy(frames.features), 1).double())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
+from lhuc_asr.adapt.lhuc import LearnedLhucConfig, Lhuc
 from lhuc_asr.adapt.subspace import SUBSPACE_FILE, Subspace, SubspaceConfig, principal_components
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.context import splice
@@ -22,7 +22,7 @@ def test_principal_components_are_the_covariances_eigenvectors():
 
 
 def test_the_code_zero_is_the_speakers_mean_or_the_unadapted_network(small, speaker_of, tmp_path):
-    plain = LhucConfig(learning_rate=0.05, sweeps=1, kl_weight=0.0, batch_size=64)
+    plain = LearnedLhucConfig(learning_rate=0.05, sweeps=1, kl_weight=0.0, batch_size=64)
     training = {f"t{n}": speaker_of(n, 50) for n in range(3)}
     rows = Lhuc(plain).estimate(small, training, seed=0).bank.side_by_side()
     for around, expected in (("speakers", rows[1:].mean(0)), ("unadapted", rows[0])):
@@ -31,7 +31,7 @@ def test_the_code_zero_is_the_speakers_mean_or_the_unadapted_network(small, spea
 
 
 def test_whole_batches_are_gradient_descent_by_hand(small, speaker_of, tmp_path):
-    plain = LhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
+    plain = LearnedLhucConfig(preset="paper", learning_rate=0.3, sweeps=4, batch_size=64)
     method = Subspace(
         SubspaceConfig(lhuc=plain, dimensions=2, learning_rate=4.0, prior_weight=0.5, around="speakers"), tmp_path
     )
@@ -62,7 +62,7 @@ def test_few_frames_are_enough_for_few_numbers(small, speaker_of, loss_of, tmp_p
     """Speakers who differ in two directions: with fifteen frames, two numbers beat thirty-two."""
     generator = torch.Generator().manual_seed(4)
     bases = 0.7 * torch.randn(2, 2, 16, generator=generator)
-    options = LhucConfig(learning_rate=0.05, sweeps=12, kl_weight=0.0, batch_size=64)
+    options = LearnedLhucConfig(learning_rate=0.05, sweeps=12, kl_weight=0.0, batch_size=64)
 
     def speakers(prefix, count, frames, seed):
         codes = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))

@@ -51,6 +51,18 @@ def test_each_set_has_its_transform_and_its_amplitudes(parted: Path) -> None:
             assert torch.equal(tensors["below.transform"], transforms[which]["transform"])
 
 
+def test_a_pass_on_top_of_another_is_compared_with_it(parted: Path) -> None:
+    """Otherwise what the transforms gain would be counted again as the amplitudes'."""
+    rows = read_json(parted / "decode" / "test" / "comparison.json")
+    for name, below in {**STACKED, "one_shot": "si", "one_shot_lhuc__others_mean": "one_shot"}.items():
+        assert rows[name]["base"] == below
+        wer = [read_json(parted / "decode" / "test" / each / "wer.json")["wer"] for each in (below, name)]
+        assert [rows[name]["against_base"][key] for key in ("before", "after")] == pytest.approx(wer)
+    table = (parted / "decode" / "test" / "table.txt").read_text(encoding="utf-8")
+    assert "change: against one_shot for one_shot_lhuc." in table
+    assert "change: against si for fmllr_sat_si, fmllr_si, one_shot_gmm, one_shot, online." in table
+
+
 def test_the_first_utterance_online_is_not_adapted(parted: Path) -> None:
     for speaker in (2001, 2002):
         first, *later = (parameters(parted, "online_lhuc")[f"{speaker}.{number}"] for number in (1, 2, 3))

@@ -10,7 +10,7 @@ from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.plan import others_in, passes_of
 
 PASSES = """{
   lhuc: {},
@@ -119,3 +119,17 @@ def test_the_first_pass_of_a_model_that_no_pass_adapts_is_made_if_another_adapts
     plan = passes_of(recipe)
     assert plan[source].adaptation is None
     assert plan["a"].needed == (plan[source],)
+
+
+@pytest.mark.parametrize(
+    ("places", "found"),
+    [
+        ([("ann", "car"), ("ann", "hall"), ("bob", "car")], (2, 1)),
+        ([("ann", "car"), ("ann", "hall")], (1, 2)),
+        ([("ann", ""), ("bob", ""), ("ann", "")], (2, 1)),
+        ([], (0, 0)),
+    ],
+)
+def test_the_speaker_with_the_fewest_environments_decides(places, found: tuple[int, int]) -> None:
+    """A control of environments would end the run at a speaker who is heard in one alone."""
+    assert others_in(places) == found

@@ -29,11 +29,11 @@ def test_each_pass_is_compared_with_the_network_and_with_its_control(finished: P
     assert {name: row["role"] for name, row in rows.items()} == {"lhuc": "result", "lhuc__others_mean": "control"}
     lhuc = rows["lhuc"]
     assert lhuc["primary"]
-    assert lhuc["against_unadapted"]["relative"] == pytest.approx(relative(finished, "test", "lhuc", "si"))
+    assert lhuc["against_base"]["relative"] == pytest.approx(relative(finished, "test", "lhuc", "si"))
     control = relative(finished, "test", "lhuc", "lhuc__others_mean")
     assert lhuc["against_others_mean"]["relative"] == pytest.approx(control)
     # Two speakers can show nothing.
-    assert lhuc["against_unadapted"]["least_p"] >= 0.5
+    assert lhuc["against_base"]["least_p"] >= 0.5
     assert lhuc["verdict"] == "no evidence"
     assert rows["lhuc__others_mean"]["against_others_mean"] is rows["lhuc__others_mean"]["verdict"] is None
     table = (finished / "decode" / "test" / "table.txt").read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ HALF, DOUBLE = [count // 2 for count in BEFORE], [2 * count for count in BEFORE]
 def entry(errors: list[int], others: list[int] | None, **fields: object) -> Entry:
     chosen = {"split": "test", "name": "lhuc", "role": Role.RESULT} | fields
     return Entry(
-        report=report(errors), unadapted=report(BEFORE), others=None if others is None else report(others), **chosen
+        report=report(errors), base=report(BEFORE), others=None if others is None else report(others), **chosen
     )
 
 
@@ -55,8 +55,8 @@ def test_words_say_what_both_comparisons_say(errors: list[int], others: list[int
 def test_only_results_are_judged_and_adjusted(role: Role) -> None:
     lines = judge([entry(HALF, BEFORE, role=role), entry(HALF, BEFORE)], 1)
     assert lines[0].verdict is None
-    assert lines[1].unadapted is not None
-    assert lines[1].unadapted.adjusted_p == lines[1].unadapted.comparison.p_value
+    assert lines[1].base is not None
+    assert lines[1].base.adjusted_p == lines[1].base.comparison.p_value
 
 
 def test_the_primary_comparison_is_outside_the_family() -> None:
@@ -64,7 +64,7 @@ def test_the_primary_comparison_is_outside_the_family() -> None:
     six = [*HALF[:6], *BEFORE[6:]]
     lines = judge([entry(six, BEFORE, primary=True), entry(six, BEFORE), entry(six, BEFORE)], 1)
     assert [line.verdict for line in lines] == [Verdict.HELPED, Verdict.NO_EVIDENCE, Verdict.NO_EVIDENCE]
-    assert [line.unadapted.adjusted_p for line in lines if line.unadapted] == [1 / 32, 1 / 16, 1 / 16]
+    assert [line.base.adjusted_p for line in lines if line.base] == [1 / 32, 1 / 16, 1 / 16]
 
 
 @given(st.lists(st.floats(0.0001, 1.0), min_size=1, max_size=6))
