@@ -17,8 +17,7 @@ from lhuc_asr.adapt.method import ReadableSpeakers
 from lhuc_asr.adapt.prepared import PreparedConfig, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
-from lhuc_asr.hmm.basis_fmllr import BasisFmllrConfig as EstimationConfig
-from lhuc_asr.hmm.basis_fmllr import BasisStatistics, FmllrBasis
+from lhuc_asr.hmm.basis_fmllr import BasisFmllrEstimation, BasisStatistics, FmllrBasis
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.hmm.training import summed
@@ -38,7 +37,7 @@ class BasisFmllrConfig(PreparedConfig):
     """
 
     speakers: ClassVar[type[ReadableSpeakers]] = TransformedSpeakers
-    moves_features: ClassVar[bool] = True
+    transforms_features: ClassVar[bool] = True
     uses_gaussians: ClassVar[bool] = True
     not_prepared: ClassVar[frozenset[str]] = frozenset({"estimates", "min_count", "coefficients_per_frame"})
 
@@ -97,7 +96,7 @@ class BasisFmllr:
         for name, data in speakers.items():
             data.check_fits(name, model)
         basis = FmllrBasis.load(self._path, model.feature_dimension)
-        options = EstimationConfig(
+        options = BasisFmllrEstimation(
             min_count=self.config.min_count, coefficients_per_frame=self.config.coefficients_per_frame
         )
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)

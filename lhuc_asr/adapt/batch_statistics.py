@@ -25,12 +25,11 @@ from lhuc_asr.adapt.method import warn_unadapted
 from lhuc_asr.adapt.moved import Move, MovedSpeakers, Numbers
 from lhuc_asr.adapt.prepared import PreparedConfig, check_frames, load_prepared, prepared_file, write_activations
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.numerics import UNIT_VARIANCE_FLOOR
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.feed_forward import FeedForward
 
 STATISTICS_FILE = "statistics.safetensors"
-# Smallest variance of a unit: one that is constant has no scale.
-VARIANCE_FLOOR = 1e-8
 
 
 class Standardised(Move):
@@ -168,7 +167,7 @@ class BatchStatistics:
             for each, block in outputs:
                 total.add(block, each)
             own_mean, own_variance = total.moments()
-            scale = (variance.clamp(min=VARIANCE_FLOOR) / own_variance).sqrt()
+            scale = (variance.clamp(min=UNIT_VARIANCE_FLOOR) / own_variance).sqrt()
             offset = mean - scale * own_mean
             own |= {f"scale.{layer}": scale.float(), f"offset.{layer}": offset.float()}
             moved = ((each, torch.addcmul(offset.float(), block, scale.float())) for each, block in outputs)
@@ -199,5 +198,5 @@ class _Sums:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each unit, shapes (H,); a variance is at least its floor."""
         mean = self._first / self.count
-        variance = (self._second / self.count - mean.square()).clamp(min=VARIANCE_FLOOR)
+        variance = (self._second / self.count - mean.square()).clamp(min=UNIT_VARIANCE_FLOOR)
         return mean, variance

@@ -25,8 +25,7 @@ from lhuc_asr.adapt.movable import warn_diverged
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.config import LearningRate
-from lhuc_asr.hmm.fmllr import FmllrConfig as Forms
-from lhuc_asr.hmm.fmllr import Form, MinCounts, warn_of_few_frames
+from lhuc_asr.hmm.fmllr import FmllrEstimation, Form, MinCounts, warn_of_few_frames
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
@@ -45,7 +44,7 @@ class FdlrConfig(DescentConfig, MethodConfig):
     """
 
     speakers: ClassVar[type[ReadableSpeakers]] = TransformedSpeakers
-    moves_features: ClassVar[bool] = True
+    transforms_features: ClassVar[bool] = True
 
     kind: Literal["fdlr"] = "fdlr"
     learning_rate: LearningRate = 0.001
@@ -82,7 +81,7 @@ class Fdlr:
             AlignmentError: A speaker's targets or features do not fit the network.
             TransformError: The features cannot be cut into the options' blocks.
         """
-        forms = Forms(min_counts=self.config.min_counts, blocks=self.config.blocks)
+        forms = FmllrEstimation(min_counts=self.config.min_counts, blocks=self.config.blocks)
         counts = {name: float(data.targets.weight.sum(dtype=float)) for name, data in speakers.items()}
         form_of = {name: forms.form(count) for name, count in counts.items()}
         maps = FeatureMaps(model, form_of, forms, self.config.bfloat16)
@@ -111,7 +110,7 @@ class FeatureMaps:
     """
 
     def __init__(
-        self, model: AcousticModel, forms: Mapping[str, Form | None], options: Forms, bfloat16: bool = False
+        self, model: AcousticModel, forms: Mapping[str, Form | None], options: FmllrEstimation, bfloat16: bool = False
     ) -> None:
         self._model, self._names, self._bfloat16 = model, tuple(forms), bfloat16
         self._row = {name: row for row, name in enumerate(forms, start=1)}

@@ -22,8 +22,7 @@ from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import AlignmentError, CorpusError
-from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
-from lhuc_asr.hmm.fmllr import MinCounts, estimate_speakers, fmllr_statistics
+from lhuc_asr.hmm.fmllr import FmllrEstimation, MinCounts, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.hmm.training import BLOCK_FRAMES
@@ -42,7 +41,7 @@ class FmllrConfig(MethodConfig):
     """
 
     speakers: ClassVar[type[ReadableSpeakers]] = TransformedSpeakers
-    moves_features: ClassVar[bool] = True
+    transforms_features: ClassVar[bool] = True
     uses_gaussians: ClassVar[bool] = True
 
     kind: Literal["fmllr"] = "fmllr"
@@ -80,7 +79,7 @@ class Fmllr:
         for name, data in speakers.items():
             data.check_fits(name, model)
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
-        estimation = EstimationConfig(min_counts=self.config.min_counts, blocks=self.config.blocks)
+        estimation = FmllrEstimation(min_counts=self.config.min_counts, blocks=self.config.blocks)
         for number in range(self.config.estimates if speakers else 0):
             parts = (speaker_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
             transforms = estimate_speakers(parts, estimation).after(transforms)

@@ -148,7 +148,7 @@ class MethodConfig(StrictModel):
         on: Name of an earlier pass that transforms features; the method adapts to what its transforms have moved. None
             for features as they are.
         speakers: Class of the speakers that the method estimates.
-        moves_features: Whether the method transforms features, so that others may go on top of it.
+        transforms_features: Whether the method transforms features, so that others may go on top of it.
         uses_gaussians: Whether it estimates transforms with the Gaussian mixtures of the ladder's last rung, for them
             or for a network on their features. If it learns from the training speakers, then from features that their
             transforms have not moved.
@@ -159,7 +159,7 @@ class MethodConfig(StrictModel):
     on: str | None = None
 
     speakers: ClassVar[type[ReadableSpeakers]]
-    moves_features: ClassVar[bool] = False
+    transforms_features: ClassVar[bool] = False
     uses_gaussians: ClassVar[bool] = False
     needs_filterbanks: ClassVar[bool] = False
 

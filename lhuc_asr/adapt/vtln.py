@@ -24,6 +24,7 @@ from lhuc_asr.adapt.prepared import PreparedConfig, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import CheckpointError, FeatureError
+from lhuc_asr.base.numerics import NORM_FLOOR
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 from lhuc_asr.features.filterbank import FeatureConfig, SampleRate, compute_features
 from lhuc_asr.hmm.feature_space import AsStored
@@ -52,7 +53,7 @@ class VtlnConfig(WarpSearchConfig, PreparedConfig):
     """
 
     speakers: ClassVar[type[ReadableSpeakers]] = TransformedSpeakers
-    moves_features: ClassVar[bool] = True
+    transforms_features: ClassVar[bool] = True
     needs_filterbanks: ClassVar[bool] = True
     not_prepared: ClassVar[frozenset[str]] = frozenset({"min_count"})
 
@@ -193,7 +194,7 @@ def _check_filterbanks(name: str, data: SpeakerData, samples: list[np.ndarray], 
     least = -1.0
     if len(given) == len(computed):
         centred = [values - values.mean(0) for values in (computed.astype(float), given.astype(float))]
-        lengths = [np.sqrt((values**2).sum(0)).clip(1e-12) for values in centred]
+        lengths = [np.sqrt((values**2).sum(0)).clip(NORM_FLOOR) for values in centred]
         least = float(((centred[0] * centred[1]).sum(0) / (lengths[0] * lengths[1])).min())
     if least < LEAST_CORRELATION:
         raise FeatureError(

@@ -8,6 +8,12 @@ LOG_ZERO = -1e10
 # Diagonal variances below this come from constant features (digital silence), not from speech.
 VARIANCE_FLOOR = 1e-3
 
+# Variances of hidden units' outputs below this are those of dead units.
+UNIT_VARIANCE_FLOOR = 1e-8
+
+# Norms of centred features below this are those of constant ones.
+NORM_FLOOR = 1e-12
+
 # The likelihood of a few frames that happen to be alike has no bound; this one, as in Kaldi's trees, keeps such frames
 # from being split off for the sake of it.
 TREE_VARIANCE_FLOOR = 1e-2

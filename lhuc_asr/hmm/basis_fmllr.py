@@ -28,7 +28,7 @@ REMEDY = "delete it and run again"
 MOST_HALVINGS = 30
 
 
-class BasisFmllrConfig(StrictModel):
+class BasisFmllrEstimation(StrictModel):
     """Options of the estimation.
 
     Attributes:
@@ -133,7 +133,7 @@ class FmllrBasis:
         gain = value.flip(0)[:size] / (2 * statistics.count)
         return cls(matrices.reshape(-1, features, columns), gain)
 
-    def estimate(self, statistics: RowStatistics, config: BasisFmllrConfig | None = None) -> BasisEstimate:
+    def estimate(self, statistics: RowStatistics, config: BasisFmllrEstimation | None = None) -> BasisEstimate:
         """Estimate the transform of every speaker, each by itself.
 
         Warnings name the speakers with too few frames, and those whose statistics are not finite; their transform is
@@ -143,7 +143,7 @@ class FmllrBasis:
             statistics: Statistics of the speakers, stacked.
             config: Options; None for Kaldi's.
         """
-        config = config or BasisFmllrConfig()
+        config = config or BasisFmllrEstimation()
         sizes = tuple(config.coefficients(count, len(self.matrices)) for count in statistics.count.tolist())
         matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
         unusable = []
@@ -203,7 +203,7 @@ def _gradients(statistics: RowStatistics, transforms: torch.Tensor) -> torch.Ten
     return gradient
 
 
-def _ascend(basis: torch.Tensor, speaker: RowStatistics, config: BasisFmllrConfig) -> torch.Tensor:
+def _ascend(basis: torch.Tensor, speaker: RowStatistics, config: BasisFmllrEstimation) -> torch.Tensor:
     """A speaker's transform after some steps along the gradient within the basis, shape (D, D + 1)."""
     flat = basis.flatten(1)
     transform = speaker.identity()

@@ -35,7 +35,7 @@ MinCounts = Annotated[dict[Form, Annotated[float, Field(gt=0.0, le=1e9)]], Field
 BATCH_SPEAKERS = 32
 
 
-class FmllrConfig(StrictModel):
+class FmllrEstimation(StrictModel):
     """Options of the estimation.
 
     Attributes:
@@ -113,7 +113,7 @@ def fmllr_statistics(
     )
 
 
-def estimate_fmllr(statistics: RowStatistics, config: FmllrConfig | None = None) -> FmllrEstimate:
+def estimate_fmllr(statistics: RowStatistics, config: FmllrEstimation | None = None) -> FmllrEstimate:
     """Estimate the transform of every speaker.
 
     A speaker's transform is the same to the bit, whoever else is estimated. A warning names the speakers with too few
@@ -127,13 +127,13 @@ def estimate_fmllr(statistics: RowStatistics, config: FmllrConfig | None = None)
         SingularError: A speaker's statistics are singular.
         TransformError: The features cannot be cut into the options' blocks.
     """
-    config = config or FmllrConfig()
+    config = config or FmllrEstimation()
     estimate = _estimated(statistics, config)
     warn_of_few_frames(statistics.names, statistics.count.tolist(), min(config.min_counts.values()))
     return estimate
 
 
-def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrConfig | None = None) -> SpeakerTransforms:
+def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrEstimation | None = None) -> SpeakerTransforms:
     """Estimate the transforms of speakers one batch after the other, so that few statistics are held at a time.
 
     The transform of a speaker whose statistics are singular or not finite is the identity; a warning names them, as it
@@ -146,7 +146,7 @@ def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrConfig | None
     Raises:
         TransformError: The features cannot be cut into the options' blocks.
     """
-    config = config or FmllrConfig()
+    config = config or FmllrEstimation()
     names: list[str] = []
     counts: list[float] = []
     transforms: list[torch.Tensor] = []
@@ -172,7 +172,7 @@ def warn_of_unusable(names: Sequence[str], count: int) -> None:
         )  # fmt: skip
 
 
-def _each_usable(parts: Sequence[RowStatistics], config: FmllrConfig) -> Iterator[tuple[SpeakerTransforms, bool]]:
+def _each_usable(parts: Sequence[RowStatistics], config: FmllrEstimation) -> Iterator[tuple[SpeakerTransforms, bool]]:
     """Transforms of speakers, together if all their statistics are usable; whether they are."""
     statistics = RowStatistics.stacked(parts)
     try:
@@ -186,7 +186,7 @@ def _each_usable(parts: Sequence[RowStatistics], config: FmllrConfig) -> Iterato
         yield from _each_usable([part], config)
 
 
-def _estimated(statistics: RowStatistics, config: FmllrConfig) -> FmllrEstimate:
+def _estimated(statistics: RowStatistics, config: FmllrEstimation) -> FmllrEstimate:
     forms = tuple(config.form(count) for count in statistics.count.tolist())
     matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
     for form in FORMS:
@@ -200,7 +200,7 @@ def _estimated(statistics: RowStatistics, config: FmllrConfig) -> FmllrEstimate:
     return FmllrEstimate(SpeakerTransforms(statistics.names, matrices), forms, statistics.count, improvement)
 
 
-def _of_form(statistics: RowStatistics, form: Form, config: FmllrConfig) -> torch.Tensor:
+def _of_form(statistics: RowStatistics, form: Form, config: FmllrEstimation) -> torch.Tensor:
     if form == "full":
         return maximum(statistics, config.sweeps)
     if form == "block":

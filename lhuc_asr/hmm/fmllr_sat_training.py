@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.hmm.aligner import align_utterances, pdfs_of, transcript_graphs
-from lhuc_asr.hmm.fmllr import FmllrConfig
+from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm, GmmStatistics
 from lhuc_asr.hmm.speaker_estimation import Targets, first_estimate, next_estimate
@@ -35,7 +35,7 @@ class FmllrSatConfig(TriphoneConfig):
         silence_weight: Weight of silence in the estimation of the training speakers' transforms.
     """
 
-    fmllr: FmllrConfig = FmllrConfig()
+    fmllr: FmllrEstimation = FmllrEstimation()
     silence_weight: float = Field(0.0, ge=0.0, le=1.0)
 
 

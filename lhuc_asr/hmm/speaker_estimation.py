@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.hmm.fmllr import FmllrConfig, estimate_speakers, fmllr_statistics
+from lhuc_asr.hmm.fmllr import FmllrEstimation, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.row_updates import RowStatistics
@@ -37,7 +37,7 @@ def first_estimate(
     targets: Targets,
     unadapted: DiagonalGmm,
     adapted: DiagonalGmm,
-    config: FmllrConfig,
+    config: FmllrEstimation,
 ) -> SpeakerTransforms:
     """Transforms from a first pass: posteriors by the model of unadapted features, likelihoods by that of adapted ones.
 
@@ -72,7 +72,7 @@ def next_estimate(
     targets: Targets,
     before: SpeakerTransforms,
     adapted: DiagonalGmm,
-    config: FmllrConfig,
+    config: FmllrEstimation,
 ) -> SpeakerTransforms:
     """Transforms estimated on top of earlier ones, by the model of adapted features alone; other arguments as before.
 

@@ -23,7 +23,7 @@ from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.filterbank import RecipeFeatures
-from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
+from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig
 from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
@@ -195,7 +195,7 @@ class ExperimentConfig(StrictModel):
     def _check_blocks(self) -> None:
         """Refuse transforms in blocks that the features cannot be cut into."""
         of_ladder = self.lda_mllt.dimension if "lda_mllt" in self.aligners else self.alignment_features.dimension
-        estimated: list[tuple[str, EstimationConfig | FmllrConfig | FdlrConfig, int]] = []
+        estimated: list[tuple[str, FmllrEstimation | FmllrConfig | FdlrConfig, int]] = []
         if "fmllr_sat" in self.aligners:
             estimated.append(("fmllr_sat.fmllr", self.fmllr_sat.fmllr, of_ladder))
         for name, plan in self.passes.items():

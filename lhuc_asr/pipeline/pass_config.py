@@ -102,7 +102,7 @@ def check_stack(
     Raises:
         ValueError: The two cannot be stacked.
     """
-    if below is None or transform is None or not transform.moves_features:
+    if below is None or transform is None or not transform.transforms_features:
         raise ValueError(
             f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put one "
             "before it, by fmllr, fdlr or vtln"

@@ -65,6 +65,6 @@ def check_chain(passes: tuple[PassDescription, ...]) -> None:
         if missing := [name for name in each.needed if name not in earlier]:
             raise ValueError(f"passes: {each.name!r} needs {missing[0]!r}, which does not come before it")
         on = None if each.method is None or each.method.on is None else earlier[each.method.on]
-        if on is not None and (on.method is None or not on.method.moves_features):
+        if on is not None and (on.method is None or not on.method.transforms_features):
             raise ValueError(f"passes: {each.name!r} is on {on.name!r}, which does not transform features")
         earlier[each.name] = each

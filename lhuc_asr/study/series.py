@@ -266,7 +266,9 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
     left_out = {"lhuc", "none"} if config.dnn.activation == "relu" else {"lhuc", "none", "prelu"}
     # Transforms do not go on top of transforms.
-    left_out |= {kind for kind, options in METHODS.items() if options.uses_gaussians or (options.moves_features and on)}
+    left_out |= {
+        kind for kind, options in METHODS.items() if options.uses_gaussians or (options.transforms_features and on)
+    }
     if not config.on_filterbanks(original):
         left_out |= {kind for kind, options in METHODS.items() if options.needs_filterbanks}
     for kind, options in METHODS.items():

@@ -14,7 +14,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.base.errors import AlignmentError, ConfigError
 from lhuc_asr.features.context import splice
-from lhuc_asr.hmm.fmllr import FmllrConfig
+from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 WIDTH, PDFS, UNITS = 3, 5, 8
@@ -90,7 +90,7 @@ def test_outputs_with_row_zero_are_computed_only_if_needed(model):
 
 def _masked(model: Dnn, frames: SpeakerData, width: int) -> SpeakerBatches:
     """With psi the spliced features themselves."""
-    maps = FeatureMaps(model, {"ann": "full"}, FmllrConfig())
+    maps = FeatureMaps(model, {"ann": "full"}, FmllrEstimation())
     return SpeakerBatches("ann", frames, model, maps, True, seed=3, band_mask=width)
 
 

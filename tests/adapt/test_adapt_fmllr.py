@@ -32,7 +32,7 @@ from lhuc_asr.base.errors import (
 )
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.hmm.fmllr import FmllrConfig as EstimationConfig
+from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.speaker_estimation import Targets, first_estimate, next_estimate
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
@@ -117,7 +117,7 @@ def test_the_estimates_are_those_of_the_training_speakers_on_the_same_targets(ga
         def of(self, block: object) -> torch.Tensor:
             return torch.from_numpy(data.features)
 
-    config = EstimationConfig(min_counts={"full": 100.0})
+    config = FmllrEstimation(min_counts={"full": 100.0})
     first = first_estimate(Features(), utterances, targets, UNADAPTED, ADAPTED, config)
     second = next_estimate(Features(), utterances, targets, first, ADAPTED, config)
     for estimates, expected in ((1, first), (2, second)):

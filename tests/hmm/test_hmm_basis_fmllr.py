@@ -8,8 +8,8 @@ from mixture_world import affine, drawn, mixtures, undone
 
 from lhuc_asr.base.errors import CheckpointError, TransformError
 from lhuc_asr.base.tensors import save_tensors
-from lhuc_asr.hmm.basis_fmllr import FORMAT, BasisFmllrConfig, BasisStatistics, FmllrBasis
-from lhuc_asr.hmm.fmllr import FmllrConfig, estimate_fmllr, fmllr_statistics
+from lhuc_asr.hmm.basis_fmllr import FORMAT, BasisFmllrEstimation, BasisStatistics, FmllrBasis
+from lhuc_asr.hmm.fmllr import FmllrEstimation, estimate_fmllr, fmllr_statistics
 from lhuc_asr.hmm.row_updates import RowStatistics
 
 DIMENSION, DIRECTIONS = 5, 3
@@ -66,14 +66,14 @@ def test_matrices_have_unit_curvature():
 
 def test_few_frames_gain_on_unseen_frames_where_a_full_transform_loses(basis):
     """Sixty frames of new speakers, and many others to judge by."""
-    config = BasisFmllrConfig(coefficients_per_frame=DIRECTIONS / 60)
+    config = BasisFmllrEstimation(coefficients_per_frame=DIRECTIONS / 60)
     gains = []
     for seed in range(20, 30):
         few = _speaker(seed, 60)
         made, pdfs = drawn(GMM, 2000, seed + 500)
         features = undone(_truth(seed), made)
         judge = fmllr_statistics("judge", GMM.posteriors(features, pdfs), GMM, features)
-        estimates = basis.estimate(few, config), estimate_fmllr(few, FmllrConfig(min_counts={"full": 10}))
+        estimates = basis.estimate(few, config), estimate_fmllr(few, FmllrEstimation(min_counts={"full": 10}))
         assert estimates[0].coefficients == (DIRECTIONS,)
         start = judge.objective(judge.identity())
         gains.append([float(judge.objective(e.transforms.matrices) - start) / 2000 for e in estimates])
@@ -85,9 +85,9 @@ def test_few_frames_gain_on_unseen_frames_where_a_full_transform_loses(basis):
 
 def test_every_step_raises_the_likelihood_and_all_matrices_reach_the_full_transform(basis):
     speaker = _speaker(40, 1500)
-    best = float(estimate_fmllr(speaker, FmllrConfig(sweeps=300)).improvement)
+    best = float(estimate_fmllr(speaker, FmllrEstimation(sweeps=300)).improvement)
     gains = [
-        float(basis.estimate(speaker, BasisFmllrConfig(iterations=steps, coefficients_per_frame=1.0)).improvement)
+        float(basis.estimate(speaker, BasisFmllrEstimation(iterations=steps, coefficients_per_frame=1.0)).improvement)
         for steps in (1, 2, 3, 5, 10, 100)
     ]
     assert gains == sorted(gains)

@@ -7,7 +7,7 @@ import torch
 from mixture_world import affine, dense_posteriors, drawn, mixtures, undone
 from pydantic import ValidationError
 
-from lhuc_asr.hmm.fmllr import FmllrConfig, estimate_fmllr, fmllr_statistics
+from lhuc_asr.hmm.fmllr import FmllrEstimation, estimate_fmllr, fmllr_statistics
 from lhuc_asr.hmm.gmm import DiagonalGmm, GmmStatistics
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import compose
@@ -75,7 +75,7 @@ def test_a_known_restricted_transform_is_found_exactly_in_form(form):
     truth = torch.where(mask, affine(3, 6, 0.3), unit)
     made, pdfs = drawn(gmm, FRAMES, 4)
     statistics = _statistics("s", gmm, undone(truth, made), pdfs)
-    transform = estimate_fmllr(statistics, FmllrConfig(min_counts={form: 100.0})).transforms.of("s")
+    transform = estimate_fmllr(statistics, FmllrEstimation(min_counts={form: 100.0})).transforms.of("s")
     assert torch.equal(transform[~mask], unit[~mask])
     torch.testing.assert_close(transform, truth, atol=0.02, rtol=0)
 
@@ -87,7 +87,7 @@ def test_closed_forms_are_maxima():
     statistics = _statistics("s", gmm, undone(affine(7, 4, 0.3), made), pdfs)
     for form, free in (("diagonal", torch.eye(4, 5).bool()), ("offset", torch.zeros(4, 5).bool())):
         free[:, 4] = True
-        point = estimate_fmllr(statistics, FmllrConfig(min_counts={form: 1.0})).transforms.matrices.requires_grad_()
+        point = estimate_fmllr(statistics, FmllrEstimation(min_counts={form: 1.0})).transforms.matrices.requires_grad_()
         (gradient,) = torch.autograd.grad(statistics.objective(point).sum(), point)
         assert float(gradient[0][free].abs().max()) < 1e-6 * 1000
 
@@ -100,7 +100,7 @@ def test_richer_forms_gain_more_and_the_likelihood_rises_by_at_least_the_gain():
     before = _log_likelihood(gmm, features, pdfs, torch.eye(6, 7, dtype=torch.float64))
     gains = [0.0]
     for form in ("offset", "diagonal", "block", "full"):
-        estimate = estimate_fmllr(statistics, FmllrConfig(min_counts={form: 100.0}))
+        estimate = estimate_fmllr(statistics, FmllrEstimation(min_counts={form: 100.0}))
         gains.append(float(estimate.improvement))
         after = _log_likelihood(gmm, features, pdfs, estimate.transforms.of("s"))
         assert after >= before + gains[-1] - 1e-4
@@ -169,7 +169,7 @@ def test_a_speaker_does_not_depend_on_who_else_is_estimated():
     for seed in range(5):
         made, pdfs = drawn(gmm, 700 + 13 * seed, seed)
         parts.append(_statistics(f"s{seed}", gmm, undone(affine(seed, 39, 0.05), made), pdfs))
-    config = FmllrConfig(sweeps=3)
+    config = FmllrEstimation(sweeps=3)
     together = estimate_fmllr(RowStatistics.stacked(parts), config)
     some = estimate_fmllr(RowStatistics.stacked([parts[3], parts[1]]), config)
     for speaker, part in enumerate(parts):
@@ -199,14 +199,14 @@ def test_a_speaker_with_few_frames_gets_the_identity_and_a_warning(frames, caplo
 
 
 def test_forms_go_by_the_amount_of_frames():
-    config = FmllrConfig(min_counts={"offset": 50, "full": 500, "diagonal": 100})
+    config = FmllrEstimation(min_counts={"offset": 50, "full": 500, "diagonal": 100})
     forms = [config.form(count) for count in (0.0, 49.9, 50.0, 100.0, 499.0, 500.0, 1e6)]
     assert forms == [None, None, "offset", "diagonal", "diagonal", "full", "full"]
-    assert FmllrConfig().form(499.9) is None
-    assert FmllrConfig().form(500.0) == "full"
+    assert FmllrEstimation().form(499.9) is None
+    assert FmllrEstimation().form(500.0) == "full"
 
 
 @pytest.mark.parametrize("counts", [{}, {"full": 0.0}, {"full": float("nan")}, {"half": 5.0}])
 def test_counts_that_say_nothing_are_refused(counts):
     with pytest.raises(ValidationError):
-        FmllrConfig(min_counts=counts)
+        FmllrEstimation(min_counts=counts)

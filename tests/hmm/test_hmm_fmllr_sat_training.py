@@ -10,7 +10,7 @@ from speaker_world import LEXICON, WIDTH, Spoken, speak
 
 from lhuc_asr.hmm.aligned_phones import AlignedPhones
 from lhuc_asr.hmm.aligner import align_utterances, transcript_graphs
-from lhuc_asr.hmm.fmllr import FmllrConfig
+from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, SpeakerAdaptiveModel, align_adapted, train_fmllr_sat
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, GaussianFeatures, StoredFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
@@ -26,7 +26,7 @@ CONFIG = FmllrSatConfig(
     iterations=11,
     growing_iterations=3,
     gaussians=60,
-    fmllr=FmllrConfig(min_counts={"full": 150.0}, sweeps=20),
+    fmllr=FmllrEstimation(min_counts={"full": 150.0}, sweeps=20),
 )
 TRUE = {name: affine(seed, WIDTH, 0.15) for seed, name in enumerate(("a", "b", "c", "d", "new", "other"))}
 TRAINING, UNSEEN = ("a", "b", "c", "d"), ("new", "other")
