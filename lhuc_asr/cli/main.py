@@ -23,6 +23,7 @@ from lhuc_asr.cli.export import export
 from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
 from lhuc_asr.cli.init import init
+from lhuc_asr.cli.listen import listen
 from lhuc_asr.cli.options import paragraphs
 from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for verb in (run, init, benchmark, export, info, adapt, transcribe, align, download, toy):
+for verb in (run, init, benchmark, export, info, adapt, transcribe, listen, align, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")

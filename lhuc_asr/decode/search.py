@@ -74,11 +74,9 @@ class Searcher:
         Raises:
             SearchError: The scores do not fit the graph, are not finite, or every path was lost.
         """
-        scaled = scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
+        scaled = self._scaled(utterance, log_likelihoods)
         if len(scaled) == 0:
             return Hypothesis(utterance, (), (), 0.0, False)
-        if self._gather:
-            scaled = np.ascontiguousarray(scaled[:, self.graph.label_pdf])
         decodable = kaldi_decoder.DecodableCtc(scaled)
         decoder = self._decode(decodable, widen=1)
         if not decoder.reached_final():
@@ -95,13 +93,25 @@ class Searcher:
             )
         return self._read(utterance, path, len(log_likelihoods), reached_final)
 
-    def _decode(self, decodable: kaldi_decoder.DecodableCtc, widen: int) -> kaldi_decoder.FasterDecoder:
+    def begin(self, utterance: str) -> RunningSearch:
+        """A search of an utterance whose scores come in parts."""
+        return RunningSearch(self, utterance)
+
+    def _scaled(self, utterance: str, log_likelihoods: np.ndarray) -> np.ndarray:
+        """The scores as kaldi-decoder takes them, shape (T, labels)."""
+        scaled = scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
+        return np.ascontiguousarray(scaled[:, self.graph.label_pdf]) if self._gather else scaled
+
+    def _decoder(self, widen: int) -> kaldi_decoder.FasterDecoder:
         options = kaldi_decoder.FasterDecoderOptions(
             beam=widen * self.config.beam,
             max_active=widen * self.config.max_active,
             min_active=self.config.min_active,
         )
-        decoder = kaldi_decoder.FasterDecoder(self._fst, options)
+        return kaldi_decoder.FasterDecoder(self._fst, options)
+
+    def _decode(self, decodable: kaldi_decoder.DecodableCtc, widen: int) -> kaldi_decoder.FasterDecoder:
+        decoder = self._decoder(widen)
         decoder.decode(decodable)
         return decoder
 
@@ -124,6 +134,49 @@ class Searcher:
         pdfs = self.graph.label_pdf[np.array(labels) - 1]
         cost = weight.value1 + weight.value2
         return Hypothesis(utterance, tuple(words), tuple(word_frames), cost, reached_final, pdfs)
+
+
+class RunningSearch:
+    """A search that goes on as scores come, and has a best path at any time.
+
+    Args:
+        searcher: The search.
+        utterance: Id of the utterance.
+    """
+
+    def __init__(self, searcher: Searcher, utterance: str) -> None:
+        self._searcher, self._utterance = searcher, utterance
+        self._decoder = searcher._decoder(widen=1)
+        self._decoder.init_decoding()
+        self._frames = 0
+
+    def advance(self, log_likelihoods: np.ndarray) -> None:
+        """Search on.
+
+        Args:
+            log_likelihoods: Scores of the next frames, as ``Searcher.search`` takes them, shape (T, K).
+
+        Raises:
+            SearchError: The scores do not fit the graph, or are not finite.
+        """
+        scaled = self._searcher._scaled(self._utterance, log_likelihoods)
+        if len(scaled):
+            self._decoder.advance_decoding(kaldi_decoder.DecodableCtc(scaled, self._frames))
+            self._frames += len(scaled)
+
+    def best(self) -> Hypothesis:
+        """The best path of the frames so far: one that ends a sentence, if there is any, and else an incomplete one.
+
+        Raises:
+            SearchError: Every path was lost.
+        """
+        if not self._frames:
+            return Hypothesis(self._utterance, (), (), 0.0, False)
+        reached_final = self._decoder.reached_final()
+        succeeded, path = self._decoder.get_best_path()
+        if not succeeded:
+            raise SearchError(f"{self._utterance}: the search lost every path; widen the beam of the search")
+        return self._searcher._read(self._utterance, path, self._frames, reached_final)
 
 
 def scaled_scores(utterance: str, log_likelihoods: np.ndarray, pdf_count: int, acoustic_scale: float) -> np.ndarray:

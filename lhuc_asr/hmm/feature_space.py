@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -24,6 +24,11 @@ class FeatureSpace(Protocol):
     @property
     def dimension(self) -> int:
         """Number of features, D."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Number of neighbours on either side that a frame's features depend on."""
         ...
 
     def apply(self, rows: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -52,6 +57,7 @@ class AsStored:
     """
 
     columns: int
+    context: ClassVar[int] = 0
 
     @property
     def dimension(self) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.two_pass import Scores
 from lhuc_asr.features.cmvn import Cmvn
@@ -60,6 +62,25 @@ def decoding_by(model: LoadedModel, person: Speaker | None) -> Decoding | None:
     if person is None or person.cmvn is None:
         return None
     return Decoding(model.description.with_speaker, person.cmvn, person.name, person.adapted)
+
+
+def live_decoding(model: LoadedModel, person: Speaker | None) -> tuple[Decoding, bool]:
+    """What speech is decoded with as it comes, and whether the statistics of its features are known.
+
+    An unknown person's speech is decoded without any adaptation, which would need all of it.
+
+    Args:
+        model: The model.
+        person: The person; None for an unknown one.
+    """
+    description = model.description
+    if (decoding := decoding_by(model, person)) is not None:
+        return decoding, True
+    unknown = Cmvn(np.zeros(description.features.dimension), np.ones(description.features.dimension))
+    if person is not None:
+        return Decoding(description.with_speaker, unknown, person.name, person.adapted), False
+    first = description.chain(description.named(description.without_speaker))[0]
+    return Decoding(first, unknown), False
 
 
 def decoding_of(

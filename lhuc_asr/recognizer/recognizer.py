@@ -36,8 +36,9 @@ from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Samples, array_names, is_samples, recorded
-from lhuc_asr.recognizer.decoding import Decoding, decoding_by, decoding_of
+from lhuc_asr.recognizer.decoding import Decoding, decoding_by, decoding_of, live_decoding
 from lhuc_asr.recognizer.known_words import place
+from lhuc_asr.recognizer.live import PIECE, Live
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
 from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
@@ -276,6 +277,25 @@ class Recognizer:
                     words = self._words(each, decoding, watched=len(left) == 1)
                 if words is not None:
                     yield each.transcript(words, name)
+
+    def listen(self, speaker: Speaker | str | Path | None = None) -> Live:
+        """Listen to one person's speech as it comes: samples in, words out while the person speaks.
+
+        Args:
+            speaker: The person, from ``adapt``, or the person's file or name; None for an unknown person, whose speech
+                is decoded without adaptation.
+
+        Raises:
+            CheckpointError: The speaker's file is damaged.
+            ModelMismatchError: The speaker belongs to another model.
+        """
+        decoding, known = live_decoding(self._model, self._model.person(speaker))
+
+        def final_words(scores: np.ndarray, start: float) -> list[Word]:
+            ((summary, matrix),) = self._lattices([(PIECE, scores)], decoding.plan.search)
+            return self._placed(summary.hypothesis, matrix, start)
+
+        return Live(self._model, decoding, known, final_words)
 
     def align(
         self,

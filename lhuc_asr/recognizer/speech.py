@@ -209,11 +209,11 @@ def read_speech(recordings: Sequence[CutRecording], speaker: str, cmvn: Mapping[
     features = {}
     for kind, statistics in cmvn.items():
         values = {piece.id: statistics.apply(_features(piece, kind)) for piece in pieces}
-        features[kind] = _table(values, speaker)
+        features[kind] = feature_table(values, speaker)
     return Speech(pieces, recording_of, features)
 
 
-def _table(values: Mapping[str, np.ndarray], speaker: str) -> FeatureTable:
+def feature_table(values: Mapping[str, np.ndarray], speaker: str) -> FeatureTable:
     """The features of a person's utterances, by their ids, in one table."""
     ends = np.cumsum([len(features) for features in values.values()]).tolist()
     stored = [

@@ -87,3 +87,22 @@ def test_scores_that_are_not_finite_are_refused(graph, value):
 def test_configurations_that_make_no_sense_are_refused(tree, complaint):
     with pytest.raises(ConfigError, match=complaint):
         parse_config(SearchConfig, tree, "config.yaml")
+
+
+@pytest.mark.parametrize("parts", [1, 7, 1000])
+def test_a_search_in_parts_is_the_search_of_the_whole(graph, parts):
+    scores = spoken(("cab", "ba", "ab", "ab", "cab"), np.random.default_rng(0))
+    searcher = Searcher(graph, SearchConfig())
+    running = searcher.begin("u")
+    assert running.best().words == ()
+    so_far = []
+    for first in range(0, len(scores), parts):
+        running.advance(scores[first : first + parts])
+        so_far.append(len(running.best().words))
+    whole, found = searcher.search("u", scores), running.best()
+    assert (found.words, found.word_frames, found.reached_final) == (whole.words, whole.word_frames, True)
+    assert found.pdfs.tolist() == whole.pdfs.tolist()
+    assert found.cost == pytest.approx(whole.cost)
+    assert so_far[-1] == 5
+    if parts == 7:  # words come while they are spoken, 18 or 27 frames each
+        assert {1, 2, 3, 4} <= set(so_far)

@@ -1,0 +1,69 @@
+"""Words while one speaks: how long after its end a word is seen, and what share of real time the work takes.
+
+    python benchmarks/live.py MODEL SPEAKER AUDIO...    # the recordings of one person, with the file that adapt wrote
+
+The recordings are heard one after the other in blocks of a tenth of a second, as fast as they can be. A word of a
+recording's transcript is seen with the first block whose words begin with all words up to it, and stay so. Its delay is
+the time of that block's last sample minus the word's end: what one waits for on a machine that keeps up, the block
+included, the work on it not.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from timing import Spread, show
+
+from lhuc_asr.audio.resampling import resample
+from lhuc_asr.recognizer.recognizer import load
+from lhuc_asr.recognizer.recordings import recordings
+
+BLOCK_SECONDS = 0.1
+
+
+def main(model: Path, speaker: Path, audio: list[str]) -> None:
+    """Listen to each recording, and compare with the words that stand at its end."""
+    recognizer = load(model)
+    person = recognizer.load_speaker(speaker)
+    delays: list[float] = []
+    seconds = work = longest = 0.0
+    with recordings(audio) as named:
+        for recording in named:
+            live = recognizer.listen(person)
+            samples, rate = soundfile.read(recording.path, dtype="float32")
+            samples = resample(samples, rate, live.sample_rate)
+            size = round(BLOCK_SECONDS * live.sample_rate)
+            blocks = [samples[first : first + size] for first in range(0, len(samples), size)]
+            standing, seen = [], []
+            for number, block in enumerate([*blocks, None], start=1):
+                start = time.perf_counter()
+                heard = live.end() if block is None else live.hear(block)
+                spent = time.perf_counter() - start
+                work, longest = work + spent, max(longest, spent)
+                standing += heard.finished
+                words = [*(word.word for word in standing), *heard.unfinished]
+                seen.append((min(number * BLOCK_SECONDS, len(samples) / live.sample_rate), words))
+            seconds += len(samples) / live.sample_rate
+            for place, word in enumerate(standing):
+                upto = [each.word for each in standing[: place + 1]]
+                wrong = [k for k, (_, words) in enumerate(seen) if words[: place + 1] != upto]
+                delays.append(seen[wrong[-1] + 1 if wrong else 0][0] - word.end)
+    if not delays:
+        sys.exit("nothing is said in the recordings; name others")
+    show(
+        f"{model}: {len(delays)} words in {seconds:.0f} s, blocks of {BLOCK_SECONDS:g} s",
+        ["", "median [quartiles]", "90 %"],
+        [
+            ["delay of a word, s", str(Spread.of(delays)), f"{np.quantile(delays, 0.9):.2f}"],
+            ["work, share of real time", f"{work / seconds:.3f}", ""],
+            ["longest work on a block, s", f"{longest:.2f}", ""],
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
