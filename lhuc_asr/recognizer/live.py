@@ -110,8 +110,9 @@ class Live:
         return Heard(tuple(finished), self._search.best().words if self._spoken(self._frames) else ())
 
     def end(self) -> Heard:
-        """The words of what is left. Samples after it are heard as if nothing had been before."""
+        """The words of what is left. Samples that are heard after it are of a new piece."""
         finished = [*self._searched(ending=True), *self._finish(self._frames)]
+        self._start += len(self._samples)
         self._samples = self._samples[:0]
         return Heard(tuple(finished), ())
 
@@ -151,7 +152,7 @@ class Live:
         return frames_of(self._model.description.piece_seconds, self.sample_rate)
 
     def _end_of_piece(self) -> int | None:
-        """The frame before which the piece ends, in the middle of a pause or at its greatest length; None for none."""
+        """The frame before which the piece ends, in the middle of a pause if there is any; None if it goes on."""
         best = self._search.best()
         silent = np.isin(best.pdfs, self._model.topology.silence_pdfs)
         trailing = len(silent) if silent.all() else int(np.argmin(silent[::-1]))
@@ -159,7 +160,15 @@ class Live:
         if trailing >= pause and (best.words or trailing == len(silent)):
             # Of silence alone a little stays, in case that a word has begun in it.
             return self._frames - (trailing // 2 if best.words else pause // 2)
-        return self._frames if self._frames >= self._longest else None
+        if self._frames < self._longest:
+            return None
+        # Too long: cut in the middle of the longest pause of its second half.
+        runs = np.diff(np.concatenate([[False], silent[len(silent) // 2 :], [False]]).astype(int))
+        begins, ends = np.flatnonzero(runs == 1), np.flatnonzero(runs == -1)
+        if not len(begins):
+            return self._frames
+        which = int((ends - begins).argmax())
+        return len(silent) // 2 + int(begins[which] + ends[which] + 1) // 2
 
     def _finish(self, frames: int) -> list[Word]:
         """The words of the piece that ends after so many frames; what comes after it is the next piece."""
