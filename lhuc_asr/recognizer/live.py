@@ -107,7 +107,7 @@ class Live:
             raise AudioError(f"samples of shape {samples.shape}: expected one channel of finite numbers")
         self._samples = np.concatenate([self._samples, samples])
         finished = self._searched(ending=False)
-        return Heard(tuple(finished), self._search.best().words if self._spoken(self._frames) else ())
+        return Heard(tuple(finished), self._search.best().words if self._spoken(0, self._frames) else ())
 
     def end(self) -> Heard:
         """The words of what is left. Samples that are heard after it are of a new piece."""
@@ -160,6 +160,9 @@ class Live:
         if trailing >= pause and (best.words or trailing == len(silent)):
             # Of silence alone a little stays, in case that a word has begun in it.
             return self._frames - (trailing // 2 if best.words else pause // 2)
+        # The best path may stretch a word over a pause.
+        if self._frames > pause and not self._spoken(self._frames - pause, self._frames):
+            return self._frames - pause // 2
         if self._frames < self._longest:
             return None
         # Too long: cut in the middle of the longest pause of its second half.
@@ -173,7 +176,7 @@ class Live:
     def _finish(self, frames: int) -> list[Word]:
         """The words of the piece that ends after so many frames; what comes after it is the next piece."""
         words: list[Word] = []
-        if self._spoken(frames) and self._search.best().words:
+        if self._spoken(0, frames) and self._search.best().words:
             words = self._final_words(self._scores(0, frames), self._start / self.sample_rate)
         samples = min(len(self._samples), frames * self._shift)
         self._earlier = np.concatenate([self._earlier, self._levels(frames)])[-EARLIER_FRAMES:]
@@ -182,12 +185,12 @@ class Live:
         self._search = self._begin()
         return words
 
-    def _spoken(self, frames: int) -> bool:
-        """Whether so many frames of the piece hold more than silence and steady noise, beside what was before them."""
-        if not frames:
+    def _spoken(self, first: int, end: int) -> bool:
+        """Whether frames of the piece hold more than silence and steady noise, beside what was before them."""
+        if first == end:
             return False
-        level = np.concatenate([self._earlier, self._levels(frames)])
-        before = len(self._earlier)
+        level = np.concatenate([self._earlier, self._levels(end)])
+        before = len(self._earlier) + first
         return has_speech(level, [(0, before), (before, len(level))][not before :])[-1]
 
     def _levels(self, frames: int) -> np.ndarray:

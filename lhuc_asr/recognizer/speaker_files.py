@@ -24,13 +24,13 @@ def files_of_speakers(paths: Sequence[Path]) -> list[SpeakerFile]:
         CheckpointError: A file is missing, damaged, or not a speaker's.
         SpeakerError: A folder has no speaker's file.
     """
-    found: dict[Path, SpeakerFile] = {}
+    of_speakers: dict[Path, SpeakerFile] = {}
     for path in paths:
         files = [SpeakerFile.load(file) for file in (_files_in(path) if path.is_dir() else [path])]
         if not files:
             raise SpeakerError(f"{path}: no speaker's file (*.safetensors) in this folder")
-        found |= {file.path: file for file in files if file.speaker}
-    return list(found.values())
+        of_speakers |= {file.path: file for file in files if file.speaker}
+    return list(of_speakers.values())
 
 
 def speaker_file(given: str | Path) -> Path:
@@ -83,10 +83,8 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
     present = {path: SpeakerFile.load(path) for path in (_files_in(into) if into.is_dir() else [])}
     files = {file.path: file for file in (*present.values(), *files_of_speakers(sources)) if file.speaker}
     contents: dict[str, bytes] = {}
-    first = next(iter(files.values()), None)
     for path, file in files.items():
-        assert first is not None
-        file.check_beside(first)
+        file.check_beside(next(iter(files.values())))
         content = path.read_bytes()
         if contents.setdefault(file.speaker, content) != content:
             raise SpeakerError(f"{path}: there is another speaker {file.speaker!r}; adapt one of them by another name")
