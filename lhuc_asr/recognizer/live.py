@@ -6,7 +6,7 @@ piece, with the same scores and the same lattices, and its words stand, with tim
 
 What a word waits for:
 
-    the block of samples      as long as the caller's blocks
+    the block of samples      as long as the caller's blocks, and 50 ms for a step of the search
     context                   70 ms for a network that sees seven frames ahead; LDA and differences look further
     the search                until the word's path is the best one, which may take some of the next word
 
@@ -36,8 +36,8 @@ from lhuc_asr.recognizer.transcript import Word
 
 # A pause of this length ends a piece; of a piece without words, all but the last of it is forgotten.
 PAUSE_SECONDS = 0.6
-# Number of frames after which a pause is looked for.
-STEP_FRAMES = 10
+# Number of frames that are searched at a time, whatever the blocks; after each step a pause is looked for.
+STEP_FRAMES = 5
 # Number of earlier frames whose levels say what is silence: a minute.
 EARLIER_FRAMES = 6000
 # How much of an unknown speaker's sound is heard before features are normalised and words come.
@@ -127,8 +127,12 @@ class Live:
     def _advance(self, ending: bool) -> bool:
         """Search one step on; whether there were frames for it."""
         there = frames_of(len(self._samples) / self.sample_rate, self.sample_rate)
-        until = min(there if ending else there - self._context, self._frames + STEP_FRAMES, self._longest)
-        if until <= self._frames or not self._may_begin(there, ending):
+        until = min(self._frames + STEP_FRAMES, self._longest)
+        if ending:
+            until = min(until, there)
+        if until <= self._frames or (until + self._context > there and not ending):
+            return False
+        if not self._may_begin(there, ending):
             return False
         first = max(0, self._frames - self._context)
         scores = self._scores(first, min(there, until + self._context))
