@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.lhuc import InnerLhucConfig, LearnedLhucConfig, LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.predicted import PredictedConfig
@@ -101,8 +101,8 @@ def test_two_threads_may_share_a_speaker_and_their_file(
 
 METHODS = {
     "lhuc": LhucConfig(optimizer="adam", learning_rate=0.1, sweeps=2),
-    "moments": MomentsConfig(descent=LhucConfig(sweeps=1)),
-    "predicted": PredictedConfig(dimensions=2, steps=20, joint_sweeps=0, lhuc=LhucConfig(sweeps=1)),
+    "moments": MomentsConfig(descent=InnerLhucConfig(sweeps=1)),
+    "predicted": PredictedConfig(dimensions=2, steps=20, joint_sweeps=0, lhuc=LearnedLhucConfig(sweeps=1)),
 }
 
 
