@@ -21,7 +21,8 @@ class DataConfig(StrictModel):
     """Options of adaptation sets.
 
     Attributes:
-        utterances: Maximum number of utterances to estimate on, chosen by the seed; None for all.
+        utterances: Maximum number of utterances to estimate on, chosen by the seed, or the most recent ones where the
+            mode is ``online``; None for all.
         seconds: Maximum length of these utterances, in seconds; None for no limit.
         mode: ``two_pass`` decodes all of a speaker's utterances with parameters estimated on all of them. ``one_shot``
             divides them into ``parts`` and decodes each part with parameters estimated on the others; so an utterance

@@ -1,12 +1,13 @@
-"""Statistics of the hidden units matched to those of the training speakers, in closed form and without targets.
+"""Statistics of the hidden units matched to those of the training speakers, in closed form; targets only give weights.
 
     z'_j = sigma_j (z_j - m_j^s) / sigma_j^s + m_j
 
 z_j is a unit's output before its non-linearity, with mean m_j and standard deviation sigma_j over the frames of the
-training speakers, and m_j^s, sigma_j^s over the speaker's. It is what becomes of batch normalisation whose statistics
-are the speaker's (Li et al. 2018, "Adaptive batch normalization for practical domain adaptation"); a network without
-that normalisation has the same maps. They are computed layer by layer from the bottom, on what the layers below have
-become. Pseudo-frames with the training speakers' statistics hold them back where there is little speech.
+training speakers, and m_j^s, sigma_j^s over the speaker's, each frame by its target's weight. In a network with batch
+normalisation this is to replace its statistics by the speaker's (Li et al. 2018, "Adaptive batch normalization for
+practical domain adaptation"); here it serves networks without. The maps are computed layer by layer from the bottom, on
+what the layers below have become. Pseudo-frames with the training speakers' statistics hold them back where there is
+little speech.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Bayesian and MAP estimation of amplitudes: with little data, the prior over the training speakers decides.
 
-``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. Their mean and variance, unit by
-unit, are the prior. For a new speaker, ``estimate`` computes one of two things:
+``prepare`` estimates amplitudes of the training speakers as ``adapt/lhuc.py`` does. The prior of a unit is a Gaussian.
+By default its mean is row 0, the network without adaptation, and its variance the mean square of the speakers' distance
+from there; with ``around: speakers`` both are the speakers' mean and variance. For a new speaker, ``estimate`` computes
+one of two things:
 
     posterior    a Gaussian posterior over r, of which the mean is used (``lhuc/posterior.py``; Xie et al. 2021)
     map          the r that is most probable given the data and the prior

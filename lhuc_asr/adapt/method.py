@@ -149,9 +149,9 @@ class MethodConfig(StrictModel):
             for features as they are.
         speakers: Class of the speakers that the method estimates.
         transforms_features: Whether the method transforms features, so that others may go on top of it.
-        uses_gaussians: Whether it estimates transforms with the Gaussian mixtures of the ladder's last rung, for them
-            or for a network on their features. If it learns from the training speakers, then from features that their
-            transforms have not moved.
+        uses_gaussians: Whether it estimates transforms with the Gaussian mixtures of the ladder's last rung. These
+            mixtures, or a network on their features, then score the transformed features. A method that also learns
+            from the training speakers is given their features before any transform.
         needs_filterbanks: Whether it needs a network on log mel filterbanks without differences.
     """
 

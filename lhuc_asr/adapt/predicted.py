@@ -59,8 +59,8 @@ class PredictedConfig(PreparedConfig):
         lhuc: Options of the descent for the training speakers' amplitudes, which the gates learn to predict.
         dimensions: Number of principal components of the statistics, P.
         hidden_units: Number of hidden units of each gate; None for a linear map.
-        around: Prediction for an average speaker: ``speakers`` for the mean of the training speakers, ``unadapted`` for
-            the network without adaptation; see ``BayesConfig.around``.
+        around: Prediction for an average speaker, before joint training: ``speakers`` for the mean of the training
+            speakers, ``unadapted`` for the network without adaptation; see ``BayesConfig.around``.
         steps: Number of steps of Adam on the squared error of r; each step sees all training speakers.
         learning_rate: Step size of Adam.
         weight_decay: Weight decay of the gates' weights, not of their biases. With strong decay every speaker gets the

@@ -41,8 +41,8 @@ class SubspaceConfig(PreparedConfig):
 
     Attributes:
         kind: Name of the method.
-        lhuc: Options of the descent for the training speakers' amplitudes. Codes are trained with the same optimizer,
-            sweeps and batch size.
+        lhuc: Options of the descent for the training speakers' amplitudes. Codes are trained by the same options,
+            but for the learning rate and ``prior_deviation``.
         dimensions: Length of a code, P; with S training speakers at most S - 1 are kept.
         learning_rate: Step size for the codes, in standard deviations over the speakers.
         around: What a code of all zeros stands for, m: ``unadapted`` for row 0, the network without adaptation,

@@ -23,7 +23,7 @@ from lhuc_asr.nnet.scoring import score_utterance
 class TransformedSpeakers:
     """The transforms of some speakers, and the model that scores the transformed features; an ``AdaptedSpeakers``.
 
-    Gaussian mixtures score them by those that were trained on such features.
+    Of Gaussian mixtures with a twin for unadapted features, those that were trained on transformed ones score them.
 
     Attributes:
         model: The model.

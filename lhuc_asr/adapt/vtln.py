@@ -37,8 +37,8 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 WARPS_FILE = "warps.safetensors"
 FORMAT = "lhuc_asr warps 1"
 REMEDY = "delete it and prepare the method again"
-# Normalised filterbanks differ from others by a scale and an offset a bin: their correlation is 1, but for what lossy
-# audio decodes to elsewhere.
+# A speaker's normalised filterbanks differ from those that are computed here by a scale and an offset in each bin, so
+# their correlation is 1. Lossy audio decodes a little differently on another machine.
 LEAST_CORRELATION = 0.98
 
 
