@@ -66,7 +66,13 @@ def tune(
         name, chosen.acoustic_scale, chosen.insertion_penalty, wer, len(plateau), len(searches),
     )  # fmt: skip
     tried = [
-        {**_tuned(searches[each]), "wer": report.wer, "errors": report.errors, "plateau": each in plateau}
+        {
+            **_tuned(searches[each]),
+            "wer": report.wer,
+            "errors": report.errors,
+            "plateau": each in plateau,
+            "speakers": {speaker: score.errors for speaker, score in report.speakers.items()},
+        }
         for each, report in reports.items()
     ]
     return chosen, {"chosen": _tuned(chosen), "tried": tried}

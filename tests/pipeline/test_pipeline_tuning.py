@@ -75,6 +75,7 @@ def test_each_setting_is_tried_once_with_a_search_near_it_and_the_record_has_all
     assert record["chosen"] == {"acoustic_scale": 0.15, "insertion_penalty": 0.5}
     assert [(row["acoustic_scale"], row["insertion_penalty"]) for row in record["tried"]] == tried
     assert [row["errors"] for row in record["tried"] if row["plateau"]] == [30]
+    assert all(sum(row["speakers"].values()) == row["errors"] and len(row["speakers"]) == 3 for row in record["tried"])
 
 
 @pytest.mark.parametrize("order", [1, -1])
