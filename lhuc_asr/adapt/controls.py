@@ -4,7 +4,7 @@
     another       the parameters of one other speaker, drawn by the seed: the loss by somebody else's
 
 Both borrow what the pass's own method estimated; a method on top of transforms keeps each speaker's own transform. A
-set borrows from its like: of each other speaker one set, that of its environment and its number. So a control differs
+set borrows from matching sets: of each other speaker the one of its environment and its number. So a control differs
 from its pass in whose the parameters are, not in the environment or the amount of data that they were estimated on, and
 only a gain over ``others_mean`` is the speaker's own.
 
@@ -52,7 +52,7 @@ class Borrowed:
 
 
 def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool) -> SpeakerScores:
-    """Each set with the mean of its likes' parameters, each of the others counted once.
+    """Each set with the mean parameters of the matching sets, one of each other speaker.
 
     Args:
         speakers: Parameters of all sets.
@@ -74,7 +74,7 @@ def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_env
 
 
 def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool, seed: int) -> SpeakerScores:
-    """Each set with the parameters of its like of one other speaker, who is the same for all sets of a speaker.
+    """Each set with the parameters of the matching set of one other speaker, the same for all sets of a speaker.
 
     Args:
         speakers: Parameters of all sets.
@@ -119,6 +119,6 @@ def _lenders(
 
 
 def _like(wanted: AdaptationSet, sets: Sequence[AdaptationSet]) -> AdaptationSet:
-    """Of a speaker's sets the one in an environment, if there is any, whose number is nearest."""
+    """The set of a speaker's whose number is nearest, in the wanted environment if they have sets there."""
     there = [each for each in sets if each.environment == wanted.environment] or sets
     return min(there, key=lambda each: abs(each.number - wanted.number))

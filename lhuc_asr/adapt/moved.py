@@ -42,8 +42,10 @@ Numbers = Mapping[str, Tensor]
 
 
 class Move(StrictModel):
-    """What speakers' numbers change in a network. This base class changes nothing; the fields of a subclass are the
-    options that the numbers' shapes depend on."""
+    """What speakers' numbers change in a network; this base class changes nothing.
+
+    The fields of a subclass are the options that the numbers' shapes depend on.
+    """
 
     @abstractmethod
     def start(self, network: FeedForward, seed: int) -> dict[str, Tensor]:

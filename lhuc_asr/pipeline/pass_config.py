@@ -96,7 +96,7 @@ def check_stack(
         name: Name of the pass above.
         plan: The pass above.
         method: Its method, which is on the other.
-        below: The pass below; None if there is no such earlier pass.
+        below: The pass below; None where no earlier pass has that name.
         transform: Its method.
 
     Raises:

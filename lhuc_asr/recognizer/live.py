@@ -162,7 +162,7 @@ class Live:
         trailing = len(silent) if silent.all() else int(np.argmin(silent[::-1]))
         pause = frames_of(PAUSE_SECONDS)
         if trailing >= pause and (best.words or trailing == len(silent)):
-            # Of silence alone a little stays, in case that a word has begun in it.
+            # A word may have begun at the end of a silent piece, so a little of it stays.
             return self._frames - (trailing // 2 if best.words else pause // 2)
         # The best path may stretch a word over a pause.
         if self._frames > pause and not self._spoken(self._frames - pause, self._frames):

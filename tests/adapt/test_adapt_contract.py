@@ -112,10 +112,10 @@ def test_the_network_comes_back_bit_for_bit(small, method, name, people, trainin
 
 def test_a_network_in_training_mode_is_adapted_without_its_dropout(small, method, people):
     expected = method.estimate(small, people, seed=1)
-    found = method.estimate(small.train(), people, seed=1)
+    in_training = method.estimate(small.train(), people, seed=1)
     small.eval()
     for person in people:
-        scores = found.log_likelihoods(person, [utterance(1)])
+        scores = in_training.log_likelihoods(person, [utterance(1)])
         np.testing.assert_array_equal(scores, expected.log_likelihoods(person, [utterance(1)]))
 
 
@@ -290,12 +290,12 @@ def test_two_files_of_one_speaker_are_refused(small, adapted, tmp_path):
 
 def test_speakers_belong_to_the_network_in_a_wrapper_too(small, adapted, tmp_path):
     """As any that ``is_model`` takes for the same; a wrapper adds to the names of all tensors."""
+    if isinstance(above(adapted), Amplitudes):
+        pytest.skip("their sites have the wrapper's names too: see tests/lhuc")
     adapted.save_speaker("ann", tmp_path / "ann.safetensors", {})
     tensors, description = load_tensors(tmp_path / "ann.safetensors")
     wrapped = torch.nn.Sequential(small)
     save_tensors(tmp_path / "ann.safetensors", tensors, {**description, "model": model_hash(wrapped)})
-    if isinstance(above(adapted), Amplitudes):
-        return  # their sites have the wrapper's names too: see tests/lhuc
     scores = load_speakers(small, tmp_path).log_likelihoods("ann", [utterance(1)])
     np.testing.assert_array_equal(scores, adapted.log_likelihoods("ann", [utterance(1)]))
 

@@ -62,7 +62,7 @@ def numbers(sets: Sequence[AdaptationSet]) -> Numbers:
     ids=["two_pass", "one_shot", "joint one_shot", "joint"],
 )
 def test_a_mean_is_that_of_the_other_speakers_in_the_same_place(tmp_path: Path, data: DataConfig) -> None:
-    """Of the same environment and number, so that the place itself is not counted as the speaker's own."""
+    """Sets of the same environment and number are averaged, so that neither counts as the speaker's own."""
     sets = sets_of(tmp_path, data)
     speakers = numbers(sets)
     control = others_mean(speakers, sets, by_environment=False)

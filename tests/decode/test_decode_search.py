@@ -99,10 +99,10 @@ def test_a_search_in_parts_is_the_search_of_the_whole(graph, parts):
     for first in range(0, len(scores), parts):
         running.advance(scores[first : first + parts])
         so_far.append(len(running.best().words))
-    whole, found = searcher.search("u", scores), running.best()
-    assert (found.words, found.word_frames, found.reached_final) == (whole.words, whole.word_frames, True)
-    assert found.pdfs.tolist() == whole.pdfs.tolist()
-    assert found.cost == pytest.approx(whole.cost)
+    whole, in_parts = searcher.search("u", scores), running.best()
+    assert (in_parts.words, in_parts.word_frames, in_parts.reached_final) == (whole.words, whole.word_frames, True)
+    assert in_parts.pdfs.tolist() == whole.pdfs.tolist()
+    assert in_parts.cost == pytest.approx(whole.cost)
     assert so_far[-1] == 5
     if parts == 7:  # words come while they are spoken, 18 or 27 frames each
         assert {1, 2, 3, 4} <= set(so_far)
