@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Literal
 
@@ -27,7 +27,8 @@ class DataConfig(StrictModel):
         mode: ``two_pass`` decodes all of a speaker's utterances with parameters estimated on all of them. ``one_shot``
             divides them into ``parts`` and decodes each part with parameters estimated on the others; so an utterance
             is not decoded with parameters that have learned its own errors. ``online`` decodes each utterance with
-            parameters estimated on the earlier ones.
+            parameters estimated on the earlier ones. ``incremental`` does so too, but does not estimate anew: the
+            parameters go on from where the utterance before has left them, so that each is learned from once.
         parts: Number of parts of ``one_shot``; None for 2.
         unit: What the parameters adapt to. None is a speaker in all environments, ``joint`` a speaker in one
             environment, and ``environment`` an environment. With ``environment``, the parameters are estimated on the
@@ -39,7 +40,7 @@ class DataConfig(StrictModel):
 
     utterances: int | None = Field(None, ge=1, le=1_000_000_000)
     seconds: float | None = Field(None, gt=0.0, le=1e9)
-    mode: Literal["two_pass", "one_shot", "online"] = "two_pass"
+    mode: Literal["two_pass", "one_shot", "online", "incremental"] = "two_pass"
     parts: int | None = Field(None, ge=2, le=1_000_000)
     unit: Literal["joint", "environment"] | None = None
     environments: tuple[str, ...] | None = Field(None, min_length=1)
@@ -48,6 +49,8 @@ class DataConfig(StrictModel):
     def _possible(self) -> DataConfig:
         if self.parts is not None and self.mode != "one_shot":
             raise ValueError(f"parts: mode {self.mode} has none; leave it out, or choose mode one_shot")
+        if self.mode == "incremental" and (self.utterances, self.seconds) != (None, None):
+            raise ValueError("mode incremental: learns from each utterance once; leave out utterances and seconds")
         if self.unit is not None and self.environments is not None:
             raise ValueError(
                 f"environments: unit {self.unit} estimates in each environment separately; leave one of the two out"
@@ -69,6 +72,7 @@ class AdaptationSet:
         number: Number of the set among several of a speaker in one environment, from 1; 0 where there is one.
         estimated_on: Utterances that the parameters are estimated on, each with the number of leading frames to use.
         used_for: Utterances that are decoded with the parameters.
+        after: Name of the set whose parameters these go on from; None for sets that are estimated on their own.
     """
 
     name: str
@@ -76,6 +80,7 @@ class AdaptationSet:
     number: int
     estimated_on: tuple[tuple[StoredUtterance, int], ...]
     used_for: tuple[StoredUtterance, ...]
+    after: str | None = None
 
     @property
     def speaker(self) -> str:
@@ -100,16 +105,17 @@ def adaptation_sets(
     Two-pass adaptation estimates on all of a speaker's utterances, up to the limits in ``data``, and decodes all of
     them. One-shot adaptation divides what was said into parts, and decodes each part with parameters estimated on the
     others. Online adaptation decodes each utterance with parameters estimated on the earlier ones, in corpus order, or
-    on the most recent of these if there is a limit. Neither one-shot nor online adaptation estimates on copies of what
-    it decodes. For an environment, the other speakers' utterances are taken in turn, so that a limit keeps about
+    on the most recent of these if there is a limit. Incremental adaptation does so with parameters that go on from
+    utterance to utterance; the copies of one are decoded together. None of these three estimates on copies of what it
+    decodes. For an environment, the other speakers' utterances are taken in turn, so that a limit keeps about
     equally many of each speaker's.
 
     Args:
         store: Features of the split.
         environments: Environment of each utterance, by its id; "" if it is unknown.
         data: Options of the sets.
-        seed: Seed of the order in which a speaker's utterances are taken, except in online adaptation; the order does
-            not depend on the other speakers.
+        seed: Seed of the order in which a speaker's utterances are taken, except in online and incremental adaptation;
+            the order does not depend on the other speakers.
 
     Raises:
         CorpusError: ``data`` asks for environments or speakers that the split does not have.
@@ -181,6 +187,15 @@ def _sets_of_speaker(
             for number, recording in enumerate(order, start=1):
                 earlier = [before for before in order[: number - 1] if before.spoken != recording.spoken]
                 yield _set(f"{name}.{number}", environment, number, earlier[::-1], [recording], data)
+        case "incremental":
+            copies: dict[str, list[_Recording]] = {}
+            for recording in sorted(own, key=lambda recording: recording.stored.first):
+                copies.setdefault(recording.spoken, []).append(recording)
+            before: list[_Recording] = []
+            for number, those in enumerate(copies.values(), start=1):
+                each = _set(f"{name}.{number}", environment, number, before, those, data)
+                yield each if number == 1 else replace(each, after=f"{name}.{number - 1}")
+                before = those
 
 
 def _set(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,10 +10,12 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.descent import Descent, DescentConfig
-from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig, ReadableSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import LearningRate
+from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import AmplitudeName
+from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # The options of ``preset: paper``: sec. V of the paper.
@@ -51,6 +53,11 @@ class LhucConfig(DescentConfig, MethodConfig):
     def amplitude_layers(self) -> tuple[int, ...] | None:
         """Hidden layers that get amplitudes; None for all."""
         return self.layers
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the amplitudes can go on with each recording: they can."""
+        return True
 
 
 class InnerLhucConfig(LhucConfig):
@@ -98,6 +105,44 @@ class Lhuc:
             SiteError: The network does not have one of the layers.
             AlignmentError: A speaker's targets or features do not fit the network.
         """
-        bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)
-        Descent(self.config).adapt(bank, model, speakers, seed)
-        return Amplitudes(bank)
+        increments = self.begin(model, speakers)
+        increments.go_on(speakers, {name: name for name in speakers}, seed)
+        return increments.speakers
+
+    def begin(self, model: AcousticModel, names: Iterable[str], start: AdaptedSpeakers | None = None) -> LhucIncrements:
+        """Neutral amplitudes, or some speakers' own, for a descent that goes on with each recording.
+
+        Raises:
+            SiteError: The network does not have one of the layers.
+            ConfigError: The speakers to start from were adapted by another method.
+            ModelMismatchError: They have amplitudes of another kind, or of other layers.
+        """
+        bank = new_bank(model, names, self.config.amplitude, self.config.layers)
+        if start is not None:
+            if not isinstance(start, Amplitudes):
+                raise ConfigError("lhuc cannot start from parameters of another method; adapt the speaker again")
+            bank.put(*(start.bank.state(name) for name in start.speakers if name in bank.speakers))
+        return LhucIncrements(model, bank, self.config)
+
+
+class LhucIncrements:
+    """Amplitudes that go on with each recording: a descent over it alone, from where they are. ``Increments``.
+
+    Args:
+        model: The network.
+        bank: A detached bank of the network.
+        config: Options of the descent.
+    """
+
+    def __init__(self, model: AcousticModel, bank: SpeakerBank, config: DescentConfig) -> None:
+        self._model, self._bank, self._descent = model, bank, Descent(config)
+
+    @property
+    def speakers(self) -> Amplitudes:
+        """The amplitudes of all names."""
+        return Amplitudes(self._bank)
+
+    def go_on(self, heard: Mapping[str, SpeakerData], after: Mapping[str, str], seed: int) -> None:
+        """Descend over what is new, with averages of the optimizer that begin anew; see ``Increments``."""
+        self._bank.copy_rows({name: after[name] for name in heard})
+        self._descent.adapt(self._bank, self._model, heard, seed)

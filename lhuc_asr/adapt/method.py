@@ -177,6 +177,11 @@ class MethodConfig(StrictModel):
         """Hidden layers that get amplitudes, from 0 at the bottom; None for all."""
         return None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the parameters can go on with each recording; the method is then an ``IncrementalMethod``."""
+        return False
+
 
 def speaker_of_each(speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> Sequence[str]:
     """The speaker of each utterance, given that of all or one for each."""

@@ -12,12 +12,18 @@ only what the layers below it have left. tau (``prior_frames``) is a number of p
 keeps xi near 1 if there is little data. The targets enter only as counts of pdfs. A wrong target does harm only as far
 as it changes these counts.
 
+Both sums may go on with each recording (``incremental``). With ``half_life`` there are two of each. The slow ones have
+all that was heard, as above. In the fast ones what was heard counts half after that time, and the slow ones' means are
+their prior in place of m_j: a change of the voice, or of who speaks, is followed, and silence leads back to the slow
+amplitudes.
+
 Activations must be 0 or more, as those of sigmoid and ReLU are. Otherwise a ratio of means is not a scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -28,12 +34,15 @@ from lhuc_asr.adapt.amplitudes import Amplitudes, Layers, new_bank
 from lhuc_asr.adapt.batches import weighted_blocks
 from lhuc_asr.adapt.descent import Descent
 from lhuc_asr.adapt.lhuc import InnerLhucConfig
-from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
+from lhuc_asr.adapt.method import AdaptedSpeakers, ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig, check_frames, load_prepared, prepared_file, write_activations
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.base.tensors import Shape
+from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
+from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
@@ -56,9 +65,11 @@ class MomentsConfig(PreparedConfig):
             (3,000 frames) moves xi a quarter of the way. It is the middle of what is as good within chance on the
             recordings of held-out readers that were not adapted on (docs/settings.md).
         descent: Options of a gradient descent that starts from the matched amplitudes; None for no descent.
+        half_life: Time after which what was heard counts half, in seconds of frames that count; None to forget nothing.
+            Only for amplitudes that go on with each recording.
     """
 
-    not_prepared: ClassVar[frozenset[str]] = frozenset({"amplitude", "layers", "prior_frames", "descent"})
+    not_prepared: ClassVar[frozenset[str]] = frozenset({"amplitude", "layers", "prior_frames", "descent", "half_life"})
 
     speakers: ClassVar[type[ReadableSpeakers]] = Amplitudes
 
@@ -67,6 +78,7 @@ class MomentsConfig(PreparedConfig):
     layers: Layers | None = None
     prior_frames: float = Field(8000.0, gt=0.0, le=1e12)
     descent: InnerLhucConfig | None = None
+    half_life: float | None = Field(None, gt=0.0, le=1e9)
 
     def make(self, folder: Path | None) -> Moments:
         """The method with these options."""
@@ -76,6 +88,11 @@ class MomentsConfig(PreparedConfig):
     def amplitude_layers(self) -> tuple[int, ...] | None:
         """Hidden layers that get amplitudes; None for all."""
         return self.layers
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the amplitudes can go on with each recording: a descent would be undone by the next one's sums."""
+        return self.descent is None
 
     @model_validator(mode="after")
     def _one_bank(self) -> MomentsConfig:
@@ -150,57 +167,22 @@ class Moments:
             CheckpointError: ``prepare`` has not been run, or the file that it wrote is damaged.
             ModelMismatchError: ``prepare`` was run with another network.
         """
-        prepared = self._read(model)
-        bank = new_bank(model, speakers, self.config.amplitude, self.config.layers)
-        names = [site.name for site in bank.sites]
-        failed = []
-        with frozen(model), torch.no_grad():
-            for speaker, frames in speakers.items():
-                amplitudes = self._match(model, speaker, frames, prepared, names)
-                if not all(bool(xi.isfinite().all()) for xi in amplitudes):
-                    failed.append(speaker)
-                    continue
-                for table, xi in zip(bank.tables, amplitudes, strict=True):
-                    table[bank.row(speaker)] = bank.amplitude.r_of(xi)
-        warn_unadapted("their activations are not finite (check their features)", failed, len(speakers))
-        if self.config.descent is not None:
-            well = {speaker: frames for speaker, frames in speakers.items() if speaker not in failed}
-            Descent(self.config.descent).adapt(bank, model, well, seed)
-        return Amplitudes(bank)
+        increments = self.begin(model, speakers)
+        increments.go_on(speakers, {name: name for name in speakers}, seed)
+        return increments.speakers
 
-    def _match(
-        self,
-        model: AcousticModel,
-        speaker: str,
-        frames: SpeakerData,
-        prepared: Mapping[str, torch.Tensor],
-        sites: list[str],
-    ) -> list[torch.Tensor]:
-        """The amplitudes of one speaker at each site, shapes (H,), float32."""
-        highest = LARGEST_AMPLITUDE if self.config.amplitude != "2sigmoid" else 2.0 - 1.0 / LARGEST_AMPLITUDE
-        counts = model.log_prior.new_zeros(model.pdf_count, dtype=torch.float64)
-        hidden, weights = [], []
-        for spliced, occupancy in _blocks(model, speaker, frames):
-            counts += occupancy.sum(0, dtype=torch.float64)
-            hidden.append(spliced)
-            weights.append(occupancy.sum(1))
-        amplitudes = []
-        for number, (site, layer) in enumerate(model.hidden_layers().items()):
-            for place, block in enumerate(hidden):
-                hidden[place] = layer(block)
-            if site not in sites:
-                continue
-            prior = self.config.prior_frames * prepared[f"mean.{number}"].double()
-            expected = counts @ prepared[f"expected.{number}"].double() + prior
-            observed = prior.clone()
-            for weight, block in zip(weights, hidden, strict=True):
-                observed += weight @ block
-            # A unit that fires neither here nor in training has no ratio.
-            xi = torch.where(observed != 0, expected / observed, 1.0).clamp(1.0 / LARGEST_AMPLITUDE, highest).float()
-            for block in hidden:
-                block *= xi
-            amplitudes.append(xi)
-        return amplitudes
+    def begin(
+        self, model: AcousticModel, names: Iterable[str], start: AdaptedSpeakers | None = None
+    ) -> MomentsIncrements:
+        """Neutral amplitudes, for sums that go on with each recording; other errors as ``estimate``.
+
+        Raises:
+            ConfigError: There are speakers to start from: their files do not hold the sums.
+        """
+        if start is not None:
+            raise ConfigError("moments cannot go on from a speaker's file, which lacks their sums; start without one")
+        bank = new_bank(model, names, self.config.amplitude, self.config.layers)
+        return MomentsIncrements(model, bank, self._read(model), self.config)
 
     def _read(self, model: AcousticModel) -> dict[str, torch.Tensor]:
         """What ``prepare`` wrote: ``mean.<layer>`` (H,) and ``expected.<layer>`` (K, H), float32."""
@@ -209,6 +191,122 @@ class Moments:
             shapes |= {f"mean.{number}": (site.width,), f"expected.{number}": (model.pdf_count, site.width)}
         tensors = load_prepared(self._path, model, {}, shapes)
         return {name: tensor.to(model.log_prior.device) for name, tensor in tensors.items()}
+
+
+class MomentsIncrements:
+    """Amplitudes whose sums go on with each recording; ``Increments``.
+
+    Args:
+        model: The network.
+        bank: A detached bank of the network.
+        prepared: What ``prepare`` wrote.
+        config: Options of the method.
+    """
+
+    def __init__(
+        self, model: AcousticModel, bank: SpeakerBank, prepared: Mapping[str, torch.Tensor], config: MomentsConfig
+    ) -> None:
+        self._model, self._bank, self._prepared, self._config = model, bank, prepared, config
+        self._sums: dict[str, Sequence[_Sums] | None] = {}  # one for each site; None where nothing was heard
+        self._descent = None if config.descent is None else Descent(config.descent)
+
+    @property
+    def speakers(self) -> Amplitudes:
+        """The amplitudes of all names."""
+        return Amplitudes(self._bank)
+
+    def go_on(self, heard: Mapping[str, SpeakerData], after: Mapping[str, str], seed: int) -> None:
+        """Match the amplitudes anew, with the sums over all that was heard; see ``Increments``."""
+        bank, failed = self._bank, []
+        before = {name: self._sums.get(after[name]) for name in heard}
+        bank.copy_rows({name: after[name] for name in heard})
+        with frozen(self._model), torch.no_grad():
+            for name, frames in heard.items():
+                amplitudes, sums = self._match(name, frames, before[name])
+                if all(bool(xi.isfinite().all()) for xi in amplitudes):
+                    for table, xi in zip(bank.tables, amplitudes, strict=True):
+                        table[bank.row(name)] = bank.amplitude.r_of(xi)
+                    self._sums[name] = sums
+                else:
+                    failed.append(name)
+                    self._sums[name] = before[name]
+        warn_unadapted("their activations are not finite (check their features)", failed, len(heard))
+        if self._descent is not None:
+            well = {name: frames for name, frames in heard.items() if name not in failed}
+            self._descent.adapt(bank, self._model, well, seed)
+
+    def _match(
+        self, name: str, frames: SpeakerData, before: Sequence[_Sums] | None
+    ) -> tuple[list[torch.Tensor], list[_Sums]]:
+        """The amplitudes of a name at each site, shapes (H,), float32, and the sums that they come from."""
+        model, config, sites = self._model, self._config, [site.name for site in self._bank.sites]
+        highest = LARGEST_AMPLITUDE if config.amplitude != "2sigmoid" else 2.0 - 1.0 / LARGEST_AMPLITUDE
+        counts = model.log_prior.new_zeros(model.pdf_count, dtype=torch.float64)
+        hidden, weights = [], []
+        for spliced, occupancy in _blocks(model, name, frames):
+            counts += occupancy.sum(0, dtype=torch.float64)
+            hidden.append(spliced)
+            weights.append(occupancy.sum(1))
+        amplitudes: list[torch.Tensor] = []
+        sums: list[_Sums] = []
+        for number, (site, layer) in enumerate(model.hidden_layers().items()):
+            for place, block in enumerate(hidden):
+                hidden[place] = layer(block)
+            if site not in sites:
+                continue
+            observed = torch.zeros_like(self._prepared[f"mean.{number}"], dtype=torch.float64)
+            for weight, block in zip(weights, hidden, strict=True):
+                observed += weight @ block
+            new = _Sums(float(counts.sum()), counts @ self._prepared[f"expected.{number}"].double(), observed)
+            sums.append(new.after(before[len(sums)], config.half_life) if before else new)
+            xi = sums[-1].amplitudes(config.prior_frames, self._prepared[f"mean.{number}"].double())
+            xi = xi.clamp(1.0 / LARGEST_AMPLITUDE, highest).float()
+            for block in hidden:
+                block *= xi
+            amplitudes.append(xi)
+        return amplitudes, sums
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over the frames that were heard, of one layer.
+
+    Attributes:
+        frames: Number of frames, weighted.
+        expected: Sum of their expected activations, shape (H,), float64.
+        observed: Sum of their activations, shape (H,), float64.
+        recent: The same, where what was heard counts half after the half-life; None without one.
+    """
+
+    frames: float
+    expected: torch.Tensor
+    observed: torch.Tensor
+    recent: _Sums | None = None
+
+    def after(self, before: _Sums, half_life: float | None) -> _Sums:
+        """These sums and those before them."""
+        recent = None
+        if half_life is not None:
+            kept = 0.5 ** (self.frames * FRAME_SHIFT_SECONDS / half_life)
+            recent = self.plus(before.recent or before, kept)
+        return replace(self.plus(before, 1.0), recent=recent)
+
+    def plus(self, other: _Sums, share: float) -> _Sums:
+        """These sums and a share of others."""
+        return _Sums(
+            self.frames + share * other.frames,
+            self.expected + share * other.expected,
+            self.observed + share * other.observed,
+        )
+
+    def amplitudes(self, prior_frames: float, mean: torch.Tensor) -> torch.Tensor:
+        """The ratios, shape (H,); ``mean`` are the mean activations of the training speakers, shape (H,)."""
+        prior = _Sums(prior_frames, prior_frames * mean, prior_frames * mean)
+        sums = self.plus(prior, 1.0)
+        if self.recent is not None:
+            sums = self.recent.plus(sums, prior_frames / sums.frames)
+        # A unit that fires neither here nor in training has no ratio.
+        return torch.where(sums.observed != 0, sums.expected / sums.observed, 1.0)
 
 
 def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -22,11 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.base.errors import CheckpointError, FoldError, SpeakerError
@@ -59,7 +59,10 @@ class SatConfig(StrictModel):
         row_zero_learning_rate: Step size of row 0, which sees far more frames than a speaker's row; None for that of
             the speakers' rows.
         start: Name of the speaker-independent network to start from, ``si`` or one on a rung's features; None to start
-            from random weights.
+            from random weights. A network that was trained to its end gets worse with any step that is not tiny, which
+            newbob undoes: start from one that stopped early.
+        like: Name of a network on a rung's features whose features to take, but not its weights; None for those of
+            ``start``, or the recipe's own.
         schedule: Schedule of the network's learning rate; None for the trainer's.
     """
 
@@ -70,7 +73,14 @@ class SatConfig(StrictModel):
     learning_rate: LearningRate = 0.001
     row_zero_learning_rate: LearningRate | None = None
     start: str | None = None
+    like: str | None = None
     schedule: NewbobConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.start is not None and self.like is not None:
+            raise ValueError(f"start has the features of {self.start!r} already; leave out like")
+        return self
 
 
 def train_speaker_adaptive(

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
+from lhuc_asr.adapt.incremental import IncrementalMethod, estimate_in_order
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, SpeakerScores
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.targets import FirstPass, FrameTargets, TargetsConfig, make_targets, no_targets, with_mean_one
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.errors import AlignmentError, ConfigError
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.scoring import score_utterance
@@ -86,12 +87,19 @@ class TwoPass:
             targets: Options of the targets.
             sets: The adaptation sets.
             seed: Seed of the method.
+
+        Raises:
+            ConfigError: Sets go on from others, and the parameters of the method cannot.
         """
         targets_of = make_targets(first_pass, targets, self.silence_pdfs)
         data = {each.name: self.speaker_data(targets_of, each.estimated_on) for each in sets}
         if targets.mean_one:
             scaled = {name: with_mean_one(own.targets, self.silence_pdfs) for name, own in data.items()}
             data = {name: replace(own, targets=scaled[name]) for name, own in data.items()}
+        if after := {each.name: each.after for each in sets if each.after is not None}:
+            if not isinstance(method, IncrementalMethod):
+                raise ConfigError(f"{type(method).__name__}: its parameters do not go on with each recording")
+            return estimate_in_order(method, self.model, data, after, seed)
         return method.estimate(self.model, data, seed)
 
     # 4. Second pass.

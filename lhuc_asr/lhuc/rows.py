@@ -204,6 +204,19 @@ class SpeakerRows(nn.Module):
         rows = torch.tensor(sorted(self._speaker_rows(speakers)), dtype=torch.int64, device=self.tables[0].device)
         self._replace_tables(lambda table: table.index_copy(0, rows, table[:1].expand(len(rows), -1)))
 
+    def copy_rows(self, sources: Mapping[str, str]) -> None:
+        """Give speakers the rows of others.
+
+        Args:
+            sources: For each speaker the one whose row is copied; "" for row 0.
+
+        Raises:
+            SpeakerError: A name is unknown, or row 0 would be overwritten.
+        """
+        self._speaker_rows(sources)
+        rows, copied = self.rows_of(sources), self.rows_of(sources.values())
+        self._replace_tables(lambda table: table.index_copy(0, rows, table[copied]))
+
     def stored_r(self, site: str, rows: Tensor) -> Tensor:
         """The unconstrained parameters of some rows at a site, shape (N, H); their gradient names the rows.
 

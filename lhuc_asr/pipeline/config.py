@@ -43,6 +43,7 @@ from lhuc_asr.pipeline.pass_config import (
     PassName,
     Rung,
     TuningConfig,
+    check_mode,
     check_stack,
     first_pass,
     reuse_name,
@@ -225,11 +226,17 @@ class ExperimentConfig(StrictModel):
         if isinstance(network, OnFeaturesConfig):
             if network.features not in self.aligners:
                 raise ValueError(f"networks: {name!r} needs the rung {network.features}; add it to aligners")
-        elif network.start not in (None, SI) and not isinstance(self.networks.get(network.start), OnFeaturesConfig):
-            others = [other for other, each in self.networks.items() if isinstance(each, OnFeaturesConfig)]
+            return
+        others = [other for other, each in self.networks.items() if isinstance(each, OnFeaturesConfig)]
+        if network.start not in (None, SI, *others):
             raise ValueError(
                 f"networks: {name!r} starts from {network.start!r}; a speaker-adaptively trained network starts from "
                 f"one of {', '.join((SI, *others))}"
+            )
+        if network.like not in (None, *others):
+            raise ValueError(
+                f"networks: {name!r} is like {network.like!r}; a speaker-adaptively trained network is like one on a "
+                f"rung's features ({', '.join(others) or 'there is none'}), or on the recipe's own without like"
             )
 
     def _check_features(self, name: str, plan: PassConfig, known: set[str]) -> None:
@@ -250,6 +257,7 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} is by {method.kind}, which needs a network on features of kind fbank with "
                 "delta_order 0, as they are; choose another method or other features"
             )
+        check_mode(name, plan, method)
         if method.on is not None:
             below = self.passes.get(method.on) if method.on in known else None
             check_stack(name, plan, method, below, None if below is None else self.method_of(below))
@@ -267,7 +275,8 @@ class ExperimentConfig(StrictModel):
         trained = self.networks.get(network.removesuffix(reuse_name("", "without_rows")))
         if isinstance(trained, OnFeaturesConfig):
             return trained.features
-        return None if trained is None or trained.start in (None, SI) else self.rung_features(trained.start)
+        other = None if trained is None else trained.like or trained.start
+        return None if other in (None, SI) else self.rung_features(other)
 
     def on_filterbanks(self, plan: PassConfig) -> bool:
         """Whether a pass adapts to log mel filterbanks without differences, which nothing has moved."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.methods import AnyMethod
+from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.decode.search import AcousticScale, InsertionPenalty
@@ -85,6 +86,22 @@ class PassConfig(StrictModel):
         if self.combine is not None and adapts:
             raise ValueError("combine: nothing is adapted; leave out data, targets and method")
         return self
+
+
+def check_mode(name: str, plan: PassConfig, method: MethodConfig) -> None:
+    """Refuse a method that does not fit the pass's mode.
+
+    Raises:
+        ValueError: The parameters would have to go on with each recording and cannot, or their options need it.
+    """
+    incremental = plan.data.mode == "incremental"
+    if incremental and not method.goes_on:
+        raise ValueError(
+            f"passes: {name!r}: the parameters of {method.kind} with these options do not go on with each recording; "
+            "choose mode online, or lhuc, or moments without descent"
+        )
+    if not incremental and isinstance(method, MomentsConfig) and method.half_life is not None:
+        raise ValueError(f"passes: {name!r}: half_life is only for data.mode incremental; leave it out")
 
 
 def check_stack(

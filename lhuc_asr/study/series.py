@@ -253,7 +253,7 @@ def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
     original = config.passes[base]
     variants = []
     for curve, method in (("", original.method), ("moments", MomentsConfig())):
-        for mode in ("two_pass", "one_shot", "online"):
+        for mode in ("two_pass", "one_shot", "online", "incremental"):
             plan = original.model_copy(update={"method": method, "data": _data(original, {"mode": mode})})
             variants.append(_variant(base, mode, plan, curve))
     return variants
@@ -354,7 +354,7 @@ SERIES: dict[str, Series] = {
     ),
     "silence": Series("Weight of silence", "weight", "not reported", _silence),
     "one_shot": Series(
-        "Two-pass, one-shot and online adaptation",
+        "Two-pass, one-shot, online and incremental adaptation",
         "mode",
         "amplitudes from other recordings of the speaker are as good, within 0.1 points (table IX)",
         _modes,

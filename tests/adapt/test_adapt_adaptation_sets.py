@@ -124,6 +124,18 @@ def test_online_decodes_each_recording_with_what_was_before_it(store):
         assert sorted(utterance.id for utterance, _ in each.estimated_on) == sorted(order[:number])
 
 
+def test_incremental_learns_from_each_recording_once_and_goes_on_from_the_set_before(store):
+    sets = [
+        each
+        for each in adaptation_sets(store, environments_of(store), DataConfig(mode="incremental"), seed=1)
+        if each.name.startswith("a.")
+    ]
+    order = [utterance.id for utterance in store.speakers["a"]]
+    assert [used(each) for each in sets] == [[id] for id in order]
+    assert [[utterance.id for utterance, _ in each.estimated_on] for each in sets] == [[], *([id] for id in order[:-1])]
+    assert [each.after for each in sets] == [None, *(each.name for each in sets[:-1])]
+
+
 def test_online_forgets_the_oldest_where_only_so_much_is_allowed(store):
     sets = [
         each
@@ -133,6 +145,11 @@ def test_online_forgets_the_oldest_where_only_so_much_is_allowed(store):
     order = [utterance.id for utterance in store.speakers["a"]]
     latest = [[], *([id] for id in order[:-1])]
     assert [[utterance.id for utterance, _ in each.estimated_on] for each in sets] == latest
+
+
+def test_incremental_has_no_limit():
+    with pytest.raises(ValueError, match="learns from each utterance once"):
+        DataConfig(mode="incremental", seconds=5.0)
 
 
 # Environments
@@ -198,6 +215,16 @@ def test_online_learns_nothing_from_copies_of_what_it_decodes(noisy):
         (decoded,) = each.used_for
         earlier = {u.id for u in noisy.speakers[decoded.speaker] if u.first < decoded.first}
         assert estimated_on(each) == {name for name in earlier if name[:3] != decoded.id[:3]}
+
+
+def test_incremental_learns_copies_together_after_all_of_them_are_decoded(noisy):
+    sets = adaptation_sets(noisy, environments_of(noisy), DataConfig(mode="incremental"), seed=1)
+    assert sorted(name for each in sets for name in used(each)) == sorted(noisy.by_id)
+    for each in sets:
+        assert len({name[:3] for name in used(each)}) == 1
+        before = [other for other in sets if other.name == each.after]
+        assert estimated_on(each) == {name for other in before for name in used(other)}
+    assert sum(each.after is None for each in sets) == len(noisy.speakers)
 
 
 def test_sets_of_speaker_and_environment_are_crossed(noisy):

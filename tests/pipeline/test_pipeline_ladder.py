@@ -30,12 +30,14 @@ RECIPE = (
     f"tri={{{SIZES}}}",
     f"lda_mllt={{{SIZES}, dimension: 20}}",
     f"fmllr_sat={{{SIZES}, fmllr: {{{COUNTS}}}}}",
-    "networks={sat: {start: moved, schedule: {learning_rate: 0.01, max_epochs: 1}}, moved: {features: fmllr_sat}}",
+    "networks={sat: {start: moved, schedule: {learning_rate: 0.01, max_epochs: 1}}, moved: {features: fmllr_sat}, "
+    "fresh: {like: moved, schedule: {max_epochs: 1}}}",
     "controls=[without_rows]",
     "first_passes=[mono]",
     f"passes={{plain: {{}}, gaussian: {{network: fmllr_sat, method: {{kind: fmllr, {COUNTS}}}}}, "
     f"fmllr: {{network: moved, method: {{kind: fmllr, {COUNTS}}}, targets: {{source: gaussian}}}}, "
     "lhuc: {network: moved, method: {kind: lhuc, on: fmllr}, targets: {source: fmllr}}, "
+    f"fresh: {{network: fresh, method: {{kind: fmllr, {COUNTS}}}, targets: {{source: gaussian}}}}, "
     f"sat_fmllr: {{network: sat, method: {{kind: fmllr, {COUNTS}}}, targets: {{source: gaussian}}}}, "
     "sat_lhuc: {network: sat, method: {kind: lhuc, on: sat_fmllr}, targets: {source: sat_fmllr}}}",
 )

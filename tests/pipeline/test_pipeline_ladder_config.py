@@ -44,6 +44,8 @@ def with_pass(**options: Any) -> dict[str, Any]:
         ({"networks": {"moved": {"features": "tri"}}}, "moved"),
         ({"networks": {"tri": {}}}, "'tri' is an experiment's own model; choose another name"),
         ({"networks": {"moved": {"start": "other"}}}, "'moved' starts from 'other'; .* one of si"),
+        ({"networks": {"moved": {"like": "si"}}}, "'moved' is like 'si'; .* rung's features .there is none."),
+        ({"networks": {"moved": {"like": "a", "start": "b"}}}, "start has the features of 'b' already; leave out like"),
         ({"first_passes": ["tree"]}, "first_passes: tree: no such model; models: si, moved, mono, tri"),
         (with_pass(network="fmllr_sat"), "'new' adapts the Gaussians of 'fmllr_sat' by lhuc; use fmllr"),
         (with_pass(network="tri", method=FMLLR), "'new' adapts 'tri' by fmllr, .* last rung, fmllr_sat, .*; give it"),

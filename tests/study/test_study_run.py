@@ -37,8 +37,8 @@ def test_a_series_writes_tables_and_figures_and_leaves_the_recipe_as_it_was(copi
     names = [*(f"lhuc__bottom_{count}" for count in range(1, layers)), "lhuc"]
     new = [
         *names[:-1],
-        *(f"lhuc__{mode}" for mode in ("one_shot", "online")),
-        *(f"lhuc__moments_{mode}" for mode in ("two_pass", "one_shot", "online")),
+        *(f"lhuc__{mode}" for mode in ("one_shot", "online", "incremental")),
+        *(f"lhuc__moments_{mode}" for mode in ("two_pass", "one_shot", "online", "incremental")),
     ]
     assert {stage.split(" over ")[0] for stage in made} == {
         *(f"{name}{kind}" for name in new for kind in ("", "__others_mean")),
