@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -23,6 +24,15 @@ BYTES_PER_SAMPLE = 2
 def listen(
     model: ModelFolder,
     speaker: Person = None,
+    learn: Annotated[
+        Path | None,
+        typer.Option(
+            "--learn",
+            metavar="FILE",
+            help="Adapt to the person while listening, from --speaker or from nothing, and write the person's file at "
+            "the end; without --speaker the file's name is the person's.",
+        ),
+    ] = None,
     times: Annotated[bool, typer.Option("--times", help="Begin each line with the time of its first word.")] = False,
     device: Device = "cpu",
     threads: Threads = None,
@@ -33,10 +43,11 @@ def listen(
     (lhuc-asr info MODEL), as from: arecord -q -t raw -f S16_LE -r 16000 -c 1
 
     A line is written when the person pauses. On a terminal the words so far are shown, and may still change. It ends
-    with the sound, or with Ctrl-C.
+    with the sound, or with Ctrl-C. With --learn, each line's speech is learned from, and the next is heard with that.
     """
     from lhuc_asr.base.errors import AudioError
     from lhuc_asr.recognizer.recognizer import load
+    from lhuc_asr.recognizer.speaker import check_file_of
 
     if sys.stdin.isatty():
         raise AudioError(
@@ -44,7 +55,12 @@ def listen(
             "listen MODEL"
         )
     take_threads(threads)
-    live = load(model, device).listen(speaker)
+    recognizer = load(model, device)
+    person = None if speaker is None else recognizer.load_speaker(speaker)
+    name = "" if learn is None else learn.stem if person is None else person.name
+    live = recognizer.listen(person, learn=learn is not None, name=name)
+    if learn is not None:
+        check_file_of(learn, name, recognizer.is_network, overwrite=False)
     screen, count = _Screen(times), 0
     try:
         for block in _blocks(sys.stdin.buffer, round(BLOCK_SECONDS * live.sample_rate)):
@@ -55,6 +71,11 @@ def listen(
     screen.show(live.end())
     if not count:
         raise AudioError("no sound came on standard input; lhuc-asr listen --help says what it takes")
+    if learn is not None:
+        if not live.learned_seconds:
+            raise AudioError(f"{learn}: not written, nothing was said that could be learned from")
+        live.speaker.save(learn)
+        typer.echo(f"{name}: {learn}  {live.learned_seconds:.1f} s learned from", err=True)
 
 
 def _blocks(stream: BinaryIO, samples: int) -> Iterator[np.ndarray]:

@@ -1,22 +1,28 @@
-"""Recordings that a program has in memory: samples with their rate, in a file without a name while they are used."""
+"""What a program names as one person's recordings: files, opened recordings, or samples that it has in memory.
+
+Samples are in a file without a name while they are used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
 from lhuc_asr.audio.formats import probe
-from lhuc_asr.base.errors import AudioError
+from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS
-from lhuc_asr.recognizer.recordings import Recording
+from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
 
 # Samples of shape (N,), or (N, C) for C channels, and their rate in hertz. Floats have a full scale of 1.
 Samples = tuple[Any, int]
+# Recordings of one person: one or several files, folders, patterns, or samples with their rate.
+Audio = str | Path | Samples | Sequence[str | Path | Samples | Recording]
 
 ARRAY_NAME = "array"
 # Subtype of WAV that keeps each sample as it is.
@@ -53,3 +59,24 @@ def recorded(name: str, samples: Samples) -> Iterator[Recording]:
     with nameless_file() as path:
         soundfile.write(str(path), values, int(rate), SUBTYPES[values.dtype.name], format="WAV")
         yield Recording(name, path, probe(path), name)
+
+
+@contextmanager
+def opened(audio: Audio, on_bad: OnBad) -> Iterator[list[Recording]]:
+    """A context with recordings that are opened, unless they were.
+
+    Raises:
+        CorpusError: They are of different kinds.
+    """
+    listed: list[Any] = [audio] if isinstance(audio, str | Path) or is_samples(audio) else list(audio)
+    theirs = [each for each in listed if isinstance(each, Recording)]
+    arrays = [each for each in listed if is_samples(each)]
+    if (theirs and len(theirs) < len(listed)) or (arrays and len(arrays) < len(listed)):
+        raise CorpusError("recordings of different kinds; give files or arrays or opened recordings, not some of each")
+    with ExitStack() as stack:
+        if not theirs and not arrays:
+            theirs = stack.enter_context(recordings(listed, on_bad))
+        for name, samples in zip(array_names(len(arrays)), arrays, strict=True):
+            with usable(name, on_bad):
+                theirs.append(stack.enter_context(recorded(name, samples)))
+        yield theirs

@@ -14,6 +14,7 @@ import numpy as np
 from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.two_pass import Scores
 from lhuc_asr.features.cmvn import Cmvn
+from lhuc_asr.recognizer.learning import Learning
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.pass_description import PassDescription
 from lhuc_asr.recognizer.passes import Passes
@@ -64,15 +65,21 @@ def decoding_by(model: LoadedModel, person: Speaker | None) -> Decoding | None:
     return Decoding(model.description.with_speaker, person.cmvn, person.name, person.adapted)
 
 
-def live_decoding(model: LoadedModel, person: Speaker | None) -> tuple[Decoding, bool]:
+def live_decoding(
+    model: LoadedModel, person: Speaker | None, learning: Learning | None = None
+) -> tuple[Decoding, bool]:
     """What speech is decoded with as it comes, and whether the statistics of its features are known.
 
-    An unknown person's speech is decoded without any adaptation, which would need all of it.
+    An unknown person's speech is decoded without any adaptation that would need all of it.
 
     Args:
         model: The model.
         person: The person; None for an unknown one.
+        learning: The person's parameters, if they go on with each piece.
     """
+    if learning is not None:
+        cmvn = None if person is None else person.cmvn
+        person = Speaker(learning.name, model.description.network, learning.adapted, cmvn)
     description = model.description
     if (decoding := decoding_by(model, person)) is not None:
         return decoding, True

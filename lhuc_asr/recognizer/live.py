@@ -12,6 +12,9 @@ What a word waits for:
 
 Features are normalised with the speaker's mean and deviation. For an unknown speaker they are those of all that was
 heard so far, after ``UNKNOWN_SECONDS`` of it.
+
+If the recognizer learns, each piece whose words stand is learned from, and the next piece is decoded with what the
+speaker's parameters have become (``learning.py``).
 """
 
 from __future__ import annotations
@@ -23,14 +26,17 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AudioError
+from lhuc_asr.base.errors import AudioError, SpeakerError
 from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, frames_of, samples_of, seconds_of
+from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.search import RunningSearch, Searcher
-from lhuc_asr.features.cmvn import CmvnAccumulator
+from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
 from lhuc_asr.features.filterbank import compute_features
 from lhuc_asr.recognizer.decoding import Decoding
+from lhuc_asr.recognizer.learning import Learning
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.pauses import has_speech
+from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speech import Speech, feature_table
 from lhuc_asr.recognizer.transcript import Word
 
@@ -45,8 +51,8 @@ UNKNOWN_SECONDS = 3.0
 # Name of the piece in messages.
 PIECE = "live"
 
-# From a piece's scores (T, K) and its start in seconds to its words.
-FinalWords = Callable[[np.ndarray, float], list[Word]]
+# From a piece's scores (T, K) and its start in seconds to its lattice and its words.
+FinalWords = Callable[[np.ndarray, float], tuple[LatticeSummary, list[Word]]]
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,19 @@ class Live:
         decoding: The pass and the person's parameters; its statistics of the features are not used for an unknown one.
         known: Whether the statistics of the person's features are known.
         final_words: The words of a piece, as in a transcript.
+        learning: The person's parameters, which go on with each piece; None to leave them as they are.
     """
 
-    def __init__(self, model: LoadedModel, decoding: Decoding, known: bool, final_words: FinalWords) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        decoding: Decoding,
+        known: bool,
+        final_words: FinalWords,
+        learning: Learning | None = None,
+    ) -> None:
         self._model, self._decoding, self._known, self._final_words = model, decoding, known, final_words
+        self._learning = learning
         self._features = decoding.plan.features
         self._shift = int(self.sample_rate * FRAME_SHIFT_SECONDS)
         in_space = decoding.plan.in_space and model.space is not None
@@ -116,6 +131,23 @@ class Live:
         self._samples = self._samples[:0]
         return Heard(tuple(finished), ())
 
+    @property
+    def learned_seconds(self) -> float:
+        """Length of the pieces that were learned from."""
+        return 0.0 if self._learning is None else self._learning.seconds
+
+    @property
+    def speaker(self) -> Speaker:
+        """The person as learned so far, to be saved to a file.
+
+        Raises:
+            SpeakerError: The recognizer does not learn.
+            FeatureError: Nothing was heard yet of an unknown person.
+        """
+        if self._learning is None:
+            raise SpeakerError("nothing is learned of this person; listen with learn=True")
+        return Speaker(self._decoding.speaker, self._model.description.network, self._learning.adapted, self._cmvn())
+
     def _searched(self, ending: bool) -> list[Word]:
         """Search on in the frames whose context is there, in short steps that miss no pause; the words that stand."""
         finished: list[Word] = []
@@ -135,7 +167,7 @@ class Live:
         if not self._may_begin(there, ending):
             return False
         first = max(0, self._frames - self._context)
-        scores = self._scores(first, min(there, until + self._context))
+        scores = self._scored(self._speech(first, min(there, until + self._context)))
         self._search.advance(scores[self._frames - first : until - first])
         self._frames = until
         return True
@@ -181,7 +213,10 @@ class Live:
         """The words of the piece that ends after so many frames; what comes after it is the next piece."""
         words: list[Word] = []
         if self._spoken(0, frames) and self._search.best().words:
-            words = self._final_words(self._scores(0, frames), self._start / self.sample_rate)
+            speech = self._speech(0, frames)
+            summary, words = self._final_words(self._scored(speech), self._start / self.sample_rate)
+            if self._learning is not None:
+                self._learning.learn(speech, summary)
         samples = min(len(self._samples), frames * self._shift)
         self._earlier = np.concatenate([self._earlier, self._levels(frames)])[-EARLIER_FRAMES:]
         self._samples, self._start = self._samples[samples:], self._start + samples
@@ -212,12 +247,18 @@ class Live:
         samples = self._samples[first * self._shift : (end - 1) * self._shift + window]
         return compute_features(samples, self._features)
 
-    def _scores(self, first: int, end: int) -> np.ndarray:
-        """Scores of frames of the piece as if it were they alone, shape (end - first, K)."""
-        cmvn = self._decoding.cmvn if self._known else self._statistics.estimate()
+    def _cmvn(self) -> Cmvn:
+        """Mean and deviation to normalise the features with."""
+        return self._decoding.cmvn if self._known else self._statistics.estimate()
+
+    def _speech(self, first: int, end: int) -> Speech:
+        """Frames of the piece, with features as if it were they alone."""
         speaker = self._decoding.speaker
         piece = Utterance(PIECE, speaker, "", Path(PIECE), seconds_of(first), seconds_of(end - first), "")
-        table = feature_table({PIECE: cmvn.apply(self._computed(first, end))}, speaker)
-        speech = Speech((piece,), {PIECE: PIECE}, {self._features: table})
+        table = feature_table({PIECE: self._cmvn().apply(self._computed(first, end))}, speaker)
+        return Speech((piece,), {PIECE: PIECE}, {self._features: table})
+
+    def _scored(self, speech: Speech) -> np.ndarray:
+        """Scores of frames of the piece, shape (T, K)."""
         ((_, scores),) = self._decoding.scores(self._model, speech)
         return scores

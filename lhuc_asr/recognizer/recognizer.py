@@ -14,10 +14,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ import torch
 from lhuc_asr.adapt.two_pass import Scores
 from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.device import checked_device
-from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.units import seconds_of
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -33,15 +31,17 @@ from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.lhuc.identity import is_model
+from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
-from lhuc_asr.recognizer.arrays import Samples, array_names, is_samples, recorded
+from lhuc_asr.recognizer.arrays import Audio, opened
 from lhuc_asr.recognizer.decoding import Decoding, decoding_by, decoding_of, live_decoding
 from lhuc_asr.recognizer.known_words import place
+from lhuc_asr.recognizer.learning import Learning
 from lhuc_asr.recognizer.live import PIECE, Live
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
-from lhuc_asr.recognizer.recordings import OnBad, Recording, recordings, usable
+from lhuc_asr.recognizer.recordings import OnBad, usable
 from lhuc_asr.recognizer.speaker import Speaker, load_speaker
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, speaker_corpus
 from lhuc_asr.recognizer.speaker_files import speaker_file
@@ -49,9 +49,6 @@ from lhuc_asr.recognizer.speech import CutRecording, cut_all
 from lhuc_asr.recognizer.transcript import Transcript, Word
 
 logger = logging.getLogger(__name__)
-
-# Recordings of one person: one or several files, folders, patterns, or samples with their rate.
-Audio = str | Path | Samples | Sequence[str | Path | Samples | Recording]
 
 
 def load(folder: str | Path, device: str = "cpu") -> Recognizer:
@@ -139,7 +136,7 @@ class Recognizer:
             CorpusError: There is no recording, one has no transcript, or a transcript has an unknown tag.
             MissingExtraError: ``vad`` is chosen, and silero-vad is not installed.
         """
-        with _opened(audio, on_bad) as named:
+        with opened(audio, on_bad) as named:
             spelled = None if transcripts is None else self._model.spelled(transcripts)
             model = self._model
             speakers, detector = {speaker: named}, VoiceActivity() if vad else None
@@ -260,7 +257,7 @@ class Recognizer:
         """
         options, person, detector = self.description, self._model.person(speaker), VoiceActivity() if vad else None
         name, decoding = "" if person is None else person.name, decoding_by(self._model, person)
-        with _opened(audio, on_bad) as named:
+        with opened(audio, on_bad) as named:
             left = [recording for recording in named if recording.name not in done]
             if not left:
                 return
@@ -278,24 +275,35 @@ class Recognizer:
                 if words is not None:
                     yield each.transcript(words, name)
 
-    def listen(self, speaker: Speaker | str | Path | None = None) -> Live:
+    def listen(
+        self, speaker: Speaker | str | Path | None = None, *, learn: bool = False, name: str = "speaker"
+    ) -> Live:
         """Listen to one person's speech as it comes: samples in, words out while the person speaks.
 
         Args:
             speaker: The person, from ``adapt``, or the person's file or name; None for an unknown person, whose speech
-                is decoded without adaptation.
+                is decoded without adaptation, or with what is learned.
+            learn: Whether each piece that ends with a pause is learned from; ``Live.speaker`` is the person as learned
+                so far.
+            name: Name of a person who is learned from, and not known yet.
 
         Raises:
             CheckpointError: The speaker's file is damaged.
             ModelMismatchError: The speaker belongs to another model.
+            SpeakerError: The name cannot be the name of a file.
+            ConfigError: The model is to learn, but its parameters do not go on from piece to piece.
         """
-        decoding, known = live_decoding(self._model, self._model.person(speaker))
+        person, learning = self._model.person(speaker), None
+        if learn:
+            check_speaker_name(name)
+            learning = Learning(self._model, name if person is None else person.name, person)
+        decoding, known = live_decoding(self._model, person, learning)
 
-        def final_words(scores: np.ndarray, start: float) -> list[Word]:
+        def final_words(scores: np.ndarray, start: float) -> tuple[LatticeSummary, list[Word]]:
             ((summary, matrix),) = self._lattices([(PIECE, scores)], decoding.plan.search)
-            return self._placed(summary.hypothesis, matrix, start)
+            return summary, self._placed(summary.hypothesis, matrix, start)
 
-        return Live(self._model, decoding, known, final_words)
+        return Live(self._model, decoding, known, final_words, learning)
 
     def align(
         self,
@@ -328,7 +336,7 @@ class Recognizer:
             ModelMismatchError: The speaker belongs to another model.
         """
         person = self._model.person(speaker)
-        with _opened(audio, on_bad) as named:
+        with opened(audio, on_bad) as named:
             yield from aligned(self._model, named, transcripts, person, channel, on_bad)
 
     def _words(self, recording: CutRecording, decoding: Decoding | None, *, watched: bool) -> list[Word]:
@@ -371,20 +379,3 @@ class Recognizer:
             Word(word, start + seconds_of(first), start + seconds_of(end), confidence)
             for word, (first, end), confidence in zip(hypothesis.words, spans, hypothesis.confidences, strict=True)
         ]
-
-
-@contextmanager
-def _opened(audio: Audio, on_bad: OnBad) -> Iterator[list[Recording]]:
-    """A context with recordings that are opened, unless they were."""
-    listed: list[Any] = [audio] if isinstance(audio, str | Path) or is_samples(audio) else list(audio)
-    opened = [each for each in listed if isinstance(each, Recording)]
-    arrays = [each for each in listed if is_samples(each)]
-    if (opened and len(opened) < len(listed)) or (arrays and len(arrays) < len(listed)):
-        raise CorpusError("recordings of different kinds; give files or arrays or opened recordings, not some of each")
-    with ExitStack() as stack:
-        if not opened and not arrays:
-            opened = stack.enter_context(recordings(listed, on_bad))
-        for name, samples in zip(array_names(len(arrays)), arrays, strict=True):
-            with usable(name, on_bad):
-                opened.append(stack.enter_context(recorded(name, samples)))
-        yield opened

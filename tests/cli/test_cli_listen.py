@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.recognizer.recognizer import load
@@ -102,6 +104,40 @@ def test_a_terminal_shows_the_words_so_far(model: Path, sound: bytes, expected: 
     assert any(state and sentence.startswith(state) and state != sentence for state in states)
     lines = [line.split("\r")[-1] for line in shown.decode().replace("\r\n", "\n").split("\n") if line.strip()]
     assert lines[:2] == [" ".join(line[1:]) for line in expected]
+
+
+def test_what_was_learned_is_written_at_the_end(model: Path, sound: bytes, tmp_path: Path) -> None:
+    """Of an unknown person, then of the same person from that file on."""
+    learned = tmp_path / "bob.safetensors"
+    ran = subprocess.run(
+        [*LHUC_ASR, str(model), "--learn", str(learned)], input=sound, capture_output=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.decode().splitlines()[-1].startswith(f"bob: {learned}  ")
+    first = load(model).load_speaker(learned)
+    assert first.name == "bob"
+    assert first.cmvn is not None
+    assert any(bool(table.detach()[1].any()) for table in first.adapted.bank.tables)
+    command = [*LHUC_ASR, str(model), "--speaker", str(learned), "--learn", str(learned)]
+    assert subprocess.run(command, input=sound, capture_output=True, timeout=120).returncode == 0
+    second = load(model).load_speaker(learned)
+    assert not all(map(torch.equal, first.adapted.bank.tables, second.adapted.bank.tables))
+
+
+def test_another_persons_file_and_silence_cost_nothing(model: Path, sound: bytes, tmp_path: Path) -> None:
+    alice, own = model.parent / "alice.safetensors", tmp_path / "carl.safetensors"
+    before = alice.read_bytes()
+    shutil.copy(alice, own)
+    command = [*LHUC_ASR, str(model), "--learn", str(own)]
+    ran = subprocess.run(command, input=sound, capture_output=True, text=False, timeout=120)
+    assert ran.returncode == 1
+    assert b"exists and is the file of the speaker 'alice'" in ran.stderr
+    own.unlink()
+    ran = subprocess.run(command, input=b"\0" * 64_000, capture_output=True, timeout=120)
+    assert ran.returncode == 1
+    assert b"not written, nothing was said that could be learned from" in ran.stderr
+    assert not own.exists()
+    assert alice.read_bytes() == before
 
 
 def test_no_sound_is_told(model: Path) -> None:
