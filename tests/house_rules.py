@@ -37,6 +37,7 @@ BELOW = {
 }
 BELOW["pipeline"] = set(BELOW) - {"ppnet"} | {"corpus"}
 BELOW["study"] = BELOW["pipeline"] | {"pipeline"}
+BELOW["web"] = BELOW["study"] | {"study"}
 BELOW["cli"] = set(BELOW)
 
 # A library that one place alone may import: a file, or a folder with a slash at its end.

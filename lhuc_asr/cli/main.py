@@ -27,6 +27,7 @@ from lhuc_asr.cli.listen import listen
 from lhuc_asr.cli.options import paragraphs
 from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
+from lhuc_asr.cli.report import report
 from lhuc_asr.cli.run import run
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
@@ -41,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for verb in (run, init, benchmark, export, info, adapt, transcribe, listen, align, download, toy):
+for verb in (run, init, benchmark, report, export, info, adapt, transcribe, listen, align, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")

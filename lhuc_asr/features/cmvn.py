@@ -24,17 +24,21 @@ class Cmvn:
 
 
 class CmvnAccumulator:
-    """Sums over the frames of a speaker, in float64: float32 loses the variance of long recordings."""
+    """Sums over the frames of a speaker, in float64: float32 loses the variance of long recordings.
+
+    Attributes:
+        frames: Number of frames that were added.
+    """
 
     def __init__(self, dimension: int) -> None:
-        self._frames = 0
+        self.frames = 0
         self._sum = np.zeros(dimension)
         self._square = np.zeros(dimension)
 
     def add(self, features: np.ndarray) -> None:
         """Add the features of an utterance, shape (T, D)."""
         values = features.astype(np.float64)
-        self._frames += len(values)
+        self.frames += len(values)
         self._sum += values.sum(axis=0)
         self._square += np.square(values).sum(axis=0)
 
@@ -44,8 +48,8 @@ class CmvnAccumulator:
         Raises:
             FeatureError: No frame was added.
         """
-        if self._frames == 0:
+        if self.frames == 0:
             raise FeatureError("no frames to estimate mean and variance from")
-        mean = self._sum / self._frames
-        variance = np.maximum(self._square / self._frames - np.square(mean), 0.0)
+        mean = self._sum / self.frames
+        variance = np.maximum(self._square / self.frames - np.square(mean), 0.0)
         return Cmvn(mean, np.maximum(np.sqrt(variance), DEVIATION_FLOOR))

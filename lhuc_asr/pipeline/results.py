@@ -39,22 +39,45 @@ def compare_splits(config: ExperimentConfig, splits: Sequence[str], formats: Seq
         splits: Names of the test sets.
         formats: Formats of the figures beside PNG, from ``score.formats.FORMATS``.
     """
-    folder, passes = ExperimentFolder(config.folder), passes_of(config)
-    reports = {
-        split: {plan.name: read_wer(folder.decode(split, plan.name) / WER_FILE) for plan in made}
-        for split, made in ((split, made_passes(config, split, passes)) for split in splits)
-    }
-    primary = primary_pass(config)
-    entries = [
-        _entry(config, split, passes[name], theirs, name == primary and split == splits[0])
-        for split, theirs in reports.items()
-        for name in theirs
-    ]
-    scores = judge(entries, config.seed)
+    folder, reports = ExperimentFolder(config.folder), wer_reports(config, splits)
+    scores = judged(config, reports)
     for split, theirs in reports.items():
         _write(folder, split, theirs, [line for line in scores if line.entry.split == split])
     _draw(config, scores, formats)
     return scores
+
+
+def wer_reports(config: ExperimentConfig, splits: Sequence[str]) -> dict[str, dict[str, WerReport]]:
+    """The errors of all passes over some test sets, by the set's and the pass's name, from the wer.json files.
+
+    Raises:
+        ScoreError: A pass was not made yet, or its file is damaged.
+    """
+    folder, passes = ExperimentFolder(config.folder), passes_of(config)
+    return {
+        split: {
+            plan.name: read_wer(folder.decode(split, plan.name) / WER_FILE)
+            for plan in made_passes(config, split, passes)
+        }
+        for split in splits
+    }
+
+
+def judged(config: ExperimentConfig, reports: Mapping[str, Mapping[str, WerReport]]) -> list[PassScore]:
+    """All passes over all test sets, compared and judged together.
+
+    Args:
+        config: The recipe.
+        reports: Errors of each pass by the test set's and the pass's name, the first set first.
+    """
+    passes, primary = passes_of(config), primary_pass(config)
+    first = next(iter(reports), None)
+    entries = [
+        _entry(config, split, passes[name], theirs, name == primary and split == first)
+        for split, theirs in reports.items()
+        for name in theirs
+    ]
+    return judge(entries, config.seed)
 
 
 def pool_folds(config: ExperimentConfig, split: str) -> None:

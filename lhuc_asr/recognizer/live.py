@@ -1,57 +1,62 @@
 """Speech as it comes: samples in, words out while one speaks.
 
-Two searches share the work. One goes on with every block of samples, and its best path gives the words so far, which
-may still change. When the speaker pauses, the piece of speech that ends there is searched as ``transcribe`` searches a
-piece, with the same scores and the same lattices, and its words stand, with times and confidences.
+A running search goes on with every block of samples, and its best path gives the words so far, which may still change.
+When the speaker pauses, the piece of speech that ends there is searched once more, as ``transcribe`` searches a piece,
+with the same scores and lattices. The words of this second search stand, with times and confidences.
 
-What a word waits for:
+A word is seen when the running search has it, which needs
 
-    the block of samples      as long as the caller's blocks, and 50 ms for a step of the search
-    context                   70 ms for a network that sees seven frames ahead; LDA and differences look further
-    the search                until the word's path is the best one, which may take some of the next word
+    the block of samples     as long as the caller's blocks, and up to 50 ms for a step of the search
+    the frames after it      that the network sees: seven of 10 ms, say, and more for LDA and differences
+    the best path            which may take some of the next word
 
-Features are normalised with the speaker's mean and deviation. For an unknown speaker they are those of all that was
-heard so far, after ``UNKNOWN_SECONDS`` of it.
+and it stands 0.6 s after the speaker has paused, or when the piece has become too long.
 
-If the recognizer learns, each piece whose words stand is learned from, and the next piece is decoded with what the
-speaker's parameters have become (``learning.py``).
+Features are normalised with the speaker's mean and deviation. For an unknown speaker they are those of the pieces with
+speech so far, and words come after ``UNKNOWN_SECONDS`` of these. If the recognizer learns, each piece whose words stand
+is learned from, and the next piece is decoded with what the speaker's parameters have become (``learning.py``).
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AudioError, SpeakerError
-from lhuc_asr.base.units import FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS, frames_of, samples_of, seconds_of
+from lhuc_asr.base.errors import SearchError, SpeakerError
+from lhuc_asr.base.units import FRAME_SHIFT_SECONDS, frames_of, seconds_of
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.search import RunningSearch, Searcher
 from lhuc_asr.features.cmvn import Cmvn, CmvnAccumulator
-from lhuc_asr.features.filterbank import compute_features
 from lhuc_asr.recognizer.decoding import Decoding
 from lhuc_asr.recognizer.learning import Learning
+from lhuc_asr.recognizer.live_sound import LiveSound, as_samples
 from lhuc_asr.recognizer.loaded_model import LoadedModel
-from lhuc_asr.recognizer.pauses import has_speech
+from lhuc_asr.recognizer.pauses import runs
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speech import Speech, feature_table
 from lhuc_asr.recognizer.transcript import Word
 
-# A pause of this length ends a piece; of a piece without words, all but the last of it is forgotten.
+logger = logging.getLogger(__name__)
+
+# A pause of this length ends a piece. Of a piece without words half a pause is kept: a word may have begun in it.
 PAUSE_SECONDS = 0.6
+PAUSE_FRAMES = round(PAUSE_SECONDS / FRAME_SHIFT_SECONDS)
 # Number of frames that are searched at a time, whatever the blocks; after each step a pause is looked for.
 STEP_FRAMES = 5
-# Number of earlier frames whose levels say what is silence: a minute.
-EARLIER_FRAMES = 6000
-# How much of an unknown speaker's sound is heard before features are normalised and words come.
+# How much of an unknown speaker's speech is heard before features are normalised and words come.
 UNKNOWN_SECONDS = 3.0
+UNKNOWN_FRAMES = round(UNKNOWN_SECONDS / FRAME_SHIFT_SECONDS)
 # Name of the piece in messages.
 PIECE = "live"
 
-# From a piece's scores (T, K) and its start in seconds to its lattice and its words.
+# From a piece's scores (T, K) and its start in seconds to its lattice and its words, placed in time.
 FinalWords = Callable[[np.ndarray, float], tuple[LatticeSummary, list[Word]]]
 
 
@@ -60,22 +65,29 @@ class Heard:
     """What a block of samples has added.
 
     Attributes:
-        finished: Words that stand, with times since the first sample.
+        lines: The words that stand, those of each piece together, with times since the first sample.
         unfinished: Words after them so far, which may still change.
     """
 
-    finished: tuple[Word, ...]
+    lines: tuple[tuple[Word, ...], ...]
     unfinished: tuple[str, ...]
+
+    @property
+    def finished(self) -> tuple[Word, ...]:
+        """The words that stand, of all pieces."""
+        return tuple(chain.from_iterable(self.lines))
 
 
 class Live:
     """One person's speech as it comes.
 
+    Frames are counted from the start of the piece that is being said.
+
     Args:
         model: The model.
         decoding: The pass and the person's parameters; its statistics of the features are not used for an unknown one.
         known: Whether the statistics of the person's features are known.
-        final_words: The words of a piece, as in a transcript.
+        final_words: The lattice and the words of a piece, as for a transcript.
         learning: The person's parameters, which go on with each piece; None to leave them as they are.
     """
 
@@ -90,18 +102,23 @@ class Live:
         self._model, self._decoding, self._known, self._final_words = model, decoding, known, final_words
         self._learning = learning
         self._features = decoding.plan.features
-        self._shift = int(self.sample_rate * FRAME_SHIFT_SECONDS)
+        self._sound = LiveSound(self._features)
         in_space = decoding.plan.in_space and model.space is not None
         reach = model.space.context if in_space and model.space is not None else 0
-        # Frames on either side that a frame's scores depend on.
-        self._context = model.models[decoding.plan.network].context + reach + 2 * self._features.delta_order
+        # Frames on either side that a frame's differences depend on, and its scores.
+        self._differences = 2 * self._features.delta_order
+        self._context = model.models[decoding.plan.network].context + reach + self._differences
+        longest = frames_of(model.description.piece_seconds, self.sample_rate)
+        self._longest = max(longest, 2 * PAUSE_FRAMES)  # there is room for a pause
         self._searcher = Searcher(model.pool.graph, decoding.plan.search)
-        self._statistics = CmvnAccumulator(self._features.dimension)
-        self._samples = np.zeros(0, np.float32)  # those of the piece, and after it
-        self._start = 0  # number of samples before the piece
-        self._earlier = np.zeros(0)  # levels before the piece
-        self._frames = self._counted = 0  # frames of the piece that were searched, and that are in the statistics
         self._search = self._begin()
+        self._searched = 0  # frames of the piece that the running search has
+        # Of an unknown person: sums over the pieces with speech; the same with frames of this piece, and how many of
+        # them; whether all are enough for words.
+        self._of_pieces = CmvnAccumulator(self._features.dimension)
+        self._statistics = copy.deepcopy(self._of_pieces)
+        self._counted, self._enough = 0, known
+        self._standing: list[tuple[Word, ...]] = []  # lines that were not handed out yet
 
     @property
     def sample_rate(self) -> int:
@@ -112,24 +129,27 @@ class Live:
         """Take the next samples.
 
         Args:
-            samples: Samples in [-1, 1), shape (N,), of any length.
+            samples: Samples of one channel, shape (N,), of any length: floats in [-1, 1), or integers of 16 or 32 bits.
 
         Raises:
-            AudioError: The samples are of another shape, or not finite.
+            AudioError: The samples are of another kind or shape, or not finite; they are not taken.
         """
-        samples = np.asarray(samples, np.float32)
-        if samples.ndim != 1 or not np.isfinite(samples).all():
-            raise AudioError(f"samples of shape {samples.shape}: expected one channel of finite numbers")
-        self._samples = np.concatenate([self._samples, samples])
-        finished = self._searched(ending=False)
-        return Heard(tuple(finished), self._search.best().words if self._spoken(0, self._frames) else ())
+        self._sound.add(as_samples(samples))
+        self._search_on(ending=False)
+        spoken = self._searched > 0 and self._sound.spoken(0, self._searched)
+        return self._handed_out(self._search.best().words if spoken else ())
 
     def end(self) -> Heard:
         """The words of what is left. Samples that are heard after it are of a new piece."""
-        finished = [*self._searched(ending=True), *self._finish(self._frames)]
-        self._start += len(self._samples)
-        self._samples = self._samples[:0]
-        return Heard(tuple(finished), ())
+        self._sound.end()
+        self._search_on(ending=True)
+        self._sound.begin_anew()
+        self._begin_piece()
+        return self._handed_out(())
+
+    def _handed_out(self, unfinished: tuple[str, ...]) -> Heard:
+        lines, self._standing = tuple(self._standing), []
+        return Heard(lines, unfinished)
 
     @property
     def learned_seconds(self) -> float:
@@ -148,104 +168,129 @@ class Live:
             raise SpeakerError("nothing is learned of this person; listen with learn=True")
         return Speaker(self._decoding.speaker, self._model.description.network, self._learning.adapted, self._cmvn())
 
-    def _searched(self, ending: bool) -> list[Word]:
-        """Search on in the frames whose context is there, in short steps that miss no pause; the words that stand."""
-        finished: list[Word] = []
-        while self._advance(ending):
-            if (end := self._end_of_piece()) is not None:
-                finished += self._finish(end)
-        return finished
+    def _search_on(self, ending: bool) -> None:
+        """Search on as far as frames are there, and keep the lines that stand.
 
-    def _advance(self, ending: bool) -> bool:
+        A piece that cannot be searched is left out, with a warning.
+        """
+        while True:
+            try:
+                more = self._step(ending)
+                if not (more or ending):
+                    return
+                end = self._end_of_piece() if more else self._searched
+                if end is not None:
+                    self._finish(end)
+            except SearchError as error:
+                logger.warning("from %.1f s on, what was said is left out: %s", self._sound.seconds, error)
+                self._forget(min(self._sound.frames, self._searched + STEP_FRAMES))
+                more = self._sound.frames > 0
+            if not more:
+                return
+
+    def _step(self, ending: bool) -> bool:
         """Search one step on; whether there were frames for it."""
-        there = frames_of(len(self._samples) / self.sample_rate, self.sample_rate)
-        until = min(self._frames + STEP_FRAMES, self._longest)
+        if not self._enough and not self._may_begin(ending):
+            return False
+        there = self._sound.frames
+        until = min(self._searched + STEP_FRAMES, self._longest)
         if ending:
             until = min(until, there)
-        if until <= self._frames or (until + self._context > there and not ending):
+        if until <= self._searched or not (ending or self._known_until(until, self._context)):
             return False
-        if not self._may_begin(there, ending):
-            return False
-        first = max(0, self._frames - self._context)
-        scores = self._scored(self._speech(first, min(there, until + self._context)))
-        self._search.advance(scores[self._frames - first : until - first])
-        self._frames = until
+        if not self._known and until > self._counted:
+            self._count(until)
+        first = max(0, self._searched - self._context)
+        scores = self._scores(self._speech(first, min(there, until + self._context)))
+        self._search.advance(scores[self._searched - first : until - first])
+        self._searched = until
         return True
 
-    def _may_begin(self, there: int, ending: bool) -> bool:
-        """Add new frames to an unknown person's statistics; whether there are enough of them, or there come no more."""
-        if self._known:
-            return True
-        if there > self._counted:
-            self._statistics.add(self._computed(self._counted, there))
-            self._counted = there
-        heard = self._start / self._shift + there
-        return ending or heard * FRAME_SHIFT_SECONDS >= UNKNOWN_SECONDS
+    def _may_begin(self, ending: bool) -> bool:
+        """Count an unknown person's frames, and forget silence, until there are enough for words or no more come."""
+        while not self._enough:
+            until = self._counted + STEP_FRAMES
+            if ending:
+                until = min(until, self._sound.frames)
+                if until == self._counted:
+                    return until > 0
+            elif not self._known_until(until, self._differences):
+                return False
+            self._count(until)
+            if self._counted >= PAUSE_FRAMES and not self._sound.spoken(0, self._counted):
+                self._forget(self._counted - PAUSE_FRAMES // 2)
+            self._enough = self._of_pieces.frames + self._counted >= UNKNOWN_FRAMES
+        return True
 
-    @property
-    def _longest(self) -> int:
-        """Number of frames of the longest piece."""
-        return frames_of(self._model.description.piece_seconds, self.sample_rate)
+    def _known_until(self, until: int, beside: int) -> bool:
+        """Whether frames, so many beside them, and their levels are there, so that nothing depends on the blocks."""
+        return until + beside <= self._sound.frames and until <= self._sound.known_frames
+
+    def _count(self, until: int) -> None:
+        """Add frames of the piece to the statistics; their differences need the frames beside them."""
+        first = max(0, self._counted - self._differences)
+        end = min(self._sound.frames, until + self._differences)
+        self._statistics.add(self._sound.features(first, end)[self._counted - first : until - first])
+        self._counted = until
 
     def _end_of_piece(self) -> int | None:
         """The frame before which the piece ends, in the middle of a pause if there is any; None if it goes on."""
+        if not self._searched:
+            return None
         best = self._search.best()
         silent = np.isin(best.pdfs, self._model.topology.silence_pdfs)
-        trailing = len(silent) if silent.all() else int(np.argmin(silent[::-1]))
-        pause = frames_of(PAUSE_SECONDS)
-        if trailing >= pause and (best.words or trailing == len(silent)):
-            # A word may have begun at the end of a silent piece, so a little of it stays.
-            return self._frames - (trailing // 2 if best.words else pause // 2)
-        # The best path may stretch a word over a pause.
-        if self._frames > pause and not self._spoken(self._frames - pause, self._frames):
-            return self._frames - pause // 2
-        if self._frames < self._longest:
+        pauses = runs(silent)
+        trailing = pauses[-1][1] - pauses[-1][0] if pauses and pauses[-1][1] == len(silent) else 0
+        if best.words and trailing >= PAUSE_FRAMES:
+            return self._searched - trailing // 2
+        # A piece without words; or the best path has stretched a word over a pause.
+        quiet = self._searched > PAUSE_FRAMES and not self._sound.spoken(self._searched - PAUSE_FRAMES, self._searched)
+        if quiet or PAUSE_FRAMES <= trailing == len(silent):
+            return self._searched - PAUSE_FRAMES // 2
+        if self._searched < self._longest:
             return None
-        # Too long: cut in the middle of the longest pause of its second half.
-        runs = np.diff(np.concatenate([[False], silent[len(silent) // 2 :], [False]]).astype(int))
-        begins, ends = np.flatnonzero(runs == 1), np.flatnonzero(runs == -1)
-        if not len(begins):
-            return self._frames
-        which = int((ends - begins).argmax())
-        return len(silent) // 2 + int(begins[which] + ends[which] + 1) // 2
+        # Too long: cut in the middle of the longest pause of its second half, or where that is quietest.
+        half = len(silent) // 2
+        pauses = runs(silent[half:])
+        if not pauses:
+            return self._sound.quietest(half, self._searched)
+        begin, end = max(pauses, key=lambda pause: pause[1] - pause[0])
+        return half + (begin + end) // 2
 
-    def _finish(self, frames: int) -> list[Word]:
-        """The words of the piece that ends after so many frames; what comes after it is the next piece."""
-        words: list[Word] = []
-        if self._spoken(0, frames) and self._search.best().words:
-            speech = self._speech(0, frames)
-            summary, words = self._final_words(self._scored(speech), self._start / self.sample_rate)
-            if self._learning is not None:
-                self._learning.learn(speech, summary)
-        samples = min(len(self._samples), frames * self._shift)
-        self._earlier = np.concatenate([self._earlier, self._levels(frames)])[-EARLIER_FRAMES:]
-        self._samples, self._start = self._samples[samples:], self._start + samples
-        self._frames, self._counted = 0, max(0, self._counted - frames)
+    def _finish(self, end: int) -> None:
+        """Let the piece end before a frame; its words stand, and what comes after it is the next piece."""
+        if end > 0 and self._search.best().words:
+            if self._sound.spoken(0, end):
+                self._keep_words(end)
+            else:
+                start = self._sound.seconds
+                logger.info("%.1f-%.1f s: left out as silence or steady noise", start, start + seconds_of(end))
+        self._forget(end)
+
+    def _keep_words(self, end: int) -> None:
+        """The words of the frames before ``end`` stand, and are learned from."""
+        speech = self._speech(0, end)
+        summary, words = self._final_words(self._scores(speech), self._sound.seconds)
+        if words:
+            self._standing.append(tuple(words))
+        if not self._known:
+            self._of_pieces.add(self._sound.features(0, end))
+        if self._learning is not None:
+            self._learning.learn(speech, summary)
+
+    def _forget(self, frames: int) -> None:
+        """Let the next piece begin after so many frames of this one."""
+        self._sound.forget(frames)
+        self._begin_piece()
+
+    def _begin_piece(self) -> None:
+        self._searched = self._counted = 0
+        self._statistics = copy.deepcopy(self._of_pieces)
+        self._enough = self._known or self._of_pieces.frames >= UNKNOWN_FRAMES
         self._search = self._begin()
-        return words
-
-    def _spoken(self, first: int, end: int) -> bool:
-        """Whether frames of the piece hold more than silence and steady noise, beside what was before them."""
-        if first == end:
-            return False
-        level = np.concatenate([self._earlier, self._levels(end)])
-        before = len(self._earlier) + first
-        return has_speech(level, [(0, before), (before, len(level))][not before :])[-1]
-
-    def _levels(self, frames: int) -> np.ndarray:
-        """Mean squares of the piece's first frames, one a frame shift."""
-        samples = self._samples[: frames * self._shift].astype(np.float64)
-        levels: np.ndarray = np.square(samples.reshape(-1, self._shift)).mean(axis=1)
-        return levels
 
     def _begin(self) -> RunningSearch:
         return self._searcher.begin(PIECE)
-
-    def _computed(self, first: int, end: int) -> np.ndarray:
-        """Features of frames of the piece, not normalised, shape (end - first, D)."""
-        window = samples_of(FRAME_LENGTH_SECONDS, self.sample_rate)
-        samples = self._samples[first * self._shift : (end - 1) * self._shift + window]
-        return compute_features(samples, self._features)
 
     def _cmvn(self) -> Cmvn:
         """Mean and deviation to normalise the features with."""
@@ -255,10 +300,10 @@ class Live:
         """Frames of the piece, with features as if it were they alone."""
         speaker = self._decoding.speaker
         piece = Utterance(PIECE, speaker, "", Path(PIECE), seconds_of(first), seconds_of(end - first), "")
-        table = feature_table({PIECE: self._cmvn().apply(self._computed(first, end))}, speaker)
+        table = feature_table({PIECE: self._cmvn().apply(self._sound.features(first, end))}, speaker)
         return Speech((piece,), {PIECE: PIECE}, {self._features: table})
 
-    def _scored(self, speech: Speech) -> np.ndarray:
+    def _scores(self, speech: Speech) -> np.ndarray:
         """Scores of frames of the piece, shape (T, K)."""
         ((_, scores),) = self._decoding.scores(self._model, speech)
         return scores

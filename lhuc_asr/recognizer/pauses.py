@@ -125,13 +125,27 @@ def holds(parts: Sequence[tuple[int, int]], pieces: Sequence[tuple[int, int]]) -
     return [count > 0 and parts[count - 1][1] > first for count, (first, _) in zip(before, pieces, strict=True)]
 
 
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Each stretch of true values: its first place, and the place after its last.
+
+    Example:
+        >>> runs(np.array([True, False, True, True]))
+        [(0, 1), (2, 4)]
+    """
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return [(int(begin), int(end)) for begin, end in changes.reshape(-1, 2)]
+
+
+def quietest(level: np.ndarray) -> int:
+    """The place of the lowest level, averaged over its neighbours, among levels of shape (N,)."""
+    return int(np.argmin(_smoothed(level)))
+
+
 def _pauses(level: np.ndarray) -> list[tuple[int, int]]:
     """Each pause's first frame and the frame after its last."""
     decibels = 10.0 * np.log10(np.maximum(level, _silence(level)))
     floor, loud = np.quantile(decibels, (FLOOR_FRACTION, LOUD_FRACTION))
-    quiet = decibels < floor + PAUSE_FRACTION * (loud - floor)
-    changes = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]])))
-    return [(int(begin), int(end)) for begin, end in changes.reshape(-1, 2)]
+    return runs(decibels < floor + PAUSE_FRACTION * (loud - floor))
 
 
 def _silence(level: np.ndarray) -> float:

@@ -6,6 +6,7 @@ Only matplotlib's Figure objects are used, never pyplot: no window, no global st
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 from lhuc_asr.base.atomic import atomic_path
@@ -101,6 +102,19 @@ def save_figure(figure: Figure, path: Path, formats: Iterable[str] = ()) -> None
         # The salt makes the names inside an SVG the same each time.
         with atomic_path(path.with_suffix(f".{format}")) as temporary, rc_context({"svg.hashsalt": path.stem}):
             figure.savefig(temporary, format=format, dpi=DOTS_PER_INCH, metadata=FORMATS[format])
+
+
+def svg_of(figure: Figure, name: str) -> bytes:
+    """A figure as SVG; the same figure under the same name gives the same bytes.
+
+    Args:
+        figure: The figure.
+        name: Name that the names inside the SVG are made from.
+    """
+    content = BytesIO()
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(content, format="svg", dpi=DOTS_PER_INCH, metadata=FORMATS["svg"])
+    return content.getvalue()
 
 
 def _colour(before: float, after: float) -> str:

@@ -50,6 +50,37 @@ def gains_figure(before: WerReport, after: WerReport, comparison: Comparison, ti
     return figure
 
 
+def amplitude_map(own: Sequence[np.ndarray], others: Sequence[np.ndarray], title: str) -> Figure:
+    """Draw a speaker's log amplitudes less the mean of the others', in the others' deviations, a layer a row.
+
+    Units are in the order of the values, so that a layer's row shows how many of its units stand out, and how far.
+
+    Args:
+        own: The speaker's amplitudes of each layer, shapes (H,), above 0.
+        others: Those of S other speakers, at least two, shapes (S, H).
+        title: Title of the figure.
+    """
+    rows = []
+    for mine, theirs in zip(own, others, strict=True):
+        log, logs = np.log(np.maximum(mine, 1e-3)), np.log(np.maximum(theirs, 1e-3))
+        rows.append(np.sort((log - logs.mean(axis=0)) / np.maximum(logs.std(axis=0, ddof=1), 1e-6)))
+    figure = Figure((7.0, 0.9 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(rows):
+        image = axes.imshow(
+            row[None], aspect="auto", cmap="RdBu_r", vmin=-4, vmax=4, interpolation="nearest",
+            extent=(0.0, 1.0, place + 0.5, place - 0.5),
+        )  # fmt: skip
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.set_yticks(range(len(rows)), [f"layer {number + 1}" for number in range(len(rows))])
+    axes.set_xlabel("units, from those turned down most to those turned up most")
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    figure.colorbar(image, ax=axes, label="deviations from\nthe others' mean")
+    return figure
+
+
 def amplitudes_figure(layers: Sequence[np.ndarray], speakers: Sequence[str], title: str) -> Figure:
     """Draw log amplitudes of all speakers, layers side by side, units in the order of their mean, and their spread.
 

@@ -53,7 +53,7 @@ def _spread(look: Look) -> list[Row]:
     """
     rows = []
     for fold in look.folds:
-        speakers, layers = _read_amplitudes(fold.folder.speakers(look.split, look.name))
+        speakers, layers = read_amplitudes(fold.folder.speakers(look.split, look.name))
         if fold is look.folds[0]:
             title = f"{look.split}: amplitudes of {look.name}, {len(speakers)} speakers"
             look.draw(amplitudes_figure(list(layers.values()), speakers, title))
@@ -71,7 +71,7 @@ def _spread(look: Look) -> list[Row]:
     return rows
 
 
-def _read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+def read_amplitudes(folder: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     """Names of the speakers of a pass, and their amplitudes at each site, shape (S, H)."""
     states = [file.amplitudes for file in files_of_speakers([folder]) if file.amplitudes is not None]
     layers = {

@@ -1,0 +1,247 @@
+"""The page of a report: one HTML file with all that it needs, and nothing in it that asks a network.
+
+Names and transcripts are strangers' text: the template escapes them, and the page's own rule (Content-Security-Policy)
+lets no script run but the one whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+import jinja2
+import soundfile
+
+from lhuc_asr.audio.recording import read_audio
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.score.judgement import Against, PassScore, Verdict
+from lhuc_asr.score.significance import LEVEL
+from lhuc_asr.score.tables import change_text, p_text
+from lhuc_asr.score.word_alignment import Fate
+from lhuc_asr.web.report import RecordingReport, Report, SpeakerReport
+
+# Sample rate of the sound in the page, and its quality from 0 to 1, least loss last.
+SOUND_RATE, SOUND_QUALITY = 16_000, 0.3
+# A long sound written to Vorbis at once overflows the encoder's stack.
+SOUND_BLOCK = 16_000
+
+Tone = Literal["good", "bad", ""]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict in words.
+
+    Attributes:
+        headline: The verdict.
+        sentences: What it stands on.
+        tone: Whether it is good or bad.
+    """
+
+    headline: str
+    sentences: Sequence[str]
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page.
+
+    Attributes:
+        source: Its data as an address.
+        alt: What it shows, in words.
+    """
+
+    source: str
+    alt: str
+
+
+def page(
+    report: Report,
+    shown: Sequence[SpeakerReport],
+    sounds: Mapping[str, str],
+    pictures: Sequence[Picture],
+    maps: Mapping[str, str],
+) -> str:
+    """The page, HTML.
+
+    Args:
+        report: What it says.
+        shown: The speakers who have a section with their recordings.
+        sounds: Sound of utterances, by their ids, as an address.
+        pictures: Pictures below the verdict.
+        maps: Pictures of speakers' amplitudes, by name, as an address.
+    """
+    templates = files("lhuc_asr.web") / "templates"
+    style, script = ((templates / f"report.{ending}").read_text("utf-8") for ending in ("css", "js"))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((templates / "report.html.j2").read_text("utf-8"))
+    return template.render(
+        report=report,
+        shown=shown,
+        anchors={speaker.name: f"speaker-{number}" for number, speaker in enumerate(shown, start=1)},
+        with_others=any(speaker.others for speaker in report.speakers),
+        sounds=sounds,
+        maps=maps,
+        figures=pictures,
+        verdict=verdict(report.line),
+        rates=_rates(report),
+        made=_made(report),
+        style=style,
+        script=script,
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        tone=_tone,
+        points=_points,
+        in_words=_in_words,
+        named_words=_named_words,
+        spoken=_spoken,
+        percent=lambda rate: f"{100 * rate:.2f}",
+        change=lambda against: "" if against is None else change_text(against.comparison),
+        p=lambda against: "" if against is None else p_text(against.adjusted_p),
+        counts=_counts,
+    )
+
+
+def verdict(line: PassScore) -> Judged:
+    """What the comparisons of a pass say, in words."""
+    entry, against = line.entry, line.base
+    if against is None or entry.base is None:
+        raise ValueError(f"{entry.name}: a pass that is not compared has no verdict")
+    comparison = against.comparison
+    unit = "speakers" if comparison.over_speakers else "recordings"
+    taken = entry.base.errors - entry.report.errors
+    change = f"{abs(taken)} of {entry.base.errors} word errors are gone" if taken >= 0 else f"{-taken} word errors more"
+    sentences = [
+        f"{change}: {change_text(comparison)} % of the word error rate, with its 95 % interval over {unit}; "
+        f"p {p_text(against.adjusted_p)}.",
+        f"Of the {unit}, {comparison.speakers_better} have fewer errors, {comparison.speakers_worse} have more, "
+        f"{comparison.speakers_equal} have as many.",
+        _control_sentence(line),
+    ]
+    match line.verdict:
+        case Verdict.HELPED:
+            return Judged("Adaptation helped", sentences, "good")
+        case Verdict.HURT:
+            return Judged("Adaptation hurt", sentences, "bad")
+        case Verdict.NO_EVIDENCE:
+            return Judged("No evidence that adaptation changed anything", sentences, "")
+        case None:
+            return Judged("A bound, or a control: not a result", sentences, "")
+
+
+def _control_sentence(line: PassScore) -> str:
+    others = line.others
+    if others is None or line.entry.others is None:
+        return (
+            "There is no control here: with the mean of the other speakers' parameters, one would see what is the "
+            "speakers' own."
+        )
+    own = line.entry.others.errors - line.entry.report.errors
+    gone = f"{own} errors fewer" if own >= 0 else f"{-own} errors more"
+    evidence = "is" if others.adjusted_p < LEVEL else "is not"
+    return (
+        f"With the mean of the other speakers' parameters there are {line.entry.others.errors} errors; the speakers' "
+        f"own have {gone} ({change_text(others.comparison)} %), which {evidence} more than chance (p "
+        f"{p_text(others.adjusted_p)})."
+    )
+
+
+def sound(utterance: Utterance) -> str:
+    """An utterance's sound as an address: Ogg Vorbis, 16 kHz.
+
+    Raises:
+        AudioError: The recording cannot be read.
+    """
+    samples = read_audio(utterance, SOUND_RATE, utterance.channel)
+    content = io.BytesIO()
+    with soundfile.SoundFile(
+        content, "w", SOUND_RATE, 1, "VORBIS", format="OGG", compression_level=1.0 - SOUND_QUALITY
+    ) as file:
+        for first in range(0, len(samples), SOUND_BLOCK):
+            file.write(samples[first : first + SOUND_BLOCK])
+    return address(content.getvalue(), "audio/ogg")
+
+
+def address(content: bytes, kind: str) -> str:
+    """Data as an address, so that nothing has to be fetched."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _csp_hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _rates(report: Report) -> list[dict[str, Any]]:
+    """The error rates before, with the others' mean, and after, as bars."""
+    entry = report.line.entry
+    named = [("before", entry.base, ""), ("with the others' mean", entry.others, ""), ("after", entry.report, None)]
+    known = [(name, each, tone) for name, each, tone in named if each is not None]
+    highest = max(each.wer for _, each, _ in known) or 1.0
+    after = verdict(report.line).tone
+    return [
+        {
+            "name": name,
+            "wer": f"{100 * each.wer:.2f}",
+            "errors": each.errors,
+            "words": each.words,
+            "share": f"{100 * each.wer / highest:.1f}",
+            "tone": after if tone is None else tone,
+        }
+        for name, each, tone in known
+    ]
+
+
+def _made(report: Report) -> list[tuple[str, str]]:
+    """Versions, seed and commit, for the reader who wants to make it again."""
+    run = report.run
+    git = run.get("git") or {}
+    commit = str(git.get("commit", "unknown")) + (", with changes" if git.get("dirty") else "")
+    rows = [("command", " ".join(map(str, run.get("command", [])))), ("seed", str(run.get("seed", "")))]
+    rows += [("lhuc_asr", str(run.get("lhuc_asr", ""))), ("commit", commit), ("Python", str(run.get("python", "")))]
+    rows += [(name, str(version)) for name, version in dict(run.get("packages", {})).items()]
+    return [(key, value) for key, value in rows if value]
+
+
+def _tone(speaker: SpeakerReport) -> Tone:
+    return "good" if speaker.gained > 0 else "bad" if speaker.gained < 0 else ""
+
+
+def _points(speaker: SpeakerReport) -> str:
+    change = 100 * (speaker.after.wer - speaker.before.wer)
+    return f"{change:+.1f}".replace("-", "−")
+
+
+def _in_words(speaker: SpeakerReport) -> str:
+    mended, broken, wrong = (
+        sum(recording.fates[fate] for recording in speaker.recordings)
+        for fate in (Fate.MENDED, Fate.BROKEN, Fate.WRONG)
+    )
+    others = "" if speaker.others is None else f", {speaker.others.errors} with the others' mean"
+    return (
+        f"{len(speaker.recordings)} recordings, {speaker.seconds:.0f} s, {speaker.before.words} words: "
+        f"{speaker.before.errors} errors before, {speaker.after.errors} after{others}. {mended} words were mended, "
+        f"{broken} broken, {wrong} stay wrong."
+    )
+
+
+def _named_words(speaker: SpeakerReport) -> list[tuple[str, list[tuple[str, int]]]]:
+    return [(fate.value, speaker.words(fate)) for fate in (Fate.MENDED, Fate.BROKEN, Fate.WRONG)]
+
+
+def _spoken(recording: RecordingReport, which: str) -> str:
+    """A row of words as a sentence."""
+    words = (getattr(column, which) for column in recording.columns)
+    return " ".join(word for word in words if word is not None) or "nothing"
+
+
+def _counts(against: Against | None) -> str:
+    if against is None:
+        return ""
+    comparison = against.comparison
+    return f"{comparison.speakers_better} / {comparison.speakers_worse} / {comparison.speakers_equal}"
