@@ -70,8 +70,10 @@ def type_in(package_log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cal
 
     def run(line: str) -> None:
         if "|" in line:
-            _, line = line.split("|")
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("talk.wav").read_bytes())))
+            before, line = line.split("|")
+            raw = soundfile.read("talk.wav", dtype="int16")[0].tobytes()
+            sound = raw if "-t raw" in before else Path("talk.wav").read_bytes()
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sound)))
         words = [
             word
             for typed in shlex.split(os.path.expandvars(line))[1:]

@@ -30,6 +30,9 @@ SOUND_RATE, SOUND_QUALITY = 16_000, 0.3
 # A long sound written to Vorbis at once overflows the encoder's stack.
 SOUND_BLOCK = 16_000
 
+# What so few units that differ can never show.
+TOO_FEW = " So few whose errors differ cannot be evidence, however large the change: p has a least value."
+
 Tone = Literal["good", "bad", ""]
 
 
@@ -119,7 +122,7 @@ def verdict(line: PassScore) -> Judged:
     change = f"{abs(taken)} of {entry.base.errors} word errors are gone" if taken >= 0 else f"{-taken} word errors more"
     sentences = [
         f"{change}: {change_text(comparison)} % of the word error rate, with its 95 % interval over {unit}; "
-        f"p {p_text(against.adjusted_p)}.",
+        f"p {p_text(against.adjusted_p)}." + (TOO_FEW if comparison.least_p >= LEVEL else ""),
         f"Of the {unit}, {comparison.speakers_better} have fewer errors, {comparison.speakers_worse} have more, "
         f"{comparison.speakers_equal} have as many.",
         _control_sentence(line),
@@ -130,7 +133,7 @@ def verdict(line: PassScore) -> Judged:
         case Verdict.HURT:
             return Judged("Adaptation hurt", sentences, "bad")
         case Verdict.NO_EVIDENCE:
-            return Judged("No evidence that adaptation changed anything", sentences, "")
+            return Judged("No evidence", sentences, "")
         case None:
             return Judged("A bound, or a control: not a result", sentences, "")
 
