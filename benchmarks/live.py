@@ -2,10 +2,10 @@
 
     python benchmarks/live.py MODEL SPEAKER AUDIO...    # the recordings of one person, with the file that adapt wrote
 
-The recordings are heard one after the other in blocks of a tenth of a second, as fast as they can be. A word of a
-recording's transcript is seen with the first block whose words begin with all words up to it, and stay so. Its delay is
-the time of that block's last sample minus the word's end: what one waits for on a machine that keeps up, the block
-included, the work on it not.
+Each recording is heard in blocks of a tenth of a second, as fast as they can be, and a second of silence after it: the
+last words wait for what comes after them too. A word that stands was first seen with the first block after which the
+words shown always began with all words up to it. Its delay is the time of that block's last sample minus the word's end:
+what one waits for on a machine that keeps up, the block included, the work on it not.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def main(model: Path, speaker: Path, audio: list[str]) -> None:
     with recordings(audio) as named:
         for recording in named:
             live = recognizer.listen(person)
-            samples, rate = soundfile.read(recording.path, dtype="float32")
-            samples = resample(samples, rate, live.sample_rate)
+            samples, rate = soundfile.read(recording.path, dtype="float32", always_2d=True)
+            samples = resample(samples.mean(axis=1), rate, live.sample_rate)
+            seconds += len(samples) / live.sample_rate
+            samples = np.concatenate([samples, np.zeros(live.sample_rate, np.float32)])
             size = round(BLOCK_SECONDS * live.sample_rate)
             blocks = [samples[first : first + size] for first in range(0, len(samples), size)]
             standing, seen = [], []
@@ -47,11 +49,10 @@ def main(model: Path, speaker: Path, audio: list[str]) -> None:
                 standing += heard.finished
                 words = [*(word.word for word in standing), *heard.unfinished]
                 seen.append((min(number * BLOCK_SECONDS, len(samples) / live.sample_rate), words))
-            seconds += len(samples) / live.sample_rate
             for place, word in enumerate(standing):
                 upto = [each.word for each in standing[: place + 1]]
-                wrong = [k for k, (_, words) in enumerate(seen) if words[: place + 1] != upto]
-                delays.append(seen[wrong[-1] + 1 if wrong else 0][0] - word.end)
+                last_without = max((k for k, (_, words) in enumerate(seen) if words[: place + 1] != upto), default=-1)
+                delays.append(seen[last_without + 1][0] - word.end)
     if not delays:
         sys.exit("nothing is said in the recordings; name others")
     show(
@@ -66,4 +67,6 @@ def main(model: Path, speaker: Path, audio: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
