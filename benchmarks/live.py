@@ -4,8 +4,8 @@
 
 Each recording is heard in blocks of a tenth of a second, as fast as they can be, and a second of silence after it: the
 last words wait for what comes after them too. A word that stands was first seen with the first block after which the
-words shown always began with all words up to it. Its delay is the time of that block's last sample minus the word's end:
-what one waits for on a machine that keeps up, the block included, the work on it not.
+words shown always began with all words up to it. Its delay is the time of that block's last sample minus the word's
+end: what one waits for on a machine that keeps up, the block included, the work on it not.
 """
 
 from __future__ import annotations
