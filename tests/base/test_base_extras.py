@@ -62,7 +62,7 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
     missing = {name: said for name, said in outcome.items() if said}
     rooms = {name.split(".")[1] for name in missing}
     curves = ["lhuc_asr.base.event_files", "lhuc_asr.pipeline.curves", "lhuc_asr.ppnet.curves"]
-    assert rooms == {"base", "pipeline", "ppnet", "score", "study"}
+    assert rooms == {"base", "pipeline", "ppnet", "score", "study", "web"}
     assert [name for name in missing if name.split(".")[1] in ("base", "pipeline")] == curves[:2]
     for name, said in missing.items():
         wanted = "rank" if name.startswith("lhuc_asr.ppnet") else "figures"
@@ -78,6 +78,7 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
     [
         (("toy",), "figures"),
         (("benchmark", "exp/an4"), "figures"),
+        (("report", "exp/an4"), "figures"),
         (("ppnet", "train", "ppnet_synthetic"), "rank"),
         (("ppnet", "inspect", "ranker", "x.csv", "-o", "y"), "rank"),
         (("run", "demo"), "voices"),

@@ -17,7 +17,10 @@ from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
-VERBS = ("run", "listen", "init", "benchmark", "export", "info", "adapt", "transcribe", "align", "download", "toy")
+VERBS = (
+    *("run", "init", "benchmark", "report", "export", "info"),
+    *("adapt", "transcribe", "listen", "align", "download", "toy"),
+)
 HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5
 # The processor time that the toy may take, as a multiple of what importing torch takes.

@@ -52,7 +52,7 @@ RECIPE: dict[str, Any] = {
 WITHOUT_EFFECT = {"name", "exp", "workers", "device", "seeds", "primary"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
 NAMES = (
-    *("network", "source", "combine", "combine.speaker", "combine.environment", "start", "folds", "controls"),
+    *("network", "source", "combine", "combine.speaker", "combine.environment", "start", "like", "folds", "controls"),
     *(".on", ".method", ".features", "aligners", "first_passes"),
 )
 VALID_CHANGES: list[dict[str, Any]] = [
@@ -62,6 +62,7 @@ VALID_CHANGES: list[dict[str, Any]] = [
     {"controls": ["others_mean", "without_rows"]},
     {"realignments": 2},
     {"networks": RECIPE["networks"] | {"sat": {}}},
+    {"networks": RECIPE["networks"] | {"sat": {"like": "moved"}}},
     {"first_passes": ["mono"]},
     {"networks": RECIPE["networks"] | {"moved": {"features": "lda_mllt"}}, "aligners": ["mono", "lda_mllt"]}
     | {"first_passes": [], "passes": {"moments": {"method": {"kind": "moments"}, "network": "moved"}}},
