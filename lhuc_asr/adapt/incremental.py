@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
+from lhuc_asr.base.errors import SpeakerError
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 
@@ -72,6 +73,7 @@ def estimate_in_order(
         seed: Seed of the method.
 
     Raises:
+        SpeakerError: A name starts from one that is unknown, or from itself over others.
         AlignmentError: Targets or features do not fit the network.
     """
     increments = method.begin(model, heard)
@@ -80,4 +82,7 @@ def estimate_in_order(
     while next_ones := [name for name, before in left.items() if before in ready]:
         increments.go_on({name: heard[name] for name in next_ones}, {name: left.pop(name) for name in next_ones}, seed)
         ready = set(next_ones)
+    if left:
+        name, before = next(iter(left.items()))
+        raise SpeakerError(f"{name!r} goes on from {before!r}, which no chain of names leads to")
     return increments.speakers

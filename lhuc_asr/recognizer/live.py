@@ -113,8 +113,8 @@ class Live:
         self._searcher = Searcher(model.pool.graph, decoding.plan.search)
         self._search = self._begin()
         self._searched = 0  # frames of the piece that the running search has
-        # Of an unknown person: sums over the pieces with speech; the same with frames of this piece, and how many of
-        # them; whether all are enough for words.
+        # For an unknown person: sums over the earlier pieces with speech, the same sums with this piece's frames, the
+        # number of these, and whether there are enough frames for words.
         self._of_pieces = CmvnAccumulator(self._features.dimension)
         self._statistics = copy.deepcopy(self._of_pieces)
         self._counted, self._enough = 0, known

@@ -99,9 +99,8 @@ def save_figure(figure: Figure, path: Path, formats: Iterable[str] = ()) -> None
         formats: Further formats, ``pdf`` or ``svg``, each in a file beside it with its own ending.
     """
     for format in dict.fromkeys(["png", *formats]):
-        # The salt makes the names inside an SVG the same each time.
-        with atomic_path(path.with_suffix(f".{format}")) as temporary, rc_context({"svg.hashsalt": path.stem}):
-            figure.savefig(temporary, format=format, dpi=DOTS_PER_INCH, metadata=FORMATS[format])
+        with atomic_path(path.with_suffix(f".{format}")) as temporary:
+            _write(figure, temporary, format, path.stem)
 
 
 def svg_of(figure: Figure, name: str) -> bytes:
@@ -112,9 +111,14 @@ def svg_of(figure: Figure, name: str) -> bytes:
         name: Name that the names inside the SVG are made from.
     """
     content = BytesIO()
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(content, format="svg", dpi=DOTS_PER_INCH, metadata=FORMATS["svg"])
+    _write(figure, content, "svg", name)
     return content.getvalue()
+
+
+def _write(figure: Figure, target: Path | BytesIO, format: str, name: str) -> None:
+    # The salt makes the names inside an SVG the same each time.
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(target, format=format, dpi=DOTS_PER_INCH, metadata=FORMATS[format])
 
 
 def _colour(before: float, after: float) -> str:

@@ -252,8 +252,11 @@ def _silence(config: ExperimentConfig, base: str) -> list[Variant]:
 def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
     original = config.passes[base]
     variants = []
+    modes = ["two_pass", "one_shot", "online"]
+    if (original.data.utterances, original.data.seconds) == (None, None):
+        modes.append("incremental")  # which learns from each recording once, without a limit
     for curve, method in (("", original.method), ("moments", MomentsConfig())):
-        for mode in ("two_pass", "one_shot", "online", "incremental"):
+        for mode in modes:
             plan = original.model_copy(update={"method": method, "data": _data(original, {"mode": mode})})
             variants.append(_variant(base, mode, plan, curve))
     return variants

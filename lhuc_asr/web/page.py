@@ -142,8 +142,8 @@ def _control_sentence(line: PassScore) -> str:
     others = line.others
     if others is None or line.entry.others is None:
         return (
-            "There is no control here: with the mean of the other speakers' parameters, one would see what is the "
-            "speakers' own."
+            "Whether the change is the speakers' own cannot be told: the pass was not made with the mean of the other "
+            "speakers' parameters."
         )
     own = line.entry.others.errors - line.entry.report.errors
     gone = f"{own} errors fewer" if own >= 0 else f"{-own} errors more"

@@ -148,7 +148,7 @@ def read_report(
         run: What is recorded of the run.
 
     Raises:
-        ConfigError: There is no such test set or pass, or none that adapts.
+        ConfigError: The experiment lacks the test set or the pass, or the pass does not adapt.
         ScoreError: A pass was not made yet.
         CorpusError: A manifest is missing or damaged.
         SearchError: The hypotheses are damaged.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lhuc_asr.base.atomic import read_json, write_text
+from lhuc_asr.base.destinations import check_writable
 from lhuc_asr.base.errors import AudioError, ConfigError
 from lhuc_asr.base.experiment_folder import RUN_FILE, ExperimentFolder
 from lhuc_asr.base.runlog import progress
@@ -52,9 +53,12 @@ def write_report(
 
     Raises:
         ExperimentError: The folder is not a finished experiment's.
-        ConfigError: There is no such test set, pass or speaker.
+        ConfigError: The experiment lacks the test set, the pass or a speaker.
+        OutputError: The file cannot be written.
         ScoreError, SearchError, CorpusError: A file of the experiment is missing or damaged.
     """
+    path = output or folder / REPORT_FILE
+    check_writable(path)
     config = read_finished(folder)
     report = read_report(config, split, name, read_json(folder / RUN_FILE))
     shown = [speaker for speaker in report.speakers if not speakers or speaker.name in speakers]
@@ -63,7 +67,6 @@ def write_report(
         raise ConfigError(f"--speaker {missing[0]}: not in {report.split}; speakers: {known}")
     heard = dict(_sounds(shown, sounds))
     text = page(report, shown, heard, _pictures(report), dict(_maps(config, report, shown)))
-    path = output or folder / REPORT_FILE
     write_text(path, text)
     return path
 

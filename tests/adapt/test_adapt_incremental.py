@@ -176,6 +176,13 @@ def test_an_unknown_name_is_an_error(model):
         increments.go_on({"me": pieces(1)[0]}, {"me": "you"}, 0)
 
 
+@pytest.mark.parametrize("after", [{"b": "nobody"}, {"a": "b", "b": "a"}])
+def test_a_chain_without_a_beginning_is_an_error(model, after):
+    heard = dict(zip("ab", pieces(1), strict=False))
+    with pytest.raises(SpeakerError, match="which no chain of names leads to"):
+        estimate_in_order(Lhuc(LhucConfig()), model, heard, after, seed=0)
+
+
 def test_the_loop_gives_each_utterance_what_the_ones_before_it_taught(model):
     """``TwoPass.adapt`` with the incremental sets of a table, and a method that cannot go on."""
     utterances, rows = [], []

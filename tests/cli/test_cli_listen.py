@@ -109,7 +109,7 @@ def test_a_terminal_shows_the_words_so_far(model: Path, sound: bytes, expected: 
 
 
 def test_what_was_learned_is_written_at_the_end(model: Path, sound: bytes, tmp_path: Path) -> None:
-    """Of an unknown person, then of the same person from that file on."""
+    """The first time the person is unknown; the second time the file of the first is continued."""
     learned = tmp_path / "bob.safetensors"
     ran = subprocess.run(
         [*LHUC_ASR, str(model), "--learn", str(learned)], input=sound, capture_output=True, timeout=120

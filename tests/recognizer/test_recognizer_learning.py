@@ -48,10 +48,10 @@ def test_each_piece_is_learned_from_once_and_the_next_is_decoded_with_that(
     def spied(self: Learning, speech, summary) -> None:
         before = tables(Speaker(self.name, "", self.adapted, None))
         scores = self.adapted.log_likelihoods(self.name, [next(iter(speech.features.values())).array])
-        found = recognizer._model.pool.lattices_all(
+        again = recognizer._model.pool.lattices_all(
             [("live", scores)], recognizer.description.with_speaker.search, recognizer.description.lattice
         )
-        assert [each.hypothesis.words for each in found] == [summary.hypothesis.words]
+        assert [each.hypothesis.words for each in again] == [summary.hypothesis.words]
         original(self, speech, summary)
         learned.append((before, tables(Speaker(self.name, "", self.adapted, None))))
         silence, weight = recognizer._model.topology.silence_pdfs, 0.01

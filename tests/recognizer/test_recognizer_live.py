@@ -145,7 +145,7 @@ def spoken_text(recognizer: Recognizer, speaker: Speaker | None, samples: np.nda
 
 
 def test_an_offset_costs_no_word(recognizer: Recognizer, alice: Speaker, recordings: list[np.ndarray]) -> None:
-    """Features have no offset, and what is steady is no sound."""
+    """Levels, like features, leave a DC offset out."""
     samples = np.concatenate([recordings[0], quiet(1.0), recordings[1], quiet(1.0)])
     expected = spoken_text(recognizer, alice, samples)
     assert len(expected) > 4

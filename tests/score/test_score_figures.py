@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from lhuc_asr.base.errors import ScoreError
-from lhuc_asr.score.figures import BETTER, EQUAL, WORSE, save_figure, speaker_wer_figure
+from lhuc_asr.score.figures import BETTER, EQUAL, WORSE, save_figure, speaker_wer_figure, svg_of
 from lhuc_asr.score.significance import Comparison, compare
-from lhuc_asr.score.speaker_figures import frames_figure, gains_figure
+from lhuc_asr.score.speaker_figures import amplitude_map, frames_figure, gains_figure
 from lhuc_asr.score.tables import change_text
 from lhuc_asr.score.wer import UtteranceScore, WerReport, read_wer, write_wer
 
@@ -152,3 +152,23 @@ def test_frame_errors_are_titled_with_the_mean_change_and_its_interval() -> None
     assert "lower is better" in axes.get_ylabel()
     (alone,) = frames_figure(before[:1], after[:1], "test").axes
     assert "change -1.0 points (no interval)" in alone.get_title(loc="left")
+
+
+def test_a_map_of_amplitudes_has_each_layer_in_deviations_from_the_others_in_order():
+    generator = np.random.default_rng(0)
+    others = [np.exp(generator.normal(0.1, 0.2, (9, units))) for units in (5, 8)]
+    own = [np.exp(generator.normal(0.0, 0.5, units)) for units in (5, 8)]
+    axes, _ = amplitude_map(own, others, "amplitudes of <ann>").axes
+    assert axes.get_title(loc="left") == "amplitudes of <ann>"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 1", "layer 2"]
+    for image, mine, theirs in zip(axes.images, own, others, strict=True):
+        logs = np.log(theirs)
+        expected = sorted((np.log(mine) - logs.mean(0)) / logs.std(0, ddof=1))
+        np.testing.assert_allclose(np.asarray(image.get_array())[0], expected)
+
+
+def test_a_figure_as_svg_is_the_same_each_time():
+    before, after = report(BEFORE), report(AFTER)
+    figure = gains_figure(before, after, compare(before, after, np.random.default_rng(0)), "gains")
+    assert svg_of(figure, "gains") == svg_of(figure, "gains")
+    assert b"<svg" in svg_of(figure, "gains")

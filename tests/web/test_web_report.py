@@ -16,7 +16,7 @@ import soundfile
 
 from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import read_json, read_json_lines, write_json_lines
-from lhuc_asr.base.errors import ConfigError, CorpusError, ExperimentError
+from lhuc_asr.base.errors import ConfigError, CorpusError, ExperimentError, OutputError
 from lhuc_asr.cli.main import app
 from lhuc_asr.web.report_file import write_report
 from lhuc_asr.web.sounds import Sounds
@@ -75,9 +75,9 @@ def test_the_page_has_the_errors_of_every_speaker_and_the_words_of_every_recordi
     assert gains == sorted(gains, reverse=True)
     said = {utterance.id: " ".join(utterance.words) for utterance in read_manifest(reported / "corpus" / "test.jsonl")}
     spoken = page.of("dd")
-    for name, words in (("lhuc", None), ("si", None)):
+    for name in ("lhuc", "si"):
         for row in read_json_lines(reported / "decode" / "test" / name / "hypotheses.jsonl"):
-            assert (row["words"] or "nothing") in spoken, (name, words)
+            assert (row["words"] or "nothing") in spoken, name
     assert set(said.values()) <= set(spoken)
 
 
@@ -115,6 +115,11 @@ def test_what_is_not_there_is_told_and_the_page_stays(reported: Path, options: d
     with pytest.raises(ConfigError, match=message):
         write_report(reported, **options)
     assert (reported / "report.html").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(reported: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder; give the name of a file"):
+        write_report(reported, output=tmp_path)
 
 
 def test_other_folders_and_damaged_experiments(reported: Path, tmp_path: Path) -> None:
