@@ -17,7 +17,7 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, TransformError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
-from lhuc_asr.hmm.fmllr import warn_of_few_frames, warn_of_unusable
+from lhuc_asr.hmm.fmllr import enough, warn_of_few_frames, warn_of_unusable
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 
@@ -45,7 +45,7 @@ class BasisFmllrEstimation(StrictModel):
 
     def coefficients(self, count: float, size: int) -> int:
         """Number of coefficients for a speaker with ``count`` frames, from a basis of ``size`` matrices."""
-        return min(size, int(self.coefficients_per_frame * count)) if count >= self.min_count else 0
+        return int(min(size, self.coefficients_per_frame * count)) if enough(count, self.min_count) else 0
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,7 @@ class FmllrBasis:
         unusable = []
         for place, size in enumerate(sizes):
             speaker = statistics.of([place])
-            if not bool(
-                speaker.count.isfinite() & speaker.linear.isfinite().all() & speaker.quadratic.isfinite().all()
-            ):
+            if not bool(speaker.finite):
                 unusable.append(speaker.names[0])
             elif size:
                 matrices[place] = _ascend(self.matrices[:size], speaker, config)

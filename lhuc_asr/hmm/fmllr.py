@@ -33,6 +33,8 @@ FORMS: tuple[Form, ...] = ("full", "block", "diagonal", "offset")
 MinCounts = Annotated[dict[Form, Annotated[float, Field(gt=0.0, le=1e9)]], Field(min_length=1)]
 # Speakers that are estimated at once: each has 0.5 MB of statistics at 40 features, and twice that of intermediates.
 BATCH_SPEAKERS = 32
+# A frame's posteriors add up to 1 within the rounding of float32, so that 500 frames may count as 499.99996.
+COUNT_ROUNDING = 1e-6
 
 
 class FmllrEstimation(StrictModel):
@@ -52,7 +54,7 @@ class FmllrEstimation(StrictModel):
 
     def form(self, count: float) -> Form | None:
         """The form of transform for a speaker with ``count`` frames; None for the identity."""
-        return next((form for form in FORMS if form in self.min_counts and count >= self.min_counts[form]), None)
+        return next((form for form in FORMS if form in self.min_counts and enough(count, self.min_counts[form])), None)
 
     def mask(self, form: Form | None, dimension: int) -> torch.Tensor:
         """The numbers of W = [A; b] that a form estimates: 1, and 0 for the others, shape (D, D + 1), float32.
@@ -124,7 +126,7 @@ def estimate_fmllr(statistics: RowStatistics, config: FmllrEstimation | None = N
         config: Options; None for Kaldi's.
 
     Raises:
-        SingularError: A speaker's statistics are singular.
+        SingularError: A speaker's statistics are singular, or not finite.
         TransformError: The features cannot be cut into the options' blocks.
     """
     config = config or FmllrEstimation()
@@ -176,7 +178,7 @@ def _each_usable(parts: Sequence[RowStatistics], config: FmllrEstimation) -> Ite
     """Transforms of speakers, together if all their statistics are usable; whether they are."""
     statistics = RowStatistics.stacked(parts)
     try:
-        transforms, usable = _estimated(statistics, config).transforms, bool(statistics.count.isfinite().all())
+        transforms, usable = _estimated(statistics, config).transforms, True
     except SingularError:
         transforms, usable = SpeakerTransforms(statistics.names, statistics.identity()), False
     if usable or len(parts) == 1:
@@ -187,6 +189,11 @@ def _each_usable(parts: Sequence[RowStatistics], config: FmllrEstimation) -> Ite
 
 
 def _estimated(statistics: RowStatistics, config: FmllrEstimation) -> FmllrEstimate:
+    not_finite = [name for name, finite in zip(statistics.names, statistics.finite.tolist(), strict=True) if not finite]
+    if not_finite:
+        raise SingularError(
+            f"{', '.join(not_finite)}: the features are not finite; check the recordings, or leave them out"
+        )
     forms = tuple(config.form(count) for count in statistics.count.tolist())
     matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
     for form in FORMS:
@@ -214,9 +221,14 @@ def _of_form(statistics: RowStatistics, form: Form, config: FmllrEstimation) -> 
     return transforms
 
 
+def enough(count: float, minimum: float) -> bool:
+    """Whether posteriors whose sum is ``count`` are those of ``minimum`` frames or more."""
+    return count >= minimum * (1.0 - COUNT_ROUNDING)
+
+
 def warn_of_few_frames(names: Sequence[str], counts: Sequence[float], minimum: float) -> None:
     """Log the names of the speakers that have fewer than ``minimum`` frames, if there are any."""
-    few = [f"{name} ({count:.0f})" for name, count in zip(names, counts, strict=True) if count < minimum]
+    few = [f"{name} ({count:.0f})" for name, count in zip(names, counts, strict=True) if not enough(count, minimum)]
     if few:
         logger.warning(
             "%d of %d speakers have fewer than %g frames of speech and keep their features as they are: %s",

@@ -8,6 +8,7 @@ Gaussians in proportion to their posteriors (Rabiner 1989, sec. VI; Kaldi's gmm-
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,7 @@ class DiagonalGmm:
         )
 
     def grown(self, target: int, occupancy: torch.Tensor, generator: torch.Generator) -> DiagonalGmm:
-        """Split the Gaussians with the most frames until there are ``target`` in all.
+        """Split the Gaussians with the most frames until there are ``target`` in all, or none has enough to be split.
 
         Args:
             target: Wanted number of Gaussians.
@@ -317,7 +318,23 @@ def _with_squares(features: torch.Tensor) -> torch.Tensor:
 
 
 def _mixture_sizes(frames: torch.Tensor, target: int) -> torch.Tensor:
-    """Number of Gaussians of each pdf: at least one, ``target`` shared by occupancy to a power, shape (K,)."""
-    share = frames.pow(OCCUPANCY_POWER)
-    share = share / share.sum()
-    return torch.clamp(torch.floor(share * target), min=1).to(torch.int64)
+    """Number of Gaussians of each pdf, ``target`` in all, shape (K,), int64.
+
+    Each pdf has one; every further one goes to the pdf whose occupancy to a power is largest for each Gaussian that it
+    has (Kaldi's GetSplitTargets), as long as all of its Gaussians have enough frames.
+    """
+    sizes = [1] * len(frames)
+    most = (frames / MIN_GAUSSIAN_FRAMES).tolist()
+    share = frames.pow(OCCUPANCY_POWER).tolist()
+    waiting = [(-share[pdf], pdf) for pdf in range(len(sizes)) if most[pdf] >= 2]
+    heapq.heapify(waiting)
+    for _ in range(target - len(sizes)):
+        if not waiting:
+            break
+        _, pdf = waiting[0]
+        sizes[pdf] += 1
+        if most[pdf] >= sizes[pdf] + 1:
+            heapq.heapreplace(waiting, (-share[pdf] / sizes[pdf], pdf))
+        else:
+            heapq.heappop(waiting)
+    return torch.tensor(sizes)

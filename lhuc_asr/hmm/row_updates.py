@@ -83,6 +83,12 @@ class RowStatistics:
         """Number of features, D."""
         return self.linear.shape[1]
 
+    @property
+    def finite(self) -> torch.Tensor:
+        """Whether all statistics of a speaker are finite, shape (S,), bool."""
+        finite = [self.count.isfinite(), self.linear.isfinite().all((1, 2)), self.quadratic.isfinite().all((1, 2, 3))]
+        return torch.stack(finite).all(0)
+
     def identity(self) -> torch.Tensor:
         """The transforms that change nothing, shape (S, D, N), float64."""
         unit = torch.eye(*self.linear.shape[1:], dtype=torch.float64)

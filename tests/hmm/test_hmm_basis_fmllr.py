@@ -121,6 +121,15 @@ def test_too_few_frames_give_the_identity_exactly_and_a_warning(basis, frames, c
     )
 
 
+@pytest.mark.parametrize("sums", ["count", "linear", "quadratic"])
+def test_statistics_that_are_not_finite_give_the_identity_and_a_warning(basis, sums, caplog):
+    speaker = _speaker(50, 80)
+    getattr(speaker, sums).fill_(torch.inf)
+    estimate = basis.estimate(speaker)
+    assert torch.equal(estimate.transforms.of("s50"), torch.eye(DIMENSION, DIMENSION + 1, dtype=torch.float64))
+    assert "1 of 1 speakers stay unadapted" in caplog.text
+
+
 def test_a_speaker_does_not_depend_on_who_else_is_estimated(basis):
     parts = [_speaker(seed, 200 + seed) for seed in range(60, 64)]
     together = basis.estimate(RowStatistics.stacked(parts))

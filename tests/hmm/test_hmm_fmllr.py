@@ -1,13 +1,15 @@
 """fMLLR: statistics by their definition, known transforms found again, and what too few frames give."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from mixture_world import affine, dense_posteriors, drawn, mixtures, undone
 from pydantic import ValidationError
 
-from lhuc_asr.hmm.fmllr import FmllrEstimation, estimate_fmllr, fmllr_statistics
+from lhuc_asr.base.errors import SingularError
+from lhuc_asr.hmm.fmllr import FmllrEstimation, estimate_fmllr, estimate_speakers, fmllr_statistics
 from lhuc_asr.hmm.gmm import DiagonalGmm, GmmStatistics
 from lhuc_asr.hmm.row_updates import RowStatistics
 from lhuc_asr.hmm.speaker_transforms import compose
@@ -204,6 +206,36 @@ def test_forms_go_by_the_amount_of_frames():
     assert forms == [None, None, "offset", "diagonal", "diagonal", "full", "full"]
     assert FmllrEstimation().form(499.9) is None
     assert FmllrEstimation().form(500.0) == "full"
+
+
+def test_five_hundred_frames_are_enough_for_five_hundred():
+    """Whatever the rounding of their posteriors."""
+    gmm, counts = mixtures(3, (4,) * 5, 4), []
+    for seed in range(20):
+        made, pdfs = drawn(gmm, 500, seed)
+        statistics = _statistics("s", gmm, made.float(), pdfs)
+        counts.append(float(statistics.count))
+        assert estimate_fmllr(statistics).forms == ("full",)
+    assert min(counts) < 500.0
+
+
+@pytest.mark.parametrize("form", ["full", "block", "diagonal", "offset"])
+@pytest.mark.parametrize(
+    ("sums", "value"), [("linear", float("nan")), ("quadratic", float("inf")), ("count", float("inf"))]
+)
+def test_statistics_that_are_not_finite_are_refused_and_hurt_nobody_else(form, sums, value, caplog):
+    gmm = mixtures(16, (3, 2), 6)
+    made, pdfs = drawn(gmm, FRAMES, 0)
+    good = _statistics("good", gmm, undone(affine(17, 6, 0.2), made), pdfs)
+    bad = replace(good, names=("bad",), **{sums: getattr(good, sums).clone()})
+    getattr(bad, sums).view(-1)[0] = value
+    config = FmllrEstimation(min_counts={form: 10})
+    with pytest.raises(SingularError, match="bad: the features are not finite; check the recordings"):
+        estimate_fmllr(RowStatistics.stacked([good, bad]), config)
+    transforms = estimate_speakers([good, bad], config)
+    assert torch.equal(transforms.of("bad"), torch.eye(6, 7, dtype=torch.float64))
+    assert torch.equal(transforms.of("good"), estimate_fmllr(good, config).transforms.of("good"))
+    assert "1 of 2 speakers stay unadapted" in caplog.text
 
 
 @pytest.mark.parametrize("counts", [{}, {"full": 0.0}, {"full": float("nan")}, {"half": 5.0}])

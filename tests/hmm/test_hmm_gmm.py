@@ -199,6 +199,22 @@ def test_every_pdf_reaches_its_share_where_frames_abound():
     assert torch.bincount(grown.pdf).tolist() == [10, 10, 10, 10]
 
 
+@pytest.mark.parametrize(("pdfs", "target"), [(10, 15), (10, 20), (7, 50), (3, 3)])
+def test_there_are_as_many_gaussians_as_wanted_where_frames_abound(pdfs, target):
+    """Also where no pdf's share is a whole number."""
+    model = _model(1, (1,) * pdfs)
+    grown = model.grown(target, torch.full((pdfs,), 5000.0), torch.Generator().manual_seed(0))
+    sizes = torch.bincount(grown.pdf)
+    assert sizes.sum() == target
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_gaussians_that_a_pdf_has_no_frames_for_go_to_others():
+    """A Gaussian needs ten frames."""
+    grown = _model(1, (1, 1)).grown(20, torch.tensor([25.0, 9000.0]), torch.Generator().manual_seed(0))
+    assert torch.bincount(grown.pdf).tolist() == [2, 18]
+
+
 def test_pdfs_without_frames_are_not_split():
     grown = _model(1, (1, 1)).grown(20, torch.tensor([5000.0, 15.0]), torch.Generator().manual_seed(0))
     assert torch.bincount(grown.pdf).tolist()[1] == 1

@@ -8,6 +8,7 @@ import torch
 from vocal_tracts import PHONES, spoken
 
 from lhuc_asr.base.errors import AlignmentError, FeatureError, TransformError
+from lhuc_asr.base.numerics import DEVIATION_FLOOR
 from lhuc_asr.features.cmvn import CmvnAccumulator
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -17,6 +18,7 @@ from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.vtln import (
     AlignedRecording,
     WarpModel,
+    WarpSearch,
     WarpSearchConfig,
     search_warps,
     speaker_warps,
@@ -115,6 +117,34 @@ def test_each_speaker_is_searched_alone_and_too_little_speech_keeps_a_warp_of_on
     assert "2 of 4 speakers have fewer than 100 frames of speech and keep a warp of 1: brief, silent" in caplog.text
     assert speaker_warps(model, {"tall": people["tall"]}, config) == {"tall": warps["tall"]}
     assert speaker_warps(model, {"brief": [brief]}, WarpSearchConfig(min_count=10))["brief"] < 0.95
+
+
+def test_short_noise_has_the_warp_of_exact_sums():
+    """Twenty frames in forty dimensions: the determinant is that of what rounding leaves, and of the floor."""
+    space, chosen, exact = _spliced(), [], []
+    space = SplicedLinear(39, 13, 2, torch.eye(13 * 5)[:40])
+    model = _model(space)
+    for seed in range(6):
+        samples = np.random.default_rng(seed).normal(0.0, 0.1, 160 * 21).astype(np.float32)
+        pdfs = np.zeros(len(warped_features(samples, FEATURES, [1.0])), np.int64)
+        recording = AlignedRecording(samples, pdfs, np.ones(len(pdfs)))
+        search = search_warps(model, [recording], WarpSearchConfig().warps)
+        chosen.append(search.best)
+        likelihoods = []
+        for warp in search.warps:
+            rows = splice(torch.from_numpy(_normalised([recording], FEATURES, warp)[0])[:, :13], 2) @ space.matrix.T
+            own = model.gmm.log_likelihoods(rows)[:, 0].double().mean()
+            covariance = rows.double().T @ rows.double() / len(rows) + DEVIATION_FLOOR**2 * torch.eye(40)
+            likelihoods.append(float(own + 0.5 * torch.linalg.slogdet(covariance.double()).logabsdet))
+        exact.append(search.warps[int(np.argmax(likelihoods))])
+    assert chosen == exact
+
+
+def test_of_equally_likely_warps_the_nearest_to_one_is_the_best(model):
+    assert WarpSearch(WARPS, np.array([-3.0, -3.0, -3.0]), 1.0).best == 1.0
+    assert WarpSearch(WARPS, np.array([-2.0, -3.0, -2.0]), 1.0).best == 1.08
+    silence = AlignedRecording(np.zeros(16000, np.float32), np.zeros(98, np.int64), np.ones(98))
+    assert search_warps(model, [silence], WARPS).best == 1.0
 
 
 def test_frames_without_weight_say_nothing(model):
