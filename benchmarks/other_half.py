@@ -1,12 +1,14 @@
-"""Settings of adaptation methods, compared on held-out training speakers' recordings that nothing was adapted on.
+"""Settings of adaptation methods, compared on development speakers' recordings that nothing was adapted on.
 
-    python benchmarks/other_half.py EXPERIMENT [--seconds S] [--targets '{kind: lattice}'] [--controls] [METHOD ...]
+    python benchmarks/other_half.py EXPERIMENT [--split SPLIT] [--seconds S] [--targets '{kind: lattice}'] [--controls]
+        [METHOD ...]
 
 Each half of a speaker's recordings is adapted on the best paths of the other half, or on other targets. The score is
 the cross-entropy of all frames, with the reference alignment as targets, in nats per frame. ``own`` is its change by
 the speaker's own parameters, with the standard error over speakers. ``--controls`` adds ``others``, the change by the
 mean of the other speakers' parameters, and ``two-pass``, that by parameters of the same recordings, which shows what
-is learned by heart. Only held-out training speakers are read. A METHOD is written as in a recipe: '{kind: moments}'.
+is learned by heart. The speakers are the held-out training speakers, or those of a test set that nothing is reported
+on; their references are aligned with the unadapted network then. A METHOD is written as in a recipe: '{kind: moments}'.
 
 These are the comparisons that the defaults of ``adapt/`` were chosen by (docs/settings.md).
 """
@@ -33,11 +35,13 @@ from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.earlier_pass import EarlierPass, two_pass
-from lhuc_asr.pipeline.experiment import read_experiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.pass_config import SI
 from lhuc_asr.pipeline.passes import prepare
 from lhuc_asr.pipeline.plan import Adaptation, Preparation, passes_of
+from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 DESCENT = [
     f"{{kind: lhuc, optimizer: {optimizer}, learning_rate: {rate}, sweeps: {sweeps}, kl_weight: {rho}}}"
@@ -51,15 +55,19 @@ MOMENTS = [f"{{kind: moments, prior_frames: {frames}}}" for frames in (2000, 400
 
 
 def main(
-    path: Path, methods: Sequence[MethodConfig], seconds: float | None, targets: TargetsConfig, controls: bool
+    path: Path,
+    split: str,
+    methods: Sequence[MethodConfig],
+    seconds: float | None,
+    targets: TargetsConfig,
+    controls: bool,
 ) -> None:
-    """Print the table of an experiment whose first pass over the held-out speakers is finished."""
+    """Print the table of an experiment whose first pass over the split is finished."""
     config, experiment = read_experiment(path)
     plan = passes_of(config)[SI]
-    loop = two_pass(experiment, HELDOUT, plan)
-    reference = experiment.aligned(experiment.alignment, HELDOUT)
-    pdfs = {utterance.id: reference[utterance.id] for utterance in loop.features.utterances}
-    environments = {utterance.id: utterance.environment for utterance in experiment.utterances(HELDOUT)}
+    loop = two_pass(experiment, split, plan)
+    pdfs = references(experiment, split, loop)
+    environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
     halves, whole = (
         adaptation_sets(loop.features, environments, DataConfig(mode=mode, seconds=seconds), config.seed)
         for mode in ("one_shot", "two_pass")
@@ -81,7 +89,7 @@ def main(
             if not learned.exists():
                 prepare(experiment, preparation)
         adaptation = Adaptation(plan, DataConfig(), targets, method, None, None, LatticeConfig(), None)
-        first_pass = EarlierPass(experiment, HELDOUT, plan, plan, adaptation, loop.model)
+        first_pass = EarlierPass(experiment, split, plan, plan, adaptation, loop.model)
         return loop.adapt(method.make(learned), first_pass, targets, sets, config.seed)
 
     for method in methods:
@@ -95,6 +103,18 @@ def main(
         title = yaml.safe_dump(method.model_dump(exclude_unset=True), default_flow_style=True, width=1000).strip()
         own, *rest = (f"{change.mean():+.4f}" for change in changes)
         write_row([f"`{title}`", own, f"{error:.4f}", *rest])
+
+
+def references(experiment: AlignedExperiment, split: str, loop: TwoPass) -> dict[str, np.ndarray]:
+    """The pdf of each frame of each utterance, shape (T,), along its transcript; -1 where it cannot be aligned."""
+    if split == HELDOUT:
+        aligned = experiment.aligned(experiment.alignment, split)
+        return {utterance.id: aligned[utterance.id] for utterance in loop.features.utterances}
+    pdfs = reference_pdfs(experiment, split, ModelPlace(), loop.model, max_unaligned=1.0)
+    return {
+        utterance.id: pdfs[utterance.id] if utterance.id in pdfs else np.full(utterance.frames, -1)
+        for utterance in loop.features.utterances
+    }
 
 
 def write_row(cells: Sequence[str]) -> None:
@@ -129,6 +149,7 @@ def cross_entropies(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path)
+    parser.add_argument("--split", default=HELDOUT, help="a test set's name; the held-out speakers unless given")
     parser.add_argument("--seconds", type=float, help="seconds of each half to adapt on; all unless given")
     parser.add_argument("--targets", default="{}", help="options of the targets, as in a recipe")
     parser.add_argument("--controls", action="store_true", help="also the others' mean, and two-pass adaptation")
@@ -138,6 +159,7 @@ if __name__ == "__main__":
     adapter: TypeAdapter[MethodConfig] = TypeAdapter(AnyMethod)
     main(
         arguments.experiment,
+        arguments.split,
         [adapter.validate_python(yaml.safe_load(text)) for text in arguments.methods or MOMENTS + DESCENT],
         arguments.seconds,
         TargetsConfig(**yaml.safe_load(arguments.targets)),

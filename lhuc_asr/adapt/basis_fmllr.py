@@ -100,10 +100,11 @@ class BasisFmllr:
             min_count=self.config.min_count, coefficients_per_frame=self.config.coefficients_per_frame
         )
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
-        for number in range(self.config.estimates if speakers else 0):
+        for number in range(1, self.config.estimates + 1 if speakers else 1):
             parts = [
-                speaker_statistics(name, data, transforms, first=number == 0, of_moved=False)
+                speaker_statistics(name, data, transforms, first=number == 1, of_moved=False)
                 for name, data in speakers.items()
             ]
-            transforms = basis.estimate(RowStatistics.stacked(parts), options).transforms
+            last = number == self.config.estimates
+            transforms = basis.estimate(RowStatistics.stacked(parts), options, warns=last).transforms
         return TransformedSpeakers(model, transforms)

@@ -80,9 +80,10 @@ class Fmllr:
             data.check_fits(name, model)
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
         estimation = FmllrEstimation(min_counts=self.config.min_counts, blocks=self.config.blocks)
-        for number in range(self.config.estimates if speakers else 0):
-            parts = (speaker_statistics(name, data, transforms, first=number == 0) for name, data in speakers.items())
-            transforms = estimate_speakers(parts, estimation).after(transforms)
+        for number in range(1, self.config.estimates + 1 if speakers else 1):
+            parts = (speaker_statistics(name, data, transforms, first=number == 1) for name, data in speakers.items())
+            last = number == self.config.estimates
+            transforms = estimate_speakers(parts, estimation, warns=last).after(transforms)
         return TransformedSpeakers(model, transforms)
 
 

@@ -133,7 +133,9 @@ class FmllrBasis:
         gain = value.flip(0)[:size] / (2 * statistics.count)
         return cls(matrices.reshape(-1, features, columns), gain)
 
-    def estimate(self, statistics: RowStatistics, config: BasisFmllrEstimation | None = None) -> BasisEstimate:
+    def estimate(
+        self, statistics: RowStatistics, config: BasisFmllrEstimation | None = None, *, warns: bool = True
+    ) -> BasisEstimate:
         """Estimate the transform of every speaker, each by itself.
 
         Warnings name the speakers with too few frames, and those whose statistics are not finite; their transform is
@@ -142,6 +144,8 @@ class FmllrBasis:
         Args:
             statistics: Statistics of the speakers, stacked.
             config: Options; None for Kaldi's.
+            warns: Whether these warnings are given; False for all but the last of several estimates from the same
+                frames.
         """
         config = config or BasisFmllrEstimation()
         sizes = tuple(config.coefficients(count, len(self.matrices)) for count in statistics.count.tolist())
@@ -155,8 +159,9 @@ class FmllrBasis:
                 matrices[place] = _ascend(self.matrices[:size], speaker, config)
                 rise = speaker.objective(matrices[place : place + 1]) - speaker.objective(speaker.identity())
                 improvement[place] = (rise / speaker.count)[0]
-        warn_of_unusable(unusable, len(sizes))
-        warn_of_few_frames(statistics.names, statistics.count.tolist(), config.min_count)
+        if warns:
+            warn_of_unusable(unusable, len(sizes))
+            warn_of_few_frames(statistics.names, statistics.count.tolist(), config.min_count)
         return BasisEstimate(SpeakerTransforms(statistics.names, matrices), sizes, improvement)
 
     def save(self, path: Path) -> None:

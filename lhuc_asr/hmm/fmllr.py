@@ -135,7 +135,9 @@ def estimate_fmllr(statistics: RowStatistics, config: FmllrEstimation | None = N
     return estimate
 
 
-def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrEstimation | None = None) -> SpeakerTransforms:
+def estimate_speakers(
+    parts: Iterable[RowStatistics], config: FmllrEstimation | None = None, *, warns: bool = True
+) -> SpeakerTransforms:
     """Estimate the transforms of speakers one batch after the other, so that few statistics are held at a time.
 
     The transform of a speaker whose statistics are singular or not finite is the identity; a warning names them, as it
@@ -144,6 +146,7 @@ def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrEstimation | 
     Args:
         parts: Statistics of each speaker.
         config: Options; None for Kaldi's.
+        warns: Whether these warnings are given; False for all but the last of several estimates from the same frames.
 
     Raises:
         TransformError: The features cannot be cut into the options' blocks.
@@ -160,8 +163,9 @@ def estimate_speakers(parts: Iterable[RowStatistics], config: FmllrEstimation | 
             transforms.append(estimated.matrices)
             unusable += () if usable else estimated.names
         counts += [float(part.count) for part in batch]
-    warn_of_unusable(unusable, len(names))
-    warn_of_few_frames(names, counts, min(config.min_counts.values()))
+    if warns:
+        warn_of_unusable(unusable, len(names))
+        warn_of_few_frames(names, counts, min(config.min_counts.values()))
     return SpeakerTransforms(tuple(names), torch.cat(transforms) if transforms else torch.empty(0, 0, 1).double())
 
 

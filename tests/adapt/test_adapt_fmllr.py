@@ -154,10 +154,10 @@ def test_few_frames_leave_the_features_bit_for_bit(gaussians, mixtures, frames, 
     features = people["many"].features[:40]
     scores = speakers.log_likelihoods("few", [features])
     np.testing.assert_array_equal(scores, ADAPTED.log_likelihoods(torch.from_numpy(features)).numpy())
-    assert (
+    warning = (
         f"1 of 2 speakers have fewer than 500 frames of speech and keep their features as they are: few ({frames})"
-        in (caplog.text)
     )
+    assert caplog.text.count(warning) == 1
     assert not np.allclose(speakers.log_likelihoods("many", [features]), scores, atol=0.1)
 
 
