@@ -1,7 +1,7 @@
 """Settings of adaptation methods, compared on development speakers' recordings that nothing was adapted on.
 
-    python benchmarks/other_half.py EXPERIMENT [--split SPLIT] [--seconds S] [--targets '{kind: lattice}'] [--controls]
-        [METHOD ...]
+    python benchmarks/other_half.py EXPERIMENT [--split SPLIT] [--speakers N] [--seconds S]
+        [--targets '{kind: lattice}'] [--controls] [METHOD ...]
 
 Each half of a speaker's recordings is adapted on the best paths of the other half, or on other targets. The score is
 the cross-entropy of all frames, with the reference alignment as targets, in nats per frame. ``own`` is its change by
@@ -57,6 +57,7 @@ MOMENTS = [f"{{kind: moments, prior_frames: {frames}}}" for frames in (2000, 400
 def main(
     path: Path,
     split: str,
+    wanted: int | None,
     methods: Sequence[MethodConfig],
     seconds: float | None,
     targets: TargetsConfig,
@@ -68,8 +69,15 @@ def main(
     loop = two_pass(experiment, split, plan)
     pdfs = references(experiment, split, loop)
     environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
+    chosen = spread(sorted(loop.features.speakers), wanted)
     halves, whole = (
-        adaptation_sets(loop.features, environments, DataConfig(mode=mode, seconds=seconds), config.seed)
+        [
+            each
+            for each in adaptation_sets(
+                loop.features, environments, DataConfig(mode=mode, seconds=seconds), config.seed
+            )
+            if each.speaker in chosen
+        ]
         for mode in ("one_shot", "two_pass")
     )
     unadapted = cross_entropies(loop, None, whole, pdfs)
@@ -105,6 +113,11 @@ def main(
         write_row([f"`{title}`", own, f"{error:.4f}", *rest])
 
 
+def spread(names: Sequence[str], wanted: int | None) -> Sequence[str]:
+    """So many of the names, spread evenly; all of them for None, or where there are fewer."""
+    return names if wanted is None else [names[i] for i in sorted({i * len(names) // wanted for i in range(wanted)})]
+
+
 def references(experiment: AlignedExperiment, split: str, loop: TwoPass) -> dict[str, np.ndarray]:
     """The pdf of each frame of each utterance, shape (T,), along its transcript; -1 where it cannot be aligned."""
     if split == HELDOUT:
@@ -131,12 +144,15 @@ def cross_entropies(
     Args:
         loop: The network and the features.
         speakers: Parameters of the sets; None for the unadapted network.
-        sets: The sets.
+        sets: The sets, of the speakers who count.
         pdfs: Reference pdf of each frame of each utterance.
     """
     log_prior = loop.model.log_prior.cpu()
     totals: dict[str, tuple[float, int]] = {}
+    among = {each.speaker for each in sets}
     for utterance, scores in loop.first_pass() if speakers is None else loop.second_pass(speakers, sets):
+        if loop.features.by_id[utterance].speaker not in among:
+            continue
         log_posteriors = torch.log_softmax(torch.from_numpy(scores) + log_prior, dim=1).numpy()
         targets, speaker = pdfs[utterance], loop.features.by_id[utterance].speaker
         known = targets >= 0
@@ -150,6 +166,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path)
     parser.add_argument("--split", default=HELDOUT, help="a test set's name; the held-out speakers unless given")
+    parser.add_argument("--speakers", type=int, help="number of the split's speakers to take; all unless given")
     parser.add_argument("--seconds", type=float, help="seconds of each half to adapt on; all unless given")
     parser.add_argument("--targets", default="{}", help="options of the targets, as in a recipe")
     parser.add_argument("--controls", action="store_true", help="also the others' mean, and two-pass adaptation")
@@ -160,6 +177,7 @@ if __name__ == "__main__":
     main(
         arguments.experiment,
         arguments.split,
+        arguments.speakers,
         [adapter.validate_python(yaml.safe_load(text)) for text in arguments.methods or MOMENTS + DESCENT],
         arguments.seconds,
         TargetsConfig(**yaml.safe_load(arguments.targets)),
