@@ -141,6 +141,8 @@ def cross_entropies(
 ) -> np.ndarray:
     """Each speaker's mean cross-entropy per frame, shape (S,), in the order of the speakers' names.
 
+    Speakers without a set, or without any aligned frame, are left out.
+
     Args:
         loop: The network and the features.
         speakers: Parameters of the sets; None for the unadapted network.
@@ -151,11 +153,11 @@ def cross_entropies(
     totals: dict[str, tuple[float, int]] = {}
     among = {each.speaker for each in sets}
     for utterance, scores in loop.first_pass() if speakers is None else loop.second_pass(speakers, sets):
-        if loop.features.by_id[utterance].speaker not in among:
-            continue
-        log_posteriors = torch.log_softmax(torch.from_numpy(scores) + log_prior, dim=1).numpy()
         targets, speaker = pdfs[utterance], loop.features.by_id[utterance].speaker
         known = targets >= 0
+        if speaker not in among or not known.any():
+            continue
+        log_posteriors = torch.log_softmax(torch.from_numpy(scores) + log_prior, dim=1).numpy()
         total, frames = totals.get(speaker, (0.0, 0))
         chosen = log_posteriors[np.flatnonzero(known), targets[known]]
         totals[speaker] = total - float(chosen.sum()), frames + int(known.sum())

@@ -100,11 +100,11 @@ class BasisFmllr:
             min_count=self.config.min_count, coefficients_per_frame=self.config.coefficients_per_frame
         )
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
-        for number in range(1, self.config.estimates + 1 if speakers else 1):
+        last = self.config.estimates
+        for number in range(1, last + 1) if speakers else ():
             parts = [
                 speaker_statistics(name, data, transforms, first=number == 1, of_moved=False)
                 for name, data in speakers.items()
             ]
-            last = number == self.config.estimates
-            transforms = basis.estimate(RowStatistics.stacked(parts), options, warns=last).transforms
+            transforms = basis.estimate(RowStatistics.stacked(parts), options, warns=number == last).transforms
         return TransformedSpeakers(model, transforms)

@@ -80,10 +80,10 @@ class Fmllr:
             data.check_fits(name, model)
         transforms = SpeakerTransforms.identity(tuple(speakers), model.feature_dimension)
         estimation = FmllrEstimation(min_counts=self.config.min_counts, blocks=self.config.blocks)
-        for number in range(1, self.config.estimates + 1 if speakers else 1):
+        last = self.config.estimates
+        for number in range(1, last + 1) if speakers else ():
             parts = (speaker_statistics(name, data, transforms, first=number == 1) for name, data in speakers.items())
-            last = number == self.config.estimates
-            transforms = estimate_speakers(parts, estimation, warns=last).after(transforms)
+            transforms = estimate_speakers(parts, estimation, warns=number == last).after(transforms)
         return TransformedSpeakers(model, transforms)
 
 

@@ -161,8 +161,8 @@ def search_warps(model: WarpModel, recordings: Sequence[AlignedRecording], warps
         warps: The warps, ascending.
 
     Raises:
-        AlignmentError: An utterance's pdfs or weights are not one a frame, a pdf is not one of the mixtures', or all
-            frames have weight 0; a sample or weight is not finite.
+        AlignmentError: An utterance's pdfs or weights are not one a frame, a pdf is not one of the mixtures', all
+            frames have weight 0, or a sample or weight is not finite.
         FeatureError: An utterance has no frame, or a warp leaves a mel bin empty.
     """
     features, count = model.features, _count(recordings)
