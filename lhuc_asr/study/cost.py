@@ -54,7 +54,7 @@ def costs(folder: Path, base: str | None = None) -> dict[str, Cost]:
 
     A pass that was never made is taken for as long as the base over the same split, a control for as long as the base's
     control, a first pass for as long as that of the base's network. A network that was never trained is taken for as
-    long as its epochs, each like those of the recipe's first network with speakers' rows, or else of ``si``.
+    long as the recipe's first network with speakers' rows, or else ``si``.
 
     Args:
         folder: Folder of an experiment.
@@ -128,7 +128,7 @@ def _training_seconds(
         return seconds
     trained = trained_network(recipe, name)
     recorded, schedule = epochs[f"am/{alike}"], None if trained is None else trained.schedule
-    return (schedule or recipe.trainer.schedule).max_epochs * sum(recorded) / len(recorded)
+    return sum(recorded) * (1.0 if schedule is None else schedule.max_epochs / len(recorded))
 
 
 def _alike(passes: Mapping[str, Pass], name: str, base: str) -> str:

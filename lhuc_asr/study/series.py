@@ -4,7 +4,7 @@ The base is a pass of the recipe with the method ``lhuc`` and targets from an ea
 searched with the network's scale and penalty, and compared with the unadapted network and with the mean of the other
 speakers' parameters. Targets from lattices flatten the scores, so that this scale may not suit them: a pass with such
 targets is also decoded with a search of its own, which is a curve of its own. The networks of a series are trained
-starting from the speaker-independent network.
+from random weights, on the features of the base's network.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import AmplitudeName
-from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.pass_config import PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.pass_config import OnFeaturesConfig, PassConfig, first_pass, reuse_name
 
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)
@@ -35,9 +34,6 @@ RATES, SWEEPS = (0.2, 1.0, 5.0), (1, 3, 10)
 POWERS = (1.0, 2.0)
 CORRUPTED = (0.1, 0.2, 0.4)
 GAMMAS = (0.3, 0.5, 0.7)
-# Number of training epochs of a series' network. Training starts from the speaker-independent network, because five
-# networks from random weights would take hours.
-SAT_EPOCHS = 2
 
 
 @dataclass(frozen=True)
@@ -137,12 +133,17 @@ def variants_of(config: ExperimentConfig, name: str, base: str) -> list[Variant]
 
 def _named(config: ExperimentConfig, name: str, variant: Variant, plan: PassConfig) -> Variant:
     """A variant with the name of the recipe's pass that equals it, if there is one."""
-    same = (known for known, other in config.passes.items() if _resolved(config, other) == _resolved(config, plan))
-    if (known := next(same, None)) is not None:
+    if (known := _equal_pass(config, plan)) is not None:
         return replace(variant, name=known)
     if variant.name in config.passes:
         raise ConfigError(f"passes: {variant.name!r} is also a pass of the series {name}; rename the recipe's")
     return variant
+
+
+def _equal_pass(config: ExperimentConfig, plan: PassConfig) -> str | None:
+    """The recipe's pass that equals another; None if there is none."""
+    wanted = _resolved(config, plan)
+    return next((known for known, other in config.passes.items() if _resolved(config, other) == wanted), None)
 
 
 def _resolved(config: ExperimentConfig, plan: PassConfig) -> dict[str, Any]:
@@ -284,25 +285,36 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
 def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settings: Any) -> list[Variant]:
     """Two passes with a network that is trained for a series: row 0 alone, and the base.
 
-    If the recipe has a network that is trained in the same way, it is used instead. The passes are named after the
-    training, so that a network in two series is trained once.
+    It is trained from random weights, as in the paper: one that was trained to its end only gets worse. If the recipe
+    has a network that is trained in the same way, it is used instead. The passes are named after the network, so that
+    one in two series is trained once. Where the base is on a transform, so is row 0.
     """
-    trained = SatConfig(start="si", schedule=_short_schedule(config), **settings)
-    own_name = f"sat__{trained.switching}_{trained.gamma:g}".replace(".", "-")
+    original = config.passes[base]
+    like = _features_network(config, original.network)
+    trained = SatConfig(like=like, **settings)
+    own_name = f"sat__{f'{like}_' if like else ''}{trained.switching}_{trained.gamma:g}".replace(".", "-")
     network = next((name for name, known in config.networks.items() if known == trained), own_name)
-    options = TrainedNetwork(network, trained)
-    adapted = config.passes[base].model_copy(update={"network": network})
-    return [
-        Variant(first_pass(network), "row 0", label, None, options),
-        Variant(f"{base}__{network}", base, label, adapted, options),
-    ]
+    options, adapted = TrainedNetwork(network, trained), original.model_copy(update={"network": network})
+    row_zero = Variant(first_pass(network), "row 0", label, None, options)
+    method = config.method_of(original)
+    if method.on is not None:
+        transform = config.passes[method.on].model_copy(update={"network": network})
+        name = _equal_pass(config, transform) or f"{method.on}__{network}"
+        row_zero = replace(row_zero, name=name, plan=transform)
+        source = row_zero.name if original.targets.source == method.on else original.targets.source
+        moved = {
+            "method": method.model_copy(update={"on": row_zero.name}),
+            "targets": original.targets.model_copy(update={"source": source}),
+        }
+        adapted = adapted.model_copy(update=moved)
+    return [row_zero, Variant(f"{base}__{network}", base, label, adapted, options)]
 
 
-def _short_schedule(config: ExperimentConfig) -> NewbobConfig:
-    """A schedule for training a trained network further: a rate as low as late in training, halved after each epoch."""
-    rate = config.trainer.schedule.learning_rate / 8
-    options = {"learning_rate": rate, "halve_below": 2.0, "stop_below": 0.0, "max_epochs": SAT_EPOCHS}
-    return parse_config(NewbobConfig, options, "the schedule of a series' network")
+def _features_network(config: ExperimentConfig, network: str) -> str | None:
+    """The recipe's first network on the features of a rung that another was trained on; None for other features."""
+    features = config.rung_features(network)
+    known = ((name, other) for name, other in config.networks.items() if isinstance(other, OnFeaturesConfig))
+    return next((name for name, other in known if other.features == features), None)
 
 
 def _gammas(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -364,13 +376,13 @@ SERIES: dict[str, Series] = {
         joined=False,
     ),
     "gamma": Series(
-        "SAT-LHUC from the si network: probability of row 0",
+        "SAT-LHUC: probability of row 0",
         "gamma",
         "0.5 to 0.6 is good for every task; below 0.3 the first pass suffers",
         _gammas,
     ),
     "switching": Series(
-        "SAT-LHUC from the si network: unit that gets row 0 as a whole",
+        "SAT-LHUC: unit that gets row 0 as a whole",
         "switching",
         "frames and segments are equally good; speakers are worse, because of a worse first pass (table III)",
         _switching,

@@ -205,6 +205,27 @@ def test_every_series_varies_its_base_and_names_each_pass(recipe: str, name: str
     assert all(variant.name.startswith(f"{base}__") for variant in estimated if variant.name in made)
 
 
+@pytest.mark.parametrize("name", ["gamma", "switching"])
+def test_adaptive_training_is_on_the_features_and_the_transforms_of_its_base(name: str) -> None:
+    config = load_config(ExperimentConfig, Path("recipes/an4/config.yaml"))
+    variants = variants_of(config, name, "fmllr_lhuc")
+    own = {each.network: each.options for each in (variant.trained for variant in variants) if each is not None}
+    # The recipe's network is one of them.
+    assert len(own) == 3
+    assert {(options.like, options.start) for options in own.values()} == {("fmllr", None)}
+    assert "sat_fmllr" in own
+    made = {variant.name: variant.plan for variant in variants if variant.name not in config.passes}
+    passes = passes_of(
+        ExperimentConfig.model_validate(
+            {**config.model_dump(), "networks": config.networks | own, "passes": config.passes | made}
+        )
+    )
+    for row_zero, adapted in zip(variants[::2], variants[1::2], strict=True):
+        on, base = (passes[name].adaptation for name in (row_zero.name, adapted.name))
+        assert passes[row_zero.name].network == passes[adapted.name].network in own
+        assert (on.source.name, base.source.name, base.on.name) == ("fmllr_gaussians", row_zero.name, row_zero.name)
+
+
 def test_series_of_two_bases_have_no_pass_in_common() -> None:
     config = load_config(ExperimentConfig, Path("recipes/an4/config.yaml"))
     one, other = (
