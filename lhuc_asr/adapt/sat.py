@@ -58,6 +58,8 @@ class SatConfig(StrictModel):
         learning_rate: Step size of the rows in the first epochs; newbob halves it together with the network's.
         row_zero_learning_rate: Step size of row 0, which sees far more frames than a speaker's row; None for that of
             the speakers' rows.
+        weight_decay: Pull of a speaker's row towards row 0 in each of its steps, beside the mean gradient of a
+            mini-batch: a Gaussian prior around row 0, so that a speaker with little data stays near it.
         start: Name of the speaker-independent network to start from, ``si`` or one on a rung's features; None to start
             from random weights. A network that was trained to its end gets worse with any step that is not tiny, which
             newbob undoes: start from one that stopped early.
@@ -72,6 +74,7 @@ class SatConfig(StrictModel):
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: LearningRate = 0.001
     row_zero_learning_rate: LearningRate | None = None
+    weight_decay: float = Field(0.0, ge=0.0, le=100.0)
     start: str | None = None
     like: str | None = None
     schedule: NewbobConfig | None = None
@@ -229,7 +232,7 @@ class _Rows(Companion):
 
     def __init__(self, bank: SpeakerBank, source: FrameSource, config: SatConfig) -> None:
         self._bank, self._source, self._config = bank, source, config
-        self._optimizer = bank.optimizer(config.optimizer, lr=config.learning_rate)
+        self._optimizer = bank.optimizer(config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay)
         self._rows = {speaker: bank.row(speaker) for speaker in bank.speakers}
 
     def begin_epoch(self, seed: int) -> None:
