@@ -27,6 +27,7 @@ from lhuc_asr.adapt.whole_network import WholeNetworkConfig
 from lhuc_asr.base.config import ChosenByKind
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.base.tensors import load_tensors, read_format
+from lhuc_asr.lhuc.speaker import described_speaker
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 # The class of each method's options, by the method's kind. It makes the method, and names the class of its speakers.
@@ -70,9 +71,9 @@ def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
     if not paths:
         raise CheckpointError(f"{place}: no speaker's file (*.safetensors) in this folder; adapt to speakers first")
     speakers = speakers_class(paths[0]).load(model, paths)
-    owner: dict[object, Path] = {}
+    owner: dict[str, Path] = {}
     for path in paths:
-        name = load_tensors(path)[1].get("speaker")
+        name, _, _ = described_speaker(path, *load_tensors(path))
         if owner.setdefault(name, path) != path:
             raise SpeakerError(f"{path}: holds {name!r}, and so does {owner[name].name}; remove one of the two")
     return with_transforms(speakers, model, paths)

@@ -103,24 +103,28 @@ def with_transforms(above: AdaptedSpeakers, model: AcousticModel, paths: Sequenc
     Args:
         above: The speakers as their own method reads them.
         model: The network that they belong to.
-        paths: The files.
+        paths: The files; that of a speaker-independent row has no transform.
 
     Raises:
-        CheckpointError: A transform is damaged, or some speakers have one and others do not.
+        CheckpointError: A transform is damaged, or on top of another; or some speakers have one and others do not.
     """
     transforms: dict[str, torch.Tensor] = {}
+    without: list[Path] = []
     for path in paths:
         tensors, description = load_tensors(path, "adapt the speaker again")
         if TRANSFORM not in tensors:
+            without += [path] if description["speaker"] else []
             continue
+        if isinstance(above, TransformedSpeakers):
+            raise CheckpointError(f"{path}: has two transforms of the features; adapt the speaker again")
         transform = checked_transform(path, {TRANSFORM: tensors[TRANSFORM]}, TRANSFORM, model.feature_dimension)
-        transforms[str(description.get("speaker"))] = transform
+        transforms[description["speaker"]] = transform
     if not transforms:
         return above
-    if transforms.keys() != set(above.speakers):
+    if without:
         raise CheckpointError(
-            f"{paths[0].parent}: {len(transforms)} of {len(above.speakers)} speakers' files have a transform of the "
-            "features; adapt all of these speakers by the same method"
+            f"{without[0]}: has no transform of the features, and {len(transforms)} other speakers have; adapt all of "
+            "these speakers by the same method"
         )
     below = SpeakerTransforms(above.speakers, torch.stack([transforms[name] for name in above.speakers]))
     return Stacked(TransformedSpeakers(model, below), above)

@@ -78,12 +78,15 @@ def check_writable(output: Path) -> None:
     """Refuse an output file that cannot be written, before the work is done whose result it would hold.
 
     Raises:
-        OutputError: It is a folder or a disk, its folder is a file or write-protected, or its name is too long.
+        OutputError: It is a folder or a disk, its folder is a file or write-protected, it is a link into a folder that
+            is not there, or its name is too long.
     """
     folder = next(parent for parent in output.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise OutputError(f"{shown(output)}: {shown(folder)} is not a folder; choose another output")
     try:
+        if output.is_symlink() and not (folder := behind_links(output).parent).is_dir():
+            raise OutputError(f"{shown(output)}: leads to {shown(folder)}, which is not a folder; make it first")
         if leads_to_stream(output):
             if output.is_block_device() or output.is_socket():
                 raise OutputError(f"{shown(output)}: is a disk or a socket; give the name of a file")

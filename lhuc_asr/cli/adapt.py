@@ -87,7 +87,6 @@ def adapt(
     from lhuc_asr.lhuc.speaker import check_speaker_name
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut
-    from lhuc_asr.recognizer.speaker import check_file_of
     from lhuc_asr.recognizer.transcript import read_transcripts
 
     if speaker is not None:
@@ -109,7 +108,7 @@ def adapt(
         for name, path in places.items():
             check_speaker_name(name)
             inputs.refuse(path)
-            check_file_of(path, name, recognizer.is_network, overwrite=overwrite)
+            recognizer.check_output(path, name, overwrite=overwrite)
         evaluation = None if evaluate is None else Evaluation(read_references(evaluate, recognizer, named))
         on_bad_speaker = None if speaker is not None else lost.note
         for each in recognizer.adapt_corpus(
@@ -123,9 +122,7 @@ def adapt(
         ):
             name = each.speaker.name
             path = places[name]
-            check_file_of(
-                path, name, recognizer.is_network, overwrite=overwrite
-            )  # another command may have made it meanwhile
+            recognizer.check_output(path, name, overwrite=overwrite)  # another command may have made it meanwhile
             each.speaker.save(path)
             typer.echo(f"{name}: {shown(path)}  {_summary(each)}", err=leads_to_stream(path))
             if evaluation is not None:

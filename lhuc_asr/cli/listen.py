@@ -51,7 +51,6 @@ def listen(
     """
     from lhuc_asr.base.errors import AudioError
     from lhuc_asr.recognizer.recognizer import load
-    from lhuc_asr.recognizer.speaker import check_file_of
 
     if sys.stdin.isatty():
         raise AudioError(
@@ -64,7 +63,7 @@ def listen(
     name = "" if learn is None else learn.stem if person is None else person.name
     live = recognizer.listen(person, learn=learn is not None, name=name)
     if learn is not None:
-        check_file_of(learn, name, recognizer.is_network, overwrite=False)
+        recognizer.check_output(learn, name)
     screen, count = _Screen(times), 0
     with _Interruption() as interruption:
         for block in _blocks(sys.stdin.buffer, round(BLOCK_SECONDS * live.sample_rate), interruption):

@@ -19,7 +19,7 @@ from lhuc_asr.base.errors import CheckpointError, TransformError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 from lhuc_asr.hmm.fmllr import enough, warn_of_few_frames, warn_of_unusable
 from lhuc_asr.hmm.row_updates import RowStatistics
-from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
+from lhuc_asr.hmm.speaker_transforms import FARTHEST_OF_A_VOICE, SpeakerTransforms, far_from_identity
 
 # What a file says of itself.
 FORMAT = "lhuc_asr fmllr basis 1"
@@ -138,8 +138,8 @@ class FmllrBasis:
     ) -> BasisEstimate:
         """Estimate the transform of every speaker, each by itself.
 
-        Warnings name the speakers with too few frames, and those whose statistics are not finite; their transform is
-        the identity.
+        Warnings name the speakers with too few frames, and those whose statistics are not finite or lead farther than
+        any voice; their transform is the identity.
 
         Args:
             statistics: Statistics of the speakers, stacked.
@@ -156,9 +156,12 @@ class FmllrBasis:
             if not bool(speaker.finite):
                 unusable.append(speaker.names[0])
             elif size:
-                matrices[place] = _ascend(self.matrices[:size], speaker, config)
-                rise = speaker.objective(matrices[place : place + 1]) - speaker.objective(speaker.identity())
-                improvement[place] = (rise / speaker.count)[0]
+                transform = _ascend(self.matrices[:size], speaker, config).unsqueeze(0)
+                if bool(far_from_identity(transform, FARTHEST_OF_A_VOICE)):
+                    unusable.append(speaker.names[0])
+                    continue
+                rise = speaker.objective(transform) - speaker.objective(speaker.identity())
+                matrices[place], improvement[place] = transform[0], (rise / speaker.count)[0]
         if warns:
             warn_of_unusable(unusable, len(sizes))
             warn_of_few_frames(statistics.names, statistics.count.tolist(), config.min_count)

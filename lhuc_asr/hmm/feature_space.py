@@ -180,6 +180,8 @@ def load_feature_space(path: Path, columns: int) -> FeatureSpace:
                 space = SplicedLinear(stored, cepstra, context, tensors["matrix"].float())
             except TransformError as error:
                 raise CheckpointError(f"{path}: {error}; {REMEDY}") from error
+            if int(torch.linalg.matrix_rank(space.matrix)) < space.dimension:
+                raise CheckpointError(f"{path}: its matrix is singular; {REMEDY}")
         case _:
             raise CheckpointError(f"{path}: its description is not that of a feature space; {REMEDY}")
     if stored != columns:

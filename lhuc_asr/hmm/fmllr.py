@@ -21,7 +21,7 @@ from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.posteriors import GaussianPosteriors
 from lhuc_asr.hmm.row_updates import RowStatistics, check_blocks, maximum
 from lhuc_asr.hmm.scatter import product_sum, weighted_scatter
-from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
+from lhuc_asr.hmm.speaker_transforms import FARTHEST_OF_A_VOICE, SpeakerTransforms, far_from_identity
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +140,8 @@ def estimate_speakers(
 ) -> SpeakerTransforms:
     """Estimate the transforms of speakers one batch after the other, so that few statistics are held at a time.
 
-    The transform of a speaker whose statistics are singular or not finite is the identity; a warning names them, as it
-    does those with too few frames.
+    The transform of a speaker whose statistics are singular or not finite, or lead farther than any voice, is the
+    identity; a warning names them, as it does those with too few frames.
 
     Args:
         parts: Statistics of each speaker.
@@ -160,8 +160,10 @@ def estimate_speakers(
     while batch := list(islice(waiting, BATCH_SPEAKERS)):
         for estimated, usable in _each_usable(batch, config):
             names += estimated.names
-            transforms.append(estimated.matrices)
-            unusable += () if usable else estimated.names
+            far = far_from_identity(estimated.matrices, FARTHEST_OF_A_VOICE)
+            unit = SpeakerTransforms.identity(estimated.names, estimated.matrices.shape[1]).matrices
+            transforms.append(torch.where(far[:, None, None], unit, estimated.matrices))
+            unusable += [name for name, gone in zip(estimated.names, far.tolist(), strict=True) if gone or not usable]
         counts += [float(part.count) for part in batch]
     if warns:
         warn_of_unusable(unusable, len(names))
@@ -235,6 +237,7 @@ def warn_of_few_frames(names: Sequence[str], counts: Sequence[float], minimum: f
     few = [f"{name} ({count:.0f})" for name, count in zip(names, counts, strict=True) if not enough(count, minimum)]
     if few:
         logger.warning(
-            "%d of %d speakers have fewer than %g frames of speech and keep their features as they are: %s",
+            "%d of %d speakers have fewer than %g frames of speech and keep their features as they are: %s; give "
+            "more of their speech",
             len(few), len(names), minimum, ", ".join(few[:10]),
         )  # fmt: skip

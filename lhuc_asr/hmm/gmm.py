@@ -29,6 +29,8 @@ MIN_GAUSSIAN_FRAMES = 10.0
 # Number of densities that are summed at once, 1 MB of them, to stay in the cache; but a product of fewer frames than
 # these is slow.
 CACHED_DENSITIES, FEWEST_CACHED_FRAMES = 250_000, 64
+# Weights of a pdf add up to 1, but for the rounding of float32.
+WEIGHT_ROUNDING = 1e-3
 # Distance by which each half of a split Gaussian is moved, in standard deviations (Kaldi's perturb-factor).
 SPLIT_DEVIATIONS = 0.2
 
@@ -304,6 +306,9 @@ class DiagonalGmm:
             raise CheckpointError(f"{path}: its Gaussians are not sorted, or a pdf has none; {remedy}")
         if not bool((tensors["weight"] >= 0).all()) or not bool((tensors["variance"] > 0).all()):
             raise CheckpointError(f"{path}: a weight is negative, or a variance not positive; {remedy}")
+        sums = torch.zeros(pdf_count, dtype=torch.float64).index_add(0, pdf, tensors["weight"].double())
+        if not bool(((sums - 1.0).abs() <= WEIGHT_ROUNDING).all()):
+            raise CheckpointError(f"{path}: the weights of a pdf's Gaussians do not add up to 1; {remedy}")
         return cls(pdf, tensors["weight"], tensors["mean"], tensors["variance"], pdf_count)
 
 

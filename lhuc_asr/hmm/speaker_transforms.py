@@ -14,6 +14,9 @@ from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 
 # What a file says of itself.
 FORMAT = "lhuc_asr speaker transform 1"
+# Bounds of the singular values, and their inverses. Those of 133 speakers of AN4 and LibriSpeech are between 0.39
+# and 2.06. A transform beyond the first bound is not of a voice; one beyond the second is a damaged file.
+FARTHEST_OF_A_VOICE, FARTHEST = 20.0, 1e3
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
@@ -21,6 +24,22 @@ def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     composed = outer[..., :-1] @ inner
     composed[..., -1] += outer[..., -1]
     return composed
+
+
+def far_from_identity(transforms: torch.Tensor, bound: float) -> torch.Tensor:
+    """Whether transforms scale some direction, or move the features, by more than a bound, or hardly keep a direction.
+
+    Args:
+        transforms: W of S speakers, shape (S, D, D + 1), finite.
+        bound: The bound; a direction that is scaled by less than its inverse is hardly kept.
+
+    Returns:
+        Shape (S,), bool.
+    """
+    scales = torch.linalg.svdvals(transforms[..., :-1])
+    moved = transforms[..., -1].abs().amax(1)
+    near: torch.Tensor = (scales[:, 0] <= bound) & (scales[:, -1] >= 1.0 / bound) & (moved <= bound)
+    return ~near
 
 
 @dataclass(frozen=True)
@@ -146,10 +165,10 @@ def checked_transform(path: Path, tensors: Mapping[str, torch.Tensor], name: str
         dimension: Number of features that it must have, D.
 
     Raises:
-        CheckpointError: The transform is missing, singular, or does not fit the features.
+        CheckpointError: The transform is missing, singular or nearly so, huge, or does not fit the features.
     """
     check_tensors(path, tensors, {name: (dimension, dimension + 1)}, "estimate it again")
     transform = tensors[name].double()
-    if float(torch.linalg.slogdet(transform[:, :-1])[0]) == 0.0:
-        raise CheckpointError(f"{path}: its matrix is singular; estimate it again")
+    if bool(far_from_identity(transform.unsqueeze(0), FARTHEST)):
+        raise CheckpointError(f"{path}: its transform is singular or damaged; copy it again, or estimate it again")
     return transform

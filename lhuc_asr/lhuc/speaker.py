@@ -8,7 +8,7 @@ numbers mean nothing, so loading them there is an error.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,10 +108,10 @@ class SpeakerState:
             SpeakerError: The name in it cannot be a speaker's.
         """
         tensors, description = load_format(path, "a speaker's file", FORMAT)
+        speaker, model, extras_named = described_speaker(path, tensors, description)
         try:
             layout = described_sites(description, numbers=2)
-            extras_named = described(description.get("extras", []), list, str)
-            speaker, xi, model = (described_name(description, key) for key in ("speaker", "amplitude", "model"))
+            xi = described_name(description, "amplitude")
             r = {name: tensors.pop(name) for name, _ in layout}
             extras = {name: tensors.pop(name) for name in extras_named}
             # A site without an axis is refused below.
@@ -132,11 +132,6 @@ class SpeakerState:
                     f"{path}: site {name!r}: expected a vector of finite numbers, the file is damaged; copy it again, "
                     "or adapt the speaker again"
                 )
-        if speaker != SPEAKER_INDEPENDENT:
-            try:
-                check_speaker_name(speaker)
-            except SpeakerError as error:
-                raise SpeakerError(f"{path}: {error}") from error
         return cls(speaker, xi, model, sites, r, extras, str(path))
 
     def at(self, sites: tuple[Site, ...]) -> SpeakerState:
@@ -177,6 +172,41 @@ def described_name(description: Mapping[str, Any], key: str) -> str:
     if not name.isprintable():
         raise ValueError(f"{key} {name!r} cannot be shown")
     return name
+
+
+def described_speaker(
+    path: Path | str, tensors: Collection[str], description: Mapping[str, Any]
+) -> tuple[str, str, tuple[str, ...]]:
+    """What every speaker's file says of itself, whatever the method that estimated it.
+
+    Args:
+        path: The file, for messages.
+        tensors: Names of its tensors.
+        description: Its description.
+
+    Returns:
+        Name of the speaker, "" for row 0 of amplitudes; what identifies the model; names of the tensors that are not
+        the method's own.
+
+    Raises:
+        CheckpointError: The description lacks them, or names tensors that are not there.
+        SpeakerError: The name cannot be a speaker's.
+    """
+    try:
+        speaker, model = (described_name(description, key) for key in ("speaker", "model"))
+        extras = described(description.get("extras", []), list, str)
+        if missing := set(extras) - set(tensors):
+            raise ValueError(f"{min(missing)!r} is missing")
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: damaged, its description does not fit its tensors ({error!r}); adapt the speaker again"
+        ) from error
+    if speaker != SPEAKER_INDEPENDENT or description.get("format") != FORMAT:
+        try:
+            check_speaker_name(speaker)
+        except SpeakerError as error:
+            raise SpeakerError(f"{path}: {error}") from error
+    return speaker, model, tuple(extras)
 
 
 def described_sites(description: Mapping[str, Any], numbers: int) -> list[tuple[str, list[int]]]:

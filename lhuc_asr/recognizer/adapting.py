@@ -103,11 +103,11 @@ def adaptations(
         if heard is None:
             continue
         if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:
-            yield from _adapted(model, group, transcripts, on_bad, pool)
+            yield from _adapted(model, group, transcripts, on_bad, on_bad_speaker, pool)
             group = {}
         group[name] = heard
     if group:
-        yield from _adapted(model, group, transcripts, on_bad, pool)
+        yield from _adapted(model, group, transcripts, on_bad, on_bad_speaker, pool)
 
 
 def _heard(
@@ -139,7 +139,12 @@ def _heard(
 
 
 def _adapted(
-    model: LoadedModel, group: Mapping[str, _Heard], transcripts: Transcripts | None, on_bad: OnBad, pool: SearchPool
+    model: LoadedModel,
+    group: Mapping[str, _Heard],
+    transcripts: Transcripts | None,
+    on_bad: OnBad,
+    on_bad_speaker: OnBad,
+    pool: SearchPool,
 ) -> Iterator[Adaptation]:
     """Adapt to the speakers of a group together."""
     speeches = {name: read_speech(heard.parts, name, heard.cmvn) for name, heard in group.items()}
@@ -147,21 +152,37 @@ def _adapted(
     made = Passes(model, joined(list(speeches.values())), pool, transcripts, on_bad)[last.name]
     adapted = made.adapted
     confidences = {} if made.source is None else made.source.words.confidences
-    if transcripts is not None and not confidences:
-        raise CorpusError("no recording fits its transcript; give the transcripts of these recordings")
     for name, heard in group.items():
-        speaker = Speaker(name, model.description.network, adapted, heard.cmvn[last.features])
-        yield _summary(speaker, heard, speeches[name], confidences, made.targets.min_confidence)
+        adaptation = None
+        with usable(f"speaker {name!r}", on_bad_speaker):
+            of_pieces = {piece.id: confidences[piece.id] for piece in speeches[name].pieces if piece.id in confidences}
+            _check_words(name, of_pieces, transcripts)
+            speaker = Speaker(name, model.description.network, adapted, heard.cmvn[last.features])
+            adaptation = _summary(speaker, speeches[name], of_pieces, made.targets.min_confidence)
+        if adaptation is not None:
+            yield adaptation
 
 
-def _summary(
-    speaker: Speaker, heard: _Heard, speech: Speech, confidences: Mapping[str, Sequence[float]], enough: float
-) -> Adaptation:
-    of_words = [confidence for piece in speech.pieces for confidence in confidences.get(piece.id, ())]
+def _check_words(name: str, confidences: Mapping[str, Sequence[float]], transcripts: Transcripts | None) -> None:
+    """Refuse a speaker without a word to adapt to, so that no earlier file of theirs is lost for it."""
+    if transcripts is not None and not confidences:
+        raise CorpusError(
+            f"speaker {name!r}: no recording fits its transcript; give the transcripts of these recordings"
+        )
+    # A method that learns from features alone does not ask for the words, and has none.
+    if confidences and not any(confidences.values()):
+        raise AudioError(f"speaker {name!r}: no word found in the recordings; there is nothing to adapt to")
+
+
+def _summary(speaker: Speaker, speech: Speech, confidences: Mapping[str, Sequence[float]], enough: float) -> Adaptation:
+    """A speaker, and the pieces that were adapted to: all, or those whose words are known."""
+    pieces = [piece for piece in speech.pieces if not confidences or piece.id in confidences]
+    of_words = [confidence for piece in pieces for confidence in confidences.get(piece.id, ())]
     believed = sum(confidence >= enough for confidence in of_words)
-    recordings = len(set(speech.recording_of.values()))
+    recordings = len({speech.recording_of[piece.id] for piece in pieces})
+    seconds = sum(piece.seconds for piece in pieces)
     moved = amplitude_change(speaker.adapted, speaker.name)
-    return Adaptation(speaker, recordings, heard.seconds, len(of_words), believed, moved)
+    return Adaptation(speaker, recordings, seconds, len(of_words), believed, moved)
 
 
 def amplitude_change(adapted: AdaptedSpeakers, speaker: str) -> float | None:

@@ -28,7 +28,8 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles
 from lhuc_asr.recognizer.pass_description import PassDescription
-from lhuc_asr.recognizer.speaker import Speaker, load_speaker
+from lhuc_asr.recognizer.speaker import Speaker, check_transformed, load_speaker
+from lhuc_asr.recognizer.speaker_file import held
 from lhuc_asr.recognizer.speaker_files import speaker_file
 from lhuc_asr.recognizer.speech import Speech
 from lhuc_asr.recognizer.transcript import recording_name
@@ -111,6 +112,12 @@ class LoadedModel:
         return self.models[self.description.with_speaker.network]
 
     @property
+    def speakers_hold(self) -> str:
+        """What the file of a speaker who is adapted to holds, in a word or two."""
+        method = self.description.with_speaker.method
+        return "" if method is None else held(method.speakers.format, on_transform=method.on is not None)
+
+    @property
     def own_tags(self) -> frozenset[str]:
         """Tags in transcripts that the lexicon lists."""
         return tags_of(self.lexicon.words)
@@ -129,7 +136,7 @@ class LoadedModel:
 
         Raises:
             CheckpointError: The file is missing or damaged.
-            ModelMismatchError: The person belongs to another network.
+            ModelMismatchError: The person belongs to another network, or to another method on it.
             SpeakerError: No speaker's file has that name.
         """
         if isinstance(speaker, str | Path):
@@ -139,6 +146,8 @@ class LoadedModel:
                 f"speaker {speaker.name!r} was adapted on the model {speaker.network[:12]}, this one is "
                 f"{self.description.network[:12]}; adapt to the speaker with this model"
             )
+        if speaker is not None:
+            check_transformed(speaker.adapted, self.description.with_speaker.method, f"speaker {speaker.name!r}")
         return speaker
 
     def loop(self, plan: PassDescription, speech: Speech) -> TwoPass:

@@ -23,6 +23,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.base.config import Seed
 from lhuc_asr.base.documents import Name
@@ -109,6 +110,9 @@ class ModelDescription(FolderDescription):
             for file in (*files, *([SPACE_FILE] if each.in_space else [])):
                 if file not in self.sha256:
                     raise ValueError(f"{file}: not one of the files that were saved, but {each.name!r} needs it")
+            learned = f"{PREPARED_FOLDER}/{each.name}/"
+            if isinstance(each.method, PreparedConfig) and not any(name.startswith(learned) for name in self.sha256):
+                raise ValueError(f"{learned}: no file of it was saved, but {each.name!r} needs what was learned there")
         return self
 
     @model_validator(mode="after")

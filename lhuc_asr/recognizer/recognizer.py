@@ -30,7 +30,6 @@ from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
@@ -42,7 +41,7 @@ from lhuc_asr.recognizer.live import PIECE, Live
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
 from lhuc_asr.recognizer.recordings import OnBad, usable
-from lhuc_asr.recognizer.speaker import Speaker, load_speaker
+from lhuc_asr.recognizer.speaker import Speaker, check_file_of, load_speaker
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, speaker_corpus
 from lhuc_asr.recognizer.speaker_files import speaker_file
 from lhuc_asr.recognizer.speech import CutRecording, cut_all
@@ -83,9 +82,18 @@ class Recognizer:
         self.description = description
         self._model = LoadedModel.read(description, files, device or torch.device("cpu"))
 
-    def is_network(self, stored: object) -> bool:
-        """Whether the model that a speaker's file names is this network."""
-        return is_model(stored, self._model.network)
+    def check_output(self, path: Path, speaker: str, *, overwrite: bool = False) -> None:
+        """Refuse a file for a speaker that cannot be written, or that holds something else than the speaker.
+
+        Args:
+            path: The file to write.
+            speaker: Name of the speaker.
+            overwrite: Whether it may hold anything.
+
+        Raises:
+            OutputError: The file cannot be used.
+        """
+        check_file_of(path, speaker, self._model.network, self._model.speakers_hold, overwrite=overwrite)
 
     @property
     def vocabulary(self) -> frozenset[str]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
 from lhuc_asr.adapt.methods import load_speakers
+from lhuc_asr.adapt.stacked import TRANSFORM, Stacked
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.destinations import check_writable, leads_to_stream, shown
-from lhuc_asr.base.errors import CheckpointError, OutputError
+from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, OutputError
 from lhuc_asr.base.numerics import DEVIATION_FLOOR
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.features.cmvn import Cmvn
+from lhuc_asr.lhuc.identity import is_model
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.recognizer.model_folder import ModelDescription
+from lhuc_asr.recognizer.speaker_file import held
 
 # In a speaker's file: mean and deviation of the speaker's features, shape (D,) each, float64.
 CMVN_MEAN, CMVN_DEVIATION = "cmvn.mean", "cmvn.deviation"
@@ -61,23 +64,44 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
 
     Raises:
         CheckpointError: The file is missing or damaged.
-        ModelMismatchError: The file belongs to another network.
+        ModelMismatchError: The file belongs to another network, or to another method on it.
     """
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder; name the file of one speaker, <speaker>.safetensors")
     adapted = load_speakers(network, path)
     tensors, _ = load_tensors(path, "copy it again")
     name = next(iter(adapted.speakers), "")
+    check_transformed(adapted, description.with_speaker.method, str(path))
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 
 
-def check_file_of(path: Path, speaker: str, is_network: Callable[[object], bool], *, overwrite: bool) -> None:
+def check_transformed(adapted: AdaptedSpeakers, method: MethodConfig | None, who: str) -> None:
+    """Refuse parameters without a transform of the features for a network that knows transformed features alone.
+
+    Args:
+        adapted: The parameters.
+        method: Options of the method that the model adapts by; None for one that does not adapt.
+        who: Whose they are, for the message.
+
+    Raises:
+        ModelMismatchError: The model transforms a speaker's features, and there is no transform.
+    """
+    transforms = method is not None and (method.on is not None or issubclass(method.speakers, TransformedSpeakers))
+    if transforms and not isinstance(adapted, Stacked | TransformedSpeakers):
+        raise ModelMismatchError(
+            f"{who}: has no transform of the features, and this model's network knows transformed features alone; "
+            "adapt the speaker with this model"
+        )
+
+
+def check_file_of(path: Path, speaker: str, network: AcousticModel, holds: str, *, overwrite: bool) -> None:
     """Refuse a file for a speaker that cannot be written, or that holds something else than the speaker.
 
     Args:
         path: The file to write.
         speaker: Name of the speaker.
-        is_network: Whether what a file names as its model is the network that the speaker is adapted for.
+        network: The network that the speaker is adapted for.
+        holds: What the file will hold, as ``held`` says it.
         overwrite: Whether it may hold anything.
 
     Raises:
@@ -87,14 +111,21 @@ def check_file_of(path: Path, speaker: str, is_network: Callable[[object], bool]
     if overwrite or leads_to_stream(path) or not path.exists() or path.stat().st_size == 0:
         return
     try:
-        _, description = load_tensors(path)
+        tensors, description = load_tensors(path)
     except CheckpointError:
-        description = {}
-    owner = description.get("speaker")
-    if owner != speaker or not is_network(description.get("model")):
-        other = "" if owner != speaker else ", for another model"
-        whose = "is not a speaker's file" if owner is None else f"is the file of the speaker {owner!r}{other}"
-        raise OutputError(f"{shown(path)}: exists and {whose}; choose another output, or --overwrite")
+        tensors, description = {}, {}
+    owner, there = description.get("speaker"), held(str(description.get("format")), on_transform=TRANSFORM in tensors)
+    if owner is None:
+        problem = "is not a speaker's file"
+    elif owner != speaker:
+        problem = f"is the file of the speaker {owner!r}"
+    elif not is_model(description.get("model"), network):
+        problem = f"is the file of the speaker {owner!r}, for another model"
+    elif there != holds:
+        problem = f"is the file of the speaker {owner!r}, with {there} in place of {holds}"
+    else:
+        return
+    raise OutputError(f"{shown(path)}: exists and {problem}; choose another output, or --overwrite")
 
 
 def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from lhuc_asr.adapt.methods import speakers_class
 from lhuc_asr.adapt.stacked import TRANSFORM
-from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
+from lhuc_asr.base.errors import ModelMismatchError
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.identity import differing, same_model
 from lhuc_asr.lhuc.speaker import FORMAT as AMPLITUDES
-from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, described, described_name
+from lhuc_asr.lhuc.speaker import SpeakerState, described_speaker
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,13 @@ class SpeakerFile:
         if form == AMPLITUDES:
             state = SpeakerState.load(path)
             return cls(path, state.speaker, state.model, form, tuple(state.extras), state)
-        _, description = load_tensors(path)
-        try:
-            speaker, model = (described_name(description, key) for key in ("speaker", "model"))
-            extras = described(description.get("extras", []), list, str)
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: damaged, its description lacks what names the speaker ({error!r}); adapt the speaker again"
-            ) from error
-        try:
-            check_speaker_name(speaker)
-        except SpeakerError as error:
-            raise SpeakerError(f"{path}: {error}") from error
-        return cls(path, speaker, model, form, tuple(extras), None)
+        speaker, model, extras = described_speaker(path, *load_tensors(path))
+        return cls(path, speaker, model, form, extras, None)
 
     @property
     def holds(self) -> str:
-        """What the file holds of its speaker, in a word or two: "amplitudes", "transform", "lora"."""
-        words = [word for word in self.format.split() if word not in ("lhuc_asr", "speaker") and not word.isdigit()]
-        what = "amplitudes" if self.format == AMPLITUDES else " ".join(words)
-        return f"{what} on transform" if TRANSFORM in self.extras else what
+        """What the file holds of its speaker; see ``held``."""
+        return held(self.format, on_transform=TRANSFORM in self.extras)
 
     def check_beside(self, other: SpeakerFile) -> None:
         """Refuse a file that cannot be in one folder with another: of another model, or with something else in it.
@@ -116,3 +103,15 @@ class SpeakerFile:
             Spread(name, v.numel(), float(v.mean()), float(v.std(correction=0)), float(v.min()), float(v.max()))
             for name, v in numbers.items()
         ]
+
+
+def held(form: str, *, on_transform: bool) -> str:
+    """What a speaker's file of a format holds, in a word or two: "amplitudes", "transform", "lora".
+
+    Args:
+        form: The format.
+        on_transform: Whether the file has the transform below too.
+    """
+    words = [word for word in form.split() if word not in ("lhuc_asr", "speaker") and not word.isdigit()]
+    what = "amplitudes" if form == AMPLITUDES else " ".join(words)
+    return f"{what} on transform" if on_transform else what

@@ -58,6 +58,19 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> No
     assert not (tmp_path / "new").exists()
 
 
+def test_a_link_that_leads_nowhere_needs_the_folder_that_it_leads_to(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("elsewhere/file")
+    with pytest.raises(OutputError, match=r"link: leads to .*elsewhere, which is not a folder; make it first"):
+        check_writable(link)
+    (tmp_path / "elsewhere").mkdir()
+    check_writable(link)
+    link.unlink()
+    link.symlink_to("link")
+    with pytest.raises(OutputError, match="link: cannot be written"):
+        check_writable(link)
+
+
 def test_streams_are_written_to(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for place in ("/dev/null", "/dev/stdout", "/dev/fd/2", tmp_path / "pipe"):

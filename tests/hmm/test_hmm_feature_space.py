@@ -77,6 +77,7 @@ def test_a_saved_space_makes_the_same_features(tmp_path, space):
         ({}, {}, "the tensor 'matrix' is missing"),
         ({}, {"matrix": torch.zeros(0, SPLICED)}, "and a row or more"),
         ({}, {"matrix": torch.full((3, SPLICED), torch.nan)}, "not finite"),
+        ({}, {"matrix": torch.ones(3, SPLICED)}, "its matrix is singular"),
         ({"format": "gmm"}, {"matrix": torch.zeros(3, SPLICED)}, "expected a feature space of format"),
     ],
 )

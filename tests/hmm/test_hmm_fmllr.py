@@ -238,6 +238,21 @@ def test_statistics_that_are_not_finite_are_refused_and_hurt_nobody_else(form, s
     assert "1 of 2 speakers stay unadapted" in caplog.text
 
 
+@pytest.mark.parametrize("form", ["full", "block", "diagonal"])
+def test_frames_that_are_all_alike_give_no_transform(form, caplog):
+    """As where one syllable is repeated: the likeliest transform blows its small differences up to those of speech."""
+    gmm = mixtures(16, (3, 2), 6)
+    made, pdfs = drawn(gmm, FRAMES, 0)
+    good = _statistics("good", gmm, undone(affine(17, 6, 0.2), made), pdfs)
+    alike = _statistics("alike", gmm, (made.mean(0) + 0.01 * (made - made.mean(0))).float(), pdfs)
+    config = FmllrEstimation(min_counts={form: 10})
+    assert float(estimate_fmllr(alike, config).transforms.of("alike").abs().max()) > 20.0
+    transforms = estimate_speakers([good, alike], config)
+    assert torch.equal(transforms.of("alike"), torch.eye(6, 7, dtype=torch.float64))
+    assert torch.equal(transforms.of("good"), estimate_fmllr(good, config).transforms.of("good"))
+    assert "1 of 2 speakers stay unadapted, their frames are too much alike, or not finite: alike" in caplog.text
+
+
 @pytest.mark.parametrize("counts", [{}, {"full": 0.0}, {"full": float("nan")}, {"half": 5.0}])
 def test_counts_that_say_nothing_are_refused(counts):
     with pytest.raises(ValidationError):

@@ -274,6 +274,7 @@ def test_a_damaged_file_or_one_of_another_phone_set_is_told(tmp_path):
         ({"pdf": torch.ones(6)}, "not a list of numbers"),
         ({"weight": torch.ones(5)}, r"weight has shape \[5\], expected \[6\]"),
         ({"weight": torch.full((6,), -1.0)}, "a weight is negative"),
+        ({"weight": torch.zeros(6)}, "weights of a pdf's Gaussians do not add up to 1"),
         ({"mean": torch.ones(6, 2)}, "mean has shape"),
         ({"mean": torch.tensor(1.0)}, "mean has shape"),
         ({"variance": torch.zeros(6, 3)}, "a variance not positive"),

@@ -67,9 +67,12 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"transform has shape \[4, 5\], expected \[6, 7\]"):
         SpeakerTransforms.load(path, 6, "model 7".__eq__)
     description = {"format": FORMAT, "speaker": "a", "model": "model 7"}
-    save_tensors(path, {"transform": torch.zeros(DIMENSION, DIMENSION + 1)}, description)
-    with pytest.raises(CheckpointError, match="its matrix is singular"):
-        SpeakerTransforms.load(path, DIMENSION, "model 7".__eq__)
+    own, moved = _transforms("a").of("a"), torch.eye(DIMENSION, DIMENSION + 1, dtype=torch.float64)
+    moved[0, -1] = 1e9
+    for damaged in (0 * own, 1e-30 * own, 1e6 * own, 1e300 * own, moved):
+        save_tensors(path, {"transform": damaged}, description)
+        with pytest.raises(CheckpointError, match="its transform is singular or damaged"):
+            SpeakerTransforms.load(path, DIMENSION, "model 7".__eq__)
     save_tensors(path, {"transform": torch.zeros(DIMENSION, DIMENSION + 1)}, description | {"speaker": 3})
     with pytest.raises(CheckpointError, match="lacks the speaker or the model"):
         SpeakerTransforms.load(path, DIMENSION, "model 7".__eq__)

@@ -147,6 +147,32 @@ def test_a_speaker_of_whom_nothing_can_be_used_is_left_out(
         list(recognizer.adapt_corpus(folder))
 
 
+def test_a_speaker_without_words_is_left_out(recognizer: Recognizer, people: Path, tmp_path: Path) -> None:
+    """Too little was said for a word, or the transcript does not fit: a file would hold next to nothing."""
+    folder = Path(shutil.copytree(people, tmp_path / "people"))
+    samples, rate = soundfile.read(min((folder / "2001").iterdir()))
+    (folder / "short").mkdir()
+    soundfile.write(folder / "short" / "moment.wav", samples[len(samples) // 2 :][: rate // 20], rate)
+    lost: list[LhucError] = []
+    adapted = {each.speaker.name for each in recognizer.adapt_corpus(folder, on_bad_speaker=lost.append)}
+    assert adapted == {path.name for path in people.iterdir()}
+    problem = "speaker 'short': no word found in the recordings; there is nothing to adapt to"
+    assert list(map(str, lost)) == [problem]
+    with pytest.raises(AudioError, match=problem):
+        recognizer.adapt(folder / "short", "short")
+    texts = {"moment": 30 * ("THE",), **{path.stem: ("THE",) for path in (folder / "2001").iterdir()}}
+    for path in people.iterdir():
+        if path.name != "2001":
+            shutil.rmtree(folder / path.name)
+    lost.clear()
+    adapted = {
+        each.speaker.name
+        for each in recognizer.adapt_corpus(folder, texts, on_bad=[].append, on_bad_speaker=lost.append)
+    }
+    assert adapted == {"2001"}
+    assert [str(each).partition(";")[0] for each in lost] == ["speaker 'short': no recording fits its transcript"]
+
+
 def test_who_speaks_must_be_known(recognizer: Recognizer, audio: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="is in no speaker's folder; make a folder for each speaker"):
         list(recognizer.adapt_corpus(audio))

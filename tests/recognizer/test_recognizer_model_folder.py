@@ -77,6 +77,15 @@ def test_a_file_too_many_is_refused(model: Path) -> None:
         read_model(model)
 
 
+def test_what_a_method_learned_must_be_there(model: Path) -> None:
+    tree = json.loads((model / MODEL_JSON).read_text())
+    tree["passes"][-1]["method"] = {"kind": "moments"}
+    (model / MODEL_JSON).write_text(json.dumps(tree))
+    name = tree["passes"][-1]["name"]
+    with pytest.raises(ExperimentError, match=f"prepared/{name}/: no file of it was saved, but '{name}' needs what"):
+        read_model(model)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

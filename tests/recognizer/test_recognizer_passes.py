@@ -16,8 +16,17 @@ from typer.testing import CliRunner
 
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import read_json_lines
-from lhuc_asr.base.errors import ExperimentError, LhucError, ModelMismatchError
+from lhuc_asr.base.errors import (
+    CheckpointError,
+    ExperimentError,
+    LhucError,
+    ModelMismatchError,
+    OutputError,
+    SpeakerError,
+)
+from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.cli.main import app
+from lhuc_asr.hmm.speaker_transforms import FORMAT
 from lhuc_asr.pipeline.export import export
 from lhuc_asr.recognizer.model_folder import MODEL_JSON, read_model
 from lhuc_asr.recognizer.recognizer import Recognizer, load
@@ -92,6 +101,46 @@ def test_the_words_and_parameters_are_those_of_the_recipe(
     # The experiment's own file has no statistics of features, but the same words.
     own = ladder / "speakers" / name / "test" / f"{SPEAKER}.safetensors"
     assert words_of(recognizer, audio, own) == words
+
+
+def test_a_file_without_its_transform_is_refused(
+    ladder: Path, stacked: Recognizer, model_of: Models, audio: Path, tmp_path: Path
+) -> None:
+    """The network does not know features that no transform has moved, so that its words would be wrong."""
+    folder, file = ladder / "speakers" / "fmllr_lhuc" / "test", tmp_path / "x.safetensors"
+    tensors, description = load_tensors(folder / f"{SPEAKER}.safetensors")
+    transform = tensors.pop("below.transform")
+    save_tensors(file, tensors, {**description, "extras": []})
+    for path in (file, folder / "speaker-independent.safetensors"):
+        with pytest.raises(ModelMismatchError, match=f"{path.name}: has no transform of the features, and this model"):
+            stacked.transcribe(audio, path)
+    save_tensors(file, {"transform": transform, "below.transform": transform.clone()}, {
+        "format": FORMAT, "speaker": SPEAKER, "model": description["model"], "extras": ["below.transform"]
+    })  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: has two transforms of the features"):
+        stacked.transcribe(audio, file)
+
+
+def test_a_file_with_more_in_it_is_not_replaced(ladder: Path, model_of: Models, tmp_path: Path) -> None:
+    file = Path(shutil.copy(ladder / "speakers" / "fmllr_lhuc" / "test" / f"{SPEAKER}.safetensors", tmp_path))
+    load(model_of("fmllr_lhuc")).check_output(file, SPEAKER)
+    load(model_of("fmllr_moments")).check_output(file, SPEAKER)
+    transforms = load(model_of("fmllr"))
+    problem = f"is the file of the speaker '{SPEAKER}', with amplitudes on transform in place of transform; choose"
+    with pytest.raises(OutputError, match=problem):
+        transforms.check_output(file, SPEAKER)
+    transforms.check_output(file, SPEAKER, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["", "../../evil", "a\x1b[2Jb", "x" * 300, 3])
+def test_a_name_that_cannot_be_a_speakers_is_refused_in_a_transforms_file(
+    name: object, ladder: Path, model_of: Models, audio: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.safetensors"
+    tensors, description = load_tensors(ladder / "speakers" / "fmllr" / "test" / f"{SPEAKER}.safetensors")
+    save_tensors(file, tensors, {**description, "speaker": name})
+    with pytest.raises((SpeakerError, CheckpointError), match=r"x\.safetensors: "):
+        load(model_of("fmllr")).transcribe(audio, file)
 
 
 def test_the_passes_differ(ladder: Path) -> None:
