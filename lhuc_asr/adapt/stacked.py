@@ -106,7 +106,7 @@ def with_transforms(above: AdaptedSpeakers, model: AcousticModel, paths: Sequenc
         paths: The files; that of a speaker-independent row has no transform.
 
     Raises:
-        CheckpointError: A transform is damaged, or on top of another; or some speakers have one and others do not.
+        CheckpointError: A transform is damaged, or some speakers have one and others do not.
     """
     transforms: dict[str, torch.Tensor] = {}
     without: list[Path] = []
@@ -115,8 +115,6 @@ def with_transforms(above: AdaptedSpeakers, model: AcousticModel, paths: Sequenc
         if TRANSFORM not in tensors:
             without += [path] if description["speaker"] else []
             continue
-        if isinstance(above, TransformedSpeakers):
-            raise CheckpointError(f"{path}: has two transforms of the features; adapt the speaker again")
         transform = checked_transform(path, {TRANSFORM: tensors[TRANSFORM]}, TRANSFORM, model.feature_dimension)
         transforms[description["speaker"]] = transform
     if not transforms:

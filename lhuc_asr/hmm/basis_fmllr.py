@@ -148,7 +148,7 @@ class FmllrBasis:
                 frames.
         """
         config = config or BasisFmllrEstimation()
-        sizes = tuple(config.coefficients(count, len(self.matrices)) for count in statistics.count.tolist())
+        sizes = [config.coefficients(count, len(self.matrices)) for count in statistics.count.tolist()]
         matrices, improvement = statistics.identity(), torch.zeros_like(statistics.count)
         unusable = []
         for place, size in enumerate(sizes):
@@ -164,8 +164,10 @@ class FmllrBasis:
                 matrices[place], improvement[place] = transform[0], (rise / speaker.count)[0]
         if warns:
             warn_of_unusable(unusable, len(sizes))
-            warn_of_few_frames(statistics.names, statistics.count.tolist(), config.min_count)
-        return BasisEstimate(SpeakerTransforms(statistics.names, matrices), sizes, improvement)
+            least = max(config.min_count, 1.0 / config.coefficients_per_frame)
+            warn_of_few_frames(statistics.names, statistics.count.tolist(), least)
+        used = (0 if name in unusable else size for name, size in zip(statistics.names, sizes, strict=True))
+        return BasisEstimate(SpeakerTransforms(statistics.names, matrices), tuple(used), improvement)
 
     def save(self, path: Path) -> None:
         """Write the basis as safetensors."""

@@ -7,6 +7,7 @@ of the speaker's frames and the Gaussians that they are aligned to; row_updates.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -99,7 +100,7 @@ def fmllr_statistics(
 
     Args:
         name: The speaker.
-        posteriors: Posteriors of the frames, weighted: silence by 0.01, frames without an alignment by 0.
+        posteriors: Posteriors of the frames, weighted: silence less, frames without an alignment by 0.
         gmm: The model whose likelihood the transform raises.
         features: Features to transform, shape (T, D), float32.
     """
@@ -234,7 +235,9 @@ def enough(count: float, minimum: float) -> bool:
 
 def warn_of_few_frames(names: Sequence[str], counts: Sequence[float], minimum: float) -> None:
     """Log the names of the speakers that have fewer than ``minimum`` frames, if there are any."""
-    few = [f"{name} ({count:.0f})" for name, count in zip(names, counts, strict=True) if not enough(count, minimum)]
+    # A count that is not a number is another fault.
+    known = [(name, count) for name, count in zip(names, counts, strict=True) if not math.isnan(count)]
+    few = [f"{name} ({count:.0f})" for name, count in known if not enough(count, minimum)]
     if few:
         logger.warning(
             "%d of %d speakers have fewer than %g frames of speech and keep their features as they are: %s; give "

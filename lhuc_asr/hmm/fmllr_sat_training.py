@@ -95,7 +95,7 @@ class _Fmllr:
         topology, gmm = before.model.topology, before.model.gmm
         pdfs = {name: phones.pdfs(topology) for name, phones in before.phones.items()}
         targets = Targets(pdfs, topology.silence_pdfs, config.silence_weight)
-        transforms = first_estimate(before.features, data.utterances, targets, gmm, gmm, config.fmllr)
+        transforms = first_estimate(before.features, data.utterances, targets, gmm, gmm, config.fmllr, warns=False)
         return cls(before.features, transforms, data, config)
 
     @property
@@ -106,8 +106,15 @@ class _Fmllr:
         if iteration not in FMLLR_ITERATIONS:
             return state
         targets = Targets(state.pdfs, state.model.topology.silence_pdfs, self.config.silence_weight)
+        # The speakers are named once, by the alignment with the trained model.
         self.transforms = next_estimate(
-            self.unadapted, self.data.utterances, targets, self.transforms, state.model.gmm, self.config.fmllr
+            self.unadapted,
+            self.data.utterances,
+            targets,
+            self.transforms,
+            state.model.gmm,
+            self.config.fmllr,
+            warns=False,
         )
         return replace(state, features=self.adapted_features)
 
@@ -129,9 +136,10 @@ def align_adapted(
     data: TrainingData,
     config: FmllrSatConfig,
 ) -> tuple[SpeakerTransforms, dict[str, np.ndarray]]:
-    """Transforms of speakers, and the alignment of their utterances with them (Kaldi's steps/align_fmllr.sh).
+    """Transforms of speakers, and the alignment of their utterances with them, after Kaldi's steps/align_fmllr.sh.
 
-    The first estimate is on an alignment by the unadapted model, the second one on an alignment by the adapted model.
+    The first estimate is on an alignment by the unadapted model, the second one, which Kaldi's script leaves out, on an
+    alignment by the adapted model.
 
     Args:
         model: The model.
@@ -150,7 +158,8 @@ def align_adapted(
     utterances: Sequence[StoredUtterance] = data.utterances
     paths, _ = align_utterances(model.unadapted, unadapted, utterances, graphs, *limits)
     targets = Targets(pdfs_of(paths), silence, config.silence_weight)
-    first = first_estimate(unadapted, utterances, targets, model.unadapted, model.adapted, config.fmllr)
+    estimators = model.unadapted, model.adapted, config.fmllr
+    first = first_estimate(unadapted, utterances, targets, *estimators, warns=False)
     paths, _ = align_utterances(model.adapted, AdaptedFeatures(unadapted, first), utterances, graphs, *limits)
     targets = Targets(pdfs_of(paths), silence, config.silence_weight)
     second = next_estimate(unadapted, utterances, targets, first, model.adapted, config.fmllr)

@@ -217,7 +217,10 @@ class DiagonalGmm:
         )
 
     def grown(self, target: int, occupancy: torch.Tensor, generator: torch.Generator) -> DiagonalGmm:
-        """Split the Gaussians with the most frames until there are ``target`` in all, or none has enough to be split.
+        """Split the Gaussians with the most frames until each pdf has its share, or none has enough frames to be split.
+
+        A pdf that has more than its share already, since it had more frames before, keeps them, as in Kaldi: there may
+        be more than ``target`` then.
 
         Args:
             target: Wanted number of Gaussians.

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
@@ -21,6 +20,7 @@ from lhuc_asr.hmm.training import (
     BLOCK_FRAMES,
     GaussianModel,
     Growth,
+    MixtureConfig,
     TrainingData,
     TrainingState,
     estimated,
@@ -29,20 +29,12 @@ from lhuc_asr.hmm.training import (
 from lhuc_asr.hmm.transcript import linear_states
 
 
-class MonophoneConfig(StrictModel):
-    """Options of monophone training.
-
-    Attributes:
-        iterations: Number of estimations after the flat start.
-        growing_iterations: Number of iterations, from the first on, that add Gaussians before they estimate.
-        gaussians: Number of Gaussians of all pdfs together at the end.
-        max_unaligned: Share of the utterances that may fail to align before the run stops.
-    """
+class MonophoneConfig(MixtureConfig):
+    """Options of monophone training, after the flat start."""
 
     iterations: int = Field(30, ge=2, le=10_000)
-    growing_iterations: int = Field(22, ge=0, le=10_000)
+    growing_iterations: int = Field(22, ge=1, le=10_000)
     gaussians: int = Field(1000, ge=1, le=10_000_000)
-    max_unaligned: float = Field(0.1, ge=0.0, le=1.0)
 
 
 def train_monophones(

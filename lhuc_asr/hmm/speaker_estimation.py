@@ -38,16 +38,19 @@ def first_estimate(
     unadapted: DiagonalGmm,
     adapted: DiagonalGmm,
     config: FmllrEstimation,
+    *,
+    warns: bool = True,
 ) -> SpeakerTransforms:
-    """Transforms from a first pass: posteriors by the model of unadapted features, likelihoods by that of adapted ones.
+    """Transforms of features: posteriors by the model of the features as they are, likelihoods by that of adapted ones.
 
     Args:
-        features: The unadapted features.
+        features: The features as they are.
         utterances: Utterances of all speakers.
         targets: Their alignment.
-        unadapted: Gaussians of unadapted features.
+        unadapted: Gaussians of these features.
         adapted: The same Gaussians in adapted features.
         config: Options of the estimation.
+        warns: Whether speakers without a transform are named; False for all but the last of several estimates.
 
     Returns:
         A transform for each speaker; the identity for those who have too few frames, or whose frames are too much
@@ -63,7 +66,8 @@ def first_estimate(
             total = total + fmllr_statistics(speaker, unadapted.posteriors(values, pdfs, weights), adapted, values)
         return total
 
-    return estimate_speakers((of(speaker, theirs) for speaker, theirs in by_speaker(utterances).items()), config)
+    parts = (of(speaker, theirs) for speaker, theirs in by_speaker(utterances).items())
+    return estimate_speakers(parts, config, warns=warns)
 
 
 def next_estimate(
@@ -73,6 +77,8 @@ def next_estimate(
     before: SpeakerTransforms,
     adapted: DiagonalGmm,
     config: FmllrEstimation,
+    *,
+    warns: bool = True,
 ) -> SpeakerTransforms:
     """Transforms estimated on top of earlier ones, by the model of adapted features alone; other arguments as before.
 
@@ -80,7 +86,7 @@ def next_estimate(
         before: The earlier transforms.
     """
     moved = AdaptedFeatures(features, before)
-    return first_estimate(moved, utterances, targets, adapted, adapted, config).after(before)
+    return first_estimate(moved, utterances, targets, adapted, adapted, config, warns=warns).after(before)
 
 
 def by_speaker(utterances: Iterable[StoredUtterance]) -> dict[str, list[StoredUtterance]]:

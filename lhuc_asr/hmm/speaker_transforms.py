@@ -14,8 +14,9 @@ from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 
 # What a file says of itself.
 FORMAT = "lhuc_asr speaker transform 1"
-# Bounds of the singular values, and their inverses. Those of 133 speakers of AN4 and LibriSpeech are between 0.39
-# and 2.06. A transform beyond the first bound is not of a voice; one beyond the second is a damaged file.
+# Bounds of the singular values, which may not be below their inverses either, and of the offsets. The singular values
+# of 133 speakers of AN4 and LibriSpeech are between 0.39 and 2.06, their offsets at most 1.6. A transform beyond the
+# first bound is not of a voice; one beyond the second is a damaged file.
 FARTHEST_OF_A_VOICE, FARTHEST = 20.0, 1e3
 
 

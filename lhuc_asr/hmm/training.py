@@ -14,7 +14,9 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 
+from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.store import StoredUtterance, blocks_of
@@ -76,6 +78,31 @@ class GaussianModel:
     gmm: DiagonalGmm
 
 
+class MixtureConfig(StrictModel):
+    """Options of the training of Gaussian mixtures.
+
+    Attributes:
+        iterations: Number of estimations.
+        growing_iterations: Number of iterations, from the first on, that add Gaussians before they estimate.
+        gaussians: Number of Gaussians of all pdfs together at the end.
+        max_unaligned: Share of the utterances that may fail to align before the run stops.
+    """
+
+    iterations: int = Field(35, ge=2, le=10_000)
+    growing_iterations: int = Field(25, ge=1, le=10_000)
+    gaussians: int = Field(10_000, ge=1, le=10_000_000)
+    max_unaligned: float = Field(0.1, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _grows_in_time(self) -> Self:
+        if self.growing_iterations > self.iterations:
+            raise ValueError(
+                f"growing_iterations: {self.growing_iterations}, of {self.iterations} iterations: {self.gaussians} "
+                f"Gaussians would never be reached; give at most {self.iterations}"
+            )
+        return self
+
+
 @dataclass(frozen=True)
 class Growth:
     """Iterations, and the number of Gaussians in each.
@@ -96,8 +123,6 @@ class Growth:
 
     def target(self, start: int, iteration: int) -> int:
         """Number of Gaussians wanted in an iteration, from 1, of a model that began with ``start``."""
-        if self.growing_iterations == 0:
-            return start
         grown = min(1.0, iteration / self.growing_iterations)
         return round(start + grown * max(0, self.gaussians - start))
 
@@ -107,7 +132,7 @@ class TrainingState:
     """A model in training.
 
     Attributes:
-        model: The model before the iteration's estimation.
+        model: The model: in an iteration the one before its estimation, at the end of training the trained one.
         features: The features that its Gaussians model.
         pdfs: Pdfs of each aligned utterance, by its id, shape (T,).
         occupancy: Frames of each Gaussian in the last statistics, shape (M,).

@@ -3,7 +3,7 @@
 After S. J. Young, J. J. Odell and P. C. Woodland, "Tree-based state tying for high accuracy acoustic modelling" (1994):
 a split's gain is the rise of the log-likelihood when the frames of a node get two diagonal Gaussians in place of one.
 Kaldi's build-tree is followed in its roots (shared by the states and variants of a phone), in its order of splits, and
-in the tying of leaves whose merge loses less than the last split gained.
+in the tying of leaves whose merge loses less than any split gained.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TreeConfig(StrictModel):
         leaves: Maximum number of leaves, those of the silence phones too. Tying makes them fewer.
         min_frames: Minimum number of frames on each side of a split.
         shared_roots: Whether the states of a phone share a root, so that they may share pdfs; if not, each has its own.
-        tie_leaves: Whether leaves of a root are tied whose merge loses less than the last split gained.
+        tie_leaves: Whether leaves of a root are tied whose merge loses less than any split gained.
         questions: File of linguistic questions, lines of phones; None for questions from the data only.
     """
 
@@ -96,7 +96,7 @@ def build_tree(statistics: TreeStatistics, phones: PhoneSet, config: TreeConfig)
             "raise the number of leaves"
         )
     gains = growth.split(speech, config.leaves)
-    tied = growth.tied(speech, gains[-1]) if config.tie_leaves and gains else {}
+    tied = growth.tied(speech, min(gains)) if config.tie_leaves and gains else {}
     tree = growth.tree({name: roots[name] for name in phones.names}, tied)
     untied = len(growth.nodes) - len(gains)
     logger.info("tree: %d questions, %d leaves, %d after tying", len(questions), untied, tree.pdf_count)

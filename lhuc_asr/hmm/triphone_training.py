@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
-
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.hmm.aligned_phones import AlignedPhones
 from lhuc_asr.hmm.aligner import align_utterances, estimate_self_loops, transcript_graphs
 from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.tied_gaussians import pdf_statistics, single_gaussians
-from lhuc_asr.hmm.training import GaussianModel, Growth, TrainingData, TrainingState, aligned_blocks, train_mixtures
+from lhuc_asr.hmm.training import (
+    GaussianModel,
+    Growth,
+    MixtureConfig,
+    TrainingData,
+    TrainingState,
+    aligned_blocks,
+    train_mixtures,
+)
 from lhuc_asr.hmm.tree_building import TreeConfig, build_tree
 from lhuc_asr.hmm.tree_statistics import TreeStatistics
 from lhuc_asr.hmm.triphone import TriphoneTopology
@@ -25,22 +30,14 @@ from lhuc_asr.hmm.triphone import TriphoneTopology
 ALIGNING_ITERATIONS = (10, 20, 30)
 
 
-class TriphoneConfig(StrictModel):
-    """Options of a rung of tied triphones.
+class TriphoneConfig(MixtureConfig):
+    """Options of a rung of tied triphones: those of its mixtures, and of its tree.
 
     Attributes:
         tree: Options of the decision tree.
-        iterations: Number of estimations.
-        growing_iterations: Number of iterations, from the first on, that add Gaussians before they estimate.
-        gaussians: Number of Gaussians of all pdfs together at the end.
-        max_unaligned: Share of the utterances that may fail to align before the run stops.
     """
 
     tree: TreeConfig = TreeConfig()
-    iterations: int = Field(35, ge=2, le=10_000)
-    growing_iterations: int = Field(25, ge=0, le=10_000)
-    gaussians: int = Field(10_000, ge=1, le=10_000_000)
-    max_unaligned: float = Field(0.1, ge=0.0, le=1.0)
 
     def growth(self, name: str) -> Growth:
         """Iterations and numbers of Gaussians."""

@@ -61,7 +61,7 @@ def align(
         The path of each utterance; None where it has fewer frames than its shortest path, or all are impossible.
 
     Raises:
-        AlignmentError: A graph uses a pdf without a column of log-likelihoods, or one of these is NaN or infinite.
+        AlignmentError: A graph uses a pdf without a column of log-likelihoods, or one of these is NaN or +infinity.
     """
     if len(graphs) != len(log_likelihoods):
         raise AlignmentError(f"{len(graphs)} graphs for {len(log_likelihoods)} utterances; give each utterance a graph")

@@ -31,7 +31,7 @@ def aligners(config: ExperimentConfig) -> list[Aligner]:
     schedule = config.trainer.schedule.model_copy(update={"max_epochs": config.realignment_epochs})
     trainer = config.trainer.model_copy(update={"schedule": schedule})
     network = NetworkOptions(config.dnn, trainer, config.features.dimension, config.seed)
-    realignment = RealignmentOptions(config.speeds, config.monophone.max_unaligned)
+    realignment = RealignmentOptions(config.speeds, config.max_unaligned)
     return [
         *rungs(config),
         *(NetworkAligner(number, network, realignment) for number in range(1, config.realignments + 1)),

@@ -27,6 +27,7 @@ from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig
 from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
+from lhuc_asr.hmm.training import MixtureConfig
 from lhuc_asr.hmm.triphone_training import TriphoneConfig
 from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
@@ -348,6 +349,12 @@ class ExperimentConfig(StrictModel):
     def tests_have_rung_features(self) -> bool:
         """Whether passes over test sets need the features of Gaussians."""
         return any(model in self.aligners or self.rung_features(model) for model in self.decoding_models)
+
+    @property
+    def max_unaligned(self) -> float:
+        """Share of the utterances that may fail to align with the last rung, and with what is trained on it."""
+        last: MixtureConfig = self.monophone if self.aligners[-1] == "mono" else getattr(self, self.aligners[-1])
+        return last.max_unaligned
 
     @property
     def all_networks(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def check_stack(
     if below is None or transform is None or not transform.transforms_features:
         raise ValueError(
             f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put one "
-            "before it, by fmllr, fdlr or vtln"
+            "before it, by fmllr, basis_fmllr, fdlr or vtln"
         )
     if transform.on is not None:
         raise ValueError(
@@ -130,7 +130,8 @@ def check_stack(
         )
     if method.uses_gaussians:
         raise ValueError(
-            f"passes: {name!r} is by fmllr on fmllr; leave out on, and name {method.on!r} as the source of its targets"
+            f"passes: {name!r} is by {method.kind} on {transform.kind}; leave out on, and name {method.on!r} as the "
+            "source of its targets"
         )
     if (below.network, below.data) != (plan.network, plan.data):
         raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")

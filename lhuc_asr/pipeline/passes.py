@@ -171,7 +171,7 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
 
 
 def _transforms(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> TransformedSpeakers:
-    """The transforms that an earlier pass by fMLLR estimated."""
+    """The transforms of the features that an earlier pass estimated."""
     speakers = speakers_of(experiment, split, plan, loop.model)
     if not isinstance(speakers, TransformedSpeakers):
         raise ValueError(f"{plan.name}: the pass did not estimate transforms")

@@ -351,7 +351,7 @@ def _adaptation(config: ExperimentConfig, options: PassConfig, plan: dict[str, P
         on=None if on is None else plan[on],
         preparation=_preparation(config, options),
         lattice=config.lattice if targets.from_lattices else None,
-        max_unaligned=None if targets.unsupervised else config.monophone.max_unaligned,
+        max_unaligned=None if targets.unsupervised else config.max_unaligned,
     )
 
 

@@ -5,7 +5,6 @@ The first starts from nothing. The last one aligns the training data at every sp
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,8 +31,6 @@ from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.transcripts import transcripts
 
-logger = logging.getLogger(__name__)
-
 
 class Aligner(Protocol):
     """A way to align the training data."""
@@ -56,7 +53,7 @@ def rungs(config: ExperimentConfig) -> list[Aligner]:
             before=before,
             features_before=features_of_rung(config, before),
             cepstra=config.alignment_features.cepstra if rung == LDA else None,
-            tests_too=config.tests_have_rung_features or None,
+            tests_too=(config.tests_have_rung_features or None) if rung == LDA else None,
             speeds=speeds,
             seed=config.seed,
         )
@@ -106,7 +103,7 @@ class TiedOptions:
         before: The rung before.
         features_before: Kind of the features of the rung before.
         cepstra: Number of static cepstra, for LDA; None for the others.
-        tests_too: True if tests need the rung's features too; None otherwise.
+        tests_too: True if tests need the features in LDA's space too; None otherwise, and for the other rungs.
         speeds: Speeds of the training data that it aligns; None if it is not the last rung.
         seed: Seed of the directions in which Gaussians are split.
     """

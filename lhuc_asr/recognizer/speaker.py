@@ -84,13 +84,18 @@ def check_transformed(adapted: AdaptedSpeakers, method: MethodConfig | None, who
         who: Whose they are, for the message.
 
     Raises:
-        ModelMismatchError: The model transforms a speaker's features, and there is no transform.
+        ModelMismatchError: The model transforms a speaker's features and there is no transform, or there is one more.
     """
-    transforms = method is not None and (method.on is not None or issubclass(method.speakers, TransformedSpeakers))
+    on = None if method is None else method.on
+    transforms = on is not None or (method is not None and issubclass(method.speakers, TransformedSpeakers))
     if transforms and not isinstance(adapted, Stacked | TransformedSpeakers):
         raise ModelMismatchError(
             f"{who}: has no transform of the features, and this model's network knows transformed features alone; "
             "adapt the speaker with this model"
+        )
+    if on is None and isinstance(adapted, Stacked) and isinstance(adapted.above, TransformedSpeakers):
+        raise ModelMismatchError(
+            f"{who}: has two transforms of the features, and this model takes one; adapt the speaker with this model"
         )
 
 

@@ -127,6 +127,7 @@ def test_statistics_that_are_not_finite_give_the_identity_and_a_warning(basis, s
     getattr(speaker, sums).fill_(torch.inf)
     estimate = basis.estimate(speaker)
     assert torch.equal(estimate.transforms.of("s50"), torch.eye(DIMENSION, DIMENSION + 1, dtype=torch.float64))
+    assert estimate.coefficients == (0,)
     assert "1 of 1 speakers stay unadapted" in caplog.text
 
 

@@ -236,6 +236,10 @@ def test_statistics_that_are_not_finite_are_refused_and_hurt_nobody_else(form, s
     assert torch.equal(transforms.of("bad"), torch.eye(6, 7, dtype=torch.float64))
     assert torch.equal(transforms.of("good"), estimate_fmllr(good, config).transforms.of("good"))
     assert "1 of 2 speakers stay unadapted" in caplog.text
+    caplog.clear()
+    bad = replace(bad, count=torch.full_like(bad.count, torch.nan))
+    estimate_speakers([good, bad], config)
+    assert len(caplog.records) == 1  # a count that is not a number is not called a low one too
 
 
 @pytest.mark.parametrize("form", ["full", "block", "diagonal"])

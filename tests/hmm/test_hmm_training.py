@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from speaker_world import WIDTH, Spoken, speak
 
 from lhuc_asr.base.errors import AlignmentError, TransformError
@@ -61,11 +62,19 @@ class Watched:
         return state
 
 
+@pytest.mark.parametrize("config", [MonophoneConfig, TriphoneConfig])
+def test_gaussians_that_would_never_be_reached_are_refused(config):
+    with pytest.raises(ValidationError, match="growing_iterations: 11, of 10 iterations: 500 Gaussians would never be"):
+        config(iterations=10, growing_iterations=11, gaussians=500)
+    growth = Growth("test", 10, 10, config(iterations=10, growing_iterations=10, gaussians=500).gaussians, bool)
+    assert growth.target(100, 10) == 500
+
+
 def test_the_likelihood_rises_at_every_estimation_of_one_alignment(spoken, start):
     grown = start.model.gmm.grown(60, start.occupancy, torch.Generator().manual_seed(1))
     start = replace(start, model=replace(start.model, gmm=grown))
     watched = Watched()
-    growth = Growth("test", 8, 0, 60, lambda _: False)
+    growth = Growth("test", 8, 8, 60, lambda _: False)
     end = train_mixtures(start, spoken.data, growth, 0, watched)
     values = [log_likelihood(state.model, state.features, state.pdfs, spoken) for state in (*watched.states, end)]
     assert all(after > before - 1e-5 for before, after in pairwise(values))

@@ -117,8 +117,8 @@ def test_a_file_without_its_transform_is_refused(
     save_tensors(file, {"transform": transform, "below.transform": transform.clone()}, {
         "format": FORMAT, "speaker": SPEAKER, "model": description["model"], "extras": ["below.transform"]
     })  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"x\.safetensors: has two transforms of the features"):
-        stacked.transcribe(audio, file)
+    with pytest.raises(ModelMismatchError, match=r"x\.safetensors: has two transforms of the features, and this model"):
+        load(model_of("fmllr")).transcribe(audio, file)
 
 
 def test_a_file_with_more_in_it_is_not_replaced(ladder: Path, model_of: Models, tmp_path: Path) -> None:
