@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from lhuc_asr.base.units import samples_of
-from lhuc_asr.hmm.vtln import AlignedRecording
 
 RATE = 16_000
 PHONES, PHONE_FRAMES = 8, 12
+
+
+@dataclass(frozen=True)
+class AlignedRecording:
+    """A recording, and the phone and weight of each of its frames."""
+
+    samples: np.ndarray
+    pdfs: np.ndarray
+    weights: np.ndarray
 
 
 def spoken(factor: float, seed: int, phones: int = 40) -> AlignedRecording:

@@ -1,9 +1,9 @@
 """Vocal tract length normalisation as an adaptation method: the network chooses each speaker's warp from a list.
 
 On normalised filterbanks a warp of the frequencies is nearly an affine map, the same one for all speakers. The maps are
-learned once, from recordings of training speakers, as in ``hmm/vtln.py`` (linear VTLN). A speaker gets the map through
-which the targets have the smallest cross-entropy, as fDLR minimises it over all maps. One number a speaker cannot
-learn wrong words by heart, and seconds of speech are enough for it.
+learned once, from recordings of training speakers (``warp_maps.py``). A speaker gets the map through which the targets
+have the smallest cross-entropy, as fDLR minimises it over all maps. Posteriors need no determinant, as the likelihoods
+of Gaussians would. One number a speaker cannot learn wrong words by heart, and seconds of speech are enough for it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from lhuc_asr.adapt.method import ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.prepared import PreparedConfig, prepared_file
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
+from lhuc_asr.adapt.warp_maps import UNWARPED, warp_maps
 from lhuc_asr.base.errors import CheckpointError, FeatureError
 from lhuc_asr.base.numerics import NORM_FLOOR
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 from lhuc_asr.features.filterbank import FeatureConfig, SampleRate, compute_features
-from lhuc_asr.hmm.feature_space import AsStored
 from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
-from lhuc_asr.hmm.vtln import WarpSearchConfig, common_warp_maps
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.objective import FrameCrossEntropy
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -42,12 +41,15 @@ REMEDY = "delete it and prepare the method again"
 LEAST_CORRELATION = 0.98
 
 
-class VtlnConfig(WarpSearchConfig, PreparedConfig):
+class VtlnConfig(PreparedConfig):
     """Options of the search for warps.
 
     Attributes:
         kind: Name of the method.
+        lowest: Lowest warp; a warp below 1 suits a vocal tract that is shorter than the average one.
+        highest: Highest warp. The defaults are Kaldi's.
         step: Distance between neighbouring warps.
+        min_count: Frames, weighted, that a speaker must have; those who have fewer keep a warp of 1.
         sample_rate: Sample rate of the network's features, hertz; None for the first training recording's.
         training_seconds: Speech of each training speaker that the maps are learned from.
     """
@@ -58,9 +60,18 @@ class VtlnConfig(WarpSearchConfig, PreparedConfig):
     not_prepared: ClassVar[frozenset[str]] = frozenset({"min_count"})
 
     kind: Literal["vtln"] = "vtln"
+    lowest: float = Field(0.85, ge=0.5, le=1.0)
+    highest: float = Field(1.25, ge=1.0, le=2.0)
     step: float = Field(0.02, ge=0.001, le=0.5)
+    min_count: float = Field(100.0, gt=0.0, le=1e9)
     sample_rate: SampleRate | None = None
     training_seconds: float = Field(30.0, gt=0.0, le=1e9)
+
+    @property
+    def warps(self) -> tuple[float, ...]:
+        """The warps, ascending; 1 is one of them."""
+        below, above = (round(span / self.step, 6) for span in (1.0 - self.lowest, self.highest - 1.0))
+        return tuple(round(UNWARPED + self.step * number, 6) for number in range(-int(below), int(above) + 1))
 
     def make(self, folder: Path | None) -> Vtln:
         """The method with these options."""
@@ -105,7 +116,7 @@ class Vtln:
         features = FeatureConfig(kind="fbank", bins=model.feature_dimension, sample_rate=rate)
         spoken = (self._spoken(name, data, features) for name, data in heard.items())
         warps = self.config.warps
-        save_warps(self._path, warps, common_warp_maps(spoken, warps, features, AsStored(features.dimension)))
+        save_warps(self._path, warps, warp_maps(spoken, warps, features))
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> TransformedSpeakers:
         """Search the warp of each speaker; nothing is random.

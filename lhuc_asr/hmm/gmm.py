@@ -135,22 +135,6 @@ class DiagonalGmm:
             rows.copy_(log_sum_exp(weights @ values.T, starts).T)
         return scores
 
-    def aligned_log_likelihoods(self, features: torch.Tensor, pdfs: torch.Tensor) -> torch.Tensor:
-        """Log p(x | pdf) of each frame's own pdf; the Gaussians of other pdfs are not computed.
-
-        Args:
-            features: Shape (T, D), float32.
-            pdfs: Pdf of each frame, shape (T,), int64.
-
-        Returns:
-            Shape (T,).
-        """
-        order = sorted_frames(pdfs, None)
-        log_likelihoods = features.new_empty(len(features))
-        for frames, _, scores in self._own_scores(_with_squares(features[order]), pdfs[order]):
-            log_likelihoods[order[frames]] = torch.logsumexp(scores, dim=1)
-        return log_likelihoods
-
     def posteriors(
         self, features: torch.Tensor, pdfs: torch.Tensor, weights: torch.Tensor | None = None
     ) -> GaussianPosteriors:

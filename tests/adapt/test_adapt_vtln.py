@@ -119,6 +119,14 @@ def test_frames_without_weight_say_nothing_and_too_few_keep_the_identity(method,
     assert "1 of 1 speakers stay unadapted, they have fewer than 100 frames: brief" in caplog.text
 
 
+def test_the_warps_are_kaldis_and_one_is_among_them():
+    warps = VtlnConfig(step=0.01).warps
+    assert len(warps) == 41
+    np.testing.assert_allclose(warps, np.arange(85, 126) / 100)
+    assert VtlnConfig(lowest=0.87, highest=1.1, step=0.05).warps == (0.9, 0.95, 1.0, 1.05, 1.1)
+    assert VtlnConfig(lowest=1.0, highest=1.0).warps == (1.0,)
+
+
 def test_other_features_unknown_recordings_and_other_warps_are_refused(method, model, training, tmp_path):
     made = Vtln(VtlnConfig(), tmp_path / "prepared")
     with pytest.raises(FeatureError, match=r"'ann': the network's 40 features are not the log mel .* at 16000 Hz"):

@@ -65,17 +65,6 @@ def test_log_likelihoods_are_the_formula(seed, sizes):
             assert float(log_likelihoods[t, pdf]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-@settings(max_examples=25)
-@given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
-def test_aligned_log_likelihoods_are_those_of_each_frames_pdf(seed, sizes):
-    model = _model(seed, tuple(sizes))
-    features, pdfs = _frames(seed, 50, len(sizes))
-    aligned = model.aligned_log_likelihoods(features, pdfs)
-    expected = model.log_likelihoods(features).gather(1, pdfs.unsqueeze(1)).squeeze(1)
-    torch.testing.assert_close(aligned, expected, rtol=1e-5, atol=1e-4)
-    assert model.aligned_log_likelihoods(features[:0], pdfs[:0]).shape == (0,)
-
-
 def test_the_mixtures_of_some_pdfs_give_these_pdfs_log_likelihoods():
     model, (features, _) = _model(7, (3, 1, 2, 4)), _frames(7, 50, 4)
     chosen = np.array([1, 3])
