@@ -26,7 +26,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.config import LearningRate
 from lhuc_asr.hmm.fmllr import FmllrEstimation, Form, MinCounts, warn_of_few_frames
-from lhuc_asr.hmm.speaker_transforms import FARTHEST, SpeakerTransforms, far_from_identity
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms, damaged
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -147,10 +147,10 @@ class FeatureMaps:
         return self._added(speakers).square().sum(1)
 
     def put_back_diverged(self, speakers: Sequence[str]) -> None:
-        """Set maps that are not finite, nearly singular, or huge back to the identity; see ``Movable``."""
+        """Set maps that are not finite, singular, or beyond sense back to the identity; see ``Movable``."""
         matrices = self.transforms().matrices
         fine = matrices.flatten(1).isfinite().all(1)
-        fine &= ~far_from_identity(torch.where(fine[:, None, None], matrices, 0.0), FARTHEST)
+        fine &= ~damaged(torch.where(fine[:, None, None], matrices, 0.0))
         diverged = [name for name, good in zip(self._names, fine.tolist(), strict=True) if not good]
         warn_diverged(diverged, len(speakers))
         with torch.no_grad():

@@ -19,7 +19,7 @@ from lhuc_asr.base.errors import CheckpointError, TransformError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 from lhuc_asr.hmm.fmllr import enough, warn_of_few_frames, warn_of_unusable
 from lhuc_asr.hmm.row_updates import RowStatistics
-from lhuc_asr.hmm.speaker_transforms import FARTHEST_OF_A_VOICE, SpeakerTransforms, far_from_identity
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms, far_from_voices
 
 # What a file says of itself.
 FORMAT = "lhuc_asr fmllr basis 1"
@@ -157,7 +157,7 @@ class FmllrBasis:
                 unusable.append(speaker.names[0])
             elif size:
                 transform = _ascend(self.matrices[:size], speaker, config).unsqueeze(0)
-                if bool(far_from_identity(transform, FARTHEST_OF_A_VOICE)):
+                if bool(far_from_voices(transform)):
                     unusable.append(speaker.names[0])
                     continue
                 rise = speaker.objective(transform) - speaker.objective(speaker.identity())

@@ -22,7 +22,7 @@ from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.posteriors import GaussianPosteriors
 from lhuc_asr.hmm.row_updates import RowStatistics, check_blocks, maximum
 from lhuc_asr.hmm.scatter import product_sum, weighted_scatter
-from lhuc_asr.hmm.speaker_transforms import FARTHEST_OF_A_VOICE, SpeakerTransforms, far_from_identity
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms, far_from_voices
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def estimate_speakers(
     while batch := list(islice(waiting, BATCH_SPEAKERS)):
         for estimated, usable in _each_usable(batch, config):
             names += estimated.names
-            far = far_from_identity(estimated.matrices, FARTHEST_OF_A_VOICE)
+            far = far_from_voices(estimated.matrices)
             unit = SpeakerTransforms.identity(estimated.names, estimated.matrices.shape[1]).matrices
             transforms.append(torch.where(far[:, None, None], unit, estimated.matrices))
             unusable += [name for name, gone in zip(estimated.names, far.tolist(), strict=True) if gone or not usable]

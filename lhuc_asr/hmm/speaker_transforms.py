@@ -14,10 +14,12 @@ from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
 
 # What a file says of itself.
 FORMAT = "lhuc_asr speaker transform 1"
-# Bounds of the singular values, which may not be below their inverses either, and of the offsets. The singular values
-# of 133 speakers of AN4 and LibriSpeech are between 0.39 and 2.06, their offsets at most 1.6. A transform beyond the
-# first bound is not of a voice; one beyond the second is a damaged file.
-FARTHEST_OF_A_VOICE, FARTHEST = 20.0, 1e3
+# Bound of what fMLLR does to a voice: of the singular values, their inverses and the offsets. The singular values of
+# 133 speakers of AN4 and LibriSpeech are between 0.39 and 2.06, their offsets at most 1.6.
+FARTHEST_OF_A_VOICE = 20.0
+# Bound of what any transform does to features: of the largest singular value, its inverse and the offsets. The smallest
+# has no bound: a warp that leaves the band's end empty makes a map that is all but singular.
+FARTHEST = 1e3
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
@@ -27,20 +29,26 @@ def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     return composed
 
 
-def far_from_identity(transforms: torch.Tensor, bound: float) -> torch.Tensor:
-    """Whether transforms scale some direction, or move the features, by more than a bound, or hardly keep a direction.
+def far_from_voices(transforms: torch.Tensor) -> torch.Tensor:
+    """Whether transforms do more to some direction of the features than fMLLR does for any voice, shape (S,), bool.
 
     Args:
         transforms: W of S speakers, shape (S, D, D + 1), finite.
-        bound: The bound; a direction that is scaled by less than its inverse is hardly kept.
-
-    Returns:
-        Shape (S,), bool.
     """
     scales = torch.linalg.svdvals(transforms[..., :-1])
-    moved = transforms[..., -1].abs().amax(1)
-    near: torch.Tensor = (scales[:, 0] <= bound) & (scales[:, -1] >= 1.0 / bound) & (moved <= bound)
-    return ~near
+    return ~_near(torch.cat([scales, scales.reciprocal(), transforms[..., -1].abs()], dim=1), FARTHEST_OF_A_VOICE)
+
+
+def damaged(transforms: torch.Tensor) -> torch.Tensor:
+    """Whether transforms are singular, or scale or move all features beyond sense; arguments as above, shape (S,)."""
+    largest = torch.linalg.svdvals(transforms[..., :-1])[:, :1]
+    near = _near(torch.cat([largest, largest.reciprocal(), transforms[..., -1].abs()], dim=1), FARTHEST)
+    singular: torch.Tensor = torch.linalg.slogdet(transforms[..., :-1]).sign == 0
+    return singular | ~near
+
+
+def _near(sizes: torch.Tensor, bound: float) -> torch.Tensor:
+    return (sizes <= bound).all(1)
 
 
 @dataclass(frozen=True)
@@ -166,10 +174,10 @@ def checked_transform(path: Path, tensors: Mapping[str, torch.Tensor], name: str
         dimension: Number of features that it must have, D.
 
     Raises:
-        CheckpointError: The transform is missing, singular or nearly so, huge, or does not fit the features.
+        CheckpointError: The transform is missing, singular, beyond sense, or does not fit the features.
     """
     check_tensors(path, tensors, {name: (dimension, dimension + 1)}, "estimate it again")
     transform = tensors[name].double()
-    if bool(far_from_identity(transform.unsqueeze(0), FARTHEST)):
+    if bool(damaged(transform.unsqueeze(0))):
         raise CheckpointError(f"{path}: its transform is singular or damaged; copy it again, or estimate it again")
     return transform

@@ -11,9 +11,12 @@ import soundfile
 import torch
 from vocal_tracts import PHONES, RATE, spoken
 
+from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
+from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.adapt.vtln import WARPS_FILE, Vtln, VtlnConfig, save_warps
+from lhuc_asr.adapt.warp_maps import warp_maps
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CheckpointError, CorpusError, FeatureError
 from lhuc_asr.base.tensors import load_tensors
@@ -21,6 +24,7 @@ from lhuc_asr.features.cmvn import CmvnAccumulator
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.features.vtln import warped_features
+from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 
 FBANK, MFCC = FeatureConfig(), FeatureConfig(kind="mfcc", cepstra=40)
@@ -90,6 +94,17 @@ def test_the_map_of_a_warp_does_what_the_warp_does_to_a_new_speaker(method, tmp_
     wanted = torch.from_numpy((warped - warped.mean(0)) / warped.std(0)).double()
     moved = before @ tensors["maps"][place, :, :-1].T + tensors["maps"][place, :, -1]
     assert (moved - wanted).square().mean() < 0.35 * (before - wanted).square().mean()
+
+
+def test_the_file_of_a_speaker_with_an_extreme_warp_is_read(model, tmp_path):
+    """The warp leaves the upper end of the band empty, so that its map is all but singular."""
+    voices = ((0.95, 0), (1.0, 10), (1.05, 20))
+    maps = warp_maps([[spoken(factor, seed + n).samples for n in range(3)] for factor, seed in voices], [1.25], FBANK)
+    assert torch.linalg.svdvals(maps[0, :, :-1])[-1] < 0.001
+    speakers = TransformedSpeakers(model, SpeakerTransforms(("ann",), maps))
+    speakers.save(tmp_path)
+    read = load_speakers(model, tmp_path / "ann.safetensors")
+    assert torch.equal(read.transforms.of("ann"), maps[0])
 
 
 def test_a_warp_of_one_is_the_identity_and_the_choice_is_the_smallest_cross_entropy(model, tmp_path):
