@@ -84,7 +84,7 @@ def check_transformed(adapted: AdaptedSpeakers, method: MethodConfig | None, who
         who: Whose they are, for the message.
 
     Raises:
-        ModelMismatchError: The model transforms a speaker's features and there is no transform, or there is one more.
+        ModelMismatchError: The parameters lack the transform that the model needs, or have one more than it takes.
     """
     on = None if method is None else method.on
     transforms = on is not None or (method is not None and issubclass(method.speakers, TransformedSpeakers))

@@ -8,10 +8,12 @@ import pytest
 
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.pipeline.aligners import NetworkAligner, aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.plan import Adaptation, heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.rungs import rungs
 
-FMLLR = {"kind": "fmllr"}
+FMLLR, BOUND = {"kind": "fmllr"}, {"kind": "reference"}
 LADDER: dict[str, Any] = {
     "name": "ladder",
     "corpus": {"kind": "synthetic"},
@@ -113,6 +115,23 @@ def test_what_does_not_fit_is_told_in_a_line(changes: dict[str, Any], message: s
         recipe(**changes)
     assert "\n" not in str(caught.value)
     assert "config.yaml" in str(caught.value)
+
+
+def test_realignments_and_references_may_fail_as_often_as_the_last_rung() -> None:
+    config = recipe(fmllr_sat={"max_unaligned": 0.25}, realignments=1, passes=PASSES | {"bound": {"targets": BOUND}})
+    *_, realigned = aligners(config)
+    assert isinstance(realigned, NetworkAligner)
+    assert realigned.options.max_unaligned == 0.25
+    assert passes_of(config)["bound"].adaptation.max_unaligned == 0.25
+    flat = recipe(aligners=["mono"], networks={}, passes={"lhuc": {}}, monophone={"max_unaligned": 0.5})
+    assert flat.max_unaligned == 0.5
+
+
+def test_another_first_pass_trains_no_rung_again_but_lda() -> None:
+    one = {"aligners": ["mono", "tri", "lda_mllt"], "networks": {}, "passes": {"lhuc": {}}}
+    plain, decoded = (rungs(recipe(**one, first_passes=first)) for first in ([], ["tri"]))
+    same = [before.options == after.options for before, after in zip(plain, decoded, strict=True)]
+    assert same == [True, True, False]
 
 
 def test_a_network_on_moved_features_is_searched_as_its_pass_by_fmllr() -> None:
