@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
+from lhuc_asr.adapt.sat_clusters import cluster_leaders
 from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.base.errors import CheckpointError, FoldError, SpeakerError
 from lhuc_asr.features.store import StoredUtterance
@@ -58,6 +59,8 @@ class SatConfig(StrictModel):
         learning_rate: Step size of the rows in the first epochs; newbob halves it together with the network's.
         row_zero_learning_rate: Step size of row 0, which sees far more frames than a speaker's row; None for that of
             the speakers' rows.
+        clusters: Number of clusters of similar speakers, who share a row (``sat_clusters``); a speaker counts once at
+            each speed. None for a row each.
         weight_decay: Pull of a speaker's row towards row 0 in each of its steps, beside the mean gradient of a
             mini-batch: a Gaussian prior around row 0, so that a speaker with little data stays near it.
         start: Name of the speaker-independent network to start from, ``si`` or one on a rung's features; None to start
@@ -74,6 +77,7 @@ class SatConfig(StrictModel):
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: LearningRate = 0.001
     row_zero_learning_rate: LearningRate | None = None
+    clusters: int | None = Field(None, ge=1, le=1_000_000)
     weight_decay: float = Field(0.0, ge=0.0, le=100.0)
     start: str | None = None
     like: str | None = None
@@ -111,19 +115,23 @@ def train_speaker_adaptive(
         on_epoch: Function that is called with the metrics of each epoch.
 
     Returns:
-        The rows, detached; ``model`` is their network, in evaluation mode.
+        The rows, detached, of the speakers of a cluster the same; ``model`` is their network, in evaluation mode.
 
     Raises:
         AlignmentError: No training frame, or no held-out frame, has a target.
+        ConfigError: There are more clusters than speakers.
         CheckpointError: ``state_path`` is the state of another network, or training diverged.
     """
     if config.schedule is not None:
         trainer = trainer.model_copy(update={"schedule": config.schedule})
+    speakers = _speakers(training)
+    leaders = {} if config.clusters is None else cluster_leaders(training, speakers, config.clusters)
     model.to(device)
-    bank = attach(model, model.sites(), list(_speakers(training)), amplitude=config.amplitude)
+    bank = attach(model, model.sites(), list(speakers), amplitude=config.amplitude)
     try:
-        rows = _Rows(bank, training, config)
+        rows = _Rows(bank, training, config, leaders)
         train(model, training, heldout, trainer, state_path, seed, device, on_epoch, rows)
+        bank.copy_rows(leaders)
     except SpeakerError as error:  # a row that is not finite is noticed before the loss is
         raise CheckpointError(f"training diverged; lower {rows.rates} ({error})") from error
     finally:
@@ -230,10 +238,10 @@ class _Rows(Companion):
 
     rates = "trainer.schedule.learning_rate, or learning_rate of the rows (networks)"
 
-    def __init__(self, bank: SpeakerBank, source: FrameSource, config: SatConfig) -> None:
+    def __init__(self, bank: SpeakerBank, source: FrameSource, config: SatConfig, leaders: Mapping[str, str]) -> None:
         self._bank, self._source, self._config = bank, source, config
         self._optimizer = bank.optimizer(config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self._rows = {speaker: bank.row(speaker) for speaker in bank.speakers}
+        self._rows = {speaker: bank.row(leaders.get(speaker, speaker)) for speaker in bank.speakers}
 
     def begin_epoch(self, seed: int) -> None:
         generator = np.random.default_rng(seed)
