@@ -74,7 +74,6 @@ def costs(folder: Path, base: str | None = None) -> dict[str, Cost]:
         except ConfigError as error:
             obstacles[name] = Cost(obstacle=str(error))
     parts = Part(_all(config, recipes)).folds()
-    parts = Part(_all(config, recipes)).folds()
     plans = [{stage.name: stage for stage in part.plan()} for part in parts]
     epochs = [recorded_epochs(ExperimentFolder(part.config.folder).metrics.path) for part in parts]
     folds = list(zip(plans, epochs, strict=True))
