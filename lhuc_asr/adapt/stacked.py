@@ -30,10 +30,12 @@ class Stacked:
     Attributes:
         below: The speakers' transforms.
         above: The same speakers' parameters of the other method.
+        pools_below: Whether ``pooled`` takes the mean of the transforms too.
     """
 
     below: TransformedSpeakers
     above: AdaptedSpeakers
+    pools_below: bool = False
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -51,15 +53,15 @@ class Stacked:
         return self.above.log_likelihoods(names, moved)
 
     def pooled(self, speakers: Collection[str], over: Collection[str]) -> Stacked:
-        """The control of the method above, on the speakers' own transforms.
+        """The control of the method above, on the speakers' own transforms, unless ``pools_below``.
 
-        Only a gain over it is the upper method's own. The mean of the others' transforms is the control of the pass
-        below.
+        Only a gain over it is the upper method's own.
 
         Raises:
             SpeakerError: A speaker is unknown, or ``over`` is empty.
         """
-        return replace(self, above=self.above.pooled(speakers, over))
+        below = self.below.pooled(speakers, over) if self.pools_below else self.below
+        return replace(self, below=below, above=self.above.pooled(speakers, over))
 
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker."""

@@ -7,7 +7,7 @@ searches the earlier pass again. This is not the second pass, which is in ``pass
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -16,6 +16,7 @@ from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, cross
 from lhuc_asr.adapt.controls import another, others_mean
 from lhuc_asr.adapt.method import AdaptedSpeakers, SpeakerScores
 from lhuc_asr.adapt.methods import load_speakers
+from lhuc_asr.adapt.stacked import Stacked
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.documents import DocumentKind
@@ -144,6 +145,10 @@ def _parameters(
             return speakers
         case "others_mean":
             return others_mean(speakers, sets, plan.by_environment)
+        case "others_mean_of_both":
+            if not isinstance(speakers, Stacked):
+                raise ValueError(f"{plan.name}: the pass is not on top of another's transforms")
+            return others_mean(replace(speakers, pools_below=True), sets, plan.by_environment)
         case "another":
             return another(speakers, sets, plan.by_environment, plan.seed)
 

@@ -24,9 +24,11 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
 
-# A control of a pass: see ``adapt/controls.py``. ``without_rows`` is a network that was trained further, as often as an
-# adaptively trained one, but without speakers' rows, and the same passes with it.
-Control = Literal["others_mean", "another", "without_rows"]
+# A control of a pass: see ``adapt/controls.py``. ``others_mean_of_both`` is for passes on top of another's transforms
+# alone: there ``others_mean`` keeps each speaker's own transform, and this one does not. ``without_rows`` is a network
+# that was trained further, as often as an adaptively trained one, but without speakers' rows, and the same passes with
+# it.
+Control = Literal["others_mean", "others_mean_of_both", "another", "without_rows"]
 
 
 class TuningConfig(StrictModel):

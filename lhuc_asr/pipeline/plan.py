@@ -118,7 +118,7 @@ class Reuse:
     """
 
     source: Pass
-    whose: Literal["own", "others_mean", "another"]
+    whose: Literal["own", "others_mean", "others_mean_of_both", "another"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,11 @@ class Pass:
     def borrows(self) -> bool:
         """Whether the pass has the parameters of other speakers."""
         return isinstance(self.adaptation, Reuse) and self.adaptation.whose != "own"
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the pass adapts on top of another's transforms of the features."""
+        return isinstance(self.adaptation, Adaptation) and self.adaptation.on is not None
 
     @property
     def is_control(self) -> bool:
@@ -235,6 +240,8 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
         plan[name] = made
         for whose in config.controls:
             control = reuse_name(name, whose)
+            if whose == "others_mean_of_both" and not made.is_stacked:
+                continue
             if whose != "without_rows":
                 plan[control] = replace(made, name=control, adaptation=Reuse(made, whose))
             elif (trained_on := config.network_without_rows(options.network)) and options.combine is None:

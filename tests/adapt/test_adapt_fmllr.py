@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scaled_speakers import PDFS, WIDTH, small_dnn
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
-from lhuc_asr.adapt.controls import another
+from lhuc_asr.adapt.controls import another, others_mean
 from lhuc_asr.adapt.fmllr import Fmllr, FmllrConfig
 from lhuc_asr.adapt.gaussian_model import GaussianModel, SpeakerAdaptiveGaussians
 from lhuc_asr.adapt.lhuc import LhucConfig
@@ -255,6 +255,15 @@ def test_the_control_of_a_stacked_method_keeps_the_speakers_own_transform(stacke
     expected = stacked.above.pooled(["ann"], ["bob"]).log_likelihoods("ann", [moved])
     np.testing.assert_array_equal(control.log_likelihoods("ann", [features]), expected)
     assert control.speakers == ("ann",)
+
+
+def test_the_control_of_both_takes_the_others_mean_transform_too(stacked):
+    features = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
+    sets = [AdaptationSet(name, "", 0, (), (StoredUtterance(f"{name}1", name, 0, 9),)) for name in ("ann", "bob")]
+    control = others_mean(replace(stacked, pools_below=True), sets, by_environment=False)
+    np.testing.assert_allclose(
+        control.log_likelihoods("ann", [features]), stacked.log_likelihoods("bob", [features]), rtol=0, atol=1e-6
+    )
 
 
 def test_stacked_files_are_whole_or_refused(stacked, tmp_path):

@@ -33,7 +33,7 @@ SETS = {
 def parted(ladder: Path, run_ladder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ladder's experiment with passes that adapt on other recordings than they decode."""
     folder = Path(shutil.copytree(ladder, tmp_path_factory.mktemp("parted") / "exp"))
-    run_ladder(folder, PASSES, "controls=[others_mean, another]", "primary=one_shot_lhuc")
+    run_ladder(folder, PASSES, "controls=[others_mean, others_mean_of_both, another]", "primary=one_shot_lhuc")
     return folder
 
 
@@ -81,3 +81,5 @@ def test_controls_are_made_of_each(parted: Path) -> None:
         for made in (name, f"{name}__others_mean", f"{name}__another"):
             assert {row["utterance"] for row in read_json_lines(decode / made / "hypotheses.jsonl")} == utterances
             assert read_json(decode / made / "wer.json")["words"] == total
+    of_both = {path.name for path in decode.glob("*__others_mean_of_both")}
+    assert of_both == {f"{name}__others_mean_of_both" for name in STACKED}
