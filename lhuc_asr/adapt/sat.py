@@ -39,7 +39,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.companion import Companion
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
-from lhuc_asr.nnet.trainer import TrainerConfig, train
+from lhuc_asr.nnet.trainer import TrainerConfig, check_frames, train
 
 # xi(r) / xi(r0) = xi(quotient(r, r0)) for all r and r0, except r0 = 0 of identity.
 QUOTIENTS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -60,7 +60,7 @@ class SatConfig(StrictModel):
         row_zero_learning_rate: Step size of row 0, which sees far more frames than a speaker's row; None for that of
             the speakers' rows.
         clusters: Number of clusters of similar speakers, who share a row (``sat_clusters``); a speaker counts once at
-            each speed. None for a row each.
+            each speed. None for a row for each.
         weight_decay: Pull of a speaker's row towards row 0 in each of its steps, beside the mean gradient of a
             mini-batch: a Gaussian prior around row 0, so that a speaker with little data stays near it.
         start: Name of the speaker-independent network to start from, ``si`` or one on a rung's features; None to start
@@ -125,6 +125,7 @@ def train_speaker_adaptive(
     if config.schedule is not None:
         trainer = trainer.model_copy(update={"schedule": config.schedule})
     speakers = _speakers(training)
+    check_frames(len(speakers), training, "train")
     leaders = {} if config.clusters is None else cluster_leaders(training, speakers, config.clusters)
     model.to(device)
     bank = attach(model, model.sites(), list(speakers), amplitude=config.amplitude)

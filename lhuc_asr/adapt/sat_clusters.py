@@ -3,15 +3,18 @@
 Speakers are compared by how their frames differ from what all speakers together say, whatever was said. With mu(c) the
 mean of pdf c over all speakers, a speaker's map is the ridge regression
 
-    x_t - mu(c_t) ~ V^s z(c_t),    V^s = (sum_t (x_t - mu(c_t)) z(c_t)^T) (sum_t z(c_t) z(c_t)^T + tau I)^-1
+    x_t - mu(c_t) ~ V^s z(c_t),    V^s = (mean_t (x_t - mu(c_t)) z(c_t)^T) (mean_t z(c_t) z(c_t)^T + lambda I)^-1
 
-where z(c) is [mu(c); 1], whitened over all frames. |V^s - V^r|^2 is then the mean squared distance between the two
-speakers' predictions, and Ward's method joins speakers by it (Ward 1963).
+where z(c) is mu(c), centred and whitened over all frames, and 1. |V^s - V^r|^2 is then the mean squared distance
+between the two speakers' predictions, and Ward's method joins speakers by it (Ward 1963). lambda is a share of a frame:
+a speaker with little speech is not drawn to the others for that alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,10 +24,12 @@ from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.frames import FrameSource
 
-# tau: a speaker with ten seconds of speech is half of the way from the mean of all.
-PRIOR_FRAMES = 1000.0
-# Directions in which the pdfs' means differ by less, relative to the direction in which they differ most, are left out.
+# lambda.
+RIDGE = 0.1
+# Directions in which the pdfs' means vary by less, relative to that in which they vary most, are left out.
 SMALLEST_VARIANCE = 1e-6
+
+logger = logging.getLogger(__name__)
 
 
 def cluster_leaders(
@@ -35,7 +40,7 @@ def cluster_leaders(
     Args:
         source: The training frames.
         speakers: Utterances of each speaker, each speaker with a frame that has a target.
-        clusters: Number of clusters.
+        clusters: Number of clusters; speakers who are exactly alike are not parted, so that there may be fewer.
 
     Raises:
         ConfigError: There are fewer speakers than clusters.
@@ -49,41 +54,49 @@ def cluster_leaders(
         return {speaker: speaker for speaker in speakers}
     maps = speaker_maps(source, speakers)
     numbers = fcluster(linkage(maps, "ward"), clusters, "maxclust").tolist()
+    sizes = sorted(Counter(numbers).values())
+    logger.info("%d speakers in %d clusters, of %d to %d", len(speakers), len(sizes), sizes[0], sizes[-1])
     first: dict[int, str] = {}
     return {speaker: first.setdefault(number, speaker) for speaker, number in zip(speakers, numbers, strict=True)}
 
 
 def speaker_maps(source: FrameSource, speakers: Mapping[str, Sequence[StoredUtterance]]) -> np.ndarray:
-    """V^s of each speaker as a row, shape (S, D Z), float64; Z is the number of directions that are kept."""
+    """V^s of each speaker as a row, shape (S, D Z), float64; Z is the number of directions that are kept, and one."""
     pdfs, dimension = int(source.targets.max()) + 1, source.features.shape[1]
     sums, counts = torch.zeros(pdfs, dimension, dtype=torch.float64), torch.zeros(pdfs, dtype=torch.float64)
     for utterances in speakers.values():
-        frames, targets = _frames(source, utterances)
-        sums.index_add_(0, targets, frames)
-        counts += torch.bincount(targets, minlength=pdfs)
+        for frames, targets in _frames(source, utterances):
+            sums.index_add_(0, targets, frames)
+            counts += torch.bincount(targets, minlength=pdfs)
     means = sums / counts.clamp(min=1.0)[:, None]
-    directions = _whitened(means, counts)
+    z = _whitened(means, counts)
     maps = []
     for utterances in speakers.values():
-        frames, targets = _frames(source, utterances)
-        z = directions[targets]
-        gram = z.T @ z + PRIOR_FRAMES * torch.eye(z.shape[1], dtype=torch.float64)
-        maps.append(torch.linalg.solve(gram, z.T @ (frames - means[targets])).flatten())
+        gram, cross = z.new_zeros(z.shape[1], z.shape[1]), z.new_zeros(z.shape[1], dimension)
+        heard = 0
+        for frames, targets in _frames(source, utterances):
+            said = z[targets]
+            gram += said.T @ said
+            cross += said.T @ (frames - means[targets])
+            heard += len(frames)
+        ridge = RIDGE * torch.eye(len(gram), dtype=torch.float64)
+        maps.append(torch.linalg.solve(gram / heard + ridge, cross / heard).flatten())
     return torch.stack(maps).numpy()
 
 
-def _frames(source: FrameSource, utterances: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames of utterances that have a target, shape (T, D), float64, and their targets (T,)."""
-    targets = np.concatenate([source.targets[utterance.rows] for utterance in utterances])
-    frames = np.concatenate([source.features[utterance.rows] for utterance in utterances])
-    return torch.from_numpy(frames[targets >= 0]).double(), torch.from_numpy(targets[targets >= 0]).long()
+def _frames(source: FrameSource, utterances: Sequence[StoredUtterance]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Frames of each utterance that have a target, shape (T, D), float64, and their targets (T,)."""
+    for utterance in utterances:
+        targets = torch.from_numpy(source.targets[utterance.rows]).long()
+        frames = torch.from_numpy(source.features[utterance.rows]).double()
+        yield frames[targets >= 0], targets[targets >= 0]
 
 
 def _whitened(means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """z of each pdf, shape (K, Z): [mu; 1] with a second moment of I over all frames."""
-    extended = torch.cat([means, torch.ones(len(means), 1, dtype=torch.float64)], dim=1)
-    moment = extended.T @ (extended * (counts / counts.sum())[:, None])
-    values, vectors = torch.linalg.eigh(moment)
+    """z of each pdf, shape (K, Z): the means (K, D) centred and whitened over all frames, and 1."""
+    share = (counts / counts.sum())[:, None]
+    centred = means - (share * means).sum(0)
+    values, vectors = torch.linalg.eigh(centred.T @ (share * centred))
     kept = values > SMALLEST_VARIANCE * values[-1]
-    scale: torch.Tensor = vectors[:, kept] / values[kept].sqrt()
-    return extended @ scale
+    whitened = centred @ (vectors[:, kept] / values[kept].sqrt())
+    return torch.cat([whitened, torch.ones(len(means), 1, dtype=torch.float64)], dim=1)

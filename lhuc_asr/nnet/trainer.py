@@ -218,7 +218,7 @@ def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) ->
             total += float(cross_entropy(logits, targets))
             right += int((logits.argmax(1) == targets).sum())
             frames += len(targets)
-    _check_frames(frames, source, "evaluate")
+    check_frames(frames, source, "evaluate")
     return Evaluation(total / frames, right / frames)
 
 
@@ -266,11 +266,21 @@ def _epoch(
             companion.step()
             total += loss.detach()
             frames += len(targets)
-    _check_frames(frames, source, "train")
+    check_frames(frames, source, "train")
     return float(total) / frames
 
 
-def _check_frames(frames: int, source: FrameSource, purpose: str) -> None:
+def check_frames(frames: int, source: FrameSource, purpose: str) -> None:
+    """Refuse a source without a frame that has a target.
+
+    Args:
+        frames: Number of its frames that have one.
+        source: The source.
+        purpose: What they are for: "train".
+
+    Raises:
+        AlignmentError: There are none.
+    """
     if frames == 0:
         raise AlignmentError(
             f"no frame of {len(source.utterances)} utterances has a target to {purpose} on; "

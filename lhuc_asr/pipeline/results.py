@@ -123,6 +123,8 @@ def _base(plan: Pass) -> str:
     match plan.adaptation:
         case Adaptation(on=on) if on is not None:
             return on.name
+        case Reuse(source=Pass(adaptation=Adaptation(on=Pass() as below)), whose="others_mean_of_both"):
+            return _base(below)  # it has given up the transform of the pass below
         case Reuse(source=source):
             return _base(source)
     return "" if plan.name == SI else SI

@@ -10,7 +10,7 @@ from sat_training import sat_source, tables_of, train_sat
 from lhuc_asr.adapt import sat_clusters
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.sat_clusters import cluster_leaders, speaker_maps
-from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.errors import AlignmentError, ConfigError
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.frames import FrameSource
 
@@ -54,7 +54,7 @@ def test_groups_of_voices_are_found_whatever_each_says(seed):
 
 def test_the_distance_of_maps_is_that_of_their_predictions(monkeypatch):
     """Without a prior |V^s - V^r|^2 is the mean squared difference of what the two maps predict."""
-    monkeypatch.setattr(sat_clusters, "PRIOR_FRAMES", 1e-6)
+    monkeypatch.setattr(sat_clusters, "RIDGE", 1e-9)
     source = voices([0, 1, *[2] * 6], seed=1)  # eight speakers, so that every pdf is said
     once = by_speaker(source)
     first, second = speaker_maps(source, once)[:2]
@@ -71,12 +71,41 @@ def test_the_distance_of_maps_is_that_of_their_predictions(monkeypatch):
     assert ((first - second) ** 2).sum() == pytest.approx(wanted, rel=1e-6)
 
 
-def test_a_speaker_with_little_speech_stays_near_the_mean_of_all():
-    source = voices([0, 0, 0, 1], seed=2)
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_found_where_some_say_little_and_others_much(seed):
+    """A prior of so many frames would put all who say little into one cluster, whatever their voices."""
+    groups = [0, 1, 2, 3] * 3
+    source = voices(groups, seed, spread=0.03)
     speakers = by_speaker(source)
-    much = np.linalg.norm(speaker_maps(source, speakers)[3])
-    little = np.linalg.norm(speaker_maps(source, speakers | {"s3": [replace(speakers["s3"][0], frames=10)]})[3])
-    assert 0 < little < much / 2
+    for number, speaker in enumerate(list(speakers)):
+        if number >= len(groups) // 2:
+            speakers[speaker] = [replace(speakers[speaker][0], frames=40)]
+        else:
+            speakers[speaker] = speakers[speaker] * 5
+    leaders = cluster_leaders(source, speakers, 4)
+    assert leaders == {f"s{number}": f"s{groups.index(group)}" for number, group in enumerate(groups)}
+
+
+def test_an_offset_of_all_features_changes_nothing():
+    source = voices([0, 1, 0, 1], seed=4)
+    moved = replace(source, features=source.features + np.float32(64.0))
+    np.testing.assert_allclose(
+        speaker_maps(moved, by_speaker(moved)), speaker_maps(source, by_speaker(source)), atol=1e-3
+    )
+
+
+def test_speakers_who_are_alike_are_not_parted():
+    source = voices([0, 0], seed=5)
+    twins = {f"s{n}": by_speaker(source)["s0"] for n in range(4)}
+    assert set(cluster_leaders(source, twins, 3).values()) == {"s0"}
+
+
+def test_without_a_frame_that_has_a_target_the_error_is_the_trainers(tmp_path):
+    source = sat_source(0)
+    silent = replace(source, targets=np.full_like(source.targets, -1))
+    for config in (SatConfig(), SatConfig(clusters=2)):
+        with pytest.raises(AlignmentError, match="no frame of 6 utterances has a target to train on"):
+            train_sat(tmp_path / "state", config, training=silent)
 
 
 def test_frames_without_a_target_and_directions_without_spread_count_for_nothing():

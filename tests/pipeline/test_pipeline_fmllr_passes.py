@@ -54,7 +54,8 @@ def test_each_set_has_its_transform_and_its_amplitudes(parted: Path) -> None:
 def test_a_pass_on_top_of_another_is_compared_with_it(parted: Path) -> None:
     """Otherwise what the transforms gain would be counted again as the amplitudes'."""
     rows = read_json(parted / "decode" / "test" / "comparison.json")
-    for name, below in {**STACKED, "one_shot": "si", "one_shot_lhuc__others_mean": "one_shot"}.items():
+    controls = {"one_shot_lhuc__others_mean": "one_shot", "one_shot_lhuc__others_mean_of_both": "si"}
+    for name, below in {**STACKED, "one_shot": "si", **controls}.items():
         assert rows[name]["base"] == below
         wer = [read_json(parted / "decode" / "test" / each / "wer.json")["wer"] for each in (below, name)]
         assert [rows[name]["against_base"][key] for key in ("before", "after")] == pytest.approx(wer)
