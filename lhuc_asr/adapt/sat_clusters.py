@@ -24,7 +24,7 @@ from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.frames import FrameSource
 
-# lambda.
+# lambda, beside a second moment of z of about I.
 RIDGE = 0.1
 # Directions in which the pdfs' means vary by less, relative to that in which they vary most, are left out.
 SMALLEST_VARIANCE = 1e-6
