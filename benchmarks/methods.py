@@ -4,7 +4,7 @@
 
 The speakers are those of the experiment's first test split who come first; the targets are the best paths of their
 finished first pass. Only the estimation is measured, in one thread: not the search, and not what a method has learned
-from the training speakers before. Methods that need Gaussians run where the recipe has a pass by them.
+from the training speakers before. Methods that need Gaussians are left out.
 """
 
 from __future__ import annotations
