@@ -18,6 +18,7 @@ from lhuc_asr.pipeline.pass_config import SI, reuse_name
 from lhuc_asr.pipeline.plan import Adaptation, Pass, Reuse, networks_of, others_in, passes_of
 from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
+from lhuc_asr.score.significance import Comparison
 from lhuc_asr.score.tables import environment_table, table_text, wer_table, write_speaker_csv
 from lhuc_asr.score.wer import WerReport, pool, read_wer, summed, write_wer
 
@@ -114,8 +115,8 @@ def primary_pass(config: ExperimentConfig) -> str | None:
 def _entry(config: ExperimentConfig, split: str, plan: Pass, reports: Mapping[str, WerReport], primary: bool) -> Entry:
     base, others = _base(plan), reports.get(reuse_name(plan.name, "others_mean"))
     by_seed = () if config.seeds is None else tuple(each.wer for each in _by_seed(config, split, plan.name))
-    role = _role(config, plan)
-    return Entry(split, plan.name, reports[plan.name], role, reports.get(base), others, primary, by_seed, base)
+    role, whole = _role(config, plan), {name: reports[name] for name in _bases_of_both(plan) if name in reports}
+    return Entry(split, plan.name, reports[plan.name], role, reports.get(base), others, primary, by_seed, base, whole)
 
 
 def _base(plan: Pass) -> str:
@@ -128,6 +129,14 @@ def _base(plan: Pass) -> str:
         case Reuse(source=source):
             return _base(source)
     return "" if plan.name == SI else SI
+
+
+def _bases_of_both(plan: Pass) -> tuple[str, ...]:
+    """Names of what transforms and amplitudes together are compared with; none where a pass is not such a stack."""
+    match plan.adaptation:
+        case Adaptation(on=Pass() as below):
+            return _base(below), reuse_name(plan.name, "others_mean_of_both")
+    return ()
 
 
 def _by_seed(config: ExperimentConfig, split: str, name: str) -> list[WerReport]:
@@ -204,6 +213,7 @@ def _row(line: PassScore) -> dict[str, object]:
         "base": entry.base_name,
         "against_base": _against_row(line.base),
         "against_others_mean": _against_row(line.others),
+        "whole_against": {name: _comparison_row(comparison) for name, comparison in line.whole.items()},
         "verdict": line.verdict,
     }
 
@@ -211,7 +221,10 @@ def _row(line: PassScore) -> dict[str, object]:
 def _against_row(against: Against | None) -> dict[str, object] | None:
     if against is None:
         return None
-    comparison = against.comparison
+    return {**_comparison_row(against.comparison), "adjusted_p": against.adjusted_p}
+
+
+def _comparison_row(comparison: Comparison) -> dict[str, object]:
     return {
         "before": comparison.before,
         "after": comparison.after,
@@ -219,7 +232,6 @@ def _against_row(against: Against | None) -> dict[str, object] | None:
         "relative": comparison.relative if math.isfinite(comparison.relative) else None,
         "interval_relative": [bound if math.isfinite(bound) else None for bound in comparison.interval_relative],
         "p_value": comparison.p_value,
-        "adjusted_p": against.adjusted_p,
         "least_p": comparison.least_p,
         "matched_pairs_p": comparison.matched_pairs_p,
         "over": "speakers" if comparison.over_speakers else "recordings",

@@ -2,8 +2,8 @@
 
 A pass that adapts is compared twice: with its base, and with its control, the mean of the other speakers' parameters.
 The base is the unadapted network; that of a pass on top of another's transforms is this other pass, so that what the
-transforms gain is not counted again. What every speaker would have gained is in the control too; only what goes beyond
-that is the speaker's own.
+transforms gain is not counted again; the gain of both is in the comparisons of the stack as a whole. What every speaker
+would have gained is in the control too; only what goes beyond that is the speaker's own.
 
     helped        p against the base below 0.05, fewer errors than the base and than the control
     hurt          p against the base below 0.05, more errors than the base and than the control
@@ -17,8 +17,8 @@ judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -59,6 +59,8 @@ class Entry:
         primary: Whether this is the recipe's primary comparison.
         by_seed: WER with each seed, fractions; empty with one seed. The reports are then summed over the seeds.
         base_name: Name of the pass that it is compared with.
+        whole: For a pass on top of another's transforms, what transforms and amplitudes together are compared with, by
+            name: the base of the pass below and, where the recipe asks for it, the control of both. Empty for others.
     """
 
     split: str
@@ -70,6 +72,7 @@ class Entry:
     primary: bool = False
     by_seed: tuple[float, ...] = ()
     base_name: str = "si"
+    whole: Mapping[str, WerReport] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,14 @@ class PassScore:
         base: Comparison with the base; None for a pass without one.
         others: Comparison with the mean of the other speakers' parameters; None without such a control.
         verdict: What the comparisons say; None for a pass that is not judged.
+        whole: Comparisons of a stack as a whole, by the name of what it is compared with; their p are not adjusted.
     """
 
     entry: Entry
     base: Against | None
     others: Against | None
     verdict: Verdict | None
+    whole: Mapping[str, Comparison] = field(default_factory=dict)
 
 
 def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
@@ -115,7 +120,7 @@ def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
     bases = _against(entries, [entry.base for entry in entries], seed)
     others = _against(entries, [entry.others for entry in entries], seed)
     return [
-        PassScore(entry, change, own, _verdict(entry, change))
+        PassScore(entry, change, own, _verdict(entry, change), _whole(entry, seed))
         for entry, change, own in zip(entries, bases, others, strict=True)
     ]
 
@@ -136,6 +141,12 @@ def _against(entries: Sequence[Entry], references: Sequence[WerReport | None], s
         None if comparison is None else Against(comparison, adjusted.get(place, comparison.p_value))
         for place, comparison in enumerate(comparisons)
     ]
+
+
+def _whole(entry: Entry, seed: int) -> dict[str, Comparison]:
+    return {
+        name: compare(reference, entry.report, np.random.default_rng(seed)) for name, reference in entry.whole.items()
+    }
 
 
 def _verdict(entry: Entry, change: Against | None) -> Verdict | None:

@@ -241,6 +241,12 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
         "helped, hurt: p below 0.05, and better, or worse, than before and than the other speakers' mean parameters.",
         *_base_notes(passes),
     ]
+    notes += [
+        f"{line.entry.split}, {line.entry.name}: as a whole against {name} {change_text(comparison)} %, "
+        f"p {p_text(comparison.p_value)}, not adjusted."
+        for line in passes
+        for name, comparison in line.whole.items()
+    ]
     for entry, comparison in compared:
         if entry.role is Role.RESULT and comparison.least_p >= LEVEL:
             units = "speakers" if comparison.over_speakers else "recordings of the only speaker"

@@ -264,9 +264,14 @@ def _modes(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
-    """The base, the paper's options, and each other method with its default options, for the base's network."""
+    """The base, the paper's options, and each other method for the base's network and from the base's words.
+
+    The methods have their default options, but for ``kl_weight``, which says how far the words are trusted: it is the
+    base's wherever a method has it.
+    """
     original = config.passes[base]
-    on = config.method_of(original).on
+    of_base = config.method_of(original).model_dump()
+    on = of_base["on"]
     variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
     left_out = {"lhuc", "none"} if config.dnn.activation == "relu" else {"lhuc", "none", "prelu"}
     # Transforms do not go on top of transforms.
@@ -277,7 +282,8 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
         left_out |= {kind for kind, options in METHODS.items() if options.needs_filterbanks}
     for kind, options in METHODS.items():
         if kind not in left_out:
-            method = parse_config(options, {"kind": kind, "on": on}, f"the variant {kind!r}")
+            shared = {"kl_weight": of_base["kl_weight"]} if "kl_weight" in options.model_fields else {}
+            method = parse_config(options, {"kind": kind, "on": on, **shared}, f"the variant {kind!r}")
             variants.append(_variant(base, kind, original.model_copy(update={"method": method})))
     return variants
 
@@ -360,7 +366,7 @@ SERIES: dict[str, Series] = {
         joined=False,
     ),
     "methods": Series(
-        "Adaptation methods with their default options",
+        "Adaptation methods, from the same targets",
         "method",
         "LHUC took 2.1 points off where a layer of a speaker's own took 0.6 (table VII)",
         _methods,

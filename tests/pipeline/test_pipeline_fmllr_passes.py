@@ -64,6 +64,21 @@ def test_a_pass_on_top_of_another_is_compared_with_it(parted: Path) -> None:
     assert "change: against si for fmllr_sat_si, fmllr_si, one_shot_gmm, one_shot, online." in table
 
 
+def test_a_stack_is_also_compared_as_a_whole(parted: Path) -> None:
+    """Transform and amplitudes together: with the base of the pass below, and with the others' mean of both."""
+    decode = parted / "decode" / "test"
+    rows = read_json(decode / "comparison.json")
+    table = (decode / "table.txt").read_text(encoding="utf-8")
+    for name in STACKED:
+        whole = rows[name]["whole_against"]
+        assert list(whole) == ["si", f"{name}__others_mean_of_both"]
+        for reference, row in whole.items():
+            wer = [read_json(decode / each / "wer.json")["wer"] for each in (reference, name)]
+            assert [row["before"], row["after"]] == pytest.approx(wer)
+            assert f"test, {name}: as a whole against {reference} " in table
+    assert not any(row["whole_against"] for name, row in rows.items() if name not in STACKED)
+
+
 def test_the_first_utterance_online_is_not_adapted(parted: Path) -> None:
     for speaker in (2001, 2002):
         first, *later = (parameters(parted, "online_lhuc")[f"{speaker}.{number}"] for number in (1, 2, 3))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.config import load_config
@@ -87,6 +88,18 @@ def test_methods_stand_in_one_table_with_what_they_cost(copied: Path) -> None:
         assert {row["label"]: int(row["numbers"]) for row in csv.DictReader(file) if row["split"] == "test"} == {
             label: row["numbers"] for label, row in rows.items()
         }
+
+
+def test_methods_trust_the_words_as_far_as_the_base_does(config: ExperimentConfig) -> None:
+    trusting = LhucConfig(kl_weight=0.3)
+    passes = {"lhuc": config.passes["lhuc"].model_copy(update={"method": trusting})}
+    variants = variants_of(config.model_copy(update={"passes": passes}), "methods", "lhuc")
+    weights = {variant.label: getattr(variant.plan.method, "kl_weight", None) for variant in variants}
+    assert weights.pop("paper") == 0.0
+    assert {label for label, weight in weights.items() if weight is None} == {
+        "moments", "bayes", "subspace", "predicted", "vtln", "batch_statistics",
+    }  # fmt: skip
+    assert {weight for weight in weights.values() if weight is not None} == {0.3}
 
 
 def test_methods_that_a_network_cannot_have_are_left_out(config: ExperimentConfig) -> None:
