@@ -16,25 +16,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import yaml
-from pydantic import TypeAdapter
+from adapting import first_pass, methods_of, ready, title_of
 from timing import Spread, show
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig, adaptation_sets
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, MethodConfig
-from lhuc_asr.adapt.methods import METHODS, AnyMethod
-from lhuc_asr.adapt.prepared import PreparedConfig
+from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.base.tensors import number_count
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
-from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.nnet.acoustic_model import AcousticModel
-from lhuc_asr.pipeline.earlier_pass import EarlierPass, two_pass
-from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
+from lhuc_asr.pipeline.earlier_pass import two_pass
+from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.pipeline.pass_config import SI
-from lhuc_asr.pipeline.passes import prepare
-from lhuc_asr.pipeline.plan import Adaptation, Preparation, passes_of
+from lhuc_asr.pipeline.plan import passes_of
 
 ROUNDS = 3
 
@@ -59,6 +55,7 @@ class Watched:
 def main(path: Path, wanted: int, methods: Sequence[MethodConfig]) -> None:
     """Print the table."""
     config, experiment = read_experiment(path)
+    targets = TargetsConfig()
     split, plan = experiment.tests[0], passes_of(config)[SI]
     loop = two_pass(experiment, split, plan)
     environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
@@ -66,28 +63,17 @@ def main(path: Path, wanted: int, methods: Sequence[MethodConfig]) -> None:
     minutes = sum(frames for each in sets for _, frames in each.estimated_on) * FRAME_SHIFT_SECONDS / 60
     rows: list[list[object]] = []
     for method in methods:
-        adaptation = Adaptation(plan, DataConfig(), TargetsConfig(), method, None, None, LatticeConfig(), None)
-        earlier = EarlierPass(experiment, split, plan, plan, adaptation, loop.model)
-        watched = Watched(method.make(learned(experiment, method, config.seed)))
-        speakers = loop.adapt(watched, earlier, TargetsConfig(), sets, config.seed)
-        title = yaml.safe_dump(method.model_dump(exclude_unset=True), default_flow_style=True, width=1000).strip()
-        rows.append([title, numbers(speakers), Spread.of([seconds / minutes for seconds in watched.seconds])])
+        watched = Watched(ready(experiment, method, targets.silence_weight, config.seed))
+        earlier = first_pass(experiment, split, plan, method, targets, loop)
+        speakers = loop.adapt(watched, earlier, targets, sets, config.seed)
+        rows.append(
+            [title_of(method), numbers(speakers), Spread.of([seconds / minutes for seconds in watched.seconds])]
+        )
     show(
         f"{len(sets)} speakers together, {minutes:.1f} minutes",
         ["method", "numbers a speaker", "processor seconds a minute of speech [quartiles]"],
         rows,
     )
-
-
-def learned(experiment: AlignedExperiment, method: MethodConfig, seed: int) -> Path | None:
-    """The folder of what a method has learned from the training speakers; None for a method that does not."""
-    if not isinstance(method, PreparedConfig):
-        return None
-    preparation = Preparation(SI, method, TargetsConfig().silence_weight, None, seed)
-    folder = experiment.folder.prepared(preparation.name)
-    if not folder.exists():
-        prepare(experiment, preparation)
-    return folder
 
 
 def numbers(speakers: AdaptedSpeakers) -> int:
@@ -105,10 +91,9 @@ if __name__ == "__main__":
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="options of a method; all by default unless given")
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(1)
-    adapter: TypeAdapter[MethodConfig] = TypeAdapter(AnyMethod)
     main(
         arguments.experiment,
         arguments.speakers,
-        [adapter.validate_python(yaml.safe_load(text)) for text in arguments.methods]
+        methods_of(arguments.methods)
         or [METHODS[kind](kind=kind) for kind in METHODS if kind != "none" and not METHODS[kind].uses_gaussians],
     )

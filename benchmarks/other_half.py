@@ -23,24 +23,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from pydantic import TypeAdapter
+from adapting import first_pass, methods_of, ready, title_of
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
 from lhuc_asr.adapt.controls import others_mean
 from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig, SpeakerScores
-from lhuc_asr.adapt.methods import AnyMethod
-from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import TargetsConfig
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.units import FRAME_SHIFT_SECONDS
 from lhuc_asr.corpus.splits import HELDOUT
-from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.pipeline.acoustic_models import ModelPlace
-from lhuc_asr.pipeline.earlier_pass import EarlierPass, two_pass
+from lhuc_asr.pipeline.earlier_pass import two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.pass_config import SI
-from lhuc_asr.pipeline.passes import prepare
-from lhuc_asr.pipeline.plan import Adaptation, Preparation, passes_of
+from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 DESCENT = [
@@ -90,15 +86,9 @@ def main(
     write_row(["---"] * len(headings))
 
     def estimate(method: MethodConfig, sets: Sequence[AdaptationSet]) -> AdaptedSpeakers:
-        learned = None
-        if isinstance(method, PreparedConfig):
-            preparation = Preparation(SI, method, targets.silence_weight, None, config.seed)
-            learned = experiment.folder.prepared(preparation.name)
-            if not learned.exists():
-                prepare(experiment, preparation)
-        adaptation = Adaptation(plan, DataConfig(), targets, method, None, None, LatticeConfig(), None)
-        first_pass = EarlierPass(experiment, split, plan, plan, adaptation, loop.model)
-        return loop.adapt(method.make(learned), first_pass, targets, sets, config.seed)
+        made = ready(experiment, method, targets.silence_weight, config.seed)
+        earlier = first_pass(experiment, split, plan, method, targets, loop)
+        return loop.adapt(made, earlier, targets, sets, config.seed)
 
     for method in methods:
         speakers = estimate(method, halves)
@@ -108,9 +98,8 @@ def main(
             changes.append(cross_entropies(loop, others, halves, pdfs) - unadapted)
             changes.append(cross_entropies(loop, estimate(method, whole), whole, pdfs) - unadapted)
         error = changes[0].std(ddof=1) / np.sqrt(len(unadapted))
-        title = yaml.safe_dump(method.model_dump(exclude_unset=True), default_flow_style=True, width=1000).strip()
         own, *rest = (f"{change.mean():+.4f}" for change in changes)
-        write_row([f"`{title}`", own, f"{error:.4f}", *rest])
+        write_row([f"`{title_of(method)}`", own, f"{error:.4f}", *rest])
 
 
 def spread(names: Sequence[str], wanted: int | None) -> Sequence[str]:
@@ -175,12 +164,11 @@ if __name__ == "__main__":
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="options of a method; a grid unless given")
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(1)
-    adapter: TypeAdapter[MethodConfig] = TypeAdapter(AnyMethod)
     main(
         arguments.experiment,
         arguments.split,
         arguments.speakers,
-        [adapter.validate_python(yaml.safe_load(text)) for text in arguments.methods or MOMENTS + DESCENT],
+        methods_of(arguments.methods or MOMENTS + DESCENT),
         arguments.seconds,
         TargetsConfig(**yaml.safe_load(arguments.targets)),
         arguments.controls,
