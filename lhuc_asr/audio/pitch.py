@@ -63,13 +63,19 @@ def find_pitch(pyin: Pyin, path: Path, channel: int | None = None) -> np.ndarray
         samples = resample(
             block.mean(axis=1) if channel is None else block[:, channel - 1], info.sample_rate, SAMPLE_RATE
         )
-        hertz, is_voiced, _ = pyin(
-            samples,
-            fmin=LOWEST_HERTZ,
-            fmax=HIGHEST_HERTZ,
-            sr=SAMPLE_RATE,
-            frame_length=WINDOW_SAMPLES,
-            hop_length=HOP_SAMPLES,
-        )
-        voiced.append(hertz[is_voiced])
+        voiced.append(pitch_of(pyin, samples))
     return np.concatenate(voiced)
+
+
+def pitch_of(pyin: Pyin, samples: np.ndarray) -> np.ndarray:
+    """Fundamental frequency of the voiced frames of samples (N,) at ``SAMPLE_RATE``, hertz (T,)."""
+    hertz, is_voiced, _ = pyin(
+        samples,
+        fmin=LOWEST_HERTZ,
+        fmax=HIGHEST_HERTZ,
+        sr=SAMPLE_RATE,
+        frame_length=WINDOW_SAMPLES,
+        hop_length=HOP_SAMPLES,
+    )
+    voiced: np.ndarray = hertz[is_voiced]
+    return voiced

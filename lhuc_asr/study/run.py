@@ -144,6 +144,28 @@ def recipe_of(config: ExperimentConfig, name: str, base: str) -> ExperimentConfi
     return with_passes(config, config.networks | trained, passes)
 
 
+def finished_points(config: ExperimentConfig, name: str, base: str, split: str) -> list[Point]:
+    """The points of a series over a test set, if all of its passes are finished; else none.
+
+    Args:
+        config: The recipe of an experiment, in its folder.
+        name: Name of the series.
+        base: The pass that it varies.
+        split: Name of the test set.
+    """
+    try:
+        variants = variants_of(config, name, base_pass(config, base))
+    except ConfigError:  # the pass is not one that a series can start from
+        return []
+    folder = ExperimentFolder(config.folder)
+    controls = [reuse_name(variant.name, "others_mean") for variant in variants if variant.plan is not None]
+    names = [*(variant.name for variant in variants), *controls]
+    if not all((folder.decode(split, each) / WER_FILE).exists() for each in names):
+        return []
+    folds = [ExperimentFolder(fold.folder) for fold in fold_configs(config)]
+    return _points(folder, folds, split, variants, first_pass(config.passes[base].network), config.seed)
+
+
 def _refuse_to_lose(place: Path, config: ExperimentConfig) -> None:
     """Refuse to replace a folder in which somebody keeps files of their own."""
     figures = [f"{split}.{format}" for split in {TEST, *config.corpus.test_sets} for format in FORMATS]

@@ -70,6 +70,7 @@ def page(
     sounds: Mapping[str, str],
     pictures: Sequence[Picture],
     maps: Mapping[str, str],
+    voices: Mapping[str, str],
 ) -> str:
     """The page, HTML.
 
@@ -79,6 +80,7 @@ def page(
         sounds: Sound of utterances, by their ids, as an address.
         pictures: Pictures below the verdict.
         maps: Pictures of speakers' amplitudes, by name, as an address.
+        voices: What is told of speakers' voices, by name.
     """
     templates = files("lhuc_asr.web") / "templates"
     style, script = ((templates / f"report.{ending}").read_text("utf-8") for ending in ("css", "js"))
@@ -91,6 +93,7 @@ def page(
         with_others=any(speaker.others for speaker in report.speakers),
         sounds=sounds,
         maps=maps,
+        voices=voices,
         figures=pictures,
         verdict=verdict(report.line),
         rates=_rates(report),
