@@ -104,6 +104,15 @@ class Amplitudes:
                 ours.edition += 1
         return Amplitudes(control)
 
+    def unadapted(self) -> Amplitudes:
+        """The speakers with row 0; see ``AdaptedSpeakers``."""
+        neutral = SpeakerBank(self.model, self.bank.sites, self.speakers, self.bank.amplitude)
+        with torch.no_grad():
+            for ours, theirs in zip(neutral.tables, self.bank.tables, strict=True):
+                ours.copy_(theirs[:1].expand_as(ours))
+                ours.edition += 1
+        return Amplitudes(neutral)
+
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker, and a file for row 0."""
         self.bank.save(folder)

@@ -65,6 +65,10 @@ class AdaptedSpeakers(SpeakerScores, Protocol):
         """
         ...
 
+    def unadapted(self) -> AdaptedSpeakers:
+        """The same speakers with the parameters that nobody's data has changed, for whom adaptation does not help."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write one file per speaker, ``<speaker>.safetensors``."""
         ...

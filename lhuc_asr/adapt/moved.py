@@ -149,6 +149,12 @@ class MovedSpeakers:
         mean = {part: torch.stack([own[part] for own in others]).mean(0) for part in others[0]}
         return type(self)(self.model, self.move, dict.fromkeys(speakers, mean))
 
+    def unadapted(self) -> Self:
+        """The speakers with numbers that change nothing; see ``AdaptedSpeakers``."""
+        network = self.model.feed_forward()
+        start = {part: values.to(network.device) for part, values in self.move.start(network, 0).items()}
+        return type(self)(self.model, self.move, dict.fromkeys(self.speakers, start))
+
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker."""
         for name in self.numbers:

@@ -63,6 +63,10 @@ class Stacked:
         below = self.below.pooled(speakers, over) if self.pools_below else self.below
         return replace(self, below=below, above=self.above.pooled(speakers, over))
 
+    def unadapted(self) -> Stacked:
+        """The speakers without transforms and without parameters of the method above; see ``AdaptedSpeakers``."""
+        return replace(self, below=self.below.unadapted(), above=self.above.unadapted())
+
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker."""
         self.above.save(folder)

@@ -73,6 +73,12 @@ class TransformedSpeakers:
         mean = torch.stack([self.transforms.of(name) for name in over]).mean(0)
         return replace(self, transforms=SpeakerTransforms(tuple(speakers), mean.repeat(len(speakers), 1, 1)))
 
+    def unadapted(self) -> TransformedSpeakers:
+        """The speakers with features as they are; see ``AdaptedSpeakers``."""
+        matrices = self.transforms.matrices
+        identity = torch.eye(*matrices.shape[1:], dtype=matrices.dtype).expand_as(matrices).clone()
+        return replace(self, transforms=SpeakerTransforms(self.speakers, identity))
+
     def save(self, folder: Path) -> None:
         """Write ``<speaker>.safetensors`` for each speaker."""
         for name in self.speakers:

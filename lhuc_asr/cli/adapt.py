@@ -60,6 +60,14 @@ Reference = Annotated[
         "its transcripts. Adaptation does not see them.",
     ),
 ]
+Judged = Annotated[
+    bool,
+    typer.Option(
+        "--verdict/--no-verdict",
+        help="Keep a person unadapted whom adaptation hurts, told without transcripts from recordings that it did not "
+        "adapt on; takes as long again.",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
 ]
@@ -76,6 +84,7 @@ def adapt(
     device: Device = "cpu",
     threads: Threads = None,
     evaluate: Reference = None,
+    verdict: Judged = True,
     overwrite: Overwrite = False,
 ) -> None:
     """Adapt to a new speaker, or to each speaker of a corpus, and write the speakers' files for transcribe.
@@ -116,6 +125,7 @@ def adapt(
             known,
             channel=channel,
             vad=vad,
+            judged=verdict,
             processes=_processes(speaker, threads),
             on_bad=left_out.note,
             on_bad_speaker=on_bad_speaker,
@@ -175,4 +185,17 @@ def _summary(adaptation: Adaptation) -> str:
     """What a speaker's parameters were estimated on, in words."""
     count, words = adaptation.recordings, f"{adaptation.believed} of {adaptation.words} words believed"
     moved = "" if adaptation.moved is None else f", amplitudes moved by {adaptation.moved:.3f}"
-    return f"{count} recording{'s' if count != 1 else ''}, {adaptation.seconds:.1f} s, {words}{moved}"
+    return (
+        f"{count} recording{'s' if count != 1 else ''}, {adaptation.seconds:.1f} s, {words}{moved}{_told(adaptation)}"
+    )
+
+
+def _told(adaptation: Adaptation) -> str:
+    """The verdict on an adaptation, in words."""
+    verdict = adaptation.verdict
+    if verdict is None:
+        return ""
+    kind = "unlike those it learns from" if verdict.measure == "unlike" else "that are not stable"
+    told = "it helps" if verdict.helps else "kept unadapted, it hurts" if verdict.hurts else "no difference"
+    change = f"{verdict.before:.1f} -> {verdict.after:.1f} words {kind}"
+    return f"; {told}: {change}, where it did not adapt"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,6 +17,16 @@ from lhuc_asr.base.errors import SearchError
 
 # Number of decimals of a confidence in a row.
 CONFIDENCE_DIGITS = 4
+
+
+def likeness(words: Sequence[object], others: Sequence[object]) -> float:
+    """Twice the number of words that both have in the same order, over the number of both together; 1 without words.
+
+    Example:
+        >>> likeness(["a", "b", "c"], ["a", "c", "d"])
+        0.6666666666666666
+    """
+    return SequenceMatcher(None, words, others, autojunk=False).ratio()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +12,7 @@ from pydantic import Field
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import SearchError
 from lhuc_asr.decode.graph import DecodingGraph
-from lhuc_asr.decode.hypothesis import Hypothesis
+from lhuc_asr.decode.hypothesis import Hypothesis, likeness
 from lhuc_asr.decode.lattice import (
     NO_PDF,
     FramePosteriors,
@@ -161,7 +160,7 @@ class LatticeSearcher:
         for factor in PERTURBED_SCALES:
             path, _ = best_path(lattice.rescored(factor * lattice.acoustic_scale, 0.0))
             other = lattice.word[path]
-            ratios.append(SequenceMatcher(None, words.tolist(), other[other > 0].tolist(), autojunk=False).ratio())
+            ratios.append(likeness(words.tolist(), other[other > 0].tolist()))
         return float(np.mean(ratios))
 
     def words_at(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,6 +29,7 @@ from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speaker_corpus import transcripts_of
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
+from lhuc_asr.recognizer.verdict import Verdict, verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Adaptation:
         believed: Number of these words whose confidence is enough to adapt to them.
         moved: Root mean square of xi(r) - xi(r_0) over the hidden units, where r_0 is the speaker-independent row; None
             for methods without amplitudes.
+        verdict: Whether adaptation hurts the speaker, who has the unadapted parameters if it does; None where that was
+            not asked for, or cannot be told.
     """
 
     speaker: Speaker
@@ -58,6 +61,12 @@ class Adaptation:
     words: int
     believed: int
     moved: float | None
+    verdict: Verdict | None = None
+
+    @property
+    def kept_unadapted(self) -> bool:
+        """Whether the speaker has the unadapted parameters, since adaptation hurts."""
+        return self.verdict is not None and self.verdict.hurts
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ def adaptations(
     on_bad: OnBad,
     on_bad_speaker: OnBad,
     pool: SearchPool,
+    *,
+    judged: bool = False,
 ) -> Iterator[Adaptation]:
     """Adapt to speakers, in groups whose features fit into memory.
 
@@ -93,6 +104,7 @@ def adaptations(
         on_bad: What happens to recordings that cannot be used.
         on_bad_speaker: What happens to speakers of whom nothing can be used.
         pool: Pool that searches the decoding graph.
+        judged: Whether a speaker whom adaptation hurts is kept unadapted.
     """
     group: dict[str, _Heard] = {}
     for name, named in speakers.items():
@@ -103,11 +115,11 @@ def adaptations(
         if heard is None:
             continue
         if group and sum(each.seconds for each in group.values()) + heard.seconds > SECONDS_TOGETHER:
-            yield from _adapted(model, group, transcripts, on_bad, on_bad_speaker, pool)
+            yield from _adapted(model, group, transcripts, on_bad, on_bad_speaker, pool, judged=judged)
             group = {}
         group[name] = heard
     if group:
-        yield from _adapted(model, group, transcripts, on_bad, on_bad_speaker, pool)
+        yield from _adapted(model, group, transcripts, on_bad, on_bad_speaker, pool, judged=judged)
 
 
 def _heard(
@@ -145,20 +157,26 @@ def _adapted(
     on_bad: OnBad,
     on_bad_speaker: OnBad,
     pool: SearchPool,
+    *,
+    judged: bool,
 ) -> Iterator[Adaptation]:
     """Adapt to the speakers of a group together."""
     speeches = {name: read_speech(heard.parts, name, heard.cmvn) for name, heard in group.items()}
     last = model.description.with_speaker
-    made = Passes(model, joined(list(speeches.values())), pool, transcripts, on_bad)[last.name]
+    passes = Passes(model, joined(list(speeches.values())), pool, transcripts, on_bad)
+    made = passes[last.name]
     adapted = made.adapted
     confidences = {} if made.source is None else made.source.words.confidences
+    told = verdicts(passes, made) if judged else {}
+    neutral = _unadapted(model, adapted) if any(verdict.hurts for verdict in told.values()) else adapted
     for name, heard in group.items():
-        adaptation = None
+        adaptation, verdict = None, told.get(name)
         with usable(f"speaker {name!r}", on_bad_speaker):
             of_pieces = {piece.id: confidences[piece.id] for piece in speeches[name].pieces if piece.id in confidences}
             _check_words(name, of_pieces, transcripts)
-            speaker = Speaker(name, model.description.network, adapted, heard.cmvn[last.features])
-            adaptation = _summary(speaker, speeches[name], of_pieces, made.targets.min_confidence)
+            kept = neutral if verdict is not None and verdict.hurts else adapted
+            speaker = Speaker(name, model.description.network, kept, heard.cmvn[last.features])
+            adaptation = _summary(speaker, speeches[name], of_pieces, made.targets.min_confidence, verdict)
         if adaptation is not None:
             yield adaptation
 
@@ -174,7 +192,22 @@ def _check_words(name: str, confidences: Mapping[str, Sequence[float]], transcri
         raise AudioError(f"speaker {name!r}: no word found in the recordings; there is nothing to adapt to")
 
 
-def _summary(speaker: Speaker, speech: Speech, confidences: Mapping[str, Sequence[float]], enough: float) -> Adaptation:
+def _unadapted(model: LoadedModel, adapted: AdaptedSpeakers) -> AdaptedSpeakers:
+    """The speakers as the model decodes them without a file: where it needs their transforms, with these."""
+    description = model.description
+    method = description.with_speaker.method
+    if isinstance(adapted, Stacked) and method is not None and method.on == description.without_speaker:
+        return replace(adapted, above=adapted.above.unadapted())
+    return adapted.unadapted()
+
+
+def _summary(
+    speaker: Speaker,
+    speech: Speech,
+    confidences: Mapping[str, Sequence[float]],
+    enough: float,
+    verdict: Verdict | None,
+) -> Adaptation:
     """A speaker, and the pieces that were adapted to: all, or those whose words are known."""
     pieces = [piece for piece in speech.pieces if not confidences or piece.id in confidences]
     of_words = [confidence for piece in pieces for confidence in confidences.get(piece.id, ())]
@@ -182,7 +215,7 @@ def _summary(speaker: Speaker, speech: Speech, confidences: Mapping[str, Sequenc
     recordings = len({speech.recording_of[piece.id] for piece in pieces})
     seconds = sum(piece.seconds for piece in pieces)
     moved = amplitude_change(speaker.adapted, speaker.name)
-    return Adaptation(speaker, recordings, seconds, len(of_words), believed, moved)
+    return Adaptation(speaker, recordings, seconds, len(of_words), believed, moved, verdict)
 
 
 def amplitude_change(adapted: AdaptedSpeakers, speaker: str) -> float | None:

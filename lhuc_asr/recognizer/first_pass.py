@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -38,6 +39,7 @@ class SearchedFirstPass:
         lattice: Options of the lattices.
         title: Name of the pass in the display of its progress.
         confidences: Confidence of each word that was found, by the utterance's id; 1 on a best path. The pass fills it.
+        found_words: These words, by the utterance's id. The pass fills it.
     """
 
     scores: Callable[[], Iterator[Scores]]
@@ -47,15 +49,24 @@ class SearchedFirstPass:
     lattice: LatticeConfig
     title: str = "first pass"
     confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    found_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame on the best path."""
+        """The pdf of each frame on the best path, of one search however often they are asked for."""
+        return self._paths
+
+    @cached_property
+    def _paths(self) -> Mapping[str, np.ndarray]:
         hypotheses = list(self._watched(self.pool.search_all(self.scores(), self.search)))
         self._note(hypotheses)
         return {best.utterance: best.pdfs for best in hypotheses}
 
     def lattices(self) -> Iterable[LatticeSummary]:
-        """Confidences and posteriors of each piece."""
+        """Confidences and posteriors of each piece, of one search however often they are asked for."""
+        return self._summaries
+
+    @cached_property
+    def _summaries(self) -> list[LatticeSummary]:
         summaries = list(self._watched(self.pool.lattices_all(self.scores(), self.search, self.lattice)))
         self._note([summary.hypothesis for summary in summaries])
         return summaries
@@ -72,6 +83,7 @@ class SearchedFirstPass:
         """Keep the words' confidences, and warn if no word was found in any recording."""
         for best in hypotheses:
             self.confidences[best.utterance] = best.confidences or (1.0,) * len(best.words)
+            self.found_words[best.utterance] = best.words
         if not any(hypothesis.words for hypothesis in hypotheses):
             logger.warning("the %s found no word in the recordings; adapting to them will hardly help", self.title)
 
@@ -92,6 +104,7 @@ class KnownTranscripts:
         on_bad: What happens to recordings that do not fit their transcripts.
         unfit: Names of these recordings, which later passes leave out. The pass adds to them.
         confidences: 1 for each word that was aligned, by the utterance's id. The pass fills it.
+        found_words: These words, by the utterance's id. The pass fills it.
     """
 
     scores: Callable[[], Iterator[Scores]]
@@ -102,6 +115,7 @@ class KnownTranscripts:
     on_bad: OnBad = None
     unfit: set[str] = field(default_factory=set)
     confidences: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    found_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def best_paths(self) -> Mapping[str, np.ndarray]:
         """The same as ``references``: nothing is searched."""
@@ -116,11 +130,15 @@ class KnownTranscripts:
         raise CorpusError("the recordings have transcripts and are not searched; leave the transcripts out")
 
     def references(self) -> Mapping[str, np.ndarray]:
-        """The pdf of each frame along the transcripts.
+        """The pdf of each frame along the transcripts, which are aligned once.
 
         Raises:
             CorpusError: A recording does not fit its transcript, and ``on_bad`` is None.
         """
+        return self._aligned
+
+    @cached_property
+    def _aligned(self) -> Mapping[str, np.ndarray]:
         pdfs = {}
         for utterance, scores in self.scores():
             recording = self.recording_of[utterance]
@@ -131,5 +149,6 @@ class KnownTranscripts:
                 words = self.transcripts[recording]
                 _, placed = place_transcript(recording, words, scores, self.lexicon, self.topology)
                 pdfs[utterance], self.confidences[utterance] = placed.pdfs, (1.0,) * len(placed.spans)
+                self.found_words[utterance] = tuple(words)
                 self.unfit.remove(recording)
         return pdfs

@@ -163,8 +163,19 @@ class LoadedModel:
 
         The order does not depend on the other persons.
         """
+        return self._sets(features, DataConfig())
+
+    def halves(self, features: FeatureTable) -> list[AdaptationSet]:
+        """Two adaptation sets for each person of whom there are two pieces: a half to decode, estimated on the other.
+
+        Which pieces are in a half does not depend on the other persons.
+        """
+        sets = self._sets(features, DataConfig(mode="one_shot"))
+        return [each for each in sets if each.estimated_on and each.used_for]
+
+    def _sets(self, features: FeatureTable, data: DataConfig) -> list[AdaptationSet]:
         nowhere = {utterance.id: "" for utterance in features.utterances}
-        return adaptation_sets(features, nowhere, DataConfig(), self.description.seed)
+        return adaptation_sets(features, nowhere, data, self.description.seed)
 
 
 def _moved(table: FeatureTable, space: FeatureSpace) -> FeatureTable:

@@ -6,10 +6,11 @@ the last one gives the experiment's words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from lhuc_asr.adapt.adaptation_sets import AdaptationSet
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import TargetsConfig
@@ -17,11 +18,14 @@ from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.decode.pool import SearchPool
+from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.recognizer.first_pass import KnownTranscripts, SearchedFirstPass
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.pass_description import PassDescription
 from lhuc_asr.recognizer.recordings import OnBad
 from lhuc_asr.recognizer.speech import Speech
+
+SetsOf = Callable[[FeatureTable], Sequence[AdaptationSet]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,14 @@ class Pass:
 
     @cached_property
     def adapted(self) -> AdaptedSpeakers:
-        """The persons' parameters.
+        """The persons' parameters, of all their pieces; see ``estimated``."""
+        return self.estimated(self.passes.model.sets)
+
+    def estimated(self, sets_of: SetsOf) -> AdaptedSpeakers:
+        """Parameters of adaptation sets, and of the transforms below them, on the same words.
+
+        Args:
+            sets_of: Makes the adaptation sets from the features of the pieces.
 
         Raises:
             ExperimentError: The pass does not estimate any, or is on a pass that does not estimate transforms.
@@ -95,14 +106,14 @@ class Pass:
             raise ExperimentError(f"the pass {plan.name!r} of the model does not adapt; export the model again")
         method: AdaptationMethod = plan.method.make(self.passes.model.files.prepared(plan.name))
         if plan.method.on is not None:
-            below = self.passes[plan.method.on].adapted
+            under = self.passes[plan.method.on]
+            below = under.adapted if sets_of == self.passes.model.sets else under.estimated(sets_of)
             if not isinstance(below, TransformedSpeakers):
                 raise ExperimentError(
                     f"the pass {plan.method.on!r} of the model has no transforms; export the model again"
                 )
             method = StackedMethod(below, method)
-        sets = self.passes.model.sets(loop.features)
-        return loop.adapt(method, self.source.words, self.targets, sets, options.seed)
+        return loop.adapt(method, self.source.words, self.targets, sets_of(loop.features), options.seed)
 
     @property
     def source(self) -> Pass | None:

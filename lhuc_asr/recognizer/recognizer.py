@@ -118,6 +118,7 @@ class Recognizer:
         *,
         channel: int | None = None,
         vad: bool = False,
+        judged: bool = False,
         on_bad: OnBad = None,
     ) -> Speaker:
         """Adapt to one person's recordings, with the words of a first pass or with known transcripts.
@@ -132,6 +133,8 @@ class Recognizer:
                 channel where the channels cancel.
             vad: Whether recordings that are longer than the model's utterances are cut at the pauses that a detector of
                 voice activity finds (extra ``vad``), and not at those of their levels.
+            judged: Whether a person whom adaptation hurts is kept unadapted (``verdict.py``), as the command does; it
+                takes as long again. ``adapt_corpus`` tells what the verdict is.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
                 the first problem.
 
@@ -148,7 +151,9 @@ class Recognizer:
             spelled = None if transcripts is None else self._model.spelled(transcripts)
             model = self._model
             speakers, detector = {speaker: named}, VoiceActivity() if vad else None
-            (adaptation,) = adaptations(model, speakers, spelled, channel, detector, on_bad, None, model.pool)
+            (adaptation,) = adaptations(
+                model, speakers, spelled, channel, detector, on_bad, None, model.pool, judged=judged
+            )
         return adaptation.speaker
 
     def adapt_corpus(
@@ -158,6 +163,7 @@ class Recognizer:
         *,
         channel: int | None = None,
         vad: bool = False,
+        judged: bool = False,
         processes: int = 0,
         on_bad: OnBad = None,
         on_bad_speaker: OnBad = None,
@@ -170,7 +176,7 @@ class Recognizer:
         Args:
             corpus: A folder of recordings (``speaker_corpus``), or a corpus that is opened.
             transcripts: As for ``adapt``; those that lie in the corpus are not used.
-            channel, vad: As for ``adapt``.
+            channel, vad, judged: As for ``adapt``.
             processes: Number of processes that search; 0 searches in this one.
             on_bad: As for ``adapt``.
             on_bad_speaker: The same for speakers of whom no recording can be used.
@@ -189,7 +195,9 @@ class Recognizer:
                 corpus = stack.enter_context(speaker_corpus(Path(corpus), self.own_tags, on_bad))
             pool = stack.enter_context(SearchPool(model.files.lang, processes)) if processes else model.pool
             speakers, detector = corpus.named_speakers(), VoiceActivity() if vad else None
-            yield from adaptations(model, speakers, spelled, channel, detector, on_bad, on_bad_speaker, pool)
+            yield from adaptations(
+                model, speakers, spelled, channel, detector, on_bad, on_bad_speaker, pool, judged=judged
+            )
 
     def load_speaker(self, path: str | Path) -> Speaker:
         """Read a person's file.

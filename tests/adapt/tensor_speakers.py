@@ -64,6 +64,10 @@ class TensorSpeakers(ABC):
         mean = {name: torch.stack([own[name] for own in others]).mean(0) for name in self.names}
         return type(self)(self.model, dict.fromkeys(speakers, mean))
 
+    def unadapted(self) -> Self:
+        neutral = {name: torch.zeros_like(each) for name, each in next(iter(self.tensors.values())).items()}
+        return type(self)(self.model, dict.fromkeys(self.tensors, neutral))
+
     def save(self, folder: Path) -> None:
         for name in self.tensors:
             self.save_speaker(name, folder / f"{name}.safetensors", {})

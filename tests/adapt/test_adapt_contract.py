@@ -96,6 +96,15 @@ def test_the_contract_covers_every_method():
 # What a method estimates
 
 
+def test_the_same_speakers_unadapted_have_the_networks_own_scores(small, method, people, tmp_path):
+    neutral = method.estimate(small, people, seed=1).unadapted()
+    assert neutral.speakers == tuple(people)
+    for person in people:
+        assert_unadapted(neutral, person, small)
+    neutral.save_speaker("ann", tmp_path / "ann.safetensors", {})
+    assert_unadapted(load_speakers(small, tmp_path / "ann.safetensors"), "ann", small)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_comes_back_bit_for_bit(small, method, name, people, training):
     small.train(training)

@@ -25,7 +25,16 @@ def spoken(folder: Path, speaker: str, hertz: float, amplitude: float, seconds: 
     tone = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 8))
     path = folder / f"{speaker}.wav"
     soundfile.write(path, (amplitude * tone / np.abs(tone).max()).astype(np.float32), RATE, subtype="FLOAT")
-    return Utterance(id=f"{speaker}-1", speaker=speaker, audio=path, start=0.0, seconds=seconds, text="a", environment="", channel=None)
+    return Utterance(
+        id=f"{speaker}-1",
+        speaker=speaker,
+        audio=path,
+        start=0.0,
+        seconds=seconds,
+        text="a",
+        environment="",
+        channel=None,
+    )
 
 
 def test_pitch_and_level_are_those_of_the_sound(tmp_path: Path) -> None:
