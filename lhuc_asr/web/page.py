@@ -129,6 +129,7 @@ def verdict(line: PassScore) -> Judged:
         f"Of the {unit}, {comparison.speakers_better} have fewer errors, {comparison.speakers_worse} have more, "
         f"{comparison.speakers_equal} have as many.",
         _control_sentence(line),
+        *_whole_sentences(line),
     ]
     match line.verdict:
         case Verdict.HELPED:
@@ -139,6 +140,16 @@ def verdict(line: PassScore) -> Judged:
             return Judged("No evidence", sentences, "")
         case None:
             return Judged("A bound, or a control: not a result", sentences, "")
+
+
+def _whole_sentences(line: PassScore) -> list[str]:
+    """What a pass and the transforms below it have changed together."""
+    return [
+        f"Together with the transforms below it, beside {name}: {change_text(comparison)} %, "
+        f"{comparison.speakers_better} speakers with fewer errors, {comparison.speakers_worse} with more; p "
+        f"{p_text(comparison.p_value)}, not adjusted."
+        for name, comparison in line.whole.items()
+    ]
 
 
 def _control_sentence(line: PassScore) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -184,3 +185,10 @@ def test_the_command_names_the_file_and_its_size(reported: Path, tmp_path: Path)
     ran = CliRunner().invoke(app, ["report", str(reported), "--sounds", "none", "-o", str(tmp_path / "page.html")])
     assert ran.exit_code == 0, ran.output
     assert re.search(r"page\.html  0\.\d MB", ran.output)
+
+
+def test_a_stack_is_told_of_as_a_whole_too(ladder: Path, tmp_path: Path) -> None:
+    path = write_report(ladder, name="fmllr_lhuc", sounds=Sounds.NONE, output=tmp_path / "page.html")
+    row = read_json(ladder / "decode" / "test" / "comparison.json")["fmllr_lhuc"]["whole_against"]["si"]
+    change = f"{100 * row['relative']:+.1f} ["
+    assert f"Together with the transforms below it, beside si: {change}" in html.unescape(path.read_text("utf-8"))
