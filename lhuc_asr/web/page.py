@@ -105,7 +105,7 @@ def page(
         tone=_tone,
         points=_points,
         in_words=_in_words,
-        named_words=_named_words,
+        confusions=_confusions,
         spoken=_spoken,
         percent=lambda rate: f"{100 * rate:.2f}",
         change=lambda against: "" if against is None else change_text(against.comparison),
@@ -124,10 +124,10 @@ def verdict(line: PassScore) -> Judged:
     taken = entry.base.errors - entry.report.errors
     change = f"{abs(taken)} of {entry.base.errors} word errors are gone" if taken >= 0 else f"{-taken} word errors more"
     sentences = [
-        f"{change}: {change_text(comparison)} % of the word error rate, with its 95 % interval over {unit}; "
-        f"p {p_text(against.adjusted_p)}." + (TOO_FEW if comparison.least_p >= LEVEL else ""),
-        f"Of the {unit}, {comparison.speakers_better} have fewer errors, {comparison.speakers_worse} have more, "
-        f"{comparison.speakers_equal} have as many.",
+        f"{change}: {change_text(comparison)} %, with the 95 % interval over {unit}; {_chance(against)}."
+        + (TOO_FEW if comparison.least_p >= LEVEL else ""),
+        f"{comparison.speakers_better} speakers have fewer errors, {comparison.speakers_worse} have more, "
+        f"{comparison.speakers_equal} are unchanged.",
         _control_sentence(line),
         *_whole_sentences(line),
     ]
@@ -137,7 +137,7 @@ def verdict(line: PassScore) -> Judged:
         case Verdict.HURT:
             return Judged("Adaptation hurt", sentences, "bad")
         case Verdict.NO_EVIDENCE:
-            return Judged("No evidence", sentences, "")
+            return Judged("No evidence that adaptation helped or hurt", sentences, "")
         case None:
             return Judged("A bound, or a control: not a result", sentences, "")
 
@@ -161,12 +161,18 @@ def _control_sentence(line: PassScore) -> str:
         )
     own = line.entry.others.errors - line.entry.report.errors
     gone = f"{own} errors fewer" if own >= 0 else f"{-own} errors more"
-    evidence = "is" if others.adjusted_p < LEVEL else "is not"
+    evidence = "is" if others.adjusted_p < LEVEL else "is not shown to be"
     return (
-        f"With the mean of the other speakers' parameters there are {line.entry.others.errors} errors; the speakers' "
-        f"own have {gone} ({change_text(others.comparison)} %), which {evidence} more than chance (p "
-        f"{p_text(others.adjusted_p)})."
+        f"Is it the speakers' own? With the mean of the other speakers' parameters, the same for everybody, there are "
+        f"{line.entry.others.errors} errors. The speakers' own parameters have {gone} "
+        f"({change_text(others.comparison)} %), which {evidence} more than chance ({_chance(others)})."
     )
+
+
+def _chance(against: Against) -> str:
+    """The p of a comparison, and the one that is corrected, if it is another."""
+    alone, corrected = p_text(against.comparison.p_value), p_text(against.adjusted_p)
+    return f"p {alone}" if corrected == alone else f"p {alone}, corrected for the number of passes {corrected}"
 
 
 def sound(utterance: Utterance) -> str:
@@ -197,7 +203,11 @@ def _csp_hash(text: str) -> str:
 def _rates(report: Report) -> list[dict[str, Any]]:
     """The error rates before, with the others' mean, and after, as bars."""
     entry = report.line.entry
-    named = [("before", entry.base, ""), ("with the others' mean", entry.others, ""), ("after", entry.report, None)]
+    named = [
+        (f"before: {report.base}", entry.base, ""),
+        ("with the others' mean", entry.others, ""),
+        (f"after: {entry.name}", entry.report, None),
+    ]
     known = [(name, each, tone) for name, each, tone in named if each is not None]
     highest = max(each.wer for _, each, _ in known) or 1.0
     after = verdict(report.line).tone
@@ -240,15 +250,20 @@ def _in_words(speaker: SpeakerReport) -> str:
         for fate in (Fate.MENDED, Fate.BROKEN, Fate.WRONG)
     )
     others = "" if speaker.others is None else f", {speaker.others.errors} with the others' mean"
+    changes = [each.errors_after - each.errors_before for each in speaker.recordings]
+    fewer, more = sum(change < 0 for change in changes), sum(change > 0 for change in changes)
+    chance = "" if fewer == more == 0 else f" (p {p_text(speaker.chance)} over recordings)"
     return (
         f"{len(speaker.recordings)} recordings, {speaker.seconds:.0f} s, {speaker.before.words} words: "
-        f"{speaker.before.errors} errors before, {speaker.after.errors} after{others}. {mended} words were mended, "
-        f"{broken} broken, {wrong} stay wrong."
+        f"{speaker.before.errors} errors before, {speaker.after.errors} after{others}. Fewer errors in {fewer} "
+        f"recordings, more in {more}{chance}. {mended} errors are gone, {broken} are new, {wrong} remain."
     )
 
 
-def _named_words(speaker: SpeakerReport) -> list[tuple[str, list[tuple[str, int]]]]:
-    return [(fate.value, speaker.words(fate)) for fate in (Fate.MENDED, Fate.BROKEN, Fate.WRONG)]
+def _confusions(speaker: SpeakerReport) -> list[tuple[str, str, list[tuple[str, int]]]]:
+    """The speaker's errors by fate: its name, a heading, and what was heard in place of what was said."""
+    headings = {Fate.MENDED: "right now, before", Fate.BROKEN: "newly wrong", Fate.WRONG: "still wrong"}
+    return [(fate.value, heading, speaker.confusions(fate)) for fate, heading in headings.items()]
 
 
 def _spoken(recording: RecordingReport, which: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.config import dump_config
@@ -27,11 +29,12 @@ from lhuc_asr.pipeline.experiment import fold_configs
 from lhuc_asr.pipeline.pass_config import reuse_name
 from lhuc_asr.pipeline.results import judged, primary_pass, wer_reports
 from lhuc_asr.score.judgement import PassScore
+from lhuc_asr.score.significance import sign_flip_p
 from lhuc_asr.score.wer import SpeakerScore, WerReport
 from lhuc_asr.score.word_alignment import Column, Fate, word_columns
 
-# Words of a speaker that are named as mended or broken.
-NAMED_WORDS = 12
+# Confusions of a speaker that are named of each kind.
+NAMED_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,35 @@ class SpeakerReport:
         """Length of the recordings."""
         return sum(recording.utterance.seconds for recording in self.recordings)
 
-    def words(self, fate: Fate) -> list[tuple[str, int]]:
-        """The words that became so, the most frequent first; one too many is not named."""
+    @property
+    def chance(self) -> float:
+        """Two-sided p of sign flips over the recordings; 1 where no recording has other errors than before."""
+        return sign_flip_p(np.array([each.errors_after - each.errors_before for each in self.recordings]))
+
+    def confusions(self, fate: Fate) -> list[tuple[str, int]]:
+        """What was heard in place of what was said, for words of a fate, the most frequent first.
+
+        Of a word that is right now, what was heard before.
+        """
         counts = Counter(
-            column.reference
+            confusion(column.reference, column.before if fate is Fate.MENDED else column.after)
             for recording in self.recordings
             for column in recording.columns
-            if column.fate is fate and column.reference is not None
+            if column.fate is fate
         )
-        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:NAMED_WORDS]
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:NAMED_CONFUSIONS]
+
+
+def confusion(said: str | None, heard: str | None) -> str:
+    """A word error in words.
+
+    Example:
+        >>> confusion("M", "N"), confusion("M", None), confusion(None, "N")
+        ('M heard as N', 'M not heard', 'N too many')
+    """
+    if said is None:
+        return f"{heard} too many"
+    return f"{said} not heard" if heard is None else f"{said} heard as {heard}"
 
 
 @dataclass(frozen=True)
@@ -205,9 +228,10 @@ def _speakers(
     return sorted(speakers, key=lambda each: (-each.gained / each.before.words, each.name))
 
 
-def _by_change(recording: RecordingReport) -> tuple[int, int, str]:
+def _by_change(recording: RecordingReport) -> tuple[int, int, int, str]:
     changed = abs(recording.errors_before - recording.errors_after)
-    return -changed, -recording.fates[Fate.MENDED] - recording.fates[Fate.BROKEN], recording.utterance.id
+    moved = recording.fates[Fate.MENDED] + recording.fates[Fate.BROKEN]
+    return -changed, -moved, -recording.errors_after, recording.utterance.id
 
 
 def _utterances(config: ExperimentConfig, split: str) -> Iterator[Utterance]:

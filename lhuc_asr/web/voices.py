@@ -91,7 +91,7 @@ def in_words(voice: Voice, training: Collection[Voice]) -> str:
 
     Example:
         >>> in_words(Voice(220.0, -20.0), [Voice(110.0, -15.0), Voice(120.0, -25.0)])
-        'Voice: pitch 220 Hz, higher than 2 of 2 training speakers; level -20 dB of full scale, louder than 1.'
+        'Voice: pitch 220 Hz, higher than 2 of 2 training speakers; level -20 dB of full scale, louder than 1 of 2.'
     """
     level = f"level {voice.level:.0f} dB of full scale"
     if voice.pitch is None:
@@ -102,5 +102,5 @@ def in_words(voice: Voice, training: Collection[Voice]) -> str:
         if known:
             pitch += f", higher than {sum(each < voice.pitch for each in known)} of {len(known)} training speakers"
     if training:
-        level += f", louder than {sum(each.level < voice.level for each in training)}"
+        level += f", louder than {sum(each.level < voice.level for each in training)} of {len(training)}"
     return f"Voice: {pitch}; {level}."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import json
+import operator
 import re
 import shutil
 import subprocess
@@ -19,6 +21,9 @@ from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.atomic import read_json, read_json_lines, write_json_lines
 from lhuc_asr.base.errors import ConfigError, CorpusError, ExperimentError, OutputError
 from lhuc_asr.cli.main import app
+from lhuc_asr.score.word_alignment import Fate
+from lhuc_asr.study.run import read_finished
+from lhuc_asr.web.report import NAMED_CONFUSIONS, confusion, read_report
 from lhuc_asr.web.report_file import write_report
 from lhuc_asr.web.sounds import Sounds
 
@@ -192,3 +197,18 @@ def test_a_stack_is_told_of_as_a_whole_too(ladder: Path, tmp_path: Path) -> None
     row = read_json(ladder / "decode" / "test" / "comparison.json")["fmllr_lhuc"]["whole_against"]["si"]
     change = f"{100 * row['relative']:+.1f} ["
     assert f"Together with the transforms below it, beside si: {change}" in html.unescape(path.read_text("utf-8"))
+
+
+def test_errors_are_told_as_what_was_heard_and_a_speakers_change_has_its_own_chance(reported: Path) -> None:
+    """The lists add up to the counts, words too many included."""
+    config = read_finished(reported)
+    for speaker in read_report(config).speakers:
+        for fate in (Fate.MENDED, Fate.BROKEN, Fate.WRONG):
+            told = sum(count for _, count in speaker.confusions(fate))
+            of_kind = sum(recording.fates[fate] for recording in speaker.recordings)
+            assert told == of_kind or len(speaker.confusions(fate)) == NAMED_CONFUSIONS
+        changes = [each.errors_after - each.errors_before for each in speaker.recordings]
+        flipped = [sum(map(operator.mul, changes, signs)) for signs in itertools.product((-1, 1), repeat=len(changes))]
+        as_far = sum(abs(each) >= abs(sum(changes)) for each in flipped)
+        assert speaker.chance == pytest.approx(as_far / len(flipped))
+    assert confusion("M", "N") == "M heard as N"

@@ -60,7 +60,7 @@ def test_a_speaker_whose_recording_is_gone_has_no_voice(tmp_path: Path, caplog: 
 def test_a_voice_in_words() -> None:
     training = [Voice(100.0, -30.0), Voice(None, -10.0), Voice(300.0, -20.0)]
     assert in_words(Voice(200.0, -15.0), training) == (
-        "Voice: pitch 200 Hz, higher than 1 of 2 training speakers; level -15 dB of full scale, louder than 2."
+        "Voice: pitch 200 Hz, higher than 1 of 2 training speakers; level -15 dB of full scale, louder than 2 of 3."
     )
     assert in_words(Voice(None, -15.0), []) == "Voice: no pitch was found; level -15 dB of full scale."
 
