@@ -26,7 +26,7 @@ from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of
-from lhuc_asr.recognizer.verdict import ROUNDING, unlike, unstable
+from lhuc_asr.recognizer.verdict import ROUNDING, lost, unlike, unstable
 from lhuc_asr.score.wer import score
 
 RULES: dict[str, Callable[[float], bool]] = {
@@ -85,7 +85,10 @@ def judged(
             words = {name: " ".join(summaries[name].hypothesis.words) for name in references}
             errors.append(score(references, words, speakers).errors)
             doubts.append(sum(measure(summaries[name]) for name in references))
-        yield errors[0], errors[1] - errors[0], doubts[1] - doubts[0]
+        fewer = (
+            0.0 if source.network != plan.network else sum(lost(without[name], adapted[name]) for name in references)
+        )
+        yield errors[0], errors[1] - errors[0], doubts[1] + fewer - doubts[0]
 
 
 def lattices(

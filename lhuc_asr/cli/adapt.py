@@ -64,8 +64,8 @@ Judged = Annotated[
     bool,
     typer.Option(
         "--verdict/--no-verdict",
-        help="Keep a person unadapted whom adaptation hurts, told without transcripts from recordings that it did not "
-        "adapt on; takes as long again.",
+        help="Keep a person unadapted whom adaptation hurts, told from pieces of their speech that it did not adapt "
+        "on; takes as long again.",
     ),
 ]
 Overwrite = Annotated[
@@ -134,7 +134,8 @@ def adapt(
             path = places[name]
             recognizer.check_output(path, name, overwrite=overwrite)  # another command may have made it meanwhile
             each.speaker.save(path)
-            typer.echo(f"{name}: {shown(path)}  {_summary(each)}", err=leads_to_stream(path))
+            told = f"{_summary(each)}{_told(each, wanted=verdict)}"
+            typer.echo(f"{name}: {shown(path)}  {told}", err=leads_to_stream(path))
             if evaluation is not None:
                 evaluation.add(recognizer, each.speaker, corpus.speakers[name], channel, vad=vad)
         if evaluation is not None:
@@ -185,17 +186,15 @@ def _summary(adaptation: Adaptation) -> str:
     """What a speaker's parameters were estimated on, in words."""
     count, words = adaptation.recordings, f"{adaptation.believed} of {adaptation.words} words believed"
     moved = "" if adaptation.moved is None else f", amplitudes moved by {adaptation.moved:.3f}"
-    return (
-        f"{count} recording{'s' if count != 1 else ''}, {adaptation.seconds:.1f} s, {words}{moved}{_told(adaptation)}"
-    )
+    return f"{count} recording{'s' if count != 1 else ''}, {adaptation.seconds:.1f} s, {words}{moved}"
 
 
-def _told(adaptation: Adaptation) -> str:
+def _told(adaptation: Adaptation, *, wanted: bool) -> str:
     """The verdict on an adaptation, in words."""
     verdict = adaptation.verdict
     if verdict is None:
-        return ""
+        return "; no verdict" if wanted else ""
     kind = "unlike those it learns from" if verdict.measure == "unlike" else "that are not stable"
     told = "it helps" if verdict.helps else "kept unadapted, it hurts" if verdict.hurts else "no difference"
-    change = f"{verdict.before:.1f} -> {verdict.after:.1f} words {kind}"
+    change = f"{verdict.before:.2f} -> {verdict.after:.2f} words {kind}"
     return f"; {told}: {change}, where it did not adapt"

@@ -22,6 +22,8 @@ CONFIDENCE_DIGITS = 4
 def likeness(words: Sequence[object], others: Sequence[object]) -> float:
     """Twice the number of words that both have in the same order, over the number of both together; 1 without words.
 
+    The words are matched as difflib does, the longest run first.
+
     Example:
         >>> likeness(["a", "b", "c"], ["a", "c", "d"])
         0.6666666666666666

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -29,7 +29,7 @@ from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.speaker_corpus import transcripts_of
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_all, joined, read_speech, speech_statistics
-from lhuc_asr.recognizer.verdict import Verdict, verdicts
+from lhuc_asr.recognizer.verdict import Verdict, unadapted, verdicts
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def _adapted(
     adapted = made.adapted
     confidences = {} if made.source is None else made.source.words.confidences
     told = verdicts(passes, made) if judged else {}
-    neutral = _unadapted(model, adapted) if any(verdict.hurts for verdict in told.values()) else adapted
+    neutral = unadapted(model.description, adapted) if any(verdict.hurts for verdict in told.values()) else adapted
     for name, heard in group.items():
         adaptation, verdict = None, told.get(name)
         with usable(f"speaker {name!r}", on_bad_speaker):
@@ -190,15 +190,6 @@ def _check_words(name: str, confidences: Mapping[str, Sequence[float]], transcri
     # A method that learns from features alone does not ask for the words, and has none.
     if confidences and not any(confidences.values()):
         raise AudioError(f"speaker {name!r}: no word found in the recordings; there is nothing to adapt to")
-
-
-def _unadapted(model: LoadedModel, adapted: AdaptedSpeakers) -> AdaptedSpeakers:
-    """The speakers as the model decodes them without a file: where it needs their transforms, with these."""
-    description = model.description
-    method = description.with_speaker.method
-    if isinstance(adapted, Stacked) and method is not None and method.on == description.without_speaker:
-        return replace(adapted, above=adapted.above.unadapted())
-    return adapted.unadapted()
 
 
 def _summary(

@@ -147,8 +147,8 @@ class KnownTranscripts:
             self.unfit.add(recording)
             with usable(recording, self.on_bad):
                 words = self.transcripts[recording]
-                _, placed = place_transcript(recording, words, scores, self.lexicon, self.topology)
+                spoken, placed = place_transcript(recording, words, scores, self.lexicon, self.topology)
                 pdfs[utterance], self.confidences[utterance] = placed.pdfs, (1.0,) * len(placed.spans)
-                self.found_words[utterance] = tuple(words)
+                self.found_words[utterance] = spoken
                 self.unfit.remove(recording)
         return pdfs

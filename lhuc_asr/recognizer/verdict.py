@@ -1,23 +1,27 @@
-"""Whether adaptation hurts a person, told without a transcript, from pieces of speech that it did not adapt on.
+"""Whether adaptation hurts a person, told from pieces of their speech that it did not adapt on.
 
 The parameters of each half of a person's pieces are estimated on the other half. Where the words that were learned are
 known, or another system's, adaptation hurts if the network's words become less like them. A network's own words are
 those that it says without adaptation, which tells nothing. There adaptation hurts if its words become less stable: if
-more change when the acoustic scale does. Both count words, and there is no threshold: where as many words are in doubt
-as before, which is so for most people with half a minute of speech, adaptation is believed. The measures, and that,
-were chosen on development speakers (docs/settings.md).
+more of them change when the acoustic scale does, or if there are fewer. Errors that it is sure of cannot be seen so.
+Both count words, and there is no threshold: where as many words are in doubt as before, which is so for most people
+with half a minute of speech, adaptation is believed. The measures, and that, were chosen on development speakers
+(docs/settings.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from lhuc_asr.adapt.method import AdaptedSpeakers
+from lhuc_asr.adapt.stacked import Stacked
 from lhuc_asr.adapt.two_pass import Scores
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.decode.hypothesis import likeness
 from lhuc_asr.decode.lattice_search import LatticeSummary
+from lhuc_asr.recognizer.model_folder import ModelDescription
 from lhuc_asr.recognizer.passes import Pass, Passes
 
 Measure = Literal["unlike", "unstable"]
@@ -31,7 +35,7 @@ class Verdict:
 
     Attributes:
         measure: What was counted: ``unlike`` for words unlike those that were learned, ``unstable`` for words that
-            change with the acoustic scale.
+            change with the acoustic scale, and half of those that are fewer.
         pieces: Number of pieces.
         before: Number of such words without adaptation; a word that is missing, or too many, counts half.
         after: The same with adaptation on the other half.
@@ -56,32 +60,43 @@ class Verdict:
 def verdicts(passes: Passes, last: Pass) -> dict[str, Verdict]:
     """The verdict on a pass for each person, by name.
 
-    A person of whom there is one piece only has none; nor has anybody where the network cannot do without the pass's
+    Both sides are decoded with the same transforms, those of the other half, where the network needs them. A person of
+    whom only one piece has words has no verdict; nor has anybody where the network cannot do without the pass's own
     parameters, as one on fMLLR features cannot do without transforms.
 
     Args:
         passes: The passes over the speech of the persons.
         last: The pass that adapts to them.
     """
-    without = passes[passes.model.description.without_speaker]
     halves = passes.model.halves(last.loop.features)
-    if without.plan == last.plan or last.source is None or not halves:
+    if passes.model.description.without_speaker == last.plan.name or last.source is None or not halves:
         return {}
-    decoded = last.loop.second_pass(last.estimated(passes.model.halves), halves)
-    after = _summaries(passes, last, decoded, "verdict: adapted")
-    before = _summaries(passes, without, without.scores(), "verdict: unadapted")
+    adapted = last.estimated(passes.model.halves)
+    after, before = (
+        _summaries(passes, last, last.loop.second_pass(speakers, halves), f"verdict, {title}")
+        for speakers, title in ((adapted, "adapted"), (unadapted(passes.model.description, adapted), "unadapted"))
+    )
+    learned = last.source.words.found_words
     pieces: dict[str, list[str]] = {}
     for each in halves:
-        pieces.setdefault(each.speaker, []).extend(piece.id for piece in each.used_for)
-    if passes.transcripts is None and last.source.plan.network == last.plan.network:
-        return {name: _judged("unstable", theirs, before, after, unstable) for name, theirs in pieces.items()}
-    learned = last.source.words.found_words
-    known = {name: [piece for piece in theirs if piece in learned] for name, theirs in pieces.items()}
-    return {
-        name: _judged("unlike", theirs, before, after, lambda each: unlike(each, learned))
-        for name, theirs in known.items()
-        if theirs
-    }
+        if any(learned.get(piece.id) for piece, _ in each.estimated_on):  # else nothing was learned
+            known = [piece.id for piece in each.used_for if piece.id in learned]
+            pieces.setdefault(each.speaker, []).extend(known)
+    own = passes.transcripts is None and last.source.plan.network == last.plan.network
+    told = {}
+    for name, theirs in pieces.items():
+        if theirs:
+            pairs = [(before[piece], after[piece]) for piece in theirs]
+            told[name] = _judged(pairs, None if own else learned)
+    return told
+
+
+def unadapted(description: ModelDescription, adapted: AdaptedSpeakers) -> AdaptedSpeakers:
+    """The speakers as the model decodes them without adaptation: with their transforms, if it needs them."""
+    method = description.with_speaker.method
+    if isinstance(adapted, Stacked) and method is not None and method.on == description.without_speaker:
+        return replace(adapted, above=adapted.above.unadapted())
+    return adapted.unadapted()
 
 
 def _summaries(passes: Passes, made: Pass, scores: Iterable[Scores], title: str) -> dict[str, LatticeSummary]:
@@ -90,19 +105,24 @@ def _summaries(passes: Passes, made: Pass, scores: Iterable[Scores], title: str)
 
 
 def _judged(
-    measure: Measure,
-    pieces: Sequence[str],
-    before: Mapping[str, LatticeSummary],
-    after: Mapping[str, LatticeSummary],
-    doubt: Callable[[LatticeSummary], float],
+    pairs: Sequence[tuple[LatticeSummary, LatticeSummary]], learned: Mapping[str, Sequence[str]] | None
 ) -> Verdict:
-    first, second = (sum(doubt(summaries[piece]) for piece in pieces) for summaries in (before, after))
-    return Verdict(measure, len(pieces), first, second)
+    """The verdict of pieces decoded without and with adaptation; ``learned`` is None for the network's own words."""
+    if learned is not None:
+        first, second = (sum(unlike(pair[which], learned) for pair in pairs) for which in (0, 1))
+        return Verdict("unlike", len(pairs), first, second)
+    first = sum(unstable(before) for before, _ in pairs)
+    return Verdict("unstable", len(pairs), first, sum(unstable(after) + lost(before, after) for before, after in pairs))
 
 
 def unstable(summary: LatticeSummary) -> float:
     """Number of a piece's words that change with the acoustic scale."""
     return (1.0 - summary.agreement) * len(summary.hypothesis.words)
+
+
+def lost(before: LatticeSummary, after: LatticeSummary) -> float:
+    """Half the number of words that a piece has less: a network that falls silent is stable."""
+    return max(0, len(before.hypothesis.words) - len(after.hypothesis.words)) / 2
 
 
 def unlike(summary: LatticeSummary, learned: Mapping[str, Sequence[str]]) -> float:

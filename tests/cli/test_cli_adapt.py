@@ -39,7 +39,7 @@ def test_a_corpus_is_adapted_to_by_one_command(
         assert re.fullmatch(
             r"2001: speakers/2001\.safetensors  3 recordings, \d+\.\d s, (\d+) of \1 words believed, "
             r"amplitudes moved by 0\.\d{3}; (it helps|kept unadapted, it hurts|no difference): "
-            r"\d+\.\d -> \d+\.\d words that are not stable, where it did not adapt",
+            r"\d+\.\d\d -> \d+\.\d\d words that are not stable, where it did not adapt",
             shown[0],
         )
     assert SpeakerState.load(tmp_path / "speakers" / "2002.safetensors").speaker == "2002"

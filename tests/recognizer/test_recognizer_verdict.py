@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -138,3 +140,34 @@ def test_no_verdict_where_it_cannot_be_told(
     made = adaptation(load(tmp_path / "model"), audio, judged=True)
     assert made.verdict is None
     assert not made.kept_unadapted
+
+
+def test_nothing_on_top_of_a_transform_hurts_nobody(ladder: Path, audio: Path, tmp_path: Path) -> None:
+    """Both sides have the transform of the other half; a whole one against a half would count against the method."""
+    export(ladder, tmp_path / "model", "fmllr_lhuc")
+    model = load(tmp_path / "model")._model
+    *earlier, last = model.description.passes
+    nothing = last.model_copy(update={"method": UnadaptedConfig(on="fmllr")})
+    changed = replace(model, description=model.description.model_copy(update={"passes": (*earlier, nothing)}))
+    with recordings([audio]) as named:
+        (made,) = adapting.adaptations(changed, {"2001": named}, None, None, None, None, None, model.pool, judged=True)
+    assert made.verdict is not None
+    assert made.verdict.before == made.verdict.after
+
+
+def test_a_half_that_had_nothing_to_learn_from_is_not_judged(
+    recognizer: Recognizer, audio: Path, known: dict[str, tuple[str, ...]]
+) -> None:
+    """The transcripts of all recordings but one are too long for them."""
+    fits, *others = sorted(known)
+    wrong = {name: known[fits] * 200 for name in others}
+    told: list[object] = []
+    made = adaptation(recognizer, audio, transcripts={fits: known[fits], **wrong}, judged=True, on_bad=told.append)
+    assert len(told) == len(others)
+    assert made.recordings == 1
+    assert made.verdict is None
+
+
+def test_a_network_that_falls_silent_is_not_stable() -> None:
+    assert verdict.lost(summary("A B C D"), summary("A")) == 1.5
+    assert verdict.lost(summary("A"), summary("A B")) == 0.0
