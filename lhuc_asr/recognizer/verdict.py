@@ -76,19 +76,15 @@ def verdicts(passes: Passes, last: Pass) -> dict[str, Verdict]:
         _summaries(passes, last, last.loop.second_pass(speakers, halves), f"verdict, {title}")
         for speakers, title in ((adapted, "adapted"), (unadapted(passes.model.description, adapted), "unadapted"))
     )
-    learned = last.source.words.found_words
-    pieces: dict[str, list[str]] = {}
+    learned = last.source.words.found_words  # none, if the method learns from features alone
+    own = not learned or (passes.transcripts is None and last.source.plan.network == last.plan.network)
+    pairs: dict[str, list[tuple[LatticeSummary, LatticeSummary]]] = {}
     for each in halves:
-        if any(learned.get(piece.id) for piece, _ in each.estimated_on):  # else nothing was learned
-            known = [piece.id for piece in each.used_for if piece.id in learned]
-            pieces.setdefault(each.speaker, []).extend(known)
-    own = passes.transcripts is None and last.source.plan.network == last.plan.network
-    told = {}
-    for name, theirs in pieces.items():
-        if theirs:
-            pairs = [(before[piece], after[piece]) for piece in theirs]
-            told[name] = _judged(pairs, None if own else learned)
-    return told
+        if learned and not any(learned.get(piece.id) for piece, _ in each.estimated_on):
+            continue  # nothing was learned
+        known = [piece.id for piece in each.used_for if not learned or piece.id in learned]
+        pairs.setdefault(each.speaker, []).extend((before[piece], after[piece]) for piece in known)
+    return {name: _judged(theirs, None if own else learned) for name, theirs in pairs.items() if theirs}
 
 
 def unadapted(description: ModelDescription, adapted: AdaptedSpeakers) -> AdaptedSpeakers:
