@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of
-from lhuc_asr.recognizer.verdict import ROUNDING, lost, unlike, unstable
+from lhuc_asr.recognizer.verdict import ROUNDING, verdict_of
 from lhuc_asr.score.wer import score
 
 RULES: dict[str, Callable[[float], bool]] = {
@@ -69,26 +68,21 @@ def judged(
     source = plan.adaptation.source if isinstance(plan.adaptation, Adaptation) else plan
     unadapted = passes[first_pass(plan.network)]
     without, adapted = (lattices(experiment, split, each, options) for each in (unadapted, plan))
-    measure: Callable[[LatticeSummary], float] = unstable
+    learned = None
     if source.network != plan.network:
-        theirs = lattices(experiment, split, source, options)
-        measure = partial(unlike, learned={name: each.hypothesis.words for name, each in theirs.items()})
-
+        learned = {name: each.hypothesis.words for name, each in lattices(experiment, split, source, options).items()}
     utterances = defaultdict(list)
     for utterance in experiment.utterances(split):
         utterances[utterance.speaker].append(utterance)
     for own in utterances.values():
         references = {each.id: each.text for each in own}
         speakers = {each.id: each.speaker for each in own}
-        errors, doubts = [], []
-        for summaries in (without, adapted):
-            words = {name: " ".join(summaries[name].hypothesis.words) for name in references}
-            errors.append(score(references, words, speakers).errors)
-            doubts.append(sum(measure(summaries[name]) for name in references))
-        fewer = (
-            0.0 if source.network != plan.network else sum(lost(without[name], adapted[name]) for name in references)
+        before, after = (
+            score(references, {name: summaries[name].hypothesis.text for name in references}, speakers).errors
+            for summaries in (without, adapted)
         )
-        yield errors[0], errors[1] - errors[0], doubts[1] + fewer - doubts[0]
+        verdict = verdict_of([(without[name], adapted[name]) for name in references], learned)
+        yield before, after - before, verdict.after - verdict.before
 
 
 def lattices(

@@ -4,9 +4,8 @@ The parameters of each half of a person's pieces are estimated on the other half
 known, or another system's, adaptation hurts if the network's words become less like them. A network's own words are
 those that it says without adaptation, which tells nothing. There adaptation hurts if its words become less stable: if
 more of them change when the acoustic scale does, or if there are fewer. Errors that it is sure of cannot be seen so.
-Both count words, and there is no threshold: where as many words are in doubt as before, which is so for most people
-with half a minute of speech, adaptation is believed. The measures, and that, were chosen on development speakers
-(docs/settings.md).
+Both count words, and there is no threshold. With half a minute of speech, most people have as many words in doubt as
+before; their adaptation is kept. The measures and this rule were chosen on development speakers (docs/settings.md).
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def verdicts(passes: Passes, last: Pass) -> dict[str, Verdict]:
             continue  # nothing was learned
         known = [piece.id for piece in each.used_for if not learned or piece.id in learned]
         pairs.setdefault(each.speaker, []).extend((before[piece], after[piece]) for piece in known)
-    return {name: _judged(theirs, None if own else learned) for name, theirs in pairs.items() if theirs}
+    return {name: verdict_of(theirs, None if own else learned) for name, theirs in pairs.items() if theirs}
 
 
 def unadapted(description: ModelDescription, adapted: AdaptedSpeakers) -> AdaptedSpeakers:
@@ -100,10 +99,15 @@ def _summaries(passes: Passes, made: Pass, scores: Iterable[Scores], title: str)
     return {each.hypothesis.utterance: each for each in progress(lattices, title, len(passes.speech.pieces))}
 
 
-def _judged(
+def verdict_of(
     pairs: Sequence[tuple[LatticeSummary, LatticeSummary]], learned: Mapping[str, Sequence[str]] | None
 ) -> Verdict:
-    """The verdict of pieces decoded without and with adaptation; ``learned`` is None for the network's own words."""
+    """The verdict on a person.
+
+    Args:
+        pairs: Each piece as it is decoded without and with adaptation.
+        learned: The words that were learned, by the piece's id; None for the network's own words.
+    """
     if learned is not None:
         first, second = (sum(unlike(pair[which], learned) for pair in pairs) for which in (0, 1))
         return Verdict("unlike", len(pairs), first, second)

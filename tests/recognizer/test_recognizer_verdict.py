@@ -133,7 +133,7 @@ def test_kept_unadapted_on_transforms_that_the_network_needs(
 def test_no_verdict_where_it_cannot_be_told(
     recognizer: Recognizer, ladder: Path, audio: Path, said: list[Utterance], tmp_path: Path
 ) -> None:
-    """Of one recording, or of a transform that the network cannot do without."""
+    """There is one recording only, or the network always needs the transform that the pass estimates."""
     one = audio / said[0].audio.name
     assert adaptation(recognizer, one, judged=True).verdict is None
     export(ladder, tmp_path / "model", "fmllr")
