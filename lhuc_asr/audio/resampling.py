@@ -40,13 +40,33 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> I
         Blocks of float32 samples; together they are what ``resample`` gives for the whole, but for rounding and the
         last sample or two. The blocks as they are where the rates are equal.
     """
-    if rate == new_rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="soxr_hq")
+    stream = ResamplingStream(rate, new_rate)
     for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+        yield stream.take(block)
+    yield stream.rest()
+
+
+class ResamplingStream:
+    """Sound that comes block by block, at another sample rate (soxr, high quality).
+
+    Args:
+        rate: Sample rate of the blocks.
+        new_rate: Sample rate of the result, in the same unit.
+    """
+
+    def __init__(self, rate: int, new_rate: int) -> None:
+        self._stream = None
+        if rate != new_rate:
+            self._stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="soxr_hq")
+
+    def take(self, block: np.ndarray) -> np.ndarray:
+        """The samples that a block, float32 (N,), completes; the same array where the rates are equal."""
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def rest(self) -> np.ndarray:
+        """The samples after the last block, float32; nothing may be taken afterwards."""
+        nothing = np.zeros(0, dtype=np.float32)
+        return nothing if self._stream is None else self._stream.resample_chunk(nothing, last=True)
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:

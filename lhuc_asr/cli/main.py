@@ -19,6 +19,7 @@ from lhuc_asr.cli.adapt import adapt
 from lhuc_asr.cli.align import align
 from lhuc_asr.cli.benchmark import benchmark
 from lhuc_asr.cli.download import download
+from lhuc_asr.cli.enrol import enrol
 from lhuc_asr.cli.export import export
 from lhuc_asr.cli.failures import explained
 from lhuc_asr.cli.info import info
@@ -42,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for verb in (run, init, benchmark, report, export, info, adapt, transcribe, listen, align, download, toy):
+for verb in (run, init, benchmark, report, export, info, adapt, transcribe, listen, enrol, align, download, toy):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")

@@ -97,6 +97,22 @@ def speech_share(level: np.ndarray) -> float:
     return float((level > least).mean())
 
 
+def spoken_part(level: np.ndarray) -> tuple[int, int]:
+    """The part of a recording between the pauses at its ends: its first frame and the frame after its last.
+
+    Args:
+        level: Mean square of each 10 ms, shape (N,).
+
+    Example:
+        >>> spoken_part(np.repeat([1e-6, 1e-2, 1e-6, 1e-2, 1e-6], 50))
+        (48, 202)
+    """
+    pauses = _pauses(_smoothed(level))
+    first = pauses[0][1] if pauses and pauses[0][0] == 0 else 0
+    end = pauses[-1][0] if pauses and pauses[-1][1] == len(level) else len(level)
+    return (first, end) if first < end else (0, len(level))
+
+
 def between(parts: Sequence[tuple[int, int]], frames: int) -> list[tuple[int, int]]:
     """The pauses between parts with speech, before the first one and after the last.
 

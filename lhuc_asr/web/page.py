@@ -83,7 +83,8 @@ def page(
         voices: What is told of speakers' voices, by name.
     """
     templates = files("lhuc_asr.web") / "templates"
-    style, script = ((templates / f"report.{ending}").read_text("utf-8") for ending in ("css", "js"))
+    common, own, script = ((templates / name).read_text("utf-8") for name in ("common.css", "report.css", "report.js"))
+    style = common + own
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((templates / "report.html.j2").read_text("utf-8"))
     return template.render(

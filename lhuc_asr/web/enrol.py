@@ -1,0 +1,212 @@
+"""The enrolment page's server: on the loopback address, for whoever has the token, from its own page alone.
+
+    /TOKEN/             the page
+    /TOKEN/FILE         its style and scripts
+    /TOKEN/session      a WebSocket: one tab (enrol_session.py)
+
+Everything else, a wrong token, another host's name (as after a DNS rebinding) and another origin get the same answer:
+there is nothing here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import uvicorn
+from anyio import CapacityLimiter, WouldBlock
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from lhuc_asr.base.errors import LhucError
+from lhuc_asr.recognizer.recognizer import Recognizer
+from lhuc_asr.web.enrol_messages import MOST_MESSAGE_BYTES
+from lhuc_asr.web.enrol_session import House, Session
+
+LOOPBACK = "127.0.0.1"
+# Tabs at a time; each may hold ten megabytes of sound.
+MOST_TABS = 16
+# Connections at a time, tabs among them.
+MOST_CONNECTIONS = 64
+# Seconds that tabs have to end when the server is told to.
+ENDING_SECONDS = 2
+TOKEN_BYTES = 24
+
+# The page's own files alone, and a WebSocket to this server; the page is in no frame and tells nobody its address.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+TYPES = {"css": "text/css", "js": "text/javascript"}
+SERVED = ("common.css", "enrol.css", "enrol.js", "microphone.js")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the page is.
+
+    Attributes:
+        port: The port.
+        token: What the address has to name.
+    """
+
+    port: int
+    token: str
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{LOOPBACK}:{self.port}/{self.token}/"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """What a browser may call this server."""
+        return tuple(f"{name}:{self.port}" for name in (LOOPBACK, "localhost"))
+
+
+def serve(
+    recognizer: Recognizer,
+    sentences: Sequence[tuple[str, ...]],
+    folder: Path,
+    port: int = 0,
+    ready: Callable[[Address], None] = lambda address: None,
+) -> None:
+    """Serve the page until the process is told to end.
+
+    Args:
+        recognizer: The recognizer.
+        sentences: What is read, each as the model's words.
+        folder: Folder of what persons keep.
+        port: The port; 0 for any that is free.
+        ready: Called with the address when the page can be opened.
+
+    Raises:
+        LhucError: The port is taken.
+    """
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((LOOPBACK, port))
+        except OSError as error:
+            raise LhucError(f"--port {port}: cannot be used ({error.strerror}); choose another, or leave it out") from error
+        listening.listen()
+        address = Address(listening.getsockname()[1], secrets.token_urlsafe(TOKEN_BYTES))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application(recognizer, sentences, folder, address),
+                log_config=None,
+                access_log=False,  # it would name the token
+                lifespan="off",
+                ws="websockets-sansio",
+                ws_max_size=MOST_MESSAGE_BYTES,
+                ws_per_message_deflate=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_graceful_shutdown=ENDING_SECONDS,
+                proxy_headers=False,
+                server_header=False,
+            )
+        )
+        ready(address)
+        server.run([listening])
+
+
+def application(
+    recognizer: Recognizer, sentences: Sequence[tuple[str, ...]], folder: Path, address: Address
+) -> ASGIApp:
+    """The page's server as an application; arguments as for ``serve``."""
+    cores = os.cpu_count() or 1
+    house = House(recognizer, sentences, folder, CapacityLimiter(cores), CapacityLimiter(1))
+    tabs = CapacityLimiter(MOST_TABS)
+    templates = files("lhuc_asr.web") / "templates"
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    html = environment.from_string((templates / "enrol.html.j2").read_text("utf-8")).render(
+        model=recognizer.description.experiment, words=len(recognizer.vocabulary), folder=str(folder.resolve())
+    )
+
+    async def page(_: Request) -> Response:
+        return Response(html, media_type="text/html", headers=HEADERS)
+
+    async def part(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in SERVED:
+            return _nothing()
+        content = (templates / name).read_bytes()
+        return Response(content, media_type=TYPES[name.rpartition(".")[2]], headers=HEADERS)
+
+    async def session(connection: WebSocket) -> None:
+        await connection.accept()
+        try:
+            tabs.acquire_nowait()
+        except WouldBlock:
+            await connection.send_json({"is": "problem", "text": f"{MOST_TABS} tabs are open; close one first"})
+            await connection.close(1013)
+            return
+        try:
+            await Session(house, connection).run()
+        finally:
+            tabs.release()
+
+    below = f"/{address.token}"
+    routes = [
+        Route(f"{below}/", page, methods=["GET"]),
+        Route(f"{below}/{{name}}", part, methods=["GET"]),
+        WebSocketRoute(f"{below}/session", session),
+    ]
+    return Guard(Starlette(routes=routes), address)
+
+
+class Guard:
+    """What lets only the page's own requests through.
+
+    Args:
+        inner: The application behind it.
+        address: Where the page is.
+    """
+
+    def __init__(self, inner: ASGIApp, address: Address) -> None:
+        self._inner, self._address = inner, address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer that there is nothing."""
+        if self._is_own(scope):
+            await self._inner(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await _nothing()(scope, receive, send)
+
+    def _is_own(self, scope: Scope) -> bool:
+        headers, hosts = Headers(scope=scope), self._address.hosts
+        origins = [f"http://{host}" for host in hosts]
+        # A browser says where a WebSocket or a script's request comes from; only for an address that is typed it may not.
+        from_page = headers.get("origin") in origins
+        if scope["type"] == "http":
+            from_page = (from_page or "origin" not in headers) and scope["method"] == "GET"
+        token = scope["path"].split("/")[1] if "/" in scope["path"] else ""
+        return (
+            headers.get("host") in hosts
+            and from_page
+            and hmac.compare_digest(token.encode(), self._address.token.encode())
+        )
+
+
+def _nothing() -> Response:
+    return Response("there is nothing here\n", status_code=404, media_type="text/plain", headers=HEADERS)
