@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,4 +54,5 @@ def enrol(
     def ready(address: Address) -> None:
         typer.echo(f"{address.url}\nOpen it in a browser on this computer; Ctrl-C ends it.")
 
-    serve(recognizer, read, output, port, ready)
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+        serve(recognizer, read, output, port, ready)

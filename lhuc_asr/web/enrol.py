@@ -106,7 +106,9 @@ def serve(
         try:
             listening.bind((LOOPBACK, port))
         except OSError as error:
-            raise LhucError(f"--port {port}: cannot be used ({error.strerror}); choose another, or leave it out") from error
+            raise LhucError(
+                f"--port {port}: cannot be used ({error.strerror}); choose another, or leave it out"
+            ) from error
         listening.listen()
         address = Address(listening.getsockname()[1], secrets.token_urlsafe(TOKEN_BYTES))
         server = uvicorn.Server(
@@ -170,7 +172,7 @@ def application(
         Route(f"{below}/{{name}}", part, methods=["GET"]),
         WebSocketRoute(f"{below}/session", session),
     ]
-    return Guard(Starlette(routes=routes), address)
+    return Guard(Starlette(routes=routes, exception_handlers={404: lambda *_: _nothing()}), address)
 
 
 class Guard:
@@ -209,4 +211,6 @@ class Guard:
 
 
 def _nothing() -> Response:
-    return Response("there is nothing here\n", status_code=404, media_type="text/plain", headers=HEADERS)
+    # A body that comes with the request would be read to its end otherwise.
+    headers = HEADERS | {"Connection": "close"}
+    return Response("there is nothing here\n", status_code=404, media_type="text/plain", headers=headers)

@@ -30,6 +30,7 @@ from lhuc_asr.base.errors import AudioError, LhucError
 from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.recognizer.speaker import Speaker
+from lhuc_asr.recognizer.verdict import Verdict
 from lhuc_asr.score.word_alignment import word_columns
 from lhuc_asr.web.enrol_messages import (
     MOST_BYTES,
@@ -44,7 +45,7 @@ from lhuc_asr.web.enrol_messages import (
     Sentence,
     read_message,
 )
-from lhuc_asr.web.enrolment import FULL_SCALE, NEEDED_SECONDS, Enrolment, Progress, Result, Row, learn, result
+from lhuc_asr.web.enrolment import FULL_SCALE, NEEDED_SECONDS, Enrolment, Progress, Result, Row, Take, learn, result
 from lhuc_asr.web.kept import Kept, keep
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class Session:
         self._learns, self._note = False, ""
         self._result: Result | None = None
         self._kept: Kept | None = None
+        self._ends = False  # whether all is said
 
     async def run(self) -> None:
         """Answer until the tab is closed, or says nothing for too long."""
@@ -135,15 +137,15 @@ class Session:
             case File():
                 await self._file(message, group)
             case Finish():
-                await self._finish()
+                await self._finish(group)
             case Keep():
                 await self._keep(message)
             case Delete():
                 await self._delete()
 
     async def _begin(self, message: Begin) -> None:
-        if self._enrolment is not None:
-            raise MessageError("begin: the person has begun already")
+        if self._begun is not None:
+            raise MessageError("begin: a tab is for one person")
         rate = None if message.way == "files" else message.rate
         self._enrolment = Enrolment(self._house.recognizer, message.name, rate, reads=message.way == "read")
         self._begun = message
@@ -236,17 +238,30 @@ class Session:
         finally:
             self._learns = False
 
-    async def _finish(self) -> None:
+    async def _finish(self, group: TaskGroup) -> None:
         enrolment = self._going_on()
         if self._way() == "speak":
             await self._listening(enrolment.end_take)
         takes = enrolment.takes()
         if not takes:
             raise AudioError("nothing was heard that could be learned from")
+        self._ends = True
         await self._say("working")
-        ended = await self._learning(result, self._house.recognizer, enrolment.name, takes, enrolment.sample_rate)
-        self._result = ended
-        await self._say("result", **_told(ended))
+        group.start_soon(self._end, enrolment, takes)
+
+    async def _end(self, enrolment: Enrolment, takes: Sequence[Take]) -> None:
+        """Work for the result while the tab is watched, so that one that is closed ends at once."""
+        with suppress(WebSocketDisconnect):
+            try:
+                ended = await self._learning(
+                    result, self._house.recognizer, enrolment.name, takes, enrolment.sample_rate
+                )
+            except LhucError as error:
+                self._ends = False
+                await self._say("problem", text=str(error))
+                return
+            self._result = ended
+            await self._say("result", **_told(ended))
 
     async def _keep(self, message: Keep) -> None:
         if self._result is None or self._enrolment is None:
@@ -268,17 +283,20 @@ class Session:
         self._kept = await to_thread.run_sync(kept)
         recordings = self._kept.recordings
         await self._say(
-            "kept", file=str(self._kept.file.resolve()), recordings=None if recordings is None else str(recordings.resolve())
+            "kept",
+            file=str(self._kept.file.resolve()),
+            recordings=None if recordings is None else str(recordings.resolve()),
         )
 
     async def _delete(self) -> None:
         if self._kept is not None:
             await to_thread.run_sync(self._kept.delete)
         self._kept = self._result = self._enrolment = self._learned = None
+        self._ends = True
         await self._say("deleted")
 
     def _going_on(self) -> Enrolment:
-        if self._enrolment is None or self._result is not None:
+        if self._enrolment is None or self._ends:
             raise MessageError("nothing is being recorded")
         return self._enrolment
 
@@ -309,38 +327,56 @@ def _samples(path: Path, name: str, enrolment: Enrolment) -> np.ndarray:
 
 def _told(ended: Result) -> dict[str, Any]:
     """A result as the page shows it."""
-    verdict, adaptation = ended.adaptation.verdict, ended.adaptation
-    if verdict is None:
-        headline, tone = "Your file is ready; whether it helps cannot be told yet", ""
-        why = "The speech is too short, or the model needs what it has learned of you to work at all."
-    else:
-        kind = {
-            "unlike": "unlike what was said, as far as that is known",
-            "unstable": "not certain: they change with the weight of the sound",
-        }[verdict.measure]
-        why = (
-            f"In {verdict.pieces} pieces of your speech that it had not learned, {verdict.before:.1f} words were {kind}. "
-            f"With what it has learned they are {verdict.after:.1f}."
-        )
-        headline, tone = (
-            ("Your file helps", "good")
-            if verdict.helps
-            else ("Kept unadapted: it would not help you", "bad")
-            if verdict.hurts
-            else ("Your file makes no difference that can be told", "")
-        )
-    learned = f"{adaptation.seconds:.0f} s of speech, {adaptation.words} words, {adaptation.believed} of them believed."
+    adaptation = ended.adaptation
+    headline, tone = _headline(adaptation.verdict)
+    learned = f"{adaptation.seconds:.0f} s of speech with {adaptation.words} words"
+    why = _why(adaptation.verdict, reads=all(row.read is not None for row in ended.rows))
     return {
         "headline": headline,
         "tone": tone,
-        "sentences": [why, f"Learned from {learned}", *ended.problems],
+        "sentences": [why, f"It has learned from {learned}.", *ended.problems],
         "rows": [_told_row(row) for row in ended.rows],
     }
 
 
+def _headline(verdict: Verdict | None) -> tuple[str, str]:
+    """The verdict in a line, and its tone."""
+    if verdict is None:
+        return "Your voice file is ready; whether it helps cannot be told", ""
+    if verdict.helps:
+        return "Your voice file helps", "good"
+    if verdict.hurts:
+        return "Your voice file changes nothing, because a change would do harm", "bad"
+    return "Your voice file makes no difference that can be told", ""
+
+
+def _why(verdict: Verdict | None, *, reads: bool) -> str:
+    """What a verdict stands on."""
+    if verdict is None:
+        return "There is too little speech, or the model does not work at all without what it learns of a person."
+    words = (
+        "that were not heard as they were written"
+        if reads
+        else "that are unlike what a second recognizer heard"
+        if verdict.measure == "unlike"
+        else "that the recognizer is unsure of"
+    )
+    return (
+        f"Each half of what you said was tried with what the other half has taught. Words {words}: "
+        f"{verdict.before:.1f} without, {verdict.after:.1f} with it."
+    )
+
+
 def _told_row(row: Row) -> dict[str, Any]:
-    columns = None
-    if row.read is not None:
-        aligned = word_columns(row.read, row.without, row.adapted)
-        columns = [[each.reference, each.before, each.after, str(each.fate)] for each in aligned]
-    return {"name": row.name, "columns": columns, "without": " ".join(row.without), "adapted": " ".join(row.adapted)}
+    """The words of a recording beside each other, with what has become of each."""
+    read = row.without if row.read is None else row.read
+    columns = [
+        [each.reference, each.before, each.after, str(each.fate)]
+        if row.read is not None
+        # Who was right is not known.
+        else [each.before, each.after, "right" if each.before == each.after else "changed"]
+        for each in word_columns(read, row.without, row.adapted)
+    ]
+    heads = ["without", "with"] if row.read is None else ["read", "without", "with"]
+    texts = {"without": " ".join(row.without), "with": " ".join(row.adapted)}
+    return {"name": row.name, "heads": heads, "columns": columns, "texts": texts}

@@ -77,25 +77,15 @@ function told({ headline, tone, sentences: lines, rows }) {
 }
 
 function rowOf(row) {
-  const box = element("div", "", "row");
-  if (!row.columns) {
-    const list = element("dl", "", "free");
-    list.append(element("dt", "without"), element("dd", row.without.toLowerCase() || "nothing"), element("dt", "with"), element("dd", row.adapted.toLowerCase() || "nothing"));
-    box.append(element("span", row.name, "note"), list);
-    return box;
-  }
-  const heard = element("dl", "", "for-listeners");
-  heard.append(element("dt", "without"), element("dd", row.without || "nothing"), element("dt", "with"), element("dd", row.adapted || "nothing"));
-  const words = element("div", "", "words");
+  const box = element("div", "", "row"), heard = element("dl", "", "for-listeners"), words = element("div", "", "words");
+  for (const [side, text] of Object.entries(row.texts)) heard.append(element("dt", side), element("dd", text || "nothing"));
   words.setAttribute("aria-hidden", "true");
-  const heads = element("span", "", "column heads");
-  heads.append(...["read", "without", "with"].map(head => element("span", head)));
-  words.append(heads);
-  for (const [read, without, adapted, fate] of row.columns) {
-    const column = element("span", "", `column ${fate}`);
-    column.append(...[read, without, adapted].map(word => element("span", word === null ? "·" : word.toLowerCase())));
-    words.append(column);
-  }
+  const columnOf = (texts, kind) => {
+    const column = element("span", "", `column ${kind}`);
+    column.append(...texts.map(text => element("span", text === null ? "·" : text.toLowerCase())));
+    return column;
+  };
+  words.append(columnOf(row.heads, "heads"), ...row.columns.map(column => columnOf(column.slice(0, -1), column[column.length - 1])));
   box.append(heard, words);
   return box;
 }
@@ -184,6 +174,11 @@ at("start").addEventListener("submit", async event => {
 at("next").addEventListener("click", () => {
   at("next").disabled = true;
   say({ do: "sentence", number: current % sentences.length });
+});
+document.addEventListener("keydown", event => {
+  if (event.key !== "Enter" || at("recording").hidden || at("reading").hidden || event.target.tagName === "BUTTON" && event.target.id !== "next") return;
+  event.preventDefault();
+  at("next").click();
 });
 at("files").addEventListener("change", async event => {
   event.target.disabled = true;
