@@ -40,11 +40,8 @@ def enrol(
     The page is for this computer alone, and for who has its address. Nothing is written unless the person keeps it.
     Ctrl-C ends it.
     """
-    from lhuc_asr.base.extras import extra
-
-    with extra("enrol"):
-        from lhuc_asr.web.enrol import serve
     from lhuc_asr.recognizer.recognizer import load
+    from lhuc_asr.web.enrol import serve
     from lhuc_asr.web.sentences import sentences as sentences_of
 
     take_threads(threads)

@@ -22,8 +22,8 @@ def info(
         list[str],
         typer.Argument(
             metavar="MODEL|AUDIO",
-            help="An exported model's folder, or a finished experiment's; or one person's recordings: files, folders, "
-            "patterns, or - for standard input.",
+            help="An exported model's folder, a finished experiment's, or the name of an installed model; or one "
+            "person's recordings: files, folders, patterns, or - for standard input.",
         ),
     ],
     channel: Channel = None,
@@ -33,13 +33,15 @@ def info(
     ] = False,
 ) -> None:
     """Describe a model: networks, graph, passes, adaptation; or recordings: level, clipping, speech, pitch."""
+    from lhuc_asr.recognizer.installed import installed_models
     from lhuc_asr.recognizer.model_folder import is_model
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
 
-    if len(what) == 1 and is_model(Path(what[0])):
+    named_model = Path(what[0]) if Path(what[0]).exists() else installed_models().get(what[0], Path(what[0]))
+    if len(what) == 1 and is_model(named_model):
         if pitch or channel is not None:
             raise typer.BadParameter("--pitch and --channel go with recordings; this is a model's folder")
-        typer.echo("\n".join(_model_lines(Path(what[0]))))
+        typer.echo("\n".join(_model_lines(named_model)))
         return
     left_out = LeftOut()
     with recordings(what, left_out.note) as named:

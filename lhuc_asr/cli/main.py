@@ -26,6 +26,7 @@ from lhuc_asr.cli.info import info
 from lhuc_asr.cli.init import init
 from lhuc_asr.cli.listen import listen
 from lhuc_asr.cli.options import paragraphs
+from lhuc_asr.cli.package import package
 from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
 from lhuc_asr.cli.report import report
@@ -43,7 +44,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for verb in (run, init, benchmark, report, export, info, adapt, transcribe, listen, enrol, align, download, toy):
+for verb in (
+    run,
+    init,
+    benchmark,
+    report,
+    export,
+    package,
+    info,
+    adapt,
+    transcribe,
+    listen,
+    enrol,
+    align,
+    download,
+    toy,
+):
     app.command()(verb)
 app.add_typer(speakers, name="speakers")
 app.add_typer(ppnet, name="ppnet")

@@ -9,8 +9,21 @@ from typing import Annotated
 
 import typer
 
+
+def _model_folder(given: str) -> Path:
+    """The folder of a model that is named by its folder, or by the name that it is installed under."""
+    from lhuc_asr.recognizer.installed import model_folder
+
+    return model_folder(given)
+
+
 ModelFolder = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Folder of a model that export made, or of a finished experiment.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        parser=_model_folder,
+        help="Folder of a model that export made, or of a finished experiment; or the name of an installed model.",
+    ),
 ]
 Channel = Annotated[
     int | None,

@@ -35,6 +35,7 @@ from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Audio, opened
 from lhuc_asr.recognizer.decoding import Decoding, decoding_by, decoding_of, live_decoding
+from lhuc_asr.recognizer.installed import model_folder
 from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.learning import Learning
 from lhuc_asr.recognizer.live import PIECE, Live
@@ -54,8 +55,8 @@ def load(folder: str | Path, device: str = "cpu") -> Recognizer:
     """Load a recognizer.
 
     Args:
-        folder: A folder that ``lhuc-asr export`` made; or a finished experiment's, such as ``exp/an4``, or that of one
-            fold of a cross-validation, such as ``exp/an4_folds5/fold1``.
+        folder: A folder that ``lhuc-asr export`` made; a finished experiment's, such as ``exp/an4``, or that of one
+            fold of a cross-validation, such as ``exp/an4_folds5/fold1``; or the name of a model that is installed.
         device: Device of the network: cpu, cuda, cuda:1. The search stays on the processor.
 
     Raises:
@@ -63,7 +64,7 @@ def load(folder: str | Path, device: str = "cpu") -> Recognizer:
         ExperimentError: The folder is not a model's, the experiment is not finished, or a file is missing or damaged.
     """
     chosen = checked_device(device, "--device ")
-    return Recognizer(*read_model(Path(folder)), chosen)
+    return Recognizer(*read_model(model_folder(folder)), chosen)
 
 
 class Recognizer:

@@ -20,20 +20,23 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
-import uvicorn
-from anyio import CapacityLimiter, WouldBlock
-from starlette.applications import Starlette
-from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from lhuc_asr.base.errors import LhucError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.web.enrol_messages import MOST_MESSAGE_BYTES
 from lhuc_asr.web.enrol_session import House, Session
+
+with extra("enrol"):
+    import uvicorn
+    from anyio import CapacityLimiter, WouldBlock
+    from starlette.applications import Starlette
+    from starlette.datastructures import Headers
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route, WebSocketRoute
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.websockets import WebSocket
 
 LOOPBACK = "127.0.0.1"
 # Tabs at a time; each may hold ten megabytes of sound.
@@ -198,7 +201,7 @@ class Guard:
     def _is_own(self, scope: Scope) -> bool:
         headers, hosts = Headers(scope=scope), self._address.hosts
         origins = [f"http://{host}" for host in hosts]
-        # A browser says where a WebSocket or a script's request comes from; only for an address that is typed it may not.
+        # A browser says where a WebSocket or a script's request comes from; of an address that is typed it may not.
         from_page = headers.get("origin") in origins
         if scope["type"] == "http":
             from_page = (from_page or "origin" not in headers) and scope["method"] == "GET"

@@ -11,7 +11,6 @@ All is gone when the tab is: sound, words and parameters are in memory alone, un
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter, create_task_group, move_on_after, to_thread
-from anyio.abc import TaskGroup
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, LhucError
+from lhuc_asr.base.extras import extra
 from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.recognizer.speaker import Speaker
@@ -48,7 +45,10 @@ from lhuc_asr.web.enrol_messages import (
 from lhuc_asr.web.enrolment import FULL_SCALE, NEEDED_SECONDS, Enrolment, Progress, Result, Row, Take, learn, result
 from lhuc_asr.web.kept import Kept, keep
 
-logger = logging.getLogger(__name__)
+with extra("enrol"):
+    from anyio import CapacityLimiter, create_task_group, move_on_after, to_thread
+    from anyio.abc import TaskGroup
+    from starlette.websockets import WebSocket, WebSocketDisconnect
 
 # A tab that says nothing for so long is closed.
 IDLE_SECONDS = 900.0
@@ -153,6 +153,8 @@ class Session:
         await self._say("begun", sentences=sentences, needed=NEEDED_SECONDS)
 
     async def _hear(self, content: bytes, group: TaskGroup) -> None:
+        if self._ends:
+            return  # it was under way when all was said
         enrolment = self._going_on()
         if self._way() == "files":
             raise MessageError("sound: a file was not announced")

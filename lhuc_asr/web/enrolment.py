@@ -1,4 +1,4 @@
-"""A new person's enrolment: what they say is written down with and without their parameters, which are learned meanwhile.
+"""A new person's enrolment: their words are written down without and with parameters, which are learned meanwhile.
 
     hear(samples)    a block of sound: words of both sides, and how much was said
     end_take()       what was said since the last one is a recording: a sentence that was read, say, or a file

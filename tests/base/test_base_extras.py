@@ -15,7 +15,7 @@ from lhuc_asr.base.errors import MissingExtraError
 from lhuc_asr.base.extras import EXTRAS, extra
 
 # What the libraries of the extras are called when they are imported.
-LIBRARIES = ("matplotlib", "sklearn", "pyarrow", "espeakng_loader", "silero_vad", "librosa", "tensorboard")
+LIBRARIES = ("matplotlib", "sklearn", "starlette", "pyarrow", "espeakng_loader", "silero_vad", "librosa", "tensorboard")
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({LIBRARIES}))\n"
 # Runs ``lhuc-asr``, whose arguments are this process's.
 COMMAND = "from lhuc_asr.cli.main import main; main()"
@@ -67,6 +67,7 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
     for name, said in missing.items():
         wanted = "rank" if name.startswith("lhuc_asr.ppnet") else "figures"
         wanted = "tensorboard" if name in curves else wanted
+        wanted = "enrol" if name.startswith("lhuc_asr.web.enrol") else wanted
         assert said.startswith("MissingExtraError: "), (name, said)
         assert said.endswith(f"pip install 'lhuc_asr[{wanted}]'"), (name, said)
     # What needs no figure and no table of examples is there.
@@ -79,6 +80,7 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
         (("toy",), "figures"),
         (("benchmark", "exp/an4"), "figures"),
         (("report", "exp/an4"), "figures"),
+        (("enrol", "exp/an4"), "enrol"),
         (("ppnet", "train", "ppnet_synthetic"), "rank"),
         (("ppnet", "inspect", "ranker", "x.csv", "-o", "y"), "rank"),
         (("run", "demo"), "voices"),

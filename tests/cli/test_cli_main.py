@@ -18,8 +18,8 @@ from lhuc_asr.base.version import __version__
 from lhuc_asr.cli import main as command_line
 
 VERBS = (
-    *("run", "init", "benchmark", "report", "export", "info"),
-    *("adapt", "transcribe", "listen", "align", "download", "toy"),
+    *("run", "init", "benchmark", "report", "export", "package", "info"),
+    *("adapt", "transcribe", "listen", "enrol", "align", "download", "toy"),
 )
 HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from enrol_server import RATE, Server, serving
 
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.recognizer.recognizer import Recognizer, load
-
-RATE = 16_000
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +31,13 @@ def voices(said: list[Utterance]) -> list[np.ndarray]:
 @pytest.fixture(scope="session")
 def recognizer(finished: Path) -> Recognizer:
     return load(finished)
+
+
+@pytest.fixture(scope="session")
+def server(
+    finished: Path, said: list[Utterance], recognizer: Recognizer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The enrolment page's server, with what the voice says as the sentences that are read."""
+    known = [" ".join(word for word in each.words if word in recognizer.vocabulary) for each in said]
+    with serving(finished, known, tmp_path_factory.mktemp("enrol")) as running:
+        yield running

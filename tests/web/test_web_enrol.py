@@ -2,119 +2,26 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from browser import CHROMIUM, browser
+from enrol_server import BLOCK, RATE, SECONDS, Server, Tab
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.web.enrol import MOST_TABS
 from lhuc_asr.web.enrol_messages import MOST_BYTES, MOST_MESSAGE_BYTES
-
-RATE, BLOCK = 16_000, 1600
-SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """The process, its page's address, and the folder of what is kept."""
-
-    process: subprocess.Popen[str]
-    url: str
-    folder: Path
-
-    @property
-    def host(self) -> str:
-        return self.url.split("/")[2]
-
-    @property
-    def token(self) -> str:
-        return self.url.split("/")[3]
-
-    @property
-    def memory(self) -> int:
-        """Resident bytes of the process."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-    def answer(self, method: str, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers of a request."""
-        with closing(http.client.HTTPConnection(self.host, timeout=SECONDS)) as connection:
-            connection.putrequest(method, path, skip_host="Host" in headers)
-            for name, value in headers.items():
-                connection.putheader(name.replace("_", "-"), value)
-            connection.endheaders()
-            answer = connection.getresponse()
-            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
-
-
-class Tab:
-    """One tab, without a browser."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self.connection = connection
-
-    def say(self, do: str, **content: Any) -> None:
-        self.connection.send(json.dumps({"do": do, **content}))
-
-    def hear(self, samples: np.ndarray) -> None:
-        self.connection.send((samples * 32767).astype("<i2").tobytes())
-
-    def until(self, *kinds: str) -> dict[str, Any]:
-        """The next message of a kind; others are passed over."""
-        while True:
-            message: dict[str, Any] = json.loads(self.connection.recv(timeout=SECONDS))
-            if message["is"] in kinds:
-                return message
-
-    def speak(self, samples: np.ndarray) -> list[dict[str, Any]]:
-        """Say something, block by block; what was heard of each."""
-        heard = []
-        for first in range(0, len(samples), BLOCK):
-            self.hear(samples[first : first + BLOCK])
-            heard.append(self.until("heard"))
-        return heard
-
-
-@pytest.fixture(scope="module")
-def server(finished: Path, said: list[Utterance], recognizer, tmp_path_factory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("enrol")
-    known = [[word for word in each.words if word in recognizer.vocabulary] for each in said]
-    (folder / "sentences.txt").write_text("".join(" ".join(words) + "\n" for words in known))
-    command = [sys.executable, "-m", "lhuc_asr", "enrol", str(finished), "-o", "kept", "--sentences", "sentences.txt"]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[-\w]{32}/", url)
-        yield Server(process, url, folder / "kept")
-        assert process.poll() is None, "the server has ended"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 0
-
-
-@pytest.fixture
-def microphone(voices: list[np.ndarray], tmp_path: Path) -> Path:
-    """What a browser's microphone hears: the voice, three times."""
-    path = tmp_path / "microphone.wav"
-    soundfile.write(path, np.concatenate(voices * 3), RATE, "PCM_16")
-    return path
 
 
 @pytest.fixture
@@ -288,9 +195,10 @@ def test_sound_that_is_none_ends_the_tab(tab, content: bytes) -> None:
         one.say("begin", name="a", way="speak", rate=RATE)
         one.until("begun")
         one.connection.send(content)
-        with pytest.raises(ConnectionClosed):
-            while True:
-                one.connection.recv(timeout=SECONDS)
+        with suppress(ConnectionClosed):
+            while one.until("problem"):
+                pass
+        assert one.connection.close_code in (1008, 1009)
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "a/b", ".x", ""])
@@ -382,64 +290,6 @@ def test_many_tabs_speak_at_once_and_one_too_many_is_told_so(tab, voices: list[n
         time.sleep(0.1)
     else:
         pytest.fail("no place is free again")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-def test_in_a_browser_a_person_speaks_sees_both_sides_keeps_and_deletes(
-    server: Server, microphone: Path, tmp_path: Path
-) -> None:
-    with browser(tmp_path / "profile", microphone) as page:
-        page.open(server.url)
-        page.value("at('name').value = 'Ann'")
-        page.click("input[value=speak]")
-        page.click("#start button")
-        page.wait("!at('recording').hidden")
-        page.wait("at('level').value > -40")
-        page.wait("at('without').children.length > 2", SECONDS)
-        page.wait("at('adapted').querySelectorAll('p:not(.note)').length > 0", SECONDS)
-        assert re.fullmatch(r"Words are \d\.\d s behind\.", page.text("#delay"))
-        assert not server.folder.exists()
-        page.click("#finish")
-        page.wait("!at('ending').hidden", SECONDS)
-        assert page.text("#headline").startswith("Your voice file")
-        assert page.value("document.querySelectorAll('#rows .column').length") > 5
-        page.click("#keeping button")
-        page.wait("at('kept').textContent")
-        assert [each.name for each in server.folder.iterdir()] == ["Ann.safetensors"]
-        page.click("#delete")
-        page.wait("!at('gone').hidden")
-        assert page.problems == []
-    assert list(server.folder.iterdir()) == []
-    server.folder.rmdir()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-def test_in_a_browser_silence_is_told_and_files_are_heard(
-    server: Server, said: list[Utterance], tmp_path: Path
-) -> None:
-    silence = tmp_path / "silence.wav"
-    soundfile.write(silence, np.zeros(20 * RATE, dtype=np.int16), RATE)
-    notes = tmp_path / "notes.wav"
-    notes.write_text("no sound\n" * 100)
-    with browser(tmp_path / "profile", silence) as page:
-        page.open(server.url)
-        page.value("at('name').value = 'Ann'")
-        page.click("#start button")
-        page.wait("at('warning').textContent.startsWith('Nothing is heard')")
-        page.click("#next")
-        page.wait("at('problem').textContent.includes('say it again')")
-        page.open(server.url)
-        page.value("at('name').value = 'Ann'")
-        page.click("input[value=files]")
-        page.click("#start button")
-        page.wait("!at('choosing').hidden")
-        page.give("#files", [notes, *(each.audio for each in said)])
-        page.wait("at('problem').textContent.startsWith('notes.wav')")
-        page.wait("at('without').querySelectorAll('p:not(.note)').length >= 3", SECONDS)
-        page.click("#finish")
-        page.wait("!at('ending').hidden", SECONDS)
-        assert page.value("document.querySelectorAll('#rows .row').length") == 3
-        assert page.problems == []
 
 
 def test_a_port_that_is_taken_is_told(server: Server, finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Models that are installed as packages, and found by their names.
+
+A package names its model in the group ``lhuc_asr.models`` of entry points, with its module: the model is the folder
+``model`` in that. ``lhuc-asr package`` writes such packages (``packaging.py``).
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+
+from lhuc_asr.base.errors import ExperimentError
+
+GROUP, FOLDER = "lhuc_asr.models", "model"
+
+
+def installed_models() -> dict[str, Path]:
+    """Folders of the models that are installed, by their names.
+
+    Raises:
+        ExperimentError: Two packages have models of one name.
+    """
+    folders: dict[str, Path] = {}
+    for entry in sorted(entry_points(group=GROUP)):
+        folder = Path(str(files(entry.module) / FOLDER))
+        if folders.setdefault(entry.name, folder) != folder:
+            raise ExperimentError(
+                f"{entry.name}: two packages have a model of this name, in {folders[entry.name]} and {folder}; "
+                "uninstall one of them"
+            )
+    return folders
+
+
+def model_folder(given: str | Path) -> Path:
+    """The folder of a model that a user names.
+
+    Args:
+        given: A folder; or the name of a model that is installed, if there is no such folder here.
+
+    Raises:
+        ExperimentError: It is a name, and no model of that name is installed.
+    """
+    path = Path(given)
+    if path.exists() or path.name != str(given):
+        return path
+    installed = installed_models()
+    if path.name not in installed:
+        known = f"these are: {', '.join(installed)}" if installed else "none is"
+        raise ExperimentError(
+            f"{given}: no such folder, and no model of this name is installed ({known}); give a folder that lhuc-asr "
+            "export made, or an experiment's"
+        )
+    return installed[path.name]
