@@ -33,11 +33,11 @@ def info(
     ] = False,
 ) -> None:
     """Describe a model: networks, graph, passes, adaptation; or recordings: level, clipping, speech, pitch."""
-    from lhuc_asr.recognizer.installed import installed_models
+    from lhuc_asr.recognizer.installed import model_folder
     from lhuc_asr.recognizer.model_folder import is_model
     from lhuc_asr.recognizer.recordings import LeftOut, recordings
 
-    named_model = Path(what[0]) if Path(what[0]).exists() else installed_models().get(what[0], Path(what[0]))
+    named_model = model_folder(what[0])
     if len(what) == 1 and is_model(named_model):
         if pitch or channel is not None:
             raise typer.BadParameter("--pitch and --channel go with recordings; this is a model's folder")

@@ -33,22 +33,26 @@ def installed_models() -> dict[str, Path]:
 
 
 def model_folder(given: str | Path) -> Path:
-    """The folder of a model that a user names.
+    """The folder of a model that a user names: itself, or that of the model that is installed under the name.
 
     Args:
-        given: A folder; or the name of a model that is installed, if there is no such folder here.
-
-    Raises:
-        ExperimentError: It is a name, and no model of that name is installed.
+        given: A folder; or the name of a model that is installed, if there is no such folder here. What is neither is
+            returned as it is.
     """
     path = Path(given)
-    if path.exists() or path.name != str(given):
-        return path
-    installed = installed_models()
-    if path.name not in installed:
-        known = f"these are: {', '.join(installed)}" if installed else "none is"
-        raise ExperimentError(
-            f"{given}: no such folder, and no model of this name is installed ({known}); give a folder that lhuc-asr "
-            "export made, or an experiment's"
-        )
-    return installed[path.name]
+    return path if path.exists() or path.name != str(given) else installed_models().get(path.name, path)
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuse what is not a folder.
+
+    Raises:
+        ExperimentError: It is none; the message names the models that are installed.
+    """
+    if path.is_dir():
+        return
+    known = ", ".join(installed_models())
+    raise ExperimentError(
+        f"{path}: not a folder; give one that lhuc-asr export made, or an experiment's"
+        + (f", or the name of an installed model: {known}" if known else "; no model is installed under a name")
+    )

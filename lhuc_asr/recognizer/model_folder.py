@@ -34,6 +34,7 @@ from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.lang.lexicon_folder import LEXICON_FILE, PHONES_FILE
+from lhuc_asr.recognizer.installed import check_model_folder
 from lhuc_asr.recognizer.pass_description import PassDescription, PlainName, check_chain
 
 MODEL_JSON = "model.json"
@@ -189,8 +190,7 @@ def read_model(folder: Path) -> tuple[ModelDescription, ModelFiles]:
         ExperimentError: The folder is not a model's, ``model.json`` is damaged or of another version, or a file is
             missing or damaged.
     """
-    if not folder.is_dir():
-        raise ExperimentError(f"{folder}: not a folder; give one that lhuc-asr export made, or an experiment's")
+    check_model_folder(folder)
     is_experiment = (folder / CONFIG_FILE).is_file() or ExperimentFolder(folder).sample_rate.is_file()
     if not (folder / MODEL_JSON).exists():
         _refuse_experiment(folder, is_experiment)

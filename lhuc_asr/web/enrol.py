@@ -143,7 +143,7 @@ def application(
     templates = files("lhuc_asr.web") / "templates"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     html = environment.from_string((templates / "enrol.html.j2").read_text("utf-8")).render(
-        model=recognizer.description.experiment, words=len(recognizer.vocabulary), folder=str(folder.resolve())
+        model=recognizer.description.experiment, words=len(recognizer.vocabulary), folder=str(folder)
     )
 
     async def page(_: Request) -> Response:

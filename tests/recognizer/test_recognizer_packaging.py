@@ -16,6 +16,7 @@ from lhuc_asr.base.errors import ConfigError, ExperimentError, LhucError, Output
 from lhuc_asr.recognizer.installed import installed_models, model_folder
 from lhuc_asr.recognizer.model_folder import read_model
 from lhuc_asr.recognizer.packaging import package
+from lhuc_asr.recognizer.recognizer import load
 
 COMMAND = "from lhuc_asr.cli.entry import main; main()"
 
@@ -91,13 +92,14 @@ def test_a_folder_goes_before_a_name(site: Path, audio: Path, tmp_path: Path) ->
     assert "tiny_voices/model.json" in ran.stderr
 
 
-def test_a_name_that_is_not_installed_is_told_with_those_that_are(site: Path, tmp_path: Path) -> None:
-    ran = command(site, tmp_path, "transcribe", "tiny", "x.wav")
+def test_a_name_that_is_not_installed_is_told_with_those_that_are(site: Path, audio: Path, tmp_path: Path) -> None:
+    ran = command(site, tmp_path, "transcribe", "tiny", audio)
     assert ran.returncode == 1
-    assert "no model of this name is installed (these are: tiny_voices)" in ran.stderr
+    assert "tiny: not a folder" in ran.stderr
+    assert "or the name of an installed model: tiny_voices" in ran.stderr
     assert "Traceback" not in ran.stderr
-    with pytest.raises(ExperimentError, match=r"no model of this name is installed \(none is\)"):
-        model_folder("tiny_voices")
+    with pytest.raises(ExperimentError, match=r"tiny_voices: not a folder; .*no model is installed under a name"):
+        load("tiny_voices")
     assert installed_models() == {}
     assert model_folder("a/b") == Path("a/b")
 
