@@ -29,7 +29,7 @@ from lhuc_asr.web.enrol_session import House, Session
 
 with extra("enrol"):
     import uvicorn
-    from anyio import CapacityLimiter, WouldBlock
+    from anyio import CapacityLimiter, Lock, WouldBlock
     from starlette.applications import Starlette
     from starlette.datastructures import Headers
     from starlette.requests import Request
@@ -138,7 +138,7 @@ def application(
 ) -> ASGIApp:
     """The page's server as an application; arguments as for ``serve``."""
     cores = os.cpu_count() or 1
-    house = House(recognizer, sentences, folder, CapacityLimiter(cores), CapacityLimiter(1))
+    house = House(recognizer, sentences, folder, CapacityLimiter(cores), CapacityLimiter(1), Lock())
     tabs = CapacityLimiter(MOST_TABS)
     templates = files("lhuc_asr.web") / "templates"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

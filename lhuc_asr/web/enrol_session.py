@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ from lhuc_asr.web.enrolment import FULL_SCALE, NEEDED_SECONDS, Enrolment, Progre
 from lhuc_asr.web.kept import Kept, keep
 
 with extra("enrol"):
-    from anyio import CapacityLimiter, create_task_group, move_on_after, to_thread
+    from anyio import CapacityLimiter, Lock, create_task_group, move_on_after, to_thread
     from anyio.abc import TaskGroup
     from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -68,6 +69,7 @@ class House:
         folder: Folder of what is kept.
         listening: Threads that listen.
         learning: Threads that estimate parameters: one, which needs all cores.
+        keeping: Held by the tab that writes what is kept.
     """
 
     recognizer: Recognizer
@@ -75,6 +77,7 @@ class House:
     folder: Path
     listening: CapacityLimiter
     learning: CapacityLimiter
+    keeping: Lock
 
 
 class Session:
@@ -113,7 +116,7 @@ class Session:
                 await self._say("problem", text=str(error))
                 await self._socket.close(1008)
                 return
-            except LhucError as error:
+            except (LhucError, OSError) as error:
                 await self._say("problem", text=str(error))
 
     async def _next(self) -> str | bytes | None:
@@ -225,13 +228,11 @@ class Session:
             self._note = ""
         if not self._learns and enrolment.is_due():
             self._learns = True
-            group.start_soon(self._learn)
+            group.start_soon(self._learn, enrolment, enrolment.takes())
 
-    async def _learn(self) -> None:
+    async def _learn(self, enrolment: Enrolment, takes: Sequence[Take]) -> None:
         """Estimate parameters of what was said so far; the enrolment takes them with the next block."""
-        enrolment = self._going_on()
         try:
-            takes = enrolment.takes()
             self._learned = await self._learning(
                 learn, self._house.recognizer, enrolment.name, takes, enrolment.sample_rate
             )
@@ -268,26 +269,26 @@ class Session:
     async def _keep(self, message: Keep) -> None:
         if self._result is None or self._enrolment is None:
             raise MessageError("keep: there is no result yet")
-        enrolment = self._enrolment
-
-        def kept() -> Kept:
-            return keep(
-                self._house.recognizer,
-                ended.adaptation.speaker,
-                enrolment.takes(),
-                enrolment.sample_rate,
-                self._house.folder,
-                recordings=message.recordings,
-                replace=message.replace or self._kept is not None,
+        person, takes, rate = self._result.adaptation.speaker, self._enrolment.takes(), self._enrolment.sample_rate
+        wanted = takes if message.recordings else ()
+        async with self._house.keeping:  # of two tabs with one name the second is told of the first one's file
+            self._kept = await to_thread.run_sync(
+                partial(
+                    keep,
+                    self._house.recognizer,
+                    person,
+                    wanted,
+                    rate,
+                    self._house.folder,
+                    replace=message.replace,
+                    before=self._kept,
+                )
             )
-
-        ended = self._result
-        self._kept = await to_thread.run_sync(kept)
         recordings = self._kept.recordings
         await self._say(
             "kept",
-            file=str(self._kept.file.resolve()),
-            recordings=None if recordings is None else str(recordings.resolve()),
+            file=str(self._kept.file.path.resolve()),
+            recordings=None if recordings is None else str(recordings.path.resolve()),
         )
 
     async def _delete(self) -> None:

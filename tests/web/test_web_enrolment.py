@@ -189,21 +189,39 @@ def test_what_is_kept_is_read_by_adapt_and_is_deleted_with_nothing_else(
     takes = enrolment.takes()
     person = learn(recognizer, "alice", [module.Take("x", takes[0].samples, None)], RATE)
     folder = tmp_path / "speakers"
-    kept = keep(recognizer, person, takes, RATE, folder, recordings=True, replace=False)
-    assert recognizer.load_speaker(kept.file).name == "alice"
+    kept = keep(recognizer, person, takes, RATE, folder, replace=False)
+    assert recognizer.load_speaker(kept.file.path).name == "alice"
     assert (folder / "alice" / "alice-01.txt").read_text() == "GO ON\n"
     samples, rate = soundfile.read(folder / "alice" / "alice-01.wav", dtype="int16")
     assert rate == RATE
     assert np.array_equal(samples, takes[0].samples)
-    first = kept.file.read_bytes()
-    for recordings_too, message in ((False, "is there already; replace it"), (True, "is there already")):
-        with pytest.raises(OutputError, match=message):
-            keep(recognizer, person, takes, RATE, folder, recordings=recordings_too, replace=False)
+    first = kept.file.path.read_bytes()
+    for too in ([], takes):
+        with pytest.raises(OutputError, match="is there already; replace it"):
+            keep(recognizer, person, too, RATE, folder, replace=False)
     with pytest.raises(OutputError, match="recordings are not mixed"):
-        keep(recognizer, person, takes, RATE, folder, recordings=True, replace=True)
-    assert kept.file.read_bytes() == first
+        keep(recognizer, person, takes, RATE, folder, replace=True)
+    assert keep(recognizer, person, takes, RATE, folder, replace=False, before=kept) == kept
+    assert kept.file.path.read_bytes() == first
     other = folder / "bob.safetensors"
     other.write_bytes(first)
     kept.delete()
     kept.delete()
     assert list(folder.iterdir()) == [other]
+
+
+def test_what_another_enrolment_has_put_in_its_place_stays(
+    recognizer: Recognizer, voices: list[np.ndarray], tmp_path: Path
+) -> None:
+    enrolment = Enrolment(recognizer, "alice", RATE, reads=False)
+    spoken(enrolment, voices[0])
+    enrolment.end_take()
+    takes = enrolment.takes()
+    person = learn(recognizer, "alice", takes, RATE)
+    first = keep(recognizer, person, [], RATE, tmp_path, replace=False)
+    second = keep(recognizer, person, takes, RATE, tmp_path, replace=True)
+    first.delete()
+    assert recognizer.load_speaker(second.file.path).name == "alice"
+    assert second.recordings is not None
+    second.delete()
+    assert list(tmp_path.iterdir()) == []
