@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,5 +52,13 @@ def enrol(
     def ready(address: Address) -> None:
         typer.echo(f"{address.url}\nOpen it in a browser on this computer; Ctrl-C ends it.")
 
-    with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
+    status: str | int | None = 0
+    try:
         serve(recognizer, read, output, port, ready)
+    except KeyboardInterrupt:
+        pass  # Ctrl-C is how it ends
+    except SystemExit as ended:
+        status = ended.code
+    # A thread that learns for a tab would be waited for, and nobody waits for what it learns.
+    sys.stdout.flush()
+    os._exit(status if isinstance(status, int) else 1)

@@ -57,7 +57,12 @@ def recorded(name: str, samples: Samples) -> Iterator[Recording]:
     if len(values) < FRAME_LENGTH_SECONDS * rate:
         raise AudioError(f"{name}: {len(values)} samples are shorter than one window of features; leave it out")
     with nameless_file() as path:
-        soundfile.write(str(path), values, int(rate), SUBTYPES[values.dtype.name], format="WAV")
+        try:
+            soundfile.write(str(path), values, int(rate), SUBTYPES[values.dtype.name], format="WAV")
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{name}: cannot be kept in a temporary file ({error.error_string}); set TMPDIR to a folder with space"
+            ) from error
         yield Recording(name, path, probe(path), name)
 
 

@@ -10,10 +10,12 @@ there is nothing here.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import jinja2
 
+from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.extras import extra
 from lhuc_asr.recognizer.recognizer import Recognizer
@@ -37,15 +40,21 @@ with extra("enrol"):
     from starlette.routing import Route, WebSocketRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LOOPBACK = "127.0.0.1"
 # Tabs at a time; each may hold ten megabytes of sound.
 MOST_TABS = 16
 # Connections at a time, tabs among them.
 MOST_CONNECTIONS = 64
+# Seconds in which a connection has to ask for something.
+REQUEST_SECONDS = 10.0
 # Seconds that tabs have to end when the server is told to.
 ENDING_SECONDS = 2
 TOKEN_BYTES = 24
+HTTP_PORT = 80
+# To a model that knows fewer words nobody can speak about anything.
+FREE_SPEECH_WORDS = 5_000
 
 # The page's own files alone, and a WebSocket to this server; the page is in no frame and tells nobody its address.
 HEADERS = {
@@ -82,7 +91,9 @@ class Address:
     @property
     def hosts(self) -> tuple[str, ...]:
         """What a browser may call this server."""
-        return tuple(f"{name}:{self.port}" for name in (LOOPBACK, "localhost"))
+        names = (LOOPBACK, "localhost")
+        ported = tuple(f"{name}:{self.port}" for name in names)
+        return ported + (names if self.port == HTTP_PORT else ())  # which a browser leaves out
 
 
 def serve(
@@ -123,6 +134,8 @@ def serve(
                 ws="websockets-sansio",
                 ws_max_size=MOST_MESSAGE_BYTES,
                 ws_per_message_deflate=False,
+                ws_ping_interval=None,  # an answer would wait behind the sound of a computer that is slow
+                http=Impatient,
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_graceful_shutdown=ENDING_SECONDS,
                 proxy_headers=False,
@@ -138,12 +151,17 @@ def application(
 ) -> ASGIApp:
     """The page's server as an application; arguments as for ``serve``."""
     cores = os.cpu_count() or 1
-    house = House(recognizer, sentences, folder, CapacityLimiter(cores), CapacityLimiter(1), Lock())
+    house = House(
+        recognizer, sentences, folder, CapacityLimiter(cores), CapacityLimiter(2 * MOST_TABS), threading.Lock(), Lock()
+    )
     tabs = CapacityLimiter(MOST_TABS)
     templates = files("lhuc_asr.web") / "templates"
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     html = environment.from_string((templates / "enrol.html.j2").read_text("utf-8")).render(
-        model=recognizer.description.experiment, words=len(recognizer.vocabulary), folder=str(folder)
+        model=recognizer.description.experiment,
+        words=len(recognizer.vocabulary),
+        folder=shown(folder),
+        example=" ".join(sentences[0]).lower() if len(recognizer.vocabulary) < FREE_SPEECH_WORDS else "",
     )
 
     async def page(_: Request) -> Response:
@@ -211,6 +229,19 @@ class Guard:
             and from_page
             and hmac.compare_digest(token.encode(), self._address.token.encode())
         )
+
+
+class Impatient(H11Protocol):
+    """A connection that is closed if it asks for nothing: silent ones would take all places, and need no token."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a new connection."""
+        super().connection_made(transport)
+        asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up, transport)
+
+    def _give_up(self, transport: asyncio.Transport) -> None:
+        if self.cycle is None and transport.get_protocol() is self:  # a WebSocket has another
+            transport.close()
 
 
 def _nothing() -> Response:

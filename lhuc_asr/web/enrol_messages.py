@@ -13,8 +13,8 @@ from lhuc_asr.base.errors import LhucError
 
 # Sample rates of browsers, hertz.
 RATES = (8_000, 192_000)
-# A file of sound; MOST_SECONDS of it are less, whatever the format.
-MOST_BYTES = 100_000_000
+# A file of sound, and what it holds: samples of all channels, as many as five minutes of 48 kHz in two channels have.
+MOST_BYTES, MOST_VALUES = 100_000_000, 300 * 48_000 * 2
 # A message of sound or of a file: a second at the highest rate.
 MOST_MESSAGE_BYTES = 2 * 192_000
 LONGEST_NAME = 200
@@ -50,7 +50,13 @@ class File(Message):
 
     do: Literal["file"]
     name: Annotated[str, Field(max_length=LONGEST_NAME)]
-    bytes: Annotated[int, Field(gt=0)]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Abandon(Message):
+    """The rest of a file does not come: it cannot be read."""
+
+    do: Literal["abandon"]
 
 
 class Finish(Message):
@@ -73,7 +79,7 @@ class Delete(Message):
     do: Literal["delete"]
 
 
-Anything = Begin | Sentence | File | Finish | Keep | Delete
+Anything = Begin | Sentence | File | Abandon | Finish | Keep | Delete
 _ADAPTER: TypeAdapter[Anything] = TypeAdapter(Annotated[Anything, Field(discriminator="do")])
 
 

@@ -11,28 +11,30 @@ All is gone when the tab is: sound, words and parameters are in memory alone, un
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from lhuc_asr.audio.formats import probe
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import AudioError, LhucError
 from lhuc_asr.base.extras import extra
 from lhuc_asr.base.outputs import nameless_file
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.recognizer.speaker import Speaker
-from lhuc_asr.recognizer.verdict import Verdict
-from lhuc_asr.score.word_alignment import word_columns
 from lhuc_asr.web.enrol_messages import (
     MOST_BYTES,
     MOST_MESSAGE_BYTES,
+    MOST_VALUES,
+    Abandon,
     Anything,
     Begin,
     Delete,
@@ -43,7 +45,8 @@ from lhuc_asr.web.enrol_messages import (
     Sentence,
     read_message,
 )
-from lhuc_asr.web.enrolment import FULL_SCALE, NEEDED_SECONDS, Enrolment, Progress, Result, Row, Take, learn, result
+from lhuc_asr.web.enrol_words import told_heard, told_result
+from lhuc_asr.web.enrolment import FULL_SCALE, NEEDED_SECONDS, Enrolment, Progress, Result, Take, learn, result
 from lhuc_asr.web.kept import Kept, keep
 
 with extra("enrol"):
@@ -59,6 +62,10 @@ BLOCK_SECONDS = 1.0
 ResultT = TypeVar("ResultT")
 
 
+class TabClosed(Exception):
+    """The tab is closed from this side."""
+
+
 @dataclass(frozen=True)
 class House:
     """What all tabs share.
@@ -68,7 +75,8 @@ class House:
         sentences: What is read.
         folder: Folder of what is kept.
         listening: Threads that listen.
-        learning: Threads that estimate parameters: one, which needs all cores.
+        waiting: Threads that learn, or wait to.
+        learning: Held by the one that learns; it needs all cores.
         keeping: Held by the tab that writes what is kept.
     """
 
@@ -76,7 +84,8 @@ class House:
     sentences: Sequence[tuple[str, ...]]
     folder: Path
     listening: CapacityLimiter
-    learning: CapacityLimiter
+    waiting: CapacityLimiter
+    learning: threading.Lock
     keeping: Lock
 
 
@@ -92,59 +101,75 @@ class Session:
         self._house, self._socket = house, socket
         self._enrolment: Enrolment | None = None
         self._begun: Begin | None = None
+        self._unanswered: str | None = None  # a message that came in the middle of a file
         self._learned: Speaker | None = None  # parameters that the enrolment does not have yet
         self._learns, self._note = False, ""
+        self._ends = False  # whether all is said
         self._result: Result | None = None
         self._kept: Kept | None = None
-        self._ends = False  # whether all is said
+        self._gone = threading.Event()  # nobody waits any more for what is learned
 
     async def run(self) -> None:
         """Answer until the tab is closed, or says nothing for too long."""
-        async with create_task_group() as group:
-            with suppress(WebSocketDisconnect):
-                await self._answer_all(group)
-            group.cancel_scope.cancel()
+        try:
+            async with create_task_group() as group:
+                with suppress(WebSocketDisconnect, TabClosed):
+                    await self._answer_all(group)
+                group.cancel_scope.cancel()
+        finally:
+            self._gone.set()
 
     async def _answer_all(self, group: TaskGroup) -> None:
-        while (message := await self._next()) is not None:
+        while True:
+            message = await self._next()
             try:
                 if isinstance(message, bytes):
                     await self._hear(message, group)
                 else:
                     await self._answer(read_message(message), group)
             except MessageError as error:
-                await self._say("problem", text=str(error))
-                await self._socket.close(1008)
-                return
+                await self._close(1008, str(error))
             except (LhucError, OSError) as error:
                 await self._say("problem", text=str(error))
 
-    async def _next(self) -> str | bytes | None:
-        """The next message; None if the tab said nothing for too long."""
-        with move_on_after(IDLE_SECONDS):
-            received = await self._socket.receive()
-            if received["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(received.get("code", 1006))
-            content: str | bytes = received["text"] if received.get("text") is not None else received["bytes"]
-            return content
-        await self._say("problem", text=f"nothing was said for {IDLE_SECONDS / 60:.0f} minutes; all is forgotten")
-        await self._socket.close(1001)
-        return None
+    async def _next(self) -> str | bytes:
+        """The next message."""
+        if self._unanswered is not None:
+            message, self._unanswered = self._unanswered, None
+            return message
+        while True:
+            with move_on_after(IDLE_SECONDS):
+                received = await self._socket.receive()
+                if received["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect(received.get("code", 1006))
+                content: str | bytes = received["text"] if received.get("text") is not None else received["bytes"]
+                return content
+            if not self._ends or self._result is not None:  # not while the tab waits for its result
+                await self._close(1001, f"nothing was said for {IDLE_SECONDS / 60:.0f} minutes; all is forgotten")
+
+    async def _close(self, code: int, why: str) -> NoReturn:
+        await self._say("problem", text=why)
+        await self._socket.close(code)
+        raise TabClosed
 
     async def _answer(self, message: Anything, group: TaskGroup) -> None:
         match message:
             case Begin():
                 await self._begin(message)
+            case Keep():
+                await self._keep(message)
+            case Delete():
+                await self._delete()
+            case _ if self._ends:
+                pass  # it was under way when all was said
             case Sentence():
                 await self._sentence(message, group)
             case File():
                 await self._file(message, group)
             case Finish():
                 await self._finish(group)
-            case Keep():
-                await self._keep(message)
-            case Delete():
-                await self._delete()
+            case Abandon():
+                pass  # of a file that was refused
 
     async def _begin(self, message: Begin) -> None:
         if self._begun is not None:
@@ -156,15 +181,13 @@ class Session:
         await self._say("begun", sentences=sentences, needed=NEEDED_SECONDS)
 
     async def _hear(self, content: bytes, group: TaskGroup) -> None:
-        if self._ends:
-            return  # it was under way when all was said
         enrolment = self._going_on()
-        if self._way() == "files":
-            raise MessageError("sound: a file was not announced")
+        if self._ends or self._way() == "files":
+            return  # it was under way when all was said, or is the rest of a file that was refused
         if not content or len(content) % 2 or len(content) > MOST_MESSAGE_BYTES:
             raise MessageError(f"sound: {len(content)} bytes; expected samples of 16 bits, a second of them at most")
         progress = await self._listening(enrolment.hear, np.frombuffer(content, "<i2"))
-        await self._progress(progress, group)
+        await self._progress("sound", progress, group)
 
     async def _sentence(self, message: Sentence, group: TaskGroup) -> None:
         enrolment = self._going_on()
@@ -177,7 +200,7 @@ class Session:
             await self._say("again", number=message.number, text=str(error))
             return
         await self._say("read", number=message.number)
-        await self._progress(progress, group)
+        await self._progress("sentence", progress, group)
 
     async def _file(self, message: File, group: TaskGroup) -> None:
         enrolment = self._going_on()
@@ -187,12 +210,8 @@ class Session:
             raise AudioError(f"{message.name}: {message.bytes / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} MB a file")
         with nameless_file() as path:
             await self._say("send", name=message.name)
-            with path.open("wb") as file:
-                while (left := message.bytes - file.tell()) > 0:
-                    part = await self._next()
-                    if not isinstance(part, bytes) or not 0 < len(part) <= left:
-                        raise MessageError(f"file: expected {left} bytes more of it")
-                    file.write(part)
+            if not await self._received(message.bytes, path):
+                return
             try:
                 samples = await self._listening(_samples, path, message.name, enrolment)
             except LhucError as error:
@@ -200,25 +219,32 @@ class Session:
         block = round(BLOCK_SECONDS * enrolment.sample_rate)
         for first in range(0, len(samples), block):
             progress = await self._listening(enrolment.hear, samples[first : first + block])
-            await self._progress(progress, group)
-        progress = await self._listening(enrolment.end_take)
+            await self._progress("file", progress, group)
+        try:
+            progress = await self._listening(enrolment.end_take)
+        except AudioError as error:
+            raise AudioError(f"{message.name}: no word was heard in it") from error
         await self._say("file", name=message.name)
-        await self._progress(progress, group)
+        await self._progress("file", progress, group)
 
-    async def _progress(self, progress: Progress, group: TaskGroup) -> None:
+    async def _received(self, size: int, path: Path) -> bool:
+        """Take the bytes of a file; whether all have come before the page said something else."""
+        with path.open("wb") as file:
+            while (left := size - file.tell()) > 0:
+                part = await self._next()
+                if isinstance(part, str):
+                    self._unanswered = part
+                    return False
+                if not 0 < len(part) <= left:
+                    raise MessageError(f"file: expected {left} bytes more of it")
+                file.write(part)
+        return True
+
+    async def _progress(self, of: str, progress: Progress, group: TaskGroup) -> None:
         """Tell what was heard, and begin to learn if that is due."""
         enrolment = self._going_on()
-        sides = {"without": progress.without, "adapted": progress.adapted}
-        told = {
-            name: None
-            if heard is None
-            else {
-                "lines": [{"start": line[0].start, "words": [each.word for each in line]} for line in heard.lines],
-                "unfinished": heard.unfinished,
-            }
-            for name, heard in sides.items()
-        }
-        await self._say("heard", seconds=progress.seconds, full=progress.full, **told)
+        told = {"without": told_heard(progress.without), "adapted": told_heard(progress.adapted)}
+        await self._say("heard", of=of, seconds=progress.seconds, full=progress.full, **told)
         if self._learned is not None:
             learned, self._learned = self._learned, None
             await self._listening(enrolment.become, learned)
@@ -226,9 +252,9 @@ class Session:
         if self._note:
             await self._say("note", text=self._note)
             self._note = ""
-        if not self._learns and enrolment.is_due():
+        if not self._learns and enrolment.is_due() and (takes := enrolment.takes()):
             self._learns = True
-            group.start_soon(self._learn, enrolment, enrolment.takes())
+            group.start_soon(self._learn, enrolment, takes)
 
     async def _learn(self, enrolment: Enrolment, takes: Sequence[Take]) -> None:
         """Estimate parameters of what was said so far; the enrolment takes them with the next block."""
@@ -236,7 +262,7 @@ class Session:
             self._learned = await self._learning(
                 learn, self._house.recognizer, enrolment.name, takes, enrolment.sample_rate
             )
-        except LhucError as error:
+        except (LhucError, OSError) as error:
             self._note = f"nothing is learned yet: {error}"
         finally:
             self._learns = False
@@ -244,10 +270,13 @@ class Session:
     async def _finish(self, group: TaskGroup) -> None:
         enrolment = self._going_on()
         if self._way() == "speak":
-            await self._listening(enrolment.end_take)
+            with suppress(AudioError):  # nothing was said since a result that failed
+                await self._listening(enrolment.end_take)
         takes = enrolment.takes()
         if not takes:
-            raise AudioError("nothing was heard that could be learned from")
+            reads = self._way() == "read"
+            missing = "no sentence has ended; press Next after you have read one" if reads else "no word was heard"
+            raise AudioError(f"there is nothing to learn from: {missing}")
         self._ends = True
         await self._say("working")
         group.start_soon(self._end, enrolment, takes)
@@ -259,12 +288,14 @@ class Session:
                 ended = await self._learning(
                     result, self._house.recognizer, enrolment.name, takes, enrolment.sample_rate
                 )
-            except LhucError as error:
-                self._ends = False
-                await self._say("problem", text=str(error))
+            except (LhucError, OSError) as error:
+                if not self._gone.is_set():
+                    self._ends = False
+                    await self._say("problem", text=str(error))
                 return
-            self._result = ended
-            await self._say("result", **_told(ended))
+            if not self._gone.is_set():
+                self._result = ended
+                await self._say("result", **told_result(ended))
 
     async def _keep(self, message: Keep) -> None:
         if self._result is None or self._enrolment is None:
@@ -286,21 +317,20 @@ class Session:
             )
         recordings = self._kept.recordings
         await self._say(
-            "kept",
-            file=str(self._kept.file.path.resolve()),
-            recordings=None if recordings is None else str(recordings.path.resolve()),
+            "kept", file=shown(self._kept.file.path), recordings=None if recordings is None else shown(recordings.path)
         )
 
     async def _delete(self) -> None:
         if self._kept is not None:
             await to_thread.run_sync(self._kept.delete)
-        self._kept = self._result = self._enrolment = self._learned = None
-        self._ends = True
+        self._gone.set()
         await self._say("deleted")
+        await self._socket.close(1000)
+        raise TabClosed
 
     def _going_on(self) -> Enrolment:
-        if self._enrolment is None or self._ends:
-            raise MessageError("nothing is being recorded")
+        if self._enrolment is None:
+            raise MessageError("nobody has begun yet")
         return self._enrolment
 
     def _way(self) -> str:
@@ -310,11 +340,24 @@ class Session:
         return await to_thread.run_sync(work, *arguments, limiter=self._house.listening)
 
     async def _learning(self, work: Callable[..., ResultT], *arguments: Any) -> ResultT:
-        # The thread of a tab that is closed ends by itself, and what it returns is dropped.
-        return await to_thread.run_sync(work, *arguments, limiter=self._house.learning, abandon_on_cancel=True)
+        """Do a work that needs all cores: one tab after the other, and not for one that is closed meanwhile.
+
+        A thread cannot be stopped. That of a tab that is closed goes on, and the next one waits for it.
+        """
+
+        def alone() -> ResultT:
+            with self._house.learning:
+                if self._gone.is_set():
+                    raise LhucError("the tab is closed")
+                return work(*arguments)
+
+        return await to_thread.run_sync(alone, limiter=self._house.waiting, abandon_on_cancel=True)
 
     async def _say(self, what: str, **content: Any) -> None:
-        await self._socket.send_json({"is": what, **content})
+        try:
+            await self._socket.send_json({"is": what, **content})
+        except RuntimeError as error:  # of a connection that is closed
+            raise WebSocketDisconnect(1006) from error
 
 
 def _samples(path: Path, name: str, enrolment: Enrolment) -> np.ndarray:
@@ -324,62 +367,7 @@ def _samples(path: Path, name: str, enrolment: Enrolment) -> np.ndarray:
         raise AudioError(
             f"{name}: {info.seconds:.0f} s long; {enrolment.left_seconds:.0f} s more are taken to learn from, cut it"
         )
+    if info.frames * info.channels > MOST_VALUES:
+        raise AudioError(f"{name}: more samples than five minutes of 48 kHz in two channels have; convert it")
     utterance = Utterance(name, "", "", path, 0.0, info.seconds, "")
     return (read_audio(utterance, enrolment.sample_rate) * FULL_SCALE).round().clip(max=FULL_SCALE - 1).astype(np.int16)
-
-
-def _told(ended: Result) -> dict[str, Any]:
-    """A result as the page shows it."""
-    adaptation = ended.adaptation
-    headline, tone = _headline(adaptation.verdict)
-    learned = f"{adaptation.seconds:.0f} s of speech with {adaptation.words} words"
-    why = _why(adaptation.verdict, reads=all(row.read is not None for row in ended.rows))
-    return {
-        "headline": headline,
-        "tone": tone,
-        "sentences": [why, f"It has learned from {learned}.", *ended.problems],
-        "rows": [_told_row(row) for row in ended.rows],
-    }
-
-
-def _headline(verdict: Verdict | None) -> tuple[str, str]:
-    """The verdict in a line, and its tone."""
-    if verdict is None:
-        return "Your voice file is ready; whether it helps cannot be told", ""
-    if verdict.helps:
-        return "Your voice file helps", "good"
-    if verdict.hurts:
-        return "Your voice file changes nothing, because a change would do harm", "bad"
-    return "Your voice file makes no difference that can be told", ""
-
-
-def _why(verdict: Verdict | None, *, reads: bool) -> str:
-    """What a verdict stands on."""
-    if verdict is None:
-        return "There is too little speech, or the model does not work at all without what it learns of a person."
-    words = (
-        "that were not heard as they were written"
-        if reads
-        else "that are unlike what a second recognizer heard"
-        if verdict.measure == "unlike"
-        else "that the recognizer is unsure of"
-    )
-    return (
-        f"Each half of what you said was tried with what the other half has taught. Words {words}: "
-        f"{verdict.before:.1f} without, {verdict.after:.1f} with it."
-    )
-
-
-def _told_row(row: Row) -> dict[str, Any]:
-    """The words of a recording beside each other, with what has become of each."""
-    read = row.without if row.read is None else row.read
-    columns = [
-        [each.reference, each.before, each.after, str(each.fate)]
-        if row.read is not None
-        # Who was right is not known.
-        else [each.before, each.after, "right" if each.before == each.after else "changed"]
-        for each in word_columns(read, row.without, row.adapted)
-    ]
-    heads = ["without", "with"] if row.read is None else ["read", "without", "with"]
-    texts = {"without": " ".join(row.without), "with": " ".join(row.adapted)}
-    return {"name": row.name, "heads": heads, "columns": columns, "texts": texts}

@@ -138,11 +138,13 @@ class Enrolment:
         self.sample_rate = self._without.sample_rate
         self._resampling = ResamplingStream(rate or self.sample_rate, self.sample_rate)
         self._takes: list[Take] = []
-        self._blocks: list[np.ndarray] = []  # of the recording that is being made, int16
+        # The recording that is being made: its samples, int16; when its last word so far has ended; whether it is cut.
+        self._recorded, self._cut = bytearray(), False
+        self._last_word: float | None = None
         self._begin = self._heard_samples = self._kept_samples = 0
-        self._last_word: float | None = None  # when the recording's last word so far has ended
         self._tail = np.zeros(0, dtype=np.float32)
         self._seconds, self._due = 0.0, FIRST_SECONDS
+        self._seconds_before = 0.0  # the recording that is being made
 
     @property
     def left_seconds(self) -> float:
@@ -170,21 +172,26 @@ class Enrolment:
             words: What was read in it; None for free speech.
 
         Raises:
-            AudioError: Nothing was said in it, or it is too long for known words; it is not kept.
+            AudioError: Nothing was said in it, or it is too long for known words, or no more sound is kept; it is not
+                kept.
         """
         adapted = None if self._adapted is None else self._adapted.end()
         progress = self._progress(self._without.end(), adapted)
-        samples, last_word = self._recording(), self._last_word
-        self._blocks, self._last_word = [], None
+        samples, last_word, is_cut = self._recording(), self._last_word, self._cut
+        self._recorded, self._last_word, self._cut = bytearray(), None, False
         self._begin, self._tail = self._heard_samples, self._tail[:0]
         problem = ""
-        if last_word is None:
+        if is_cut and (words is not None or not len(samples)):
+            problem = f"{MOST_SECONDS / 60:.0f} minutes of sound are kept, and no more; that is enough"
+        elif last_word is None:
             problem = "nothing was heard; say it again"
         elif words is not None and len(samples) > samples_of(LONGEST_SENTENCE_SECONDS, self.sample_rate):
             problem = f"this took more than {LONGEST_SENTENCE_SECONDS:.0f} s; read it again"
         if problem:
             self._kept_samples -= len(samples)
+            self._seconds = self._seconds_before
             raise AudioError(problem)
+        self._seconds_before = self._seconds
         known = None if words is None else tuple(words)
         self._takes.append(Take(self._next_name(), self._without_waiting(samples), known))
         return progress
@@ -227,12 +234,12 @@ class Enrolment:
     def _keep(self, samples: np.ndarray) -> None:
         room = max(0, samples_of(MOST_SECONDS, self.sample_rate) - self._kept_samples)
         kept = (samples[:room] * FULL_SCALE).round().astype(np.int16)
-        if len(kept):
-            self._blocks.append(kept)
-            self._kept_samples += len(kept)
+        self._recorded += kept.tobytes()
+        self._kept_samples += len(kept)
+        self._cut = self._cut or len(kept) < len(samples)
 
     def _recording(self) -> np.ndarray:
-        return np.concatenate(self._blocks) if self._blocks else np.zeros(0, dtype=np.int16)
+        return np.frombuffer(bytes(self._recorded), np.int16)
 
     def _progress(self, without: Heard, adapted: Heard | None) -> Progress:
         self._seconds += sum(line[-1].end - line[0].start for line in without.lines)

@@ -12,7 +12,7 @@ import soundfile
 
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.errors import OutputError
-from lhuc_asr.base.outputs import named
+from lhuc_asr.base.outputs import behind_links, named
 from lhuc_asr.lhuc.speaker import speaker_path
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.recognizer.speaker import Speaker
@@ -24,20 +24,20 @@ class Written:
     """A file or folder that was written, and what tells it from one that was put in its place since.
 
     Attributes:
-        path: The path.
-        device: Number of its disk.
-        inode: Its number there.
+        path: The path, without links.
+        mark: Numbers of its disk and there, when it was written, nanoseconds, and its size.
     """
 
     path: Path
-    device: int
-    inode: int
+    mark: tuple[int, int, int, int]
 
     @classmethod
     def at(cls, path: Path) -> Written:
         """What is at a path now."""
+        path = behind_links(path)
         status = os.lstat(path)
-        return cls(path, status.st_dev, status.st_ino)
+        # The number alone is given to another file as soon as it is free.
+        return cls(path, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
 
     @property
     def is_there(self) -> bool:

@@ -75,7 +75,7 @@ def sentences(vocabulary: Collection[str], own: Path | None = None) -> list[tupl
             knows too few of ours.
 
     Raises:
-        CorpusError: The user's file has no sentence, or a word that the model does not know.
+        CorpusError: The user's file has no sentence, or a word that the model does not know; or it knows none.
     """
     if own is not None:
         return _of_file(own, vocabulary)
@@ -97,6 +97,8 @@ def _of_file(path: Path, vocabulary: Collection[str]) -> list[tuple[str, ...]]:
 
 def _drawn(words: Sequence[str]) -> list[tuple[str, ...]]:
     """Lines of words, each word as often as any other, but for the last round."""
+    if not words:
+        raise CorpusError("the model knows no word that can be read")
     drawn = _endless(words)
     return [tuple(islice(drawn, WORDS_A_LINE)) for _ in range(SENTENCES)]
 

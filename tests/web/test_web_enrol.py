@@ -211,6 +211,66 @@ def test_a_name_leads_out_of_no_folder(server: Server, tab, name: str) -> None:
     assert not server.folder.exists()
 
 
+def test_what_was_under_way_when_all_was_said_is_passed_over(tab, voices: list[np.ndarray]) -> None:
+    with tab() as one:
+        one.say("begin", name="quick", way="read", rate=RATE)
+        one.until("begun")
+        one.speak(voices[0])
+        one.say("sentence", number=0)
+        one.until("read")
+        for _ in range(2):
+            one.say("finish")
+        one.hear(voices[1][:BLOCK])
+        one.say("sentence", number=1)
+        assert len(one.until("result", "problem")["rows"]) == 1
+
+
+def test_a_file_may_be_abandoned_by_what_is_said_in_the_middle_of_it(tab, said: list[Utterance]) -> None:
+    content = said[0].audio.read_bytes()
+    with tab() as one:
+        one.say("begin", name="stick", way="files", rate=RATE)
+        one.until("begun")
+        one.say("file", name="empty.wav", bytes=0)
+        assert "empty.wav" in one.until("problem")["text"]
+        one.say("file", name="pulled.wav", bytes=1000)
+        one.until("send")
+        one.connection.send(b"\0" * 10)
+        one.say("abandon")
+        one.connection.send(b"\0" * 10)  # of a file that was refused
+        one.say("file", name="whole.wav", bytes=len(content))
+        one.until("send")
+        one.connection.send(content)
+        assert one.until("file", "problem")["is"] == "file"
+        one.say("file", name="half.wav", bytes=1000)
+        one.until("send")
+        one.say("finish")
+        assert len(one.until("result", "problem")["rows"]) == 1
+
+
+def test_deleted_while_the_result_is_worked_for_nothing_comes_after_it(tab, voices: list[np.ndarray]) -> None:
+    with tab() as one:
+        one.say("begin", name="quick", way="speak", rate=RATE)
+        one.until("begun")
+        one.speak(np.concatenate(voices))
+        one.say("finish")
+        one.until("working")
+        one.say("delete")
+        one.until("deleted")
+        with pytest.raises(ConnectionClosed):
+            one.connection.recv(timeout=SECONDS)
+
+
+def test_connections_that_ask_for_nothing_take_no_place(server: Server) -> None:
+    host, port = server.host.split(":")
+    with ExitStack() as stack:
+        for _ in range(70):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+        deadline = time.monotonic() + SECONDS
+        while server.answer("GET", f"/{server.token}/")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
 def test_two_gigabytes_are_not_taken(server: Server, tab) -> None:
     before = server.memory
     with tab() as one:

@@ -57,7 +57,8 @@ def test_in_a_browser_silence_is_told_and_files_are_heard(
 ) -> None:
     silence = tmp_path / "silence.wav"
     soundfile.write(silence, np.zeros(20 * RATE, dtype=np.int16), RATE)
-    notes = tmp_path / "notes.wav"
+    empty, notes = tmp_path / "empty.wav", tmp_path / "notes.wav"
+    empty.touch()
     notes.write_text("no sound\n" * 100)
     with browser(tmp_path / "profile", silence) as page:
         page.open(server.url)
@@ -67,14 +68,19 @@ def test_in_a_browser_silence_is_told_and_files_are_heard(
         page.click("#next")
         page.wait("at('problem').textContent.includes('say it again')")
         page.open(server.url)
+        page.value("at('name').value = '.x'")
+        page.click("#start button")
+        page.wait("at('problem').textContent.includes('choose another')")
         page.value("at('name').value = 'Ann'")
         page.click("input[value=files]")
         page.click("#start button")
         page.wait("!at('choosing').hidden")
-        page.give("#files", [notes, *(each.audio for each in said)])
+        assert page.value("sound") is None, "the microphone is closed"
+        page.give("#files", [empty, notes, *(each.audio for each in said)])
         page.wait("at('problem').textContent.startsWith('notes.wav')")
         page.wait("at('without').querySelectorAll('p:not(.note)').length >= 3", SECONDS)
-        page.click("#finish")
+        page.wait("!at('finish').disabled", SECONDS)
+        page.value("at('finish').click(), at('finish').click()")
         page.wait("!at('ending').hidden", SECONDS)
         assert page.value("document.querySelectorAll('#rows .row').length") == 3
         assert page.problems == []

@@ -168,10 +168,28 @@ def test_no_more_sound_is_kept_than_is_said(
     assert parts[-1].full
     assert not parts[0].full
     assert enrolment.left_seconds == 0
-    assert sum(len(each) for each in enrolment._blocks) == 5 * RATE
+    assert len(enrolment._recorded) == 2 * 5 * RATE
     assert len(lines(parts, "without")) >= 2, "what is said after that is written down"
     assert len(enrolment.takes()[0].samples) <= 5 * RATE
     assert len(enrolment._tail) <= module.TAIL_SECONDS * RATE
+
+
+def test_a_sentence_that_is_cut_by_the_limit_is_not_learned(
+    recognizer: Recognizer, voices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_SECONDS", 6.0)
+    enrolment = Enrolment(recognizer, "alice", RATE, reads=True)
+    spoken(enrolment, voices[0])
+    seconds = enrolment.end_take(["GO"]).seconds
+    for samples in voices[1:]:
+        spoken(enrolment, samples)
+        with pytest.raises(AudioError, match="of sound are kept, and no more"):
+            enrolment.end_take(["GO"])
+        spoken(enrolment, np.concatenate(voices))
+    assert len(enrolment.takes()) == 1
+    with pytest.raises(AudioError, match="and no more"):
+        enrolment.end_take(["GO"])
+    assert enrolment._seconds == seconds
 
 
 @pytest.mark.parametrize("name", ["", "../x", ".hidden", "a/b", "a\nb"])

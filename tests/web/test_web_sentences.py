@@ -31,6 +31,9 @@ def test_words_are_drawn_from_a_model_that_knows_few_of_ours_each_as_often_and_n
     counts = Counter(word for line in drawn for word in line)
     assert set(counts) == {word for word in own if word.startswith("WORD")}
     assert max(counts.values()) - min(counts.values()) <= 1
+    for nothing in ((), ("<unk>", "[COUGH]")):
+        with pytest.raises(CorpusError, match="knows no word that can be read"):
+            sentences(nothing)
 
 
 def test_own_sentences_are_normalised_and_have_to_be_known(tmp_path: Path) -> None:

@@ -5,29 +5,55 @@ const element = (tag, text = "", kind = "") => { const made = document.createEle
 
 // Below this a block is silence; after so many of them in a row, tenths of a second, something is wrong.
 const QUIET_DECIBELS = -50, QUIET_BLOCKS = 50, LOUD_PEAK = 0.99, LOUD_BLOCKS = 20;
-// Lines that stay on the page, and sound that may wait to be heard, in seconds.
-const MOST_LINES = 100, MOST_WAITING = 5;
+// Lines that stay on the page, and blocks that may wait to be heard, tenths of a second.
+const MOST_LINES = 100, MOST_WAITING = 50;
 const PART_BYTES = 1 << 18;
 
-let socket = null, sound = null, way = "read", sentences = [], current = 0, needed = 30, rate = 48000, ended = false;
-let sent = [], quiet = 0, loud = 0, pending = null;
+let socket = null, sound = null, way = "read", sentences = [], current = 0, needed = 30, ended = false, working = false;
+let sent = [], quiet = 0, loud = 0, pending = null, sending = false;
 
 function problem(text) { at("problem").textContent = text; show("problem", Boolean(text)); }
 
-function say(message) { socket.send(JSON.stringify(message)); }
+function say(message) {
+  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  else if (message.do === "delete") forgotten();  // the other side has forgotten it with the connection
+}
+
+// What can be pressed now.
+function settle() {
+  at("next").disabled = working;
+  at("files").disabled = sending || working;
+  at("finish").disabled = sending || working || !at("seconds").value;
+  show("working", working);
+}
+
+function forgotten() {
+  ended = true;
+  closeMicrophone();
+  ["start", "recording", "ending"].forEach(each => show(each, false));
+  problem("");
+  show("gone");
+}
 
 async function openMicrophone() {
   const media = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
   const context = new AudioContext();
-  await context.audioWorklet.addModule("microphone.js");
-  const node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 0 });
-  context.createMediaStreamSource(media).connect(node);
-  return { media, context, node };
+  sound = { media, context, node: null };
+  try {
+    await context.audioWorklet.addModule("microphone.js");
+    await context.resume();
+  } catch (error) {
+    closeMicrophone();
+    throw error;
+  }
+  sound.node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 0 });
+  context.createMediaStreamSource(media).connect(sound.node);
+  media.getTracks().forEach(track => track.addEventListener("ended", () => problem("The microphone is gone. What was said so far is kept; press “That is enough”, or load the page again.")));
 }
 
 function closeMicrophone() {
   if (!sound) return;
-  sound.node.port.onmessage = null;
+  if (sound.node) sound.node.port.onmessage = null;
   sound.media.getTracks().forEach(track => track.stop());
   sound.context.close();
   sound = null;
@@ -39,13 +65,13 @@ function heardBlock({ samples, peak, power }) {
   at("level-text").textContent = `${decibels.toFixed(0)} dB`;
   quiet = decibels < QUIET_DECIBELS ? quiet + 1 : 0;
   loud = peak >= LOUD_PEAK ? LOUD_BLOCKS : Math.max(0, loud - 1);
-  const late = socket.bufferedAmount / 2 / rate > MOST_WAITING;
+  const late = sent.length > MOST_WAITING;
   const warning = late ? "This computer cannot keep up; some of what you say is not heard. Close other tabs."
     : loud ? "Too loud: speak more softly, or turn the microphone down."
     : quiet >= QUIET_BLOCKS ? "Nothing is heard. Is this the right microphone, and is it on?" : "";
   at("warning").textContent = warning;
   show("warning", Boolean(warning));
-  if (late || socket.readyState !== WebSocket.OPEN) return;
+  if (late || working || socket.readyState !== WebSocket.OPEN) return;
   sent.push(performance.now());
   socket.send(samples.buffer);
 }
@@ -53,7 +79,7 @@ function heardBlock({ samples, peak, power }) {
 function nextSentence() {
   at("sentence").textContent = sentences[current % sentences.length].toLowerCase();
   at("count").textContent = `Sentence ${current + 1}.`;
-  at("next").disabled = false;
+  settle();
 }
 
 // Words of one side: lines that stand, and those so far.
@@ -105,32 +131,33 @@ const answers = {
     if (sound) sound.node.port.onmessage = event => heardBlock(event.data);
   },
   heard(message) {
-    const when = sent.shift();
+    const when = message.of === "sound" ? sent.shift() : undefined;
     if (when !== undefined) at("delay").textContent = `Words are ${((performance.now() - when) / 1000 + 0.1).toFixed(1)} s behind.`;
     write("without", message.without);
     if (message.adapted) write("adapted", message.adapted);
     at("seconds").value = message.seconds;
     at("seconds-text").textContent = `${message.seconds.toFixed(0)} of ${needed} s` + (message.full ? "; more is not kept" : "");
-    at("finish").disabled = !message.seconds;
+    settle();
   },
   again(message) { problem(message.text); nextSentence(); },
   read() { problem(""); current++; nextSentence(); },
   learned() { at("learned").textContent = "New parameters since just now."; setTimeout(() => { at("learned").textContent = ""; }, 4000); },
   note(message) { at("learned").textContent = message.text; },
-  send() { pending(); },
-  file() { pending(); },
-  working() { closeMicrophone(); show("working"); at("finish").disabled = at("next").disabled = true; },
-  result: told,
+  send() { if (pending) pending(); },
+  file() { if (pending) pending(); },
+  working() {},
+  result(message) { working = false; closeMicrophone(); told(message); },
   kept(message) {
     const recordings = message.recordings ? `, and your recordings in ${message.recordings}` : "";
     at("kept").textContent = `Kept: ${message.file}${recordings}`;
     problem("");
   },
-  deleted() { ended = true; socket.close(); closeMicrophone(); show("recording", false); show("ending", false); show("gone"); },
+  deleted: forgotten,
   problem(message) {
     problem(message.text);
     if (pending) pending(message.text);
-    if (!at("working").hidden) { show("working", false); at("finish").disabled = false; }
+    working = false;
+    settle();
   },
 };
 
@@ -140,36 +167,55 @@ const answer = () => new Promise((resolve, reject) => {
 });
 
 async function sendFile(file) {
-  say({ do: "file", name: file.name.slice(0, 200), bytes: file.size });
+  if (!file.size) throw new Error(`${file.name}: is empty`);
+  say({ do: "file", name: [...file.name].slice(0, 200).join(""), bytes: file.size });
   await answer();
-  for (let begin = 0; begin < file.size; begin += PART_BYTES) {
-    socket.send(await file.slice(begin, begin + PART_BYTES).arrayBuffer());
-    while (socket.bufferedAmount > 8 * PART_BYTES) await new Promise(done => setTimeout(done, 20));
+  const done = answer();
+  done.catch(() => {});  // it is told below
+  try {
+    for (let begin = 0; begin < file.size && pending; begin += PART_BYTES) {
+      socket.send(await file.slice(begin, begin + PART_BYTES).arrayBuffer());
+      while (socket.bufferedAmount > 8 * PART_BYTES && pending) await new Promise(later => setTimeout(later, 20));
+    }
+  } catch (error) {
+    if (pending) pending(`${file.name}: cannot be read (${error.message})`);
+    say({ do: "abandon" });
   }
-  await answer();
+  await done;
 }
 
-at("start").addEventListener("submit", async event => {
-  event.preventDefault();
-  problem("");
-  way = new FormData(event.target).get("way");
-  try {
-    if (way !== "files" && !sound) sound = await openMicrophone();
-  } catch (error) {
-    problem(`The microphone cannot be used (${error.message}). Allow it for this page, or give recordings.`);
-    return;
-  }
-  rate = sound ? sound.context.sampleRate : 48000;
-  const begin = () => say({ do: "begin", name: at("name").value.trim(), way, rate });
-  if (socket && socket.readyState === WebSocket.OPEN) { begin(); return; }
+function connect(begin) {
   socket = new WebSocket(new URL("session", location.href.replace(/^http/, "ws")));
   socket.addEventListener("open", begin);
   socket.addEventListener("message", event => { const message = JSON.parse(event.data); answers[message.is](message); });
   socket.addEventListener("close", () => {
     closeMicrophone();
     if (pending) pending("the connection is closed");
-    if (!ended && at("problem").hidden) problem("The connection is closed, and what was said is forgotten. Is lhuc-asr still running? Load the page again.");
+    const before = at("problem").hidden ? "" : `${at("problem").textContent} `;
+    if (!ended) problem(`${before}The connection is closed, and what was said is forgotten. Is lhuc-asr still running? Load the page again.`);
+    working = true;
+    settle();
+    show("working", false);
   });
+}
+
+at("start").addEventListener("submit", async event => {
+  event.preventDefault();
+  problem("");
+  way = new FormData(event.target).get("way");
+  const button = event.target.querySelector("button");
+  button.disabled = true;  // a second click would open a second microphone
+  try {
+    if (way === "files") closeMicrophone();
+    else if (!sound) await openMicrophone();
+    const rate = sound ? sound.context.sampleRate : 48000;
+    const begin = () => say({ do: "begin", name: at("name").value.trim(), way, rate });
+    if (socket && socket.readyState === WebSocket.OPEN) begin();
+    else connect(begin);
+  } catch (error) {
+    problem(`The microphone cannot be used (${error.message}). Allow it for this page, or give recordings.`);
+  }
+  button.disabled = false;
 });
 at("next").addEventListener("click", () => {
   at("next").disabled = true;
@@ -181,15 +227,23 @@ document.addEventListener("keydown", event => {
   at("next").click();
 });
 at("files").addEventListener("change", async event => {
-  event.target.disabled = true;
   problem("");
-  for (const file of event.target.files) {
+  sending = true;
+  settle();
+  for (const file of [...event.target.files]) {
+    if (ended) return;
     try { await sendFile(file); } catch (error) { problem(error.message); }
   }
   event.target.value = "";
-  event.target.disabled = false;
+  sending = false;
+  settle();
 });
-at("finish").addEventListener("click", () => { problem(""); say({ do: "finish" }); });
+at("finish").addEventListener("click", () => {
+  problem("");
+  working = true;
+  settle();
+  say({ do: "finish" });
+});
 at("stop").addEventListener("click", () => say({ do: "delete" }));
 at("delete").addEventListener("click", () => say({ do: "delete" }));
 at("keeping").addEventListener("submit", event => {
