@@ -156,7 +156,7 @@ const answers = {
   problem(message) {
     problem(message.text);
     if (pending) pending(message.text);
-    working = false;
+    at("begin").disabled = working = false;
     settle();
   },
 };
@@ -203,8 +203,7 @@ at("start").addEventListener("submit", async event => {
   event.preventDefault();
   problem("");
   way = new FormData(event.target).get("way");
-  const button = event.target.querySelector("button");
-  button.disabled = true;  // a second click would open a second microphone
+  at("begin").disabled = true;  // a second click would open a second microphone
   try {
     if (way === "files") closeMicrophone();
     else if (!sound) await openMicrophone();
@@ -214,8 +213,8 @@ at("start").addEventListener("submit", async event => {
     else connect(begin);
   } catch (error) {
     problem(`The microphone cannot be used (${error.message}). Allow it for this page, or give recordings.`);
+    at("begin").disabled = false;
   }
-  button.disabled = false;
 });
 at("next").addEventListener("click", () => {
   at("next").disabled = true;
@@ -241,6 +240,7 @@ at("files").addEventListener("change", async event => {
 at("finish").addEventListener("click", () => {
   problem("");
   working = true;
+  sent = [];  // what is under way may not be answered
   settle();
   say({ do: "finish" });
 });
