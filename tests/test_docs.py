@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from hatchling import build
 from house_rules import BELOW
 
 import lhuc_asr
@@ -42,7 +44,10 @@ CHAINED = ("docs/any_model.md",)
 # Files of the examples of docs/extending.md.
 NOT_YET_WRITTEN = {"adapt/offsets.py", "corpus/listed.py"}
 # Run elsewhere: set-up and demo by every fresh clone, the toy by tests/cli; a download needs a network.
-ELSEWHERE = ("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download", "lhuc-asr download")
+ELSEWHERE = (
+    *("make demo", "make test", ".venv/bin/lhuc-asr toy", ".venv/bin/lhuc-asr download", "lhuc-asr download"),
+    "pip install lhuc_asr",
+)
 # What makes the tutorial's run one of seconds.
 SMALL = """
     workers=1 heldout_speakers=1 speeds=[1.0] realignments=0 controls=[others_mean]
@@ -69,6 +74,9 @@ def type_in(package_log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cal
     monkeypatch.chdir(tmp_path)
 
     def run(line: str) -> None:
+        if line.startswith("pip install ./"):
+            install(Path(line.split()[-1]), tmp_path, monkeypatch)
+            return
         if "|" in line:
             before, line = line.split("|")
             raw = soundfile.read("talk.wav", dtype="int16")[0].tobytes()
@@ -85,6 +93,17 @@ def type_in(package_log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cal
         assert caught.value.code in (0, None), line
 
     return run
+
+
+def install(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a package's project importable, as pip would, in a folder beside it."""
+    with monkeypatch.context() as patch:
+        patch.chdir(project)
+        wheel = folder / build.build_wheel(str(folder))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    wheel.unlink()
+    monkeypatch.syspath_prepend(folder / "site")
 
 
 @pytest.fixture
@@ -105,7 +124,7 @@ def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
         soundfile.write(tmp_path / name, *soundfile.read(said[len(name) % len(said)]))
     shutil.copytree(tmp_path / "alice", tmp_path / "corpus" / "alice")
     word = (finished / "lang" / "lexicon.txt").read_text(encoding="utf-8").split()[0]
-    for name in ("talk.txt", "corpus/alice/one.lab", "corpus/alice/two.txt"):
+    for name in ("talk.txt", "corpus/alice/one.lab", "corpus/alice/two.txt", "MODEL.md"):
         (tmp_path / name).write_text(f"{word}\n", encoding="utf-8")
     (tmp_path / "exp").mkdir()
     shutil.copytree(finished, tmp_path / "exp" / "an4")
@@ -114,10 +133,16 @@ def recordings(finished: Path, type_in, tmp_path: Path) -> Path:
 
 def test_the_readme_adapts_to_a_new_speaker(recordings: Path, type_in) -> None:
     typed = [line for line in commands("README.md") if " run " not in line]
-    assert [line.split()[1] for line in typed] == ["export", "adapt", "transcribe", "adapt", "align"]
+    verbs = ["adapt", "transcribe", "export", "adapt", "transcribe", "adapt", "align"]
+    assert [line.split()[1] for line in typed] == verbs
+    # The first two name an installed model.
+    type_in("lhuc-asr package exp/an4 package --name librispeech --notice MODEL.md --license CC0-1.0")
+    type_in("pip install ./package")
+    shutil.copytree(recordings / "alice", recordings / "recordings")
     for line in typed:
         type_in(line)
     assert (recordings / "alice.safetensors").is_file()
+    assert (recordings / "me.safetensors").is_file()
     assert {path.stem for path in (recordings / "speakers").iterdir()} == {"alice"}
 
 
