@@ -1,0 +1,241 @@
+"""i-vectors: where a speaker's speech lies in a low-dimensional space of voices.
+
+Dehak, Kenny, Dehak, Dumouchel and Ouellet 2011, "Front-end factor analysis for speaker verification"; estimation as in
+Kenny, Boulianne and Dumouchel 2005, "Eigenvoice modeling with sparse training data". The mean of Gaussian k of the
+background model is, for a speaker,
+
+    m_k + T_k w,     w ~ N(0, I) of R dimensions,
+
+with the background's variances. n_k is the number of frames of Gaussian k, f_k the sum of x - m_k over them. Given
+these, w is normal, with
+
+    precision  L = I + sum_k n_k T_k' S_k^-1 T_k,     mean  L^-1 b,     b = sum_k T_k' S_k^-1 f_k.
+
+The mean is the i-vector. With few frames it is near 0, the voice of nobody in particular. Frames that follow each other
+say nearly the same: each counts ``frame_weight``, and all together at most ``most_frames`` (Kaldi's posterior-scale and
+max-count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import CheckpointError, FeatureError, SingularError
+from lhuc_asr.base.tensors import Shape, check_tensors, load_format, save_tensors
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.ubm import background_statistics
+
+# What a file says of itself.
+FORMAT = "lhuc_asr i-vectors 1"
+REMEDY = "delete it and run again"
+# Standard deviations of a Gaussian by which the first T moves its mean.
+START_DEVIATIONS = 0.1
+
+
+class IvectorConfig(StrictModel):
+    """Options of the space of voices and of the vectors.
+
+    Attributes:
+        dimension: Number of dimensions, R.
+        iterations: Number of iterations of EM.
+        frame_weight: What a frame counts in a vector.
+        most_frames: What all frames of a vector count together at most.
+    """
+
+    dimension: int = Field(50, ge=1, le=2_000)
+    iterations: int = Field(10, ge=1, le=10_000)
+    frame_weight: float = Field(0.1, gt=0.0, le=1.0)
+    most_frames: float = Field(100.0, gt=0.0, le=1e9)
+
+
+@dataclass(frozen=True)
+class VoiceStatistics:
+    """Sums over the frames of S speakers, which all that is known of their voices comes from.
+
+    Attributes:
+        count: n, frames of each Gaussian, shape (S, K), float64.
+        first: f, sum of their differences from the background's means, shape (S, K, D), float64.
+    """
+
+    count: torch.Tensor
+    first: torch.Tensor
+
+    def __add__(self, other: VoiceStatistics) -> VoiceStatistics:
+        """Those of more frames of the same speakers."""
+        return VoiceStatistics(self.count + other.count, self.first + other.first)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[VoiceStatistics]) -> VoiceStatistics:
+        """Those of all speakers of some parts, one part after the other."""
+        return cls(torch.cat([part.count for part in parts]), torch.cat([part.first for part in parts]))
+
+    def weighted(self, config: IvectorConfig) -> VoiceStatistics:
+        """The same with the weight that frames have in a vector."""
+        frames = config.frame_weight * self.count.sum(1)
+        weight = config.frame_weight * (config.most_frames / frames.clamp_min(config.most_frames))
+        return VoiceStatistics(self.count * weight[:, None], self.first * weight[:, None, None])
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of the vectors of S speakers.
+
+    Attributes:
+        mean: The i-vectors, shape (S, R), float64.
+        factor: Cholesky factor of the precision L, lower, shape (S, R, R), float64.
+        linear: b, shape (S, R), float64.
+    """
+
+    mean: torch.Tensor
+    factor: torch.Tensor
+    linear: torch.Tensor
+
+    @property
+    def second_moment(self) -> torch.Tensor:
+        """E[w w'] of each speaker, shape (S, R, R)."""
+        return torch.cholesky_inverse(self.factor) + self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+
+    @property
+    def evidence(self) -> torch.Tensor:
+        """Gain of each speaker's log-likelihood over the background's, posteriors of Gaussians fixed, nats, (S,).
+
+        log of the integral of N(frames | w) N(w) over w, without what does not depend on T.
+        """
+        half_log_determinant = self.factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        return 0.5 * (self.linear * self.mean).sum(1) - half_log_determinant
+
+
+@dataclass(frozen=True)
+class VoiceSpace:
+    """A background model and the space of voices around it.
+
+    Attributes:
+        background: The background model, of one pdf.
+        loading: T, shape (K, D, R), float64.
+    """
+
+    background: DiagonalGmm
+    loading: torch.Tensor
+
+    @classmethod
+    def random(cls, background: DiagonalGmm, dimension: int, seed: int) -> VoiceSpace:
+        """A space to start from: random directions, which move means by little."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (*background.mean.shape, dimension)
+        directions = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return cls(background, START_DEVIATIONS * background.variance.double().sqrt().unsqueeze(2) * directions)
+
+    @property
+    def dimension(self) -> int:
+        """Number of dimensions, R."""
+        return int(self.loading.shape[2])
+
+    def statistics(self, features: torch.Tensor) -> VoiceStatistics:
+        """Sums over frames of one speaker.
+
+        Args:
+            features: Shape (T, D), float32; T may be 0.
+
+        Raises:
+            FeatureError: A value is not finite.
+        """
+        if not bool(features.isfinite().all()):
+            raise FeatureError("i-vector: features that are not finite; compute them again")
+        sums = background_statistics(self.background, features)
+        first = sums.first - sums.occupancy.unsqueeze(1) * self.background.mean.double()
+        return VoiceStatistics(sums.occupancy.unsqueeze(0), first.unsqueeze(0))
+
+    def posterior(self, statistics: VoiceStatistics) -> Posterior:
+        """What statistics say of the speakers' vectors."""
+        gaussians, features, dimension = self.loading.shape
+        weighted = self.loading / self.background.variance.double().unsqueeze(2)
+        # Each Gaussian's T' S^-1 T: what one of its frames tells.
+        told = (weighted.transpose(1, 2) @ self.loading).reshape(gaussians, dimension * dimension)
+        precision = (statistics.count @ told).reshape(-1, dimension, dimension)
+        precision = precision + torch.eye(dimension, dtype=torch.float64)
+        linear = statistics.first.flatten(1) @ weighted.reshape(gaussians * features, dimension)
+        factor = torch.linalg.cholesky(precision)
+        mean = torch.cholesky_solve(linear.unsqueeze(2), factor).squeeze(2)
+        return Posterior(mean, factor, linear)
+
+    def estimated(self, statistics: VoiceStatistics) -> VoiceSpace:
+        """The space after an iteration of EM: T by maximum likelihood, then directions and lengths of w ~ N(0, I).
+
+        The second step (minimum divergence) changes no voice: it turns and stretches the space so that the training
+        speakers' vectors have the identity as their second moment, as the prior says.
+
+        Raises:
+            SingularError: The speakers are fewer than the dimensions, or say nothing of some.
+        """
+        posterior = self.posterior(statistics)
+        moment = posterior.second_moment
+        speakers, dimension = posterior.mean.shape
+        # T_k = (sum_s f_k w') (sum_s n_k E[w w'])^-1; a Gaussian that has no frames keeps its own.
+        scatter = (statistics.count.T @ moment.flatten(1)).reshape(-1, dimension, dimension)
+        cross = (statistics.first.flatten(1).T @ posterior.mean).reshape(*self.loading.shape)
+        heard = statistics.count.sum(0) > 0
+        loading = self.loading.clone()
+        factor, failed = torch.linalg.cholesky_ex(scatter[heard])
+        root, singular = torch.linalg.cholesky_ex(moment.mean(0))
+        if bool((failed != 0).any()) or int(singular):
+            raise SingularError(f"i-vectors: {speakers} speakers do not tell {dimension} dimensions; take fewer")
+        loading[heard] = torch.cholesky_solve(cross[heard].transpose(1, 2), factor).transpose(1, 2)
+        return VoiceSpace(self.background, loading @ root)
+
+    def vectors(self, statistics: VoiceStatistics, config: IvectorConfig) -> torch.Tensor:
+        """The i-vectors of S speakers, shape (S, R), float32; 0 for one without frames."""
+        return self.posterior(statistics.weighted(config)).mean.float()
+
+    def save(self, path: Path) -> None:
+        """Write the space and its background model as safetensors."""
+        background = self.background
+        tensors = {"weight": background.weight, "mean": background.mean, "variance": background.variance}
+        save_tensors(path, {**tensors, "loading": self.loading}, {"format": FORMAT})
+
+    @classmethod
+    def load(cls, path: Path, features: int | None = None) -> VoiceSpace:
+        """Read a space.
+
+        Args:
+            path: A file that ``save`` wrote.
+            features: Number of features that it must have, D; None for any number.
+
+        Raises:
+            CheckpointError: The file is damaged, or of other features.
+        """
+        tensors, _ = load_format(path, "a space of voices", FORMAT)
+        count = len(tensors["weight"]) if "weight" in tensors and tensors["weight"].dim() == 1 else 0
+        matrix: Shape = (count, features)
+        shapes: dict[str, Shape] = {"weight": (count,), "mean": matrix, "variance": matrix, "loading": (*matrix, None)}
+        check_tensors(path, tensors, shapes, REMEDY)
+        if not bool((tensors["variance"] > 0).all()) or not bool((tensors["weight"] >= 0).all()):
+            raise CheckpointError(f"{path}: a weight is negative, or a variance not positive; {REMEDY}")
+        pdf = torch.zeros(count, dtype=torch.int64)
+        background = DiagonalGmm(pdf, tensors["weight"], tensors["mean"], tensors["variance"], 1)
+        if not len({tensors[name].shape[1] for name in ("mean", "variance", "loading")}) == 1:
+            raise CheckpointError(f"{path}: its parts are of different features; {REMEDY}")
+        return cls(background, tensors["loading"].double())
+
+
+def train_space(background: DiagonalGmm, statistics: VoiceStatistics, config: IvectorConfig, seed: int) -> VoiceSpace:
+    """Train a space of voices on the speakers of a training set.
+
+    Args:
+        background: The background model.
+        statistics: Sums over the frames of each training speaker.
+        config: Options.
+        seed: Seed of the directions to start from.
+
+    Raises:
+        SingularError: The speakers are fewer than the dimensions, or say nothing of some.
+    """
+    space = VoiceSpace.random(background, config.dimension, seed)
+    for _ in range(config.iterations):
+        space = space.estimated(statistics)
+    return space
