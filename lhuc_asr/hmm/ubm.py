@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import FeatureError
@@ -38,6 +39,14 @@ class BackgroundConfig(StrictModel):
     iterations: int = Field(20, ge=2, le=10_000)
     growing_iterations: int = Field(14, ge=1, le=10_000)
 
+    @model_validator(mode="after")
+    def _grows_in_time(self) -> Self:
+        if self.growing_iterations > self.iterations:
+            raise ValueError(
+                f"growing_iterations: {self.growing_iterations}; give at most {self.iterations}, the iterations"
+            )
+        return self
+
 
 def train_background(frames: Frames, config: BackgroundConfig, seed: int) -> DiagonalGmm:
     """Train a background model.
@@ -48,11 +57,10 @@ def train_background(frames: Frames, config: BackgroundConfig, seed: int) -> Dia
         seed: Seed of the directions in which Gaussians are split.
 
     Raises:
-        FeatureError: There is no frame, or one is not finite.
+        FeatureError: No frames are given, or a value is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    growing = min(config.growing_iterations, config.iterations)
-    growth = Growth(NAME, config.iterations, growing, config.gaussians, lambda _: False)
+    growth = Growth(NAME, config.iterations, config.growing_iterations, config.gaussians, lambda _: False)
     model, occupancy = _first(frames), None
     for iteration in range(1, config.iterations + 1):
         target = growth.target(1, iteration)
@@ -76,9 +84,9 @@ def _first(frames: Frames) -> DiagonalGmm:
         values = block.double()
         count, first, second = count + len(values), first + values.sum(0), second + values.square().sum(0)
     if not count:
-        raise FeatureError(f"{NAME}: there are no frames to train it on")
+        raise FeatureError(f"{NAME}: no frames to train on; give the features of some speech")
     mean = first / count
     variance = second / count - mean.square()
     if not bool(variance.isfinite().all()):
-        raise FeatureError(f"{NAME}: frames that are not finite; compute the features again")
+        raise FeatureError(f"{NAME}: features that are not finite; compute them again")
     return DiagonalGmm.flat(mean, variance, 1)

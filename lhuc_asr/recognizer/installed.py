@@ -36,8 +36,8 @@ def model_folder(given: str | Path) -> Path:
     """The folder of a model that a user names: itself, or that of the model that is installed under the name.
 
     Args:
-        given: A folder; or the name of a model that is installed, if there is no such folder here. What is neither is
-            returned as it is.
+        given: A folder, or the name of an installed model. A folder of that name comes first; anything else is
+            returned unchanged.
     """
     path = Path(given)
     return path if path.exists() or path.name != str(given) else installed_models().get(path.name, path)

@@ -3,6 +3,8 @@
 pyproject.toml               names the model (``installed.py``), its licence, and what it is
 README.md                    the user's notice: what the model was made of, and under which terms
 lhuc_asr_model_NAME/         an empty module, with the model's folder
+
+The folder is a whole model: it works as well without being installed.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def package(model: Path, out: Path, name: str, notice: Path, license_expression:
         raise OutputError(f"{out}: is there already; choose another folder, or remove it")
     content = PROJECT.format(
         distribution=module.replace("_", "-"),
-        # Of the toolkit, and of the network: another network is another version.
+        # The network's hash makes a new network a new version.
         version=f"{__version__}+{description.network[:HASH_LETTERS]}",
         made_by=description.made_by,
         name=name,

@@ -4,8 +4,9 @@ The parameters of each half of a person's pieces are estimated on the other half
 known, or another system's, adaptation hurts if the network's words become less like them. A network's own words are
 those that it says without adaptation, which tells nothing. There adaptation hurts if its words become less stable: if
 more of them change when the acoustic scale does, or if there are fewer. Errors that it is sure of cannot be seen so.
-Both count words, and there is no threshold. With half a minute of speech, most people have as many words in doubt as
-before; their adaptation is kept. The measures and this rule were chosen on development speakers (docs/settings.md).
+Both count words, so that no threshold is needed. With half a minute of speech, most people have as many words in
+doubt as before; their adaptation is kept. The measures and this rule were chosen on development speakers
+(docs/settings.md).
 """
 
 from __future__ import annotations

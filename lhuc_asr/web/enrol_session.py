@@ -192,14 +192,14 @@ class Session:
     async def _sentence(self, message: Sentence, group: TaskGroup) -> None:
         enrolment = self._going_on()
         if self._way() != "read" or message.number >= len(self._house.sentences):
-            raise MessageError("sentence: there is no such sentence")
+            raise MessageError("sentence: a number that was not given out")
         words = self._house.sentences[message.number]
         try:
             progress = await self._listening(enrolment.end_take, words)
         except AudioError as error:
-            await self._say("again", number=message.number, text=str(error))
+            await self._say("again", text=str(error))
             return
-        await self._say("read", number=message.number)
+        await self._say("read")
         await self._progress("sentence", progress, group)
 
     async def _file(self, message: File, group: TaskGroup) -> None:
@@ -209,7 +209,7 @@ class Session:
         if message.bytes > MOST_BYTES:
             raise AudioError(f"{message.name}: {message.bytes / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} MB a file")
         with nameless_file() as path:
-            await self._say("send", name=message.name)
+            await self._say("send")
             if not await self._received(message.bytes, path):
                 return
             try:
@@ -224,7 +224,7 @@ class Session:
             progress = await self._listening(enrolment.end_take)
         except AudioError as error:
             raise AudioError(f"{message.name}: no word was heard in it") from error
-        await self._say("file", name=message.name)
+        await self._say("file")
         await self._progress("file", progress, group)
 
     async def _received(self, size: int, path: Path) -> bool:
@@ -299,7 +299,7 @@ class Session:
 
     async def _keep(self, message: Keep) -> None:
         if self._result is None or self._enrolment is None:
-            raise MessageError("keep: there is no result yet")
+            raise MessageError("keep: the result is not ready")
         person, takes, rate = self._result.adaptation.speaker, self._enrolment.takes(), self._enrolment.sample_rate
         wanted = takes if message.recordings else ()
         async with self._house.keeping:  # of two tabs with one name the second is told of the first one's file

@@ -14,7 +14,7 @@ def told_heard(heard: Heard | None) -> dict[str, Any] | None:
     """Words of one side as the page shows them."""
     if heard is None:
         return None
-    lines = [{"start": line[0].start, "words": [each.word for each in line]} for line in heard.lines]
+    lines = [{"words": [each.word for each in line]} for line in heard.lines]
     return {"lines": lines, "unfinished": heard.unfinished}
 
 
@@ -72,4 +72,4 @@ def _told_row(row: Row) -> dict[str, Any]:
     ]
     heads = ["without", "with"] if row.read is None else ["read", "without", "with"]
     texts = {"without": " ".join(row.without), "with": " ".join(row.adapted)}
-    return {"name": row.name, "heads": heads, "columns": columns, "texts": texts}
+    return {"heads": heads, "columns": columns, "texts": texts}

@@ -67,13 +67,11 @@ class Row:
     """A recording as it is transcribed without and with the person's parameters.
 
     Attributes:
-        name: Name of the recording.
         read: What was read; None for free speech.
         without: The words without parameters.
         adapted: The words with them.
     """
 
-    name: str
     read: tuple[str, ...] | None
     without: tuple[str, ...]
     adapted: tuple[str, ...]
@@ -314,7 +312,7 @@ def result(recognizer: Recognizer, name: str, takes: Sequence[Take], rate: int) 
             for person in (None, adaptation.speaker)
         )
     rows = [
-        Row(take.name, take.words, *(tuple(word.word for word in side[take.name]) for side in (without, adapted)))
+        Row(take.words, *(tuple(word.word for word in side[take.name]) for side in (without, adapted)))
         for take in takes
     ]
     return Result(adaptation, rows, [str(problem) for problem in problems])

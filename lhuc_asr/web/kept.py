@@ -58,7 +58,7 @@ class Kept:
     recordings: Written | None = None
 
     def delete(self) -> None:
-        """Delete it. What is gone already is no error, and what was put in its place stays.
+        """Delete what was written, unless it is gone already or something else has taken its place.
 
         Raises:
             OutputError: Something cannot be deleted.

@@ -97,9 +97,9 @@ def test_a_known_space_is_found_again_and_its_vectors_with_it() -> None:
     ]
     angles = torch.linalg.svdvals(torch.linalg.qr(whitened[0])[0].T @ torch.linalg.qr(whitened[1])[0])
     assert float(angles.min()) > 0.999, "cosines of the angles between the subspaces"
-    found = space.posterior(statistics).mean
+    estimated = space.posterior(statistics).mean
     # Directions of the space are free to turn: the best linear map explains the vectors.
-    mapped = found @ torch.linalg.lstsq(found, vectors).solution
+    mapped = estimated @ torch.linalg.lstsq(estimated, vectors).solution
     assert float((mapped - vectors).square().mean()) < 0.01 * float(vectors.square().mean())
     wrong = train_space(truth.background, statistics, IvectorConfig(dimension=1, iterations=30), seed=3)
     assert float(wrong.posterior(statistics).evidence.sum()) < float(space.posterior(statistics).evidence.sum())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from browser import CHROMIUM, browser
+from browser import CHROMIUM, Browser, browser
 from enrol_server import RATE, SECONDS, Server
 
 from lhuc_asr.audio.utterance import Utterance
@@ -24,14 +24,19 @@ def microphone(voices: list[np.ndarray], tmp_path: Path) -> Path:
     return path
 
 
+def begin(page: Browser, name: str, way: str) -> None:
+    """Fill in the page's form, and send it."""
+    page.value(f"at('name').value = '{name}'")
+    page.click(f"input[value={way}]")
+    page.click("#start button")
+
+
 def test_in_a_browser_a_person_speaks_sees_both_sides_keeps_and_deletes(
     server: Server, microphone: Path, tmp_path: Path
 ) -> None:
     with browser(tmp_path / "profile", microphone) as page:
         page.open(server.url)
-        page.value("at('name').value = 'Ann'")
-        page.click("input[value=speak]")
-        page.click("#start button")
+        begin(page, "Ann", "speak")
         page.wait("!at('recording').hidden")
         page.wait("at('level').value > -40")
         page.wait("at('without').children.length > 2", SECONDS)
@@ -62,18 +67,14 @@ def test_in_a_browser_silence_is_told_and_files_are_heard(
     notes.write_text("no sound\n" * 100)
     with browser(tmp_path / "profile", silence) as page:
         page.open(server.url)
-        page.value("at('name').value = 'Ann'")
-        page.click("#start button")
+        begin(page, "Ann", "read")
         page.wait("at('warning').textContent.startsWith('Nothing is heard')")
         page.click("#next")
         page.wait("at('problem').textContent.includes('say it again')")
         page.open(server.url)
-        page.value("at('name').value = '.x'")
-        page.click("#start button")
+        begin(page, ".x", "read")
         page.wait("at('problem').textContent.includes('choose another')")
-        page.value("at('name').value = 'Ann'")
-        page.click("input[value=files]")
-        page.click("#start button")
+        begin(page, "Ann", "files")
         page.wait("!at('choosing').hidden")
         assert page.value("sound") is None, "the microphone is closed"
         page.give("#files", [empty, notes, *(each.audio for each in said)])
