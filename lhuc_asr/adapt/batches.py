@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lhuc_asr.adapt.movable import Movable
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.features.context import splice_index, utterance_bounds
+from lhuc_asr.features.context import utterance_bounds
 from lhuc_asr.lhuc.objective import CandidateTargets
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
@@ -71,7 +71,7 @@ class SpeakerBatches:
         data.check_fits(name, model)
         self.name = name
         self._seed, self._movable, self._reference = seed, movable, reference
-        self._context, self._device = model.context, movable.device
+        self._splicing, self._device = model.splicing, movable.device
         self._features = torch.from_numpy(np.ascontiguousarray(data.features))
         targets = data.targets.tensors()
         self._first, self._last = utterance_bounds(data.lengths)
@@ -128,8 +128,7 @@ class SpeakerBatches:
 
     def _compute(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Psi of frames, and their unadapted output: shapes (B, width) and (B, K) or (B, 0)."""
-        index = splice_index(frames, self._first[frames], self._last[frames], self._context)
-        spliced = self._features[index].flatten(1)
+        spliced = self._splicing.of(self._features, frames, self._first[frames], self._last[frames])
         heard = self._masked(spliced) if self._band_mask else spliced
         psi = self._movable.psi(heard.to(self._device))
         if not self._reference:
@@ -143,7 +142,7 @@ class SpeakerBatches:
         seed = int(torch.randint(2**62, (), generator=self._generator))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return mask_bands(spliced, self._features.shape[1], self._band_mask)
+            return mask_bands(spliced, self._splicing, self._band_mask)
 
 
 def _filled(rows: Tensor, count: int) -> Tensor:
@@ -155,7 +154,7 @@ def weighted_blocks(name: str, data: SpeakerData, model: AcousticModel) -> Itera
     """Blocks of a speaker's frames whose weight is not 0, in order.
 
     Yields:
-        Numbers of B frames, shape (B,), and their spliced features, shape (B, (2c + 1) D), on the network's device.
+        Numbers of B frames, shape (B,), and their inputs, shape (B, (2c + 1) D + R), on the network's device.
 
     Raises:
         AlignmentError: The targets or features do not fit the network.
@@ -164,5 +163,4 @@ def weighted_blocks(name: str, data: SpeakerData, model: AcousticModel) -> Itera
     features = torch.from_numpy(np.ascontiguousarray(data.features))
     first, last = utterance_bounds(data.lengths)
     for rows in torch.from_numpy(np.flatnonzero(data.targets.weight)).split(FRAMES_AT_ONCE):
-        index = splice_index(rows, first[rows], last[rows], model.context)
-        yield rows, features[index].flatten(1).to(model.log_prior.device)
+        yield rows, model.splicing.of(features, rows, first[rows], last[rows]).to(model.log_prior.device)

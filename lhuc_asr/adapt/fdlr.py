@@ -115,7 +115,8 @@ class FeatureMaps:
         self._model, self._names, self._bfloat16 = model, tuple(forms), bfloat16
         self._row = {name: row for row, name in enumerate(forms, start=1)}
         self.device, dimension = model.log_prior.device, model.feature_dimension
-        self.width = (2 * model.context + 1) * dimension
+        self._splicing = model.splicing
+        self.width = self._splicing.width
         masks = {form: options.mask(form, dimension) for form in {None, *forms.values()}}
         # Row 0 is the identity.
         self._mask = torch.stack([masks[form] for form in (None, *forms.values())]).flatten(1).to(self.device)
@@ -129,9 +130,10 @@ class FeatureMaps:
     def logits(self, psi: Tensor, speakers: Sequence[str]) -> Tensor:
         """Logits of mapped features; see ``Movable``."""
         maps = self._identity + self._added(speakers).view(-1, *self._identity.shape)
-        frames = psi.view(len(maps), -1, len(self._identity))  # (N, frames and their context, D)
+        windows, vectors = psi.split([self._splicing.window, self._splicing.vector], dim=1)
+        frames = windows.reshape(len(maps), -1, len(self._identity))  # (N, frames and their context, D)
         moved = torch.baddbmm(maps[:, None, :, -1], frames, maps[:, :, :-1].mT)
-        return self._network(moved.view(psi.shape))
+        return self._network(torch.cat([moved.view(windows.shape), vectors], dim=1))
 
     def unadapted(self, psi: Tensor) -> Tensor:
         """Logits of the features as they are; see ``Movable``."""

@@ -26,7 +26,6 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
-from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.lhuc.row_optim import OPTIMIZERS, RowTable
 from lhuc_asr.nnet.acoustic_model import AcousticModel, over_priors
@@ -119,7 +118,8 @@ class MovedSpeakers:
         for name, features in zip(names, utterances, strict=True):
             own = {part: values.unsqueeze(0) for part, values in self.of(name).items()}
             with torch.no_grad():
-                spliced = splice(torch.from_numpy(np.array(features)), self.model.context).to(self._network.device)
+                spliced = self.model.splicing.utterance(torch.from_numpy(np.array(features)))
+                spliced = spliced.to(self._network.device)
                 logits = self.move.logits(self._network, own, spliced.unsqueeze(0))[0]
                 scores.append(over_priors(logits, self.model.log_prior).cpu().numpy())
         return np.concatenate(scores)

@@ -42,7 +42,6 @@ from lhuc_asr.adapt.subspace import principal_components
 from lhuc_asr.base.config import LearningRate
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import Shape
-from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.gate import Gate
@@ -236,7 +235,7 @@ def _statistics(bank: SpeakerBank, model: AcousticModel, speakers: Mapping[str, 
             frames.check_features_fit(name, model)
             total = torch.zeros(sum(site.width for site in bank.sites), dtype=torch.float64)
             for utterance in torch.from_numpy(frames.features).split(frames.lengths):
-                hidden, activations = splice(utterance, model.context).to(model.log_prior.device), []
+                hidden, activations = model.splicing.utterance(utterance).to(model.log_prior.device), []
                 for site, layer in model.hidden_layers().items():
                     hidden = layer(hidden)
                     if site in adapted:

@@ -62,7 +62,8 @@ class SpeakerData:
     """All of one speaker's adaptation data.
 
     Attributes:
-        features: Normalised features of the utterances, one after the other, shape (T, D), float32.
+        features: Normalised features of the utterances, one after the other, shape (T, D), or (T, D + R) with a vector
+            of the speaker in each row, float32.
         lengths: Number of frames of each utterance. Splicing does not cross from one utterance into the next.
         targets: Targets of all frames, shape (T,).
         recordings: The utterances that the features were computed from, in the same order; empty if they are unknown.
@@ -133,7 +134,7 @@ class SpeakerData:
             AlignmentError: The features do not fit the network.
         """
         dimension = self.features.shape[1] if self.features.ndim == 2 else 0
-        if dimension != model.feature_dimension:
+        if not model.splicing.fits(dimension):
             raise AlignmentError(
                 f"speaker {name!r}: features of shape {self.features.shape}, but the network takes "
                 f"{model.feature_dimension} per frame; compute them with the options that it was trained with"

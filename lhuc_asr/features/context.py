@@ -1,10 +1,89 @@
-"""Context splicing: each frame with its neighbours; the first and last frame of an utterance are repeated."""
+"""Context splicing: each frame with its neighbours; the first and last frame of an utterance are repeated.
+
+A network may also take a vector of the frame's speaker, such as an i-vector. It follows the frame's own features in
+each row, and the spliced window once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+
+from lhuc_asr.base.errors import FeatureError
+
+
+@dataclass(frozen=True)
+class Splicing:
+    """What a network takes of features: a window of each frame and its neighbours, and a vector of the speaker.
+
+    Rows of features have the vector after the features, or lack it; it is 0 then, which stands for nobody's voice.
+
+    Attributes:
+        context: Number of frames on either side, c.
+        dimension: Number of features per frame, D.
+        vector: Number of the vector's values, R; 0 for none.
+    """
+
+    context: int
+    dimension: int
+    vector: int = 0
+
+    @property
+    def window(self) -> int:
+        """Number of values of a window, (2c + 1) D."""
+        return (2 * self.context + 1) * self.dimension
+
+    @property
+    def width(self) -> int:
+        """Number of values of a window and the vector, (2c + 1) D + R."""
+        return self.window + self.vector
+
+    def fits(self, columns: int) -> bool:
+        """Whether features with that number of columns can be spliced: D, or D + R."""
+        return columns in (self.dimension, self.dimension + self.vector)
+
+    def of(self, features: torch.Tensor, frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Splice some frames.
+
+        Args:
+            features: Utterances one after the other, shape (N, D) or (N, D + R).
+            frames: Row of each frame, shape (B,), int64.
+            first: First row of the utterance of each frame, shape (B,).
+            last: Last row of the utterance of each frame, shape (B,).
+
+        Returns:
+            Windows and vectors, oldest frame first, shape (B, (2c + 1) D + R).
+
+        Raises:
+            FeatureError: The features have another number of columns.
+        """
+        columns = features.shape[1]
+        if not self.fits(columns):
+            raise FeatureError(f"{columns} features per frame, but the network takes {self.dimension}")
+        index = splice_index(frames, first, last, self.context)
+        windows = features[:, : self.dimension][index].flatten(1)
+        if not self.vector:
+            return windows
+        if columns == self.dimension:
+            return torch.cat([windows, windows.new_zeros(len(windows), self.vector)], dim=1)
+        return torch.cat([windows, features[frames, self.dimension :]], dim=1)
+
+    def utterance(self, features: torch.Tensor) -> torch.Tensor:
+        """Splice a whole utterance.
+
+        Args:
+            features: Features of the utterance, shape (T, D) or (T, D + R).
+
+        Returns:
+            Shape (T, (2c + 1) D + R).
+
+        Raises:
+            FeatureError: The features have another number of columns.
+        """
+        frames = torch.arange(len(features))
+        return self.of(features, frames, torch.zeros_like(frames), torch.full_like(frames, len(features) - 1))
 
 
 def splice_index(frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor, context: int) -> torch.Tensor:
@@ -56,6 +135,4 @@ def splice(features: torch.Tensor, context: int) -> torch.Tensor:
         >>> splice(torch.tensor([[1.0], [2.0], [3.0]]), 1).tolist()
         [[1.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 3.0]]
     """
-    frames = torch.arange(len(features))
-    index = splice_index(frames, torch.zeros_like(frames), torch.full_like(frames, len(features) - 1), context)
-    return features[index].flatten(1)
+    return Splicing(context, features.shape[1]).utterance(features)

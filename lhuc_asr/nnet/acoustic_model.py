@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import SiteError
+from lhuc_asr.features.context import Splicing
 from lhuc_asr.nnet.feed_forward import FeedForward
 
 
@@ -24,13 +25,21 @@ class AcousticModel(nn.Module, ABC):
         feature_dimension: Number of features per frame, D.
         pdf_count: Number of pdfs, K.
         context: Number of frames that are spliced on either side, c.
+        vector_dimension: Number of values of the vector of the speaker that it takes beside the features, R; 0 for
+            none.
         log_prior: Log prior of each pdf, shape (K,); a buffer.
     """
 
     feature_dimension: int
     pdf_count: int
     context: int
+    vector_dimension: int = 0
     log_prior: Tensor
+
+    @property
+    def splicing(self) -> Splicing:
+        """How its inputs are made of features. "Spliced" below means these inputs: (2c + 1) D + R values a frame."""
+        return Splicing(self.context, self.feature_dimension, self.vector_dimension)
 
     @abstractmethod
     def hidden_layers(self) -> Mapping[str, nn.Module]:

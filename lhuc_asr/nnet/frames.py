@@ -6,13 +6,13 @@ in memory at a time, however large the corpus is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lhuc_asr.features.context import splice_index, utterance_bounds
+from lhuc_asr.features.context import Splicing, utterance_bounds
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 
 # Number of frames in a block. 50 minutes of speech are well mixed, and 300,000 x 40 features x 4 bytes = 48 MB are
@@ -29,12 +29,20 @@ class FrameSource:
         targets: Pdf of each frame, shape (N,), int32; negative for frames that are left out.
         utterances: The utterances.
         context: Number of frames that are spliced on either side, c.
+        vectors: Vector of the speaker of each utterance, by the utterance's id, shapes (R,), float32; None for none.
     """
 
     features: np.ndarray
     targets: np.ndarray
     utterances: Sequence[StoredUtterance]
     context: int
+    vectors: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def splicing(self) -> Splicing:
+        """How the frames are spliced."""
+        vector = 0 if self.vectors is None else len(self.vectors[self.utterances[0].id])
+        return Splicing(self.context, self.features.shape[1], vector)
 
     def shuffled(
         self, batch_size: int, generator: torch.Generator
@@ -46,8 +54,9 @@ class FrameSource:
             generator: Generator of the order.
 
         Yields:
-            Spliced features (B, (2c + 1) D), targets (B,), and rows of the frames in ``features`` (B,).
+            Spliced features (B, (2c + 1) D + R), targets (B,), and rows of the frames in ``features`` (B,).
         """
+        splicing = self.splicing
         order = torch.randperm(len(self.utterances), generator=generator).tolist()
         for block in blocks_of((self.utterances[i] for i in order), BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
@@ -55,20 +64,23 @@ class FrameSource:
             frames = torch.nonzero(targets >= 0).squeeze(1)
             frames = frames[torch.randperm(len(frames), generator=generator)]
             for batch in frames.split(batch_size):
-                index = splice_index(batch, first[batch], last[batch], self.context)
-                yield features[index].flatten(1), targets[batch], rows[batch]
+                yield splicing.of(features, batch, first[batch], last[batch]), targets[batch], rows[batch]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The frames that have targets, in order: spliced features (B, (2c + 1) D) and targets (B,)."""
+        """The frames that have targets, in order: spliced features (B, (2c + 1) D + R) and targets (B,)."""
+        splicing = self.splicing
         for block in blocks_of(self.utterances, BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
             for batch in torch.nonzero(targets >= 0).squeeze(1).split(batch_size):
-                index = splice_index(batch, first[batch], last[batch], self.context)
-                yield features[index].flatten(1), targets[batch]
+                yield splicing.of(features, batch, first[batch], last[batch]), targets[batch]
 
     def _load(self, block: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Features (N, D) and targets (N,) of a block, and the first and last row of each frame's utterance (N,)."""
-        features = torch.from_numpy(np.concatenate([self.features[u.rows] for u in block]))
+        """Features (N, D + R) and targets (N,) of a block, and first and last row of each frame's utterance (N,)."""
+        rows = np.concatenate([self.features[u.rows] for u in block])
+        if self.vectors is not None:
+            vectors = np.stack([self.vectors[u.id] for u in block])
+            rows = np.concatenate([rows, vectors.repeat([u.frames for u in block], axis=0)], axis=1)
+        features = torch.from_numpy(rows)
         targets = torch.from_numpy(np.concatenate([self.targets[u.rows] for u in block])).long()
         return features, targets, *utterance_bounds([u.frames for u in block])
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable, StoredUtterance, blocks_of
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork, over_priors
 
@@ -28,14 +27,14 @@ def score_utterance(model: AcousticModel, features: np.ndarray) -> np.ndarray:
 
     Args:
         model: The network, in evaluation mode.
-        features: Shape (T, D).
+        features: Shape (T, D), or (T, D + R) with a vector of the speaker in each row.
 
     Returns:
         Shape (T, K), float32.
     """
     device = model.log_prior.device
     with torch.no_grad():
-        spliced = splice(torch.from_numpy(np.array(features)), model.context).to(device)
+        spliced = model.splicing.utterance(torch.from_numpy(np.array(features))).to(device)
         return model.log_likelihoods(spliced).cpu().numpy()
 
 
@@ -48,11 +47,11 @@ def score_scaled(
         model: The network, for its priors and its context.
         network: The same network with scaled sites, from ``model.scaled(...)``.
         scales: Scales at each site, shapes (1, H).
-        features: Shape (T, D).
+        features: Shape (T, D), or (T, D + R) with a vector of the speaker in each row.
 
     Returns:
         Shape (T, K), float32.
     """
     with torch.no_grad():
-        spliced = splice(torch.from_numpy(np.array(features)), model.context).to(network.device)
+        spliced = model.splicing.utterance(torch.from_numpy(np.array(features))).to(network.device)
         return over_priors(network.logits(network.psi(spliced), scales), model.log_prior).cpu().numpy()

@@ -257,7 +257,7 @@ def _epoch(
                     group["lr"] = rate
             autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
             with autocast, companion.batch(rows):
-                logits = model(mask_bands(features.to(device), model.feature_dimension, config.band_mask))
+                logits = model(mask_bands(features.to(device), model.splicing, config.band_mask))
             loss = cross_entropy(logits.float(), targets.to(device))
             optimizer.zero_grad(set_to_none=True)
             (loss / len(targets)).backward()

@@ -12,7 +12,6 @@ import torch
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.lhuc.amplitude import amplitude
@@ -139,7 +138,7 @@ def _tsne(look: Look) -> list[Row]:
     for each in sets_of(fold, look.split, look.plan, features):
         for utterance in each.used_for:
             if frames := chosen.get(utterance.id):
-                spliced = splice(torch.from_numpy(np.array(features[utterance.id])), model.context)[frames]
+                spliced = model.splicing.utterance(torch.from_numpy(np.array(features[utterance.id])))[frames]
                 with torch.no_grad():
                     before.append(_top_layer(model, spliced))
                     with speakers.applied(each.name):
