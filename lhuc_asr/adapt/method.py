@@ -157,6 +157,7 @@ class MethodConfig(StrictModel):
             mixtures, or a network on their features, then score the transformed features. A method that also learns
             from the training speakers is given their features before any transform.
         needs_filterbanks: Whether it needs a network on log mel filterbanks without differences.
+        needs_vectors: Whether it needs a network that takes a vector of the speaker.
     """
 
     kind: str
@@ -166,6 +167,7 @@ class MethodConfig(StrictModel):
     transforms_features: ClassVar[bool] = False
     uses_gaussians: ClassVar[bool] = False
     needs_filterbanks: ClassVar[bool] = False
+    needs_vectors: ClassVar[bool] = False
 
     @abstractmethod
     def make(self, folder: Path | None) -> AdaptationMethod:

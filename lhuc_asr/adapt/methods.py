@@ -10,6 +10,7 @@ from lhuc_asr.adapt.batch_statistics import BatchStatisticsConfig
 from lhuc_asr.adapt.bayes import BayesConfig
 from lhuc_asr.adapt.fdlr import FdlrConfig
 from lhuc_asr.adapt.fmllr import FmllrConfig
+from lhuc_asr.adapt.ivector import IvectorConfig
 from lhuc_asr.adapt.lhn import LhnConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.lin import LinConfig
@@ -19,7 +20,7 @@ from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.predicted import PredictedConfig
 from lhuc_asr.adapt.prelu import PreluConfig
 from lhuc_asr.adapt.speaker_bias import SpeakerBiasConfig
-from lhuc_asr.adapt.stacked import with_transforms
+from lhuc_asr.adapt.stacked import on_changed_features
 from lhuc_asr.adapt.subspace import SubspaceConfig
 from lhuc_asr.adapt.unadapted import UnadaptedConfig
 from lhuc_asr.adapt.vtln import VtlnConfig
@@ -41,6 +42,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "basis_fmllr": BasisFmllrConfig,
     "fdlr": FdlrConfig,
     "vtln": VtlnConfig,
+    "ivector": IvectorConfig,
     "lin": LinConfig,
     "lhn": LhnConfig,
     "speaker_bias": SpeakerBiasConfig,
@@ -76,7 +78,7 @@ def load_speakers(model: AcousticModel, place: Path) -> AdaptedSpeakers:
         name, _, _ = described_speaker(path, *load_tensors(path))
         if owner.setdefault(name, path) != path:
             raise SpeakerError(f"{path}: holds {name!r}, and so does {owner[name].name}; remove one of the two")
-    return with_transforms(speakers, model, paths)
+    return on_changed_features(speakers, model, paths)
 
 
 def speakers_class(path: Path) -> type[ReadableSpeakers]:

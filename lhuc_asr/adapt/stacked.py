@@ -1,4 +1,4 @@
-"""A method on top of a transform of the features: it adapts to what each speaker's transform has moved already."""
+"""A method on top of one that changes the features: it adapts to what each speaker's transform has moved already."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lhuc_asr.adapt.ivector import VectorSpeakers
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, speaker_of_each
 from lhuc_asr.adapt.speaker_data import SpeakerData
-from lhuc_asr.adapt.transformed import TransformedSpeakers
+from lhuc_asr.adapt.transformed import ChangedFeatures, TransformedSpeakers
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors
-from lhuc_asr.hmm.speaker_transforms import SpeakerTransforms, checked_transform
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
-# In a speaker's file of the method above: the transform below.
-TRANSFORM = "below.transform"
+# Name, in a speaker's file of the method above, of what is below: a transform, a vector.
+BELOW = {f"below.{kind.below}": kind for kind in (TransformedSpeakers, VectorSpeakers)}
 
 
 @dataclass(frozen=True)
 class Stacked:
-    """The parameters of two methods, transforms below; an ``AdaptedSpeakers``.
+    """The parameters of two methods, the one that changes features below; an ``AdaptedSpeakers``.
 
-    Its files are those of the method above, with the transform as an extra tensor.
+    Its files are those of the method above, with the transform or the vector below as an extra tensor.
 
     Attributes:
-        below: The speakers' transforms.
+        below: The speakers whose features change.
         above: The same speakers' parameters of the other method.
         pools_below: Whether ``pooled`` takes the mean of the transforms too.
     """
 
-    below: TransformedSpeakers
+    below: ChangedFeatures
     above: AdaptedSpeakers
     pools_below: bool = False
 
@@ -75,20 +75,19 @@ class Stacked:
 
     def save_speaker(self, speaker: str, path: Path, extras: Mapping[str, torch.Tensor]) -> None:
         """Write one speaker's file, with extra tensors."""
-        transform = self.below.transforms.of(speaker)
-        self.above.save_speaker(speaker, path, {**extras, TRANSFORM: transform})
+        self.above.save_speaker(speaker, path, {**extras, f"below.{self.below.below}": self.below.of(speaker)})
 
 
 @dataclass(frozen=True)
 class StackedMethod:
-    """A method on top of transforms that an earlier pass estimated.
+    """A method on top of the transforms, or vectors, that an earlier pass estimated.
 
     Attributes:
-        below: The speakers' transforms.
+        below: The speakers whose features change.
         method: The method above.
     """
 
-    below: TransformedSpeakers
+    below: ChangedFeatures
     method: AdaptationMethod
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Stacked:
@@ -103,32 +102,43 @@ class StackedMethod:
         return Stacked(self.below, self.method.estimate(model, moved, seed))
 
 
-def with_transforms(above: AdaptedSpeakers, model: AcousticModel, paths: Sequence[Path]) -> AdaptedSpeakers:
-    """Speakers whose files were read, with the transforms in these files, if they have any.
+def below_in(tensors: Collection[str]) -> str | None:
+    """What a speaker's file has below its method, given the names of its tensors: "transform", "vector", or None."""
+    return next((kind.below for name, kind in BELOW.items() if name in tensors), None)
+
+
+def on_changed_features(above: AdaptedSpeakers, model: AcousticModel, paths: Sequence[Path]) -> AdaptedSpeakers:
+    """Speakers whose files were read, with the transforms or vectors below them in these files, if they have any.
 
     Args:
         above: The speakers as their own method reads them.
         model: The network that they belong to.
-        paths: The files; that of a speaker-independent row has no transform.
+        paths: The files; that of a speaker-independent row has nothing below.
 
     Raises:
         CheckpointError: A transform is damaged, or some speakers have one and others do not.
     """
-    transforms: dict[str, torch.Tensor] = {}
+    own: dict[str, dict[str, torch.Tensor]] = {}
     without: list[Path] = []
     for path in paths:
         tensors, description = load_tensors(path, "adapt the speaker again")
-        if TRANSFORM not in tensors:
+        name = next((each for each in BELOW if each in tensors), None)
+        if name is None:
             without += [path] if description["speaker"] else []
             continue
-        transform = checked_transform(path, {TRANSFORM: tensors[TRANSFORM]}, TRANSFORM, model.feature_dimension)
-        transforms[description["speaker"]] = transform
-    if not transforms:
+        checked = BELOW[name].checked(path, model, name, tensors[name])
+        own.setdefault(name, {})[description["speaker"]] = checked
+    if not own:
         return above
+    name, theirs = next(iter(own.items()))
     if without:
         raise CheckpointError(
-            f"{without[0]}: has no transform of the features, and {len(transforms)} other speakers have; adapt all of "
+            f"{without[0]}: has no {BELOW[name].below} below its method, and {len(theirs)} other speakers have; adapt "
+            "all of these speakers by the same method"
+        )
+    if len(own) > 1:
+        raise CheckpointError(
+            f"{paths[0].parent}: some speakers have a transform below their method, others a vector; adapt all of "
             "these speakers by the same method"
         )
-    below = SpeakerTransforms(above.speakers, torch.stack([transforms[name] for name in above.speakers]))
-    return Stacked(TransformedSpeakers(model, below), above)
+    return Stacked(BELOW[name].having(model, {speaker: theirs[speaker] for speaker in above.speakers}), above)

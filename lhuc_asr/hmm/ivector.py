@@ -18,8 +18,8 @@ max-count).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,16 +29,17 @@ from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, FeatureError, SingularError
 from lhuc_asr.base.tensors import Shape, check_tensors, load_format, save_tensors
 from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.training import BLOCK_FRAMES, summed
 from lhuc_asr.hmm.ubm import background_statistics
 
 # What a file says of itself.
-FORMAT = "lhuc_asr i-vectors 1"
+FORMAT = "lhuc_asr i-vectors 2"
 REMEDY = "delete it and run again"
 # Standard deviations of a Gaussian by which the first T moves its mean.
 START_DEVIATIONS = 0.1
 
 
-class IvectorConfig(StrictModel):
+class VoiceSpaceConfig(StrictModel):
     """Options of the space of voices and of the vectors.
 
     Attributes:
@@ -48,7 +49,7 @@ class IvectorConfig(StrictModel):
         most_frames: What all frames of a vector count together at most.
     """
 
-    dimension: int = Field(50, ge=1, le=2_000)
+    dimension: int = Field(30, ge=1, le=2_000)
     iterations: int = Field(10, ge=1, le=10_000)
     frame_weight: float = Field(0.1, gt=0.0, le=1.0)
     most_frames: float = Field(100.0, gt=0.0, le=1e9)
@@ -75,10 +76,10 @@ class VoiceStatistics:
         """Those of all speakers of some parts, one part after the other."""
         return cls(torch.cat([part.count for part in parts]), torch.cat([part.first for part in parts]))
 
-    def weighted(self, config: IvectorConfig) -> VoiceStatistics:
-        """The same with the weight that frames have in a vector."""
-        frames = config.frame_weight * self.count.sum(1)
-        weight = config.frame_weight * (config.most_frames / frames.clamp_min(config.most_frames))
+    def weighted(self, frame_weight: float, most_frames: float) -> VoiceStatistics:
+        """The same with the weight that frames have in a vector; arguments as ``VoiceSpaceConfig``."""
+        frames = frame_weight * self.count.sum(1)
+        weight = frame_weight * (most_frames / frames.clamp_min(most_frames))
         return VoiceStatistics(self.count * weight[:, None], self.first * weight[:, None, None])
 
 
@@ -118,36 +119,43 @@ class VoiceSpace:
     Attributes:
         background: The background model, of one pdf.
         loading: T, shape (K, D, R), float64.
+        frame_weight, most_frames: What frames count in a vector; see ``VoiceSpaceConfig``.
     """
 
     background: DiagonalGmm
     loading: torch.Tensor
+    frame_weight: float
+    most_frames: float
 
     @classmethod
-    def random(cls, background: DiagonalGmm, dimension: int, seed: int) -> VoiceSpace:
+    def random(cls, background: DiagonalGmm, config: VoiceSpaceConfig, seed: int) -> VoiceSpace:
         """A space to start from: random directions, which move means by little."""
         generator = torch.Generator().manual_seed(seed)
-        shape = (*background.mean.shape, dimension)
+        shape = (*background.mean.shape, config.dimension)
         directions = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return cls(background, START_DEVIATIONS * background.variance.double().sqrt().unsqueeze(2) * directions)
+        loading = START_DEVIATIONS * background.variance.double().sqrt().unsqueeze(2) * directions
+        return cls(background, loading, config.frame_weight, config.most_frames)
 
     @property
     def dimension(self) -> int:
         """Number of dimensions, R."""
         return int(self.loading.shape[2])
 
-    def statistics(self, features: torch.Tensor) -> VoiceStatistics:
+    def statistics(self, features: torch.Tensor, weights: torch.Tensor | None = None) -> VoiceStatistics:
         """Sums over frames of one speaker.
 
         Args:
             features: Shape (T, D), float32; T may be 0.
+            weights: Weight of each frame, shape (T,), float32; None for one.
 
         Raises:
             FeatureError: A value is not finite.
         """
         if not bool(features.isfinite().all()):
             raise FeatureError("i-vector: features that are not finite; compute them again")
-        sums = background_statistics(self.background, features)
+        weights = torch.ones(len(features)) if weights is None else weights
+        blocks = zip(features.split(BLOCK_FRAMES), weights.split(BLOCK_FRAMES), strict=True)
+        sums = summed(background_statistics(self.background, *block) for block in blocks)
         first = sums.first - sums.occupancy.unsqueeze(1) * self.background.mean.double()
         return VoiceStatistics(sums.occupancy.unsqueeze(0), first.unsqueeze(0))
 
@@ -186,17 +194,56 @@ class VoiceSpace:
         if bool((failed != 0).any()) or int(singular):
             raise SingularError(f"i-vectors: {speakers} speakers do not tell {dimension} dimensions; take fewer")
         loading[heard] = torch.cholesky_solve(cross[heard].transpose(1, 2), factor).transpose(1, 2)
-        return VoiceSpace(self.background, loading @ root)
+        return replace(self, loading=loading @ root)
 
-    def vectors(self, statistics: VoiceStatistics, config: IvectorConfig) -> torch.Tensor:
+    def vectors(self, statistics: VoiceStatistics) -> torch.Tensor:
         """The i-vectors of S speakers, shape (S, R), float32; 0 for one without frames."""
-        return self.posterior(statistics.weighted(config)).mean.float()
+        return self.posterior(statistics.weighted(self.frame_weight, self.most_frames)).mean.float()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The space as tensors in float32, by name; ``of_tensors`` reads them."""
+        background = self.background
+        return {
+            "weight": background.weight.float(),
+            "mean": background.mean.float(),
+            "variance": background.variance.float(),
+            "loading": self.loading.float(),
+            "counting": torch.tensor([self.frame_weight, self.most_frames]),
+        }
+
+    @classmethod
+    def of_tensors(
+        cls, tensors: Mapping[str, torch.Tensor], source: Path | str, features: int | None = None
+    ) -> VoiceSpace:
+        """The space of tensors that ``tensors`` returned.
+
+        Args:
+            tensors: The tensors.
+            source: What they were read from, for messages.
+            features: Number of features that it must have, D; None for any number.
+
+        Raises:
+            CheckpointError: The tensors are not a space of such features.
+        """
+        count = len(tensors["weight"]) if "weight" in tensors and tensors["weight"].dim() == 1 else 0
+        matrix: Shape = (count, features)
+        shapes: dict[str, Shape] = {
+            "weight": (count,), "mean": matrix, "variance": matrix, "loading": (*matrix, None), "counting": (2,),
+        }  # fmt: skip
+        check_tensors(source, tensors, shapes, REMEDY)
+        weight, mean, variance, loading, counting = (tensors[name].float() for name in shapes)
+        if not bool((variance > 0).all()) or not bool((weight >= 0).all()) or not bool((counting > 0).all()):
+            raise CheckpointError(
+                f"{source}: a weight is negative, or a variance or what frames count is not positive; {REMEDY}"
+            )
+        if not len({each.shape[1] for each in (mean, variance, loading)}) == 1:
+            raise CheckpointError(f"{source}: its parts are of different features; {REMEDY}")
+        background = DiagonalGmm(torch.zeros(count, dtype=torch.int64), weight, mean, variance, 1)
+        return cls(background, loading.double(), *(float(each) for each in counting))
 
     def save(self, path: Path) -> None:
         """Write the space and its background model as safetensors."""
-        background = self.background
-        tensors = {"weight": background.weight, "mean": background.mean, "variance": background.variance}
-        save_tensors(path, {**tensors, "loading": self.loading}, {"format": FORMAT})
+        save_tensors(path, self.tensors(), {"format": FORMAT})
 
     @classmethod
     def load(cls, path: Path, features: int | None = None) -> VoiceSpace:
@@ -210,20 +257,12 @@ class VoiceSpace:
             CheckpointError: The file is damaged, or of other features.
         """
         tensors, _ = load_format(path, "a space of voices", FORMAT)
-        count = len(tensors["weight"]) if "weight" in tensors and tensors["weight"].dim() == 1 else 0
-        matrix: Shape = (count, features)
-        shapes: dict[str, Shape] = {"weight": (count,), "mean": matrix, "variance": matrix, "loading": (*matrix, None)}
-        check_tensors(path, tensors, shapes, REMEDY)
-        if not bool((tensors["variance"] > 0).all()) or not bool((tensors["weight"] >= 0).all()):
-            raise CheckpointError(f"{path}: a weight is negative, or a variance not positive; {REMEDY}")
-        pdf = torch.zeros(count, dtype=torch.int64)
-        background = DiagonalGmm(pdf, tensors["weight"], tensors["mean"], tensors["variance"], 1)
-        if not len({tensors[name].shape[1] for name in ("mean", "variance", "loading")}) == 1:
-            raise CheckpointError(f"{path}: its parts are of different features; {REMEDY}")
-        return cls(background, tensors["loading"].double())
+        return cls.of_tensors(tensors, path, features)
 
 
-def train_space(background: DiagonalGmm, statistics: VoiceStatistics, config: IvectorConfig, seed: int) -> VoiceSpace:
+def train_space(
+    background: DiagonalGmm, statistics: VoiceStatistics, config: VoiceSpaceConfig, seed: int
+) -> VoiceSpace:
     """Train a space of voices on the speakers of a training set.
 
     Args:
@@ -235,7 +274,7 @@ def train_space(background: DiagonalGmm, statistics: VoiceStatistics, config: Iv
     Raises:
         SingularError: The speakers are fewer than the dimensions, or say nothing of some.
     """
-    space = VoiceSpace.random(background, config.dimension, seed)
+    space = VoiceSpace.random(background, config, seed)
     for _ in range(config.iterations):
         space = space.estimated(statistics)
-    return space
+    return replace(space, loading=space.loading.float().double())  # as it will be read

@@ -72,9 +72,17 @@ def train_background(frames: Frames, config: BackgroundConfig, seed: int) -> Dia
     return model
 
 
-def background_statistics(model: DiagonalGmm, features: torch.Tensor) -> GmmStatistics:
-    """Sums over frames, shape (T, D), weighted by the posteriors of the background model's Gaussians."""
-    return model.accumulate(features, torch.zeros(len(features), dtype=torch.int64))
+def background_statistics(
+    model: DiagonalGmm, features: torch.Tensor, weights: torch.Tensor | None = None
+) -> GmmStatistics:
+    """Sums over frames, weighted by the posteriors of the background model's Gaussians.
+
+    Args:
+        model: The background model.
+        features: Shape (T, D), float32.
+        weights: Weight of each frame, shape (T,), float32; None for one.
+    """
+    return model.accumulate(features, torch.zeros(len(features), dtype=torch.int64), weights)
 
 
 def _first(frames: Frames) -> DiagonalGmm:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lhuc_asr.base.errors import SiteError
 from lhuc_asr.features.context import Splicing
 from lhuc_asr.nnet.feed_forward import FeedForward
+from lhuc_asr.nnet.vector_tensors import VectorTensors
 
 
 class AcousticModel(nn.Module, ABC):
@@ -27,6 +28,7 @@ class AcousticModel(nn.Module, ABC):
         context: Number of frames that are spliced on either side, c.
         vector_dimension: Number of values of the vector of the speaker that it takes beside the features, R; 0 for
             none.
+        vectors: What such a vector is made with; None where it takes none.
         log_prior: Log prior of each pdf, shape (K,); a buffer.
     """
 
@@ -34,7 +36,12 @@ class AcousticModel(nn.Module, ABC):
     pdf_count: int
     context: int
     vector_dimension: int = 0
+    vectors: VectorTensors | None
     log_prior: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = None
 
     @property
     def splicing(self) -> Splicing:

@@ -69,20 +69,21 @@ class Dnn(AcousticModel):
         config: Shape of the network.
         feature_dimension: Number of features per frame, D.
         pdf_count: Number of pdfs, K.
+        vector_dimension: Number of values of the vector of the speaker, R; 0 for none.
 
     Attributes:
         config: Shape of the network.
         log_prior: Log prior of each pdf, shape (K,); zeros in a new network.
     """
 
-    def __init__(self, config: DnnConfig, feature_dimension: int, pdf_count: int) -> None:
+    def __init__(self, config: DnnConfig, feature_dimension: int, pdf_count: int, vector_dimension: int = 0) -> None:
         super().__init__()
+        self.vector_dimension = vector_dimension
         self.config = config
         self.feature_dimension = feature_dimension
         self.pdf_count = pdf_count
         self.context = config.context
-        inputs = (2 * config.context + 1) * feature_dimension
-        widths = [inputs] + [config.hidden_units] * config.hidden_layers
+        widths = [self.splicing.width] + [config.hidden_units] * config.hidden_layers
         self.hidden = nn.ModuleList(
             HiddenLayer(below, above, config.activation, config.dropout) for below, above in pairwise(widths)
         )
@@ -115,7 +116,7 @@ class Dnn(AcousticModel):
         """Logits of the pdfs, before the softmax.
 
         Args:
-            spliced: Shape (B, (2c + 1) D).
+            spliced: Shape (B, (2c + 1) D + R).
 
         Returns:
             Shape (B, K).

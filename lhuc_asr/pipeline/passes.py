@@ -15,7 +15,7 @@ from lhuc_asr.adapt.environment import combine
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import alignment_targets
-from lhuc_asr.adapt.transformed import TransformedSpeakers
+from lhuc_asr.adapt.transformed import ChangedFeatures
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_json_lines
@@ -161,7 +161,7 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
             sets = sets_of(experiment, split, plan, loop.features)
             method: AdaptationMethod = adaptation.method.make(learned)
             if adaptation.on is not None:
-                method = StackedMethod(_transforms(experiment, split, adaptation.on, loop), method)
+                method = StackedMethod(_below(experiment, split, adaptation.on, loop), method)
             return loop.adapt(method, earlier, targets, sets, plan.seed)
         case Combination(speaker=speaker, environment=environment, alpha=alpha):
             r_s, r_e = (speakers_of(experiment, split, part, loop.model) for part in (speaker, environment))
@@ -170,11 +170,11 @@ def _adapt(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
     raise ValueError(f"{plan.name}: the pass does not estimate speakers")
 
 
-def _transforms(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> TransformedSpeakers:
-    """The transforms of the features that an earlier pass estimated."""
+def _below(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> ChangedFeatures:
+    """The transforms of the features, or the vectors beside them, that an earlier pass estimated."""
     speakers = speakers_of(experiment, split, plan, loop.model)
-    if not isinstance(speakers, TransformedSpeakers):
-        raise ValueError(f"{plan.name}: the pass did not estimate transforms")
+    if not isinstance(speakers, ChangedFeatures):
+        raise ValueError(f"{plan.name}: the pass does not change features")
     return speakers
 
 

@@ -12,6 +12,7 @@ import torch
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, DataConfig, adaptation_sets
 from lhuc_asr.adapt.gaussian_model import gaussian_model
 from lhuc_asr.adapt.speaker_data import AlignmentModel
+from lhuc_asr.adapt.transformed import ChangedFeatures
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.errors import ExperimentError, ModelMismatchError
 from lhuc_asr.decode.pool import SearchPool
@@ -115,7 +116,12 @@ class LoadedModel:
     def speakers_hold(self) -> str:
         """What the file of a speaker who is adapted to holds, in a word or two."""
         method = self.description.with_speaker.method
-        return "" if method is None else held(method.speakers.format, on_transform=method.on is not None)
+        if method is None:
+            return ""
+        under = None if method.on is None else self.description.named(method.on).method
+        speakers = None if under is None else under.speakers
+        below = speakers.below if speakers is not None and issubclass(speakers, ChangedFeatures) else None
+        return held(method.speakers.format, below)
 
     @property
     def own_tags(self) -> frozenset[str]:

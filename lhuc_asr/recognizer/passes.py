@@ -14,7 +14,7 @@ from lhuc_asr.adapt.adaptation_sets import AdaptationSet
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import TargetsConfig
-from lhuc_asr.adapt.transformed import TransformedSpeakers
+from lhuc_asr.adapt.transformed import ChangedFeatures
 from lhuc_asr.adapt.two_pass import Scores, TwoPass
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.decode.pool import SearchPool
@@ -108,9 +108,9 @@ class Pass:
         if plan.method.on is not None:
             under = self.passes[plan.method.on]
             below = under.adapted if sets_of == self.passes.model.sets else under.estimated(sets_of)
-            if not isinstance(below, TransformedSpeakers):
+            if not isinstance(below, ChangedFeatures):
                 raise ExperimentError(
-                    f"the pass {plan.method.on!r} of the model has no transforms; export the model again"
+                    f"the pass {plan.method.on!r} of the model does not change features; export the model again"
                 )
             method = StackedMethod(below, method)
         return loop.adapt(method, self.source.words, self.targets, sets_of(loop.features), options.seed)

@@ -10,8 +10,8 @@ import torch
 
 from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
 from lhuc_asr.adapt.methods import load_speakers
-from lhuc_asr.adapt.stacked import TRANSFORM, Stacked
-from lhuc_asr.adapt.transformed import TransformedSpeakers
+from lhuc_asr.adapt.stacked import Stacked, below_in
+from lhuc_asr.adapt.transformed import ChangedFeatures
 from lhuc_asr.base.destinations import check_writable, leads_to_stream, shown
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, OutputError
 from lhuc_asr.base.numerics import DEVIATION_FLOOR
@@ -76,7 +76,7 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
 
 
 def check_transformed(adapted: AdaptedSpeakers, method: MethodConfig | None, who: str) -> None:
-    """Refuse parameters without a transform of the features for a network that knows transformed features alone.
+    """Refuse parameters without a transform of the features, or a vector beside them, for a network that needs one.
 
     Args:
         adapted: The parameters.
@@ -84,18 +84,18 @@ def check_transformed(adapted: AdaptedSpeakers, method: MethodConfig | None, who
         who: Whose they are, for the message.
 
     Raises:
-        ModelMismatchError: The parameters lack the transform that the model needs, or have one more than it takes.
+        ModelMismatchError: The parameters lack what the model needs, or have one more than it takes.
     """
     on = None if method is None else method.on
-    transforms = on is not None or (method is not None and issubclass(method.speakers, TransformedSpeakers))
-    if transforms and not isinstance(adapted, Stacked | TransformedSpeakers):
+    changes = on is not None or (method is not None and issubclass(method.speakers, ChangedFeatures))
+    if changes and not isinstance(adapted, Stacked | ChangedFeatures):
         raise ModelMismatchError(
-            f"{who}: has no transform of the features, and this model's network knows transformed features alone; "
-            "adapt the speaker with this model"
+            f"{who}: has no transform of the features and no vector, and this model's network knows features with one "
+            "alone; adapt the speaker with this model"
         )
-    if on is None and isinstance(adapted, Stacked) and isinstance(adapted.above, TransformedSpeakers):
+    if on is None and isinstance(adapted, Stacked) and isinstance(adapted.above, ChangedFeatures):
         raise ModelMismatchError(
-            f"{who}: has two transforms of the features, and this model takes one; adapt the speaker with this model"
+            f"{who}: changes the features twice, and this model does it once; adapt the speaker with this model"
         )
 
 
@@ -119,7 +119,7 @@ def check_file_of(path: Path, speaker: str, network: AcousticModel, holds: str, 
         tensors, description = load_tensors(path)
     except CheckpointError:
         tensors, description = {}, {}
-    owner, there = description.get("speaker"), held(str(description.get("format")), on_transform=TRANSFORM in tensors)
+    owner, there = description.get("speaker"), held(str(description.get("format")), below_in(tensors))
     if owner is None:
         problem = "is not a speaker's file"
     elif owner != speaker:

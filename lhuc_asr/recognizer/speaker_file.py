@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lhuc_asr.adapt.methods import speakers_class
-from lhuc_asr.adapt.stacked import TRANSFORM
+from lhuc_asr.adapt.stacked import below_in
 from lhuc_asr.base.errors import ModelMismatchError
 from lhuc_asr.base.tensors import load_tensors
 from lhuc_asr.lhuc.amplitude import amplitude
@@ -71,7 +71,7 @@ class SpeakerFile:
     @property
     def holds(self) -> str:
         """What the file holds of its speaker; see ``held``."""
-        return held(self.format, on_transform=TRANSFORM in self.extras)
+        return held(self.format, below_in(self.extras))
 
     def check_beside(self, other: SpeakerFile) -> None:
         """Refuse a file that cannot be in one folder with another: of another model, or with something else in it.
@@ -105,13 +105,13 @@ class SpeakerFile:
         ]
 
 
-def held(form: str, *, on_transform: bool) -> str:
+def held(form: str, below: str | None) -> str:
     """What a speaker's file of a format holds, in a word or two: "amplitudes", "transform", "lora".
 
     Args:
         form: The format.
-        on_transform: Whether the file has the transform below too.
+        below: What the file has below the method: "transform", "vector"; None for nothing.
     """
     words = [word for word in form.split() if word not in ("lhuc_asr", "speaker") and not word.isdigit()]
     what = "amplitudes" if form == AMPLITUDES else " ".join(words)
-    return f"{what} on transform" if on_transform else what
+    return what if below is None else f"{what} on {below}"

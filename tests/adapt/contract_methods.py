@@ -12,11 +12,11 @@ from pydantic import TypeAdapter
 from scaled_speakers import frames_of
 from speaker_codes import CodeConfig
 
-from lhuc_asr.adapt.fmllr import Fmllr, FmllrConfig
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import METHODS, AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
 from lhuc_asr.adapt.stacked import Stacked, StackedMethod
+from lhuc_asr.adapt.transformed import ChangedFeatures
 from lhuc_asr.adapt.vtln import WARPS_FILE, Vtln, save_warps
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -49,6 +49,10 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lhuc on fmllr": {"kind": "lhuc", "on": "fmllr"},
     "moments on fmllr": {"kind": "moments", "on": "fmllr", "prior_frames": 1000.0},
     "fdlr on fmllr": {"kind": "fdlr", "on": "fmllr"},
+    "ivector": {},
+    "ivector on fmllr": {"kind": "ivector", "on": "fmllr"},
+    "lhuc on ivector": {"kind": "lhuc", "on": "ivector"},
+    "fdlr on ivector": {"kind": "fdlr", "on": "ivector", "learning_rate": 0.01},
     "none": {},
     "code": {},
 }
@@ -93,8 +97,10 @@ def prepared_method(
         spoken = {f"t{n}": frames_of(model, n, frames, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}
         training = {name: replace(each, alignment_model=mixtures) for name, each in spoken.items()}
         method.prepare(model, training, seed=0)
-    method = OnFmllr(method) if options.get("on") else method
-    needs_mixtures = METHODS[str(options["kind"])].uses_gaussians or bool(options.get("on"))
+    if options.get("on"):
+        below = OPTIONS[str(options["on"])]
+        method = On(TypeAdapter(AnyMethod).validate_python({"kind": options["on"], **below}).make(None), method)
+    needs_mixtures = METHODS[str(options["kind"])].uses_gaussians or options.get("on") == "fmllr"
     return WithMixtures(method, mixtures) if mixtures is not None and needs_mixtures else method
 
 
@@ -116,20 +122,22 @@ class WithMixtures:
 
 
 @dataclass(frozen=True)
-class OnFmllr:
-    """A method on top of fMLLR, which is estimated on the same data as a pass before would.
+class On:
+    """A method on top of one that changes features, which is estimated on the same data as a pass before would.
 
     Attributes:
+        below: The method below.
         method: The method above.
     """
 
+    below: AdaptationMethod
     method: AdaptationMethod
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Stacked:
-        options = FmllrConfig.model_validate(OPTIONS["fmllr"])
-        return StackedMethod(Fmllr(options).estimate(model, speakers, seed), self.method).estimate(
-            model, speakers, seed
-        )
+        below = self.below.estimate(model, speakers, seed)
+        if not isinstance(below, ChangedFeatures):
+            raise TypeError(f"{type(self.below).__name__} does not change features")
+        return StackedMethod(below, self.method).estimate(model, speakers, seed)
 
 
 def above(speakers: AdaptedSpeakers) -> AdaptedSpeakers:

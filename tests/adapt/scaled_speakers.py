@@ -8,17 +8,22 @@ import torch
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.features.context import splice
+from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.ivector import VoiceSpace
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.vector_tensors import VectorTensors
 
 WIDTH, PDFS, UNITS = 6, 8, 16
+VECTOR = 2
 
 
-def small_dnn(units: int = UNITS, activation: Literal["sigmoid", "relu"] = "sigmoid") -> Dnn:
-    """Two hidden layers, context 1, 8 pdfs; adaptation must not use its dropout."""
-    made = Dnn(
-        DnnConfig(hidden_layers=2, hidden_units=units, context=1, dropout=0.3, activation=activation), WIDTH, PDFS
-    )
+def small_dnn(units: int = UNITS, activation: Literal["sigmoid", "relu"] = "sigmoid", vectors: bool = False) -> Dnn:
+    """Two hidden layers, context 1, 8 pdfs; adaptation must not use its dropout. It may take vectors of speakers."""
+    shape = DnnConfig(hidden_layers=2, hidden_units=units, context=1, dropout=0.3, activation=activation)
+    made = Dnn(shape, WIDTH, PDFS, VECTOR if vectors else 0)
     generator = torch.Generator().manual_seed(0)
+    if vectors:
+        made.vectors = VectorTensors(voices().tensors())
     made.initialise(generator)
     torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)
     with torch.no_grad():
@@ -27,11 +32,20 @@ def small_dnn(units: int = UNITS, activation: Literal["sigmoid", "relu"] = "sigm
     return made.eval()
 
 
+def voices() -> VoiceSpace:
+    """A space of voices around three Gaussians."""
+    generator = torch.Generator().manual_seed(6)
+    mean = torch.randn(3, WIDTH, generator=generator)
+    background = DiagonalGmm(torch.zeros(3, dtype=torch.int64), torch.full((3,), 1 / 3), mean, torch.ones(3, WIDTH), 1)
+    loading = torch.randn(3, WIDTH, VECTOR, generator=generator).double()
+    return VoiceSpace(background, loading, frame_weight=1.0, most_frames=1000.0)
+
+
 def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0):
     """Random features of standard deviation ``scale``, and pdfs drawn from the network with amplitudes (2, H)."""
     generator = torch.Generator().manual_seed(seed)
     features = scale * torch.randn(frames, WIDTH, generator=generator)
-    hidden = splice(features, 1)
+    hidden = model.splicing.utterance(features)
     with torch.no_grad():
         for number, layer in enumerate(model.hidden):
             hidden = layer.activation(layer.linear(hidden))

@@ -74,6 +74,7 @@ class TensorSpeakers(ABC):
 
     def save_speaker(self, speaker: str, path: Path, extras: Tensors) -> None:
         description = {"format": self.format, "speaker": speaker, "model": model_hash(self.model)}
+        description |= {"extras": sorted(extras)}
         save_tensors(path, {**self._of(speaker), **extras}, description)
 
     @classmethod

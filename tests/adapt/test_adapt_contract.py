@@ -47,7 +47,7 @@ def name(request) -> str:
 
 @pytest.fixture
 def small(name: str) -> Dnn:
-    return small_dnn(activation="relu" if name == "prelu" else "sigmoid")
+    return small_dnn(activation="relu" if name == "prelu" else "sigmoid", vectors="ivector" in name)
 
 
 @pytest.fixture
@@ -256,8 +256,9 @@ def test_files_of_every_method_are_found_by_name_listed_merged_and_deleted(adapt
     (file,) = files_of_speakers([Path("all")])
     stacked = above(adapted) is not adapted
     assert (file.speaker, file.format) == ("ann", above(adapted).format)
-    assert set(file.extras) == {"cmvn.mean", "below.transform"} if stacked else {"cmvn.mean"}
-    assert file.holds.endswith(" on transform") is stacked
+    below = adapted.below.below if stacked else ""
+    assert set(file.extras) == ({"cmvn.mean", f"below.{below}"} if stacked else {"cmvn.mean"})
+    assert file.holds.endswith(f" on {below}") is stacked
     spreads = file.spreads()
     numbers = load_tensors(tmp_path / "ann.safetensors")[0]
     assert sum(spread.count for spread in spreads) == sum(numbers[n].numel() for n in numbers.keys() - set(file.extras))

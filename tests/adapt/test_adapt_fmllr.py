@@ -19,7 +19,7 @@ from lhuc_asr.adapt.gaussian_model import GaussianModel, SpeakerAdaptiveGaussian
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
-from lhuc_asr.adapt.stacked import TRANSFORM, Stacked, StackedMethod
+from lhuc_asr.adapt.stacked import Stacked, StackedMethod
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.adapt.transformed import TransformedSpeakers
 from lhuc_asr.base.errors import (
@@ -280,12 +280,13 @@ def test_stacked_files_are_whole_or_refused(stacked, tmp_path):
         (torch.zeros(WIDTH, WIDTH + 1, dtype=torch.float64), "ann.safetensors: its transform is singular or damaged"),
         (torch.full((WIDTH, WIDTH + 1), torch.nan, dtype=torch.float64), "ann.safetensors"),
     ):
-        save_tensors(path, {**tensors, TRANSFORM: damaged}, description)
+        save_tensors(path, {**tensors, "below.transform": damaged}, description)
         with pytest.raises(CheckpointError, match=message):
             load_speakers(network, folder)
     stacked.above.save_speaker("ann", path, {})
     with pytest.raises(
-        CheckpointError, match=r"ann\.safetensors: has no transform .*, and 1 other speakers have; adapt all"
+        CheckpointError,
+        match=r"ann\.safetensors: has no transform below its method, and 1 other speakers have; adapt all",
     ):
         load_speakers(network, folder)
 

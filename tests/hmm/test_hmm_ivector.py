@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lhuc_asr.base.errors import CheckpointError, FeatureError, SingularError
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.ivector import IvectorConfig, VoiceSpace, VoiceStatistics, train_space
+from lhuc_asr.hmm.ivector import VoiceSpace, VoiceSpaceConfig, VoiceStatistics, train_space
 from lhuc_asr.hmm.ubm import BackgroundConfig, train_background
 
 GAUSSIANS, FEATURES, DIMENSION = 4, 3, 2
@@ -29,8 +29,8 @@ def background(gaussians: int = GAUSSIANS, features: int = FEATURES, apart: floa
 def known_world(speakers: int, frames: int, seed: int = 0) -> tuple[VoiceSpace, torch.Tensor, VoiceStatistics]:
     """A space, the speakers' vectors, and statistics of frames whose Gaussians are known."""
     generator = torch.Generator().manual_seed(seed)
-    space = VoiceSpace.random(background(), DIMENSION, seed)
-    space = replace(space, loading=10.0 * space.loading)
+    space = VoiceSpace.random(background(), VoiceSpaceConfig(dimension=DIMENSION), seed)
+    space = replace(space, loading=(10.0 * space.loading).float().double())
     vectors = torch.randn(speakers, DIMENSION, generator=generator, dtype=torch.float64)
     shape = (speakers, GAUSSIANS, frames, FEATURES)
     noise = space.background.variance.double().sqrt()[:, None] * torch.randn(
@@ -77,7 +77,7 @@ def test_a_vector_is_a_ridge_regression() -> None:
 
 def test_the_evidence_rises_with_every_iteration() -> None:
     _, _, statistics = known_world(30, 5)
-    space = VoiceSpace.random(background(), DIMENSION, 9)
+    space = VoiceSpace.random(background(), VoiceSpaceConfig(dimension=DIMENSION), 9)
     evidences = []
     for _ in range(12):
         evidences.append(float(space.posterior(statistics).evidence.sum()))
@@ -91,7 +91,7 @@ def test_the_evidence_rises_with_every_iteration() -> None:
 
 def test_a_known_space_is_found_again_and_its_vectors_with_it() -> None:
     truth, vectors, statistics = known_world(400, 40)
-    space = train_space(truth.background, statistics, IvectorConfig(dimension=DIMENSION, iterations=30), seed=3)
+    space = train_space(truth.background, statistics, VoiceSpaceConfig(dimension=DIMENSION, iterations=30), seed=3)
     whitened = [
         each.loading.flatten(0, 1) / truth.background.variance.double().sqrt().reshape(-1, 1) for each in (truth, space)
     ]
@@ -101,7 +101,7 @@ def test_a_known_space_is_found_again_and_its_vectors_with_it() -> None:
     # Directions of the space are free to turn: the best linear map explains the vectors.
     mapped = estimated @ torch.linalg.lstsq(estimated, vectors).solution
     assert float((mapped - vectors).square().mean()) < 0.01 * float(vectors.square().mean())
-    wrong = train_space(truth.background, statistics, IvectorConfig(dimension=1, iterations=30), seed=3)
+    wrong = train_space(truth.background, statistics, VoiceSpaceConfig(dimension=1, iterations=30), seed=3)
     assert float(wrong.posterior(statistics).evidence.sum()) < float(space.posterior(statistics).evidence.sum())
 
 
@@ -113,27 +113,33 @@ def test_frames_one_by_one_sum_to_all_and_nobody_is_zero() -> None:
     added = parts[0] + parts[1] + parts[2]
     torch.testing.assert_close(added.count, whole.count)
     torch.testing.assert_close(added.first, whole.first)
-    config = IvectorConfig(dimension=DIMENSION)
-    nobody = space.vectors(space.statistics(features[:0]), config)
+    nobody = space.vectors(space.statistics(features[:0]))
     assert torch.equal(nobody, torch.zeros(1, DIMENSION))
     # Few frames stay near nobody; the more there are the farther away.
-    lengths = [
-        float(space.vectors(space.statistics(features.repeat(times, 1)), config).norm()) for times in (1, 10, 100)
-    ]
+    lengths = [float(space.vectors(space.statistics(features.repeat(times, 1))).norm()) for times in (1, 10, 100)]
     assert 0 < lengths[0] < lengths[1] < lengths[2]
     batch = VoiceStatistics.stacked([whole, parts[0]])
-    alone = torch.cat([space.vectors(each, config) for each in (whole, parts[0])])
-    torch.testing.assert_close(space.vectors(batch, config), alone)
+    alone = torch.cat([space.vectors(each) for each in (whole, parts[0])])
+    torch.testing.assert_close(space.vectors(batch), alone)
+
+
+def test_a_frame_of_weight_zero_says_nothing_and_one_of_half_counts_half() -> None:
+    space, _, _ = known_world(1, 1)
+    features = space.background.mean[torch.tensor([0, 1, 2, 3])] + 0.3
+    weighted = space.statistics(features, torch.tensor([1.0, 0.0, 0.5, 0.0]))
+    first, third = (space.statistics(features[row : row + 1]) for row in (0, 2))
+    torch.testing.assert_close(weighted.count, first.count + 0.5 * third.count)
+    torch.testing.assert_close(weighted.first, first.first + 0.5 * third.first)
 
 
 def test_frames_count_as_much_as_they_may() -> None:
     _, _, statistics = known_world(2, 500)
-    config = IvectorConfig(frame_weight=0.1, most_frames=50.0)
     few = VoiceStatistics(statistics.count / 100, statistics.first / 100)
-    torch.testing.assert_close(few.weighted(config).count, 0.1 * few.count)
-    torch.testing.assert_close(statistics.weighted(config).count.sum(1), torch.full((2,), 50.0, dtype=torch.float64))
+    torch.testing.assert_close(few.weighted(0.1, 50.0).count, 0.1 * few.count)
+    many = statistics.weighted(0.1, 50.0)
+    torch.testing.assert_close(many.count.sum(1), torch.full((2,), 50.0, dtype=torch.float64))
     torch.testing.assert_close(
-        statistics.weighted(config).first / statistics.weighted(config).count[:, :, None],
+        many.first / many.count[:, :, None],
         statistics.first / statistics.count[:, :, None],
     )
 
@@ -174,6 +180,7 @@ def test_a_space_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path
     space.save(path)
     read = VoiceSpace.load(path, FEATURES)
     assert torch.equal(read.posterior(statistics).mean, space.posterior(statistics).mean)
+    torch.testing.assert_close(read.vectors(statistics), space.vectors(statistics))
     with pytest.raises(CheckpointError):
         VoiceSpace.load(path, FEATURES + 1)
     tensors = load_file(path)
@@ -184,6 +191,7 @@ def test_a_space_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path
         {"variance": -tensors["variance"]},
         {"loading": tensors["loading"][:, :2]},
         {"loading": tensors["mean"]},
+        {"counting": -tensors["counting"]},
     ):
         space.save(path)
         content = {**load_file(path), **change}

@@ -112,12 +112,14 @@ def test_a_file_without_its_transform_is_refused(
     transform = tensors.pop("below.transform")
     save_tensors(file, tensors, {**description, "extras": []})
     for path in (file, folder / "speaker-independent.safetensors"):
-        with pytest.raises(ModelMismatchError, match=f"{path.name}: has no transform of the features, and this model"):
+        with pytest.raises(
+            ModelMismatchError, match=f"{path.name}: has no transform of the features and no vector, and this model"
+        ):
             stacked.transcribe(audio, path)
     save_tensors(file, {"transform": transform, "below.transform": transform.clone()}, {
         "format": FORMAT, "speaker": SPEAKER, "model": description["model"], "extras": ["below.transform"]
     })  # fmt: skip
-    with pytest.raises(ModelMismatchError, match=r"x\.safetensors: has two transforms of the features, and this model"):
+    with pytest.raises(ModelMismatchError, match=r"x\.safetensors: changes the features twice, and this model"):
         load(model_of("fmllr")).transcribe(audio, file)
 
 
