@@ -53,7 +53,10 @@ LADDER = (
     f"tri={{tree: {{leaves: 60}}, {SMALL}}}",
     f"lda_mllt={{tree: {{leaves: 60}}, {SMALL}, context: 2, dimension: 16}}",
     f"fmllr_sat={{tree: {{leaves: 60}}, {SMALL}, fmllr: {{min_counts: {{full: 100}}}}}}",
-    "networks={fmllr: {features: fmllr_sat}}",
+    """networks={
+      fmllr: {features: fmllr_sat},
+      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}}
+    }""",
     "controls=[]",
 )
 LADDER_PASSES = f"""passes={{
@@ -69,6 +72,11 @@ LADDER_PASSES = f"""passes={{
   fmllr_moments: {{
     network: fmllr, targets: {{source: fmllr, kind: confidence, min_confidence: 0.1}},
     method: {{kind: moments, on: fmllr}}
+  }},
+  ivector: {{network: voices, method: {{kind: ivector}}}},
+  ivector_lhuc: {{
+    network: voices, targets: {{source: ivector}},
+    method: {{kind: lhuc, on: ivector, optimizer: adam, learning_rate: 0.3, sweeps: 4}}
   }}
 }}"""
 

@@ -34,12 +34,12 @@ from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.schedule import MaxEpochs
 from lhuc_asr.nnet.trainer import TrainerConfig
+from lhuc_asr.pipeline.network_config import AnyNetwork, NetworkConfig, check_network, origin
 from lhuc_asr.pipeline.pass_config import (
     RUNGS,
     SI,
     CombineConfig,
     Control,
-    OnFeaturesConfig,
     PassConfig,
     PassName,
     Rung,
@@ -92,8 +92,8 @@ class ExperimentConfig(StrictModel):
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Options of decoding.
-        networks: Speaker-adaptively trained networks, and networks on a rung's features, by name; a network is trained
-            if a pass needs it.
+        networks: Speaker-adaptively trained networks, networks on a rung's features, and those that take vectors of
+            speakers, by name; a network is trained if a pass needs it.
         first_passes: Rungs of the ladder, and networks, that decode without adaptation even if no pass adapts them.
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
@@ -132,7 +132,7 @@ class ExperimentConfig(StrictModel):
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
-    networks: dict[PassName, SatConfig | OnFeaturesConfig] = Field({"sat": SatConfig()})
+    networks: dict[PassName, AnyNetwork] = Field({"sat": SatConfig()})
     first_passes: tuple[PassName, ...] = ()
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
@@ -167,7 +167,7 @@ class ExperimentConfig(StrictModel):
                 raise ValueError(f"networks: {name!r} has the name of a control; choose another")
             if re.fullmatch(rf"{SI}|first\d+", name) or name in RUNGS:  # am/first1 is the network that aligns
                 raise ValueError(f"networks: {name!r} is an experiment's own model; choose another name")
-            self._check_network(name)
+            check_network(name, self.networks, self.aligners)
         models = (SI, *self.networks, *self.aligners)
         if unknown := [name for name in self.first_passes if name not in models]:
             raise ValueError(f"first_passes: {', '.join(unknown)}: no such model; models: {', '.join(models)}")
@@ -221,25 +221,6 @@ class ExperimentConfig(StrictModel):
                 "from 0; correct one of the two"
             )
 
-    def _check_network(self, name: str) -> None:
-        """Refuse a network on features that the ladder does not make, or one that goes on from nothing."""
-        network = self.networks[name]
-        if isinstance(network, OnFeaturesConfig):
-            if network.features not in self.aligners:
-                raise ValueError(f"networks: {name!r} needs the rung {network.features}; add it to aligners")
-            return
-        others = [other for other, each in self.networks.items() if isinstance(each, OnFeaturesConfig)]
-        if network.start not in (None, SI, *others):
-            raise ValueError(
-                f"networks: {name!r} starts from {network.start!r}; a speaker-adaptively trained network starts from "
-                f"one of {', '.join((SI, *others))}"
-            )
-        if network.like not in (None, *others):
-            raise ValueError(
-                f"networks: {name!r} is like {network.like!r}; a speaker-adaptively trained network is like one on a "
-                f"rung's features ({', '.join(others) or 'there is none'}), or on the recipe's own without like"
-            )
-
     def _check_features(self, name: str, plan: PassConfig, known: set[str]) -> None:
         """Refuse fMLLR without the Gaussians that it needs, Gaussians by other methods, and targets of other pdfs."""
         method, last = self.method_of(plan), self.aligners[-1]
@@ -258,6 +239,11 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} is by {method.kind}, which needs a network on features of kind fbank with "
                 "delta_order 0, as they are; choose another method or other features"
             )
+        if method.needs_vectors and plan.combine is None and self.voices_of(plan.network) is None:
+            raise ValueError(
+                f"passes: {name!r} is by {method.kind}, but the network {plan.network!r} does not take vectors of "
+                "speakers; name one that does, by networks: {NAME: {ivector: {}}}"
+            )
         check_mode(name, plan, method)
         if method.on is not None:
             below = self.passes.get(method.on) if method.on in known else None
@@ -273,11 +259,23 @@ class ExperimentConfig(StrictModel):
 
     def rung_features(self, network: str) -> Rung | None:
         """The rung whose features a network was trained on; None for the recipe's ``features``."""
-        trained = self.networks.get(network.removesuffix(reuse_name("", "without_rows")))
-        if isinstance(trained, OnFeaturesConfig):
-            return trained.features
-        other = None if trained is None else trained.like or trained.start
-        return None if other in (None, SI) else self.rung_features(other)
+        described = self._origin(network)
+        return None if described is None else described.features
+
+    def voices_of(self, network: str) -> str | None:
+        """Name of the network whose i-vectors a network was trained with, mostly its own; None for one without."""
+        described = self._origin(network)
+        return None if described is None or described.ivector is None else self.origin_of(network)
+
+    def origin_of(self, network: str) -> str | None:
+        """The network whose kind of features and vectors a network takes; None where they are those of ``si``."""
+        return origin(self.networks, network.removesuffix(reuse_name("", "without_rows")))
+
+    def _origin(self, network: str) -> NetworkConfig | None:
+        """What a network takes, if it is something else than what ``si`` takes."""
+        name = self.origin_of(network)
+        described = None if name is None else self.networks[name]
+        return described if isinstance(described, NetworkConfig) else None
 
     def on_filterbanks(self, plan: PassConfig) -> bool:
         """Whether a pass adapts to log mel filterbanks without differences, which nothing has moved."""

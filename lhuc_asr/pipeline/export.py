@@ -92,11 +92,12 @@ class ModelOptions:
 def _without_speaker(adapted: Pass, passes: Mapping[str, Pass]) -> Pass:
     """The pass that decodes recordings of which no speaker is given: it adapts to nothing but their features.
 
-    A network that was trained on transformed features does not know others.
+    A network that was trained on transformed features, or with vectors of speakers, does not know others.
     """
     if isinstance(adapted.adaptation, Adaptation):
         below = adapted if adapted.adaptation.on is None else adapted.adaptation.on
-        if isinstance(below.adaptation, Adaptation) and below.adaptation.method.uses_gaussians:
+        method = below.adaptation.method if isinstance(below.adaptation, Adaptation) else None
+        if method is not None and (method.uses_gaussians or method.needs_vectors):
             return below
     return passes[first_pass(adapted.network)]
 

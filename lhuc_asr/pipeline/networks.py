@@ -18,11 +18,13 @@ from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
 from lhuc_asr.nnet.trainer import TrainerConfig, train
+from lhuc_asr.nnet.vector_tensors import VectorTensors
 from lhuc_asr.pipeline.acoustic_models import rung_dimension
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.plan import WithoutRows, trained_network
+from lhuc_asr.pipeline.voices import read_vectors, read_voices, voices_stage_name
 
 # In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.
 SPEAKERS_FOLDER = "speakers"
@@ -40,6 +42,7 @@ class NetworkOptions:
         sat: How the training speakers' rows are trained with the network, or how it is trained on without rows; None
             for ``si``.
         features: The rung whose features it is trained on; None for the networks' own.
+        voices: Name of the network whose i-vectors it takes, mostly its own; None for one that takes none.
     """
 
     dnn: DnnConfig
@@ -48,24 +51,27 @@ class NetworkOptions:
     seed: int
     sat: SatConfig | WithoutRows | None = None
     features: Rung | None = None
+    voices: str | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> NetworkOptions:
         """The options of a recipe's network: ``si``, a speaker-adaptively trained network, or its control."""
         kind = config.rung_features(name)
         dimension = rung_dimension(config, kind) if kind else config.features.dimension
-        return cls(config.dnn, config.trainer, dimension, config.seed, trained_network(config, name), kind)
+        trained, voices = trained_network(config, name), config.voices_of(name)
+        return cls(config.dnn, config.trainer, dimension, config.seed, trained, kind, voices)
 
 
 def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
     """Add the stage that trains ``am/<name>`` on an alignment; training resumes where a killed run stopped."""
     stage, sat = f"network {name}", options.sat
     start = [] if sat is None or sat.start is None else [f"network {sat.start}"]
+    voices = [] if options.voices is None else [voices_stage_name(options.voices)]
     stages.run(
         stage,
         partial(_train, experiment, name, aligned.alignment, partial(stages.key, stage)),
         options=options,
-        after=[aligned.stage, *start],
+        after=[aligned.stage, *start, *voices],
         outputs=[experiment.folder.network(name)],
     )
 
@@ -112,12 +118,17 @@ def untrained_network(
 ) -> tuple[Dnn, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
     pdf_count = experiment.topology_of(alignment).pdf_count
-    sources = {}
+    space, sources = None, {}
+    if options.voices is not None:
+        space = read_voices(experiment, options.voices, options.feature_dimension)
     for split in (TRAIN, HELDOUT):
         targets = experiment.aligned(alignment, split)
         store = experiment.features(split, options.features or "")
-        sources[split] = FrameSource(store.array, targets.array, store.utterances, options.dnn.context)
-    model = Dnn(options.dnn, options.feature_dimension, pdf_count)
+        vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store)
+        sources[split] = FrameSource(store.array, targets.array, store.utterances, options.dnn.context, vectors)
+    model = Dnn(options.dnn, options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
+    if space is not None:
+        model.vectors = VectorTensors(space.tensors())
     model.initialise(torch.Generator().manual_seed(options.seed))
     model.log_prior.copy_(priors(sources[TRAIN].targets, pdf_count, PRIOR_PSEUDO_FRAMES))
     return model, sources

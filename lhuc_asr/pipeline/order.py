@@ -32,6 +32,7 @@ from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
 from lhuc_asr.pipeline.plan import Adaptation, Pass, Preparation, heldout_passes, networks_of, others_in, passes_of
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
+from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage
 
 
 def add_stages(
@@ -77,7 +78,10 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         aligned = aligner.align(stages, experiment, aligned)
     if aligned is None:
         raise ValueError("no aligner: networks need an alignment")
-    for name in networks_of(config):
+    networks = networks_of(config)
+    for name in sorted({voices for voices in map(config.voices_of, networks) if voices is not None}):
+        voices_stage(stages, experiment, name, VoicesOptions.of(config, name), aligned)
+    for name in networks:
         network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
     experiment = AlignedExperiment.of(config)

@@ -139,17 +139,6 @@ def check_stack(
         raise ValueError(f"passes: {name!r} is on {method.on!r}; give both the same network and data")
 
 
-class OnFeaturesConfig(StrictModel):
-    """A speaker-independent network on the features of a rung of the ladder, in place of the recipe's ``features``.
-
-    Attributes:
-        features: The rung. A network on those of ``fmllr_sat`` is trained on features that the training speakers'
-            transforms have moved; passes adapt it to test speakers by ``fmllr``.
-    """
-
-    features: Literal["lda_mllt", "fmllr_sat"]
-
-
 def first_pass(network: str) -> str:
     """The pass that decodes with a network, without adaptation.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.atomic import atomic_folder, write_json, write_text
 from lhuc_asr.base.config import dump_config, parse_config
 from lhuc_asr.base.destinations import refuse_to_lose
@@ -32,7 +31,8 @@ from lhuc_asr.pipeline.experiment import (
     refuse_seeds,
 )
 from lhuc_asr.pipeline.inputs import check_files
-from lhuc_asr.pipeline.pass_config import OnFeaturesConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.network_config import AnyNetwork
+from lhuc_asr.pipeline.pass_config import PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.plan import passes_of
 from lhuc_asr.pipeline.results import made_passes
 from lhuc_asr.pipeline.run import make_passes
@@ -188,7 +188,7 @@ def _run_series(config: ExperimentConfig, name: str, base: str, place: Path, for
 
 
 def with_passes(
-    config: ExperimentConfig, networks: Mapping[str, SatConfig | OnFeaturesConfig], passes: Mapping[str, PassConfig]
+    config: ExperimentConfig, networks: Mapping[str, AnyNetwork], passes: Mapping[str, PassConfig]
 ) -> ExperimentConfig:
     """The recipe with other networks and passes; of their controls, with those that tables and figures show."""
     primary = config.primary if config.primary in passes else None

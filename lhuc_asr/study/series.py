@@ -24,7 +24,7 @@ from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.pass_config import OnFeaturesConfig, PassConfig, first_pass, reuse_name
+from lhuc_asr.pipeline.pass_config import PassConfig, first_pass, reuse_name
 
 SECONDS = (5, 10, 20, 30, 60)
 UTTERANCES = (1, 2, 5, 10)
@@ -278,6 +278,8 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     left_out |= {
         kind for kind, options in METHODS.items() if options.uses_gaussians or (options.transforms_features and on)
     }
+    if config.voices_of(original.network) is None:
+        left_out |= {kind for kind, options in METHODS.items() if options.needs_vectors}
     if not config.on_filterbanks(original):
         left_out |= {kind for kind, options in METHODS.items() if options.needs_filterbanks}
     for kind, options in METHODS.items():
@@ -296,7 +298,7 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
     one in two series is trained once. Where the base is on a transform, so is row 0.
     """
     original = config.passes[base]
-    like = _features_network(config, original.network)
+    like = config.origin_of(original.network)
     trained = SatConfig(like=like, **settings)
     own_name = f"sat__{f'{like}_' if like else ''}{trained.switching}_{trained.gamma:g}".replace(".", "-")
     network = next((name for name, known in config.networks.items() if known == trained), own_name)
@@ -314,13 +316,6 @@ def _adaptive_training(config: ExperimentConfig, base: str, label: str, **settin
         }
         adapted = adapted.model_copy(update=moved)
     return [row_zero, Variant(f"{base}__{network}", base, label, adapted, options)]
-
-
-def _features_network(config: ExperimentConfig, network: str) -> str | None:
-    """The recipe's first network on the features of a rung that another was trained on; None for other features."""
-    features = config.rung_features(network)
-    known = ((name, other) for name, other in config.networks.items() if isinstance(other, OnFeaturesConfig))
-    return next((name for name, other in known if other.features == features), None)
 
 
 def _gammas(config: ExperimentConfig, base: str) -> list[Variant]:

@@ -31,7 +31,7 @@ RECIPE: dict[str, Any] = {
     "alignment_features": {"sample_rate": 16000, "delta_order": 1},
     "aligners": ["mono", "tri", "lda_mllt", "fmllr_sat"],
     "realignments": 1,
-    "networks": {"sat": {"start": "si"}, "random": {}, "moved": {"features": "fmllr_sat"}},
+    "networks": {"sat": {"start": "si"}, "random": {}, "moved": {"features": "fmllr_sat"}, "voices": {"ivector": {}}},
     "first_passes": ["mono", "tri", "lda_mllt"],
     "passes": {
         "lhuc": {},
@@ -45,6 +45,7 @@ RECIPE: dict[str, Any] = {
         "gaussian": {"method": {"kind": "fmllr"}, "network": "fmllr_sat"},
         "transformed": {"method": {"kind": "fmllr"}, "network": "moved", "targets": {"source": "gaussian"}},
         "stacked": {"method": {"kind": "lhuc", "on": "transformed"}, "network": "moved"},
+        "ivector": {"method": {"kind": "ivector"}, "network": "voices"},
         "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
     },
 }
@@ -176,7 +177,7 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
     assert classes == {
         *("CorpusOptions", "LexiconOptions", "LanguageModelOptions", "FeatureOptions", "MonophoneOptions", "float"),
         "TiedOptions",
-        *("RealignmentOptions", "NetworkOptions", "Preparation", "Pass", "ModelOptions"),
+        *("RealignmentOptions", "VoicesOptions", "NetworkOptions", "Preparation", "Pass", "ModelOptions"),
     }
     for name, options in stages.options.items():
         key, count = stage_key(name, options, []), 0

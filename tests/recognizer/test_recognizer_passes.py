@@ -40,6 +40,8 @@ CHAINS = {
     "from_si": (["si", "from_si"], "from_si"),
     "fmllr_lhuc": ([*GAUSSIANS, "fmllr", "fmllr_lhuc"], "fmllr"),
     "fmllr_moments": ([*GAUSSIANS, "fmllr", "fmllr_moments"], "fmllr"),
+    "ivector": (["voices_si", "ivector"], "ivector"),
+    "ivector_lhuc": (["voices_si", "ivector", "ivector_lhuc"], "ivector"),
 }
 SPEAKER = "2001"
 Models = Callable[[str], Path]

@@ -1,0 +1,98 @@
+"""The parts of a recipe that describe its networks beside ``si``: on other features, with vectors of speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lhuc_asr.adapt.sat import SatConfig
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.hmm.ivector import VoiceSpaceConfig
+from lhuc_asr.hmm.ubm import BackgroundConfig
+from lhuc_asr.pipeline.pass_config import SI, Rung
+
+
+class VoicesConfig(StrictModel):
+    """The i-vectors that a network is trained with.
+
+    Attributes:
+        background: Options of the background model.
+        space: Options of the space of voices, and of what frames count in a vector.
+        utterances: Number of a training speaker's utterances that share a vector, chosen by the seed; None for all. The
+            network meets vectors of more voices, and of as little speech as a new speaker has at first, the fewer there
+            are.
+    """
+
+    background: BackgroundConfig = BackgroundConfig()
+    space: VoiceSpaceConfig = VoiceSpaceConfig()
+    utterances: int | None = Field(4, ge=1, le=1_000_000)
+
+
+class NetworkConfig(StrictModel):
+    """A speaker-independent network that differs from ``si`` in what it takes.
+
+    Attributes:
+        features: The rung of the ladder whose features it takes; None for the recipe's ``features``. A network on those
+            of ``fmllr_sat`` is trained on features that the training speakers' transforms have moved; passes adapt it
+            to test speakers by ``fmllr``.
+        ivector: The vectors of speakers that it takes beside the features; passes give it those of test speakers by
+            ``ivector``. None for none.
+    """
+
+    features: Literal["lda_mllt", "fmllr_sat"] | None = None
+    ivector: VoicesConfig | None = None
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if self.features is None and self.ivector is None:
+            raise ValueError(f"this network is {SI}; give it features of a rung, or ivector: {{}}")
+        return self
+
+
+AnyNetwork = SatConfig | NetworkConfig
+
+
+def origin(networks: Mapping[str, AnyNetwork], name: str) -> str | None:
+    """The network of ``networks`` that one takes its features and vectors like; None where it takes those of ``si``.
+
+    Args:
+        networks: The recipe's networks.
+        name: Name of a network: ``si``, one of these, or one that is not the recipe's at all.
+    """
+    trained = networks.get(name)
+    if isinstance(trained, NetworkConfig):
+        return name
+    other = None if trained is None else trained.like or trained.start
+    return None if other in (None, SI) else origin(networks, other)
+
+
+def check_network(name: str, networks: Mapping[str, AnyNetwork], aligners: tuple[Rung, ...]) -> None:
+    """Refuse a network on features that the ladder does not make, or one that goes on from nothing.
+
+    Args:
+        name: Name of the network.
+        networks: The recipe's networks.
+        aligners: The recipe's rungs.
+
+    Raises:
+        ValueError: The network is one of these.
+    """
+    network = networks[name]
+    if isinstance(network, NetworkConfig):
+        if network.features not in (None, *aligners):
+            raise ValueError(f"networks: {name!r} needs the rung {network.features}; add it to aligners")
+        return
+    others = [other for other, each in networks.items() if isinstance(each, NetworkConfig)]
+    if network.start not in (None, SI, *others):
+        raise ValueError(
+            f"networks: {name!r} starts from {network.start!r}; a speaker-adaptively trained network starts from "
+            f"one of {', '.join((SI, *others))}"
+        )
+    if network.like not in (None, *others):
+        raise ValueError(
+            f"networks: {name!r} is like {network.like!r}; a speaker-adaptively trained network is like one with "
+            f"features or vectors of its own ({', '.join(others) or 'there is none'}), or on the recipe's own without "
+            "like"
+        )
