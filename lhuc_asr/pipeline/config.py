@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -15,26 +15,19 @@ from lhuc_asr.adapt.fmllr import FmllrConfig
 from lhuc_asr.adapt.lhuc import LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.base.config import Seed, StrictModel
+from lhuc_asr.base.config import Seed
 from lhuc_asr.base.experiment_folder import ExperimentName
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.corpus.noise import NoiseConfig
 from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
-from lhuc_asr.features.filterbank import RecipeFeatures
 from lhuc_asr.hmm.fmllr import FmllrEstimation
-from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig
-from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
-from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.hmm.training import MixtureConfig
-from lhuc_asr.hmm.triphone_training import TriphoneConfig
 from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
-from lhuc_asr.nnet.dnn import DnnConfig
-from lhuc_asr.nnet.schedule import MaxEpochs
-from lhuc_asr.nnet.trainer import TrainerConfig
-from lhuc_asr.pipeline.network_config import AnyNetwork, NetworkConfig, check_network, origin
+from lhuc_asr.pipeline.models_config import ModelsConfig
+from lhuc_asr.pipeline.network_config import check_network
 from lhuc_asr.pipeline.pass_config import (
     RUNGS,
     SI,
@@ -54,15 +47,8 @@ from lhuc_asr.pipeline.pass_config import (
 Speed = Annotated[float, Field(ge=0.25, le=4.0)]
 
 
-class AlignmentFeatures(RecipeFeatures):
-    """Kind of features of the Gaussian mixtures: MFCC with differences, if the recipe does not say otherwise."""
-
-    kind: Literal["fbank", "mfcc"] = "mfcc"
-    delta_order: int = Field(2, ge=0, le=2)
-
-
-class ExperimentConfig(StrictModel):
-    """A recipe: everything that an experiment depends on.
+class ExperimentConfig(ModelsConfig):
+    """A recipe: everything that an experiment depends on. Its models are described by ``ModelsConfig``.
 
     Attributes:
         name: Name of the experiment's folder below ``exp/``.
@@ -82,18 +68,8 @@ class ExperimentConfig(StrictModel):
         noise: Noises that are added to every recording; None for the recordings as they are.
         speeds: Speeds at which training recordings are used, multiples of 0.01; 1.0 is one of them.
         lexicon, lm: Pronunciations, and the n-gram model.
-        alignment_features, features: Features of the Gaussian mixtures, and of the network. Without a ``sample_rate``
-            they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
-            upper band.
-        monophone, tri, lda_mllt, fmllr_sat: Options of the rungs.
-        dnn, trainer: Shape of the networks, and how they are trained.
-        aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.
-        realignments: Number of times that a network aligns the training data anew for the next network.
-        realignment_epochs: Maximum number of training epochs of a network that only aligns.
         transition_scale: Factor on the transition costs in the decoding graph.
         search, tuning, lattice: Options of decoding.
-        networks: Speaker-adaptively trained networks, networks on a rung's features, and those that take vectors of
-            speakers, by name; a network is trained if a pass needs it.
         first_passes: Rungs of the ladder, and networks, that decode without adaptation even if no pass adapts them.
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
@@ -117,22 +93,10 @@ class ExperimentConfig(StrictModel):
     speeds: tuple[Speed, ...] = Field((1.0,), min_length=1)
     lexicon: LexiconConfig = LexiconConfig()
     lm: LanguageModelConfig = LanguageModelConfig()
-    alignment_features: AlignmentFeatures = AlignmentFeatures()
-    features: RecipeFeatures = RecipeFeatures()
-    monophone: MonophoneConfig = MonophoneConfig()
-    tri: TriphoneConfig = TriphoneConfig()
-    lda_mllt: LdaMlltConfig = LdaMlltConfig()
-    fmllr_sat: FmllrSatConfig = FmllrSatConfig()
-    dnn: DnnConfig = DnnConfig()
-    trainer: TrainerConfig = TrainerConfig()
-    aligners: tuple[Rung, ...] = Field(("mono",), min_length=1)
-    realignments: int = Field(1, ge=0, le=20)
-    realignment_epochs: MaxEpochs = 5
     transition_scale: float = Field(0.1, ge=0.0, le=100.0)
     search: SearchConfig = SearchConfig()
     tuning: TuningConfig = TuningConfig()
     lattice: LatticeConfig = LatticeConfig()
-    networks: dict[PassName, AnyNetwork] = Field({"sat": SatConfig()})
     first_passes: tuple[PassName, ...] = ()
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
@@ -256,26 +220,6 @@ class ExperimentConfig(StrictModel):
                 f"passes: {name!r} has targets of {source!r}, whose pdfs are those of the rung {rungs[0]}; give it a "
                 f"source with those of {last}"
             )
-
-    def rung_features(self, network: str) -> Rung | None:
-        """The rung whose features a network was trained on; None for the recipe's ``features``."""
-        described = self._origin(network)
-        return None if described is None else described.features
-
-    def voices_of(self, network: str) -> str | None:
-        """Name of the network whose i-vectors a network was trained with, mostly its own; None for one without."""
-        described = self._origin(network)
-        return None if described is None or described.ivector is None else self.origin_of(network)
-
-    def origin_of(self, network: str) -> str | None:
-        """The network whose kind of features and vectors a network takes; None where they are those of ``si``."""
-        return origin(self.networks, network.removesuffix(reuse_name("", "without_rows")))
-
-    def _origin(self, network: str) -> NetworkConfig | None:
-        """What a network takes, if it is something else than what ``si`` takes."""
-        name = self.origin_of(network)
-        described = None if name is None else self.networks[name]
-        return described if isinstance(described, NetworkConfig) else None
 
     def on_filterbanks(self, plan: PassConfig) -> bool:
         """Whether a pass adapts to log mel filterbanks without differences, which nothing has moved."""
