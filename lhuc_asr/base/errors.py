@@ -73,6 +73,10 @@ class SearchError(LhucError, RuntimeError):
     """Decoding failed."""
 
 
+class LatticeError(LhucError, ValueError):
+    """A lattice is empty, damaged, or of another vocabulary."""
+
+
 class ScoreError(LhucError, ValueError):
     """References and hypotheses cannot be compared."""
 

@@ -8,6 +8,7 @@ vocabulary continuous speech recognition", 2001, section III); the posteriors of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,26 @@ from lhuc_asr.base.compiled import compiled
 
 # Stands for the pdf of an arc that takes no frame.
 NO_PDF = -1
+
+
+class WeightedArcs(Protocol):
+    """What best paths and posteriors are computed of: the lattices of states and of words."""
+
+    @property
+    def source(self) -> np.ndarray:
+        """Node that each arc leaves, ascending, shape (A,)."""
+
+    @property
+    def target(self) -> np.ndarray:
+        """Node that each arc reaches, of a higher number, shape (A,)."""
+
+    @property
+    def final(self) -> np.ndarray:
+        """Cost of ending in each node, shape (N,)."""
+
+    @property
+    def log_weight(self) -> np.ndarray:
+        """Log of the weight of each arc, shape (A,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +131,12 @@ class FramePosteriors:
         return posterior
 
 
-def best_path(lattice: Lattice) -> tuple[np.ndarray, float]:
+def best_path(lattice: WeightedArcs) -> tuple[np.ndarray, float]:
     """Arcs of the best path in their order, int64, and the cost of the path."""
     return _best_path(lattice.source, lattice.target, -lattice.log_weight, lattice.final)
 
 
-def forward_backward(lattice: Lattice) -> Occupancy:
+def forward_backward(lattice: WeightedArcs) -> Occupancy:
     """Posteriors of arcs, float64."""
     log_weight = lattice.log_weight
     forward, backward = _forward_backward(lattice.source, lattice.target, log_weight, -lattice.final)
