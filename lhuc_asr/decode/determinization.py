@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lhuc_asr.base.compiled import compiled
+from lhuc_asr.decode.heap import pop, push
 from lhuc_asr.decode.lattice import NO_PDF, Lattice
 from lhuc_asr.decode.pdf_strings import FULL, ROOT, PdfStrings, extended, shared
 from lhuc_asr.decode.subsets import (
@@ -28,8 +29,6 @@ from lhuc_asr.decode.subsets import (
     WAITING,
     Subsets,
     known_subset,
-    take_best,
-    wait,
 )
 
 # In place of a pair of word and target: an arc has no word.
@@ -152,15 +151,14 @@ def determinize(
     subsets.counts[ELEMENTS] = subsets.counts[ARCS] = subsets.counts[WAITING] = 1
     steps = 0
     while subsets.counts[WAITING] > 0:
-        arc = subsets.heap[0]
-        through = subsets.through[arc]
+        arc = pop(subsets.heap, subsets.counts[WAITING], subsets.through)
+        subsets.counts[WAITING] -= 1
         subset, slot = known_subset(strings, subsets, arc)
         if subset == NOWHERE:
             subset = subsets.counts[SUBSETS]
             subsets.maker[subset], subsets.final[subset] = arc, np.inf
             subsets.slots[slot] = subset + 1
             subsets.counts[SUBSETS] = subset + 1
-            take_best(subsets)
             node_count, pair_count, looked_at = _reach(graph, strings, subsets, reached, arc, limit)
             steps += looked_at
             room = (
@@ -170,9 +168,7 @@ def determinize(
             )
             _forget(reached, node_count, pair_count)
             if not room:
-                return through - graph.rest[0], steps
-        else:
-            take_best(subsets)
+                return subsets.through[arc] - graph.rest[0], steps
         subsets.target[arc] = subset
     return beam, steps
 
@@ -331,7 +327,8 @@ def _leave(
         subsets.counts[ELEMENTS], subsets.counts[ARCS] = high, arc + 1
         known, _ = known_subset(strings, subsets, arc)
         if known == NOWHERE:
-            wait(subsets, arc)
+            push(subsets.heap, subsets.counts[WAITING], subsets.through, arc)
+            subsets.counts[WAITING] += 1
         else:
             subsets.target[arc], subsets.counts[ELEMENTS] = known, low
         begin = end

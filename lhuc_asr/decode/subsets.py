@@ -105,34 +105,3 @@ def _are_equal(strings: PdfStrings, subsets: Subsets, arc: int, other: int) -> b
         ):
             return False
     return True
-
-
-@compiled
-def wait(subsets: Subsets, arc: int) -> None:
-    """Put an arc on the heap of those whose target is not known (J. Williams, 1964)."""
-    place = subsets.counts[WAITING]
-    subsets.counts[WAITING] = place + 1
-    while place > 0:
-        above = (place - 1) // 2
-        if subsets.through[subsets.heap[above]] <= subsets.through[arc]:
-            break
-        subsets.heap[place] = subsets.heap[above]
-        place = above
-    subsets.heap[place] = arc
-
-
-@compiled
-def take_best(subsets: Subsets) -> None:
-    """Take the first arc off the heap."""
-    count = subsets.counts[WAITING] - 1
-    subsets.counts[WAITING] = count
-    arc, place = subsets.heap[count], 0
-    while 2 * place + 1 < count:
-        below = 2 * place + 1
-        if below + 1 < count and subsets.through[subsets.heap[below + 1]] < subsets.through[subsets.heap[below]]:
-            below += 1
-        if subsets.through[arc] <= subsets.through[subsets.heap[below]]:
-            break
-        subsets.heap[place] = subsets.heap[below]
-        place = below
-    subsets.heap[place] = arc

@@ -57,7 +57,7 @@ class WordLattice:
             at frame T.
         source, target: Nodes of each arc, shape (A,), int32.
         word: Number of each arc's word in the graph's table, shape (A,), int32; 0 on an arc that only takes a path to
-            its end: no arc leaves its target, and its source is not final.
+            its end. All such arcs lead to the last node, whose final cost is 0, and no other arc leads there.
         begin: Frame at which the graph emits each arc's word on the best path through the arc, below T, shape (A,),
             int32; lattices of other programs do not say it, and it is then the frame of the arc's target.
         graph_cost: Cost of language model, lexicon, transitions and insertion penalty of each arc, natural log,
@@ -170,8 +170,8 @@ def problem_of(lattice: WordLattice) -> str | None:
     The arrays must have the right shapes, and the nodes of arcs must exist.
     """
     nodes, source, target = np.arange(len(lattice.frame)), lattice.source, lattice.target
-    ends, leads_on = np.isfinite(lattice.final), np.isin(nodes, source)
-    silent = lattice.word == 0
+    ends, silent = np.isfinite(lattice.final), lattice.word == 0
+    to_the_end = (target == nodes[-1:]) & silent.any()
     repeated = (np.diff(source, append=-1) == 0) & (np.diff(lattice.word, append=0) <= 0)
     if not ends.any():
         return "no path leads to an end"
@@ -184,7 +184,9 @@ def problem_of(lattice: WordLattice) -> str | None:
         ("arc", target <= source, "does not lead to a higher node"),
         ("arc", lattice.word < 0, "has a negative word"),
         ("arc", repeated, "has no lower word than the next arc of its node"),
-        ("arc", silent & leads_on[target], "has no word, and its path goes on"),
+        ("arc", silent & ~to_the_end, "has no word, and does not lead to the last node"),
+        ("arc", to_the_end & ~silent, "has a word, and leads to the end of arcs without"),
+        ("arc", to_the_end & (lattice.final[target] != 0.0), "has no word, and the end has a cost"),
         ("arc", silent & ends[source], "has no word, and its path could end before it"),
         ("arc", ~np.isfinite(lattice.graph_cost + lattice.log_likelihood), "has a score that is not finite"),
         ("arc", np.diff(lattice.offset) != lattice.frame[target] - lattice.frame[source], "has a pdf too few or many"),

@@ -165,10 +165,10 @@ def test_words_of_another_vocabulary_are_refused():
 
 # "A" or "B", then the rest of the frames, or "C" from the first frame to the last.
 BY_HAND = WordLattice(
-    frame=np.array([0, 1, 2], np.int32),
-    final=np.array([np.inf, np.inf, 0.5]),
+    frame=np.array([0, 1, 2, 2], np.int32),
+    final=np.array([np.inf, np.inf, 0.5, 0.0]),
     source=np.array([0, 0, 0, 1], np.int32),
-    target=np.array([1, 1, 2, 2], np.int32),
+    target=np.array([1, 1, 2, 3], np.int32),
     word=np.array([1, 2, 3, 0], np.int32),
     begin=np.array([1, 0, 0, 1], np.int32),
     graph_cost=np.array([1.0, 2.0, -3.0, 0.0]),
@@ -180,17 +180,18 @@ BY_HAND = WordLattice(
     beam=8.0,
 )
 BAD = [
-    ("final", [np.inf, np.inf, np.inf], "no path leads to an end"),
-    ("final", [np.inf, np.nan, 0.5], "node 1 has a final cost that is not a number"),
-    ("final", [np.inf, 0.5, 0.5], "node 1 ends paths before the last frame"),
-    ("frame", [0, 2, 1], "node 2 is at an earlier frame than the node before"),
-    ("frame", [1, 2, 3], "node 0 is the start, but not at frame 0"),
+    ("final", [np.inf] * 4, "no path leads to an end"),
+    ("final", [np.inf, np.nan, 0.5, 0.0], "node 1 has a final cost that is not a number"),
+    ("final", [np.inf, 0.5, 0.5, 0.0], "node 1 ends paths before the last frame"),
+    ("final", [np.inf, np.inf, 0.5, 0.1], "arc 3 has no word, and the end has a cost"),
+    ("frame", [0, 2, 1, 2], "node 2 is at an earlier frame than the node before"),
+    ("frame", [1, 2, 3, 3], "node 0 is the start, but not at frame 0"),
     ("source", [0, 0, 1, 0], "arc 3 leaves a lower node than the arc before"),
-    ("target", [1, 0, 2, 2], "arc 1 does not lead to a higher node"),
+    ("target", [1, 0, 2, 3], "arc 1 does not lead to a higher node"),
+    ("target", [1, 1, 3, 3], "arc 2 has a word, and leads to the end of arcs without"),
     ("word", [-1, 2, 3, 0], "arc 0 has a negative word"),
     ("word", [1, 3, 3, 0], "arc 1 has no lower word than the next arc of its node"),
-    ("word", [0, 2, 3, 1], "arc 0 has no word, and its path goes on"),
-    ("final", [0.5, np.inf, 0.5], "node 0 ends paths before the last frame"),
+    ("word", [0, 2, 3, 1], "arc 0 has no word, and does not lead to the last node"),
     ("graph_cost", [0.0, 0.0, 0.0, np.nan], "arc 3 has a score that is not finite"),
     ("offset", [0, 1, 3, 4, 5], "arc 1 has a pdf too few or many"),
     ("pdf", [4, 5, 6, -7, 8], "pdf 3 is negative"),
@@ -204,10 +205,10 @@ def test_what_is_not_a_word_lattice_is_told(name, values, problem):
 
 
 def test_a_path_that_could_end_before_it_ends_is_told():
-    ended = replace(
-        BY_HAND, frame=np.array([0, 2, 2]), final=np.array([np.inf, 0.0, 0.5]), offset=np.array([0, 2, 4, 6, 6])
+    ended = replace(BY_HAND, frame=np.array([0, 2, 2, 2]), offset=np.array([0, 2, 4, 6, 6]))
+    assert problem_of(replace(ended, final=np.array([np.inf, 0.3, 0.5, 0.0]), pdf=np.zeros(6, np.int32))) == (
+        "arc 3 has no word, and its path could end before it"
     )
-    assert problem_of(ended) == "arc 3 has no word, and its path could end before it"
 
 
 def test_trimming_keeps_whole_paths():
