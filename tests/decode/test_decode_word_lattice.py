@@ -96,7 +96,7 @@ def test_the_pdfs_of_each_arc_add_up_to_its_log_likelihood(seed):
 @given(SEEDS, st.integers(6, 30))
 def test_bounds_narrow_the_beam_and_all_within_it_is_there(seed, max_arcs):
     lattice = random_lattice(seed, 4)
-    config = WordLatticeConfig(beam=EVERYTHING, max_arcs=max(2, max_arcs // 4), max_steps=1000)
+    config = WordLatticeConfig(beam=EVERYTHING, max_arcs=max(2, max_arcs // 4), max_elements=2000, max_steps=1000)
     words = determinized("u", lattice, config)
     assert problem_of(words) is None
     every = all_paths(lattice)

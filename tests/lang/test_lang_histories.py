@@ -1,0 +1,53 @@
+"""Histories: word by word they give what the model gives for the whole context, and tell no more apart than needed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ngram_oracle import random_text
+
+from lhuc_asr.lang.histories import EMPTY, Histories, predict
+from lhuc_asr.lang.kneser_ney import estimate
+from lhuc_asr.lang.ngram import BEGIN_ID, END_ID
+from lhuc_asr.lang.pruning import prune
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.booleans(), st.integers(0, 1000))
+def test_word_by_word_the_probabilities_are_those_of_the_whole_context(order, pruned, seed):
+    model = estimate(random_text(seed, sentences=20), order)
+    if pruned:
+        model = prune(model, 0.01)
+    histories = Histories.of(model)
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        words = [model.symbols[number] for number in rng.integers(2, len(model.symbols), size=6)]
+        history, context = int(histories.history[BEGIN_ID]), ["<s>"]
+        for word in words:
+            log_prob, history = predict(histories, history, model.ids[word])
+            assert log_prob == pytest.approx(model.score(context, word))
+            context.append(word)
+        assert predict(histories, history, END_ID)[0] == pytest.approx(model.score(context, "</s>"))
+
+
+def test_a_unigram_model_has_one_history():
+    histories = Histories.of(estimate([["A", "B"]], 1))
+    assert int(histories.history[BEGIN_ID]) == EMPTY
+    assert predict(histories, EMPTY, 2)[1] == EMPTY
+
+
+def test_contexts_of_which_the_model_knows_the_same_are_one_history():
+    model = estimate([["A", "B", "C"], ["B", "C"]], 3)
+    histories = Histories.of(model)
+
+    def after(*words):
+        history = int(histories.history[BEGIN_ID])
+        for word in words:
+            _, history = predict(histories, history, model.ids[word])
+        return history
+
+    # The model has the bigrams "A B" and "B C", but neither "A C" nor "C C".
+    assert after("C", "C") == after("A", "C") == after("C")
+    assert after("A", "B") != after("C", "B")
+    # Nothing of three words is a context of a trigram model.
+    assert after("B", "C", "A", "B") == after("A", "B")
