@@ -5,9 +5,9 @@
 z_j is a unit's output before its non-linearity, with mean m_j and standard deviation sigma_j over the frames of the
 training speakers, and m_j^s, sigma_j^s over the speaker's, each frame by its target's weight. In a network with batch
 normalisation this is to replace its statistics by the speaker's (Li et al. 2018, "Adaptive batch normalization for
-practical domain adaptation"); here it serves networks without. The maps are computed layer by layer from the bottom, on
-what the layers below have become. Pseudo-frames with the training speakers' statistics hold them back where there is
-little speech.
+practical domain adaptation"); here it serves networks without, too, and after layer normalisation. The maps are
+computed layer by layer from the bottom, on what the layers below have become. Pseudo-frames with the training speakers'
+statistics hold them back where there is little speech.
 """
 
 from __future__ import annotations
@@ -41,13 +41,10 @@ class Standardised(Move):
         scales = {f"scale.{layer}": torch.ones(width) for layer, width in enumerate(network.widths)}
         return scales | {f"offset.{layer}": torch.zeros(width) for layer, width in enumerate(network.widths)}
 
-    def affine(self, own: Numbers, layer: int, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The outputs of a layer's affine map, scaled and shifted if it is hidden; see ``Move``."""
-        outputs = functional.linear(hidden, weight, bias)
-        scale, offset = (own.get(f"{part}.{layer}") for part in ("scale", "offset"))
-        if scale is None or offset is None:
-            return outputs
-        return torch.addcmul(offset.unsqueeze(1), outputs, scale.unsqueeze(1))
+    def activated(self, own: Numbers, layer: int, network: FeedForward, outputs: Tensor) -> Tensor:
+        """The activations of scaled and shifted outputs; layer normalisation comes before; see ``Move``."""
+        scale, offset = (own[f"{part}.{layer}"].unsqueeze(1) for part in ("scale", "offset"))
+        return network.activation(torch.addcmul(offset, network.normalised(layer, outputs), scale))
 
 
 class StandardisedSpeakers(MovedSpeakers):
@@ -105,12 +102,12 @@ class BatchStatistics:
                 not finite.
         """
         network = model.feed_forward()
-        sums = [_Sums(width, network.device) for width in network.widths]
+        sums = [_Sums(network, layer) for layer in range(len(network.widths))]
         for name, data in training.items():
             weights = torch.from_numpy(data.targets.weight).to(network.device)
             for rows, hidden in weighted_blocks(name, data, model):
-                for total, affine in zip(sums, network.affine[:-1], strict=True):
-                    outputs = functional.linear(hidden, *affine)
+                for layer, total in enumerate(sums):
+                    outputs = _outputs(network, layer, hidden)
                     total.add(outputs, weights[rows])
                     hidden = network.activation(outputs)
         check_frames(sums[0].count, len(training))
@@ -160,11 +157,11 @@ class BatchStatistics:
         weights = torch.from_numpy(data.targets.weight).to(network.device)
         blocks = [(weights[rows], spliced) for rows, spliced in weighted_blocks(name, data, model)]
         own: dict[str, Tensor] = {}
-        for layer, (weight, bias) in enumerate(network.affine[:-1] if blocks else ()):
+        for layer in range(len(network.widths) if blocks else 0):
             mean, variance = (learned[f"{kind}.{layer}"].double() for kind in ("mean", "variance"))
-            total = _Sums(len(bias), network.device)
+            total = _Sums(network, layer)
             total.add_pseudo(self.config.prior_frames, mean, variance)
-            outputs = [(each, functional.linear(hidden, weight, bias)) for each, hidden in blocks]
+            outputs = [(each, _outputs(network, layer, hidden)) for each, hidden in blocks]
             for each, block in outputs:
                 total.add(block, each)
             own_mean, own_variance = total.moments()
@@ -176,19 +173,25 @@ class BatchStatistics:
         return own
 
 
+def _outputs(network: FeedForward, layer: int, below: Tensor) -> Tensor:
+    """Inputs (B P, H) of a hidden layer's non-linearity."""
+    return network.normalised(layer, functional.linear(network.arranged(layer, below), *network.affine[layer]))
+
+
 class _Sums:
     """Weighted sums over frames of a layer's outputs, in float64."""
 
-    def __init__(self, width: int, device: torch.device) -> None:
+    def __init__(self, network: FeedForward, layer: int) -> None:
         self.count = 0.0
-        self._first, self._second = (torch.zeros(width, dtype=torch.float64, device=device) for _ in range(2))
+        width, self._positions = network.widths[layer], network.positions[layer]
+        self._first, self._second = (torch.zeros(width, dtype=torch.float64, device=network.device) for _ in range(2))
 
     def add(self, outputs: Tensor, weights: Tensor) -> None:
-        """Add frames (B, H) with weights (B,)."""
+        """Add outputs (B P, H) of frames with weights (B,); the positions of a frame share its weight."""
         self.count += float(weights.sum(dtype=torch.float64))
-        values, each = outputs.double(), weights.double()
-        self._first += each @ values
-        self._second += each @ values.square()
+        each, values = weights.double(), outputs.double().unflatten(0, (len(weights), self._positions))  # (B, P, H)
+        self._first += each @ values.mean(1)
+        self._second += each @ values.square().mean(1)
 
     def add_pseudo(self, count: float, mean: Tensor, variance: Tensor) -> None:
         """Add pseudo-frames with a mean and a variance (H,)."""

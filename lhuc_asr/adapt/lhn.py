@@ -42,7 +42,7 @@ class LinearHidden(Move):
 
     def activated(self, own: Numbers, layer: int, network: FeedForward, outputs: Tensor) -> Tensor:
         """The activations, those of the layer mapped; see ``Move``."""
-        hidden = network.activation(outputs)
+        hidden = network.activated(layer, outputs)
         return affine_map(own, hidden) if layer == self.layer % len(network.widths) else hidden
 
 

@@ -17,6 +17,8 @@ all that was heard, as above. In the fast ones what was heard counts half after 
 their prior in place of m_j: a change of the voice, or of who speaks, is followed, and silence leads back to the slow
 amplitudes.
 
+A unit that is computed at several positions of the window counts with its mean over them.
+
 Activations must be 0 or more, as those of sigmoid and ReLU are. Otherwise a ratio of means is not a scale.
 """
 
@@ -44,7 +46,7 @@ from lhuc_asr.lhuc.amplitude import AmplitudeName
 from lhuc_asr.lhuc.attach import find_sites
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
-from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.acoustic_model import AcousticModel, over_positions
 
 MOMENTS_FILE = "moments.safetensors"
 # Number of pseudo-frames with the overall mean that are added to each pdf's frames. Neighbouring frames are correlated,
@@ -141,7 +143,7 @@ class Moments:
                     hidden = spliced
                     for layer, total in zip(model.hidden_layers().values(), sums, strict=True):
                         hidden = layer(hidden)
-                        total += occupancy.T @ hidden
+                        total += occupancy.T @ over_positions(hidden)
         check_frames(float(counts.sum()), len(training))
         tensors: dict[str, torch.Tensor] = {}
         for number, total in enumerate(sums):
@@ -256,7 +258,7 @@ class MomentsIncrements:
                 continue
             observed = torch.zeros_like(self._prepared[f"mean.{number}"], dtype=torch.float64)
             for weight, block in zip(weights, hidden, strict=True):
-                observed += weight @ block
+                observed += weight @ over_positions(block)
             new = _Sums(float(counts.sum()), counts @ self._prepared[f"expected.{number}"].double(), observed)
             sums.append(new.after(before[len(sums)], config.half_life) if before else new)
             xi = sums[-1].amplitudes(config.prior_frames, self._prepared[f"mean.{number}"].double())

@@ -55,22 +55,25 @@ class Move(StrictModel):
         """
 
     def inputs(self, own: Numbers, spliced: Tensor) -> Tensor:
-        """The network's inputs (N, B, (2c + 1) D)."""
+        """The network's inputs (N, B, (2c + 1) D + R)."""
         return spliced
 
     def affine(self, own: Numbers, layer: int, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Outputs (N, B, H') of a layer's affine map for ``hidden`` (N, B, H)."""
+        """Outputs (N, B, H') of a layer's affine map for ``hidden`` (N, B, H).
+
+        Where a layer computes several positions of the window, B counts the positions of all frames.
+        """
         return functional.linear(hidden, weight, bias)
 
     def activated(self, own: Numbers, layer: int, network: FeedForward, outputs: Tensor) -> Tensor:
         """Activations (N, B, H') of a hidden layer for the outputs of its affine map."""
-        return network.activation(outputs)
+        return network.activated(layer, outputs)
 
     def logits(self, network: FeedForward, own: Numbers, spliced: Tensor) -> Tensor:
-        """Logits (N, B, K) of frames (N, B, (2c + 1) D), those of a speaker in each block."""
+        """Logits (N, B, K) of frames (N, B, (2c + 1) D + R), those of a speaker in each block."""
         hidden = self.inputs(own, spliced)
         for layer, (weight, bias) in enumerate(network.affine):
-            hidden = self.affine(own, layer, hidden, weight, bias)
+            hidden = self.affine(own, layer, network.arranged(layer, hidden), weight, bias)
             if layer < len(network.affine) - 1:
                 hidden = self.activated(own, layer, network, hidden)
         return hidden

@@ -45,7 +45,7 @@ from lhuc_asr.base.tensors import Shape
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.lhuc.freeze import frozen
 from lhuc_asr.lhuc.gate import Gate
-from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.acoustic_model import AcousticModel, over_positions
 
 GATES_FILE = "gates.safetensors"
 
@@ -223,6 +223,8 @@ def _adam(gates: nn.ModuleList, learning_rate: float, weight_decay: float) -> to
 def _statistics(bank: SpeakerBank, model: AcousticModel, speakers: Mapping[str, SpeakerData]) -> torch.Tensor:
     """Mean unscaled activations of the units that get amplitudes, all layers side by side, shape (S, W).
 
+    Of a unit at several positions of the window they are the mean over these too.
+
     Those of a speaker without frames are not numbers.
 
     Raises:
@@ -239,7 +241,7 @@ def _statistics(bank: SpeakerBank, model: AcousticModel, speakers: Mapping[str, 
                 for site, layer in model.hidden_layers().items():
                     hidden = layer(hidden)
                     if site in adapted:
-                        activations.append(hidden.double().sum(0).cpu())
+                        activations.append(over_positions(hidden).double().sum(0).cpu())
                 total += torch.cat(activations)
             means.append(total / len(frames.features))
     return torch.stack(means).to(bank.tables[0])

@@ -38,6 +38,7 @@ class Slopes(Move):
 
     def activated(self, own: Numbers, layer: int, network: FeedForward, outputs: Tensor) -> Tensor:
         """The activations with the speakers' slopes; see ``Move``."""
+        outputs = network.normalised(layer, outputs)
         positive, negative = (own[f"{sign}.{layer}"].unsqueeze(1) for sign in ("positive", "negative"))
         return torch.where(outputs > 0, positive, negative) * outputs
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -158,9 +158,12 @@ def fold_row_zero(bank: SpeakerBank) -> tuple[AcousticModel, SpeakerBank]:
     name = bank.amplitude.name
     if name not in QUOTIENTS:
         raise FoldError(f"amplitudes {name!r} cannot be divided by row 0's; train with {' or '.join(QUOTIENTS)}")
-    model = fold(bank, "")
-    if not isinstance(model, AcousticModel):
-        raise FoldError(f"the bank belongs to a {type(model).__name__}, expected an acoustic model")
+    if not isinstance(bank.model, AcousticModel):
+        raise FoldError(f"the bank belongs to a {type(bank.model).__name__}, expected an acoustic model")
+    # An example shows which channels each input of a time-delay layer gets. A random one would move a generator.
+    prior, width = bank.model.log_prior, bank.model.splicing.width
+    example = torch.linspace(-1.0, 1.0, 2 * width, dtype=prior.dtype, device=prior.device).view(2, width)
+    model = cast(AcousticModel, fold(bank, "", example))
     folded = SpeakerBank(model, bank.sites, bank.speakers, bank.amplitude)
     with torch.no_grad():
         for site, ours, theirs in zip(bank.sites, folded.tables, bank.tables, strict=True):

@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lhuc_asr.adapt.moved import Move, MovedConfig, MovedSpeakers, Numbers
 from lhuc_asr.base.config import LearningRate
@@ -26,11 +25,9 @@ class Offsets(Move):
         """No offsets; see ``Move``."""
         return {f"offset.{layer}": torch.zeros(width) for layer, width in enumerate(network.widths)}
 
-    def affine(self, own: Numbers, layer: int, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The outputs of a layer's affine map, shifted if it is hidden; see ``Move``."""
-        outputs = functional.linear(hidden, weight, bias)
-        shift = own.get(f"offset.{layer}")
-        return outputs if shift is None else outputs + shift.unsqueeze(1)
+    def activated(self, own: Numbers, layer: int, network: FeedForward, outputs: Tensor) -> Tensor:
+        """The activations of shifted outputs; layer normalisation comes before the shift; see ``Move``."""
+        return network.activation(network.normalised(layer, outputs) + own[f"offset.{layer}"].unsqueeze(1))
 
 
 class BiasSpeakers(MovedSpeakers):

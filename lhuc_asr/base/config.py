@@ -48,9 +48,11 @@ class ChosenByKind:
 
     Attributes:
         table: Classes by their kinds, all of them subclasses of the field's class.
+        default: The kind where the key is missing; None to refuse that.
     """
 
     table: Mapping[str, type[StrictModel]]
+    default: str | None = None
 
     def __get_pydantic_core_schema__(self, family: type[StrictModel], handler: GetCoreSchemaHandler) -> CoreSchema:
         """How pydantic validates the field; without a schema of its own, a value is dumped as what it is."""
@@ -70,7 +72,7 @@ class ChosenByKind:
 
     def chosen(self, value: Any) -> type[StrictModel] | None:
         """The class that a mapping of keys to values chooses; None where there is none."""
-        kind = value.get("kind") if isinstance(value, dict) else None
+        kind = value.get("kind", self.default) if isinstance(value, dict) else None
         return self.table.get(kind) if isinstance(kind, str) else None
 
 

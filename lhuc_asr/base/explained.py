@@ -40,7 +40,9 @@ def meanings_of(model: type[StrictModel]) -> dict[str, str]:
 
 def _lines(config: StrictModel, indent: str, explained: bool = True) -> Iterator[str]:
     meanings = meanings_of(type(config)) if explained else {}
-    for name in type(config).model_fields:
+    for name, field in type(config).model_fields.items():
+        if field.exclude:
+            continue
         if name in meanings:
             comment = f"{indent}# "
             yield from textwrap.wrap(meanings[name], WIDTH, initial_indent=comment, subsequent_indent=comment)

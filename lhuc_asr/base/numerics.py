@@ -11,6 +11,10 @@ VARIANCE_FLOOR = 1e-3
 # Variances of hidden units' outputs below this are those of dead units.
 UNIT_VARIANCE_FLOOR = 1e-8
 
+# Added to variances before a hidden layer's outputs are divided by their roots: a dead unit has a variance of 0. The
+# value is that of most toolkits.
+NORMALISATION_FLOOR = 1e-5
+
 # Norms of centred features below this are those of constant ones.
 NORM_FLOOR = 1e-12
 

@@ -122,9 +122,8 @@ def _network(path: Path) -> str:
     from lhuc_asr.nnet.checkpoint import load_model
 
     network = load_model(path)
-    shape = network.config
-    size = f"{shape.hidden_layers} x {shape.hidden_units} {shape.activation}, {network.pdf_count} pdfs"
-    return f"{size}, {shape.context} frames of context on each side"
+    size = f"{network.config.summary}, {network.pdf_count} pdfs"
+    return f"{size}, {network.context} frames of context on each side"
 
 
 def _pass(plan: PassDescription) -> str:

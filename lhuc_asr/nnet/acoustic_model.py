@@ -52,7 +52,8 @@ class AcousticModel(nn.Module, ABC):
     def hidden_layers(self) -> Mapping[str, nn.Module]:
         """The modules of the hidden layers from the bottom, by the names of the layers' sites.
 
-        The lowest module takes the spliced features, each other module the output of the one below.
+        The lowest module takes the spliced features, each other module the output of the one below: activations (B, H),
+        or (B, P, H) of a layer that computes several positions of the window (``over_positions``).
         """
 
     @abstractmethod
@@ -108,7 +109,7 @@ class ScaledNetwork(ABC):
     """A network in evaluation mode whose sites are scaled by an argument; its weights never change.
 
     Attributes:
-        width: Number of units at the lowest scaled site, H.
+        width: Number of outputs of the lowest scaled site for a frame: units H, times positions P where it has several.
         device: Device of the weights.
     """
 
@@ -117,19 +118,24 @@ class ScaledNetwork(ABC):
 
     @abstractmethod
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, H) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D); without gradient."""
+        """Outputs (B, width) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D); without gradient."""
 
     @abstractmethod
     def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:
         """Logits of the pdfs.
 
         Args:
-            psi: N contiguous blocks of equal size, each with its own scales, shape (B, H).
+            psi: N contiguous blocks of equal size, each with its own scales, shape (B, width).
             scales: Scales at each site, shapes (N, H).
 
         Returns:
             Shape (B, K).
         """
+
+
+def over_positions(activations: Tensor) -> Tensor:
+    """The mean over positions of activations (B, P, H), shape (B, H); activations (B, H) of one position themselves."""
+    return activations if activations.dim() == 2 else activations.mean(1)
 
 
 def over_priors(logits: Tensor, log_prior: Tensor) -> Tensor:

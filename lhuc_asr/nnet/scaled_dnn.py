@@ -5,6 +5,8 @@ Below the lowest scaled site nothing depends on the scales. Adaptation computes 
 matrix product per layer forward, one backward for each layer with a scaled site below it, and none for gradients of
 weights.
 
+Where a site has several positions, its scales are the same at all of them.
+
 The network computes equation 3 of Swietojanski et al. (2016), as hooks on the network would.
 """
 
@@ -35,31 +37,36 @@ class ScaledDnn(ScaledNetwork):
         layers: Sequence[int],
         precision: torch.dtype | None = None,
     ) -> None:
-        self._layers, self._activation = tuple(layers), network.activation
+        self._network, self._layers = network, tuple(layers)
         self._type, self.device = network.affine[-1][0].dtype, network.device
-        cut = self._layers[0] + 1
-        self._below, self._above = network.affine[:cut], network.affine[cut:]
-        self.width = len(self._below[-1][1])
+        lowest = self._layers[0]
+        self._channels = network.widths[lowest]
+        self.width = network.positions[lowest] * self._channels
+        self._affine = list(network.affine)
         if precision is not None:
-            self._above = [(weight.to(precision), bias.to(precision)) for weight, bias in self._above]
+            above = [(weight.to(precision), bias.to(precision)) for weight, bias in network.affine[lowest + 1 :]]
+            self._affine[lowest + 1 :] = above
 
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, H) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D)."""
+        """Outputs (B, P H) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D + R)."""
+        network, hidden = self._network, spliced.to(self._type)
         with torch.no_grad():
-            hidden = spliced.to(self._type)
-            for weight, bias in self._below:
-                hidden = self._activation(functional.linear(hidden, weight, bias))
-        return hidden
+            for layer in range(self._layers[0] + 1):
+                outputs = functional.linear(network.arranged(layer, hidden), *self._affine[layer])
+                hidden = network.activated(layer, outputs)
+        return hidden.reshape(-1, self.width)
 
     def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K) for psi (B, H), N blocks of equal size, with scales of shapes (N, H); see ``ScaledNetwork``."""
-        scale_of = dict(zip(self._layers, scales, strict=True))
-        hidden = psi
-        for layer, (weight, bias) in enumerate(self._above, start=self._layers[0]):
+        """Logits (B, K) for psi (B, P H), N blocks of equal size, with scales (N, H); see ``ScaledNetwork``."""
+        network, scale_of = self._network, dict(zip(self._layers, scales, strict=True))
+        hidden, last = psi.reshape(-1, self._channels), len(self._affine) - 1
+        for layer in range(self._layers[0], last):
             if layer in scale_of:
-                blocks = hidden.unflatten(0, (len(scale_of[layer]), -1))  # (N, B / N, H)
+                blocks = hidden.unflatten(0, (len(scale_of[layer]), -1))  # (N, B P / N, H)
                 hidden = (blocks * scale_of[layer].unsqueeze(1)).flatten(0, 1)
-            hidden = functional.linear(hidden.to(weight.dtype), weight, bias).to(self._type)
-            if layer < self._layers[0] + len(self._above) - 1:
-                hidden = self._activation(hidden)
+            weight, bias = self._affine[layer + 1]
+            inputs = network.arranged(layer + 1, hidden)
+            hidden = functional.linear(inputs.to(weight.dtype), weight, bias).to(self._type)
+            if layer + 1 < last:
+                hidden = network.activated(layer + 1, hidden)
         return hidden

@@ -19,6 +19,7 @@ from lhuc_asr.base.errors import CheckpointError, ConfigError
 from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.companion import Companion
+from lhuc_asr.nnet.normalisation import check_variances
 from lhuc_asr.nnet.schedule import Newbob
 
 REMEDY = "delete it to train from the beginning"
@@ -96,6 +97,7 @@ class TrainingState:
             newbob = parse_config(_Description, tree, source).newbob
             own = _named(tensors, "model.")
             check_tensors(source, own, {name: tuple(t.shape) for name, t in self.model.state_dict().items()}, REMEDY)
+            check_variances(source, own, REMEDY)
             momentum = _named(tensors, "momentum.")
             shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
             check_tensors(source, momentum, {name: shapes.get(name, ()) for name in momentum}, REMEDY)

@@ -40,7 +40,7 @@ from lhuc_asr.lang.lexicon import Lexicon
 from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
-from lhuc_asr.nnet.dnn import Dnn
+from lhuc_asr.nnet.layered_network import LayeredNetwork
 from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, last_alignment
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.inputs import check_files
@@ -109,7 +109,7 @@ class Experiment:
         pdf_count = self.topology_of(alignment).pdf_count
         return Alignment(self.folder.alignment(alignment, split), self.features(split), pdf_count)
 
-    def network(self, name: str) -> Dnn:
+    def network(self, name: str) -> LayeredNetwork:
         """A trained network, in evaluation mode, on the experiment's device."""
         return load_model(self.folder.network(name)).to(self.device)
 

@@ -15,8 +15,9 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
-from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
+from lhuc_asr.nnet.layered_network import LayeredNetwork
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.nnet.vector_tensors import VectorTensors
 from lhuc_asr.pipeline.acoustic_models import rung_dimension
@@ -115,7 +116,7 @@ def _train(
 
 def untrained_network(
     experiment: Experiment, alignment: str, options: NetworkOptions
-) -> tuple[Dnn, dict[str, FrameSource]]:
+) -> tuple[LayeredNetwork, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
     pdf_count = experiment.topology_of(alignment).pdf_count
     space, sources = None, {}
@@ -126,7 +127,7 @@ def untrained_network(
         store = experiment.features(split, options.features or "")
         vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store)
         sources[split] = FrameSource(store.array, targets.array, store.utterances, options.dnn.context, vectors)
-    model = Dnn(options.dnn, options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
+    model = options.dnn.make(options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
     if space is not None:
         model.vectors = VectorTensors(space.tensors())
     model.initialise(torch.Generator().manual_seed(options.seed))
