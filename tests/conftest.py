@@ -55,7 +55,8 @@ LADDER = (
     f"fmllr_sat={{tree: {{leaves: 60}}, {SMALL}, fmllr: {{min_counts: {{full: 100}}}}}}",
     """networks={
       fmllr: {features: fmllr_sat},
-      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}}
+      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}},
+      delayed: {shape: {kind: tdnn, offsets: [[-1, 0, 1], [-1, 2]], channels: 24, hidden_layers: 1, hidden_units: 32}}
     }""",
     "controls=[]",
 )
@@ -73,6 +74,7 @@ LADDER_PASSES = f"""passes={{
     network: fmllr, targets: {{source: fmllr, kind: confidence, min_confidence: 0.1}},
     method: {{kind: moments, on: fmllr}}
   }},
+  delayed: {{network: delayed, method: {{kind: lhuc, optimizer: adam, learning_rate: 0.3, sweeps: 4}}}},
   ivector: {{network: voices, method: {{kind: ivector}}}},
   ivector_lhuc: {{
     network: voices, targets: {{source: ivector}},

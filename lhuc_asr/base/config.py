@@ -76,6 +76,19 @@ class ChosenByKind:
         return self.table.get(kind) if isinstance(kind, str) else None
 
 
+@dataclass(frozen=True, eq=False)
+class ChosenByKeys(ChosenByKind):
+    """The same where a key that only one of the classes has chooses it; the class ``default`` is for all others."""
+
+    def chosen(self, value: Any) -> type[StrictModel] | None:
+        """The class that a mapping chooses by its keys."""
+        usual = self.table[self.default or next(iter(self.table))]
+        if not isinstance(value, dict):
+            return None
+        own = (each for each in self.table.values() if value.keys() & (each.model_fields.keys() - usual.model_fields))
+        return next(own, usual)
+
+
 def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) -> ModelT:
     """Read a YAML file, apply ``a.b=value`` overrides, validate.
 

@@ -179,10 +179,11 @@ class ExperimentConfig(ModelsConfig):
     def _check_layers(self, name: str, plan: PassConfig) -> None:
         """Refuse amplitudes at layers that the network does not have."""
         highest = max((self.method_of(plan).amplitude_layers or (0,)), default=0)
-        if plan.combine is None and highest >= self.dnn.hidden_layers:
+        layers = self.shape_of(plan.network).site_count
+        if plan.combine is None and highest >= layers:
             raise ValueError(
-                f"passes: {name!r} adapts the layer {highest}, but dnn.hidden_layers={self.dnn.hidden_layers}, counted "
-                "from 0; correct one of the two"
+                f"passes: {name!r} adapts the layer {highest}, but the network {plan.network!r} has {layers} hidden "
+                "layers, counted from 0; correct one of the two"
             )
 
     def _check_features(self, name: str, plan: PassConfig, known: set[str]) -> None:
@@ -261,7 +262,7 @@ class ExperimentConfig(ModelsConfig):
         if plan.combine is not None:
             return self._layers(plan.combine.speaker)
         layers = self.method_of(plan).amplitude_layers
-        return set(range(self.dnn.hidden_layers) if layers is None else layers)
+        return set(range(self.shape_of(plan.network).site_count) if layers is None else layers)
 
     def _check_environments(self, name: str, data: DataConfig) -> None:
         """Refuse environments that the recordings do not have, if that is known before the corpus is read."""

@@ -14,6 +14,7 @@ from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig
 from lhuc_asr.hmm.monophone import MonophoneConfig
 from lhuc_asr.hmm.triphone_training import TriphoneConfig
 from lhuc_asr.nnet.dnn import DnnConfig
+from lhuc_asr.nnet.layered_network import NetworkShape
 from lhuc_asr.nnet.schedule import MaxEpochs
 from lhuc_asr.nnet.trainer import TrainerConfig
 from lhuc_asr.pipeline.network_config import AnyNetwork, NetworkConfig, origin
@@ -35,12 +36,12 @@ class ModelsConfig(StrictModel):
             they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
             upper band.
         monophone, tri, lda_mllt, fmllr_sat: Options of the rungs.
-        dnn, trainer: Shape of the networks, and how they are trained.
+        dnn, trainer: Shape of the networks that have none of their own, and how all are trained.
         aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.
         realignments: Number of times that a network aligns the training data anew for the next network.
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
-        networks: Speaker-adaptively trained networks, networks on a rung's features, and those that take vectors of
-            speakers, by name; a network is trained if a pass needs it.
+        networks: Speaker-adaptively trained networks, and networks with features, vectors of speakers or a shape of
+            their own, by name; a network is trained if a pass needs it.
     """
 
     alignment_features: AlignmentFeatures = AlignmentFeatures()
@@ -67,8 +68,13 @@ class ModelsConfig(StrictModel):
         return None if described is None or described.ivector is None else self.origin_of(network)
 
     def origin_of(self, network: str) -> str | None:
-        """The network whose kind of features and vectors a network takes; None where they are those of ``si``."""
+        """The network whose features, vectors and shape a network has; None where they are those of ``si``."""
         return origin(self.networks, network.removesuffix(reuse_name("", "without_rows")))
+
+    def shape_of(self, network: str) -> NetworkShape:
+        """The shape of a network."""
+        described = self._origin(network)
+        return self.dnn if described is None or described.shape is None else described.shape
 
     def _origin(self, network: str) -> NetworkConfig | None:
         """What a network takes, if it is something else than what ``si`` takes."""

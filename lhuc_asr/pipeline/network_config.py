@@ -1,16 +1,17 @@
-"""The parts of a recipe that describe its networks beside ``si``: on other features, with vectors of speakers."""
+"""The parts of a recipe that describe its networks beside ``si``: other features, vectors of speakers, other shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.sat import SatConfig
-from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.config import ChosenByKeys, StrictModel
 from lhuc_asr.hmm.ivector import VoiceSpaceConfig
 from lhuc_asr.hmm.ubm import BackgroundConfig
+from lhuc_asr.nnet.shapes import AnyShape
 from lhuc_asr.pipeline.pass_config import SI, Rung
 
 
@@ -31,7 +32,7 @@ class VoicesConfig(StrictModel):
 
 
 class NetworkConfig(StrictModel):
-    """A speaker-independent network that differs from ``si`` in what it takes.
+    """A speaker-independent network that differs from ``si`` in what it takes, or in its shape.
 
     Attributes:
         features: The rung of the ladder whose features it takes; None for the recipe's ``features``. A network on those
@@ -39,23 +40,26 @@ class NetworkConfig(StrictModel):
             to test speakers by ``fmllr``.
         ivector: The vectors of speakers that it takes beside the features; passes give it those of test speakers by
             ``ivector``. None for none.
+        shape: Its shape; None for the recipe's ``dnn``.
     """
 
     features: Literal["lda_mllt", "fmllr_sat"] | None = None
     ivector: VoicesConfig | None = None
+    shape: AnyShape | None = None
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
-        if self.features is None and self.ivector is None:
-            raise ValueError(f"this network is {SI}; give it features of a rung, or ivector: {{}}")
+        if (self.features, self.ivector, self.shape) == (None, None, None):
+            raise ValueError(f"this network is {SI}; give it features of a rung, ivector: {{}}, or a shape")
         return self
 
 
-AnyNetwork = SatConfig | NetworkConfig
+# A speaker-adaptively trained network, unless it has a key of another class.
+AnyNetwork = Annotated[SatConfig | NetworkConfig, ChosenByKeys({"sat": SatConfig, "own": NetworkConfig}, "sat")]
 
 
 def origin(networks: Mapping[str, AnyNetwork], name: str) -> str | None:
-    """The network of ``networks`` that one takes its features and vectors like; None where it takes those of ``si``.
+    """The network of ``networks`` whose features, vectors and shape one has; None where they are those of ``si``.
 
     Args:
         networks: The recipe's networks.

@@ -15,9 +15,8 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
-from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.frames import FrameSource, priors
-from lhuc_asr.nnet.layered_network import LayeredNetwork
+from lhuc_asr.nnet.layered_network import LayeredNetwork, NetworkShape
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.nnet.vector_tensors import VectorTensors
 from lhuc_asr.pipeline.acoustic_models import rung_dimension
@@ -46,7 +45,7 @@ class NetworkOptions:
         voices: Name of the network whose i-vectors it takes, mostly its own; None for one that takes none.
     """
 
-    dnn: DnnConfig
+    dnn: NetworkShape
     trainer: TrainerConfig
     feature_dimension: int
     seed: int
@@ -60,7 +59,7 @@ class NetworkOptions:
         kind = config.rung_features(name)
         dimension = rung_dimension(config, kind) if kind else config.features.dimension
         trained, voices = trained_network(config, name), config.voices_of(name)
-        return cls(config.dnn, config.trainer, dimension, config.seed, trained, kind, voices)
+        return cls(config.shape_of(name), config.trainer, dimension, config.seed, trained, kind, voices)
 
 
 def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
@@ -119,14 +118,14 @@ def untrained_network(
 ) -> tuple[LayeredNetwork, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
     pdf_count = experiment.topology_of(alignment).pdf_count
-    space, sources = None, {}
+    space, sources, context = None, {}, options.dnn.splicing(options.feature_dimension).context
     if options.voices is not None:
         space = read_voices(experiment, options.voices, options.feature_dimension)
     for split in (TRAIN, HELDOUT):
         targets = experiment.aligned(alignment, split)
         store = experiment.features(split, options.features or "")
         vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store)
-        sources[split] = FrameSource(store.array, targets.array, store.utterances, options.dnn.context, vectors)
+        sources[split] = FrameSource(store.array, targets.array, store.utterances, context, vectors)
     model = options.dnn.make(options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
     if space is not None:
         model.vectors = VectorTensors(space.tensors())

@@ -172,10 +172,9 @@ def _amplitudes(config: ExperimentConfig, base: str) -> list[Variant]:
 
 
 def _layers(config: ExperimentConfig, base: str) -> list[Variant]:
-    below = [
-        _varied(config, base, f"bottom {n}", {"layers": tuple(range(n))}) for n in range(1, config.dnn.hidden_layers)
-    ]
-    return [*below, _varied(config, base, f"bottom {config.dnn.hidden_layers}", {"layers": None})]
+    layers = config.shape_of(config.passes[base].network).site_count
+    below = [_varied(config, base, f"bottom {n}", {"layers": tuple(range(n))}) for n in range(1, layers)]
+    return [*below, _varied(config, base, f"bottom {layers}", {"layers": None})]
 
 
 def _steps(config: ExperimentConfig, base: str) -> list[Variant]:
@@ -273,7 +272,7 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     of_base = config.method_of(original).model_dump()
     on = of_base["on"]
     variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
-    left_out = {"lhuc", "none"} if config.dnn.activation == "relu" else {"lhuc", "none", "prelu"}
+    left_out = {"lhuc", "none"} if config.shape_of(original.network).activation == "relu" else {"lhuc", "none", "prelu"}
     # Transforms do not go on top of transforms.
     left_out |= {
         kind for kind, options in METHODS.items() if options.uses_gaussians or (options.transforms_features and on)

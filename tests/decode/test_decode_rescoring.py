@@ -83,7 +83,7 @@ def test_a_word_that_a_model_lacks_is_its_unknown_word_or_an_error():
     for words, row in before.items():
         assert after[words][0] == pytest.approx(row[0] + old.log_prob(words) - knows_ab.log_prob(words))
     closed = random_model(2, 2, "AB")
-    with pytest.raises(LatticeError, match="u-5: the new language model lacks 1 of the lattice's words, .* <unk>: C;"):
+    with pytest.raises(LatticeError, match=r"u-5: the new language model lacks 1 of the lattice's words, .* <unk>: C;"):
         Rescorer(WORDS, old, closed).rescored("u-5", lattice)
     with pytest.raises(LatticeError, match="u-5: the old language model lacks 1 of the lattice's words"):
         Rescorer(WORDS, closed, old).rescored("u-5", lattice)

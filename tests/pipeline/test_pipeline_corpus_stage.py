@@ -134,7 +134,7 @@ def test_sources_and_test_sets_of_each_kind() -> None:
         ({"corpus": {"kind": "kaldi", "train": "a", "test": "b/../a"}}, "train and test are the same, "),
         (
             {"dnn": {"hidden_layers": 2}, "lhuc": {"layers": [0, 2]}},
-            "'lhuc' adapts the layer 2, but dnn.hidden_layers=2",
+            "'lhuc' adapts the layer 2, but the network 'si' has 2 hidden layers",
         ),
         ({"lhuc": {"layers": []}}, "lhuc.layers: Tuple should have at least 1 item"),
         ({"lhuc": {"layers": [-1]}}, "lhuc.layers.0: Input should be greater than or equal to 0"),

@@ -31,7 +31,13 @@ RECIPE: dict[str, Any] = {
     "alignment_features": {"sample_rate": 16000, "delta_order": 1},
     "aligners": ["mono", "tri", "lda_mllt", "fmllr_sat"],
     "realignments": 1,
-    "networks": {"sat": {"start": "si"}, "random": {}, "moved": {"features": "fmllr_sat"}, "voices": {"ivector": {}}},
+    "networks": {
+        "sat": {"start": "si"},
+        "random": {},
+        "moved": {"features": "fmllr_sat"},
+        "voices": {"ivector": {}},
+        "delayed": {"shape": {"kind": "tdnn"}},
+    },
     "first_passes": ["mono", "tri", "lda_mllt"],
     "passes": {
         "lhuc": {},
@@ -46,6 +52,7 @@ RECIPE: dict[str, Any] = {
         "transformed": {"method": {"kind": "fmllr"}, "network": "moved", "targets": {"source": "gaussian"}},
         "stacked": {"method": {"kind": "lhuc", "on": "transformed"}, "network": "moved"},
         "ivector": {"method": {"kind": "ivector"}, "network": "voices"},
+        "delayed": {"network": "delayed"},
         "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
     },
 }
@@ -135,7 +142,11 @@ def recipe(**changes: Any) -> ExperimentConfig:
 def changes_of(value: Any) -> Iterator[tuple[str, Any]]:
     """Each value in a tree of options, by its path, and the tree with another in its place."""
     if isinstance(value, StrictModel) or is_dataclass(value):
-        names = type(value).model_fields if isinstance(value, StrictModel) else [field.name for field in fields(value)]
+        if isinstance(value, StrictModel):
+            # The kind of a DNN, which can have no other value, is not dumped.
+            names = [name for name, field in type(value).model_fields.items() if not field.exclude]
+        else:
+            names = [field.name for field in fields(value)]
         for name in names:
             for path, other in changes_of(getattr(value, name)):
                 changed = {name: other}

@@ -47,7 +47,10 @@ def with_pass(**options: Any) -> dict[str, Any]:
         ({"networks": {"tri": {}}}, "'tri' is an experiment's own model; choose another name"),
         ({"networks": {"moved": {"start": "other"}}}, "'moved' starts from 'other'; .* one of si"),
         ({"networks": {"moved": {"like": "si"}}}, "'moved' is like 'si'; .* of its own .there is none."),
-        ({"networks": {"moved": {"features": None}}}, "this network is si; give it features of a rung, or ivector"),
+        (
+            {"networks": {"moved": {"features": None}}},
+            "networks.moved: this network is si; give it features of a rung, ivector: {}, or",
+        ),
         (with_pass(method={"kind": "ivector"}), "'new' is by ivector, but the network 'si' does not take vectors"),
         ({"networks": {"moved": {"like": "a", "start": "b"}}}, "start has the features of 'b' already; leave out like"),
         ({"first_passes": ["tree"]}, "first_passes: tree: no such model; models: si, moved, mono, tri"),

@@ -40,6 +40,7 @@ CHAINS = {
     "from_si": (["si", "from_si"], "from_si"),
     "fmllr_lhuc": ([*GAUSSIANS, "fmllr", "fmllr_lhuc"], "fmllr"),
     "fmllr_moments": ([*GAUSSIANS, "fmllr", "fmllr_moments"], "fmllr"),
+    "delayed": (["delayed_si", "delayed"], "delayed_si"),
     "ivector": (["voices_si", "ivector"], "ivector"),
     "ivector_lhuc": (["voices_si", "ivector", "ivector_lhuc"], "ivector"),
 }
