@@ -11,6 +11,7 @@ from lhuc_asr.features.context import splice
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.ivector import VoiceSpace
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.layered_network import LayeredNetwork
 from lhuc_asr.nnet.vector_tensors import VectorTensors
 
 WIDTH, PDFS, UNITS = 6, 8, 16
@@ -41,14 +42,16 @@ def voices() -> VoiceSpace:
     return VoiceSpace(background, loading, frame_weight=1.0, most_frames=1000.0)
 
 
-def frames_of(model: Dnn, seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0):
+def frames_of(
+    model: LayeredNetwork, seed: int, frames: int, log_amplitudes=None, weight: float = 1.0, scale: float = 1.0
+):
     """Random features of standard deviation ``scale``, and pdfs drawn from the network with amplitudes (2, H)."""
     generator = torch.Generator().manual_seed(seed)
     features = scale * torch.randn(frames, WIDTH, generator=generator)
     hidden = model.splicing.utterance(features)
     with torch.no_grad():
-        for number, layer in enumerate(model.hidden):
-            hidden = layer.activation(layer.linear(hidden))
+        for number, layer in enumerate(model.hidden_layers().values()):
+            hidden = layer(hidden)
             if log_amplitudes is not None:
                 hidden = hidden * log_amplitudes[number].exp()
         pdfs = torch.multinomial(torch.softmax(model.output(hidden), 1), 1, generator=generator).squeeze(1)

@@ -2,29 +2,25 @@
 
 import pytest
 import torch
+from small_networks import PDFS, SMALL, UNITS, lively
 
 from lhuc_asr.lhuc.attach import attach
-from lhuc_asr.nnet.dnn import Dnn, DnnConfig
+from lhuc_asr.nnet.layered_network import LayeredNetwork
 
-WIDTH, PDFS, UNITS, SPEAKERS = 4, 7, 12, 3
+SPEAKERS = 3
 
 
-@pytest.fixture(params=["sigmoid", "relu"])
-def model(request) -> Dnn:
+@pytest.fixture(params=SMALL)
+def model(request) -> LayeredNetwork:
     """Three hidden layers in training mode and float64; adaptation must not use the dropout."""
-    made = Dnn(
-        DnnConfig(hidden_layers=3, hidden_units=UNITS, context=1, dropout=0.5, activation=request.param), WIDTH, PDFS
-    )
-    generator = torch.Generator().manual_seed(0)
-    made.initialise(generator)
-    torch.nn.init.normal_(made.output.weight, generator=generator)
-    return made.double()
+    shape = SMALL[request.param].model_copy(update={"dropout": 0.5})
+    return lively(shape, vector=2).double().train()
 
 
 @pytest.mark.parametrize("layers", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 def test_logits_and_gradients_are_those_of_hooks(model, layers):
     generator = torch.Generator().manual_seed(1)
-    spliced = torch.randn(5 * SPEAKERS, 3 * WIDTH, generator=generator, dtype=torch.float64)
+    spliced = torch.randn(5 * SPEAKERS, model.splicing.width, generator=generator, dtype=torch.float64)
     towards = torch.randn(5 * SPEAKERS, PDFS, generator=generator, dtype=torch.float64)
     names = [f"s{n}" for n in range(SPEAKERS)]
     model.eval()
@@ -54,8 +50,9 @@ def test_the_networks_weights_take_no_gradient_and_psi_none_at_all(model):
     for parameter in model.parameters():
         parameter.grad = None
     network = model.scaled(model.sites())
-    psi = network.psi(torch.ones(2, 3 * WIDTH, dtype=torch.float64))
+    psi = network.psi(torch.ones(2, model.splicing.width, dtype=torch.float64))
     assert not psi.requires_grad
+    assert psi.shape == (2, network.width)
     xi = [torch.ones(1, UNITS, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     network.logits(psi, xi).sum().backward()
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
@@ -64,7 +61,7 @@ def test_the_networks_weights_take_no_gradient_and_psi_none_at_all(model):
 
 def test_products_in_bfloat16_keep_three_digits_and_sums_stay_in_the_models_type(model):
     model.float()
-    spliced = torch.randn(40, 3 * WIDTH, generator=torch.Generator().manual_seed(2))
+    spliced = torch.randn(40, model.splicing.width, generator=torch.Generator().manual_seed(2))
     xi = [torch.full((1, UNITS), 1.003) for _ in range(3)]
     exact, rounded = (
         network.logits(network.psi(spliced), xi)
