@@ -109,7 +109,7 @@ def test_rescored_costs_are_those_of_a_search_with_the_other_model(graph, tmp_pa
     other = build_graph(LEXICON, tmp_path / "new.arpa", TOPOLOGY, tmp_path / "graph")
     rng = np.random.default_rng(7)
     scores = spoken(("ab", "cab", "ba"), rng)
-    scores = 0.2 * (scores + rng.normal(scale=12.0, size=scores.shape).astype(np.float32))
+    scores = 0.05 * (scores + rng.normal(scale=12.0, size=scores.shape).astype(np.float32))
     costs = {}
     for name, each in (("old", graph), ("new", other)):
         search = LatticeSearcher(each, SearchConfig(beam=60.0, acoustic_scale=SCALE), LatticeConfig(beam=20.0))
@@ -120,7 +120,7 @@ def test_rescored_costs_are_those_of_a_search_with_the_other_model(graph, tmp_pa
     shared = costs["old"].keys() & costs["new"].keys()
     assert len(shared) > 3
     assert {words: costs["old"][words] for words in shared} == pytest.approx(
-        {words: costs["new"][words] for words in shared}, rel=1e-5
+        {words: costs["new"][words] for words in shared}, abs=2e-3
     )
 
 
