@@ -176,6 +176,19 @@ def read_arpa_file(folder: Path) -> None:
     write_arpa(folder / "again.arpa", read_arpa(folder / "lm.arpa"))
 
 
+def read_lattice_file(folder: Path) -> None:
+    from lhuc_asr.decode.lattice_file import read_lattices, write_lattices
+    from lhuc_asr.decode.minimum_risk import least_risk
+    from lhuc_asr.decode.n_best import best_paths
+
+    words = ("<eps>", "ONE", "TWO", "THREE")
+    lattices = list(read_lattices(folder / "lat.txt", words, acoustic_scale=0.1))
+    for utterance, lattice in lattices:
+        best_paths(lattice, 10)
+        least_risk(utterance, lattice, words)
+    write_lattices(folder / "again.txt", lattices, words)
+
+
 def read_lexica(folder: Path) -> None:
     from lhuc_asr.lang.lexicon import disambiguate, read_lexicon
 
@@ -251,6 +264,7 @@ def _all(*patterns_and_changes: tuple[str, Change]) -> Callable[[Path, random.Ra
 PARSERS: dict[str, Parser] = {
     "audio": Parser("audio", change_audio, read_audio_file),
     "arpa": Parser("arpa", change_one_of("lm.arpa", mutate_text), read_arpa_file),
+    "lattices": Parser("lattices", change_one_of("lat.txt", mutate_text), read_lattice_file),
     "lexica": Parser("lexica", change_one_of("*", mutate_text), read_lexica),
     "texts": Parser("texts", change_one_of("*", mutate_text), read_texts),
     "kaldi": Parser("kaldi", _all(("*", mutate_text), ("wav/*", mutate_header)), read_kaldi),

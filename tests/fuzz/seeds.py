@@ -63,11 +63,15 @@ def blocks(path: Path, schema: Any) -> Any:
 
 
 def _write_texts(seeds: Path) -> None:
-    for name in ("arpa", "lexica", "texts", "yaml"):
+    for name in ("arpa", "lattices", "lexica", "texts", "yaml"):
         (seeds / name).mkdir(parents=True)
     (seeds / "arpa" / "lm.arpa").write_text(
         "\\data\\\nngram 1=5\nngram 2=3\n\n\\1-grams:\n-99\t<s>\t-0.3\n-1.0\t</s>\n-0.7\tONE\t-0.2\n-0.8\tTWO\t-0.1\n"
         "-1.2\tTHREE\n\n\\2-grams:\n-0.4\t<s> ONE\n-0.5\tONE TWO\n-0.3\tTWO </s>\n\n\\end\\\n"
+    )
+    (seeds / "lattices" / "lat.txt").write_text(
+        "a-1\n0 1 ONE 1.5,-2.25,3_4\n0 2 TWO 0.5,4,5\n1 0.25,0.0,1\n2 3 THREE -1,8,1_1\n3 0.75,0,\n\n"
+        "a-2\n0 0.5,12.5,1_1_2\n0 1 TWO 0,1e1,2_2\n1 2 ONE 1,1,1\n2 0,0,\n\n"
     )
     lexicon = "<UNK> SPN\nONE W AH1 N\nTWO T UW1\nTHREE TH R IY1\nFOUR F AO1 R\nTHREE(2) TH R IY0\n"
     (seeds / "lexica" / "words.txt").write_text(lexicon)
