@@ -89,14 +89,7 @@ class Newbob:
         halving = self.halving or improvement < config.halve_below
         undone_first = first and not better
         if config.decay_to is not None:
-            return replace(
-                self,
-                learning_rate=config.rate_after(self.epochs + 1),
-                best_loss=min(self.best_loss, loss),
-                epochs=self.epochs + 1,
-                kept=self.kept + better,
-                finished=self.epochs + 1 >= config.max_epochs,
-            )
+            return self.after_one_of(config.max_epochs, loss, config.rate_after(self.epochs + 1))
         return replace(
             self,
             learning_rate=self.learning_rate / 2 if halving or undone_first else self.learning_rate,
@@ -105,4 +98,21 @@ class Newbob:
             epochs=self.epochs + 1,
             kept=self.kept + better,
             finished=ended or self.epochs + 1 >= config.max_epochs,
+        )
+
+    def after_one_of(self, epochs: int, loss: float, learning_rate: float) -> Newbob:
+        """The state after an epoch of a schedule that is fixed beforehand.
+
+        Args:
+            epochs: Number of epochs of the schedule.
+            loss: Held-out loss after the epoch.
+            learning_rate: Learning rate of the next epoch.
+        """
+        return replace(
+            self,
+            learning_rate=learning_rate,
+            best_loss=min(self.best_loss, loss),
+            epochs=self.epochs + 1,
+            kept=self.kept + (loss <= self.best_loss),
+            finished=self.epochs + 1 >= epochs,
         )

@@ -1,32 +1,29 @@
 """Training of a network: frame cross-entropy by SGD, with newbob on held-out speakers.
 
-The whole state is written before the first epoch and after every one. A killed run resumes from this state and ends
-with the same bits. An epoch that makes the held-out loss worse is undone, as in Kaldi's train_scheduler.sh, and so is
-the first one of a network that goes on from another. At the end, the weights of the last epochs may be averaged. The
-statistics of batch normalisation are estimated for each network that is evaluated, so also for each average.
+How epochs are kept, undone and resumed is in ``epochs.py``. At the end, the weights of the last epochs may be averaged.
+The statistics of batch normalisation are estimated for each network that is evaluated, so also for each average.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import AlignmentError, CheckpointError
-from lhuc_asr.base.runlog import progress, stopwatch
+from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.runlog import progress
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.companion import ALONE, Companion
 from lhuc_asr.nnet.dropout import Dropout
+from lhuc_asr.nnet.epochs import Criterion, Evaluation, OnEpoch, run_epochs
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.losses import cross_entropy
 from lhuc_asr.nnet.normalisation import batch_normalised, estimating
@@ -73,19 +70,6 @@ class TrainerConfig(StrictModel):
     schedule: NewbobConfig = NewbobConfig()
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Loss and accuracy of a network over some frames.
-
-    Attributes:
-        loss: Mean cross-entropy, nats per frame.
-        accuracy: Fraction of frames whose most probable pdf is the target.
-    """
-
-    loss: float
-    accuracy: float
-
-
 def train(
     model: ModelT,
     training: FrameSource,
@@ -94,7 +78,7 @@ def train(
     state_path: Path,
     seed: int,
     device: torch.device,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: OnEpoch,
     companion: Companion = ALONE,
 ) -> ModelT:
     """Train to the end of the schedule, resuming from ``state_path`` if it exists.
@@ -127,63 +111,22 @@ def train(
     )
     settle = partial(estimate_statistics, model, training, seed, device, companion)
     state = TrainingState(state_path, model, optimizer, companion, config.average_epochs - 1)
-    newbob = _resumed(state) if state_path.exists() else _begun(state, heldout, config.schedule, device)
-    while not newbob.finished:
-        with stopwatch() as watch:
-            state.begin_epoch()
-            loss = _epoch(model, optimizer, training, config, newbob, seed, device, companion)
-            settle()
-            evaluation = evaluate(model, heldout, device)
-        if not math.isfinite(loss + evaluation.loss):
-            raise CheckpointError(
-                f"epoch {newbob.epochs + 1}: the loss is {loss}, held out {evaluation.loss}: training "
-                f"diverged; lower {companion.rates}"
-            )
-        rate, better = newbob.learning_rate, evaluation.loss <= newbob.best_loss
-        if better:
-            state.keep_epoch()
-        else:
-            state.restore()
-        newbob = newbob.after(evaluation.loss, config.schedule)
-        state.save(newbob)
-        on_epoch(
-            {
-                "epoch": newbob.epochs,
-                "learning_rate": rate,
-                "train_loss": round(loss, 5),
-                "heldout_loss": round(evaluation.loss, 5),
-                "heldout_accuracy": round(evaluation.accuracy, 5),
-                "kept": better,
-                "seconds": round(watch.seconds, 2),
-            }
-        )
-        logger.info(
-            "epoch %d: rate %g, loss %.4f, held out %.4f, accuracy %.2f %%%s (%.1f s)",
-            newbob.epochs, rate, loss, evaluation.loss, 100 * evaluation.accuracy,
-            "" if better else ", undone", watch.seconds,
-        )  # fmt: skip
+
+    def epoch(newbob: Newbob) -> float:
+        loss = _epoch(model, optimizer, training, config, newbob, seed, device, companion)
+        settle()
+        return loss
+
+    criterion = Criterion(
+        epoch=epoch,
+        heldout=partial(evaluate, model, heldout, device),
+        after=lambda newbob, loss: newbob.after(loss, config.schedule),
+        rates=companion.rates,
+    )
+    newbob = run_epochs(state, criterion, config.schedule.learning_rate, on_epoch)
     if config.average_epochs > 1:
         _average(state, settle, heldout, newbob.best_loss, device, on_epoch)
     return model.eval()
-
-
-def _resumed(state: TrainingState) -> Newbob:
-    newbob = state.restore()
-    logger.info("training resumes after epoch %d", newbob.epochs)
-    return newbob
-
-
-def _begun(state: TrainingState, heldout: FrameSource, schedule: NewbobConfig, device: torch.device) -> Newbob:
-    """Write the state before the first epoch, which a worse first epoch goes back to."""
-    loss = evaluate(state.model, heldout, device).loss
-    if not math.isfinite(loss):
-        raise CheckpointError(
-            f"before the first epoch the held-out loss is {loss}: the network or a held-out feature is not finite; "
-            "make both again"
-        )
-    newbob = Newbob(schedule.learning_rate, best_loss=loss)
-    state.save(newbob)
-    return newbob
 
 
 def _average(
@@ -192,7 +135,7 @@ def _average(
     heldout: FrameSource,
     best_loss: float,
     device: torch.device,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: OnEpoch,
 ) -> None:
     """Give the network the average of its last kept epochs that has the lowest held-out loss, if one is better.
 

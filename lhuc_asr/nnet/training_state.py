@@ -53,6 +53,11 @@ class TrainingState:
         self._path, self._optimizer, self._companion = path, optimizer, companion
         self._before: dict[str, Tensor] = {}
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file to resume from."""
+        return self._path.exists()
+
     def begin_epoch(self) -> None:
         """Remember what was learned before an epoch."""
         if self.earlier.maxlen:
