@@ -74,7 +74,7 @@ class SearchError(LhucError, RuntimeError):
 
 
 class LatticeError(LhucError, ValueError):
-    """A lattice is empty, damaged, or of another vocabulary."""
+    """A lattice is empty, damaged, or does not fit its vocabulary, its utterance or its network."""
 
 
 class ScoreError(LhucError, ValueError):
