@@ -7,6 +7,9 @@ multiples of 1/256.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
@@ -45,3 +48,20 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """The probability, for ``print``."""
         return f"p={self.threshold / 256:g}"
+
+
+@contextmanager
+def seeded_training(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
+    """Seed all that training draws while the block runs; torch's own generator is then restored.
+
+    Args:
+        model: The network, whose dropout is seeded.
+        seed: The seed.
+        device: Device that the network runs on.
+    """
+    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
+        module.seed(seed, number)
+    # SpecAugment, and dropout on a GPU, draw from torch's generator.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

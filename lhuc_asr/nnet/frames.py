@@ -74,6 +74,19 @@ class FrameSource:
             for batch in torch.nonzero(targets >= 0).squeeze(1).split(batch_size):
                 yield splicing.of(features, batch, first[batch], last[batch]), targets[batch]
 
+    def whole(self, utterances: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor]:
+        """All frames of some utterances, one utterance after the other, those without targets too.
+
+        Args:
+            utterances: Utterances of the source.
+
+        Returns:
+            Spliced features (B, (2c + 1) D), and targets (B,), negative where there is none.
+        """
+        features, targets, first, last = self._load(utterances)
+        index = splice_index(torch.arange(len(targets)), first, last, self.context)
+        return features[index].flatten(1), targets
+
     def _load(self, block: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features (N, D + R) and targets (N,) of a block, and first and last row of each frame's utterance (N,)."""
         rows = np.concatenate([self.features[u.rows] for u in block])

@@ -102,6 +102,10 @@ class LatticeStore:
         arrays = {name: np.asarray(self._arrays[name][places[owner]]) for name, owner in _OWNERS.items()}
         return DenominatorLattice(**arrays, offsets=span_offsets(arrays["frame"], arrays["source"], arrays["target"]))
 
+    def frames_of(self, utterance: str) -> int:
+        """Number of frames of an utterance, T."""
+        return int(self._arrays["frame"][self._places[utterance]["nodes"].stop - 1])
+
     def _check(self, utterance: str) -> None:
         where, places = f"{self.folder}: {utterance}", self._places[utterance]
         # Before the offsets are made of them.

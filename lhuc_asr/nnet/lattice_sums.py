@@ -173,13 +173,13 @@ def _expected_right(
     before, after = np.zeros(nodes), np.zeros(nodes)
     for arc in range(len(source)):
         into = forward[target[arc]]
-        # A node that no path reaches has no arc of a path out of it either.
-        if into > -np.inf:
+        # Minus infinity at nodes that no path takes. NaN goes on to the result, which tells that training diverged.
+        if into != -np.inf:
             share = np.exp(forward[source[arc]] + log_weight[arc] - into)
             before[target[arc]] += share * (before[source[arc]] + right[arc])
     for arc in range(len(source) - 1, -1, -1):
         out_of = backward[source[arc]]
-        if out_of > -np.inf:
+        if out_of != -np.inf:
             share = np.exp(log_weight[arc] + backward[target[arc]] - out_of)
             after[source[arc]] += share * (after[target[arc]] + right[arc])
     through = np.empty(len(source))

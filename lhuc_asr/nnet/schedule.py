@@ -80,6 +80,10 @@ class Newbob:
     kept: Annotated[int, Field(ge=0, le=MOST_EPOCHS)] = 0
     finished: bool = False
 
+    def seed_of_epoch(self, seed: int) -> int:
+        """The seed of the next epoch in a training with a seed."""
+        return seed * 1_000_003 + self.epochs
+
     def after(self, loss: float, config: NewbobConfig) -> Newbob:
         """The state after an epoch that ended with a held-out ``loss``."""
         # The first kept epoch counts as an improvement. The floor avoids a division by a loss of zero.

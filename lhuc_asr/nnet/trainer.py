@@ -22,7 +22,7 @@ from lhuc_asr.base.runlog import progress
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.companion import ALONE, Companion
-from lhuc_asr.nnet.dropout import Dropout
+from lhuc_asr.nnet.dropout import seeded_training
 from lhuc_asr.nnet.epochs import Criterion, Evaluation, OnEpoch, run_epochs
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.losses import cross_entropy
@@ -216,20 +216,16 @@ def _epoch(
     companion: Companion = ALONE,
 ) -> float:
     """Train for one epoch, and return the mean loss. The frame order depends only on the seed and the epoch."""
-    epoch_seed = seed * 1_000_003 + newbob.epochs
+    epoch_seed = newbob.seed_of_epoch(seed)
     order = torch.Generator().manual_seed(epoch_seed)
     for group in optimizer.param_groups:
         group["lr"] = newbob.learning_rate
     model.train()
     total = torch.zeros((), device=device)
     frames, all_frames = 0, sum(u.frames for u in source.utterances)
-    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
-        module.seed(epoch_seed, number)
     companion.begin_epoch(epoch_seed)
     companion.set_rate(newbob.learning_rate / config.schedule.learning_rate)
-    # SpecAugment, and dropout on a GPU, draw from torch's generator, which is seeded for the epoch and then restored.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(epoch_seed)
+    with seeded_training(model, epoch_seed, device):
         for features, targets, rows in progress(
             source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", all_frames // config.batch_size
         ):

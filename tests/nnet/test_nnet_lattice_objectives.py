@@ -208,6 +208,15 @@ def test_float32_gives_the_same_as_float64_up_to_its_own_rounding():
         np.testing.assert_allclose(narrow, wide, atol=1e-6)
 
 
+def test_scores_that_are_not_numbers_do_not_pass_for_numbers():
+    """Training has to see that it diverged."""
+    lattice = lattice_of([0, 1, 2], [(0, 1, 0.0, [0]), (0, 1, 0.0, [1]), (1, 2, 0.0, [2])], {2: 0.0})
+    scores = np.array([[np.nan] * PDFS, [0.0] * PDFS])
+    assert np.isnan(smbr(lattice, scores, _reference([0, 2])))
+    assert np.isnan(mmi(lattice, scores, _reference([0, 2])).objective)
+    assert np.isnan(mmi(lattice, scores, _reference([4, 2])).objective)
+
+
 @pytest.mark.parametrize(
     ("scores", "pdfs", "array", "message"),
     [
