@@ -1,12 +1,14 @@
 """Stores of denominator lattices: what is written comes back; damaged and hostile ones are refused in one line."""
 
 import json
+import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_lattices import PDFS, chain, lattice_of, random_world
 
@@ -32,6 +34,7 @@ def _store(folder: Path) -> LatticeStore:
     return write_lattices(folder, [("one", chain([0, 1])), ("two", _lattice()), ("three", chain([4]))], PDFS)
 
 
+@settings(max_examples=25)
 @given(seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))
 def test_what_is_written_comes_back(tmp_path_factory, seeds):
     lattices = {f"utterance {seed}": random_world(seed).lattice for seed in seeds}
@@ -131,11 +134,15 @@ def test_a_store_with_such_a_lattice_is_refused_when_it_is_opened(tmp_path, chan
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def whole_store(tmp_path_factory) -> Path:
+    return _store(tmp_path_factory.mktemp("whole") / "store").folder
+
+
 @given(damage=st.data())
-def test_a_store_with_any_damaged_numbers_is_refused_or_can_be_gone_through(tmp_path_factory, damage):
+def test_a_store_with_any_damaged_numbers_is_refused_or_can_be_gone_through(whole_store, tmp_path_factory, damage):
     """Compiled loops check no bounds: whatever a store lets pass must be safe to go through."""
-    folder = tmp_path_factory.mktemp("store") / "lattices"
-    _store(folder)
+    folder = shutil.copytree(whole_store, tmp_path_factory.mktemp("damaged") / "store")
     for _ in range(damage.draw(st.integers(1, 3))):
         path = folder / f"{damage.draw(st.sampled_from(sorted(set(DTYPES) - {'offsets'})))}.bin"
         array = np.fromfile(path, DTYPES[path.stem])
@@ -228,3 +235,20 @@ def test_a_store_takes_the_place_of_an_old_one_only_when_it_is_whole(tmp_path):
         write_lattices(tmp_path / "store", broken(), PDFS)
     assert list(LatticeStore(tmp_path / "store")) == ["one", "two", "three"]
     assert list(write_lattices(tmp_path / "store", [("u", chain([0]))], PDFS)) == ["u"]
+
+
+def test_writing_and_opening_take_the_memory_of_a_few_lattices(tmp_path):
+    """Not of all: there may be more than fit."""
+    number, frames = 40, 20_000
+    lattice = chain([0] * frames)
+    size = sum(getattr(lattice, name).nbytes for name in DTYPES)
+    tracemalloc.start()
+    try:
+        lattices = ((str(n), replace(lattice, pdf=lattice.pdf + n % PDFS)) for n in range(number))
+        store = write_lattices(tmp_path / "store", lattices, PDFS)
+        read = sum(store[utterance].frames for utterance in store)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert read == number * frames
+    assert peak < 12 * size
