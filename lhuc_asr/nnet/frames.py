@@ -84,8 +84,7 @@ class FrameSource:
             Spliced features (B, (2c + 1) D), and targets (B,), negative where there is none.
         """
         features, targets, first, last = self._load(utterances)
-        index = splice_index(torch.arange(len(targets)), first, last, self.context)
-        return features[index].flatten(1), targets
+        return self.splicing.of(features, torch.arange(len(targets)), first, last), targets
 
     def _load(self, block: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features (N, D + R) and targets (N,) of a block, and first and last row of each frame's utterance (N,)."""

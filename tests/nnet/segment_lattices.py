@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from corner_frames import PDFS, corner_frames
-from small_lattices import lattice_of
+from reference_lattices import lattice_of
 
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.denominator import DenominatorLattice

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_lattices import PDFS, SILENCE, World, chain, lattice_of, path_scores, paths_of, pdfs_of, random_world
+from reference_lattices import PDFS, SILENCE, World, chain, lattice_of, path_scores, paths_of, pdfs_of, random_world
 
 from lhuc_asr.base.errors import LatticeError
 from lhuc_asr.nnet.denominator import check_lattice

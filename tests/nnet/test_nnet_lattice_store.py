@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_lattices import PDFS, chain, lattice_of, random_world
+from reference_lattices import PDFS, chain, lattice_of, random_world
 
 from lhuc_asr.base.errors import LatticeError
 from lhuc_asr.nnet.denominator import DTYPES, DenominatorLattice, check_lattice

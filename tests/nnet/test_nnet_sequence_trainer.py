@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from corner_frames import PDFS
+from reference_lattices import paths_of, pdfs_of
 from segment_lattices import SEGMENT, segment_source
-from small_lattices import paths_of, pdfs_of
 
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError, LatticeError
