@@ -100,6 +100,11 @@ def test_a_lattice_that_cannot_be_gone_through_is_refused(tmp_path, changes, pro
     assert not (tmp_path / "store").exists()
 
 
+def test_a_lattice_without_frames_is_refused():
+    with pytest.raises(LatticeError, match="or the last node is there too"):
+        check_lattice("empty", lattice_of([0, 0], [(0, 1, 0.0, [])], {1: 0.0}), PDFS)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
