@@ -62,6 +62,11 @@ class DnnConfig(NetworkShape):
         return self.hidden_layers
 
     @property
+    def rectified(self) -> bool:
+        """Whether the non-linearity is a rectifier; see ``NetworkShape``."""
+        return self.activation == "relu"
+
+    @property
     def summary(self) -> str:
         """The hidden layers in a few words."""
         normalised = f", {self.normalisation} normalised" if self.normalisation else ""

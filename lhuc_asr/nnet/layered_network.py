@@ -15,7 +15,7 @@ from lhuc_asr.features.context import Splicing
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.arrangement import EVERYTHING
 from lhuc_asr.nnet.feed_forward import FeedForward
-from lhuc_asr.nnet.hidden_layer import ActivationName, HiddenLayer, LayerShape
+from lhuc_asr.nnet.hidden_layer import HiddenLayer, LayerShape
 from lhuc_asr.nnet.scaled_dnn import ScaledDnn
 
 
@@ -24,11 +24,9 @@ class NetworkShape(StrictModel):
 
     Attributes:
         kind: Name of the kind.
-        activation: Non-linearity of all hidden layers.
     """
 
     kind: str
-    activation: ActivationName
 
     @abstractmethod
     def make(self, feature_dimension: int, pdf_count: int, vector_dimension: int = 0) -> LayeredNetwork:
@@ -52,6 +50,11 @@ class NetworkShape(StrictModel):
     @abstractmethod
     def site_count(self) -> int:
         """Number of hidden layers, each of them a site."""
+
+    @property
+    @abstractmethod
+    def rectified(self) -> bool:
+        """Whether the non-linearity of the hidden layers is a rectifier."""
 
     @property
     @abstractmethod

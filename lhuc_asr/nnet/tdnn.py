@@ -111,6 +111,11 @@ class TdnnConfig(NetworkShape):
         return len(self.offsets) + self.hidden_layers
 
     @property
+    def rectified(self) -> bool:
+        """Whether the non-linearity is a rectifier; see ``NetworkShape``."""
+        return self.activation == "relu"
+
+    @property
     def summary(self) -> str:
         """The hidden layers in a few words."""
         delays = " ".join("{" + ",".join(map(str, offsets)) + "}" for offsets in self.offsets)

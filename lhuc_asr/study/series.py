@@ -272,7 +272,7 @@ def _methods(config: ExperimentConfig, base: str) -> list[Variant]:
     of_base = config.method_of(original).model_dump()
     on = of_base["on"]
     variants = [_variant(base, base, original), _varied(config, base, "paper", {**PAPER, "preset": "paper"})]
-    left_out = {"lhuc", "none"} if config.shape_of(original.network).activation == "relu" else {"lhuc", "none", "prelu"}
+    left_out = {"lhuc", "none"} if config.shape_of(original.network).rectified else {"lhuc", "none", "prelu"}
     # Transforms do not go on top of transforms.
     left_out |= {
         kind for kind, options in METHODS.items() if options.uses_gaussians or (options.transforms_features and on)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from contract_methods import OPTIONS, WITHOUT_TARGETS, add_test_methods, gaussians, prepared_method
-from scaled_speakers import PDFS, UNITS, WIDTH, frames_of
+from scaled_speakers import PDFS, UNITS, VECTOR, WIDTH, frames_of, voices
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
 from lhuc_asr.adapt.lhuc import Lhuc, LhucConfig
@@ -25,6 +25,7 @@ from lhuc_asr.nnet.layered_network import LayeredNetwork, NetworkShape
 from lhuc_asr.nnet.normalisation import BatchNormalisation, estimating
 from lhuc_asr.nnet.scoring import score_utterance
 from lhuc_asr.nnet.tdnn import TdnnConfig
+from lhuc_asr.nnet.vector_tensors import VectorTensors
 
 # Two hidden layers, as the other tests' network has; the first of the time-delay network has two positions.
 TDNN = TdnnConfig(offsets=((-1, 0, 1), (-1, 2)), channels=UNITS, hidden_layers=0, dropout=0.3)
@@ -38,9 +39,11 @@ SHAPES: dict[str, NetworkShape] = {
 CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 
 
-def network(name: str, activation: str = "relu") -> LayeredNetwork:
+def network(name: str, activation: str = "relu", vectors: bool = False) -> LayeredNetwork:
     """A network with confident outputs, whose statistics are those of standard normal features."""
-    model = SHAPES[name].model_copy(update={"activation": activation}).make(WIDTH, PDFS)
+    model = SHAPES[name].model_copy(update={"activation": activation}).make(WIDTH, PDFS, VECTOR if vectors else 0)
+    if vectors:
+        model.vectors = VectorTensors(voices().tensors())
     generator = torch.Generator().manual_seed(0)
     model.initialise(generator)
     torch.nn.init.normal_(model.output.weight, std=1.5, generator=generator)
@@ -82,7 +85,7 @@ def mixtures(tmp_path_factory):
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_method_adapts_every_network(name, options, mixtures, tmp_path, monkeypatch):
     add_test_methods(monkeypatch)
-    model = network(name)
+    model = network(name, vectors="ivector" in options)
     people = people_of(model)
     method = prepared_method(options, model, tmp_path / "prepared", mixtures[name])
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
