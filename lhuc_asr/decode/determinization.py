@@ -33,6 +33,8 @@ from lhuc_asr.decode.subsets import (
 
 # In place of a pair of word and target: an arc has no word.
 NO_PAIR = -1
+# Nodes that are passed over together where no path reaches any of them.
+STRETCH = 64
 
 
 class StateArcs(NamedTuple):
@@ -102,6 +104,7 @@ class _Reached(NamedTuple):
         entered_by: Arc by which it enters the node, if not with an element of the subset, shape (N,).
         string: Its string, FULL until it is asked for, shape (N,).
         nodes: The nodes that were reached, in order, shape (N,).
+        stretches: Whether a node of each stretch of nodes was reached, shape (N / STRETCH,), rounded up.
         pair_cost, pair_arc: Cost and last arc of the best path to each pair, shape (P,).
         pairs: The pairs that were reached, shape (P,).
     """
@@ -111,6 +114,7 @@ class _Reached(NamedTuple):
     entered_by: np.ndarray
     string: np.ndarray
     nodes: np.ndarray
+    stretches: np.ndarray
     pair_cost: np.ndarray
     pair_arc: np.ndarray
     pairs: np.ndarray
@@ -140,6 +144,7 @@ def determinize(
         np.empty(nodes, np.int64),
         np.full(nodes, FULL, np.int64),
         np.empty(nodes, np.int64),
+        np.zeros(nodes // STRETCH + 1, np.bool_),
         np.full(pairs, np.inf),
         np.empty(pairs, np.int64),
         np.empty(pairs, np.int64),
@@ -186,30 +191,36 @@ def _reach(
         reached.cost[node] = residue - graph.scale * (strings.log_likelihood[string] - common)
         reached.graph_cost[node], reached.string[node] = residue, string
         lowest, highest = min(lowest, node), max(highest, node)
+        reached.stretches[node // STRETCH] = True
     node_count, pair_count, looked_at = 0, 0, 0
-    node = lowest
-    while node <= highest:
-        cost = reached.cost[node]
-        if cost < np.inf:
-            reached.nodes[node_count] = node
-            node_count += 1
-            looked_at += graph.first[node + 1] - graph.first[node]
-            for out in range(graph.first[node], graph.first[node + 1]):
-                target, pair = graph.target[out], graph.pair[out]
-                new = cost + graph.cost[out]
-                if new + graph.rest[target] > rest:
+    stretch = lowest // STRETCH
+    while stretch <= highest // STRETCH:
+        if reached.stretches[stretch]:
+            for node in range(stretch * STRETCH, min((stretch + 1) * STRETCH, len(graph.final))):
+                cost = reached.cost[node]
+                if cost == np.inf:
                     continue
-                if pair == NO_PAIR:
-                    if new < reached.cost[target]:
-                        reached.cost[target], reached.entered_by[target], reached.string[target] = new, out, FULL
-                        reached.graph_cost[target] = reached.graph_cost[node] + graph.graph_cost[out]
-                        highest = max(highest, target)
-                elif new < reached.pair_cost[pair]:
-                    if reached.pair_cost[pair] == np.inf:
-                        reached.pairs[pair_count] = pair
-                        pair_count += 1
-                    reached.pair_cost[pair], reached.pair_arc[pair] = new, out
-        node += 1
+                reached.nodes[node_count] = node
+                node_count += 1
+                looked_at += graph.first[node + 1] - graph.first[node]
+                for out in range(graph.first[node], graph.first[node + 1]):
+                    target, pair = graph.target[out], graph.pair[out]
+                    new = cost + graph.cost[out]
+                    if new + graph.rest[target] > rest:
+                        continue
+                    if pair == NO_PAIR:
+                        if new < reached.cost[target]:
+                            reached.cost[target], reached.entered_by[target], reached.string[target] = new, out, FULL
+                            reached.graph_cost[target] = reached.graph_cost[node] + graph.graph_cost[out]
+                            reached.stretches[target // STRETCH] = True
+                            highest = max(highest, target)
+                    elif new < reached.pair_cost[pair]:
+                        if reached.pair_cost[pair] == np.inf:
+                            reached.pairs[pair_count] = pair
+                            pair_count += 1
+                        reached.pair_cost[pair], reached.pair_arc[pair] = new, out
+            reached.stretches[stretch] = False
+        stretch += 1
     return node_count, pair_count, looked_at
 
 

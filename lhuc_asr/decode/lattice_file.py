@@ -36,6 +36,7 @@ from lhuc_asr.lang.lines import quoted, read_lines
 LARGEST_COST = 1e9
 # Largest number of a node, an id or a word.
 LARGEST_NUMBER = 2**31 - 2
+_IDS = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})*")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _COST = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
@@ -306,7 +307,15 @@ def _weight(where: str, text: str) -> tuple[float, float, list[int]]:
     parts = text.split(",")
     if len(parts) != 3:
         raise LatticeError(f"{where}: expected graph,acoustic,ids, found {quoted(text)}; the file may be cut off")
-    ids = [_number(where, "an id", each) for each in parts[2].split("_")] if parts[2] else []
-    if 0 in ids:
-        raise LatticeError(f"{where}: the id 0, expected ids from 1: pdfs, counted from 1")
-    return _cost(where, parts[0]), _cost(where, parts[1]), [each - 1 for each in ids]
+    return _cost(where, parts[0]), _cost(where, parts[1]), _pdfs(where, parts[2]) if parts[2] else []
+
+
+def _pdfs(where: str, text: str) -> list[int]:
+    if _IDS.fullmatch(text) is not None:
+        pdfs = [int(each) - 1 for each in text.split("_")]
+        if min(pdfs) >= 0 and max(pdfs) < LARGEST_NUMBER:
+            return pdfs
+    wrong = next(
+        each for each in text.split("_") if _NUMBER.fullmatch(each) is None or not 0 < int(each) <= LARGEST_NUMBER
+    )
+    raise LatticeError(f"{where}: expected ids from 1 to {LARGEST_NUMBER}, pdfs counted from 1, found {quoted(wrong)}")

@@ -24,6 +24,9 @@ from lhuc_asr.decode.token_passing import JUST_BELOW, LEAST_BEAM
 
 logger = logging.getLogger(__name__)
 
+# Room to begin with, for each arc of the state lattice: mostly enough, and small tables are faster than large ones.
+ELEMENTS_AN_ARC, LEAST_ELEMENTS = 4, 1000
+
 
 class WordLatticeConfig(StrictModel):
     """Options of word lattices. Where a bound is met, the beam is narrowed.
@@ -36,7 +39,7 @@ class WordLatticeConfig(StrictModel):
     """
 
     beam: float = Field(8.0, ge=LEAST_BEAM, le=1_000_000.0)
-    max_arcs: int = Field(500, ge=2, le=1_000_000)
+    max_arcs: int = Field(200, ge=2, le=1_000_000)
     max_elements: int = Field(5_000_000, ge=1000, le=1_000_000_000)
     max_steps: int = Field(300_000_000, ge=1000, le=1_000_000_000_000)
 
@@ -137,23 +140,29 @@ def determinized(utterance: str, lattice: Lattice, config: WordLatticeConfig) ->
         LatticeError: The lattice is empty: no path leads from its start to an end, or the bounds are too narrow for
             any word lattice.
     """
+    if len(lattice.source) == 0 or lattice.frames == 0:
+        raise LatticeError(f"{utterance}: an empty lattice, without arcs or without frames; leave the utterance out")
     graph = StateArcs.of(lattice)
     best, beam, frames = float(graph.rest[0]), min(config.beam, lattice.beam), lattice.frames
     if not np.isfinite(best):
         raise LatticeError(f"{utterance}: an empty lattice: no path leads to an end; search again")
-    asked = beam
+    asked, arcs = beam, 2 + config.max_arcs * frames
+    elements = min(config.max_elements, max(LEAST_ELEMENTS, ELEMENTS_AN_ARC * len(lattice.source)))
     while True:
-        strings = PdfStrings.empty(config.max_elements)
-        subsets = Subsets.empty(config.max_elements, 2 + config.max_arcs * frames)
-        kept, _ = determinize(graph, strings, subsets, frames, beam, config.max_steps)
+        strings, subsets = PdfStrings.empty(elements), Subsets.empty(elements, arcs)
+        kept, steps = determinize(graph, strings, subsets, frames, beam, config.max_steps)
+        full = kept < beam and steps <= config.max_steps and subsets.counts[ARCS] < arcs
+        if full and elements < config.max_elements:
+            elements = min(config.max_elements, 8 * elements)
+            continue
         if kept >= 0.5 * beam:
             break
         # With a narrower beam, less time and memory go into what is not kept in the end.
         beam *= 0.5
         if beam < LEAST_BEAM:
             raise LatticeError(
-                f"{utterance}: its best path takes more than {config.max_elements} elements or {config.max_steps} "
-                "steps; raise the bounds of the word lattice"
+                f"{utterance}: its best path takes more than {config.max_elements} elements, {config.max_arcs} arcs a "
+                f"frame or {config.max_steps} steps; raise the bounds of the word lattice"
             )
     if kept < beam:
         beam = JUST_BELOW * kept

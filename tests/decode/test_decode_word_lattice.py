@@ -127,7 +127,9 @@ def test_flat_scores_end_in_a_narrowed_lattice_within_its_bounds(graph, caplog):
 def test_an_utterance_that_no_bound_suffices_for_is_refused(graph):
     scores = np.zeros((1200, TOPOLOGY.pdf_count), np.float32)
     lattice = LatticeSearcher(graph, SearchConfig(), LatticeConfig()).search("u-1", scores)
-    with pytest.raises(LatticeError, match=r"u-1: its best path takes more than 1000 elements or 300000000 steps"):
+    with pytest.raises(
+        LatticeError, match=r"u-1: its best path takes more than 1000 elements, 200 arcs a frame or 300000000 steps"
+    ):
         determinized("u-1", lattice, WordLatticeConfig(max_elements=1000))
 
 
@@ -153,6 +155,26 @@ def test_an_empty_lattice_is_refused():
     nowhere = replace(lattice, final=np.full_like(lattice.final, np.inf))
     with pytest.raises(LatticeError, match="u-3: an empty lattice: no path leads to an end"):
         determinized("u-3", nowhere, WIDE)
+
+
+def test_a_lattice_without_arcs_is_refused():
+    lattice = random_lattice(1)
+    arcs = ("source", "target", "pdf", "word", "graph_cost", "log_likelihood")
+    without = replace(lattice, **{name: getattr(lattice, name)[:0] for name in arcs})
+    with pytest.raises(LatticeError, match="u-3: an empty lattice, without arcs or without frames"):
+        determinized("u-3", without, WIDE)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lattice_that_outgrows_its_first_room_gets_more(seed, monkeypatch, caplog):
+    lattice = random_lattice(seed, 4)
+    expected = determinized("u", lattice, WIDE)
+    monkeypatch.setattr("lhuc_asr.decode.word_lattice.LEAST_ELEMENTS", 2)
+    monkeypatch.setattr("lhuc_asr.decode.word_lattice.ELEMENTS_AN_ARC", 0)
+    again = determinized("u", lattice, WIDE)
+    assert [path.cost for path in all_word_paths(again)] == [path.cost for path in all_word_paths(expected)]
+    assert again.beam == EVERYTHING
+    assert not caplog.records
 
 
 def test_words_of_another_vocabulary_are_refused():
