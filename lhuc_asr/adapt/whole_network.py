@@ -1,7 +1,8 @@
 """The whole network for each speaker: all weights and biases, held back by the unadapted network's outputs.
 
 Yu, Yao, Su, Li and Seide 2013, "KL-divergence regularized deep neural network adaptation for improved large vocabulary
-speech recognition": ``kl_weight`` is their rho. A speaker's numbers are what is added to the weights.
+speech recognition": ``kl_weight`` is their rho. A speaker's numbers are what is added to the weights. Batch
+normalisation is in the weights; scale and shift of layer normalisation stay as they are.
 """
 
 from __future__ import annotations

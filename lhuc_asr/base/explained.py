@@ -40,9 +40,7 @@ def meanings_of(model: type[StrictModel]) -> dict[str, str]:
 
 def _lines(config: StrictModel, indent: str, explained: bool = True) -> Iterator[str]:
     meanings = meanings_of(type(config)) if explained else {}
-    for name, field in type(config).model_fields.items():
-        if field.exclude:
-            continue
+    for name in type(config).model_fields:
         if name in meanings:
             comment = f"{indent}# "
             yield from textwrap.wrap(meanings[name], WIDTH, initial_indent=comment, subsequent_indent=comment)

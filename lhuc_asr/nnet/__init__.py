@@ -1,1 +1,1 @@
-"""The frame-level DNN acoustic model and its training. It knows nothing of LHUC."""
+"""Frame-level acoustic models, feed-forward and with time delays, and their training. It knows nothing of LHUC."""

@@ -29,13 +29,13 @@ def save_model(path: Path, model: AcousticModel) -> None:
     Raises:
         CheckpointError: The network is of a class that ``load_model`` does not know.
     """
-    if not isinstance(model, LayeredNetwork) or type(model.config) is not SHAPES.get(model.config.kind):
+    if not isinstance(model, LayeredNetwork) or type(model.config) not in SHAPES.values():
         raise CheckpointError(f"{path}: a {type(model).__name__} cannot be saved; expected one of {', '.join(SHAPES)}")
     # Without None and without a vector that it does not take: the file of a network of before there were these is the
     # same to the bit.
     shape = model.config.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
     description: dict[str, Any] = {
-        model.config.kind: shape,
+        model.config.kind_name: shape,
         "feature_dimension": model.feature_dimension,
         "pdf_count": model.pdf_count,
     }

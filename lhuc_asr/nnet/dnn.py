@@ -7,9 +7,9 @@ softmax over pdfs. Amplitudes attach after the non-linearity.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lhuc_asr.features.context import Splicing
 from lhuc_asr.nnet.hidden_layer import ActivationName, LayerShape
@@ -21,8 +21,6 @@ class DnnConfig(NetworkShape):
     """Shape of the network. The defaults are the paper's.
 
     Attributes:
-        kind: Name of the kind; not part of a dump, so that files and finished stages of before there were others stay
-            what they are.
         hidden_layers: Number of hidden layers.
         hidden_units: Number of units in each hidden layer, H.
         activation: Non-linearity of the hidden layers.
@@ -32,13 +30,25 @@ class DnnConfig(NetworkShape):
             none.
     """
 
-    kind: Literal["dnn"] = Field("dnn", exclude=True)
+    kind_name: ClassVar[str] = "dnn"
+
     hidden_layers: int = Field(6, ge=1, le=100)
     hidden_units: int = Field(2048, ge=1, le=65_536)
     activation: ActivationName = "sigmoid"
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     context: int = Field(5, ge=0, le=100)
     normalisation: NormalisationName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_kind(cls, values: Any) -> Any:
+        """The values without ``kind: dnn``, which a recipe may say of one of several shapes.
+
+        It is not a field: the files and the finished stages of before there were other kinds do not have it.
+        """
+        if not isinstance(values, dict) or values.get("kind") != cls.kind_name:
+            return values
+        return {name: value for name, value in values.items() if name != "kind"}
 
     def make(self, feature_dimension: int, pdf_count: int, vector_dimension: int = 0) -> Dnn:
         """A new network of this shape; see ``NetworkShape``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -23,10 +24,10 @@ class NetworkShape(StrictModel):
     """Shape of a network; a subclass for each kind.
 
     Attributes:
-        kind: Name of the kind.
+        kind_name: Name of the kind: the value of ``kind`` in a recipe, and the key of the shape in a file.
     """
 
-    kind: str
+    kind_name: ClassVar[str]
 
     @abstractmethod
     def make(self, feature_dimension: int, pdf_count: int, vector_dimension: int = 0) -> LayeredNetwork:

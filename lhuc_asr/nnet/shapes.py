@@ -9,8 +9,7 @@ from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.layered_network import NetworkShape
 from lhuc_asr.nnet.tdnn import TdnnConfig
 
-DEFAULT_KIND = "dnn"
-SHAPES: dict[str, type[NetworkShape]] = {"dnn": DnnConfig, "tdnn": TdnnConfig}
+SHAPES: dict[str, type[NetworkShape]] = {shape.kind_name: shape for shape in (DnnConfig, TdnnConfig)}
 
 # A field of a configuration that holds the shape of a network; without a kind it is a DNN's.
-AnyShape = Annotated[NetworkShape, ChosenByKind(SHAPES, DEFAULT_KIND)]
+AnyShape = Annotated[NetworkShape, ChosenByKind(SHAPES, DnnConfig.kind_name)]

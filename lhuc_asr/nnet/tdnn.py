@@ -22,7 +22,7 @@ Mini-batches have shuffled frames, as those of a ``Dnn``, and positions that two
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,8 @@ class TdnnConfig(NetworkShape):
         normalisation: Normalisation of all layers before the non-linearity: ``batch``, over frames and positions, or
             ``layer``, over the channels of a position; None for none.
     """
+
+    kind_name: ClassVar[str] = "tdnn"
 
     kind: Literal["tdnn"] = "tdnn"
     offsets: tuple[Offsets, ...] = Field(((-2, -1, 0, 1, 2), (-1, 2), (-3, 3), (-7, 2)), min_length=1, max_length=50)

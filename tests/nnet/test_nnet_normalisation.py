@@ -75,6 +75,29 @@ def test_gradients_in_training_are_those_of_finite_differences(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
+def test_gradients_of_each_tensor_are_those_of_finite_differences(name):
+    """Along a random direction of it, in training."""
+    model = lively(SMALL[name], vector=2).double().train()
+    spliced = values_of(20, model.splicing.width)
+    towards = values_of(20, model.pdf_count, seed=1)
+
+    def loss() -> torch.Tensor:
+        return (model(spliced) * towards).sum()
+
+    loss().backward()
+    for number, (key, parameter) in enumerate(model.named_parameters()):
+        direction = values_of(*parameter.shape, seed=number)
+        losses = []
+        with torch.no_grad():
+            for step in (1e-6, -2e-6):
+                parameter += step * direction
+                losses.append(float(loss()))
+            parameter += 1e-6 * direction
+        expected = (losses[0] - losses[1]) / 2e-6
+        assert float((parameter.grad * direction).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-6), key
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_plain_tensors_compute_what_the_network_does(name):
     """Batch normalisation is in the weights; layer normalisation is beside them."""
     model = lively(SMALL[name], vector=2).double()

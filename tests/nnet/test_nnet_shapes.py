@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from small_networks import SMALL
 
 from lhuc_asr.base.config import StrictModel, dump_config, load_config, parse_config
@@ -69,7 +70,7 @@ def test_a_dnns_dump_has_no_kind_and_without_none_is_what_it_was():
 @pytest.mark.parametrize("name", SMALL)
 def test_a_shape_knows_its_tensors_without_making_them(name, vector):
     model = SMALL[name].make(5, 9, vector)
-    assert isinstance(model, {"dnn": Dnn, "tdnn": Tdnn}[SMALL[name].kind])
+    assert isinstance(model, {"dnn": Dnn, "tdnn": Tdnn}[SMALL[name].kind_name])
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     assert SMALL[name].tensors(5, 9, vector) == shapes
     assert len(model.hidden_layers()) == SMALL[name].site_count
@@ -102,4 +103,8 @@ def test_frames_out_of_reach_do_not_matter(offsets, above, vector, seed):
 
 
 def test_every_kind_is_in_the_table_under_its_name():
-    assert {kind: shape().kind for kind, shape in SHAPES.items()} == {kind: kind for kind in SHAPES}
+    assert {kind: shape.kind_name for kind, shape in SHAPES.items()} == {"dnn": "dnn", "tdnn": "tdnn"}
+    for kind, shape in SHAPES.items():
+        assert isinstance(shape.model_validate({"kind": kind}), shape)
+    with pytest.raises(ValidationError, match="kind"):
+        DnnConfig.model_validate({"kind": "tdnn"})
