@@ -18,7 +18,7 @@ from lhuc_asr.pipeline.earlier_pass import EarlierPass
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.pass_config import SI
 from lhuc_asr.pipeline.passes import prepare
-from lhuc_asr.pipeline.plan import Adaptation, Pass, Preparation
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation
 
 
 def ready(experiment: AlignedExperiment, method: MethodConfig, silence_weight: float, seed: int) -> AdaptationMethod:

@@ -24,7 +24,8 @@ from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.pass_config import SI, reuse_name
-from lhuc_asr.pipeline.plan import Pass, passes_of
+from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.resolved_pass import Pass
 
 ResultT = TypeVar("ResultT")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -17,6 +18,8 @@ from lhuc_asr.base.executor import Executor, WorkerError
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher, LatticeSummary
+from lhuc_asr.decode.outputs import LatticeOutput, Rescoring, search_words
+from lhuc_asr.decode.rescoring import Rescorer
 from lhuc_asr.decode.search import SearchConfig, Searcher
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class SearchPool:
         folder: Folder of the graph.
         processes: Number of processes. They are spawned: a script that makes a pool needs the usual
             ``if __name__ == "__main__"``.
+        rescoring: The language models that lattices are rescored with; None for none.
 
     Attributes:
         graph: The graph.
@@ -53,12 +57,13 @@ class SearchPool:
         GraphError: The graph is missing or damaged.
     """
 
-    def __init__(self, folder: Path, processes: int) -> None:
+    def __init__(self, folder: Path, processes: int, rescoring: Rescoring | None = None) -> None:
         if processes < 0:
             raise SearchError(f"{processes} processes: give the number of processes, or 0 to search in this one")
-        self._executor = Executor(processes, DecodingGraph.load, (folder,))
+        self._executor = Executor(processes, _Loaded.read, (folder, rescoring))
         # A graph that is damaged is an error here, not in each process.
-        self.graph: DecodingGraph = self._executor.shared if self._executor.is_local else DecodingGraph.load(folder)
+        here = self._executor.shared
+        self.graph: DecodingGraph = here.graph if self._executor.is_local else DecodingGraph.load(folder)
 
     def __enter__(self) -> SearchPool:
         self._executor.__enter__()
@@ -104,6 +109,23 @@ class SearchPool:
             shown = ", ".join(narrowed[:NAMED]) + (" ..." if len(narrowed) > NAMED else "")
             logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, shown)
 
+    def outputs_all(
+        self, scores: Iterable[tuple[str, np.ndarray]], config: SearchConfig, output: LatticeOutput
+    ) -> Iterator[Hypothesis]:
+        """The words of utterances' lattices, rescored if the pool has language models for it, in their order.
+
+        Args:
+            scores: Ids and log-likelihoods (T, K), as ``search_words`` takes them.
+            config: Options of the search.
+            output: Which words are taken.
+
+        Raises:
+            SearchError: As from ``search_words``, or a worker died.
+            LatticeError: As from ``search_words``.
+            LanguageModelError: A language model is missing or damaged.
+        """
+        yield from self._map(partial(_output, config, output), scores)
+
     def words_at_all(
         self,
         scores: Iterable[tuple[str, np.ndarray]],
@@ -126,7 +148,7 @@ class SearchPool:
 
     def _map(
         self,
-        search: Callable[[DecodingGraph, tuple[str, np.ndarray]], ResultT],
+        search: Callable[[_Loaded, tuple[str, np.ndarray]], ResultT],
         scores: Iterable[tuple[str, np.ndarray]],
     ) -> Iterator[ResultT]:
         if not self._executor.is_open:
@@ -149,21 +171,46 @@ class SearchPool:
             ) from error
 
 
-def _best_path(config: SearchConfig, graph: DecodingGraph, item: tuple[str, np.ndarray]) -> Hypothesis:
-    return Searcher(graph, config).search(*item)
+@dataclass(frozen=True)
+class _Loaded:
+    """What a process has loaded: the graph, and the language models when they are needed.
+
+    Attributes:
+        graph: The graph.
+        rescoring: Files of the language models.
+    """
+
+    graph: DecodingGraph
+    rescoring: Rescoring | None
+
+    @classmethod
+    def read(cls, folder: Path, rescoring: Rescoring | None) -> _Loaded:
+        return cls(DecodingGraph.load(folder), rescoring)
+
+    @cached_property
+    def rescorer(self) -> Rescorer | None:
+        return None if self.rescoring is None else self.rescoring.rescorer(self.graph)
+
+
+def _best_path(config: SearchConfig, loaded: _Loaded, item: tuple[str, np.ndarray]) -> Hypothesis:
+    return Searcher(loaded.graph, config).search(*item)
+
+
+def _output(config: SearchConfig, output: LatticeOutput, loaded: _Loaded, item: tuple[str, np.ndarray]) -> Hypothesis:
+    return search_words(loaded.graph, config, output, loaded.rescorer, *item)
 
 
 def _words_at(
     config: SearchConfig,
     lattice: LatticeConfig,
     settings: Sequence[SearchConfig],
-    graph: DecodingGraph,
+    loaded: _Loaded,
     item: tuple[str, np.ndarray],
 ) -> list[tuple[str, ...]]:
-    return LatticeSearcher(graph, config, lattice).words_at(*item, settings)
+    return LatticeSearcher(loaded.graph, config, lattice).words_at(*item, settings)
 
 
 def _lattice(
-    config: SearchConfig, lattice: LatticeConfig, graph: DecodingGraph, item: tuple[str, np.ndarray]
+    config: SearchConfig, lattice: LatticeConfig, loaded: _Loaded, item: tuple[str, np.ndarray]
 ) -> LatticeSummary:
-    return LatticeSearcher(graph, config, lattice).summarise(*item)
+    return LatticeSearcher(loaded.graph, config, lattice).summarise(*item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,7 @@ from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.pipeline.models_config import ModelsConfig
 from lhuc_asr.pipeline.network_config import check_network
+from lhuc_asr.pipeline.output_config import OutputConfig
 from lhuc_asr.pipeline.pass_config import (
     RUNGS,
     SI,
@@ -74,6 +75,7 @@ class ExperimentConfig(ModelsConfig):
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
         controls: Controls that are made of each of these passes.
+        outputs: Other words that are taken of every pass and control, from their lattices, by name: ``<pass>__<name>``.
         primary: The pass whose comparison with the unadapted network, over the first test set, is the recipe's primary
             one; None for the first that does not adapt on reference transcripts.
     """
@@ -101,6 +103,7 @@ class ExperimentConfig(ModelsConfig):
     lhuc: LhucConfig = LhucConfig()
     passes: dict[PassName, PassConfig] = Field({"lhuc": PassConfig()}, min_length=1)
     controls: tuple[Control, ...] = ("others_mean", "another", "without_rows")
+    outputs: dict[PassName, OutputConfig] = Field({})
     primary: PassName | None = None
 
     @model_validator(mode="after")
@@ -125,6 +128,10 @@ class ExperimentConfig(ModelsConfig):
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")
         if self.aligners != tuple(rung for rung in RUNGS if rung in self.aligners) or self.aligners[0] != RUNGS[0]:
             raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
+        if taken := sorted(self.outputs.keys() & {"own", *get_args(Control)}):
+            raise ValueError(f"outputs: {taken[0]!r} is the name of a pass that is decoded again; choose another")
+        if self.lm.arpa is not None and any(output.lm is not None for output in self.outputs.values()):
+            raise ValueError("outputs: lm.arpa is a finished model, of which no other is estimated; give lm.text")
         self._check_blocks()
         for name in self.networks:
             if name.endswith(reuse_name("", "without_rows")):
@@ -230,7 +237,7 @@ class ExperimentConfig(ModelsConfig):
     def _check_reused(self, name: str) -> None:
         """Refuse a pass of the name of another's control."""
         owner, _, whose = name.rpartition("__")
-        if owner in self.passes and whose in (*self.controls, "own"):
+        if owner in self.passes and whose in (*self.controls, *self.outputs, "own"):
             raise ValueError(f"passes: {name!r} is the name of {owner!r} decoded again; choose another name")
 
     def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:

@@ -31,7 +31,7 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation, Reuse
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Pass, Preparation, Reuse
 from lhuc_asr.pipeline.transcripts import reference_pdfs
 
 WER_FILE, HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE = "wer.json", "hypotheses.jsonl", "pdfs.ali", "search.json"

@@ -48,6 +48,8 @@ from lhuc_asr.pipeline.sample_rates import SampleRates
 
 logger = logging.getLogger(__name__)
 
+# A language model of an experiment: n-grams of another order, one that lattices are rescored with, or the recipe's own.
+LanguageModelName = int | str | None
 # In ``lang/``: the language model that has not seen the held-out speakers' transcripts, and its graph.
 TUNING_FOLDER = "tuning"
 
@@ -113,13 +115,9 @@ class Experiment:
         """A trained network, in evaluation mode, on the experiment's device."""
         return load_model(self.folder.network(name)).to(self.device)
 
-    def lang(self, lm_order: int | None = None) -> Path:
-        """The folder of a language model and its graph.
-
-        Args:
-            lm_order: Order of the language model; None for the recipe's own, whose folder has the lexicon too.
-        """
-        return self.folder.lang if lm_order is None else self.folder.lang / f"order{lm_order}"
+    def lang(self, lm: LanguageModelName = None) -> Path:
+        """The folder of a language model and its graph; that of the recipe's own has the lexicon too."""
+        return self.folder.lang if lm is None else self.folder.lang / (lm if isinstance(lm, str) else f"order{lm}")
 
 
 @dataclass(frozen=True)
@@ -174,9 +172,9 @@ class AlignedExperiment(Experiment):
         """The features of a split that a model takes, without transforms of test or held-out speakers."""
         return self.features(split, place.trained_on if split == TRAIN else place.features)
 
-    def language_model(self, split: str, lm_order: int | None = None) -> Path:
+    def language_model(self, split: str, lm: LanguageModelName = None) -> Path:
         """The folder of the language model for a split, which may differ for the held-out speakers."""
-        folder = self.lang(lm_order)
+        folder = self.lang(lm)
         return folder / TUNING_FOLDER if split == HELDOUT and self.separate_tuning_lm else folder
 
     def graph(self, split: str, lm_order: int | None = None) -> Path:

@@ -25,7 +25,8 @@ from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import AlignedExperiment, Experiment, fold_of, read_experiment
 from lhuc_asr.pipeline.order import add_stages, model_stage_name
 from lhuc_asr.pipeline.pass_config import first_pass
-from lhuc_asr.pipeline.plan import Adaptation, Pass, passes_of, with_needed
+from lhuc_asr.pipeline.plan import passes_of, with_needed
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass
 from lhuc_asr.recognizer.model_folder import (
     GMM_FILE,
     LANG_FILES,

@@ -30,7 +30,7 @@ from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
 from lhuc_asr.lang.ngram import NgramModel
 from lhuc_asr.lang.text_fit import LENGTH, shared_sequences, text_fit
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment
+from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment, LanguageModelName
 from lhuc_asr.pipeline.inputs import own_tags
 
 logger = logging.getLogger(__name__)
@@ -112,17 +112,17 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
 
 
 def language_model_stage(
-    stages: Stages, experiment: Experiment, options: LanguageModelOptions, order: int | None = None
+    stages: Stages, experiment: Experiment, options: LanguageModelOptions, name: LanguageModelName = None
 ) -> None:
-    """Add the stage that writes the language models of one order: one for tests, and one for tuning if it differs."""
+    """Add the stage that writes a language model: one for tests, and one for tuning if it differs."""
     stages.run(
-        _named("language model", order),
-        partial(_write_language_models, experiment, order),
+        language_model_stage_name(name),
+        partial(_write_language_models, experiment, name),
         options=options,
         after=["lexicon"],
         outputs=[
-            experiment.lang(order) / PERPLEXITY_FILE,
-            *(folder / ARPA_FILE for folder in _lang_folders(experiment, order, options.lm.from_transcripts)),
+            experiment.lang(name) / PERPLEXITY_FILE,
+            *(folder / ARPA_FILE for folder in _lang_folders(experiment, name, options.lm.from_transcripts)),
         ],
     )
 
@@ -141,7 +141,7 @@ def graph_stage(
         graph_stage_name(experiment.graphs, order),
         partial(_build_graphs, experiment, folders),
         options=transition_scale,
-        after=[_named("language model", order), aligner],
+        after=[language_model_stage_name(order), aligner],
         outputs=[folder / name for folder in folders for name in GRAPH_FILES],
     )
 
@@ -151,13 +151,20 @@ def graph_stage_name(rung: str | None, order: int | None = None) -> str:
     return _named("graph" if rung is None else f"graph of {rung}", order)
 
 
-def _named(stage: str, order: int | None) -> str:
-    return stage if order is None else f"{stage} of order {order}"
+def language_model_stage_name(name: LanguageModelName = None) -> str:
+    """Name of the stage that writes a language model."""
+    return _named("language model", name)
 
 
-def _lang_folders(experiment: Experiment, order: int | None, separate_tuning_lm: bool) -> list[Path]:
-    """The folders of the language models of one order: one for tests, and one for tuning if it differs."""
-    folder = experiment.lang(order)
+def _named(stage: str, name: LanguageModelName) -> str:
+    if name is None:
+        return stage
+    return f"{stage} {name}" if isinstance(name, str) else f"{stage} of order {name}"
+
+
+def _lang_folders(experiment: Experiment, name: LanguageModelName, separate_tuning_lm: bool) -> list[Path]:
+    """The folders of a language model: one for tests, and one for tuning if it differs."""
+    folder = experiment.lang(name)
     return [folder, folder / TUNING_FOLDER] if separate_tuning_lm else [folder]
 
 
@@ -192,14 +199,14 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
         warn_of_unknown_words(split, (u.words for u in experiment.utterances(split)), lexicon)
 
 
-def _write_language_models(experiment: Experiment, order: int | None, options: LanguageModelOptions) -> None:
+def _write_language_models(experiment: Experiment, name: LanguageModelName, options: LanguageModelOptions) -> None:
     """Write the language models over the lexicon's words.
 
     Scales are tuned with a language model that has not seen the held-out speakers' transcripts: with one that has,
     tuning would rely too much on the language model. If the recipe names a text, the language model is estimated on
     that alone and has not seen them anyway; nor has a model that it names.
     """
-    folder = experiment.lang(order)
+    folder = experiment.lang(name)
     models = _language_models(experiment, options)
     for place, model in models.items():
         write_arpa(folder / place / ARPA_FILE, model)
@@ -209,7 +216,7 @@ def _write_language_models(experiment: Experiment, order: int | None, options: L
         fits[split] = text_fit(model, (utterance.words for utterance in experiment.utterances(split)))
         logger.info("%s: %s", split, fits[split])
     write_json(folder / PERPLEXITY_FILE, {split: asdict(fit) for split, fit in fits.items()})
-    if options.lm.text and order is None:
+    if options.lm.text and name is None:
         _warn_of_test_text(experiment, options)
 
 

@@ -23,7 +23,8 @@ from lhuc_asr.pipeline.acoustic_models import rung_dimension
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.pass_config import Rung
-from lhuc_asr.pipeline.plan import WithoutRows, trained_network
+from lhuc_asr.pipeline.plan import trained_network
+from lhuc_asr.pipeline.resolved_pass import WithoutRows
 from lhuc_asr.pipeline.voices import read_vectors, read_voices, voices_stage_name
 
 # In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.

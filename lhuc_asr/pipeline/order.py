@@ -7,13 +7,14 @@ the folder who wants to know which of them are finished (``RecordedStages``).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.pipeline.acoustic_models import CEPSTRA
 from lhuc_asr.pipeline.aligners import aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -25,11 +26,13 @@ from lhuc_asr.pipeline.language import (
     graph_stage,
     graph_stage_name,
     language_model_stage,
+    language_model_stage_name,
     lexicon_stage,
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import Adaptation, Pass, Preparation, heldout_passes, networks_of, others_in, passes_of
+from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
 from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage
@@ -72,6 +75,8 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
     for order in orders:
         language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
+    for name, lm in rescoring_models(passes.values()).items():
+        language_model_stage(stages, experiment, replace(LanguageModelOptions.of(config, None), lm=lm), name)
     _feature_stage(stages, experiment, FeatureOptions.of(config))
     aligned: Aligned | None = None
     for aligner in aligners(config):
@@ -113,6 +118,12 @@ def graphs_of(passes: Iterable[Pass]) -> list[tuple[str | None, int | None]]:
         if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
             needed[plan.adaptation.source.states, plan.lm_order] = None
     return list(needed)
+
+
+def rescoring_models(passes: Iterable[Pass]) -> dict[str, LanguageModelConfig]:
+    """The language models that passes rescore lattices with, by their names below ``lang/``."""
+    outputs = (plan.output for plan in passes if plan.output is not None)
+    return {each.language_model: each.lm for each in outputs if each.language_model is not None and each.lm is not None}
 
 
 def possible_passes(experiment: Experiment, split: str, passes: Iterable[Pass]) -> list[Pass]:
@@ -195,6 +206,8 @@ def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan:
     ]
     if plan.preparation is not None:
         after.append(f"prepare {plan.preparation.name}")
+    if plan.output is not None and plan.output.language_model is not None:
+        after.append(language_model_stage_name(plan.output.language_model))
     if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
         after.append(graph_stage_name(plan.adaptation.source.states, plan.lm_order))
     if split != HELDOUT or not plan.tuned:

@@ -24,10 +24,12 @@ from lhuc_asr.base.runlog import progress, stopwatch
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.hypothesis import Hypothesis, to_row
 from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.outputs import Rescoring
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import write_alignment
+from lhuc_asr.lang.language_model import ARPA_FILE
 from lhuc_asr.lang.tags import without_tags
 from lhuc_asr.pipeline.earlier_pass import (
     ADAPTATION_FILE,
@@ -45,7 +47,7 @@ from lhuc_asr.pipeline.earlier_pass import (
     two_pass,
 )
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.plan import Adaptation, Combination, Pass, Preparation
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Pass, Preparation
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
@@ -70,7 +72,7 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     loop = two_pass(experiment, split, plan)
     utterances = experiment.utterances(split)
     scores = _scores(experiment, split, plan, loop)
-    with SearchPool(experiment.graph(split), experiment.processes) as searches:
+    with SearchPool(experiment.graph(split), experiment.processes, _rescoring(experiment, split, plan)) as searches:
         if split == HELDOUT and plan.tuned:
             known = list(scores)
             search, record = tune(
@@ -83,9 +85,22 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
         else:
             search = tuned_search(experiment, plan)
             record = search.model_dump(mode="json")
-            results = searches.search_all(scores, search)
+            output = plan.output
+            results = (
+                searches.search_all(scores, search)
+                if output is None
+                else searches.outputs_all(scores, search, output.options)
+            )
             hypotheses = list(progress(results, f"{plan.name} over {split}", len(utterances)))
     _write(experiment, split, plan, loop.features, hypotheses, record)
+
+
+def _rescoring(experiment: AlignedExperiment, split: str, plan: Pass) -> Rescoring | None:
+    """The language models that the lattices of a pass are rescored with; None where they are not."""
+    if plan.output is None or plan.output.language_model is None:
+        return None
+    names = (None, plan.output.language_model)
+    return Rescoring(*(experiment.language_model(split, name) / ARPA_FILE for name in names))
 
 
 def _reports_near(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lhuc_asr.base.atomic import read_json_lines, write_json, write_json_lines, write_text
@@ -15,7 +16,8 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 from lhuc_asr.pipeline.pass_config import SI, reuse_name
-from lhuc_asr.pipeline.plan import Adaptation, Pass, Reuse, networks_of, others_in, passes_of
+from lhuc_asr.pipeline.plan import networks_of, others_in, passes_of
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse
 from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
 from lhuc_asr.score.significance import Comparison
@@ -113,14 +115,20 @@ def primary_pass(config: ExperimentConfig) -> str | None:
 
 
 def _entry(config: ExperimentConfig, split: str, plan: Pass, reports: Mapping[str, WerReport], primary: bool) -> Entry:
-    base, others = _base(plan), reports.get(reuse_name(plan.name, "others_mean"))
+    base, others = _base(plan), reports.get(_others_mean(plan))
     by_seed = () if config.seeds is None else tuple(each.wer for each in _by_seed(config, split, plan.name))
     role, whole = _role(config, plan), {name: reports[name] for name in _bases_of_both(plan) if name in reports}
     return Entry(split, plan.name, reports[plan.name], role, reports.get(base), others, primary, by_seed, base, whole)
 
 
 def _base(plan: Pass) -> str:
-    """Name of the pass that one is compared with; "" for the unadapted network itself."""
+    """Name of the pass that one is compared with; "" for the unadapted network itself.
+
+    An output of a pass that adapts is compared with the same output of what the pass is compared with.
+    """
+    if plan.output is not None:
+        without = _base(replace(plan, name=plan.output.of, output=None))
+        return plan.output.of if plan.adaptation is None else reuse_name(without, plan.output.name)
     match plan.adaptation:
         case Adaptation(on=on) if on is not None:
             return on.name
@@ -131,8 +139,21 @@ def _base(plan: Pass) -> str:
     return "" if plan.name == SI else SI
 
 
+def _others_mean(plan: Pass) -> str:
+    """Name of the control of a pass, with the pass's output."""
+    if plan.output is None:
+        return reuse_name(plan.name, "others_mean")
+    return reuse_name(reuse_name(plan.output.of, "others_mean"), plan.output.name)
+
+
 def _bases_of_both(plan: Pass) -> tuple[str, ...]:
-    """Names of what transforms and amplitudes together are compared with; none where a pass is not such a stack."""
+    """Names of what a pass is compared with as a whole.
+
+    For transforms and amplitudes together these are the base of the pass below and the control of both; for an output
+    of a pass that adapts, the pass itself.
+    """
+    if plan.output is not None:
+        return () if plan.adaptation is None else (plan.output.of,)
     match plan.adaptation:
         case Adaptation(on=Pass() as below):
             return _base(below), reuse_name(plan.name, "others_mean_of_both")

@@ -11,8 +11,9 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.stage_plan import PlannedStage, about, recorded_epochs
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.pass_config import SI, PassConfig, first_pass, reuse_name
-from lhuc_asr.pipeline.plan import Pass, networks_of, passes_of, trained_network
+from lhuc_asr.pipeline.plan import networks_of, passes_of, trained_network
 from lhuc_asr.pipeline.planned import Part
+from lhuc_asr.pipeline.resolved_pass import Pass
 from lhuc_asr.score.series import TABLES
 from lhuc_asr.study.run import KNOWN, place_of, read_finished, recipe_of, suitable_base, with_passes
 

@@ -11,7 +11,7 @@ from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.pipeline.earlier_pass import WER_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.pass_config import first_pass
-from lhuc_asr.pipeline.plan import Pass
+from lhuc_asr.pipeline.resolved_pass import Pass
 from lhuc_asr.score.figures import save_figure
 from lhuc_asr.score.wer import WerReport, read_wer
 

@@ -12,7 +12,7 @@ from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.passes import scored
-from lhuc_asr.pipeline.plan import Pass
+from lhuc_asr.pipeline.resolved_pass import Pass
 from lhuc_asr.score.scale_figure import scale_figure
 from lhuc_asr.score.wer import WerReport, pool
 from lhuc_asr.study.look import Look, Row

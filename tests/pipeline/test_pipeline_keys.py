@@ -39,6 +39,7 @@ RECIPE: dict[str, Any] = {
         "delayed": {"shape": {"kind": "tdnn"}},
     },
     "first_passes": ["mono", "tri", "lda_mllt"],
+    "outputs": {"risk": {"words": "least_risk"}},
     "passes": {
         "lhuc": {},
         "moments": {"method": {"kind": "moments"}},
@@ -78,6 +79,8 @@ VALID_CHANGES: list[dict[str, Any]] = [
     {"passes": RECIPE["passes"] | {"stacked": {"method": {"kind": "lhuc"}, "network": "moved"}}},
     {"lm": {"text": ["text.txt"]}},
     {"lm": {}},
+    {"lm": {}, "outputs": {"larger": {"lm": {"order": 3}}}},
+    {"outputs": {"risk": {"words": "least_risk"}, "again": {"words": "least_risk"}}},
     {"lm": {"arpa": "other.arpa"}},
     {"passes": RECIPE["passes"] | {"lhuc": {"network": "sat"}, "both": {}}},
     {"passes": RECIPE["passes"] | {"twice": {"targets": {"source": "lhuc"}}}},
@@ -175,6 +178,8 @@ def changed_leaf(value: Any) -> Any:
             return value + 1
         case "fbank" | "mfcc":  # checked where the features' sample rate is known
             return "fbank" if value == "mfcc" else "mfcc"
+        case "best" | "least_risk":  # checked where an output is resolved
+            return "best" if value == "least_risk" else "least_risk"
         case str():
             return f"{value}x"
         case Path():

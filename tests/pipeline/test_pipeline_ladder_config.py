@@ -10,7 +10,8 @@ from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
 from lhuc_asr.pipeline.aligners import NetworkAligner, aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.plan import Adaptation, heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.plan import heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.resolved_pass import Adaptation
 from lhuc_asr.pipeline.rungs import rungs
 
 FMLLR, BOUND = {"kind": "fmllr"}, {"kind": "reference"}

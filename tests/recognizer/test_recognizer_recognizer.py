@@ -30,7 +30,8 @@ from lhuc_asr.base.errors import (
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.pipeline.earlier_pass import EarlierPass
 from lhuc_asr.pipeline.experiment import read_experiment
-from lhuc_asr.pipeline.plan import Adaptation, passes_of
+from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.resolved_pass import Adaptation
 from lhuc_asr.recognizer.recognizer import Recognizer, load
 from lhuc_asr.recognizer.speaker import CMVN_DEVIATION, CMVN_MEAN, Speaker
 from lhuc_asr.recognizer.transcript import Span

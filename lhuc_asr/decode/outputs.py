@@ -1,0 +1,104 @@
+"""The words of a word lattice: those of the best path or those of least risk, with another language model if asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.decode.graph import DecodingGraph
+from lhuc_asr.decode.hypothesis import Hypothesis
+from lhuc_asr.decode.lattice import best_path
+from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
+from lhuc_asr.decode.minimum_risk import least_risk
+from lhuc_asr.decode.rescoring import Rescorer
+from lhuc_asr.decode.search import SearchConfig, scaled_scores
+from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig, determinized
+from lhuc_asr.lang.arpa import read_arpa
+
+
+class LatticeOutput(StrictModel):
+    """Which words are taken from a lattice, and how large it is.
+
+    Attributes:
+        words: ``best``, those of the best path, or ``least_risk``, those whose expected number of errors is smallest
+            (minimum Bayes risk).
+        lattice, word_lattice: Options of the state lattice, and of the word lattice that is made of it.
+    """
+
+    words: Literal["best", "least_risk"] = "best"
+    lattice: LatticeConfig = LatticeConfig()
+    word_lattice: WordLatticeConfig = WordLatticeConfig()
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """Files of two language models, in the ARPA format.
+
+    Attributes:
+        old: The model in the graph, whose scores are taken out.
+        new: The model whose scores are put in.
+    """
+
+    old: Path
+    new: Path
+
+    def rescorer(self, graph: DecodingGraph) -> Rescorer:
+        """What puts the new scores into the lattices of a graph.
+
+        Raises:
+            LanguageModelError: A file is missing or damaged.
+        """
+        return Rescorer(graph.words, read_arpa(self.old), read_arpa(self.new))
+
+
+def search_words(
+    graph: DecodingGraph,
+    search: SearchConfig,
+    output: LatticeOutput,
+    rescorer: Rescorer | None,
+    utterance: str,
+    log_likelihoods: np.ndarray,
+) -> Hypothesis:
+    """The words of an utterance's lattice; the pdfs and the cost are those of its best path.
+
+    Args:
+        graph: The graph.
+        search: Options of the search.
+        output: Which words are taken.
+        rescorer: What puts another language model's scores into the lattice; None to leave those of the graph.
+        utterance: Id of the utterance.
+        log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
+
+    Raises:
+        SearchError: As from ``LatticeSearcher.search``.
+        LatticeError: The word lattice does not fit its bounds, or a language model lacks one of its words.
+    """
+    if len(log_likelihoods) == 0:
+        scaled_scores(utterance, log_likelihoods, graph.pdf_count, search.acoustic_scale)
+        return Hypothesis(utterance, (), (), 0.0, False)
+    states = LatticeSearcher(graph, search, output.lattice).search(utterance, log_likelihoods)
+    lattice = determinized(utterance, states, output.word_lattice)
+    if rescorer is not None:
+        lattice = rescorer.rescored(utterance, lattice)
+    return words_of_lattice(utterance, lattice, graph, output)
+
+
+def words_of_lattice(utterance: str, lattice: WordLattice, graph: DecodingGraph, output: LatticeOutput) -> Hypothesis:
+    """The words of a word lattice; the pdfs and the cost are those of its best path.
+
+    Raises:
+        LatticeError: The lattice is of another vocabulary.
+    """
+    path, cost = best_path(lattice)
+    pdfs = lattice.pdfs_of(path)
+    if output.words == "least_risk":
+        likely = least_risk(utterance, lattice, graph.words)
+        words, begins, confidences = likely.words, likely.begins, likely.confidences
+    else:
+        words, confidences = lattice.words_of(path, graph.words), ()
+        begins = tuple(lattice.begin[path[lattice.word[path] > 0]].tolist())
+    return Hypothesis(utterance, words, begins, cost, lattice.reached_final, pdfs, confidences)

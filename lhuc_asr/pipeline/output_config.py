@@ -1,0 +1,44 @@
+"""The part of a recipe that describes other words of its passes than those of the best path: outputs from lattices."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from lhuc_asr.base.config import StrictModel
+from lhuc_asr.decode.outputs import LatticeOutput
+from lhuc_asr.lang.kneser_ney import HIGHEST_ORDER
+from lhuc_asr.lang.language_model import LanguageModelConfig
+
+
+class RescoringConfig(StrictModel):
+    """How the language model that lattices are rescored with differs from the recipe's ``lm``.
+
+    Attributes:
+        order: Length of its longest n-grams; None for that of ``lm``.
+        prune: Relative entropy below which its n-grams are dropped; None for that of ``lm``.
+    """
+
+    order: int | None = Field(None, ge=1, le=HIGHEST_ORDER)
+    prune: float | None = Field(None, ge=0.0, le=1.0)
+
+    def of(self, lm: LanguageModelConfig) -> LanguageModelConfig:
+        """The options of the language model, given those of the recipe's."""
+        return lm.model_copy(update={key: value for key, value in self if value is not None})
+
+
+class OutputConfig(LatticeOutput):
+    """Words that are taken from the lattices of every pass, beside those of its best path.
+
+    Attributes:
+        lm: Language model whose scores are put in the place of those of the recipe's ``lm``; None to leave these.
+    """
+
+    lm: RescoringConfig | None = None
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if self.words == "best" and self.lm is None:
+            raise ValueError("these are the words of the pass itself; give it words: least_risk, or lm: {...}")
+        return self

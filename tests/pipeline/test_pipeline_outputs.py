@@ -1,0 +1,113 @@
+"""Outputs of passes: the words of their lattices under another language model, and those of least risk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lhuc_asr.base.atomic import read_json, read_json_lines
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.decode.graph import DecodingGraph
+from lhuc_asr.decode.lattice import best_path
+from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
+from lhuc_asr.decode.minimum_risk import least_risk
+from lhuc_asr.decode.outputs import LatticeOutput, Rescoring, search_words
+from lhuc_asr.decode.word_lattice import WordLatticeConfig, determinized
+from lhuc_asr.lang.arpa import read_arpa
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
+from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
+from lhuc_asr.pipeline.plan import passes_of
+
+OUTPUTS = "outputs={risk: {words: least_risk}, same: {lm: {order: 2}}, larger: {words: least_risk, lm: {order: 3}}}"
+NAMES = ("risk", "same", "larger")
+
+
+@pytest.fixture(scope="module")
+def folder(finished: Path, run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment with outputs of each pass."""
+    copy = Path(shutil.copytree(finished, tmp_path_factory.mktemp("outputs") / "exp"))
+    stages = run(copy, OUTPUTS)
+    made = {f"{name}__{output} over test" for name in ("si", "lhuc", "lhuc__others_mean") for output in NAMES}
+    models = {"language model rescored_same", "language model rescored_larger"}
+    assert {stage for stage in stages if "control" not in stage} - {"model"} == made | models
+    return copy
+
+
+@pytest.fixture(scope="module")
+def experiment(folder: Path) -> AlignedExperiment:
+    return read_experiment(folder)[1]
+
+
+def words_in(folder: Path, name: str) -> dict[str, str]:
+    rows = read_json_lines(folder / "decode" / "test" / name / "hypotheses.jsonl")
+    return {row["utterance"]: row["words"] for row in rows}
+
+
+def test_the_model_of_the_graph_changes_no_words(folder: Path) -> None:
+    for name in ("si", "lhuc", "lhuc__others_mean"):
+        assert words_in(folder, f"{name}__same") == words_in(folder, name)
+
+
+def test_the_words_are_those_of_the_lattices(folder: Path, experiment: AlignedExperiment) -> None:
+    """Made step by step here, with the speakers' parameters of the pass."""
+    config, _ = read_experiment(folder)
+    plan = passes_of(config)["lhuc"]
+    graph = DecodingGraph.load(experiment.graph("test"))
+    search, loop = tuned_search(experiment, plan), two_pass(experiment, "test", plan)
+    lang = folder / "lang"
+    rescorer = Rescoring(lang / "lm.arpa", lang / "rescored_larger" / "lm.arpa").rescorer(graph)
+    assert read_arpa(lang / "rescored_larger" / "lm.arpa").order == 3
+    expected: dict[str, dict[str, str]] = {"risk": {}, "larger": {}}
+    for utterance, scores in scores_of(experiment, "test", plan, loop):
+        states = LatticeSearcher(graph, search, LatticeConfig()).search(utterance, scores)
+        lattice = determinized(utterance, states, WordLatticeConfig())
+        expected["risk"][utterance] = " ".join(least_risk(utterance, lattice, graph.words).words)
+        larger = rescorer.rescored(utterance, lattice)
+        expected["larger"][utterance] = " ".join(least_risk(utterance, larger, graph.words).words)
+        best = search_words(graph, search, LatticeOutput(), None, utterance, scores)
+        assert best.cost == pytest.approx(best_path(lattice)[1])
+        assert len(best.pdfs) == len(scores)
+    for name, words in expected.items():
+        assert words_in(folder, f"lhuc__{name}") == words
+
+
+def test_an_output_is_compared_with_the_same_output_without_adaptation(folder: Path) -> None:
+    rows = read_json(folder / "decode" / "test" / "comparison.json")
+    for output in NAMES:
+        assert rows[f"si__{output}"]["base"] == "si"
+        row = rows[f"lhuc__{output}"]
+        assert row["base"] == f"si__{output}"
+        assert row["role"] == rows["lhuc"]["role"]
+        assert rows[f"lhuc__others_mean__{output}"]["role"] == "control"
+        assert row["whole_against"].keys() == {"lhuc"}
+        wer = [
+            read_json(folder / "decode" / "test" / name / "wer.json")["wer"]
+            for name in (f"lhuc__others_mean__{output}", f"lhuc__{output}", "lhuc")
+        ]
+        assert [row["against_others_mean"][key] for key in ("before", "after")] == pytest.approx(wer[:2])
+        assert row["whole_against"]["lhuc"]["before"] == pytest.approx(wer[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": {"x": {}}}, "outputs.x: these are the words of the pass itself; give it words: least_risk, or lm"),
+        ({"outputs": {"own": {"words": "least_risk"}}}, "outputs: 'own' is the name of a pass that is decoded again"),
+        ({"outputs": {"x": {"words": "worst"}}}, "outputs.x.words: .*'best' or 'least_risk'"),
+        (
+            {"outputs": {"x": {"lm": {"order": 3}}}, "lm": {"arpa": "lm.arpa"}},
+            "outputs: lm.arpa is a finished model, of which no other is estimated",
+        ),
+        (
+            {"outputs": {"x": {"words": "least_risk"}}, "passes": {"lhuc": {}, "lhuc__x": {}}},
+            "'lhuc__x' is the name of 'lhuc' decoded again",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(ExperimentConfig, {"name": "x", "corpus": {"kind": "synthetic"}} | changes, "config.yaml")
