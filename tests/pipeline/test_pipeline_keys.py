@@ -62,7 +62,7 @@ WITHOUT_EFFECT = {"name", "exp", "workers", "device", "seeds", "primary"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
 NAMES = (
     *("network", "source", "combine", "combine.speaker", "combine.environment", "start", "like", "folds", "controls"),
-    *(".on", ".method", ".features", "aligners", "first_passes"),
+    *(".on", ".method", ".features", ".lm", "aligners", "first_passes"),
 )
 VALID_CHANGES: list[dict[str, Any]] = [
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
