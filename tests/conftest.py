@@ -56,7 +56,8 @@ LADDER = (
     """networks={
       fmllr: {features: fmllr_sat},
       voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}},
-      delayed: {shape: {kind: tdnn, offsets: [[-1, 0, 1], [-1, 2]], channels: 24, hidden_layers: 1, hidden_units: 32}}
+      delayed: {shape: {kind: tdnn, offsets: [[-1, 0, 1], [-1, 2]], channels: 24, hidden_layers: 1, hidden_units: 32}},
+      smbr: {sequence: {epochs: 2, learning_rate: 0.001}}
     }""",
     "controls=[]",
 )
@@ -75,6 +76,7 @@ LADDER_PASSES = f"""passes={{
     method: {{kind: moments, on: fmllr}}
   }},
   delayed: {{network: delayed, method: {{kind: lhuc, optimizer: adam, learning_rate: 0.3, sweeps: 4}}}},
+  smbr: {{network: smbr, method: {{kind: lhuc, optimizer: adam, learning_rate: 0.3, sweeps: 4}}}},
   ivector: {{network: voices, method: {{kind: ivector}}}},
   ivector_lhuc: {{
     network: voices, targets: {{source: ivector}},

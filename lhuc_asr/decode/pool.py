@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lhuc_asr.base.errors import SearchError
+from lhuc_asr.base.errors import LatticeError, SearchError
 from lhuc_asr.base.executor import Executor, WorkerError
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
@@ -21,6 +21,7 @@ from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher, Latti
 from lhuc_asr.decode.outputs import LatticeOutput, Rescoring, search_words
 from lhuc_asr.decode.rescoring import Rescorer
 from lhuc_asr.decode.search import SearchConfig, Searcher
+from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig, determinized
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,33 @@ class SearchPool:
         """
         yield from self._map(partial(_output, config, output), scores)
 
+    def word_lattices_all(
+        self,
+        scores: Iterable[tuple[str, np.ndarray]],
+        config: SearchConfig,
+        lattice: LatticeConfig,
+        word_lattice: WordLatticeConfig,
+    ) -> Iterator[WordLattice | None]:
+        """The word lattices of utterances, in their order; None for one that none can be made of, with a warning.
+
+        Args:
+            scores: Ids and log-likelihoods (T, K), as ``LatticeSearcher.search`` takes them.
+            config: Options of the search.
+            lattice: Options of the state lattices.
+            word_lattice: Options of the word lattices.
+
+        Raises:
+            SearchError: A worker died.
+        """
+        failed, count = [], 0
+        for made in self._map(partial(_word_lattice, config, lattice, word_lattice), scores):
+            count += 1
+            if isinstance(made, str):
+                failed.append(made)
+            yield None if isinstance(made, str) else made
+        if failed:
+            logger.warning("%d of %d utterances have no lattice; the first: %s", len(failed), count, failed[0])
+
     def words_at_all(
         self,
         scores: Iterable[tuple[str, np.ndarray]],
@@ -198,6 +226,21 @@ def _best_path(config: SearchConfig, loaded: _Loaded, item: tuple[str, np.ndarra
 
 def _output(config: SearchConfig, output: LatticeOutput, loaded: _Loaded, item: tuple[str, np.ndarray]) -> Hypothesis:
     return search_words(loaded.graph, config, output, loaded.rescorer, *item)
+
+
+def _word_lattice(
+    config: SearchConfig,
+    lattice: LatticeConfig,
+    word_lattice: WordLatticeConfig,
+    loaded: _Loaded,
+    item: tuple[str, np.ndarray],
+) -> WordLattice | str:
+    """The word lattice of an utterance, or why it has none."""
+    try:
+        states = LatticeSearcher(loaded.graph, config, lattice).search(*item)
+        return determinized(item[0], states, word_lattice)
+    except (SearchError, LatticeError) as error:
+        return str(error)
 
 
 def _words_at(

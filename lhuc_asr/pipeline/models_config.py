@@ -40,8 +40,8 @@ class ModelsConfig(StrictModel):
         aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.
         realignments: Number of times that a network aligns the training data anew for the next network.
         realignment_epochs: Maximum number of training epochs of a network that only aligns.
-        networks: Speaker-adaptively trained networks, and networks with features, vectors of speakers or a shape of
-            their own, by name; a network is trained if a pass needs it.
+        networks: Speaker-adaptively trained networks, networks with features, vectors of speakers or a shape of their
+            own, and networks with sequence training, by name; a network is trained if a pass needs it.
     """
 
     alignment_features: AlignmentFeatures = AlignmentFeatures()

@@ -9,8 +9,12 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import ChosenByKeys, StrictModel
+from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.word_lattice import WordLatticeConfig
 from lhuc_asr.hmm.ivector import VoiceSpaceConfig
 from lhuc_asr.hmm.ubm import BackgroundConfig
+from lhuc_asr.lang.kneser_ney import HIGHEST_ORDER
+from lhuc_asr.nnet.sequence_trainer import SequenceConfig
 from lhuc_asr.nnet.shapes import AnyShape
 from lhuc_asr.pipeline.pass_config import SI, Rung
 
@@ -54,8 +58,30 @@ class NetworkConfig(StrictModel):
         return self
 
 
+class SequenceNetworkConfig(StrictModel):
+    """A network that is trained on from another by a sequence objective, on lattices of the training recordings.
+
+    Attributes:
+        sequence: Options of the training.
+        start: Name of the network, ``si`` or one with features, vectors or a shape of its own, which makes the lattices
+            and which training goes on from. The references are its alignment.
+        lm_order: Order of the language model of the lattices, a weak one, so that they have the words that sound alike
+            (Vesely et al. 2013: a unigram).
+        lattice, word_lattice: Options of the lattices.
+    """
+
+    sequence: SequenceConfig
+    start: str = SI
+    lm_order: int = Field(1, ge=1, le=HIGHEST_ORDER)
+    lattice: LatticeConfig = LatticeConfig()
+    word_lattice: WordLatticeConfig = WordLatticeConfig()
+
+
 # A speaker-adaptively trained network, unless it has a key of another class.
-AnyNetwork = Annotated[SatConfig | NetworkConfig, ChosenByKeys({"sat": SatConfig, "own": NetworkConfig}, "sat")]
+AnyNetwork = Annotated[
+    SatConfig | NetworkConfig | SequenceNetworkConfig,
+    ChosenByKeys({"sat": SatConfig, "own": NetworkConfig, "sequence": SequenceNetworkConfig}, "sat"),
+]
 
 
 def origin(networks: Mapping[str, AnyNetwork], name: str) -> str | None:
@@ -68,7 +94,9 @@ def origin(networks: Mapping[str, AnyNetwork], name: str) -> str | None:
     trained = networks.get(name)
     if isinstance(trained, NetworkConfig):
         return name
-    other = None if trained is None else trained.like or trained.start
+    if trained is None:
+        return None
+    other = trained.start if isinstance(trained, SequenceNetworkConfig) else trained.like or trained.start
     return None if other in (None, SI) else origin(networks, other)
 
 
@@ -91,9 +119,11 @@ def check_network(name: str, networks: Mapping[str, AnyNetwork], aligners: tuple
     others = [other for other, each in networks.items() if isinstance(each, NetworkConfig)]
     if network.start not in (None, SI, *others):
         raise ValueError(
-            f"networks: {name!r} starts from {network.start!r}; a speaker-adaptively trained network starts from "
+            f"networks: {name!r} starts from {network.start!r}; a network that is trained on from another starts from "
             f"one of {', '.join((SI, *others))}"
         )
+    if isinstance(network, SequenceNetworkConfig):
+        return
     if network.like not in (None, *others):
         raise ValueError(
             f"networks: {name!r} is like {network.like!r}; a speaker-adaptively trained network is like one with "

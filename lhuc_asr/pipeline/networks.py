@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -93,7 +93,7 @@ def _train(
         path.parent / f"training-{stage_key()[:16]}.safetensors",
         options.seed,
         torch.device(experiment.device),
-        partial(_write_epoch, experiment, name),
+        partial(write_epoch, experiment, name),
     )
     if sat is not None and sat.start is not None:
         model = experiment.network(sat.start)
@@ -119,14 +119,11 @@ def untrained_network(
 ) -> tuple[LayeredNetwork, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
     pdf_count = experiment.topology_of(alignment).pdf_count
-    space, sources, context = None, {}, options.dnn.splicing(options.feature_dimension).context
+    space, sources = None, {}
     if options.voices is not None:
         space = read_voices(experiment, options.voices, options.feature_dimension)
     for split in (TRAIN, HELDOUT):
-        targets = experiment.aligned(alignment, split)
-        store = experiment.features(split, options.features or "")
-        vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store)
-        sources[split] = FrameSource(store.array, targets.array, store.utterances, context, vectors)
+        sources[split] = frame_source(experiment, alignment, split, options)
     model = options.dnn.make(options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
     if space is not None:
         model.vectors = VectorTensors(space.tensors())
@@ -135,5 +132,25 @@ def untrained_network(
     return model, sources
 
 
-def _write_epoch(experiment: Experiment, name: str, figures: dict[str, object]) -> None:
+def frame_source(
+    experiment: Experiment, alignment: str, split: str, options: NetworkOptions, chosen: Collection[str] | None = None
+) -> FrameSource:
+    """The frames of a split as a network takes them, with their pdfs in ``hmm/<alignment>``.
+
+    Args:
+        experiment: The experiment.
+        alignment: Name of the alignment.
+        split: The split.
+        options: Options of the network.
+        chosen: Ids of the utterances to take; None for all, at all speeds.
+    """
+    targets, store = experiment.aligned(alignment, split), experiment.features(split, options.features or "")
+    vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store)
+    utterances = [each for each in store.utterances if chosen is None or each.id in chosen]
+    context = options.dnn.splicing(options.feature_dimension).context
+    return FrameSource(store.array, targets.array, utterances, context, vectors)
+
+
+def write_epoch(experiment: Experiment, name: str, figures: dict[str, object]) -> None:
+    """Write the figures of an epoch of a network to the experiment's log of figures."""
     experiment.folder.metrics.write(f"am/{name}", **figures)

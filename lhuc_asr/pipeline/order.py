@@ -30,11 +30,13 @@ from lhuc_asr.pipeline.language import (
     lexicon_stage,
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
+from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of
+from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, with_needed
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
+from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_networks, sequence_stages
 from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage
 
 
@@ -70,7 +72,10 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         corpus_read: Whether the folder has the corpus; if not, all passes are taken for possible over all splits.
     """
     experiment, passes = Experiment.of(config), passes_of(config)
-    orders = [None, *sorted({plan.lm_order for plan in passes.values() if plan.lm_order is not None})]
+    networks = networks_of(config)
+    sequences = sequence_networks(config, networks)
+    graphs = graphs_of(passes.values(), (lm_order_of(config, each) for each in sequences.values()))
+    orders = [None, *sorted({order for _, order in graphs if order is not None})]
 
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
     for order in orders:
@@ -83,22 +88,30 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         aligned = aligner.align(stages, experiment, aligned)
     if aligned is None:
         raise ValueError("no aligner: networks need an alignment")
-    networks = networks_of(config)
     for name in sorted({voices for voices in map(config.voices_of, networks) if voices is not None}):
         voices_stage(stages, experiment, name, VoicesOptions.of(config, name), aligned)
     for name in networks:
-        network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
+        if name not in sequences:
+            network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
 
     experiment = AlignedExperiment.of(config)
-    for states, order in graphs_of(passes.values()):
+    for states, order in graphs:
         stage = aligned.stage if states is None else rung_stage(states)
         graph_stage(stages, experiment.at(states), config.transition_scale, stage, order)
+    # A search is tuned before the lattices that it makes, and what they train.
+    searched = [passes[passes[first_pass(each.start)].searched_as] for each in sequences.values()]
+    early = {plan.name: plan for plan in with_needed(searched)}
+    for plan in early.values():
+        _pass_stage(stages, experiment, HELDOUT, plan)
+    for name in sequences:
+        sequence_stages(stages, experiment, config, name, passes, aligned.stage)
     # Each preparation runs once, even if several passes need it.
     preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
     for preparation in preparations.values():
         _preparation_stage(stages, experiment, preparation, aligned.stage)
     for plan in heldout_passes(passes):
-        _pass_stage(stages, experiment, HELDOUT, plan)
+        if plan.name not in early:
+            _pass_stage(stages, experiment, HELDOUT, plan)
     for split in experiment.tests:
         plans = possible_passes(experiment, split, passes.values()) if corpus_read else passes.values()
         for plan in plans:
@@ -106,18 +119,22 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
     return experiment
 
 
-def graphs_of(passes: Iterable[Pass]) -> list[tuple[str | None, int | None]]:
-    """The graphs that passes search: the states of each, and the order of its language model.
+def graphs_of(passes: Iterable[Pass], training: Iterable[int | None] = ()) -> list[tuple[str | None, int | None]]:
+    """The graphs that passes, and sequence training, search: the states of each, and the order of its language model.
 
     None stands for the last alignment's states, and for the recipe's own language model. This graph comes first,
     whether a pass searches it or not: the exported model does.
+
+    Args:
+        passes: The passes.
+        training: Orders of the language models of the lattices that networks are trained on.
     """
     needed: dict[tuple[str | None, int | None], None] = {(None, None): None}
     for plan in passes:
         needed[plan.states, None] = None
         if isinstance(plan.adaptation, Adaptation) and plan.lm_order is not None:
             needed[plan.adaptation.source.states, plan.lm_order] = None
-    return list(needed)
+    return list(needed | dict.fromkeys((None, order) for order in training))
 
 
 def rescoring_models(passes: Iterable[Pass]) -> dict[str, LanguageModelConfig]:

@@ -10,6 +10,7 @@ from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.decode.outputs import LatticeOutput
 from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, model_place
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.network_config import SequenceNetworkConfig
 from lhuc_asr.pipeline.pass_config import SI, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Output, Pass, Preparation, Reuse, WithoutRows
 
@@ -69,11 +70,13 @@ def _outputs(config: ExperimentConfig, made: Pass) -> Iterator[Pass]:
 def _searched_as(config: ExperimentConfig, network: str, adapted: bool = False) -> str:
     """The pass that tunes the search of a network.
 
-    It is the network's first pass. For networks on features that transforms have moved, it is the first pass by fMLLR
+    It is the network's first pass, also of one with sequence training, whose scores are sharper or flatter than those
+    that it began with. For networks on features that transforms have moved, it is the first pass by fMLLR
     whose targets need none of them: unadapted features are not those that they know. So it is for speaker-adaptively
     trained Gaussians, whose first pass is by others, their twins for unadapted features.
     """
-    root = start_of(config, network) or network
+    trained = trained_network(config, network)
+    root = network if trained is None or trained.start is None else trained.start
     if config.rung_features(root) == SAT or (adapted and root == SAT):
         for model in (root, network):
             for name, options in config.passes.items():
@@ -100,6 +103,9 @@ def others_in(utterances: Iterable[tuple[str, str]]) -> tuple[int, int]:
 
 def start_of(config: ExperimentConfig, network: str) -> str | None:
     """Name of the network that a network goes on from; None for one that begins with random weights."""
+    described = config.networks.get(network)
+    if isinstance(described, SequenceNetworkConfig):
+        return described.start
     trained = trained_network(config, network)
     return None if trained is None else trained.start
 

@@ -37,6 +37,7 @@ RECIPE: dict[str, Any] = {
         "moved": {"features": "fmllr_sat"},
         "voices": {"ivector": {}},
         "delayed": {"shape": {"kind": "tdnn"}},
+        "smbr": {"sequence": {"acoustic_scale": 0.1}},
     },
     "first_passes": ["mono", "tri", "lda_mllt"],
     "outputs": {"risk": {"words": "least_risk"}},
@@ -54,6 +55,7 @@ RECIPE: dict[str, Any] = {
         "stacked": {"method": {"kind": "lhuc", "on": "transformed"}, "network": "moved"},
         "ivector": {"method": {"kind": "ivector"}, "network": "voices"},
         "delayed": {"network": "delayed"},
+        "smbr": {"network": "smbr"},
         "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
     },
 }
@@ -193,7 +195,16 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
     assert classes == {
         *("CorpusOptions", "LexiconOptions", "LanguageModelOptions", "FeatureOptions", "MonophoneOptions", "float"),
         "TiedOptions",
-        *("RealignmentOptions", "VoicesOptions", "NetworkOptions", "Preparation", "Pass", "ModelOptions"),
+        *(
+            "RealignmentOptions",
+            "VoicesOptions",
+            "LatticesOptions",
+            "SequenceOptions",
+            "NetworkOptions",
+            "Preparation",
+            "Pass",
+            "ModelOptions",
+        ),
     }
     for name, options in stages.options.items():
         key, count = stage_key(name, options, []), 0

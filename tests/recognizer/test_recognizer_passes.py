@@ -41,6 +41,7 @@ CHAINS = {
     "fmllr_lhuc": ([*GAUSSIANS, "fmllr", "fmllr_lhuc"], "fmllr"),
     "fmllr_moments": ([*GAUSSIANS, "fmllr", "fmllr_moments"], "fmllr"),
     "delayed": (["delayed_si", "delayed"], "delayed_si"),
+    "smbr": (["smbr_si", "smbr"], "smbr_si"),
     "ivector": (["voices_si", "ivector"], "ivector"),
     "ivector_lhuc": (["voices_si", "ivector", "ivector_lhuc"], "ivector"),
 }
