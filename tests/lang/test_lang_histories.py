@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngram_oracle import random_text
 
+from lhuc_asr.lang.arpa import read_arpa
 from lhuc_asr.lang.histories import EMPTY, Histories, predict
 from lhuc_asr.lang.kneser_ney import estimate
 from lhuc_asr.lang.ngram import BEGIN_ID, END_ID
@@ -51,3 +52,17 @@ def test_contexts_of_which_the_model_knows_the_same_are_one_history():
     assert after("A", "B") != after("C", "B")
     # Nothing of three words is a context of a trigram model.
     assert after("B", "C", "A", "B") == after("A", "B")
+
+
+def test_a_history_without_a_weight_counts_where_an_ngram_continues_it(tmp_path):
+    (tmp_path / "lm.arpa").write_text(
+        "\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-99\t<s>\n-0.5\t</s>\n-0.5\tA\n-0.7\tB\n\n"
+        "\\2-grams:\n-0.1\tA B\n\n\\end\\\n"
+    )
+    model = read_arpa(tmp_path / "lm.arpa")
+    histories = Histories.of(model)
+    _, after_a = predict(histories, EMPTY, model.ids["A"])
+    assert predict(histories, after_a, model.ids["B"])[0] == pytest.approx(-0.1 * np.log(10.0))
+    # Nothing continues "<s>" and "B".
+    assert histories.history[BEGIN_ID] == EMPTY
+    assert predict(histories, after_a, model.ids["B"])[1] == EMPTY
