@@ -63,8 +63,8 @@ class SequenceNetworkConfig(StrictModel):
 
     Attributes:
         sequence: Options of the training.
-        start: Name of the network, ``si`` or one with features, vectors or a shape of its own, which makes the lattices
-            and which training goes on from. The references are its alignment.
+        start: Name of the network that training goes on from, ``si`` or one with features, vectors or a shape of its
+            own. It makes the lattices, and aligns the references.
         lm_order: Order of the language model of the lattices, a weak one, so that they have the words that sound alike
             (Vesely et al. 2013: a unigram).
         lattice, word_lattice: Options of the lattices.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.word_lattice import WordLatticeConfig
+from lhuc_asr.hmm.aligner import align_blocks, pdfs_of, transcript_graphs
+from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.denominator import DenominatorLattice
@@ -31,6 +33,7 @@ from lhuc_asr.pipeline.network_config import SequenceNetworkConfig
 from lhuc_asr.pipeline.networks import NetworkOptions, frame_source, write_epoch
 from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.resolved_pass import Pass
+from lhuc_asr.pipeline.transcripts import transcripts
 
 # In a network's folder: a store of lattices for each split.
 LATTICES_FOLDER = "lattices"
@@ -45,6 +48,7 @@ class LatticesOptions:
         network: How the network takes its features.
         lm_order: Order of the language model; None for the recipe's own.
         lattice, word_lattice: Options of the lattices.
+        max_unaligned: Maximum fraction of the references that fail to align.
     """
 
     first: Pass
@@ -52,6 +56,7 @@ class LatticesOptions:
     lm_order: int | None
     lattice: LatticeConfig
     word_lattice: WordLatticeConfig
+    max_unaligned: float
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,9 @@ def sequence_stages(
     stages.run(
         lattices,
         partial(_write_lattices, experiment, network.start, folder / LATTICES_FOLDER),
-        options=LatticesOptions(first, options, order, network.lattice, network.word_lattice),
+        options=LatticesOptions(first, options, order, network.lattice, network.word_lattice, config.max_unaligned),
         after=[start, graph_stage_name(None, order), f"{first.searched_as} over {HELDOUT}"],
-        outputs=[folder / LATTICES_FOLDER / split for split in (TRAIN, HELDOUT)],
+        outputs=[path for split in (TRAIN, HELDOUT) for path in _files(folder / LATTICES_FOLDER, split)],
     )
     stage = f"network {name}"
     stages.run(
@@ -125,11 +130,17 @@ def sequence_stages(
     )
 
 
-def _write_lattices(experiment: AlignedExperiment, start: str, folder: Path, options: LatticesOptions) -> None:
-    """Search the training recordings, at their own speed, and those of the held-out speakers.
+def _files(folder: Path, split: str) -> tuple[Path, Path]:
+    """The store of a split's lattices, and the alignment of its references."""
+    return folder / split, folder / f"{split}.ali"
 
-    Both have the language model of the tests, which has seen the training transcripts: references should be in their
-    lattices.
+
+def _write_lattices(experiment: AlignedExperiment, start: str, folder: Path, options: LatticesOptions) -> None:
+    """Search the training recordings, at their own speed, and those of the held-out speakers; align their references.
+
+    The network aligns the references itself, so that their pdfs are those of the paths with these words in the
+    lattices. Both splits have the language model of the tests, which has seen the training transcripts: references
+    should be in their lattices.
     """
     model, search = experiment.network(start), tuned_search(experiment, options.first)
     with SearchPool(experiment.graph(TRAIN, options.lm_order), experiment.processes) as searches:
@@ -149,7 +160,23 @@ def _write_lattices(experiment: AlignedExperiment, start: str, folder: Path, opt
                 for utterance, each in pairs
                 if each is not None
             )
-            write_lattices(folder / split, denominators, model.pdf_count)
+            store, references = _files(folder, split)
+            write_lattices(store, denominators, model.pdf_count)
+            pdfs = _references(experiment, split, model, source, options.max_unaligned)
+            write_alignment(references, experiment.features(split, options.network.features or ""), pdfs)
+
+
+def _references(
+    experiment: AlignedExperiment, split: str, model: AcousticModel, source: FrameSource, max_unaligned: float
+) -> Mapping[str, np.ndarray]:
+    """The pdf of each frame along the reference transcripts; utterances with unknown words are left out."""
+    words, lexicon = transcripts(experiment, split), experiment.lexicon
+    known = [each for each in source.utterances if words[each.id] and not lexicon.missing(words[each.id])]
+    graphs = transcript_graphs(known, words, lexicon, experiment.topology)
+    matrices = (scores for _, scores in _scores(model, replace(source, utterances=known)))
+    blocks = zip(([each] for each in known), matrices, strict=True)
+    paths, _ = align_blocks(blocks, graphs, experiment.processes, max_unaligned)
+    return pdfs_of(paths)
 
 
 def _scores(model: AcousticModel, source: FrameSource) -> Iterator[tuple[str, np.ndarray]]:
@@ -182,9 +209,11 @@ def _train(
 
 
 def _sequences(experiment: AlignedExperiment, split: str, folder: Path, options: NetworkOptions) -> SequenceSource:
-    lattices = LatticeStore(folder / LATTICES_FOLDER / split)
-    silence = experiment.topology.silence_pdfs.tolist()
-    return sequence_source(_source(experiment, split, options), lattices, silence)
+    store, references = _files(folder / LATTICES_FOLDER, split)
+    lattices, topology = LatticeStore(store), experiment.topology
+    aligned = Alignment(references, experiment.features(split, options.features or ""), topology.pdf_count)
+    source = replace(_source(experiment, split, options), targets=aligned.array)
+    return sequence_source(source, lattices, topology.silence_pdfs.tolist())
 
 
 def _source(experiment: AlignedExperiment, split: str, options: NetworkOptions) -> FrameSource:
