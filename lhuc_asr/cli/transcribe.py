@@ -24,12 +24,12 @@ def transcribe(
     ],
     speaker: Person = None,
     form: Annotated[
-        Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid"],
+        Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid", "lattice"],
         typer.Option(
             "--format",
             case_sensitive=False,
             help="Words alone: txt; with times and confidences: json, ctm or tsv; phrases with times: stm; captions: "
-            "srt or vtt; for Praat: TextGrid.",
+            "srt or vtt; for Praat: TextGrid; all that may have been said, as Kaldi writes it: lattice.",
         ),
     ] = "txt",
     output: Output = None,
@@ -65,13 +65,15 @@ def transcribe(
         raise OutputError("standard output is closed; name a file: --output FILE")
     take_threads(threads)
     person = None if speaker is None else speaker_file(speaker)
-    left_out = LeftOut()
+    left_out, lattices = LeftOut(), form == "lattice"
     with recordings(audio, left_out.note) as named:
         total = len(named) + left_out.count  # with those that could not be opened
         if output is None:
             check_holds(form, len(named))
             recognizer, note = load(model, device), left_out.note
-            transcripts = recognizer.transcripts(named, person, channel=channel, vad=vad, on_bad=note)
+            transcripts = recognizer.transcripts(
+                named, person, channel=channel, vad=vad, lattices=lattices, on_bad=note
+            )
             show(pieces(transcripts, form))
             left_out.check(total)
             return
@@ -85,5 +87,9 @@ def transcribe(
             if not skip_existing:
                 files.check_contents(named, recognizer.vocabulary)
             note = left_out.note
-            files.write(recognizer.transcripts(named, person, channel=channel, vad=vad, done=done, on_bad=note))
+            files.write(
+                recognizer.transcripts(
+                    named, person, channel=channel, vad=vad, done=done, lattices=lattices, on_bad=note
+                )
+            )
     left_out.check(total)

@@ -71,9 +71,20 @@ def write_lattices(
                     f"{utterance}: a lattice with word {highest}, a table of {len(words)} words; take the words of "
                     "the graph that the lattice was searched with"
                 )
-            file.write(f"{utterance}\n")
-            file.writelines(_lines(lattice, None if as_numbers else words))
-            file.write("\n")
+            file.writelines(lattice_lines(utterance, lattice, None if as_numbers else words))
+
+
+def lattice_lines(utterance: str, lattice: WordLattice, words: Sequence[str] | None) -> Iterator[str]:
+    """The lines of a lattice that nothing is wrong with, each with its line break.
+
+    Args:
+        utterance: Id of the utterance.
+        lattice: The lattice.
+        words: Word of each number, to be written as text; None for numbers.
+    """
+    yield f"{utterance}\n"
+    yield from _lines(lattice, words)
+    yield "\n"
 
 
 def _lines(lattice: WordLattice, words: Sequence[str] | None) -> Iterator[str]:

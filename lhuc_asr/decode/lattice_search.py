@@ -25,6 +25,7 @@ from lhuc_asr.decode.lattice import (
 )
 from lhuc_asr.decode.search import SearchConfig, scaled_scores
 from lhuc_asr.decode.token_passing import LEAST_BEAM, TokenArcs, Tokens, arcs_within, pass_tokens
+from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig, determinized
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class LatticeSummary:
         agreement: How far the words stay when the acoustic scale is multiplied by each of ``PERTURBED_SCALES``: twice
             the number of words that both have in the same order, over the number of both together; the mean over the
             scales, 1 without words.
+        word_lattice: The word lattice, if it was asked for.
     """
 
     hypothesis: Hypothesis
@@ -69,6 +71,7 @@ class LatticeSummary:
     arcs: int
     narrowed: bool
     agreement: float
+    word_lattice: WordLattice | None = None
 
 
 class LatticeSearcher:
@@ -123,15 +126,19 @@ class LatticeSearcher:
         """Whether a lattice is smaller than was asked for."""
         return lattice.beam < self.lattice_config.beam or lattice.max_active < self.config.max_active
 
-    def summarise(self, utterance: str, log_likelihoods: np.ndarray) -> LatticeSummary:
+    def summarise(
+        self, utterance: str, log_likelihoods: np.ndarray, word_lattice: WordLatticeConfig | None = None
+    ) -> LatticeSummary:
         """The best path, the confidences of its words and the posteriors of the frames; all empty without frames.
 
         Args:
             utterance: Id of the utterance.
             log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
+            word_lattice: Options of the word lattice; None to make none.
 
         Raises:
             SearchError: As from ``search``.
+            LatticeError: The bounds are too narrow for any word lattice.
         """
         if len(log_likelihoods) == 0:
             scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
@@ -152,7 +159,8 @@ class LatticeSearcher:
         )
         frames = frame_posteriors(lattice, occupancy, self.lattice_config.candidates)
         agreement = self._agreement(lattice, words[words > 0])
-        return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice), agreement)
+        words_only = None if word_lattice is None else determinized(utterance, lattice, word_lattice)
+        return LatticeSummary(hypothesis, frames, len(lattice.source), self.narrowed(lattice), agreement, words_only)
 
     def _agreement(self, lattice: Lattice, words: np.ndarray) -> float:
         """How far the words of the best path stay under other scales; see ``LatticeSummary``."""

@@ -88,7 +88,11 @@ class SearchPool:
         yield from self._map(partial(_best_path, config), scores)
 
     def lattices_all(
-        self, scores: Iterable[tuple[str, np.ndarray]], config: SearchConfig, lattice: LatticeConfig
+        self,
+        scores: Iterable[tuple[str, np.ndarray]],
+        config: SearchConfig,
+        lattice: LatticeConfig,
+        word_lattice: WordLatticeConfig | None = None,
     ) -> Iterator[LatticeSummary]:
         """Summaries of the lattices of utterances, in their order; a warning at the end counts the narrowed lattices.
 
@@ -96,12 +100,14 @@ class SearchPool:
             scores: Ids and log-likelihoods (T, K), as ``LatticeSearcher.summarise`` takes them.
             config: Options of the search.
             lattice: Options of the lattices.
+            word_lattice: Options of the word lattices in the summaries; None for none.
 
         Raises:
             SearchError: As from ``LatticeSearcher.summarise``, or a worker died.
+            LatticeError: As from ``LatticeSearcher.summarise``.
         """
         narrowed, count = [], 0
-        for summary in self._map(partial(_lattice, config, lattice), scores):
+        for summary in self._map(partial(_lattice, config, lattice, word_lattice), scores):
             count += 1
             if summary.narrowed:
                 narrowed.append(summary.hypothesis.utterance)
@@ -254,6 +260,10 @@ def _words_at(
 
 
 def _lattice(
-    config: SearchConfig, lattice: LatticeConfig, loaded: _Loaded, item: tuple[str, np.ndarray]
+    config: SearchConfig,
+    lattice: LatticeConfig,
+    word_lattice: WordLatticeConfig | None,
+    loaded: _Loaded,
+    item: tuple[str, np.ndarray],
 ) -> LatticeSummary:
-    return LatticeSearcher(loaded.graph, config, lattice).summarise(*item)
+    return LatticeSearcher(loaded.graph, config, lattice).summarise(*item, word_lattice)

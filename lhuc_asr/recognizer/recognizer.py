@@ -12,35 +12,30 @@ speaker; the results are the same as one after the other.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.two_pass import Scores
 from lhuc_asr.audio.voice_activity import VoiceActivity
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.runlog import progress
-from lhuc_asr.base.units import seconds_of
-from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice_search import LatticeSummary
 from lhuc_asr.decode.pool import SearchPool
-from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Audio, opened
-from lhuc_asr.recognizer.decoding import Decoding, decoding_by, decoding_of, live_decoding
+from lhuc_asr.recognizer.decoding import decoding_by, decoding_of, live_decoding
 from lhuc_asr.recognizer.installed import model_folder
-from lhuc_asr.recognizer.known_words import place
 from lhuc_asr.recognizer.learning import Learning
 from lhuc_asr.recognizer.live import PIECE, Live
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles, read_model
+from lhuc_asr.recognizer.piece_words import PieceWords
 from lhuc_asr.recognizer.recordings import OnBad, usable
 from lhuc_asr.recognizer.speaker import Speaker, check_file_of, load_speaker
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, speaker_corpus
@@ -248,6 +243,7 @@ class Recognizer:
         channel: int | None = None,
         vad: bool = False,
         done: Collection[str] = (),
+        lattices: bool = False,
         on_bad: OnBad = None,
     ) -> Iterator[Transcript]:
         """Transcribe one person's recordings, one after the other: each is given as soon as it is finished.
@@ -261,6 +257,7 @@ class Recognizer:
             vad: As for ``adapt``.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
                 features of all recordings are normalised, and by fMLLR transformed, together.
+            lattices: Whether the transcripts have the word lattices of the recordings' pieces.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
                 the first problem.
 
@@ -284,13 +281,15 @@ class Recognizer:
             if decoding is None:
                 decoding, kept = decoding_of(self._model, person, list(parts), on_bad=on_bad)
                 parts = [each for each in kept if each.recording.name not in done]
+            searched = PieceWords(self._model)
             watched = progress(parts, "recordings", len(left)) if len(left) > 1 else parts
             for each in watched:
-                words: list[Word] | None = None
+                transcript = None
                 with usable(each.recording.title, on_bad, each.recording.path):
-                    words = self._words(each, decoding, watched=len(left) == 1)
-                if words is not None:
-                    yield each.transcript(words, name)
+                    words, made = searched.of(each, decoding, watched=len(left) == 1, lattices=lattices)
+                    transcript = replace(each.transcript(words, name), lattices=tuple(made))
+                if transcript is not None:
+                    yield transcript
 
     def listen(
         self, speaker: Speaker | str | Path | None = None, *, learn: bool = False, name: str = "speaker"
@@ -315,10 +314,11 @@ class Recognizer:
             check_speaker_name(name)
             learning = Learning(self._model, name if person is None else person.name, person)
         decoding, known = live_decoding(self._model, person, learning)
+        searched = PieceWords(self._model)
 
         def final_words(scores: np.ndarray, start: float) -> tuple[LatticeSummary, list[Word]]:
-            ((summary, matrix),) = self._lattices([(PIECE, scores)], decoding.plan.search)
-            return summary, self._placed(summary.hypothesis, matrix, start)
+            ((summary, matrix),) = searched.lattices([(PIECE, scores)], decoding.plan.search)
+            return summary, searched.placed(summary.hypothesis, matrix, start)
 
         return Live(self._model, decoding, known, final_words, learning)
 
@@ -355,44 +355,3 @@ class Recognizer:
         person = self._model.person(speaker)
         with opened(audio, on_bad) as named:
             yield from aligned(self._model, named, transcripts, person, channel, on_bad)
-
-    def _words(self, recording: CutRecording, decoding: Decoding | None, *, watched: bool) -> list[Word]:
-        """The words of a recording; ``watched`` shows the progress over its pieces."""
-        if not recording.pieces or decoding is None:  # nothing but silence has no decoding
-            return []
-        speech = decoding.read(recording)
-        starts = {piece.id: piece.start for piece in speech.pieces}
-        scores, search = decoding.scores(self._model, speech), decoding.plan.search
-        lattices = self._lattices(scores, search)
-        words: list[Word] = []
-        for summary, matrix in progress(lattices, "search", len(speech.pieces)) if watched else lattices:
-            best = summary.hypothesis
-            words += self._placed(best, matrix, starts[best.utterance])
-        return words
-
-    def _lattices(self, scores: Iterable[Scores], search: SearchConfig) -> Iterator[tuple[LatticeSummary, np.ndarray]]:
-        """Each piece's lattice and scores (T, K); only the scores of the pieces in work are in memory."""
-        in_work: deque[np.ndarray] = deque()
-
-        def kept() -> Iterator[Scores]:
-            for utterance, matrix in scores:
-                in_work.append(matrix)
-                yield utterance, matrix
-
-        for summary in self._model.pool.lattices_all(kept(), search, self.description.lattice):
-            yield summary, in_work.popleft()
-
-    def _placed(self, hypothesis: Hypothesis, scores: np.ndarray, start: float) -> list[Word]:
-        """The words of a piece, with times in the recording, where the piece begins at ``start`` seconds."""
-        if not hypothesis.words:
-            return []
-        placed = place(hypothesis.words, scores, self._model.lexicon, self._model.topology)
-        if placed is None:  # a path that stops within a word has too few frames for it
-            borders = [*hypothesis.word_frames, len(scores)]
-            spans = tuple(pairwise(borders))
-        else:
-            spans = placed.spans
-        return [
-            Word(word, start + seconds_of(first), start + seconds_of(end), confidence)
-            for word, (first, end), confidence in zip(hypothesis.words, spans, hypothesis.confidences, strict=True)
-        ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.decode.word_lattice import WordLattice
 from lhuc_asr.lang.lines import read_lines
 from lhuc_asr.lang.tags import spoken_words
 from lhuc_asr.lang.text import normalise_name
@@ -55,6 +56,22 @@ class Span:
     end: float
 
 
+@dataclass(frozen=True, eq=False)
+class PieceLattice:
+    """The word lattice of a piece of a recording.
+
+    Attributes:
+        start, end: Times of the piece in the recording, in seconds.
+        lattice: The lattice.
+        words: Word of each number in the lattice.
+    """
+
+    start: float
+    end: float
+    lattice: WordLattice
+    words: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Transcript:
     """The words of a recording.
@@ -68,6 +85,7 @@ class Transcript:
         channel: Number of the channel that was taken, from 1; None for the mean of all.
         speaker: Name of the speaker whose amplitudes were used; "" without adaptation.
         phones: Phones of the words, from ``align``; empty from ``transcribe``.
+        lattices: Word lattices of the pieces that were searched, in the order of their times, if they were asked for.
     """
 
     recording: str
@@ -78,6 +96,7 @@ class Transcript:
     channel: int | None = None
     speaker: str = ""
     phones: tuple[Phone, ...] = ()
+    lattices: tuple[PieceLattice, ...] = ()
 
     @property
     def text(self) -> str:

@@ -9,6 +9,7 @@ import csv
 import html
 import io
 import json
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,9 +23,10 @@ from praatio.utilities.errors import PraatioException
 
 from lhuc_asr.base.destinations import shown
 from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.decode.lattice_file import lattice_lines
 from lhuc_asr.recognizer.transcript import Phone, Span, Transcript, Word
 
-Format = Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid", "phone-ctm"]
+Format = Literal["txt", "json", "ctm", "stm", "tsv", "srt", "vtt", "TextGrid", "lattice", "phone-ctm"]
 
 # Fields of a recording in JSON, in every version; those of later ones are left_out, channel, speaker and phones.
 _JSON_KEYS = frozenset({"recording", "path", "seconds", "text", "words"})
@@ -34,6 +36,9 @@ NOBODY = "unknown"
 
 # A caption has at most this many characters and seconds, and ends at a pause of this length.
 CAPTION_CHARACTERS, CAPTION_SECONDS, CAPTION_PAUSE_SECONDS = 80, 6.0, 0.7
+
+# Name of a piece's lattice: that of the recording, and its times in hundredths of a second.
+_PIECE = re.compile(r"(?P<recording>.+)-\d{7,}-\d{7,}")
 
 # The name of a recording, and its words separated by spaces.
 Row = tuple[str, str]
@@ -64,7 +69,8 @@ def pieces(transcripts: Iterable[Transcript], form: Format) -> Iterator[str]:
     ``txt`` has one line per recording, the recording's name first, as ``read_transcripts`` reads it. ``ctm`` and
     ``stm`` are NIST's: recording, channel, start, length, word, confidence; recording, channel, speaker, start, end,
     label, words. ``phone-ctm`` is Kaldi's: recording, channel, start, length, phone. ``tsv`` has a row per word and a
-    header.
+    header. ``lattice`` has Kaldi's compact lattices as text (``decode/lattice_file.py``), one for each piece that was
+    searched: ``talk-0000000-0000812`` is the piece of the recording ``talk`` from 0 to 8.12 s.
 
     Raises:
         CorpusError: There are several recordings for a format that holds one.
@@ -248,6 +254,32 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
 
 
+# Lattices: several lines for each piece.
+
+
+def _lattices(transcripts: Iterable[Transcript]) -> Iterator[str]:
+    for transcript in transcripts:
+        for piece in transcript.lattices:
+            start, end = round(100 * piece.start), round(100 * piece.end)
+            utterance = f"{transcript.recording}-{start:07d}-{end:07d}"
+            yield from lattice_lines(utterance, piece.lattice, piece.words)
+
+
+def _lattice_rows(text: str) -> list[Row] | None:
+    rows: list[Row] = []
+    if not text:
+        return rows
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        utterance, *lines = block.split("\n")
+        named = _PIECE.fullmatch(utterance)
+        fields = [line.split(" ") for line in lines]
+        # An arc is "from to word weight", an end "node weight".
+        if named is None or any(len(line) not in (2, 4) or line[-1].count(",") != 2 for line in fields):
+            return None
+        rows.append((named["recording"], " ".join(line[2] for line in fields if len(line) == 4)))
+    return rows
+
+
 # Subtitles and TextGrid: one recording.
 
 
@@ -338,5 +370,6 @@ FORMATS: dict[Format, TranscriptFormat] = {
     "srt": TranscriptFormat("SRT", partial(_captions, "srt"), partial(_caption_rows, "srt"), several=False),
     "vtt": TranscriptFormat("WebVTT", partial(_captions, "vtt"), partial(_caption_rows, "vtt"), several=False),
     "TextGrid": TranscriptFormat("TextGrid", _textgrid, _textgrid_rows, several=False),
+    "lattice": TranscriptFormat("lattices", _lattices, _lattice_rows),
     "phone-ctm": TranscriptFormat("CTM of phones", _phone_ctm, _phone_ctm_rows),
 }

@@ -11,12 +11,16 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lhuc_asr.base.errors import CorpusError
-from lhuc_asr.recognizer.transcript import Phone, Span, Transcript, Word, read_transcripts
+from lhuc_asr.decode.lattice import best_path
+from lhuc_asr.decode.lattice_file import read_lattices
+from lhuc_asr.decode.word_lattice import WordLattice
+from lhuc_asr.recognizer.transcript import Phone, PieceLattice, Span, Transcript, Word, read_transcripts
 from lhuc_asr.recognizer.transcript_formats import (
     FORMATS,
     TSV_HEADER,
@@ -24,14 +28,33 @@ from lhuc_asr.recognizer.transcript_formats import (
     check_holds,
     is_written,
     pieces,
+    recordings_in,
     write,
 )
 
+# A chain of three words of two frames each.
+LATTICE = WordLattice(
+    frame=np.array([0, 2, 4, 6], np.int32),
+    final=np.array([np.inf, np.inf, np.inf, 0.5]),
+    source=np.array([0, 1, 2], np.int32),
+    target=np.array([1, 2, 3], np.int32),
+    word=np.array([1, 2, 3], np.int32),
+    begin=np.array([0, 2, 4], np.int32),
+    graph_cost=np.array([1.0, 2.0, 3.0]),
+    log_likelihood=np.array([-10.0, -20.0, -30.0]),
+    pdf=np.array([0, 1, 2, 3, 4, 5], np.int32),
+    offset=np.array([0, 2, 4, 6]),
+    acoustic_scale=0.1,
+    reached_final=True,
+    beam=8.0,
+)
+NUMBERED = ("<eps>", "GO", "ON", "NOW")
 TALK = Transcript(
     "talk",
     Path("a/talk.wav"),
     9.0,
     (Word("GO", 0.5, 0.8004, 0.25), Word("ON", 0.8004, 1.1, 1.0), Word("NOW", 3.0, 3.5, 0.5)),
+    lattices=(PieceLattice(0.25, 3.5, LATTICE, NUMBERED),),
 )
 WITH_WORDS = [form for form in FORMATS if form != "phone-ctm"]
 NOTHING = Transcript("nothing", Path("nothing.wav"), 2.0, ())
@@ -156,6 +179,19 @@ def test_ctm_is_nists() -> None:
     assert write([TALK, NOTHING], "ctm") == (
         "talk 1 0.500 0.300 GO 0.250\ntalk 1 0.800 0.300 ON 1.000\ntalk 1 3.000 0.500 NOW 0.500\n"
     )
+
+
+def test_lattices_are_read_again_each_under_the_name_and_times_of_its_piece(tmp_path: Path) -> None:
+    longer = replace(TALK, recording="a-b", lattices=(*TALK.lattices, PieceLattice(4000.0, 4003.2, LATTICE, NUMBERED)))
+    path = tmp_path / "all.lattice"
+    path.write_text(write([TALK, longer], "lattice"), encoding="utf-8")
+    read = dict(read_lattices(path, NUMBERED, acoustic_scale=0.1))
+    assert list(read) == ["talk-0000025-0000350", "a-b-0000025-0000350", "a-b-0400000-0400320"]
+    for lattice in read.values():
+        arcs, cost = best_path(lattice)
+        assert lattice.words_of(arcs, NUMBERED) == ("GO", "ON", "NOW")
+        assert cost == pytest.approx(best_path(LATTICE)[1])
+    assert recordings_in(path.read_text(encoding="utf-8"), "lattice") == {"talk", "a-b"}
 
 
 def test_ctm_names_the_channel_that_was_taken() -> None:
