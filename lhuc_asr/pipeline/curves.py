@@ -11,13 +11,9 @@ from lhuc_asr.base.experiment_folder import TENSORBOARD, ExperimentFolder
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 
-# Names of the figures of an epoch (``nnet/trainer.py``) in TensorBoard.
-NAMES = {
-    "train_loss": "cross-entropy/training",
-    "heldout_loss": "cross-entropy/held out",
-    "learning_rate": "learning rate",
-    "seconds": "seconds of an epoch",
-}
+# Names of the figures of an epoch (``nnet/epochs.py``) in TensorBoard; losses are named after what is trained with.
+LOSSES = {"train_loss": "training", "heldout_loss": "held out"}
+NAMES = {"learning_rate": "learning rate", "seconds": "seconds of an epoch"}
 
 
 def training_curves(config: ExperimentConfig) -> AbstractContextManager[None]:
@@ -38,6 +34,8 @@ def epoch_of(row: Mapping[str, Any]) -> Point | None:
     """An epoch of a network as a point of its curves; None for a row of another kind."""
     if "epoch" not in row:
         return None
-    scalars = {shown: row[name] for name, shown in NAMES.items()}
+    objective = row.get("objective", "cross-entropy")  # the rows of sequence training name theirs
+    scalars = {f"{objective}/{shown}": row[name] for name, shown in LOSSES.items()}
+    scalars |= {shown: row[name] for name, shown in NAMES.items()}
     scalars["frame error/held out"] = 1.0 - row["heldout_accuracy"]
     return Point(row["stage"], row["epoch"], row["time"], scalars)

@@ -32,11 +32,11 @@ from lhuc_asr.pipeline.language import (
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
-from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, with_needed
+from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks, with_needed
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
-from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_networks, sequence_stages
+from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_stages
 from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage
 
 

@@ -152,6 +152,12 @@ def networks_of(config: ExperimentConfig) -> list[str]:
     return names
 
 
+def sequence_networks(config: ExperimentConfig, names: Iterable[str]) -> dict[str, SequenceNetworkConfig]:
+    """Those networks of some that have sequence training, by name."""
+    described = ((name, config.networks.get(name)) for name in names)
+    return {name: each for name, each in described if isinstance(each, SequenceNetworkConfig)}
+
+
 def trained_network(config: ExperimentConfig, name: str) -> SatConfig | WithoutRows | None:
     """How a network is trained on or with rows: an adaptively trained one, or its control; None for the others."""
     owner = name.removesuffix(reuse_name("", "without_rows"))

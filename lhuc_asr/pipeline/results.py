@@ -16,7 +16,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
 from lhuc_asr.pipeline.pass_config import SI, reuse_name
-from lhuc_asr.pipeline.plan import networks_of, others_in, passes_of
+from lhuc_asr.pipeline.plan import networks_of, others_in, passes_of, sequence_networks
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse
 from lhuc_asr.score.formats import FORMATS
 from lhuc_asr.score.judgement import Against, Entry, PassScore, Role, judge
@@ -211,9 +211,11 @@ def _draw(config: ExperimentConfig, scores: Sequence[PassScore], formats: Sequen
             reports = place / base / WER_FILE, place / name / WER_FILE
             figure = speaker_wer_figure(*reports, against.comparison, base, name)
             save_figure(figure, place / f"{name}.png", [*formats, *_drawn_formats(place / f"{name}.png")])
-    networks = [*(f"first{number}" for number in range(1, config.realignments + 1)), *networks_of(config)]
+    networks = networks_of(config)
+    by_frames = [name for name in networks if name not in sequence_networks(config, networks)]
+    curves_of = [*(f"first{number}" for number in range(1, config.realignments + 1)), *by_frames]
     for each in trained:
-        curves = training_figure(each.metrics.path, networks)
+        curves = training_figure(each.metrics.path, curves_of)
         if curves is not None:
             save_figure(curves, each.training_figure, [*formats, *_drawn_formats(each.training_figure)])
 

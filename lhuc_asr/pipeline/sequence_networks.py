@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,12 +72,6 @@ class SequenceOptions:
     network: NetworkOptions
     first: Pass
     sequence: SequenceConfig
-
-
-def sequence_networks(config: ExperimentConfig, names: Iterable[str]) -> dict[str, SequenceNetworkConfig]:
-    """Those networks of some that have sequence training, by name."""
-    described = ((name, config.networks.get(name)) for name in names)
-    return {name: each for name, each in described if isinstance(each, SequenceNetworkConfig)}
 
 
 def lm_order_of(config: ExperimentConfig, network: SequenceNetworkConfig) -> int | None:
@@ -201,7 +195,7 @@ def _train(
         path.parent / f"training-{stage_key()[:16]}.safetensors",
         options.network.seed,
         torch.device(experiment.device),
-        partial(write_epoch, experiment, name),
+        lambda figures: write_epoch(experiment, name, {"objective": options.sequence.objective, **figures}),
     )
     save_model(path, model)
     for state in path.parent.glob("training-*.safetensors"):

@@ -18,6 +18,7 @@ from lhuc_asr.decode.word_lattice import WordLatticeConfig, determinized
 from lhuc_asr.hmm.alignment import UNALIGNED, Alignment
 from lhuc_asr.nnet.lattice_store import LatticeStore
 from lhuc_asr.nnet.scoring import score_utterance
+from lhuc_asr.pipeline.curves import epoch_of
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.plan import passes_of
@@ -106,3 +107,11 @@ def test_recordings_at_other_speeds_take_no_part_and_vectors_do(finished: Path, 
     assert network.vector_dimension == 2
     assert torch.equal(network.vectors.by_name()["loading"], experiment.network("voices").vectors.by_name()["loading"])
     assert (folder / "decode" / "test" / "mmi" / "wer.json").is_file()
+
+
+def test_curves_of_sequence_training_are_not_called_cross_entropy(ladder: Path) -> None:
+    rows = [row for row in read_json_lines(ladder / "metrics.jsonl") if row["stage"] in ("am/smbr", "am/si")]
+    named = {row["stage"]: set(epoch_of(row).scalars) for row in rows}
+    shared = {"learning rate", "seconds of an epoch", "frame error/held out"}
+    assert named["am/smbr"] == {"smbr/training", "smbr/held out"} | shared
+    assert named["am/si"] == {"cross-entropy/training", "cross-entropy/held out"} | shared
