@@ -37,6 +37,8 @@ from lhuc_asr.pipeline.transcripts import transcripts
 
 # In a network's folder: a store of lattices for each split.
 LATTICES_FOLDER = "lattices"
+# Transition costs of less than this share of the acoustic ones decide no border of a state.
+LEAST_TRANSITION_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class LatticesOptions:
         network: How the network takes its features.
         lm_order: Order of the language model; None for the recipe's own.
         lattice, word_lattice: Options of the lattices.
+        transition_scale: Factor on the transition costs in the graph.
         max_unaligned: Maximum fraction of the references that fail to align.
     """
 
@@ -56,6 +59,7 @@ class LatticesOptions:
     lm_order: int | None
     lattice: LatticeConfig
     word_lattice: WordLatticeConfig
+    transition_scale: float
     max_unaligned: float
 
 
@@ -110,7 +114,9 @@ def sequence_stages(
     stages.run(
         lattices,
         partial(_write_lattices, experiment, network.start, folder / LATTICES_FOLDER),
-        options=LatticesOptions(first, options, order, network.lattice, network.word_lattice, config.max_unaligned),
+        options=LatticesOptions(
+            first, options, order, network.lattice, network.word_lattice, config.transition_scale, config.max_unaligned
+        ),
         after=[start, graph_stage_name(None, order), f"{first.searched_as} over {HELDOUT}"],
         outputs=[path for split in (TRAIN, HELDOUT) for path in _files(folder / LATTICES_FOLDER, split)],
     )
@@ -156,18 +162,28 @@ def _write_lattices(experiment: AlignedExperiment, start: str, folder: Path, opt
             )
             store, references = _files(folder, split)
             write_lattices(store, denominators, model.pdf_count)
-            pdfs = _references(experiment, split, model, source, options.max_unaligned)
+            weight = search.acoustic_scale / max(options.transition_scale, LEAST_TRANSITION_SCALE)
+            pdfs = _references(experiment, split, model, source, weight, options.max_unaligned)
             write_alignment(references, experiment.features(split, options.network.features or ""), pdfs)
 
 
 def _references(
-    experiment: AlignedExperiment, split: str, model: AcousticModel, source: FrameSource, max_unaligned: float
+    experiment: AlignedExperiment,
+    split: str,
+    model: AcousticModel,
+    source: FrameSource,
+    weight: float,
+    max_unaligned: float,
 ) -> Mapping[str, np.ndarray]:
-    """The pdf of each frame along the reference transcripts; utterances with unknown words are left out."""
+    """The pdf of each frame along the reference transcripts; utterances with unknown words are left out.
+
+    ``weight`` is that of scores beside transitions in the search. With another weight the borders of some states are a
+    frame elsewhere than in the lattice, and most references are not one of its paths.
+    """
     words, lexicon = transcripts(experiment, split), experiment.lexicon
     known = [each for each in source.utterances if words[each.id] and not lexicon.missing(words[each.id])]
     graphs = transcript_graphs(known, words, lexicon, experiment.topology)
-    matrices = (scores for _, scores in _scores(model, replace(source, utterances=known)))
+    matrices = (np.float32(weight) * scores for _, scores in _scores(model, replace(source, utterances=known)))
     blocks = zip(([each] for each in known), matrices, strict=True)
     paths, _ = align_blocks(blocks, graphs, experiment.processes, max_unaligned)
     return pdfs_of(paths)
