@@ -33,8 +33,10 @@ def extract(
     config: FeatureConfig,
     processes: int,
     speeds: Sequence[float] = (1.0,),
+    *,
+    by_environment: bool = False,
 ) -> FeatureStore:
-    """Write the features of utterances to a store, normalised per speaker.
+    """Write the features of utterances to a store, normalised for each speaker.
 
     Args:
         folder: Folder of the store.
@@ -43,6 +45,7 @@ def extract(
         processes: Number of processes; the features do not depend on it.
         speeds: Speeds at which each utterance is used. At another speed than 1 the utterance is called
             ``sp<speed>-<id>``, of the speaker ``sp<speed>-<speaker>`` (Ko et al. 2015).
+        by_environment: Whether a speaker's features are normalised in each environment separately.
 
     Returns:
         The store.
@@ -52,7 +55,9 @@ def extract(
         FeatureError: A recording has fewer samples than one window.
     """
     tasks = [_Task(utterance, config, speed) for speed in speeds for utterance in utterances]
-    return write_store(folder, _named(tasks, processes), config.dimension)
+    environments = {spoken_at(task.speed, task.utterance.id): task.utterance.environment for task in tasks}
+    items = _named(tasks, processes)
+    return write_store(folder, items, config.dimension, environments=environments if by_environment else None)
 
 
 def spoken_at(speed: float, name: str) -> str:

@@ -7,7 +7,7 @@ features per frame. Mean and variance are normalised per speaker when the store 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,7 +133,12 @@ class FeatureStore(FeatureTable):
 
 
 def write_store(
-    folder: Path, items: Iterable[tuple[str, str, np.ndarray]], dimension: int, *, normalise: bool = True
+    folder: Path,
+    items: Iterable[tuple[str, str, np.ndarray]],
+    dimension: int,
+    *,
+    normalise: bool = True,
+    environments: Mapping[str, str] | None = None,
 ) -> FeatureStore:
     """Write a store, whole or not at all.
 
@@ -142,6 +147,8 @@ def write_store(
         items: Id, speaker and features (T, D) of each utterance; read once, so that it may be a generator.
         dimension: Number of features per frame, D.
         normalise: Whether the features of each speaker get mean 0 and variance 1.
+        environments: Environment of each utterance, by its id, where those of a speaker are normalised in each of them
+            separately; None for all together.
 
     Raises:
         FeatureError: The features of an utterance have another shape or are not finite, an id is repeated, or there
@@ -150,7 +157,8 @@ def write_store(
     with atomic_folder(folder) as temporary:
         utterances: list[StoredUtterance] = []
         seen: set[str] = set()
-        statistics: dict[str, CmvnAccumulator] = {}
+        places = environments or {}
+        statistics: dict[tuple[str, str], CmvnAccumulator] = {}
         first = 0
         with (temporary / "features.bin").open("wb") as file:
             for utterance_id, speaker, features in items:
@@ -158,7 +166,8 @@ def write_store(
                 if utterance_id in seen:
                     raise FeatureError(f"{utterance_id}: two utterances have this id; give each its own")
                 seen.add(utterance_id)
-                statistics.setdefault(speaker, CmvnAccumulator(dimension)).add(features)
+                group = speaker, places.get(utterance_id, "")
+                statistics.setdefault(group, CmvnAccumulator(dimension)).add(features)
                 utterances.append(StoredUtterance(utterance_id, speaker, first, len(features)))
                 first += len(features)
                 file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
@@ -168,9 +177,10 @@ def write_store(
         write_json(temporary / "store.json", {"dimension": dimension, "normalised": normalise})
         if normalise:
             rows = np.memmap(temporary / "features.bin", np.float32, "r+", shape=(first, dimension))
-            cmvn = {speaker: accumulator.estimate() for speaker, accumulator in statistics.items()}
+            cmvn = {group: accumulator.estimate() for group, accumulator in statistics.items()}
             for utterance in utterances:
-                rows[utterance.rows] = cmvn[utterance.speaker].apply(rows[utterance.rows])
+                group = utterance.speaker, places.get(utterance.id, "")
+                rows[utterance.rows] = cmvn[group].apply(rows[utterance.rows])
             rows.flush()
     return FeatureStore(folder)
 

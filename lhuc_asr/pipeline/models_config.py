@@ -35,6 +35,8 @@ class ModelsConfig(StrictModel):
         alignment_features, features: Features of the Gaussian mixtures, and of the network. Without a ``sample_rate``
             they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
             upper band.
+        normalised_by: Mean 0 and variance 1 of all features of a ``speaker``, or of those of a speaker in each
+            ``environment``. A new speaker's recordings are taken for those of one environment.
         monophone, tri, lda_mllt, fmllr_sat: Options of the rungs.
         dnn, trainer: Shape of the networks that have none of their own, and how all are trained.
         aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.
@@ -46,6 +48,7 @@ class ModelsConfig(StrictModel):
 
     alignment_features: AlignmentFeatures = AlignmentFeatures()
     features: RecipeFeatures = RecipeFeatures()
+    normalised_by: Literal["speaker", "environment"] = "speaker"
     monophone: MonophoneConfig = MonophoneConfig()
     tri: TriphoneConfig = TriphoneConfig()
     lda_mllt: LdaMlltConfig = LdaMlltConfig()

@@ -158,18 +158,21 @@ class FeatureOptions:
         alignment_features: Features of the Gaussian mixtures.
         speeds: Speeds of the training recordings.
         tests_too: True if Gaussians decode, so that tests have their features too; None otherwise.
+        by_environment: True if features are normalised in each environment separately; None otherwise.
     """
 
     features: FeatureConfig
     alignment_features: FeatureConfig
     speeds: tuple[float, ...]
     tests_too: bool | None
+    by_environment: bool | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> FeatureOptions:
         """The options of a recipe whose sample rates are known."""
         resolved = config.features.resolved, config.alignment_features.resolved
-        return cls(*resolved, config.speeds, config.tests_have_rung_features or None)
+        tests_too, by_environment = config.tests_have_rung_features, config.normalised_by == "environment"
+        return cls(*resolved, config.speeds, tests_too or None, by_environment or None)
 
     def has_cepstra(self, split: str) -> bool:
         """Whether a split has features for Gaussians."""
@@ -195,9 +198,11 @@ def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
     SampleRates.read(folder.sample_rate).log_for(options.features.sample_rate)
     for split in experiment.splits:
         utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
-        extract(folder.features(split), utterances, options.features, processes, speeds)
+        apart = bool(options.by_environment)
+        extract(folder.features(split), utterances, options.features, processes, speeds, by_environment=apart)
         if options.has_cepstra(split):
-            extract(folder.features(split, CEPSTRA), utterances, options.alignment_features, processes, speeds)
+            place, cepstra = folder.features(split, CEPSTRA), options.alignment_features
+            extract(place, utterances, cepstra, processes, speeds, by_environment=apart)
 
 
 def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:

@@ -42,6 +42,18 @@ def test_normalisation_is_a_speakers_own(tmp_path):
         np.testing.assert_allclose(found, (own - own.mean(0)) / own.std(0), atol=1e-5)
 
 
+def test_normalisation_in_each_environment_is_that_of_other_speakers(tmp_path):
+    """As if a speaker were another one in each environment."""
+    items = _items()
+    places = {name: "rain" if name.endswith("2") else "clean" for name in LENGTHS}
+    apart = write_store(tmp_path / "apart", items, 2, environments=places)
+    renamed = [(name, f"{who}.{places[name]}", features) for name, who, features in items]
+    assert np.array_equal(apart.array, write_store(tmp_path / "renamed", renamed, 2).array)
+    assert {utterance.speaker for utterance in apart.utterances} == {"alice", "bob"}
+    together = write_store(tmp_path / "together", items, 2, environments=dict.fromkeys(LENGTHS, "clean"))
+    assert np.array_equal(together.array, write_store(tmp_path / "plain", items, 2).array)
+
+
 def test_one_speakers_features_do_not_depend_on_the_others(tmp_path):
     items = _items()
     together = write_store(tmp_path / "both", items, 2)

@@ -180,6 +180,8 @@ def changed_leaf(value: Any) -> Any:
             return value + 1
         case "fbank" | "mfcc":  # checked where the features' sample rate is known
             return "fbank" if value == "mfcc" else "mfcc"
+        case "speaker":  # of whose features are normalised together; compared with one name
+            return "environment"
         case "best" | "least_risk":  # checked where an output is resolved
             return "best" if value == "least_risk" else "least_risk"
         case str():
