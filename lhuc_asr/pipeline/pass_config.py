@@ -124,12 +124,14 @@ def check_stack(
     if below is None or transform is None or not transform.transforms_features:
         raise ValueError(
             f"passes: {name!r} is on {method.on!r}, which is not an earlier pass that transforms features; put one "
-            "before it, by fmllr, basis_fmllr, fdlr or vtln"
+            "before it, by fmllr, basis_fmllr, fdlr, vtln or ivector"
         )
     if transform.on is not None:
         raise ValueError(
             f"passes: {name!r} is on {method.on!r}, which is itself on another pass; a stack has two methods"
         )
+    if method.needs_vectors and transform.needs_vectors:
+        raise ValueError(f"passes: {name!r} is by {method.kind} on {transform.kind}; a speaker has one vector")
     if method.uses_gaussians:
         raise ValueError(
             f"passes: {name!r} is by {method.kind} on {transform.kind}; leave out on, and name {method.on!r} as the "

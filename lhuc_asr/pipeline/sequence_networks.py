@@ -15,7 +15,7 @@ from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.pool import SearchPool
-from lhuc_asr.decode.word_lattice import WordLatticeConfig
+from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig
 from lhuc_asr.hmm.aligner import align_blocks, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -150,21 +150,18 @@ def _write_lattices(experiment: AlignedExperiment, start: str, folder: Path, opt
             made = searches.word_lattices_all(_scores(model, source), search, options.lattice, options.word_lattice)
             title = f"lattices of {split}"
             pairs = zip(named, progress(made, title, len(source.utterances)), strict=True)
-            denominators = (
-                (
-                    utterance,
-                    DenominatorLattice(
-                        each.frame, each.final, each.source, each.target, each.graph_cost, each.pdf, each.offset
-                    ),
-                )
-                for utterance, each in pairs
-                if each is not None
-            )
+            denominators = ((utterance, _denominator(each)) for utterance, each in pairs if each is not None)
             store, references = _files(folder, split)
             write_lattices(store, denominators, model.pdf_count)
             weight = search.acoustic_scale / max(options.transition_scale, LEAST_TRANSITION_SCALE)
             pdfs = _references(experiment, split, model, source, weight, options.max_unaligned)
             write_alignment(references, experiment.features(split, options.network.features or ""), pdfs)
+
+
+def _denominator(lattice: WordLattice) -> DenominatorLattice:
+    """A word lattice without its words."""
+    arcs = lattice.source, lattice.target, lattice.graph_cost, lattice.pdf, lattice.offset
+    return DenominatorLattice(lattice.frame, lattice.final, *arcs)
 
 
 def _references(

@@ -33,6 +33,10 @@ def recipe(**changes: Any) -> ExperimentConfig:
     return parse_config(ExperimentConfig, LADDER | changes, "config.yaml")
 
 
+# Passes, each on another.
+VECTORS = (("a", None), ("b", "a"))
+
+
 def with_pass(**options: Any) -> dict[str, Any]:
     return {"passes": PASSES | {"new": options}}
 
@@ -51,6 +55,15 @@ def with_pass(**options: Any) -> dict[str, Any]:
         (
             {"networks": {"moved": {"features": None}}},
             "networks.moved: this network is si; give it features of a rung, ivector: {}, or",
+        ),
+        (
+            {"networks": {"v": {"ivector": {}}}}
+            | {"passes": {name: {"network": "v", "method": {"kind": "ivector", "on": on}} for name, on in VECTORS}},
+            "'b' is by ivector on ivector; a speaker has one vector",
+        ),
+        (
+            {"networks": {"v": {"sequence": {}}, "w": {"start": "v", "sequence": {}}}},
+            "'w' starts from 'v'; .* one of si",
         ),
         (with_pass(method={"kind": "ivector"}), "'new' is by ivector, but the network 'si' does not take vectors"),
         ({"networks": {"moved": {"like": "a", "start": "b"}}}, "start has the features of 'b' already; leave out like"),
