@@ -123,7 +123,8 @@ def _network(path: Path) -> str:
 
     network = load_model(path)
     size = f"{network.config.summary}, {network.pdf_count} pdfs"
-    return f"{size}, {network.context} frames of context on each side"
+    vector = f", a vector of {network.vector_dimension} for the speaker" if network.vector_dimension else ""
+    return f"{size}, {network.context} frames of context on each side{vector}"
 
 
 def _pass(plan: PassDescription) -> str:
@@ -132,7 +133,7 @@ def _pass(plan: PassDescription) -> str:
     features = f"{plan.features.dimension} {plan.features.kind} at {plan.features.sample_rate} Hz"
     adapted = ""
     if plan.method is not None and plan.targets is not None:
-        on = "" if plan.method.on is None else f" on the transforms of {plan.method.on}"
+        on = "" if plan.method.on is None else f" on top of {plan.method.on},"
         adapted = f", by {plan.method.kind}{on} on {plan.targets.kind} targets of {plan.targets.source}"
     search = plan.search
     tuned = f"scale {search.acoustic_scale:g}, insertion penalty {search.insertion_penalty:g}, beam {search.beam:g}"

@@ -263,7 +263,7 @@ def test_info_names_the_passes(model_of: Models) -> None:
     shown = done.stdout
     for words in (
         "Gaussian mixtures, 39 mfcc at 16000 Hz in LDA space, by fmllr on best_path targets of fmllr_sat_si",
-        "network fmllr, 39 mfcc at 16000 Hz in LDA space, by lhuc on the transforms of fmllr on best_path targets of",
+        "network fmllr, 39 mfcc at 16000 Hz in LDA space, by lhuc on top of fmllr, on best_path targets of",
         "as in pass fmllr_lhuc",
     ):
         assert words in shown
