@@ -15,7 +15,7 @@ from lhuc_asr.corpus.noise import CLEAN
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import HYPOTHESES_FILE, WER_FILE
 from lhuc_asr.pipeline.experiment import fold_configs, seed_configs
-from lhuc_asr.pipeline.pass_config import SI, reuse_name
+from lhuc_asr.pipeline.pass_config import SI, first_pass, reuse_name
 from lhuc_asr.pipeline.plan import networks_of, others_in, passes_of, sequence_networks
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse
 from lhuc_asr.score.formats import FORMATS
@@ -117,8 +117,8 @@ def primary_pass(config: ExperimentConfig) -> str | None:
 def _entry(config: ExperimentConfig, split: str, plan: Pass, reports: Mapping[str, WerReport], primary: bool) -> Entry:
     base, others = _base(plan), reports.get(_others_mean(plan))
     by_seed = () if config.seeds is None else tuple(each.wer for each in _by_seed(config, split, plan.name))
-    role, whole = _role(config, plan), {name: reports[name] for name in _bases_of_both(plan) if name in reports}
-    return Entry(split, plan.name, reports[plan.name], role, reports.get(base), others, primary, by_seed, base, whole)
+    role, also = _role(config, plan), {name: reports[name] for name in _also(plan) if name in reports}
+    return Entry(split, plan.name, reports[plan.name], role, reports.get(base), others, primary, by_seed, base, also)
 
 
 def _base(plan: Pass) -> str:
@@ -146,17 +146,20 @@ def _others_mean(plan: Pass) -> str:
     return reuse_name(reuse_name(plan.output.of, "others_mean"), plan.output.name)
 
 
-def _bases_of_both(plan: Pass) -> tuple[str, ...]:
-    """Names of what a pass is compared with as a whole.
+def _also(plan: Pass) -> tuple[str, ...]:
+    """Names of what a pass is also compared with.
 
-    For transforms and amplitudes together these are the base of the pass below and the control of both; for an output
-    of a pass that adapts, the pass itself.
+    For an output of a pass that adapts this is the pass itself. For transforms and amplitudes together it is the base
+    of the pass below and the control of both. Other passes that adapt another network than ``si``, and have ``si`` for
+    a base, are compared with that network's first pass too.
     """
     if plan.output is not None:
         return () if plan.adaptation is None else (plan.output.of,)
     match plan.adaptation:
         case Adaptation(on=Pass() as below):
             return _base(below), reuse_name(plan.name, "others_mean_of_both")
+        case Adaptation() if plan.network != SI and plan.place is None:
+            return (first_pass(plan.network),)
     return ()
 
 
@@ -236,7 +239,7 @@ def _row(line: PassScore) -> dict[str, object]:
         "base": entry.base_name,
         "against_base": _against_row(line.base),
         "against_others_mean": _against_row(line.others),
-        "whole_against": {name: _comparison_row(comparison) for name, comparison in line.whole.items()},
+        "also_against": {name: _comparison_row(comparison) for name, comparison in line.also.items()},
         "verdict": line.verdict,
     }
 

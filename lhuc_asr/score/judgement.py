@@ -2,7 +2,7 @@
 
 A pass that adapts is compared twice: with its base, and with its control, the mean of the other speakers' parameters.
 The base is the unadapted network; that of a pass on top of another's transforms is this other pass, so that what the
-transforms gain is not counted again; the gain of both is in the comparisons of the stack as a whole. What every speaker
+transforms gain is not counted again; the gain of both is in the other comparisons of the pass. What every speaker
 would have gained is in the control too; only what goes beyond that is the speaker's own.
 
     helped        p against the base below 0.05, fewer errors than the base and than the control
@@ -59,8 +59,9 @@ class Entry:
         primary: Whether this is the recipe's primary comparison.
         by_seed: WER with each seed, fractions; empty with one seed. The reports are then summed over the seeds.
         base_name: Name of the pass that it is compared with.
-        whole: For a pass on top of another's transforms, what transforms and amplitudes together are compared with, by
-            name: the base of the pass below and, where the recipe asks for it, the control of both. Empty for others.
+        also: What else the pass is compared with, by name: for a pass on top of another's transforms the base of the
+            pass below and, where the recipe asks for it, the control of both; for an output the pass itself; for a pass
+            of another network than ``si`` that network's first pass.
     """
 
     split: str
@@ -72,7 +73,7 @@ class Entry:
     primary: bool = False
     by_seed: tuple[float, ...] = ()
     base_name: str = "si"
-    whole: Mapping[str, WerReport] = field(default_factory=dict)
+    also: Mapping[str, WerReport] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ class PassScore:
         base: Comparison with the base; None for a pass without one.
         others: Comparison with the mean of the other speakers' parameters; None without such a control.
         verdict: What the comparisons say; None for a pass that is not judged.
-        whole: Comparisons of a stack as a whole, by the name of what it is compared with; their p are not adjusted.
+        also: Other comparisons, by the name of what the pass is compared with; their p are not adjusted.
     """
 
     entry: Entry
     base: Against | None
     others: Against | None
     verdict: Verdict | None
-    whole: Mapping[str, Comparison] = field(default_factory=dict)
+    also: Mapping[str, Comparison] = field(default_factory=dict)
 
 
 def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
@@ -120,7 +121,7 @@ def judge(entries: Sequence[Entry], seed: int) -> list[PassScore]:
     bases = _against(entries, [entry.base for entry in entries], seed)
     others = _against(entries, [entry.others for entry in entries], seed)
     return [
-        PassScore(entry, change, own, _verdict(entry, change), _whole(entry, seed))
+        PassScore(entry, change, own, _verdict(entry, change), _also(entry, seed))
         for entry, change, own in zip(entries, bases, others, strict=True)
     ]
 
@@ -143,9 +144,9 @@ def _against(entries: Sequence[Entry], references: Sequence[WerReport | None], s
     ]
 
 
-def _whole(entry: Entry, seed: int) -> dict[str, Comparison]:
+def _also(entry: Entry, seed: int) -> dict[str, Comparison]:
     return {
-        name: compare(reference, entry.report, np.random.default_rng(seed)) for name, reference in entry.whole.items()
+        name: compare(reference, entry.report, np.random.default_rng(seed)) for name, reference in entry.also.items()
     }
 
 

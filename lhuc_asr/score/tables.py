@@ -242,10 +242,10 @@ def _notes(passes: Sequence[PassScore]) -> list[str]:
         *_base_notes(passes),
     ]
     notes += [
-        f"{line.entry.split}, {line.entry.name}: as a whole against {name} {change_text(comparison)} %, "
+        f"{line.entry.split}, {line.entry.name}: also against {name} {change_text(comparison)} %, "
         f"p {p_text(comparison.p_value)}, not adjusted."
         for line in passes
-        for name, comparison in line.whole.items()
+        for name, comparison in line.also.items()
     ]
     for entry, comparison in compared:
         if entry.role is Role.RESULT and comparison.least_p >= LEVEL:

@@ -130,7 +130,7 @@ def verdict(line: PassScore) -> Judged:
         f"{comparison.speakers_better} speakers have fewer errors, {comparison.speakers_worse} have more, "
         f"{comparison.speakers_equal} are unchanged.",
         _control_sentence(line),
-        *_whole_sentences(line),
+        *_other_comparisons(line),
     ]
     match line.verdict:
         case Verdict.HELPED:
@@ -143,13 +143,13 @@ def verdict(line: PassScore) -> Judged:
             return Judged("A bound, or a control: not a result", sentences, "")
 
 
-def _whole_sentences(line: PassScore) -> list[str]:
-    """What a pass and the transforms below it have changed together."""
+def _other_comparisons(line: PassScore) -> list[str]:
+    """What a pass has changed beside others than its base."""
     return [
-        f"Together with the transforms below it, beside {name}: {change_text(comparison)} %, "
+        f"Beside {name}: {change_text(comparison)} %, "
         f"{comparison.speakers_better} speakers with fewer errors, {comparison.speakers_worse} with more; p "
         f"{p_text(comparison.p_value)}, not adjusted."
-        for name, comparison in line.whole.items()
+        for name, comparison in line.also.items()
     ]
 
 

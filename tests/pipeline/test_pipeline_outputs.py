@@ -83,13 +83,13 @@ def test_an_output_is_compared_with_the_same_output_without_adaptation(folder: P
         assert row["base"] == f"si__{output}"
         assert row["role"] == rows["lhuc"]["role"]
         assert rows[f"lhuc__others_mean__{output}"]["role"] == "control"
-        assert row["whole_against"].keys() == {"lhuc"}
+        assert row["also_against"].keys() == {"lhuc"}
         wer = [
             read_json(folder / "decode" / "test" / name / "wer.json")["wer"]
             for name in (f"lhuc__others_mean__{output}", f"lhuc__{output}", "lhuc")
         ]
         assert [row["against_others_mean"][key] for key in ("before", "after")] == pytest.approx(wer[:2])
-        assert row["whole_against"]["lhuc"]["before"] == pytest.approx(wer[2])
+        assert row["also_against"]["lhuc"]["before"] == pytest.approx(wer[2])
 
 
 @pytest.mark.parametrize(

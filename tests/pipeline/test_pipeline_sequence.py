@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.lattice import best_path
@@ -115,3 +115,16 @@ def test_curves_of_sequence_training_are_not_called_cross_entropy(ladder: Path) 
     shared = {"learning rate", "seconds of an epoch", "frame error/held out"}
     assert named["am/smbr"] == {"smbr/training", "smbr/held out"} | shared
     assert named["am/si"] == {"cross-entropy/training", "cross-entropy/held out"} | shared
+
+
+def test_a_pass_of_another_network_is_also_compared_with_its_first_pass(ladder: Path) -> None:
+    """With ``si`` alone the gain of the network and that of the speaker could not be told apart."""
+    decode = ladder / "decode" / "test"
+    rows = read_json(decode / "comparison.json")
+    for name, first in (("smbr", "smbr_si"), ("delayed", "delayed_si"), ("ivector", "voices_si")):
+        assert rows[name]["base"] == "si"
+        ((reference, row),) = rows[name]["also_against"].items()
+        assert reference == first
+        wer = [read_json(decode / each / "wer.json")["wer"] for each in (first, name)]
+        assert [row["before"], row["after"]] == pytest.approx(wer)
+    assert rows["lhuc"]["also_against"] == {}
