@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,20 +59,22 @@ class Rescoring:
 def search_words(
     graph: DecodingGraph,
     search: SearchConfig,
-    output: LatticeOutput,
-    rescorer: Rescorer | None,
+    outputs: Sequence[tuple[LatticeOutput, Rescorer | None]],
     utterance: str,
     log_likelihoods: np.ndarray,
-) -> Hypothesis:
-    """The words of an utterance's lattice; the pdfs and the cost are those of its best path.
+) -> list[Hypothesis]:
+    """The words of each output of an utterance's lattice; outputs with the same options of lattices share it.
 
     Args:
         graph: The graph.
         search: Options of the search.
-        output: Which words are taken.
-        rescorer: What puts another language model's scores into the lattice; None to leave those of the graph.
+        outputs: Which words are taken, and what puts another language model's scores into the lattice before; None to
+            leave those of the graph.
         utterance: Id of the utterance.
         log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
+
+    Returns:
+        A hypothesis of each output; its pdfs and cost are those of the best path.
 
     Raises:
         SearchError: As from ``LatticeSearcher.search``.
@@ -79,12 +82,17 @@ def search_words(
     """
     if len(log_likelihoods) == 0:
         scaled_scores(utterance, log_likelihoods, graph.pdf_count, search.acoustic_scale)
-        return Hypothesis(utterance, (), (), 0.0, False)
-    states = LatticeSearcher(graph, search, output.lattice).search(utterance, log_likelihoods)
-    lattice = determinized(utterance, states, output.word_lattice)
-    if rescorer is not None:
-        lattice = rescorer.rescored(utterance, lattice)
-    return words_of_lattice(utterance, lattice, graph, output)
+        return [Hypothesis(utterance, (), (), 0.0, False) for _ in outputs]
+    lattices: dict[tuple[LatticeConfig, WordLatticeConfig], WordLattice] = {}
+    hypotheses = []
+    for output, rescorer in outputs:
+        options = output.lattice, output.word_lattice
+        if options not in lattices:
+            states = LatticeSearcher(graph, search, output.lattice).search(utterance, log_likelihoods)
+            lattices[options] = determinized(utterance, states, output.word_lattice)
+        lattice = lattices[options] if rescorer is None else rescorer.rescored(utterance, lattices[options])
+        hypotheses.append(words_of_lattice(utterance, lattice, graph, output))
+    return hypotheses
 
 
 def words_of_lattice(utterance: str, lattice: WordLattice, graph: DecodingGraph, output: LatticeOutput) -> Hypothesis:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -49,7 +49,6 @@ class SearchPool:
         folder: Folder of the graph.
         processes: Number of processes. They are spawned: a script that makes a pool needs the usual
             ``if __name__ == "__main__"``.
-        rescoring: The language models that lattices are rescored with; None for none.
 
     Attributes:
         graph: The graph.
@@ -58,10 +57,10 @@ class SearchPool:
         GraphError: The graph is missing or damaged.
     """
 
-    def __init__(self, folder: Path, processes: int, rescoring: Rescoring | None = None) -> None:
+    def __init__(self, folder: Path, processes: int) -> None:
         if processes < 0:
             raise SearchError(f"{processes} processes: give the number of processes, or 0 to search in this one")
-        self._executor = Executor(processes, _Loaded.read, (folder, rescoring))
+        self._executor = Executor(processes, _Loaded.read, (folder,))
         # A graph that is damaged is an error here, not in each process.
         here = self._executor.shared
         self.graph: DecodingGraph = here.graph if self._executor.is_local else DecodingGraph.load(folder)
@@ -117,21 +116,25 @@ class SearchPool:
             logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, shown)
 
     def outputs_all(
-        self, scores: Iterable[tuple[str, np.ndarray]], config: SearchConfig, output: LatticeOutput
-    ) -> Iterator[Hypothesis]:
-        """The words of utterances' lattices, rescored if the pool has language models for it, in their order.
+        self,
+        scores: Iterable[tuple[str, np.ndarray]],
+        config: SearchConfig,
+        outputs: Sequence[tuple[LatticeOutput, Rescoring | None]],
+    ) -> Iterator[list[Hypothesis]]:
+        """The words of each output of utterances' lattices, in the utterances' order.
 
         Args:
             scores: Ids and log-likelihoods (T, K), as ``search_words`` takes them.
             config: Options of the search.
-            output: Which words are taken.
+            outputs: Which words are taken, and the language models that the lattice is rescored with before; None to
+                leave the scores of the graph.
 
         Raises:
             SearchError: As from ``search_words``, or a worker died.
             LatticeError: As from ``search_words``.
             LanguageModelError: A language model is missing or damaged.
         """
-        yield from self._map(partial(_output, config, output), scores)
+        yield from self._map(partial(_outputs, config, outputs), scores)
 
     def word_lattices_all(
         self,
@@ -207,31 +210,38 @@ class SearchPool:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What a process has loaded: the graph, and the language models when they are needed.
+    """What a process has loaded: the graph, and language models since they were first needed.
 
     Attributes:
         graph: The graph.
-        rescoring: Files of the language models.
+        rescorers: What puts the scores of each pair of models into lattices.
     """
 
     graph: DecodingGraph
-    rescoring: Rescoring | None
+    rescorers: dict[Rescoring, Rescorer] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: Path, rescoring: Rescoring | None) -> _Loaded:
-        return cls(DecodingGraph.load(folder), rescoring)
+    def read(cls, folder: Path) -> _Loaded:
+        return cls(DecodingGraph.load(folder))
 
-    @cached_property
-    def rescorer(self) -> Rescorer | None:
-        return None if self.rescoring is None else self.rescoring.rescorer(self.graph)
+    def rescorer(self, rescoring: Rescoring) -> Rescorer:
+        if rescoring not in self.rescorers:
+            self.rescorers[rescoring] = rescoring.rescorer(self.graph)
+        return self.rescorers[rescoring]
 
 
 def _best_path(config: SearchConfig, loaded: _Loaded, item: tuple[str, np.ndarray]) -> Hypothesis:
     return Searcher(loaded.graph, config).search(*item)
 
 
-def _output(config: SearchConfig, output: LatticeOutput, loaded: _Loaded, item: tuple[str, np.ndarray]) -> Hypothesis:
-    return search_words(loaded.graph, config, output, loaded.rescorer, *item)
+def _outputs(
+    config: SearchConfig,
+    outputs: Sequence[tuple[LatticeOutput, Rescoring | None]],
+    loaded: _Loaded,
+    item: tuple[str, np.ndarray],
+) -> list[Hypothesis]:
+    models = [(output, None if rescoring is None else loaded.rescorer(rescoring)) for output, rescoring in outputs]
+    return search_words(loaded.graph, config, models, *item)
 
 
 def _word_lattice(

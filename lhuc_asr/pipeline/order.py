@@ -6,7 +6,7 @@ the folder who wants to know which of them are finished (``RecordedStages``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,9 +31,9 @@ from lhuc_asr.pipeline.language import (
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.pass_config import first_pass
-from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_pass
+from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_outputs, run_pass
 from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks, with_needed
-from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
 from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_stages
@@ -115,7 +115,11 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
     for split in experiment.tests:
         plans = possible_passes(experiment, split, passes.values()) if corpus_read else passes.values()
         for plan in plans:
-            _pass_stage(stages, experiment, split, plan)
+            if plan.output is None:
+                _pass_stage(stages, experiment, split, plan)
+                outputs = [each for each in plans if each.output is not None and each.output.of == plan.name]
+                if outputs:
+                    _outputs_stage(stages, experiment, split, outputs)
     return experiment
 
 
@@ -221,6 +225,28 @@ def model_stage_name(plan: Pass) -> str:
 
 
 def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
+    stages.run(
+        f"{stage_of(plan)} over {split}",
+        partial(run_pass, experiment.at(plan.states), split),
+        options=plan,
+        after=_stages_before(split, plan),
+        outputs=pass_outputs(experiment, split, plan),
+    )
+
+
+def _outputs_stage(stages: Stages, experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> None:
+    """The stage of all outputs of a pass; ``plans`` is the pass with each of them."""
+    stages.run(
+        f"{stage_of(plans[0])} over {split}",
+        partial(run_outputs, experiment.at(plans[0].states), split),
+        options=tuple(plans),
+        after=list(dict.fromkeys(name for plan in plans for name in _stages_before(split, plan))),
+        outputs=[path for plan in plans for path in pass_outputs(experiment, split, plan)],
+    )
+
+
+def _stages_before(split: str, plan: Pass) -> list[str]:
+    """Names of the stages whose results a pass reads."""
     after = [
         model_stage_name(plan),
         graph_stage_name(plan.states),
@@ -234,10 +260,4 @@ def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan:
         after.append(graph_stage_name(plan.adaptation.source.states, plan.lm_order))
     if split != HELDOUT or not plan.tuned:
         after.append(f"{plan.searched_as} over {HELDOUT}")
-    stages.run(
-        f"{plan.name} over {split}",
-        partial(run_pass, experiment.at(plan.states), split),
-        options=plan,
-        after=after,
-        outputs=pass_outputs(experiment, split, plan),
-    )
+    return after

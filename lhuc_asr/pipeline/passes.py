@@ -47,7 +47,7 @@ from lhuc_asr.pipeline.earlier_pass import (
     two_pass,
 )
 from lhuc_asr.pipeline.experiment import AlignedExperiment
-from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Pass, Preparation
+from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Output, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
@@ -72,7 +72,7 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     loop = two_pass(experiment, split, plan)
     utterances = experiment.utterances(split)
     scores = _scores(experiment, split, plan, loop)
-    with SearchPool(experiment.graph(split), experiment.processes, _rescoring(experiment, split, plan)) as searches:
+    with SearchPool(experiment.graph(split), experiment.processes) as searches:
         if split == HELDOUT and plan.tuned:
             known = list(scores)
             search, record = tune(
@@ -85,21 +85,37 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
         else:
             search = tuned_search(experiment, plan)
             record = search.model_dump(mode="json")
-            output = plan.output
-            results = (
-                searches.search_all(scores, search)
-                if output is None
-                else searches.outputs_all(scores, search, output.options)
-            )
+            results = searches.search_all(scores, search)
             hypotheses = list(progress(results, f"{plan.name} over {split}", len(utterances)))
     _write(experiment, split, plan, loop.features, hypotheses, record)
 
 
-def _rescoring(experiment: AlignedExperiment, split: str, plan: Pass) -> Rescoring | None:
-    """The language models that the lattices of a pass are rescored with; None where they are not."""
-    if plan.output is None or plan.output.language_model is None:
+def run_outputs(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> None:
+    """Take all outputs of one pass over a split from the same lattices.
+
+    Args:
+        experiment: The experiment.
+        split: The split.
+        plans: The pass with each of its outputs; they differ in nothing else.
+    """
+    plan = plans[0]
+    loop, search = two_pass(experiment, split, plan), tuned_search(experiment, plan)
+    asked = [
+        (each.output.options, _rescoring(experiment, split, each.output)) for each in plans if each.output is not None
+    ]
+    title, count = f"{stage_of(plan)} over {split}", len(experiment.utterances(split))
+    with SearchPool(experiment.graph(split), experiment.processes) as searches:
+        results = searches.outputs_all(_scores(experiment, split, plan, loop), search, asked)
+        by_utterance = list(progress(results, title, count))
+    for each, hypotheses in zip(plans, zip(*by_utterance, strict=True), strict=True):
+        _write(experiment, split, each, loop.features, hypotheses, search.model_dump(mode="json"))
+
+
+def _rescoring(experiment: AlignedExperiment, split: str, output: Output) -> Rescoring | None:
+    """The language models that lattices are rescored with for an output; None where they are not."""
+    if output.language_model is None:
         return None
-    names = (None, plan.output.language_model)
+    names = (None, output.language_model)
     return Rescoring(*(experiment.language_model(split, name) / ARPA_FILE for name in names))
 
 

@@ -234,3 +234,13 @@ class Pass:
     def preparation(self) -> Preparation | None:
         """The learning from the training speakers; None for a pass without it."""
         return self.adaptation.preparation if isinstance(self.adaptation, Adaptation) else None
+
+
+def stage_of(plan: Pass) -> str:
+    """Name of the stage that makes a pass, without its split. One stage makes all outputs of a pass."""
+    return plan.name if plan.output is None else outputs_stage(plan.output.of)
+
+
+def outputs_stage(name: str) -> str:
+    """Name of the stage that makes all outputs of a pass, without its split."""
+    return f"outputs of {name}"

@@ -13,7 +13,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.pass_config import SI, PassConfig, first_pass, reuse_name
 from lhuc_asr.pipeline.plan import networks_of, passes_of, trained_network
 from lhuc_asr.pipeline.planned import Part
-from lhuc_asr.pipeline.resolved_pass import Pass
+from lhuc_asr.pipeline.resolved_pass import Pass, outputs_stage, stage_of
 from lhuc_asr.score.series import TABLES
 from lhuc_asr.study.run import KNOWN, place_of, read_finished, recipe_of, suitable_base, with_passes
 
@@ -102,15 +102,17 @@ def _cost(
     at_once: int,
     written: bool,
 ) -> Cost:
-    passes, total = passes_of(recipe), 0
+    passes = passes_of(recipe)
+    stage_names, total = {stage_of(made): made for made in reversed(passes.values())}, 0
     left: list[float | None] = []
     training: list[float | None] = []
     for plan, epochs in folds:
         for stage in plan.values():
             name, _, split = stage.name.partition(" over ")
-            if name in passes and split:
+            if name in stage_names and split:
                 total += 1
-                left += [] if stage.finished else [_seconds(plan, stage, f"{_alike(passes, name, base)} over {split}")]
+                alike = f"{_alike(passes, stage_names[name], base)} over {split}"
+                left += [] if stage.finished else [_seconds(plan, stage, alike)]
         for name in networks_of(recipe):
             stage = plan[f"network {name}"]
             training += [] if stage.finished else [_training_seconds(recipe, name, stage.seconds, epochs)]
@@ -131,11 +133,13 @@ def _training_seconds(
     return sum(recorded) * (1.0 if schedule is None else schedule.max_epochs / len(recorded))
 
 
-def _alike(passes: Mapping[str, Pass], name: str, base: str) -> str:
-    """The pass of the recipe that takes about as long as another: the base, its control, or the first pass."""
-    if passes[name].adaptation is None:
-        return first_pass(passes[base].network)
-    return reuse_name(base, "others_mean") if passes[name].borrows else base
+def _alike(passes: Mapping[str, Pass], made: Pass, base: str) -> str:
+    """The stage of the recipe that takes about as long as a pass: the base's, its control's, or the first pass."""
+    if made.adaptation is None:
+        alike = first_pass(passes[base].network)
+    else:
+        alike = reuse_name(base, "others_mean") if made.borrows else base
+    return alike if made.output is None else outputs_stage(alike)
 
 
 def _seconds(plan: Mapping[str, PlannedStage], stage: PlannedStage, alike: str) -> float | None:

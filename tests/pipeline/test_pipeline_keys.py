@@ -206,6 +206,7 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
             "Preparation",
             "Pass",
             "ModelOptions",
+            "tuple",  # a pass with each of its outputs
         ),
     }
     for name, options in stages.options.items():

@@ -31,7 +31,7 @@ def folder(finished: Path, run, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The tiny experiment with outputs of each pass."""
     copy = Path(shutil.copytree(finished, tmp_path_factory.mktemp("outputs") / "exp"))
     stages = run(copy, OUTPUTS)
-    made = {f"{name}__{output} over test" for name in ("si", "lhuc", "lhuc__others_mean") for output in NAMES}
+    made = {f"outputs of {name} over test" for name in ("si", "lhuc", "lhuc__others_mean")}
     models = {"language model rescored_same", "language model rescored_larger"}
     assert {stage for stage in stages if "control" not in stage} - {"model"} == made | models
     return copy
@@ -68,7 +68,7 @@ def test_the_words_are_those_of_the_lattices(folder: Path, experiment: AlignedEx
         expected["risk"][utterance] = " ".join(least_risk(utterance, lattice, graph.words).words)
         larger = rescorer.rescored(utterance, lattice)
         expected["larger"][utterance] = " ".join(least_risk(utterance, larger, graph.words).words)
-        best = search_words(graph, search, LatticeOutput(), None, utterance, scores)
+        [best] = search_words(graph, search, [(LatticeOutput(), None)], utterance, scores)
         assert best.cost == pytest.approx(best_path(lattice)[1])
         assert len(best.pdfs) == len(scores)
     for name, words in expected.items():
@@ -90,6 +90,26 @@ def test_an_output_is_compared_with_the_same_output_without_adaptation(folder: P
         ]
         assert [row["against_others_mean"][key] for key in ("before", "after")] == pytest.approx(wer[:2])
         assert row["also_against"]["lhuc"]["before"] == pytest.approx(wer[2])
+
+
+def test_outputs_share_a_search_only_where_their_lattices_are_alike(
+    experiment: AlignedExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = read_experiment(experiment.folder.folder)
+    plan = passes_of(config)["si"]
+    graph, search = DecodingGraph.load(experiment.graph("test")), tuned_search(experiment, plan)
+    narrow = LatticeOutput(word_lattice=WordLatticeConfig(beam=0.5))
+    outputs = [LatticeOutput(), LatticeOutput(words="least_risk"), narrow]
+    utterance, scores = next(scores_of(experiment, "test", plan, two_pass(experiment, "test", plan)))
+    apart = [search_words(graph, search, [(output, None)], utterance, scores)[0] for output in outputs]
+    searched: list[str] = []
+    real = LatticeSearcher.search
+    monkeypatch.setattr(LatticeSearcher, "search", lambda self, *args: searched.append(args[0]) or real(self, *args))
+    together = search_words(graph, search, [(output, None) for output in outputs], utterance, scores)
+    assert [(each.words, each.cost, each.confidences) for each in together] == [
+        (each.words, each.cost, each.confidences) for each in apart
+    ]
+    assert searched == [utterance] * 2
 
 
 @pytest.mark.parametrize(
