@@ -63,13 +63,8 @@ class SequenceSource:
     without_lattice: int
     without_reference: int
 
-    @property
-    def frame_count(self) -> int:
-        """Number of frames of all utterances."""
-        return sum(utterance.frames for utterance in self.frames.utterances)
-
-    def batches(self, most_frames: int, order: torch.Generator | None = None) -> Iterator[SequenceBatch]:
-        """All utterances once, in mini-batches.
+    def groups(self, most_frames: int, order: torch.Generator | None = None) -> list[list[StoredUtterance]]:
+        """All utterances once, those of each mini-batch.
 
         Args:
             most_frames: Maximum number of frames in a mini-batch; a longer utterance is one of its own.
@@ -78,8 +73,11 @@ class SequenceSource:
         utterances = self.frames.utterances
         if order is not None:
             utterances = [utterances[place] for place in torch.randperm(len(utterances), generator=order).tolist()]
-        for group in _grouped(utterances, most_frames):
-            yield SequenceBatch(group, *self.frames.whole(group))
+        return list(_grouped(utterances, most_frames))
+
+    def batch(self, utterances: Sequence[StoredUtterance]) -> SequenceBatch:
+        """A mini-batch of some of the utterances."""
+        return SequenceBatch(utterances, *self.frames.whole(utterances))
 
 
 def sequence_source(frames: FrameSource, lattices: LatticeStore, silence_pdfs: Sequence[int]) -> SequenceSource:

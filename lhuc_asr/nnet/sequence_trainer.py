@@ -192,10 +192,11 @@ class _Worker:
             group["lr"] = newbob.learning_rate
         model.train(config.dropout)
         order = torch.Generator().manual_seed(epoch_seed)
-        batches = source.batches(config.batch_frames, order)
+        groups = source.groups(config.batch_frames, order)
         outcomes: list[_Outcome] = []
         with seeded_training(model, epoch_seed, self._device):
-            for batch in progress(batches, f"epoch {newbob.epochs + 1}", source.frame_count // config.batch_frames):
+            for utterances in progress(groups, f"epoch {newbob.epochs + 1}"):
+                batch = source.batch(utterances)
                 optimizer.zero_grad(set_to_none=True)
                 logits = model(batch.spliced.to(self._device))
                 gradient, outcome = self._gradient(source, batch, logits)
@@ -222,7 +223,7 @@ class _Worker:
         self._model.eval()
         outcomes: list[_Outcome] = []
         with torch.no_grad():
-            for batch in source.batches(self._config.batch_frames):
+            for batch in map(source.batch, source.groups(self._config.batch_frames)):
                 scores = self._scores(self._model(batch.spliced.to(self._device)))
                 outcomes.append(self._over_lattices(self._evaluated, source, batch, scores))
         total = _sum(outcomes)

@@ -25,7 +25,7 @@ def source(tmp_path_factory) -> SequenceSource:
 @given(most=st.integers(1, 700), seed=st.none() | st.integers(0, 99))
 def test_every_utterance_comes_once_whole_and_batches_are_bounded(source, most, seed):
     order = None if seed is None else torch.Generator().manual_seed(seed)
-    batches = list(source.batches(most, order))
+    batches = [source.batch(group) for group in source.groups(most, order)]
     seen = [utterance.id for batch in batches for utterance in batch.utterances]
     assert sorted(seen) == sorted(utterance.id for utterance in source.frames.utterances)
     if seed is None:
@@ -42,7 +42,7 @@ def test_every_utterance_comes_once_whole_and_batches_are_bounded(source, most, 
 
 def test_the_order_is_the_generators(source):
     orders = [
-        [u.id for batch in source.batches(100, torch.Generator().manual_seed(seed)) for u in batch.utterances]
+        [each.id for group in source.groups(100, torch.Generator().manual_seed(seed)) for each in group]
         for seed in (1, 1, 2)
     ]
     assert orders[0] == orders[1] != orders[2]
@@ -57,9 +57,8 @@ def test_what_has_no_lattice_or_no_reference_is_left_out_and_counted(tmp_path, c
     source = sequence_source(frames, write_lattices(tmp_path / "lattices", lattices, PDFS), [])
     assert source.frames.utterances == [third, *rest]
     assert (source.without_lattice, source.without_reference) == (1, 1)
-    assert source.frame_count == sum(utterance.frames for utterance in (third, *rest))
     assert "2 of 12 utterances left out: 1 without a lattice, 1 without a reference" in caplog.text
-    batch = next(source.batches(1000))
+    batch = source.batch(source.groups(1000)[0])
     assert batch.countable[0] == NO_TARGET
     assert torch.equal(batch.countable[1:], batch.targets[1:])
     assert first.id not in [utterance.id for utterance in batch.utterances]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from segment_lattices import SEGMENT, segment_source
 
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError, LatticeError
+from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.sequence_source import SequenceBatch, SequenceSource
 from lhuc_asr.nnet.sequence_trainer import SequenceConfig, evaluate_sequences, train_sequences
@@ -110,10 +111,9 @@ def test_an_epoch_is_the_textbooks_over_all_paths(tmp_path, objective, limit):
     seen: list[SequenceBatch] = []
 
     class Recording(SequenceSource):
-        def batches(self, most_frames: int, order: torch.Generator | None = None) -> Iterator[SequenceBatch]:
-            for batch in super().batches(most_frames, order):
-                seen.append(batch)
-                yield batch
+        def batch(self, utterances: Sequence[StoredUtterance]) -> SequenceBatch:
+            seen.append(super().batch(utterances))
+            return seen[-1]
 
     source = segment_source(tmp_path / "few", 0, 3, range(3))
     source.frames.targets[[3, 31]] = -1
@@ -184,17 +184,18 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(tmp_path, options)
 
 def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(tmp_path):
     class Killed(SequenceSource):
-        epochs = 0
+        made = 0
 
-        def batches(self, most_frames: int, order: torch.Generator | None = None) -> Iterator[SequenceBatch]:
-            type(self).epochs += 1
-            for number, batch in enumerate(super().batches(most_frames, order)):
-                if type(self).epochs == 2 and number == 2:
-                    raise _KilledError
-                yield batch
+        def batch(self, utterances: Sequence[StoredUtterance]) -> SequenceBatch:
+            type(self).made += 1
+            if type(self).made == batches_an_epoch + 3:
+                raise _KilledError
+            return super().batch(utterances)
 
     whole = _Run(tmp_path / "whole", _config())
     expected, source = whole(), whole.training
+    batches_an_epoch = len(source.groups(whole.config.batch_frames))
+    assert batches_an_epoch > 2
     dying = Killed(source.frames, source.lattices, source.classes, 0, 0)
     (tmp_path / "killed").mkdir()
     with pytest.raises(_KilledError):
