@@ -19,6 +19,8 @@ from lhuc_asr.decode.rescoring import Rescorer
 from lhuc_asr.decode.search import SearchConfig, scaled_scores
 from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig, determinized
 from lhuc_asr.lang.arpa import read_arpa
+from lhuc_asr.lang.histories import HistoryModel
+from lhuc_asr.lang.history_store import read_histories
 
 
 class LatticeOutput(StrictModel):
@@ -37,11 +39,11 @@ class LatticeOutput(StrictModel):
 
 @dataclass(frozen=True)
 class Rescoring:
-    """Files of two language models, in the ARPA format.
+    """Places of two language models.
 
     Attributes:
-        old: The model in the graph, whose scores are taken out.
-        new: The model whose scores are put in.
+        old: ARPA file of the model in the graph, whose scores are taken out.
+        new: Folder of the histories of the model whose scores are put in.
     """
 
     old: Path
@@ -51,9 +53,9 @@ class Rescoring:
         """What puts the new scores into the lattices of a graph.
 
         Raises:
-            LanguageModelError: A file is missing or damaged.
+            LanguageModelError: A model is missing or damaged.
         """
-        return Rescorer(graph.words, read_arpa(self.old), read_arpa(self.new))
+        return Rescorer(graph.words, HistoryModel.of(read_arpa(self.old)), read_histories(self.new))
 
 
 def search_words(

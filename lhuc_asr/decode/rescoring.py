@@ -18,8 +18,8 @@ from lhuc_asr.base.compiled import compiled
 from lhuc_asr.base.errors import LatticeError
 from lhuc_asr.decode.pdf_strings import mixed, table_size
 from lhuc_asr.decode.word_lattice import WordLattice, offsets, positions
-from lhuc_asr.lang.histories import EMPTY, Histories, predict
-from lhuc_asr.lang.ngram import BEGIN_ID, END_ID, NONE, NgramModel
+from lhuc_asr.lang.histories import EMPTY, Histories, HistoryModel, predict
+from lhuc_asr.lang.ngram import BEGIN_ID, END_ID, NONE
 from lhuc_asr.lang.text import UNKNOWN
 
 # Places of the numbers of nodes and arcs.
@@ -38,9 +38,9 @@ class Rescorer:
         max_arcs: Maximum number of arcs of a rescored lattice, of about 60 bytes each without their pdfs.
     """
 
-    def __init__(self, words: Sequence[str], old: NgramModel, new: NgramModel, max_arcs: int = 5_000_000) -> None:
+    def __init__(self, words: Sequence[str], old: HistoryModel, new: HistoryModel, max_arcs: int = 5_000_000) -> None:
         self._words, self._max_arcs = words, max_arcs
-        self._models = {"old": (old, Histories.of(old)), "new": (new, Histories.of(new))}
+        self._models = {"old": old, "new": new}
 
     def rescored(self, utterance: str, lattice: WordLattice) -> WordLattice:
         """The same word sequences with the new model's scores.
@@ -68,8 +68,8 @@ class Rescorer:
         ends[lattice.target[lattice.word == 0]] = False
         room = _split(
             lattice.source, lattice.target, lattice.word, ends, lattice.reached_final, split,
-            self._models["old"][1], self._numbers(utterance, "old", spoken),
-            self._models["new"][1], self._numbers(utterance, "new", spoken),
+            self._models["old"].histories, self._numbers(utterance, "old", spoken),
+            self._models["new"].histories, self._numbers(utterance, "new", spoken),
         )  # fmt: skip
         if not room:
             raise LatticeError(
@@ -80,7 +80,7 @@ class Rescorer:
 
     def _numbers(self, utterance: str, which: str, spoken: np.ndarray) -> np.ndarray:
         """Number of each word of the table in a model, shape (V,), int64; NONE for words that the lattice lacks."""
-        model = self._models[which][0]
+        model = self._models[which]
         unknown = model.ids.get(UNKNOWN, NONE)
         numbers = np.full(len(self._words), NONE, np.int64)
         for word in spoken[spoken > 0]:

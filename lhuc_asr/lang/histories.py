@@ -6,6 +6,8 @@ n-gram that no longer one continues, and whose back-off weight is one, predicts 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +70,29 @@ class Histories(NamedTuple):
             history,
             words,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryModel:
+    """A back-off model by its histories.
+
+    Attributes:
+        symbols: As of the n-gram model: ``<s>``, ``</s>``, ``<unk>`` if the model predicts it, and the words.
+        histories: The histories.
+    """
+
+    symbols: tuple[str, ...]
+    histories: Histories
+
+    @classmethod
+    def of(cls, model: NgramModel) -> HistoryModel:
+        """An n-gram model by its histories."""
+        return cls(model.symbols, Histories.of(model))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Number of each symbol."""
+        return {symbol: number for number, symbol in enumerate(self.symbols)}
 
 
 @compiled

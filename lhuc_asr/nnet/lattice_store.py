@@ -20,7 +20,7 @@ from lhuc_asr.base.atomic import atomic_folder, write_json, write_json_lines
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.documents import DocumentKind, Name, Positive
 from lhuc_asr.base.errors import LatticeError
-from lhuc_asr.base.plain_file import check_plain_file
+from lhuc_asr.base.mapped import mapped
 from lhuc_asr.nnet.denominator import DTYPES, DenominatorLattice, check_lattice, span_offsets
 
 # What the values of each stored array belong to: a node, an arc, or a frame of an arc.
@@ -80,7 +80,10 @@ class LatticeStore:
             totals = {owner: totals[owner] + counts[owner] for owner in totals}
         if not self._places:
             raise LatticeError(f"{folder}/index.jsonl: no lattices; {_REMEDY}")
-        self._arrays = {name: _mapped(folder, name, totals[owner]) for name, owner in _OWNERS.items()}
+        self._arrays = {
+            name: mapped(folder / f"{name}.bin", DTYPES[name], totals[owner], LatticeError, _REMEDY)
+            for name, owner in _OWNERS.items()
+        }
         for utterance in self:
             self._check(utterance)
 
@@ -144,14 +147,3 @@ def write_lattices(folder: Path, lattices: Iterable[tuple[str, DenominatorLattic
         write_json_lines(temporary / "index.jsonl", map(asdict, index.values()))
         write_json(temporary / "lattices.json", {"pdf_count": pdf_count})
     return LatticeStore(folder)
-
-
-def _mapped(folder: Path, name: str, length: int) -> np.ndarray:
-    path, dtype = folder / f"{name}.bin", np.dtype(DTYPES[name])
-    try:
-        size = check_plain_file(path)
-    except OSError as error:
-        raise LatticeError(f"{folder}: not a store of lattices ({error}); {_REMEDY}") from error
-    if size != length * dtype.itemsize:
-        raise LatticeError(f"{path}: {size} bytes, expected {length} numbers of {dtype.itemsize}; {_REMEDY}")
-    return np.memmap(path, dtype, "r", shape=(length,))

@@ -17,6 +17,8 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
 from lhuc_asr.lang.arpa import write_arpa
 from lhuc_asr.lang.coverage import warn_of_unknown_words
+from lhuc_asr.lang.histories import HistoryModel
+from lhuc_asr.lang.history_store import write_histories
 from lhuc_asr.lang.language_model import (
     ARPA_FILE,
     LanguageModelConfig,
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # Perplexity and unknown words of the held-out speakers and of each test set.
 PERPLEXITY_FILE = "perplexity.json"
+# A model that lattices are rescored with, which can be far larger than one that a graph is made of.
+HISTORIES_FOLDER = "histories"
 # Number, and share, of a test set's sequences of words that a text may have by chance. Of the 35 thousand each of
 # dev-clean, test-clean and test-other, ten million words of books that are read in none of them had 3 to 10.
 CHANCE_SEQUENCES, CHANCE_SHARE = 3, 0.001
@@ -122,7 +126,7 @@ def language_model_stage(
         after=["lexicon"],
         outputs=[
             experiment.lang(name) / PERPLEXITY_FILE,
-            *(folder / ARPA_FILE for folder in _lang_folders(experiment, name, options.lm.from_transcripts)),
+            *(folder / _model_file(name) for folder in _lang_folders(experiment, name, options.lm.from_transcripts)),
         ],
     )
 
@@ -160,6 +164,11 @@ def _named(stage: str, name: LanguageModelName) -> str:
     if name is None:
         return stage
     return f"{stage} {name}" if isinstance(name, str) else f"{stage} of order {name}"
+
+
+def _model_file(name: LanguageModelName) -> str:
+    """Name of the file or folder of a language model: of one that lattices are rescored with, its histories."""
+    return HISTORIES_FOLDER if isinstance(name, str) else ARPA_FILE
 
 
 def _lang_folders(experiment: Experiment, name: LanguageModelName, separate_tuning_lm: bool) -> list[Path]:
@@ -209,7 +218,10 @@ def _write_language_models(experiment: Experiment, name: LanguageModelName, opti
     folder = experiment.lang(name)
     models = _language_models(experiment, options)
     for place, model in models.items():
-        write_arpa(folder / place / ARPA_FILE, model)
+        if isinstance(name, str):
+            write_histories(folder / place / HISTORIES_FOLDER, HistoryModel.of(model))
+        else:
+            write_arpa(folder / place / ARPA_FILE, model)
     fits = {}
     for split in (HELDOUT, *experiment.tests):
         model = models.get(TUNING_FOLDER if split == HELDOUT else "", models[""])

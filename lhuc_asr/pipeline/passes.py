@@ -47,6 +47,7 @@ from lhuc_asr.pipeline.earlier_pass import (
     two_pass,
 )
 from lhuc_asr.pipeline.experiment import AlignedExperiment
+from lhuc_asr.pipeline.language import HISTORIES_FOLDER
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Output, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.tuning import tune
 from lhuc_asr.score.wer import WerReport, score, write_wer
@@ -115,8 +116,8 @@ def _rescoring(experiment: AlignedExperiment, split: str, output: Output) -> Res
     """The language models that lattices are rescored with for an output; None where they are not."""
     if output.language_model is None:
         return None
-    names = (None, output.language_model)
-    return Rescoring(*(experiment.language_model(split, name) / ARPA_FILE for name in names))
+    new = experiment.language_model(split, output.language_model) / HISTORIES_FOLDER
+    return Rescoring(experiment.language_model(split) / ARPA_FILE, new)
 
 
 def _reports_near(

@@ -1,5 +1,6 @@
 """Rescored lattices against the models' own scores of each word sequence, and against a search with the other model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from lhuc_asr.decode.rescoring import Rescorer
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig, determinized, problem_of
 from lhuc_asr.lang.arpa import read_arpa
+from lhuc_asr.lang.histories import HistoryModel
 from lhuc_asr.lang.kneser_ney import estimate
 from lhuc_asr.lang.ngram import NgramModel
 
@@ -27,6 +29,10 @@ def random_model(seed: int, order: int, words: str = "ABC", keep_unknown: bool =
     rng = np.random.default_rng(seed)
     text = [list(rng.choice(list(words), size=rng.integers(1, 6))) for _ in range(8)]
     return estimate([[str(word) for word in each] for each in text], order, tuple(words), keep_unknown=keep_unknown)
+
+
+def rescorer(words: Sequence[str], old: NgramModel, new: NgramModel, **options: int) -> Rescorer:
+    return Rescorer(words, HistoryModel.of(old), HistoryModel.of(new), **options)
 
 
 def sequences(lattice: WordLattice) -> dict[tuple[str, ...], tuple[float, float, tuple[int, ...]]]:
@@ -43,7 +49,7 @@ def sequences(lattice: WordLattice) -> dict[tuple[str, ...], tuple[float, float,
 def test_each_word_sequence_gets_the_new_models_score_for_the_old_ones(seed, old_order, new_order):
     lattice = determinized("u", random_lattice(seed, 4), WIDE)
     old, new = random_model(seed + 1, old_order), random_model(seed + 2, new_order)
-    rescored = Rescorer(WORDS, old, new).rescored("u", lattice)
+    rescored = rescorer(WORDS, old, new).rescored("u", lattice)
     assert problem_of(rescored) is None
     before, after = sequences(lattice), sequences(rescored)
     assert before.keys() == after.keys()
@@ -58,7 +64,7 @@ def test_each_word_sequence_gets_the_new_models_score_for_the_old_ones(seed, old
 def test_the_same_model_changes_nothing(seed, order):
     lattice = determinized("u", random_lattice(seed, 4), WIDE)
     model = random_model(seed, order)
-    before, after = sequences(lattice), sequences(Rescorer(WORDS, model, model).rescored("u", lattice))
+    before, after = sequences(lattice), sequences(rescorer(WORDS, model, model).rescored("u", lattice))
     assert {words: row[0] for words, row in after.items()} == pytest.approx({w: row[0] for w, row in before.items()})
     assert {words: row[2] for words, row in after.items()} == {words: row[2] for words, row in before.items()}
 
@@ -66,7 +72,7 @@ def test_the_same_model_changes_nothing(seed, order):
 def test_incomplete_paths_have_no_sentence_end_to_rescore():
     lattice = determinized("u", random_lattice(3, 4, reached_final=False), WIDE)
     old, new = random_model(1, 2), random_model(2, 3)
-    before, after = sequences(lattice), sequences(Rescorer(WORDS, old, new).rescored("u", lattice))
+    before, after = sequences(lattice), sequences(rescorer(WORDS, old, new).rescored("u", lattice))
     for words, row in before.items():
         context = ["<s>", *words]
         change = sum(
@@ -78,28 +84,28 @@ def test_incomplete_paths_have_no_sentence_end_to_rescore():
 def test_a_word_that_a_model_lacks_is_its_unknown_word_or_an_error():
     lattice = determinized("u", random_lattice(2, 4), WIDE)
     old, knows_ab = random_model(1, 2), random_model(2, 2, "AB", keep_unknown=True)
-    before, after = sequences(lattice), sequences(Rescorer(WORDS, old, knows_ab).rescored("u", lattice))
+    before, after = sequences(lattice), sequences(rescorer(WORDS, old, knows_ab).rescored("u", lattice))
     assert any("C" in words for words in before)
     for words, row in before.items():
         assert after[words][0] == pytest.approx(row[0] + old.log_prob(words) - knows_ab.log_prob(words))
     closed = random_model(2, 2, "AB")
     with pytest.raises(LatticeError, match=r"u-5: the new language model lacks 1 of the lattice's words, .* <unk>: C;"):
-        Rescorer(WORDS, old, closed).rescored("u-5", lattice)
+        rescorer(WORDS, old, closed).rescored("u-5", lattice)
     with pytest.raises(LatticeError, match="u-5: the old language model lacks 1 of the lattice's words"):
-        Rescorer(WORDS, closed, old).rescored("u-5", lattice)
+        rescorer(WORDS, closed, old).rescored("u-5", lattice)
 
 
 def test_a_lattice_of_another_vocabulary_is_refused():
     lattice = determinized("u", random_lattice(2, 4), WIDE)
     model = random_model(1, 2)
     with pytest.raises(LatticeError, match="u-5: a lattice with word 3, a table of 2 words"):
-        Rescorer(WORDS[:2], model, model).rescored("u-5", lattice)
+        rescorer(WORDS[:2], model, model).rescored("u-5", lattice)
 
 
 def test_a_lattice_that_would_grow_beyond_its_bound_is_refused():
     lattice = determinized("u", random_lattice(2, 4), WIDE)
     with pytest.raises(LatticeError, match=r"u-5: rescoring splits the lattice into more than 3 arcs; narrow the beam"):
-        Rescorer(WORDS, random_model(1, 2), random_model(2, 4), max_arcs=3).rescored("u-5", lattice)
+        rescorer(WORDS, random_model(1, 2), random_model(2, 4), max_arcs=3).rescored("u-5", lattice)
 
 
 def test_rescored_costs_are_those_of_a_search_with_the_other_model(graph, tmp_path):
@@ -115,7 +121,7 @@ def test_rescored_costs_are_those_of_a_search_with_the_other_model(graph, tmp_pa
         search = LatticeSearcher(each, SearchConfig(beam=60.0, acoustic_scale=SCALE), LatticeConfig(beam=20.0))
         lattice = determinized("u", search.search("u", scores), WordLatticeConfig(beam=20.0))
         if name == "old":
-            lattice = Rescorer(graph.words, old, new).rescored("u", lattice)
+            lattice = rescorer(graph.words, old, new).rescored("u", lattice)
         costs[name] = {path.words: path.cost for path in all_word_paths(lattice)}
     shared = costs["old"].keys() & costs["new"].keys()
     assert len(shared) > 3
@@ -126,5 +132,5 @@ def test_rescored_costs_are_those_of_a_search_with_the_other_model(graph, tmp_pa
 
 def test_the_beam_and_the_scale_stay():
     lattice = replace(determinized("u", random_lattice(2, 4), WIDE), beam=7.5)
-    rescored = Rescorer(WORDS, random_model(1, 2), random_model(2, 3)).rescored("u", lattice)
+    rescored = rescorer(WORDS, random_model(1, 2), random_model(2, 3)).rescored("u", lattice)
     assert (rescored.beam, rescored.acoustic_scale, rescored.reached_final) == (7.5, SCALE, True)

@@ -16,7 +16,7 @@ from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
 from lhuc_asr.decode.minimum_risk import least_risk
 from lhuc_asr.decode.outputs import LatticeOutput, Rescoring, search_words
 from lhuc_asr.decode.word_lattice import WordLatticeConfig, determinized
-from lhuc_asr.lang.arpa import read_arpa
+from lhuc_asr.lang.history_store import read_histories
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
@@ -59,15 +59,16 @@ def test_the_words_are_those_of_the_lattices(folder: Path, experiment: AlignedEx
     graph = DecodingGraph.load(experiment.graph("test"))
     search, loop = tuned_search(experiment, plan), two_pass(experiment, "test", plan)
     lang = folder / "lang"
-    rescorer = Rescoring(lang / "lm.arpa", lang / "rescored_larger" / "lm.arpa").rescorer(graph)
-    assert read_arpa(lang / "rescored_larger" / "lm.arpa").order == 3
+    larger = lang / "rescored_larger" / "histories"
+    rescorer = Rescoring(lang / "lm.arpa", larger).rescorer(graph)
+    assert read_histories(larger).histories.length.max() == 3
     expected: dict[str, dict[str, str]] = {"risk": {}, "larger": {}}
     for utterance, scores in scores_of(experiment, "test", plan, loop):
         states = LatticeSearcher(graph, search, LatticeConfig()).search(utterance, scores)
         lattice = determinized(utterance, states, WordLatticeConfig())
         expected["risk"][utterance] = " ".join(least_risk(utterance, lattice, graph.words).words)
-        larger = rescorer.rescored(utterance, lattice)
-        expected["larger"][utterance] = " ".join(least_risk(utterance, larger, graph.words).words)
+        rescored = rescorer.rescored(utterance, lattice)
+        expected["larger"][utterance] = " ".join(least_risk(utterance, rescored, graph.words).words)
         [best] = search_words(graph, search, [(LatticeOutput(), None)], utterance, scores)
         assert best.cost == pytest.approx(best_path(lattice)[1])
         assert len(best.pdfs) == len(scores)
