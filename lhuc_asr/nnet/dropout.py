@@ -50,6 +50,19 @@ class Dropout(nn.Module):
         return f"p={self.threshold / 256:g}"
 
 
+def train_dropout_alone(model: nn.Module, dropped: bool) -> None:
+    """Set a network to evaluation mode, but for its dropout.
+
+    Args:
+        model: The network.
+        dropped: Whether hidden units are dropped out.
+    """
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.train(dropped)
+
+
 @contextmanager
 def seeded_training(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
     """Seed all that training draws while the block runs; torch's own generator is then restored.

@@ -10,7 +10,8 @@ afterwards those of the training frames: it is then an affine map, and is folded
 
 The statistics of the training frames are not moving averages of those of mini-batches. They are estimated after an
 epoch (``estimating``), so that they are a function of the weights: an average of several epochs' weights, whose
-statistics are not the average of theirs, gets its own, and an epoch that is undone leaves nothing behind.
+statistics are not the average of theirs, gets its own, and an epoch that is undone leaves nothing behind. Sequence
+training keeps those of the network that it begins with: the lattices have this network's scores.
 """
 
 from __future__ import annotations
@@ -78,12 +79,15 @@ class BatchNormalisation(nn.BatchNorm1d):
         """Collect statistics of what comes through, which is normalised as in training."""
         self._sums, self.training = _Sums(self.mean), True
 
-    def end_statistics(self) -> None:
-        """Take the statistics that were collected, if anything came, and return to evaluation mode."""
+    def take_statistics(self) -> None:
+        """Replace the statistics by those that were collected, if anything came."""
         if self._sums is not None and self._sums.count:
             mean, variance = self._sums.moments()
             self.mean.copy_(mean)
             self.variance.copy_(variance)
+
+    def end_statistics(self) -> None:
+        """Forget what was collected, and return to evaluation mode."""
         self._sums, self.training = None, False
 
 
@@ -143,10 +147,11 @@ def batch_normalised(model: nn.Module) -> bool:
 
 @contextmanager
 def estimating(model: nn.Module) -> Iterator[None]:
-    """A context in which the frames that a network is given are those that its statistics are estimated from.
+    """A context that estimates batch statistics from the frames passed through the network.
 
     Nothing but the normalisation is in training mode: without dropout the statistics are those of the activations that
-    the network will be used with. Afterwards the network is in evaluation mode.
+    the network will be used with. Afterwards the network is in evaluation mode. After an exception it keeps the
+    statistics that it had: those of a part of the frames would be nobody's.
     """
     layers = [module for module in model.modules() if isinstance(module, BatchNormalisation)]
     model.eval()
@@ -155,6 +160,8 @@ def estimating(model: nn.Module) -> Iterator[None]:
     try:
         with torch.no_grad():
             yield
+        for layer in layers:
+            layer.take_statistics()
     finally:
         for layer in layers:
             layer.end_statistics()

@@ -29,7 +29,7 @@ from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.acoustic_model import AcousticModel, over_priors
 from lhuc_asr.nnet.companion import ALONE
 from lhuc_asr.nnet.denominator import DenominatorLattice
-from lhuc_asr.nnet.dropout import seeded_training
+from lhuc_asr.nnet.dropout import seeded_training, train_dropout_alone
 from lhuc_asr.nnet.epochs import Criterion, Evaluation, OnEpoch, run_epochs
 from lhuc_asr.nnet.lattice_objectives import Reference, mmi, smbr
 from lhuc_asr.nnet.losses import cross_entropy
@@ -70,7 +70,8 @@ class SequenceConfig(StrictModel):
         max_gradient_norm: Maximum norm of a gradient, as a mean over the frames; a longer one is scaled down to it.
         dropout: Whether hidden units are dropped out. Not by default: the probabilities of the lattice's paths are
             those of the network that decodes, and a path that wins only because some units were dropped teaches
-            nothing about it; a few epochs of small steps hardly overfit.
+            nothing about it; a few epochs of small steps hardly overfit. Batch normalisation is never in training
+            mode: its statistics stay those that the scores of the lattices came from.
     """
 
     objective: Literal["mmi", "smbr"] = "smbr"
@@ -190,7 +191,7 @@ class _Worker:
         model, config, epoch_seed = self._model, self._config, newbob.seed_of_epoch(seed)
         for group in optimizer.param_groups:
             group["lr"] = newbob.learning_rate
-        model.train(config.dropout)
+        train_dropout_alone(model, config.dropout)
         order = torch.Generator().manual_seed(epoch_seed)
         groups = source.groups(config.batch_frames, order)
         outcomes: list[_Outcome] = []

@@ -1,7 +1,8 @@
 """Training of a network: frame cross-entropy by SGD, with newbob on held-out speakers.
 
 How epochs are kept, undone and resumed is in ``epochs.py``. At the end, the weights of the last epochs may be averaged.
-The statistics of batch normalisation are estimated for each network that is evaluated, so also for each average.
+The statistics of batch normalisation are estimated for each network that is evaluated, so also for each average; those
+of sequence training (``sequence_trainer.py``) stay as they are.
 """
 
 from __future__ import annotations

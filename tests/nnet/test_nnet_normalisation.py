@@ -149,6 +149,26 @@ def test_without_frames_the_statistics_stay():
     assert bool((module.mean == 2.0).all())
 
 
+def test_after_an_exception_the_statistics_are_those_of_before():
+    module, values = BatchNormalisation(UNITS).double(), values_of(60, UNITS) + 3.0
+    module.mean.fill_(2.0)
+
+    def stopped() -> None:
+        with estimating(module):
+            module(values[:7])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert bool((module.mean == 2.0).all())
+    assert bool((module.variance == 1.0).all())
+    assert not module.training
+    # Nothing of the first attempt is in the second.
+    with estimating(module):
+        module(values[7:])
+    torch.testing.assert_close(module.mean, values[7:].mean(0))
+
+
 def test_what_has_statistics_and_what_its_tensors_are():
     for name, shape in SMALL.items():
         assert batch_normalised(shape.make(DIMENSION, 3)) is name.endswith("batch")

@@ -233,6 +233,21 @@ def test_dropout_is_off_by_default(tmp_path):
     assert not _same(with_dropout, run())
 
 
+def test_batch_normalisation_is_never_in_training_mode(tmp_path):
+    """Without a unit to drop out the option changes no bit: mini-batches are normalised as in the search."""
+    shape = SHAPE.model_copy(update={"dropout": 0.0, "normalisation": "batch"})
+    ends, start = [], _model(shape=shape)
+    for dropout in (False, True):
+        (tmp_path / str(dropout)).mkdir()
+        run = _Run(tmp_path / str(dropout), _config(dropout=dropout, epochs=2))
+        ends.append(run(model=_model(shape=shape)))
+        assert all(figures["kept"] for figures in run.epochs)
+    assert _same(*ends)
+    for name, tensor in ends[0].state_dict().items():
+        settled = name.endswith((".mean", ".variance", "log_prior"))
+        assert torch.equal(tensor, start.state_dict()[name]) == settled, name
+
+
 def test_epochs_that_make_the_heldout_objective_worse_are_undone(tmp_path):
     """A network that has learned the answer is not given up for one that a wrong held-out set would like less."""
     learned = _Run(tmp_path, _config())()
