@@ -75,6 +75,11 @@ class ChosenByKind:
         kind = value.get("kind", self.default) if isinstance(value, dict) else None
         return self.table.get(kind) if isinstance(kind, str) else None
 
+    def known_keys(self, value: Any) -> list[str]:
+        """The keys that a mapping may have, for a message about one that is unknown."""
+        chosen = self.chosen(value)
+        return [] if chosen is None else list(chosen.model_fields)
+
 
 @dataclass(frozen=True, eq=False)
 class ChosenByKeys(ChosenByKind):
@@ -82,11 +87,21 @@ class ChosenByKeys(ChosenByKind):
 
     def chosen(self, value: Any) -> type[StrictModel] | None:
         """The class that a mapping chooses by its keys."""
-        usual = self.table[self.default or next(iter(self.table))]
         if not isinstance(value, dict):
             return None
+        usual = self._usual
         own = (each for each in self.table.values() if value.keys() & (each.model_fields.keys() - usual.model_fields))
         return next(own, usual)
+
+    def known_keys(self, value: Any) -> list[str]:
+        """Where no key has chosen a class, those of all: the unknown one may be meant to choose."""
+        if self.chosen(value) is not self._usual:
+            return super().known_keys(value)
+        return list(dict.fromkeys(key for each in self.table.values() for key in each.model_fields))
+
+    @property
+    def _usual(self) -> type[StrictModel]:
+        return self.table[self.default or next(iter(self.table))]
 
 
 def load_config(model: type[ModelT], path: Path, overrides: Iterable[str] = ()) -> ModelT:
@@ -295,8 +310,9 @@ def _resolve(model: type[BaseModel], tree: Any, location: Sequence[str | int]) -
         if isinstance(current, _Union):
             current = current.members.get(part)
             continue
+        keys = None
         if isinstance(current, ChosenByKind):
-            current = current.chosen(tree)
+            keys, current = current.known_keys(tree), current.chosen(tree)
         path.append(str(part))
         tree = _value_at(tree, part)
         if get_origin(current) is dict:  # a table with names that the user chose
@@ -306,7 +322,7 @@ def _resolve(model: type[BaseModel], tree: Any, location: Sequence[str | int]) -
             known, current = [], _inner(get_args(current)[0])
             continue
         fields = getattr(current, "model_fields", {})
-        known = list(fields)
+        known = list(fields) if keys is None else keys
         current = _content(fields[part]) if part in fields else None
     return path, known
 

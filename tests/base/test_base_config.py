@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from lhuc_asr.base.config import ChosenByKind, Seed, StrictModel, dump_config, load_config, parse_config
+from lhuc_asr.base.config import ChosenByKeys, ChosenByKind, Seed, StrictModel, dump_config, load_config, parse_config
 from lhuc_asr.base.errors import ConfigError
 
 
@@ -61,6 +61,34 @@ class Square(Shape):
 
 SHAPES: dict[str, type[Shape]] = {"circle": Circle}
 AnyShape = Annotated[Shape, ChosenByKind(SHAPES)]
+
+
+class Road(StrictModel):
+    """One of a family that is chosen from by keys, and the one for keys that choose none."""
+
+    lanes: int = 1
+
+
+class Rail(StrictModel):
+    """Another of it."""
+
+    gauge: float
+
+
+class Sea(StrictModel):
+    """A third, with a key that the first has too."""
+
+    depth: float
+    lanes: int = 2
+
+
+AnyWay = Annotated[Road | Rail | Sea, ChosenByKeys({"road": Road, "rail": Rail, "sea": Sea}, "road")]
+
+
+class Ways(StrictModel):
+    """A table of any of the family."""
+
+    ways: dict[str, AnyWay] = Field({})
 
 
 class Drawing(StrictModel):
@@ -289,6 +317,23 @@ def test_a_mistake_in_what_a_kind_chooses_is_explained(text: str, message: str, 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(Drawing, path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+MISTAKES_IN_KEYS = [
+    ("{guage: 1.5}", "unknown key 'ways.mine.guage'; did you mean 'gauge'?"),
+    ("{lanes: 2, qqq: 1}", "unknown key 'ways.mine.qqq'; known keys: depth, gauge, lanes"),
+    # What a key has chosen is known.
+    ("{gauge: 1.5, qqq: 1}", "unknown key 'ways.mine.qqq'; known keys: gauge"),
+]
+
+
+@pytest.mark.parametrize(("way", "message"), MISTAKES_IN_KEYS)
+def test_a_key_that_chooses_nothing_may_have_been_meant_for_any_class(way: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"ways: {{mine: {way}}}", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(Ways, path)
     assert str(caught.value) == f"{path}: {message}"
 
 

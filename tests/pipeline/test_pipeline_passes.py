@@ -73,6 +73,7 @@ REFUSED = {
     "passes={si: {}}": "'si' is the name of a pass without adaptation",
     "passes={a: {targets: {source: b}}, b: {}}": "'a' adapts on 'b'; passes before it: mono_si, sat_si, si",
     "passes={a: {network: tas}}": "'a' has the network 'tas'; networks: si, sat",
+    "networks={v: {ivectors: {}}}": "unknown key 'networks.v.ivectors'; did you mean 'ivector'?",
     "networks={si: {}}": "'si' is an experiment's own model",
     "networks={first1: {}}": "'first1' is an experiment's own model",
     "passes={}": "passes",
