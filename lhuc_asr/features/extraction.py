@@ -14,6 +14,7 @@ import numpy as np
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.resampling import change_speed
 from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
@@ -53,7 +54,13 @@ def extract(
     Raises:
         AudioError: A recording cannot be read.
         FeatureError: A recording has fewer samples than one window.
+        CorpusError: An utterance has no environment, and features are normalised in each.
     """
+    if by_environment and (nowhere := next((each for each in utterances if not each.environment), None)):
+        raise CorpusError(
+            f"utterance {nowhere.id}: it has no environment to be normalised in; name the environment of each "
+            "utterance in the corpus, or leave out normalised_by: environment"
+        )
     tasks = [_Task(utterance, config, speed) for speed in speeds for utterance in utterances]
     environments = {spoken_at(task.speed, task.utterance.id): task.utterance.environment for task in tasks}
     items = _named(tasks, processes)

@@ -132,6 +132,11 @@ class ExperimentConfig(ModelsConfig):
             raise ValueError(f"outputs: {taken[0]!r} is the name of a pass that is decoded again; choose another")
         if self.lm.arpa is not None and any(output.lm is not None for output in self.outputs.values()):
             raise ValueError("outputs: lm.arpa is a finished model, of which no other is estimated; give lm.text")
+        if self.normalised_by == "environment" and self.known_environments == ():
+            raise ValueError(
+                "normalised_by: environment, but the recordings have no environments; make some with noise:, or leave "
+                "it out"
+            )
         self._check_blocks()
         for name in self.networks:
             if name.endswith(reuse_name("", "without_rows")):
@@ -271,9 +276,14 @@ class ExperimentConfig(ModelsConfig):
         layers = self.method_of(plan).amplitude_layers
         return set(range(self.shape_of(plan.network).site_count) if layers is None else layers)
 
+    @property
+    def known_environments(self) -> tuple[str, ...] | None:
+        """Names of the recordings' environments; None where they are known only when the corpus has been read."""
+        return self.noise.environments if self.noise is not None else self.corpus.environments
+
     def _check_environments(self, name: str, data: DataConfig) -> None:
         """Refuse environments that the recordings do not have, if that is known before the corpus is read."""
-        known = self.noise.environments if self.noise is not None else self.corpus.environments
+        known = self.known_environments
         if known is None:
             return
         unknown = sorted(set(data.environments or ()) - set(known))

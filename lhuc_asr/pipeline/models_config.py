@@ -36,7 +36,8 @@ class ModelsConfig(StrictModel):
             they are at the lowest rate of the recordings; with one, recordings of lower rates are used with an empty
             upper band.
         normalised_by: Mean 0 and variance 1 of all features of a ``speaker``, or of those of a speaker in each
-            ``environment``. A new speaker's recordings are taken for those of one environment.
+            ``environment``, which needs recordings that have one. A new speaker's recordings are taken for those of
+            one environment.
         monophone, tri, lda_mllt, fmllr_sat: Options of the rungs.
         dnn, trainer: Shape of the networks that have none of their own, and how all are trained.
         aligners: Rungs of the ladder of Gaussian aligners; each starts from the alignment of the one before.

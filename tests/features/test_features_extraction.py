@@ -1,5 +1,6 @@
 """Features of a split: a row per frame, at every speed, whatever the number of processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import soundfile
 
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
-from lhuc_asr.base.errors import AudioError
+from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.features.store import FeatureStore
@@ -32,6 +33,34 @@ def test_the_features_of_a_speaker_are_normalised(tmp_path: Path, utterances: li
     assert [u.id for u in store.utterances] == ["alice-0", "alice-1", "bob-2"]
     raw = compute_features(read_audio(utterances[2], RATE), CONFIG)
     np.testing.assert_allclose(store["bob-2"], (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("by_environment", [True, False])
+def test_each_speaker_in_each_environment_has_mean_0_and_variance_1(
+    tmp_path: Path, utterances: list[Utterance], by_environment: bool
+) -> None:
+    """At every speed. Quiet recordings stay below loud ones where a speaker's are normalised together."""
+    placed = []
+    for utterance, environment in zip(utterances, ("loud", "quiet", "loud"), strict=True):
+        samples, _ = soundfile.read(utterance.audio)
+        soundfile.write(utterance.audio, samples * (1.0 if environment == "loud" else 0.1), RATE)
+        placed.append(replace(utterance, environment=environment))
+    arguments = placed, CONFIG, 1, (1.0, 0.9)
+    store = extract(tmp_path / "store", *arguments, by_environment=by_environment)
+    assert len(store.utterances) == 6
+    for utterance in store.utterances:  # one of each speaker in each environment
+        values = np.asarray(store[utterance.id], np.float64)
+        alone = by_environment or utterance.speaker.endswith("bob")
+        assert (np.abs(values.mean(axis=0)).max() < 1e-4) == alone, utterance.id
+        assert (np.abs(values.std(axis=0) - 1.0).max() < 1e-4) == alone, utterance.id
+
+
+def test_an_utterance_without_an_environment_is_not_normalised_in_one(
+    tmp_path: Path, utterances: list[Utterance]
+) -> None:
+    placed = [replace(utterances[0], environment="loud"), *utterances[1:]]
+    with pytest.raises(CorpusError, match=r"utterance alice-1: it has no environment.*leave out normalised_by"):
+        extract(tmp_path / "store", placed, CONFIG, processes=1, by_environment=True)
 
 
 def test_another_speed_is_another_speaker(tmp_path: Path, utterances: list[Utterance]) -> None:

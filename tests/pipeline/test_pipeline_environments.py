@@ -24,6 +24,7 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.hmm.topology import load as load_topology
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
+from lhuc_asr.pipeline.acoustic_models import CEPSTRA
 from lhuc_asr.pipeline.config import ExperimentConfig
 
 Run = Callable[..., list[str]]
@@ -63,6 +64,7 @@ def noisy(noise: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = tmp_path_factory.mktemp("noisy") / "exp"
     overrides = (
         f"noise={{dir: {noise}, classes: [hum, hiss], training_conditions: 2}}",
+        "normalised_by=environment",
         "heldout_speakers=2",
         "tuning.acoustic_scales=[0.1]",
         "search.beam=6",
@@ -88,6 +90,21 @@ def test_manifests_name_environments_and_recordings_that_are_there(noisy) -> Non
             assert utterance.environment == utterance.id.rsplit(".", 1)[1]
             assert utterance.audio.is_file()
             assert (folder / "corpus" / "noisy" in utterance.audio.parents) == (utterance.environment != "clean")
+
+
+@pytest.mark.parametrize("kind", [None, CEPSTRA])
+def test_features_are_normalised_in_each_environment(noisy, kind: str | None) -> None:
+    """Those of the networks in each split, and those of the Gaussians, which test sets do not need."""
+    layout = ExperimentFolder(noisy[0])
+    for split in ("train", "heldout", *(("test", "control") if kind is None else ())):
+        store = FeatureStore(layout.features(split) if kind is None else layout.features(split, kind))
+        frames: dict[tuple[str, str], list[np.ndarray]] = {}
+        for utterance in read_manifest(layout.manifest(split)):
+            frames.setdefault((utterance.speaker, utterance.environment), []).append(store[utterance.id])
+        assert {environment for _, environment in frames} == set(ENVIRONMENTS)
+        for values in map(np.concatenate, frames.values()):
+            np.testing.assert_allclose(values.mean(axis=0, dtype=np.float64), 0.0, atol=1e-4)
+            np.testing.assert_allclose(values.std(axis=0, dtype=np.float64), 1.0, atol=1e-4)
 
 
 def test_the_language_model_counts_a_sentence_once_in_however_many_environments(noisy, finished: Path) -> None:
@@ -216,6 +233,7 @@ REFUSED = {
         "'c' combines 'a' and 'b', which have amplitudes at different layers"
     ),
     "noise={dir: x, classes: [rain, rain]}": "expected each once",
+    "normalised_by=environment": "normalised_by: environment, but the recordings have no environments; make some with",
 }
 
 
@@ -232,6 +250,12 @@ def test_only_amplitudes_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
     override = "passes={a: {}, b: {method: {kind: shift}}, c: {combine: {speaker: a, environment: b}}}"
     with pytest.raises(ConfigError, match="'c' combines 'b', which does not estimate amplitudes; give it another"):
         load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [override])
+
+
+def test_features_are_normalised_in_environments_that_noise_or_the_corpus_may_have() -> None:
+    for places in ("noise={dir: x, classes: [rain]}", "corpus={kind: kaldi, train: a, test: b}"):
+        config = load_config(ExperimentConfig, Path("recipes/demo/config.yaml"), [places, "normalised_by=environment"])
+        assert config.normalised_by == "environment"
 
 
 def test_an_environment_that_the_noise_does_not_make_is_named() -> None:
