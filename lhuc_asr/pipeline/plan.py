@@ -120,6 +120,34 @@ def _on_moved_features(config: ExperimentConfig, name: str) -> bool:
     return moved or any(_on_moved_features(config, each) for each in earlier)
 
 
+def nobodys_vectors(config: ExperimentConfig) -> list[str]:
+    """A warning for each pass that adapts with the vector of nobody a network that takes vectors of speakers.
+
+    A pass that one by ivector is on has no need of them: it gives what is below.
+    """
+    methods = {name: config.method_of(plan) for name, plan in config.passes.items() if plan.combine is None}
+    below = {method.on for method in methods.values() if method.needs_vectors}
+    given: dict[str, str] = {}  # by its network, a pass by ivector that others may be on
+    lines: list[str] = []
+    for name, method in methods.items():
+        network = config.passes[name].network
+        if method.needs_vectors and method.on is None:
+            given.setdefault(network, name)
+        has_own = method.needs_vectors or (method.on is not None and methods[method.on].needs_vectors)
+        if config.voices_of(network) is None or has_own or name in below:
+            continue
+        if method.on is not None:
+            remedy = f"a stack has two methods: put it on a pass by ivector in place of {method.on}"
+        elif method.uses_gaussians:
+            remedy = "put a pass by ivector on it to give the network the speaker's own"
+        elif network in given:
+            remedy = f"put on: {given[network]} into its method to adapt with the speaker's own"
+        else:
+            remedy = "put a pass by ivector before it, and on: with its name into this method"
+        lines.append(f"passes: {name!r} adapts network {network} with the vector of nobody; {remedy}")
+    return lines
+
+
 def heldout_passes(passes: Mapping[str, Pass]) -> list[Pass]:
     """The passes that are made over the held-out speakers: those that a search is tuned with, and what they need."""
     return with_needed(plan for plan in passes.values() if plan.tuned)

@@ -22,6 +22,7 @@ from lhuc_asr.pipeline.experiment import opened
 from lhuc_asr.pipeline.export import remove_unsuited
 from lhuc_asr.pipeline.inputs import language_lines, with_language
 from lhuc_asr.pipeline.order import add_corpus_stage
+from lhuc_asr.pipeline.plan import nobodys_vectors
 from lhuc_asr.pipeline.planned import Part, add_rest
 from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
 from lhuc_asr.score.formats import check_formats
@@ -61,6 +62,8 @@ def _run_part(part: Part, formats: Sequence[str], tensorboard: bool) -> list[Pas
     with opened(config), training_curves(config) if tensorboard else nullcontext():
         for line in language_lines(config):
             logger.info(line)
+        for line in nobodys_vectors(config):
+            logger.warning(line)
         if config.seeds is None:
             return compare_splits(config, _make_passes(part, model=True), formats)
         for number, one in enumerate(part.seeds(), start=1):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lhuc_asr.base.config import parse_config
-from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.errors import ConfigError, LhucError
 from lhuc_asr.pipeline.aligners import NetworkAligner, aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.plan import heldout_passes, networks_of, passes_of
+from lhuc_asr.pipeline.plan import heldout_passes, networks_of, nobodys_vectors, passes_of
 from lhuc_asr.pipeline.resolved_pass import Adaptation
+from lhuc_asr.pipeline.run import run_recipe
 from lhuc_asr.pipeline.rungs import rungs
 
-FMLLR, BOUND = {"kind": "fmllr"}, {"kind": "reference"}
+FMLLR, BOUND, IVECTOR = {"kind": "fmllr"}, {"kind": "reference"}, {"kind": "ivector"}
 LADDER: dict[str, Any] = {
     "name": "ladder",
     "corpus": {"kind": "synthetic"},
@@ -201,3 +203,62 @@ def test_the_control_without_rows_is_on_transforms_of_its_own() -> None:
         assert adaptation.on is plan[below]
         assert plan[name].network == plan[below].network
     assert plan["stacked__without_rows"].network == "sat__without_rows"
+
+
+NOBODY = "passes: {!r} adapts network {} with the vector of nobody; "
+
+
+@pytest.mark.parametrize(
+    ("passes", "warned"),
+    [
+        ({"ivector": {"method": IVECTOR}, "lhuc": {"method": {"kind": "lhuc", "on": "ivector"}}}, {}),
+        ({"fdlr": {"method": {"kind": "fdlr"}}, "ivector": {"method": IVECTOR | {"on": "fdlr"}}}, {}),
+        ({"lhuc": {"network": "si"}}, {}),
+        (
+            {"ivector": {"method": IVECTOR}, "lhuc": {}},
+            {"lhuc": "put on: ivector into its method to adapt with the speaker's own"},
+        ),
+        (
+            {"lhuc": {}, "bias": {"method": {"kind": "speaker_bias"}}, "ivector": {"method": IVECTOR}},
+            dict.fromkeys(("lhuc", "bias"), "put a pass by ivector before it, and on: with its name into this method"),
+        ),
+        (
+            {"fdlr": {"method": {"kind": "fdlr"}}, "ivector": {"method": IVECTOR | {"on": "fdlr"}}}
+            | {"lhuc": {"method": {"kind": "lhuc", "on": "fdlr"}}},
+            {"lhuc": "a stack has two methods: put it on a pass by ivector in place of fdlr"},
+        ),
+    ],
+    ids=str,
+)
+def test_a_pass_that_adapts_with_the_vector_of_nobody_is_told(passes: dict[str, Any], warned: dict[str, str]) -> None:
+    config = recipe(
+        aligners=["mono"],
+        networks={"iv": {"ivector": {}}},
+        passes={name: {"network": "iv"} | options for name, options in passes.items()},
+    )
+    assert nobodys_vectors(config) == [NOBODY.format(name, "iv") + remedy for name, remedy in warned.items()]
+
+
+def test_fmllr_alone_leaves_the_vector_to_a_pass_on_it() -> None:
+    networks, fmllr = {"both": {"features": "fmllr_sat", "ivector": {}}}, {"network": "both", "method": FMLLR}
+    alone = {"gaussian": PASSES["gaussian"], "fmllr": fmllr}
+    remedy = "put a pass by ivector on it to give the network the speaker's own"
+    assert nobodys_vectors(recipe(networks=networks, passes=alone)) == [NOBODY.format("fmllr", "both") + remedy]
+    on_it = {"ivector": {"network": "both", "method": IVECTOR | {"on": "fmllr"}, "targets": {"source": "fmllr"}}}
+    assert nobodys_vectors(recipe(networks=networks, passes=alone | on_it)) == []
+
+
+def test_a_run_begins_with_what_adapts_with_the_vector_of_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def first_stage(*_: object) -> None:
+        raise LhucError("only asked")
+
+    monkeypatch.setattr("lhuc_asr.pipeline.run.add_corpus_stage", first_stage)
+    passes = {"lhuc": {"network": "iv"}}
+    config = recipe(aligners=["mono"], networks={"iv": {"ivector": {}}}, passes=passes, exp=str(tmp_path / "exp"))
+    with pytest.raises(LhucError, match="only asked"):
+        run_recipe(config)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == nobodys_vectors(config)
+    assert len(warnings) == 1
