@@ -3,8 +3,8 @@
     others_mean   the mean of the other speakers' parameters (``AdaptedSpeakers.pooled``): the gain that all have
     another       the parameters of one other speaker, drawn by the seed: the loss by somebody else's
 
-Both borrow what the pass's own method estimated; a method on top of transforms keeps each speaker's own transform,
-unless ``Stacked.pools_below`` says that the mean of the transforms is borrowed too. A set borrows from matching sets:
+Both borrow what the pass's own method estimated; a method on top of transforms, or vectors, keeps each speaker's
+own, unless ``Stacked.pools_below`` says that their mean is borrowed too. A set borrows from matching sets:
 of each other speaker the one of its environment and its number. So a control differs from its pass in whose the
 parameters are, not in the environment or the amount of data that they were estimated on, and only a gain over
 ``others_mean`` is the speaker's own.

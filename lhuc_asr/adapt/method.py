@@ -149,10 +149,11 @@ class MethodConfig(StrictModel):
 
     Attributes:
         kind: Name of the method.
-        on: Name of an earlier pass that transforms features; the method adapts to what its transforms have moved. None
-            for features as they are.
+        on: Name of an earlier pass that changes features, by transforms or by vectors beside them; the method adapts to
+            the changed features. None for features as they are.
         speakers: Class of the speakers that the method estimates.
-        transforms_features: Whether the method transforms features, so that others may go on top of it.
+        transforms_features: Whether the method changes features, by a transform or by a vector beside them, so that
+            others may go on top of it.
         uses_gaussians: Whether it estimates transforms with the Gaussian mixtures of the ladder's last rung. These
             mixtures, or a network on their features, then score the transformed features. A method that also learns
             from the training speakers is given their features before any transform.

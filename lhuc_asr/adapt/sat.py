@@ -63,11 +63,11 @@ class SatConfig(StrictModel):
             each speed. None for a row for each.
         weight_decay: Pull of a speaker's row towards row 0 in each of its steps, beside the mean gradient of a
             mini-batch: a Gaussian prior around row 0, so that a speaker with little data stays near it.
-        start: Name of the speaker-independent network to start from, ``si`` or one on a rung's features; None to start
-            from random weights. A network that was trained to its end gets worse with any step that is not tiny, which
-            newbob undoes: start from one that stopped early.
-        like: Name of a network on a rung's features whose features to take, but not its weights; None for those of
-            ``start``, or the recipe's own.
+        start: Name of the speaker-independent network to start from, ``si`` or one with features, vectors or a shape of
+            its own; None to start from random weights. A network that was trained to its end gets worse with any step
+            that is not tiny, which newbob undoes: start from one that stopped early.
+        like: Name of a network with features, vectors or a shape of its own, to take these but not its weights; None
+            for those of ``start``, or the recipe's own.
         schedule: Schedule of the network's learning rate; None for the trainer's.
     """
 

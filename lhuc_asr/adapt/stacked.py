@@ -1,4 +1,4 @@
-"""A method on top of one that changes the features: it adapts to what each speaker's transform has moved already."""
+"""A method on top of one that changes features: it adapts to the changed features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stacked:
     Attributes:
         below: The speakers whose features change.
         above: The same speakers' parameters of the other method.
-        pools_below: Whether ``pooled`` takes the mean of the transforms too.
+        pools_below: Whether ``pooled`` takes the mean of the transforms, or vectors, too.
     """
 
     below: ChangedFeatures
@@ -43,7 +43,7 @@ class Stacked:
         return self.above.speakers
 
     def log_likelihoods(self, speakers: str | Sequence[str], utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """Log p(x | pdf) of utterances, each transformed for its speaker and scored as above.
+        """Log p(x | pdf) of utterances, the features of each changed for its speaker, as the method above scores them.
 
         Raises:
             SpeakerError: A speaker is unknown.
@@ -53,7 +53,7 @@ class Stacked:
         return self.above.log_likelihoods(names, moved)
 
     def pooled(self, speakers: Collection[str], over: Collection[str]) -> Stacked:
-        """The control of the method above, on the speakers' own transforms, unless ``pools_below``.
+        """The control of the method above, on the speakers' own transforms or vectors, unless ``pools_below``.
 
         Only a gain over it is the upper method's own.
 
@@ -64,7 +64,7 @@ class Stacked:
         return replace(self, below=below, above=self.above.pooled(speakers, over))
 
     def unadapted(self) -> Stacked:
-        """The speakers without transforms and without parameters of the method above; see ``AdaptedSpeakers``."""
+        """The speakers with unadapted features, or the vector of nobody, below unadapted parameters."""
         return replace(self, below=self.below.unadapted(), above=self.above.unadapted())
 
     def save(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class Stacked:
 
 @dataclass(frozen=True)
 class StackedMethod:
-    """A method on top of the transforms, or vectors, that an earlier pass estimated.
+    """A method that adapts to features that an earlier pass has changed: by transforms, or by vectors beside them.
 
     Attributes:
         below: The speakers whose features change.
@@ -91,10 +91,10 @@ class StackedMethod:
     method: AdaptationMethod
 
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> Stacked:
-        """Estimate the parameters of the method above from transformed features; arguments as ``AdaptationMethod``.
+        """Estimate the parameters of the method above from changed features; arguments as ``AdaptationMethod``.
 
         Raises:
-            SpeakerError: A speaker has no transform.
+            SpeakerError: A speaker has no transform, or no vector.
         """
         moved = {
             name: replace(data, features=self.below.transformed(name, data.features)) for name, data in speakers.items()
@@ -116,7 +116,7 @@ def on_changed_features(above: AdaptedSpeakers, model: AcousticModel, paths: Seq
         paths: The files; that of a speaker-independent row has nothing below.
 
     Raises:
-        CheckpointError: A transform is damaged, or some speakers have one and others do not.
+        CheckpointError: A transform or a vector is damaged, or some speakers have one and others do not.
     """
     own: dict[str, dict[str, torch.Tensor]] = {}
     without: list[Path] = []
@@ -133,7 +133,7 @@ def on_changed_features(above: AdaptedSpeakers, model: AcousticModel, paths: Seq
     name, theirs = next(iter(own.items()))
     if without:
         raise CheckpointError(
-            f"{without[0]}: has no {BELOW[name].below} below its method, and {len(theirs)} other speakers have; adapt "
+            f"{without[0]}: has no {BELOW[name].below} below its method (speakers that have one: {len(theirs)}); adapt "
             "all of these speakers by the same method"
         )
     if len(own) > 1:

@@ -81,7 +81,8 @@ class SpeakerTransforms:
         """
         if name not in self._places:
             raise SpeakerError(
-                f"speaker {name!r} has no transform of the features, {len(self.names)} others have; estimate it first"
+                f"speaker {name!r} has no transform of the features (speakers that have one: {len(self.names)}); "
+                "estimate it first"
             )
         return self.matrices[self._places[name]]
 

@@ -97,7 +97,7 @@ class AcousticModel(nn.Module, ABC):
         """Log p(x | pdf), up to a constant per frame (Bourlard and Morgan 1994).
 
         Args:
-            spliced: Shape (B, (2c + 1) D).
+            spliced: Shape (B, (2c + 1) D + R).
 
         Returns:
             Shape (B, K), float32.
@@ -118,7 +118,7 @@ class ScaledNetwork(ABC):
 
     @abstractmethod
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, width) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D); without gradient."""
+        """Outputs (B, width) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D + R); no gradient."""
 
     @abstractmethod
     def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What of the activations below a layer its affine map reads: all of them, or those at some positions of the window.
+"""Which activations of the layer below a layer reads: all of them, or those at some positions of the window.
 
 Activations at several positions have two forms. The modules of a network keep an axis for them, (B, P, C), so that
 amplitudes find the batch and the channels; at a single position they are (B, C). Plain tensors lay the positions of all

@@ -81,7 +81,7 @@ class FrameSource:
             utterances: Utterances of the source.
 
         Returns:
-            Spliced features (B, (2c + 1) D), and targets (B,), negative where there is none.
+            Spliced features (B, (2c + 1) D + R), and targets (B,), negative where there is none.
         """
         features, targets, first, last = self._load(utterances)
         return self.splicing.of(features, torch.arange(len(targets)), first, last), targets

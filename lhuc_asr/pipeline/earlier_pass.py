@@ -147,7 +147,7 @@ def _parameters(
             return others_mean(speakers, sets, plan.by_environment)
         case "others_mean_of_both":
             if not isinstance(speakers, Stacked):
-                raise ValueError(f"{plan.name}: the pass is not on top of another's transforms")
+                raise ValueError(f"{plan.name}: the pass is not on top of another's transforms or vectors")
             return others_mean(replace(speakers, pools_below=True), sets, plan.by_environment)
         case "another":
             return another(speakers, sets, plan.by_environment, plan.seed)

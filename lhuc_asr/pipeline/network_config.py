@@ -127,6 +127,6 @@ def check_network(name: str, networks: Mapping[str, AnyNetwork], aligners: tuple
     if network.like not in (None, *others):
         raise ValueError(
             f"networks: {name!r} is like {network.like!r}; a speaker-adaptively trained network is like one with "
-            f"features or vectors of its own ({', '.join(others) or 'there is none'}), or on the recipe's own without "
-            "like"
+            f"features, vectors or a shape of its own ({', '.join(others) or 'there is none'}); without like it has "
+            "the recipe's own"
         )

@@ -24,10 +24,10 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 # The speaker-independent network, and the pass that decodes with it.
 SI = "si"
 
-# A control of a pass: see ``adapt/controls.py``. ``others_mean_of_both`` is for passes on top of another's transforms
-# alone: there ``others_mean`` keeps each speaker's own transform, and this one does not. ``without_rows`` is a network
-# that was trained further, as often as an adaptively trained one, but without speakers' rows, and the same passes with
-# it.
+# A control of a pass: see ``adapt/controls.py``. ``others_mean_of_both`` is for passes on top of another's transforms,
+# or vectors, alone: there ``others_mean`` keeps each speaker's own, and this one does not. ``without_rows`` is a
+# network that was trained further, as often as an adaptively trained one, but without speakers' rows, and the same
+# passes with it.
 Control = Literal["others_mean", "others_mean_of_both", "another", "without_rows"]
 
 

@@ -76,7 +76,8 @@ class Adaptation:
         data: Recordings to adapt on, and recordings that are decoded with the result.
         targets: Options of the targets; ``lm_order`` is None if it is the recipe's own.
         method: Options of the method.
-        on: The earlier pass whose transforms move the features before the method; None for features as they are.
+        on: The earlier pass whose transforms, or vectors, change the features before the method; None for features as
+            they are.
         preparation: Learning from the training speakers; None for a method that learns nothing from them.
         lattice: Options of the lattices that targets are made from; None for targets of other kinds.
         max_unaligned: Maximum fraction of the references that fail to align; None for targets of other kinds.
@@ -185,7 +186,7 @@ class Pass:
 
     @property
     def is_stacked(self) -> bool:
-        """Whether the pass adapts on top of another's transforms of the features."""
+        """Whether the pass adapts on top of another's transforms or vectors."""
         return isinstance(self.adaptation, Adaptation) and self.adaptation.on is not None
 
     @property

@@ -48,8 +48,8 @@ class Learning:
             )
         if plan.method.on is not None:
             raise ConfigError(
-                f"this model adapts by {plan.method.kind} on {plan.method.on}, whose transforms need all that is said; "
-                "export a model whose pass is not on another"
+                f"this model adapts by {plan.method.kind} on {plan.method.on}, whose vectors or transforms need all "
+                "that is said; export a model whose pass is not on another"
             )
         self._model, self._plan, self.name = model, plan, name
         self.seconds = 0.0

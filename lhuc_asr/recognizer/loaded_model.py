@@ -29,7 +29,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.recognizer.model_folder import ModelDescription, ModelFiles
 from lhuc_asr.recognizer.pass_description import PassDescription
-from lhuc_asr.recognizer.speaker import Speaker, check_transformed, load_speaker
+from lhuc_asr.recognizer.speaker import Speaker, check_changes, load_speaker
 from lhuc_asr.recognizer.speaker_file import held
 from lhuc_asr.recognizer.speaker_files import speaker_file
 from lhuc_asr.recognizer.speech import Speech
@@ -153,7 +153,7 @@ class LoadedModel:
                 f"{self.description.network[:12]}; adapt to the speaker with this model"
             )
         if speaker is not None:
-            check_transformed(speaker.adapted, self.description.with_speaker.method, f"speaker {speaker.name!r}")
+            check_changes(speaker.adapted, self.description, f"speaker {speaker.name!r}")
         return speaker
 
     def loop(self, plan: PassDescription, speech: Speech) -> TwoPass:

@@ -45,7 +45,7 @@ class PassDescription(StrictModel):
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Names of the earlier passes whose words and transforms it takes."""
+        """Names of the earlier passes whose words, transforms and vectors it takes."""
         source = None if self.targets is None else self.targets.source
         on = None if self.method is None else self.method.on
         return tuple(name for name in (source, on) if name is not None)

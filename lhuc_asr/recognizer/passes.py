@@ -1,4 +1,4 @@
-"""The passes of a model over a person's speech: each on the words, and the transforms, that earlier passes give.
+"""The passes of a model over a person's speech: on the words, and transforms or vectors, that earlier passes give.
 
 A pass is made when a later one asks for it. Its targets, method and search are those of the experiment's pass, so that
 the last one gives the experiment's words.
@@ -93,13 +93,13 @@ class Pass:
         return self.estimated(self.passes.model.sets)
 
     def estimated(self, sets_of: SetsOf) -> AdaptedSpeakers:
-        """Parameters of adaptation sets, and of the transforms below them, on the same words.
+        """Parameters of adaptation sets, and of the transforms or vectors below them, on the same words.
 
         Args:
             sets_of: Makes the adaptation sets from the features of the pieces.
 
         Raises:
-            ExperimentError: The pass does not estimate any, or is on a pass that does not estimate transforms.
+            ExperimentError: The pass does not estimate any, or is on one that estimates neither transforms nor vectors.
         """
         plan, options, loop = self.plan, self.passes.model.description, self.loop
         if plan.method is None or self.source is None:

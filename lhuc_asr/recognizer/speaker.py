@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lhuc_asr.adapt.method import AdaptedSpeakers, MethodConfig
+from lhuc_asr.adapt.amplitudes import Amplitudes
+from lhuc_asr.adapt.method import AdaptedSpeakers
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.stacked import Stacked, below_in
 from lhuc_asr.adapt.transformed import ChangedFeatures
@@ -71,32 +72,47 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     adapted = load_speakers(network, path)
     tensors, _ = load_tensors(path, "copy it again")
     name = next(iter(adapted.speakers), "")
-    check_transformed(adapted, description.with_speaker.method, str(path))
+    check_changes(adapted, description, str(path))
     return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
 
 
-def check_transformed(adapted: AdaptedSpeakers, method: MethodConfig | None, who: str) -> None:
-    """Refuse parameters without a transform of the features, or a vector beside them, for a network that needs one.
+def check_changes(adapted: AdaptedSpeakers, description: ModelDescription, who: str) -> None:
+    """Refuse parameters without the transform of the features, or the vector beside them, that a network needs.
 
     Args:
         adapted: The parameters.
-        method: Options of the method that the model adapts by; None for one that does not adapt.
+        description: Description of the model.
         who: Whose they are, for the message.
 
     Raises:
         ModelMismatchError: The parameters lack what the model needs, or have one more than it takes.
     """
-    on = None if method is None else method.on
-    changes = on is not None or (method is not None and issubclass(method.speakers, ChangedFeatures))
-    if changes and not isinstance(adapted, Stacked | ChangedFeatures):
+    method = description.with_speaker.method
+    below = None if method is None or method.on is None else description.named(method.on).method
+    changing = {
+        each.speakers.below: "i-vector" if each.needs_vectors else "transform"
+        for each in (below, method)
+        if each is not None and issubclass(each.speakers, ChangedFeatures)
+    }
+    has = _changes_of(adapted)
+    if lacking := [what for name, what in changing.items() if name not in has]:
+        held = f"a {has[0]}" if has else "amplitudes" if isinstance(adapted, Amplitudes) else "changes of the network"
+        also = "also needs" if has or below is not None else "needs"
         raise ModelMismatchError(
-            f"{who}: has no transform of the features and no vector, and this model's network knows features with one "
-            "alone; adapt the speaker with this model"
+            f"{who}: has {held} only; this model {also} the speaker's {' and '.join(lacking)}; adapt the speaker with "
+            "this model"
         )
-    if on is None and isinstance(adapted, Stacked) and isinstance(adapted.above, ChangedFeatures):
+    if below is None and len(has) > 1:
         raise ModelMismatchError(
             f"{who}: changes the features twice, and this model does it once; adapt the speaker with this model"
         )
+
+
+def _changes_of(adapted: AdaptedSpeakers) -> list[str]:
+    """What changes the features of speakers, from below: "transform", "vector"."""
+    if isinstance(adapted, Stacked):
+        return [adapted.below.below, *_changes_of(adapted.above)]
+    return [adapted.below] if isinstance(adapted, ChangedFeatures) else []
 
 
 def check_file_of(path: Path, speaker: str, network: AcousticModel, holds: str, *, overwrite: bool) -> None:

@@ -112,7 +112,7 @@ def test_a_model_whose_parameters_do_not_go_on_says_so(recognizer: Recognizer) -
     first, *_, last = model.description.passes
     for method, message in (
         (FdlrConfig(), "adapts by fdlr, whose parameters do not go on from piece to piece"),
-        (LhucConfig(on="moved"), "adapts by lhuc on moved, whose transforms need all that is said"),
+        (LhucConfig(on="moved"), "adapts by lhuc on moved, whose vectors or transforms need all that is said; export"),
     ):
         other = model.description.model_copy(update={"passes": (first, last.model_copy(update={"method": method}))})
         with pytest.raises(ConfigError, match=message):

@@ -14,6 +14,10 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from lhuc_asr.adapt.fdlr import FdlrConfig
+from lhuc_asr.adapt.ivector import VectorSpeakers
+from lhuc_asr.adapt.lhuc import LhucConfig
+from lhuc_asr.adapt.stacked import Stacked
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.errors import (
@@ -30,6 +34,7 @@ from lhuc_asr.hmm.speaker_transforms import FORMAT
 from lhuc_asr.pipeline.export import export
 from lhuc_asr.recognizer.model_folder import MODEL_JSON, read_model
 from lhuc_asr.recognizer.recognizer import Recognizer, load
+from lhuc_asr.recognizer.speaker import check_changes
 
 # Each pass, the passes of its model, and the one that decodes without a speaker.
 GAUSSIANS = ["fmllr_sat_si", "fmllr_gmm"]
@@ -117,7 +122,8 @@ def test_a_file_without_its_transform_is_refused(
     save_tensors(file, tensors, {**description, "extras": []})
     for path in (file, folder / "speaker-independent.safetensors"):
         with pytest.raises(
-            ModelMismatchError, match=f"{path.name}: has no transform of the features and no vector, and this model"
+            ModelMismatchError,
+            match=f"{path.name}: has amplitudes only; this model also needs the speaker's transform; adapt the speaker",
         ):
             stacked.transcribe(audio, path)
     save_tensors(file, {"transform": transform, "below.transform": transform.clone()}, {
@@ -125,6 +131,36 @@ def test_a_file_without_its_transform_is_refused(
     })  # fmt: skip
     with pytest.raises(ModelMismatchError, match=r"x\.safetensors: changes the features twice, and this model"):
         load(model_of("fmllr")).transcribe(audio, file)
+
+
+def test_a_file_without_its_vector_is_refused(ladder: Path, model_of: Models, audio: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    tensors, description = load_tensors(ladder / "speakers" / "ivector_lhuc" / "test" / f"{SPEAKER}.safetensors")
+    del tensors["below.vector"]
+    save_tensors(file, tensors, {**description, "extras": []})
+    for name, also in (("ivector_lhuc", "also needs"), ("ivector", "needs")):
+        with pytest.raises(
+            ModelMismatchError,
+            match=rf"x\.safetensors: has amplitudes only; this model {also} the speaker's i-vector; adapt the speaker",
+        ):
+            load(model_of(name)).transcribe(audio, file)
+
+
+def test_a_vector_is_not_a_transform(model_of: Models) -> None:
+    """Both change features; a network is given the one that its model's pass gives."""
+    model = load(model_of("ivector_lhuc"))._model
+    vector = VectorSpeakers(model.network, {"me": torch.zeros(model.network.vector_dimension)})
+    amplitudes = LhucConfig().make(None).estimate(model.network, {}, seed=1)
+    check_changes(Stacked(vector, amplitudes), model.description, "me")
+    passes = tuple(
+        each.model_copy(update={"method": FdlrConfig()}) if each.name == "ivector" else each
+        for each in model.description.passes
+    )
+    by_fdlr = model.description.model_copy(update={"passes": passes})
+    with pytest.raises(
+        ModelMismatchError, match=r"^me: has a vector only; this model also needs the speaker's transform; adapt"
+    ):
+        check_changes(Stacked(vector, amplitudes), by_fdlr, "me")
 
 
 def test_a_file_with_more_in_it_is_not_replaced(ladder: Path, model_of: Models, tmp_path: Path) -> None:
