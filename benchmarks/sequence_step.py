@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from timing import Turns, show
 
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.denominator import DenominatorLattice, span_offsets
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -86,7 +87,7 @@ def noise_source(folder: Path, alive: int, span: int) -> SequenceSource:
     stored = [StoredUtterance(str(u), str(u), u * FRAMES, FRAMES) for u in range(UTTERANCES)]
     lattices = ((u.id, noise_lattice(generator, targets[u.rows], alive, span)) for u in stored)
     store = write_lattices(folder, lattices, PDFS)
-    return sequence_source(FrameSource(features, targets, stored, SHAPE.context), store, range(9))
+    return sequence_source(FrameSource(features, targets, stored, Context.both(SHAPE.context)), store, range(9))
 
 
 def noise_lattice(generator: np.random.Generator, targets: np.ndarray, alive: int, span: int) -> DenominatorLattice:

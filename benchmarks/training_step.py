@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from timing import Turns, show
 
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
@@ -65,7 +66,7 @@ def training_steps(
     return lambda: _epoch(model, optimizer, source, trainer, newbob, 1, device)
 
 
-def noise_source(frames: int, utterances: int, context: int) -> FrameSource:
+def noise_source(frames: int, utterances: int, context: Context) -> FrameSource:
     """Utterances of noise with random pdfs as targets."""
     generator = np.random.default_rng(1)
     features = generator.standard_normal((frames * utterances, DIMENSION), dtype=np.float32)

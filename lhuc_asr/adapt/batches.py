@@ -154,7 +154,7 @@ def weighted_blocks(name: str, data: SpeakerData, model: AcousticModel) -> Itera
     """Blocks of a speaker's frames whose weight is not 0, in order.
 
     Yields:
-        Numbers of B frames, shape (B,), and their inputs, shape (B, (2c + 1) D + R), on the network's device.
+        Numbers of B frames, shape (B,), and their inputs, shape (B, w D + R), on the network's device.
 
     Raises:
         AlignmentError: The targets or features do not fit the network.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lhuc_asr.adapt.speaker_data import AlignmentModel
 from lhuc_asr.base.errors import SiteError
+from lhuc_asr.features.context import Context
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.nnet.acoustic_model import AcousticModel, ScaledNetwork
 
@@ -28,7 +29,7 @@ class GaussianModel(AcousticModel):
         self.gmm = gmm
         self.feature_dimension = gmm.dimension
         self.pdf_count = gmm.pdf_count
-        self.context = 0
+        self.context = Context.both(0)
         # Buffers, so that the identity of the model, which speakers' files hold, is that of its Gaussians.
         for name in ("pdf", "weight", "mean", "variance"):
             self.register_buffer(name, getattr(gmm, name))

@@ -1,6 +1,6 @@
 """Linear input network, LIN: an affine map of each speaker's spliced input, learned by the network.
 
-    y_t = A^s [x_{t-c}, ..., x_{t+c}] + b^s
+    y_t = A^s [x_{t-l}, ..., x_{t+r}] + b^s        l frames before t and r after it
 
 Each position in the window has a map of its own, unlike fDLR's (Neto et al. 1995, "Speaker-adaptation for hybrid
 HMM-ANN continuous speech recognition system"). A and b begin at the identity.

@@ -312,7 +312,7 @@ class _Sums:
 
 
 def _blocks(model: AcousticModel, speaker: str, frames: SpeakerData) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Blocks of the frames that count: spliced features (B, (2c + 1) D + R), and weight times posterior (B, K)."""
+    """Blocks of the frames that count: spliced features (B, w D + R), and weight times posterior (B, K)."""
     targets = frames.targets
     pdfs = torch.from_numpy(targets.pdf).long()
     shares = torch.from_numpy(targets.posterior * targets.weight[:, None])

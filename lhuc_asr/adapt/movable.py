@@ -25,7 +25,7 @@ class Movable(Protocol):
     device: torch.device
 
     def psi(self, spliced: Tensor) -> Tensor:
-        """The part of the computation of frames (B, (2c + 1) D + R) that is the same for every speaker, (B, width).
+        """The part of the computation of frames (B, w D + R) that is the same for every speaker, (B, width).
 
         It has no gradient.
         """

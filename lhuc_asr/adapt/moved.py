@@ -55,7 +55,7 @@ class Move(StrictModel):
         """
 
     def inputs(self, own: Numbers, spliced: Tensor) -> Tensor:
-        """The network's inputs (N, B, (2c + 1) D + R)."""
+        """The network's inputs (N, B, w D + R)."""
         return spliced
 
     def affine(self, own: Numbers, layer: int, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Move(StrictModel):
         return network.activated(layer, outputs)
 
     def logits(self, network: FeedForward, own: Numbers, spliced: Tensor) -> Tensor:
-        """Logits (N, B, K) of frames (N, B, (2c + 1) D + R), those of a speaker in each block."""
+        """Logits (N, B, K) of frames (N, B, w D + R), those of a speaker in each block."""
         hidden = self.inputs(own, spliced)
         for layer, (weight, bias) in enumerate(network.affine):
             hidden = self.affine(own, layer, network.arranged(layer, hidden), weight, bias)

@@ -124,7 +124,7 @@ def _network(path: Path) -> str:
     network = load_model(path)
     size = f"{network.config.summary}, {network.pdf_count} pdfs"
     vector = f", a speaker vector of {network.vector_dimension} values" if network.vector_dimension else ""
-    return f"{size}, {network.context} frames of context on each side{vector}"
+    return f"{size}, {network.context}{vector}"
 
 
 def _pass(plan: PassDescription) -> str:

@@ -15,29 +15,63 @@ from lhuc_asr.base.errors import FeatureError
 
 
 @dataclass(frozen=True)
+class Context:
+    """The neighbours of a frame in its window.
+
+    Attributes:
+        left: Number of frames before it.
+        right: Number of frames after it.
+    """
+
+    left: int
+    right: int
+
+    @classmethod
+    def both(cls, frames: int) -> Context:
+        """As many frames on either side."""
+        return cls(frames, frames)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of a window, w: the neighbours and the frame itself."""
+        return self.left + 1 + self.right
+
+    def __str__(self) -> str:
+        """The neighbours in words.
+
+        Example:
+            >>> str(Context(13, 9)), str(Context.both(5))
+            ('13 frames of context before and 9 after', '5 frames of context on each side')
+        """
+        if self.left == self.right:
+            return f"{self.left} frames of context on each side"
+        return f"{self.left} frames of context before and {self.right} after"
+
+
+@dataclass(frozen=True)
 class Splicing:
     """What a network takes of features: a window of each frame and its neighbours, and a vector of the speaker.
 
     Rows of features have the vector after the features, or lack it; it is 0 then, which stands for nobody's voice.
 
     Attributes:
-        context: Number of frames on either side, c.
+        context: The neighbours of a frame in its window of w frames.
         dimension: Number of features per frame, D.
         vector: Number of the vector's values, R; 0 for none.
     """
 
-    context: int
+    context: Context
     dimension: int
     vector: int = 0
 
     @property
     def window(self) -> int:
-        """Number of values of a window, (2c + 1) D."""
-        return (2 * self.context + 1) * self.dimension
+        """Number of values of a window, w D."""
+        return self.context.frames * self.dimension
 
     @property
     def width(self) -> int:
-        """Number of values of a window and the vector, (2c + 1) D + R."""
+        """Number of values of a window and the vector, w D + R."""
         return self.window + self.vector
 
     def fits(self, columns: int) -> bool:
@@ -54,7 +88,7 @@ class Splicing:
             last: Last row of the utterance of each frame, shape (B,).
 
         Returns:
-            Windows and vectors, oldest frame first, shape (B, (2c + 1) D + R).
+            Windows and vectors, oldest frame first, shape (B, w D + R).
 
         Raises:
             FeatureError: The features have another number of columns.
@@ -77,7 +111,7 @@ class Splicing:
             features: Features of the utterance, shape (T, D) or (T, D + R).
 
         Returns:
-            Shape (T, (2c + 1) D + R).
+            Shape (T, w D + R).
 
         Raises:
             FeatureError: The features have another number of columns.
@@ -86,19 +120,19 @@ class Splicing:
         return self.of(features, frames, torch.zeros_like(frames), torch.full_like(frames, len(features) - 1))
 
 
-def splice_index(frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor, context: int) -> torch.Tensor:
+def splice_index(frames: torch.Tensor, first: torch.Tensor, last: torch.Tensor, context: Context) -> torch.Tensor:
     """Rows of the frames in the context of each frame.
 
     Args:
         frames: Row of each frame, shape (B,), int64.
         first: First row of the utterance of each frame, shape (B,).
         last: Last row of the utterance of each frame, shape (B,).
-        context: Number of frames on either side, c.
+        context: The neighbours.
 
     Returns:
-        Shape (B, 2c + 1), int64.
+        Shape (B, w), int64.
     """
-    offsets = torch.arange(-context, context + 1)
+    offsets = torch.arange(-context.left, context.right + 1)
     rows = frames.unsqueeze(1) + offsets
     return torch.minimum(torch.maximum(rows, first.unsqueeze(1)), last.unsqueeze(1))
 
@@ -122,17 +156,17 @@ def utterance_bounds(lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor
 
 
 def splice(features: torch.Tensor, context: int) -> torch.Tensor:
-    """Splice a whole utterance.
+    """Splice a whole utterance, with as many frames on either side.
 
     Args:
         features: Features of the utterance, shape (T, D).
         context: Number of frames on either side, c.
 
     Returns:
-        Shape (T, (2c + 1) * D), oldest frame first.
+        Shape (T, (2c + 1) D), oldest frame first.
 
     Example:
         >>> splice(torch.tensor([[1.0], [2.0], [3.0]]), 1).tolist()
         [[1.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 3.0]]
     """
-    return Splicing(context, features.shape[1]).utterance(features)
+    return Splicing(Context.both(context), features.shape[1]).utterance(features)

@@ -11,7 +11,7 @@ import torch
 
 from lhuc_asr.base.errors import CheckpointError, TransformError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
-from lhuc_asr.features.context import splice_index, utterance_bounds
+from lhuc_asr.features.context import Context, splice_index, utterance_bounds
 
 # What a file says of itself.
 FORMAT = "lhuc_asr feature space 1"
@@ -154,7 +154,7 @@ def spliced_cepstra(rows: torch.Tensor, lengths: Sequence[int], cepstra: int, co
         Shape (T, cepstra (2c + 1)), oldest frame first.
     """
     first, last = utterance_bounds(lengths)
-    index = splice_index(torch.arange(len(rows)), first, last, context)
+    index = splice_index(torch.arange(len(rows)), first, last, Context.both(context))
     return rows[:, :cepstra][index].flatten(1)
 
 

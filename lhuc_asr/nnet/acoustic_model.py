@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lhuc_asr.base.errors import SiteError
-from lhuc_asr.features.context import Splicing
+from lhuc_asr.features.context import Context, Splicing
 from lhuc_asr.nnet.feed_forward import FeedForward
 from lhuc_asr.nnet.vector_tensors import VectorTensors
 
@@ -25,7 +25,7 @@ class AcousticModel(nn.Module, ABC):
     Attributes:
         feature_dimension: Number of features per frame, D.
         pdf_count: Number of pdfs, K.
-        context: Number of frames that are spliced on either side, c.
+        context: The neighbours of a frame in its window of w frames.
         vector_dimension: Number of values of the vector of the speaker that it takes beside the features, R; 0 for
             none.
         vectors: What such a vector is made with; None where it takes none.
@@ -34,7 +34,7 @@ class AcousticModel(nn.Module, ABC):
 
     feature_dimension: int
     pdf_count: int
-    context: int
+    context: Context
     vector_dimension: int = 0
     vectors: VectorTensors | None
     log_prior: Tensor
@@ -45,7 +45,7 @@ class AcousticModel(nn.Module, ABC):
 
     @property
     def splicing(self) -> Splicing:
-        """How its inputs are made of features. "Spliced" below means these inputs: (2c + 1) D + R values a frame."""
+        """How its inputs are made of features. "Spliced" below means these inputs: w D + R values a frame."""
         return Splicing(self.context, self.feature_dimension, self.vector_dimension)
 
     @abstractmethod
@@ -97,7 +97,7 @@ class AcousticModel(nn.Module, ABC):
         """Log p(x | pdf), up to a constant per frame (Bourlard and Morgan 1994).
 
         Args:
-            spliced: Shape (B, (2c + 1) D + R).
+            spliced: Shape (B, w D + R).
 
         Returns:
             Shape (B, K), float32.
@@ -118,7 +118,7 @@ class ScaledNetwork(ABC):
 
     @abstractmethod
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, width) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D + R); no gradient."""
+        """Outputs (B, width) of the lowest scaled site before scaling, for inputs (B, w D + R); no gradient."""
 
     @abstractmethod
     def logits(self, psi: Tensor, scales: Sequence[Tensor]) -> Tensor:

@@ -30,7 +30,7 @@ class Arrangement:
 
         Args:
             below: Activations of the layer below, (B, P, C), or (B, C) where P is 1; for the lowest layer the
-                network's inputs, (B, (2c + 1) D + R).
+                network's inputs, (B, w D + R).
         """
         return below
 
@@ -38,7 +38,7 @@ class Arrangement:
         """The same with the positions of all frames one below the other.
 
         Args:
-            below: Shape (..., B P, C); for the lowest layer (..., B, (2c + 1) D + R).
+            below: Shape (..., B P, C); for the lowest layer (..., B, w D + R).
 
         Returns:
             Shape (..., B P', I).
@@ -88,15 +88,15 @@ class WindowDelays(Delays):
     """
 
     def __init__(self, splicing: Splicing, taken: Sequence[Sequence[int]]) -> None:
-        super().__init__(2 * splicing.context + 1, taken)
+        super().__init__(splicing.context.frames, taken)
         self._splicing = splicing
 
     def of_rows(self, below: Tensor) -> Tensor:
-        """Inputs (..., B P', k D + R) of the network's inputs (..., B, (2c + 1) D + R); see ``Arrangement``."""
+        """Inputs (..., B P', k D + R) of the network's inputs (..., B, w D + R); see ``Arrangement``."""
         return self._side_by_side(below).flatten(-3, -2)
 
     def _side_by_side(self, grid: Tensor) -> Tensor:
-        """Inputs (..., B, P', k D + R) of the network's inputs (..., B, (2c + 1) D + R)."""
+        """Inputs (..., B, P', k D + R) of the network's inputs (..., B, w D + R)."""
         window = self._splicing.window
         frames = grid[..., :window].unflatten(-1, (self._below, self._splicing.dimension))
         inputs = super()._side_by_side(frames)

@@ -18,7 +18,7 @@ def mask_bands(spliced: torch.Tensor, splicing: Splicing, width: int) -> torch.T
     A vector of the speaker is not masked.
 
     Args:
-        spliced: Shape (B, (2c + 1) D + R).
+        spliced: Shape (B, w D + R).
         splicing: What the frames were spliced by.
         width: Limit of the band's width: each frame's is drawn from 0 to below this limit. 0 masks nothing.
 
@@ -33,6 +33,6 @@ def mask_bands(spliced: torch.Tensor, splicing: Splicing, width: int) -> torch.T
     if width > splicing.dimension:
         raise ConfigError(f"band_mask: expected at most the number of features, {splicing.dimension}; found {width}")
     windows, vectors = spliced.split([splicing.window, splicing.vector], dim=1)
-    grid = windows.unflatten(1, (1, -1, splicing.dimension))  # (B, channel, 2c + 1, D)
+    grid = windows.unflatten(1, (1, -1, splicing.dimension))  # (B, channel, w, D)
     masked: torch.Tensor = mask_along_axis_iid(grid, mask_param=width, mask_value=0.0, axis=3)
     return torch.cat([masked.flatten(1), vectors], dim=1) if splicing.vector else masked.flatten(1)

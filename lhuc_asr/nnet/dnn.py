@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from lhuc_asr.features.context import Splicing
+from lhuc_asr.features.context import Context, Splicing
 from lhuc_asr.nnet.hidden_layer import ActivationName, LayerShape
 from lhuc_asr.nnet.layered_network import LayeredNetwork, NetworkShape
 from lhuc_asr.nnet.normalisation import NormalisationName
@@ -56,7 +56,7 @@ class DnnConfig(NetworkShape):
 
     def splicing(self, feature_dimension: int, vector_dimension: int = 0) -> Splicing:
         """How the network's inputs are made of features; see ``NetworkShape``."""
-        return Splicing(self.context, feature_dimension, vector_dimension)
+        return Splicing(Context.both(self.context), feature_dimension, vector_dimension)
 
     def layers(self, splicing: Splicing) -> list[LayerShape]:
         """Shapes of the hidden layers; see ``NetworkShape``."""

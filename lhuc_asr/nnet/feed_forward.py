@@ -30,7 +30,7 @@ class FeedForward:
     A layer is ``affine`` of ``arranged`` of the layer below, and if it is hidden, ``activated`` of that.
 
     Attributes:
-        inputs: Number of inputs of a frame, (2c + 1) D + R.
+        inputs: Number of inputs of a frame, w D + R.
         affine: Weight and bias of each hidden layer from the bottom, then of the output layer. Batch normalisation is
             in them.
         activation: Non-linearity of the hidden layers.

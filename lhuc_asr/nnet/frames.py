@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lhuc_asr.features.context import Splicing, utterance_bounds
+from lhuc_asr.features.context import Context, Splicing, utterance_bounds
 from lhuc_asr.features.store import StoredUtterance, blocks_of
 
 # Number of frames in a block. 50 minutes of speech are well mixed, and 300,000 x 40 features x 4 bytes = 48 MB are
@@ -28,14 +28,14 @@ class FrameSource:
         features: All frames of the store, shape (N, D), float32 (a memory map).
         targets: Pdf of each frame, shape (N,), int32; negative for frames that are left out.
         utterances: The utterances.
-        context: Number of frames that are spliced on either side, c.
+        context: The neighbours that are spliced to each frame; they and the frame are w frames.
         vectors: Vector of the speaker of each utterance, by the utterance's id, shapes (R,), float32; None for none.
     """
 
     features: np.ndarray
     targets: np.ndarray
     utterances: Sequence[StoredUtterance]
-    context: int
+    context: Context
     vectors: Mapping[str, np.ndarray] | None = None
 
     @property
@@ -54,7 +54,7 @@ class FrameSource:
             generator: Generator of the order.
 
         Yields:
-            Spliced features (B, (2c + 1) D + R), targets (B,), and rows of the frames in ``features`` (B,).
+            Spliced features (B, w D + R), targets (B,), and rows of the frames in ``features`` (B,).
         """
         splicing = self.splicing
         order = torch.randperm(len(self.utterances), generator=generator).tolist()
@@ -67,7 +67,7 @@ class FrameSource:
                 yield splicing.of(features, batch, first[batch], last[batch]), targets[batch], rows[batch]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The frames that have targets, in order: spliced features (B, (2c + 1) D + R) and targets (B,)."""
+        """The frames that have targets, in order: spliced features (B, w D + R) and targets (B,)."""
         splicing = self.splicing
         for block in blocks_of(self.utterances, BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
@@ -81,7 +81,7 @@ class FrameSource:
             utterances: Utterances of the source.
 
         Returns:
-            Spliced features (B, (2c + 1) D + R), and targets (B,), negative where there is none.
+            Spliced features (B, w D + R), and targets (B,), negative where there is none.
         """
         features, targets, first, last = self._load(utterances)
         return self.splicing.of(features, torch.arange(len(targets)), first, last), targets

@@ -113,7 +113,7 @@ class LayeredNetwork(AcousticModel):
         """Logits of the pdfs, before the softmax.
 
         Args:
-            spliced: Shape (B, (2c + 1) D + R).
+            spliced: Shape (B, w D + R).
 
         Returns:
             Shape (B, K).

@@ -48,7 +48,7 @@ class ScaledDnn(ScaledNetwork):
             self._affine[lowest + 1 :] = above
 
     def psi(self, spliced: Tensor) -> Tensor:
-        """Outputs (B, P H) of the lowest scaled site before scaling, for inputs (B, (2c + 1) D + R)."""
+        """Outputs (B, P H) of the lowest scaled site before scaling, for inputs (B, w D + R)."""
         network, hidden = self._network, spliced.to(self._type)
         with torch.no_grad():
             for layer in range(self._layers[0] + 1):

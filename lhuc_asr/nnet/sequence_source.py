@@ -25,7 +25,7 @@ class SequenceBatch:
 
     Attributes:
         utterances: The utterances.
-        spliced: Spliced features, shape (B, (2c + 1) D + R).
+        spliced: Spliced features, shape (B, w D + R).
         targets: Pdf of each frame, negative where it is not known, shape (B,), int64.
     """
 

@@ -26,7 +26,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lhuc_asr.features.context import Splicing
+from lhuc_asr.features.context import Context, Splicing
 from lhuc_asr.nnet.arrangement import EVERYTHING, Arrangement, Delays, WindowDelays
 from lhuc_asr.nnet.hidden_layer import ActivationName, LayerShape
 from lhuc_asr.nnet.layered_network import LayeredNetwork, NetworkShape
@@ -77,9 +77,11 @@ class TdnnConfig(NetworkShape):
         return Tdnn(self, feature_dimension, pdf_count, vector_dimension)
 
     @property
-    def context(self) -> int:
-        """Number of frames on either side of the classified frame, c: the farther of the first and the last needed."""
-        return max(map(abs, needed_positions(self.offsets)[0]))
+    def context(self) -> Context:
+        """The neighbours from the first position that is needed to the last one."""
+        positions = needed_positions(self.offsets)[0]
+        # The frame itself is in the window even where no layer reads it.
+        return Context(max(0, -positions[0]), max(0, positions[-1]))
 
     def splicing(self, feature_dimension: int, vector_dimension: int = 0) -> Splicing:
         """How the network's inputs are made of features; see ``NetworkShape``."""
@@ -89,7 +91,7 @@ class TdnnConfig(NetworkShape):
         """Shapes of the hidden layers; see ``NetworkShape``."""
         _, *needed = needed_positions(self.offsets)
         plans: list[tuple[int, int, Arrangement]] = []
-        below: Sequence[int] = range(-splicing.context, splicing.context + 1)
+        below: Sequence[int] = range(-splicing.context.left, splicing.context.right + 1)
         for offsets, positions in zip(self.offsets, needed, strict=True):
             taken = [[below.index(position + offset) for offset in offsets] for position in positions]
             if not plans:

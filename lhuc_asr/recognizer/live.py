@@ -7,7 +7,8 @@ with the same scores and lattices. The words of this second search stand, with t
 A word is seen when the running search has it, which needs
 
     the block of samples     as long as the caller's blocks, and up to 50 ms for a step of the search
-    the frames after it      that the network sees: seven of 10 ms, say, and more for LDA and differences
+    the frames after it      that the network sees: seven of 10 ms, say, and more for LDA and differences; not
+                             those before it, of which a time-delay network may see more
     the best path            which may take some of the next word
 
 and it stands 0.6 s after the speaker has paused, or when the piece has become too long.
@@ -105,9 +106,10 @@ class Live:
         self._sound = LiveSound(self._features)
         in_space = decoding.plan.in_space and model.space is not None
         reach = model.space.context if in_space and model.space is not None else 0
-        # Frames on either side that a frame's differences depend on, and its scores.
+        # Frames on either side that a frame's differences depend on, and those before and after it that its scores do.
         self._differences = 2 * self._features.delta_order
-        self._context = model.models[decoding.plan.network].context + reach + self._differences
+        context, beside = model.models[decoding.plan.network].context, reach + self._differences
+        self._before, self._after = context.left + beside, context.right + beside
         longest = frames_of(model.description.piece_seconds, self.sample_rate)
         self._longest = max(longest, 2 * PAUSE_FRAMES)  # there is room for a pause
         self._searcher = Searcher(model.pool.graph, decoding.plan.search)
@@ -196,12 +198,12 @@ class Live:
         until = min(self._searched + STEP_FRAMES, self._longest)
         if ending:
             until = min(until, there)
-        if until <= self._searched or not (ending or self._known_until(until, self._context)):
+        if until <= self._searched or not (ending or self._known_until(until, self._after)):
             return False
         if not self._known and until > self._counted:
             self._count(until)
-        first = max(0, self._searched - self._context)
-        scores = self._scores(self._speech(first, min(there, until + self._context)))
+        first = max(0, self._searched - self._before)
+        scores = self._scores(self._speech(first, min(there, until + self._after)))
         self._search.advance(scores[self._searched - first : until - first])
         self._searched = until
         return True

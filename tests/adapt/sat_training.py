@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lhuc_asr.adapt.sat import SatConfig, train_speaker_adaptive
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
@@ -40,7 +41,7 @@ def sat_source(seed: int, speakers: dict[str, tuple[float, float]] = NOISE, each
         first, cut = number * each, each // 3
         utterances.append(StoredUtterance(f"{speaker}1", speaker, first, cut))
         utterances.append(StoredUtterance(f"{speaker}2", speaker, first + cut, each - cut))
-    return FrameSource(features, targets, utterances, SHAPE.context)
+    return FrameSource(features, targets, utterances, Context.both(SHAPE.context))
 
 
 def sat_model(seed: int = 0) -> Dnn:

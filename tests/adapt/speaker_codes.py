@@ -2,7 +2,7 @@
 
     inputs of the network = spliced features + c E
 
-The embedding E (P, (2c + 1) D) is learned over the training speakers together with their codes; a new speaker's code c
+The embedding E (P, w D) is learned over the training speakers together with their codes; a new speaker's code c
 is estimated with E fixed: the speaker codes of Abdel-Hamid and Jiang (ICASSP 2013), connected to the inputs. The
 network's weights are the same in both.
 """
@@ -71,7 +71,7 @@ class Code:
         self._folder = folder
 
     def prepare(self, model: AcousticModel, training: Mapping[str, SpeakerData], seed: int) -> None:
-        width = (2 * model.context + 1) * model.feature_dimension
+        width = model.splicing.window
         generator = torch.Generator().manual_seed(seed)
         embedding = (0.1 * torch.randn(self.config.dimensions, width, generator=generator)).requires_grad_()
         with frozen(model):

@@ -15,7 +15,6 @@ from lhuc_asr.adapt.method import check_lenders
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.base.errors import ModelMismatchError, SpeakerError
 from lhuc_asr.base.tensors import load_format, save_tensors
-from lhuc_asr.features.context import splice
 from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
@@ -40,7 +39,7 @@ class TensorSpeakers(ABC):
     @classmethod
     @abstractmethod
     def inputs(cls, model: AcousticModel, own: Tensors, features: torch.Tensor) -> torch.Tensor:
-        """The network's inputs (T, (2c + 1) D) for an utterance (T, D) of the speaker with these tensors."""
+        """The network's inputs (T, w D) for an utterance (T, D) of the speaker with these tensors."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -99,7 +98,7 @@ def utterances_of(data: SpeakerData) -> list[torch.Tensor]:
 
 
 def spliced(model: AcousticModel, features: torch.Tensor) -> torch.Tensor:
-    """The network's inputs for an utterance, shape (T, (2c + 1) D); an empty utterance gives none."""
+    """The network's inputs for an utterance, shape (T, w D); an empty utterance gives none."""
     if not len(features):
-        return features.new_zeros(0, (2 * model.context + 1) * model.feature_dimension)
-    return splice(features, model.context)
+        return features.new_zeros(0, model.splicing.window)
+    return model.splicing.utterance(features)

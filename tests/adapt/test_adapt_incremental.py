@@ -22,7 +22,6 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets, TargetsConfig
 from lhuc_asr.adapt.two_pass import TwoPass
 from lhuc_asr.base.errors import ConfigError, SpeakerError
-from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.nnet.dnn import Dnn
 
@@ -126,7 +125,7 @@ def test_what_was_heard_counts_half_after_the_half_life(model, tmp_path):
     mean, expected_of = prepared["mean.0"].double().numpy(), prepared["expected.0"].double().numpy()
     sums = []
     for part in parts:
-        hidden = torch.sigmoid(model.hidden[0].linear(splice(torch.from_numpy(part.features), model.context)))
+        hidden = torch.sigmoid(model.hidden[0].linear(model.splicing.utterance(torch.from_numpy(part.features))))
         weight = part.targets.weight.astype(np.float64)
         expected = weight @ expected_of[part.targets.pdf[:, 0]]
         sums.append((weight.sum(), expected, weight @ hidden.detach().double().numpy()))

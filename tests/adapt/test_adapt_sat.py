@@ -16,6 +16,7 @@ from sat_training import AVERAGED, BUMPY, CALM, CPU, SEED, KilledError, sat_mode
 from lhuc_asr.adapt.sat import SatConfig, assign_rows, fold_row_zero
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.schedule import NewbobConfig
@@ -40,7 +41,7 @@ def test_the_share_of_row_zero_is_exact(lengths, gamma, switching, seed):
     ]
     generator = np.random.default_rng(seed)
     targets = np.where(generator.random(sum(lengths)) < 0.2, -1, 0).astype(np.int32)
-    source = FrameSource(np.zeros((sum(lengths), 1), np.float32), targets, utterances, 0)
+    source = FrameSource(np.zeros((sum(lengths), 1), np.float32), targets, utterances, Context.both(0))
     groups: dict[str, list[int]] = {}
     for utterance in utterances:
         frames = [row for row in range(sum(lengths))[utterance.rows] if targets[row] >= 0]

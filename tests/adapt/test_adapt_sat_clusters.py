@@ -11,6 +11,7 @@ from lhuc_asr.adapt import sat_clusters
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.adapt.sat_clusters import cluster_leaders, speaker_maps
 from lhuc_asr.base.errors import AlignmentError, ConfigError
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.frames import FrameSource
 
@@ -33,7 +34,10 @@ def voices(groups: list[int], seed: int, spread: float = 0.0) -> FrameSource:
             first = number * EACH + part * EACH // 2
             utterances.append(StoredUtterance(f"{number}-{part}", f"s{number}", first, EACH // 2))
     return FrameSource(
-        np.concatenate(features).astype(np.float32), np.concatenate(targets).astype(np.int32), utterances, 0
+        np.concatenate(features).astype(np.float32),
+        np.concatenate(targets).astype(np.int32),
+        utterances,
+        Context.both(0),
     )
 
 

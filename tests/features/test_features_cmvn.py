@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lhuc_asr.base.errors import FeatureError
 from lhuc_asr.features.cmvn import CmvnAccumulator
-from lhuc_asr.features.context import splice, splice_index
+from lhuc_asr.features.context import Context, Splicing, splice, splice_index
 
 
 @given(seed=st.integers(0, 10_000), lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4))
@@ -62,6 +62,18 @@ def test_splicing_is_a_window_over_repeated_edges(frames, context, width):
     assert torch.equal(splice(features, context), expected)
 
 
+@given(frames=st.integers(1, 12), left=st.integers(0, 6), right=st.integers(0, 6), vector=st.integers(0, 2))
+def test_a_window_may_have_more_frames_on_one_side(frames, left, right, vector):
+    """Each row is x_{t-left}, ..., x_{t+right}, and the vector once; columns name their frame."""
+    columns = torch.arange(frames, dtype=torch.float32).unsqueeze(1).expand(-1, 2)
+    splicing = Splicing(Context(left, right), 2, vector)
+    rows = splicing.utterance(torch.cat([columns, torch.full((frames, vector), -1.0)], dim=1))
+    for t in range(frames):
+        window = [min(max(s, 0), frames - 1) for s in range(t - left, t + right + 1)]
+        assert rows[t].tolist() == [frame for frame in window for _ in range(2)] + [-1.0] * vector
+    assert rows.shape[1] == splicing.width == 2 * (left + 1 + right) + vector
+
+
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), context=st.integers(0, 8))
 def test_context_never_crosses_an_utterances_border(lengths, context):
     """Splicing rows of many utterances, in any order, gives what splicing each by itself gives."""
@@ -70,6 +82,6 @@ def test_context_never_crosses_an_utterances_border(lengths, context):
     last = torch.repeat_interleave(ends - 1, torch.tensor(lengths))
     first = torch.repeat_interleave(ends - torch.tensor(lengths), torch.tensor(lengths))
     frames = torch.arange(sum(lengths)).flip(0)
-    rows = splice_index(frames, first[frames], last[frames], context)
+    rows = splice_index(frames, first[frames], last[frames], Context.both(context))
     alone = torch.cat([splice(utterance, context) for utterance in features.split(lengths)])
     assert torch.equal(features[rows].flatten(1), alone.flip(0))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.frames import FrameSource
 
-PDFS = 4
+PDFS, BESIDE = 4, Context.both(1)
 
 
-def corner_frames(seed: int, frames: int = 600, noise: float = 0.0, context: int = 1) -> FrameSource:
+def corner_frames(seed: int, frames: int = 600, noise: float = 0.0, context: Context = BESIDE) -> FrameSource:
     """Three utterances; a frame gets a random target with probability ``noise``: more training soon stops to help."""
     generator = np.random.default_rng(seed)
     corners = np.array([[2, 2], [-2, 2], [-2, -2], [2, -2]], np.float32)

@@ -8,10 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lhuc_asr.features.context import splice
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet import frames as frames_module
 from lhuc_asr.nnet.frames import FrameSource, priors
+
+# Frames after each in its window; as many before it as a test says.
+AFTER = 1
 
 
 def _source(lengths: list[int], context: int, seed: int = 0) -> FrameSource:
@@ -25,14 +28,14 @@ def _source(lengths: list[int], context: int, seed: int = 0) -> FrameSource:
         StoredUtterance(str(n), "s", first, length)
         for n, (first, length) in enumerate(zip(firsts, lengths, strict=True))
     ]
-    return FrameSource(features, targets, utterances, context)
+    return FrameSource(features, targets, utterances, Context(context, AFTER))
 
 
 def _expected(source: FrameSource) -> dict[int, tuple[list[float], int]]:
     """Each row with a target: its spliced features, each utterance spliced by itself, and its target."""
     rows = {}
     for utterance in source.utterances:
-        spliced = splice(torch.from_numpy(source.features[utterance.rows]), source.context)
+        spliced = source.splicing.utterance(torch.from_numpy(source.features[utterance.rows]))
         for offset, row in enumerate(range(utterance.first, utterance.first + utterance.frames)):
             if source.targets[row] >= 0:
                 rows[row] = (spliced[offset].tolist(), int(source.targets[row]))
@@ -90,7 +93,7 @@ def test_the_order_is_the_generators():
 
 def test_only_the_chosen_utterances_are_read():
     source = _source([10, 10, 10], 0)
-    middle = FrameSource(source.features, source.targets, source.utterances[1:2], 2)
+    middle = FrameSource(source.features, source.targets, source.utterances[1:2], Context(2, AFTER))
     rows = {row for row, _ in _centres(middle.in_order(4), 2)}
     assert rows
     assert rows <= set(range(10, 20))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from segment_lattices import segment_frames, segment_lattice, segment_source
 
 from lhuc_asr.base.errors import LatticeError
-from lhuc_asr.features.context import splice
 from lhuc_asr.nnet.lattice_store import write_lattices
 from lhuc_asr.nnet.losses import NO_TARGET
 from lhuc_asr.nnet.sequence_source import SequenceSource, sequence_source
@@ -35,7 +34,7 @@ def test_every_utterance_comes_once_whole_and_batches_are_bounded(source, most, 
         if following is not None:
             assert len(batch.targets) + following.utterances[0].frames > most
         for utterance, rows in zip(batch.utterances, batch.rows, strict=True):
-            own = splice(torch.from_numpy(source.frames.features[utterance.rows]), source.frames.context)
+            own = source.frames.splicing.utterance(torch.from_numpy(source.frames.features[utterance.rows]))
             assert torch.equal(batch.spliced[rows], own)
             assert batch.targets[rows].tolist() == source.frames.targets[utterance.rows].tolist()
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError
-from lhuc_asr.features.context import splice
+from lhuc_asr.features.context import Context
 from lhuc_asr.nnet.tdnn import TdnnConfig, needed_positions
 
 FRAMES = 40
@@ -44,9 +44,9 @@ def test_spliced_frames_give_what_convolutions_give(layers, normalisation):
         offsets=even_offsets(layers), channels=UNITS, hidden_layers=2, hidden_units=9, normalisation=normalisation
     )
     model, features = lively(shape).double(), features_of()
-    logits = model(splice(features, shape.context))
+    logits = model(model.splicing.utterance(features))
     first, expected = convolved(model, layers, features)
-    inner = range(max(shape.context, first), FRAMES - shape.context)
+    inner = range(max(shape.context.left, first), FRAMES - shape.context.right)
     assert len(inner) > 3
     torch.testing.assert_close(
         logits[inner.start : inner.stop], expected[inner.start - first : inner.stop - first], rtol=1e-12, atol=1e-12
@@ -57,8 +57,8 @@ def test_uneven_offsets_are_a_sum_over_the_frames_they_name():
     """One layer by hand: at the frame t it reads t - 3, t - 1 and t + 1."""
     model = lively(TdnnConfig(offsets=((-3, -1, 1),), channels=5, hidden_layers=0)).double()
     features, linear = features_of(), model.hidden[0].linear
-    logits = model(splice(features, 3))
-    for t in range(3, FRAMES - 3):
+    logits = model(model.splicing.utterance(features))
+    for t in range(3, FRAMES - 1):
         outputs = linear(torch.cat([features[t - 3], features[t - 1], features[t + 1]]))
         torch.testing.assert_close(logits[t], model.output(outputs.relu()), rtol=1e-12, atol=1e-12)
 
@@ -85,10 +85,26 @@ def test_the_positions_of_the_papers_network():
     frames, *hidden = needed_positions(shape.offsets)
     assert frames == list(range(-13, 10))
     assert hidden == [[-11, -8, -5, -2, 1, 4, 7], [-10, -4, -1, 5], [-7, 2], [0]]
-    assert (shape.context, shape.site_count) == (13, 5)
+    assert (shape.context, shape.site_count) == (Context(13, 9), 5)
+    assert shape.splicing(40, 100).width == 23 * 40 + 100
     layers = shape.layers(shape.splicing(40, 100))
     assert [layer.inputs for layer in layers] == [5 * 40 + 100, 1024, 1024, 1024, 512]
     assert [layer.arrangement.positions for layer in layers] == [7, 4, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "context"),
+    [
+        (((-20, -10, 0), (-20, 0)), Context(40, 0)),
+        (((0, 3), (0, 5)), Context(0, 8)),
+        (((2, 3),), Context(0, 3)),  # the frame itself is in its window, though no layer reads it
+        (((-3,), (-1,)), Context(4, 0)),
+        (((-60, 0), (60,)), Context(0, 60)),
+        (((0,),), Context(0, 0)),
+    ],
+)
+def test_the_window_is_no_longer_than_what_is_read(offsets, context):
+    assert TdnnConfig(offsets=offsets).context == context
 
 
 def test_activations_have_an_axis_of_positions_where_there_are_several():

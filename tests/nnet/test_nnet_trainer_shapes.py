@@ -148,7 +148,7 @@ def test_statistics_are_estimated_from_part_of_a_large_corpus(monkeypatch):
     """Of random frames, not of the first utterances; those of the whole are near."""
     monkeypatch.setattr("lhuc_asr.nnet.trainer.EVALUATION_BATCH", 100)
     shape = SHAPES["dnn batch"]
-    source, model, whole = corner_frames(0, 6000, 0.0, 1), model_of(shape), model_of(shape)
+    source, model, whole = corner_frames(0, 6000), model_of(shape), model_of(shape)
     estimate_statistics(model, source, 3, CPU)
     monkeypatch.undo()
     estimate_statistics(whole, source, 3, CPU)
@@ -161,7 +161,7 @@ def test_statistics_are_estimated_from_part_of_a_large_corpus(monkeypatch):
 def test_the_last_mini_batch_may_have_a_single_frame(tmp_path):
     """601 frames in batches of 200: a single frame has no deviation."""
     shape = SHAPES["dnn batch"]
-    training = corner_frames(0, 601, 0.0, 1)
+    training = corner_frames(0, 601)
     config = CALM.model_copy(update={"batch_size": 200})
     model = train(
         model_of(shape), training, corner_frames(1, 300), config, tmp_path / "state", 3, CPU, lambda figures: None

@@ -11,6 +11,7 @@ from lhuc_asr.base.atomic import read_json, read_json_lines
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.an4 import An4Source
+from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import write_store
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.topology import MonophoneTopology
@@ -64,7 +65,8 @@ def test_the_network_and_its_training_speakers_lie_side_by_side(experiment: Expe
     # The held-out loss in the log is what the saved network, by itself, gives: it was measured with row 0.
     store = experiment.features("heldout")
     targets = np.fromfile(experiment.folder.alignment("mono", "heldout"), np.int32)
-    evaluation = evaluate(model, FrameSource(store.array, targets, store.utterances, 1), torch.device("cpu"))
+    source = FrameSource(store.array, targets, store.utterances, Context.both(1))
+    evaluation = evaluate(model, source, torch.device("cpu"))
     logged = [
         row["heldout_loss"] for row in read_json_lines(experiment.folder.metrics.path) if row["stage"] == "am/sat"
     ]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, SearchError
-from lhuc_asr.recognizer.live import UNKNOWN_SECONDS, Heard, Live
+from lhuc_asr.decode.search import RunningSearch
+from lhuc_asr.features.filterbank import compute_features
+from lhuc_asr.nnet.scoring import score_utterance
+from lhuc_asr.nnet.tdnn import TdnnConfig
+from lhuc_asr.recognizer.decoding import Decoding
+from lhuc_asr.recognizer.live import STEP_FRAMES, UNKNOWN_SECONDS, Heard, Live
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.recognizer.speaker import Speaker
 from lhuc_asr.recognizer.transcript import Word
@@ -72,6 +80,31 @@ def test_words_come_while_one_speaks_and_stand_after_a_pause(
     expected = [word.word for word in standing(blocks_heard)]
     for block in blocks:
         assert [word.word for word in standing(heard(recognizer, alice, samples, block))] == expected
+
+
+def test_the_search_waits_for_the_frames_after_and_has_those_before(
+    recognizer: Recognizer, alice: Speaker, recordings: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of random weights that reads 20 and 10 frames before a frame, and 2 after it."""
+    assert alice.cmvn is not None
+    model, first = copy.copy(recognizer._model), recognizer._model.description.passes[0]
+    network = TdnnConfig(offsets=((-20, -10, 2), (0,))).make(first.features.dimension, model.network.pdf_count)
+    network.initialise(torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(network.output.weight, generator=torch.Generator().manual_seed(1))
+    object.__setattr__(model, "models", {first.network: network.eval()})
+    searched: list[np.ndarray] = []
+    monkeypatch.setattr(RunningSearch, "advance", lambda _, scores: searched.append(scores))
+    live = Live(model, Decoding(first, alice.cmvn), known=True, final_words=lambda *_: pytest.fail("no pause"))
+    samples = recordings[0][: RATE // 2]  # shorter than a pause
+    for start in range(0, len(samples), 160):
+        live._sound.add(samples[start : start + 160])
+        while live._step(ending=False):
+            pass
+        there = min(live._sound.frames - 2, live._sound.known_frames)
+        assert live._searched == max(0, there // STEP_FRAMES * STEP_FRAMES)
+    whole = score_utterance(network, alice.cmvn.apply(compute_features(samples, first.features)))
+    assert live._searched > 30
+    np.testing.assert_allclose(np.concatenate(searched), whole[: live._searched], rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_speaker_is_heard_after_some_seconds(recognizer: Recognizer, recordings: list[np.ndarray]) -> None:

@@ -133,6 +133,19 @@ def test_a_file_without_its_transform_is_refused(
         load(model_of("fmllr")).transcribe(audio, file)
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("delayed", "pdfs, 2 frames of context before and 3 after"),  # offsets -1 to 1, then -1 and 2
+        ("ivector", "pdfs, 2 frames of context on each side, a speaker vector of 2 values"),
+    ],
+)
+def test_info_tells_what_a_network_takes(name: str, shown: str, model_of: Models) -> None:
+    result = CliRunner().invoke(app, ["info", str(model_of(name))])
+    (line,) = [each for each in result.output.splitlines() if each.startswith("network ")]
+    assert line.endswith(shown)
+
+
 def test_a_file_without_its_vector_is_refused(ladder: Path, model_of: Models, audio: Path, tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     tensors, description = load_tensors(ladder / "speakers" / "ivector_lhuc" / "test" / f"{SPEAKER}.safetensors")
