@@ -132,6 +132,9 @@ class Stages:
             inputs: Files that the work reads and that no stage makes; None for a stage that reads no such files.
             outputs: Files and folders that the work writes; the stage is run again when one is missing, or when the
                 content of a file is not what the work wrote.
+
+        Raises:
+            ExperimentError: A stage of ``after`` was neither run nor skipped before.
         """
         after, outputs = list(after), list(outputs)
         earlier = self._earlier(name, options, after, inputs)
@@ -143,7 +146,7 @@ class Stages:
                 self._write(name, record)
         else:
             logger.info("%s (%s%s)", name, self._place(), self._left())
-            before = [self._keys[other] for other in after]
+            before = self._keys_before(name, after)
             key = self._keys[name] = stage_key(name, options, before, earlier.contents)
             record = self._executed(name, key, earlier.contents, watched, lambda: work(options), outputs)
         self._keys[name] = _with_files(key, record, watched)
@@ -151,6 +154,16 @@ class Stages:
     def key(self, name: str) -> str:
         """Key of a stage that was run or skipped, or of the one that is running."""
         return self._keys[name]
+
+    def _keys_before(self, name: str, after: Iterable[str]) -> list[str]:
+        """The keys of the stages whose results a stage reads."""
+        after = list(after)
+        if missing := [other for other in after if other not in self._keys]:
+            raise ExperimentError(
+                f"the stage {name!r} reads the results of {', '.join(map(repr, missing))}, expected before it: the "
+                "order of the stages is a fault of this package; report it with the recipe"
+            )
+        return [self._keys[other] for other in after]
 
     def _earlier(self, name: str, options: Any, after: Iterable[str], inputs: InputFiles | None) -> _Earlier:
         """What an earlier run left of a stage that is declared so."""
@@ -161,7 +174,7 @@ class Stages:
                 in_key = fingerprint(inputs.paths)
             elif record.inputs == contents:
                 in_key = record.inputs_in_key
-        key = stage_key(name, options, [self._keys[other] for other in after], in_key)
+        key = stage_key(name, options, self._keys_before(name, after), in_key)
         return _Earlier(record, self._watched(name), contents, in_key, key)
 
     def _place(self) -> str:
@@ -299,7 +312,7 @@ class RecordedStages(Stages):
         in_key = None if record is None or inputs is None else record.inputs_in_key
         if inputs is not None and in_key is None:  # a record of an older version
             in_key = fingerprint(inputs.paths)
-        key = self._keys[name] = stage_key(name, options, [self._keys[other] for other in after], in_key)
+        key = self._keys[name] = stage_key(name, options, self._keys_before(name, after), in_key)
         stale: str | None = name
         if record is not None and record.key == key and watched.identity == record.files:
             self._keys[name] = _with_files(key, record, watched)

@@ -6,7 +6,7 @@ the folder who wants to know which of them are finished (``RecordedStages``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,7 +32,7 @@ from lhuc_asr.pipeline.language import (
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_outputs, run_pass
-from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks, with_needed
+from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
@@ -98,20 +98,8 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
     for states, order in graphs:
         stage = aligned.stage if states is None else rung_stage(states)
         graph_stage(stages, experiment.at(states), config.transition_scale, stage, order)
-    # A search is tuned before the lattices that it makes, and what they train.
-    searched = [passes[passes[first_pass(each.start)].searched_as] for each in sequences.values()]
-    early = {plan.name: plan for plan in with_needed(searched)}
-    for plan in early.values():
-        _pass_stage(stages, experiment, HELDOUT, plan)
-    for name in sequences:
-        sequence_stages(stages, experiment, config, name, passes, aligned.stage)
-    # Each preparation runs once, even if several passes need it.
-    preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
-    for preparation in preparations.values():
-        _preparation_stage(stages, experiment, preparation, aligned.stage)
-    for plan in heldout_passes(passes):
-        if plan.name not in early:
-            _pass_stage(stages, experiment, HELDOUT, plan)
+    for declared in in_order_of_need(_heldout_stages(stages, experiment, config, passes, aligned.stage)):
+        declared.add()
     for split in experiment.tests:
         plans = possible_passes(experiment, split, passes.values()) if corpus_read else passes.values()
         for plan in plans:
@@ -121,6 +109,58 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
                 if outputs:
                     _outputs_stage(stages, experiment, split, outputs)
     return experiment
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A stage, or several in a row, that can be added when some others are there.
+
+    Attributes:
+        name: Name of the last stage.
+        after: Names of the stages whose results it reads, and of those that only must be there.
+        add: Function that adds it.
+    """
+
+    name: str
+    after: Sequence[str]
+    add: Callable[[], None]
+
+
+def in_order_of_need(declared: Iterable[Declared]) -> list[Declared]:
+    """Stages in their order, but each after those of the others that it needs."""
+    waiting, ordered = {each.name: each for each in declared}, []
+
+    def place(name: str) -> None:
+        if (each := waiting.pop(name, None)) is not None:
+            for other in each.after:
+                place(other)
+            ordered.append(each)
+
+    for name in list(waiting):
+        place(name)
+    return ordered
+
+
+def _heldout_stages(
+    stages: Stages, experiment: AlignedExperiment, config: ExperimentConfig, passes: Mapping[str, Pass], aligner: str
+) -> Iterator[Declared]:
+    """The stages of sequence training, preparations, and passes over held-out speakers, which need each other.
+
+    A search is tuned before the lattices that it makes, and what they train; it may be tuned with a pass that needs a
+    preparation, or targets from another network with sequence training.
+    """
+    for name, network in sequence_networks(config, networks_of(config)).items():
+        searched = passes[first_pass(network.start)].searched_as
+        add = partial(sequence_stages, stages, experiment, config, name, passes, aligner)
+        yield Declared(f"network {name}", [f"{searched} over {HELDOUT}"], add)
+    # Each preparation runs once, even if several passes need it.
+    preparations = {plan.preparation.name: plan.preparation for plan in passes.values() if plan.preparation}
+    for preparation in preparations.values():
+        add = partial(_preparation_stage, stages, experiment, preparation, aligner)
+        yield Declared(f"prepare {preparation.name}", [f"network {preparation.network}"], add)
+    for plan in heldout_passes(passes):
+        add = partial(_pass_stage, stages, experiment, HELDOUT, plan)
+        yield Declared(f"{stage_of(plan)} over {HELDOUT}", _stages_before(HELDOUT, plan), add)
 
 
 def graphs_of(passes: Iterable[Pass], training: Iterable[int | None] = ()) -> list[tuple[str | None, int | None]]:

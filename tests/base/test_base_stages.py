@@ -13,8 +13,9 @@ import pytest
 from stage_bench import Bench, Options
 
 from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.runlog import Metrics
-from lhuc_asr.base.stages import RecordedStages, Stages
+from lhuc_asr.base.stages import PlannedStages, RecordedStages, Stages
 from lhuc_asr.base.watched_files import WatchedFiles
 
 
@@ -129,8 +130,11 @@ def test_a_damaged_record_runs_its_stage(content: str, bench: Bench) -> None:
 
 
 def test_a_stage_cannot_come_after_one_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="lost"):
-        Stages(tmp_path, Metrics(tmp_path / "m")).run("x", lambda _: None, options=None, after=["lost"])
+    kinds = Stages(tmp_path, Metrics(tmp_path / "m")), PlannedStages(tmp_path, {}), RecordedStages(tmp_path)
+    for stages in kinds:
+        stages.run("there", lambda _: None, options=None)
+        with pytest.raises(ExperimentError, match="the stage 'x' reads the results of 'lost', expected before it"):
+            stages.run("x", lambda _: None, options=None, after=["there", "lost"])
 
 
 def test_a_change_of_a_file_that_a_stage_named_runs_it_and_those_after_it(bench: Bench, tmp_path: Path) -> None:

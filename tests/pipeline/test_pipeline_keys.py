@@ -38,6 +38,8 @@ RECIPE: dict[str, Any] = {
         "voices": {"ivector": {}},
         "delayed": {"shape": {"kind": "tdnn"}},
         "smbr": {"sequence": {"acoustic_scale": 0.1}},
+        # Its lattices need a search that is tuned with a pass that needs a preparation.
+        "sharp": {"start": "moved", "sequence": {}},
     },
     "first_passes": ["mono", "tri", "lda_mllt"],
     "outputs": {"risk": {"words": "least_risk"}},
@@ -51,11 +53,13 @@ RECIPE: dict[str, Any] = {
         "wrong": {"targets": {"kind": "reference", "corrupted": 0.1}, "data": {"seconds": 5}},
         "twice": {"targets": {"source": "moments"}},
         "gaussian": {"method": {"kind": "fmllr"}, "network": "fmllr_sat"},
+        "basis": {"method": {"kind": "basis_fmllr"}, "network": "moved", "targets": {"source": "si"}},
         "transformed": {"method": {"kind": "fmllr"}, "network": "moved", "targets": {"source": "gaussian"}},
         "stacked": {"method": {"kind": "lhuc", "on": "transformed"}, "network": "moved"},
         "ivector": {"method": {"kind": "ivector"}, "network": "voices"},
         "delayed": {"network": "delayed"},
         "smbr": {"network": "smbr"},
+        "sharp": {"method": {"kind": "fmllr"}, "network": "sharp", "targets": {"source": "gaussian"}},
         "both": {"combine": {"speaker": "lhuc", "environment": "moments", "alpha": 0.5}},
     },
 }

@@ -57,6 +57,37 @@ def test_the_dry_run_names_the_stages_that_the_run_then_makes(
         assert planned[0] == made[0] == "graph"
 
 
+@pytest.mark.parametrize(
+    ("networks", "passes", "before"),
+    [
+        ("", "tuner: {network: moved, targets: {source: si}, method: {kind: basis_fmllr}}", "prepare basis_fmllr-"),
+        (
+            "",
+            """warped: {method: {kind: vtln}, targets: {source: si}},
+            tuner: {network: moved, targets: {source: warped}, method: {kind: fmllr}}""",
+            "prepare vtln-",
+        ),
+        (
+            "other: {sequence: {}},",
+            "tuner: {network: moved, targets: {source: other_si}, method: {kind: fmllr}}",
+            "network other",
+        ),
+    ],
+)
+def test_a_search_is_tuned_after_all_that_its_pass_needs_and_before_its_lattices(
+    networks: str, passes: str, before: str, tmp_path: Path, configured: Configured
+) -> None:
+    config = configured(
+        tmp_path / "new",
+        "aligners=[mono, tri, lda_mllt, fmllr_sat]",
+        f"networks={{sharp: {{start: moved, sequence: {{}}}}, {networks} moved: {{features: fmllr_sat}}}}",
+        f"passes={{{passes}, last: {{network: sharp, targets: {{source: si}}, method: {{kind: fmllr}}}}}}",
+    )
+    names = to_run(config)
+    needed = next(place for place, name in enumerate(names) if name.startswith(before))
+    assert needed < names.index("tuner over heldout") < names.index("lattices of sharp") < names.index("network sharp")
+
+
 def test_before_a_run_every_stage_is_to_run_and_nothing_is_written(
     finished: Path, configured: Configured, executed: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
