@@ -2,12 +2,17 @@
 
 import errno
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import pytest
 
+import lhuc_asr
 from lhuc_asr.base.compiled import compiled
 
 
@@ -66,3 +71,46 @@ def test_a_full_disk_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._save_data", full)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     assert module(tmp_path, "full")(21) == 42
+
+
+CALLER = """
+from lhuc_asr.base.compiled import compiled
+from lhuc_asr.lang.callee import moved
+
+@compiled
+def doubled(value):
+    return 2 * moved(value)
+"""
+CALLEE = """
+from lhuc_asr.base.compiled import compiled
+from lhuc_asr.lang.step import STEP
+
+@compiled
+def moved(value):
+    return value + STEP
+"""
+SHOWN = "from lhuc_asr.lang.caller import doubled; print(doubled(10), sum(doubled.stats.cache_hits.values()))"
+
+
+def test_a_change_of_what_a_function_calls_compiles_it_again(tmp_path: Path) -> None:
+    """numba compiles what is called, and constants, into the caller, and looks at the caller's file alone."""
+    package = tmp_path / "lhuc_asr"
+    source = Path(lhuc_asr.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    files = {"caller": CALLER, "callee": CALLEE, "step": "STEP = 1\n"}
+    for name, text in files.items():
+        (package / "lang" / f"{name}.py").write_text(text)
+
+    def shown() -> list[int]:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", SHOWN]
+        return [int(part) for part in subprocess.check_output(command, cwd=tmp_path, env=environment).split()]
+
+    assert shown() == [2 * (10 + 1), 0]
+    assert shown() == [2 * (10 + 1), 1]
+    (package / "lang" / "callee.py").write_text(CALLEE.replace("value + STEP", "value - STEP"))
+    assert shown() == [2 * (10 - 1), 0]
+    (package / "lang" / "step.py").write_text("STEP = 3\n")
+    assert shown() == [2 * (10 - 3), 0]
+    (package / "lang" / "elsewhere.py").write_text("# compiled functions do not depend on it\n")
+    assert shown() == [2 * (10 - 3), 1]
