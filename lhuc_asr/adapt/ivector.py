@@ -8,7 +8,7 @@ frames count little. With few frames a vector is near 0, the vector of nobody, w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -19,14 +19,16 @@ import torch
 from lhuc_asr.adapt.method import MethodConfig, ReadableSpeakers, warn_unadapted
 from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import ChangedFeatures
-from lhuc_asr.base.errors import AlignmentError, ModelMismatchError, SiteError, SpeakerError
+from lhuc_asr.base.errors import AlignmentError, CheckpointError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
-from lhuc_asr.hmm.ivector import VoiceSpace
+from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics
 from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.lhuc.speaker import described_speaker
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 
 REMEDY = "adapt the speaker again"
+# What to do about a network's own tensors.
+NETWORK_REMEDY = "copy the model again, or train the network again"
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class Ivector:
     def estimate(self, model: AcousticModel, speakers: Mapping[str, SpeakerData], seed: int) -> VectorSpeakers:
         """Estimate the vector of each speaker; nothing is random.
 
-        A speaker whose frames all have weight 0, or whose features are not finite, gets the vector of nobody; warnings
-        name them.
+        A speaker whose frames all have weight 0, or whose features are not finite or too large to compute with, gets
+        the vector of nobody; warnings name them.
 
         Args:
             model: The network, which takes vectors.
@@ -143,6 +145,7 @@ class Ivector:
         Raises:
             SiteError: The network does not take vectors.
             AlignmentError: A speaker's targets or features do not fit the network.
+            CheckpointError: The network's tensors are not a space of voices for its features and its vectors.
         """
         space, vectors = space_of(model), {}
         silent: list[str] = []
@@ -154,12 +157,12 @@ class Ivector:
             vectors[name] = torch.zeros(model.vector_dimension)
             if not data.targets.weight.any():
                 silent.append(name)
-            elif not np.isfinite(data.features).all():
+            elif (vector := _vector(space, data)) is None:
                 failed.append(name)
             else:
-                weights = torch.from_numpy(np.array(data.targets.weight))
-                vectors[name] = space.vectors(space.statistics(torch.from_numpy(np.array(data.features)), weights))[0]
-        _warn(silent, failed, speakers)
+                vectors[name] = vector
+        warn_unadapted("all their frames have weight 0", silent, len(speakers))
+        warn_unadapted("their features are not finite or too large (check their recordings)", failed, len(speakers))
         return VectorSpeakers(model, vectors)
 
 
@@ -168,16 +171,27 @@ def space_of(model: AcousticModel) -> VoiceSpace:
 
     Raises:
         SiteError: The network does not take vectors of speakers.
-        CheckpointError: Its tensors are not a space of voices for its features.
+        CheckpointError: Its tensors are not a space of voices for its features and its vectors.
     """
     if model.vectors is None:
         raise SiteError(
             "the network does not take a vector of the speaker; give the recipe one that does: networks: {NAME: "
             "{ivector: {}}}, or choose another method"
         )
-    return VoiceSpace.of_tensors(model.vectors.by_name(), "the network's space of voices", model.feature_dimension)
+    source = f"{model.vectors.source}: the network's space of voices"
+    space = VoiceSpace.of_tensors(model.vectors.by_name(), source, model.feature_dimension, NETWORK_REMEDY)
+    if space.dimension != model.vector_dimension:
+        raise CheckpointError(
+            f"{source}: vectors of {space.dimension} values, but the network takes {model.vector_dimension}; "
+            f"{NETWORK_REMEDY}"
+        )
+    return space
 
 
-def _warn(silent: Sequence[str], failed: Sequence[str], speakers: Collection[str]) -> None:
-    warn_unadapted("all their frames have weight 0", silent, len(speakers))
-    warn_unadapted("their features are not finite (check their recordings)", failed, len(speakers))
+def _vector(space: VoiceSpace, data: SpeakerData) -> torch.Tensor | None:
+    """The vector of a speaker, shape (R,); None where it cannot be computed."""
+    if not np.isfinite(data.features).all():
+        return None
+    features, weights = (torch.from_numpy(np.array(each)) for each in (data.features, data.targets.weight))
+    vector = space.vectors(VoiceStatistics.of(space.background, features, weights))[0]
+    return vector if bool(vector.isfinite().all()) else None

@@ -14,11 +14,15 @@ these, w is normal, with
 The mean is the i-vector. With few frames it is near 0, the voice of nobody in particular. Frames that follow each other
 say nearly the same: each counts ``frame_weight``, and all together at most ``most_frames`` (Kaldi's posterior-scale and
 max-count).
+
+The features are those after mean and variance normalisation for each speaker, as the network takes them. A vector holds
+what is left of a voice when the speaker's mean and variance are removed. The field's papers estimate i-vectors on
+features without this normalisation, so that the vector has the mean too, and append them to unnormalised features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,8 +31,9 @@ from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import CheckpointError, FeatureError, SingularError
+from lhuc_asr.base.numerics import VARIANCE_FLOOR
 from lhuc_asr.base.tensors import Shape, check_tensors, load_format, save_tensors
-from lhuc_asr.hmm.gmm import DiagonalGmm
+from lhuc_asr.hmm.gmm import WEIGHT_ROUNDING, DiagonalGmm
 from lhuc_asr.hmm.training import BLOCK_FRAMES, summed
 from lhuc_asr.hmm.ubm import background_statistics
 
@@ -45,8 +50,8 @@ class VoiceSpaceConfig(StrictModel):
     Attributes:
         dimension: Number of dimensions, R.
         iterations: Number of iterations of EM.
-        frame_weight: What a frame counts in a vector.
-        most_frames: What all frames of a vector count together at most.
+        frame_weight: Weight of a frame.
+        most_frames: Maximum total weight of a vector's frames.
     """
 
     dimension: int = Field(30, ge=1, le=2_000)
@@ -57,7 +62,7 @@ class VoiceSpaceConfig(StrictModel):
 
 @dataclass(frozen=True)
 class VoiceStatistics:
-    """Sums over the frames of S speakers, which all that is known of their voices comes from.
+    """Sufficient statistics of S speakers.
 
     Attributes:
         count: n, frames of each Gaussian, shape (S, K), float64.
@@ -67,14 +72,49 @@ class VoiceStatistics:
     count: torch.Tensor
     first: torch.Tensor
 
-    def __add__(self, other: VoiceStatistics) -> VoiceStatistics:
-        """Those of more frames of the same speakers."""
-        return VoiceStatistics(self.count + other.count, self.first + other.first)
+    @classmethod
+    def of(
+        cls, background: DiagonalGmm, features: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> VoiceStatistics:
+        """The statistics of one speaker's frames.
+
+        Args:
+            background: The background model.
+            features: Shape (T, D), float32; T may be 0.
+            weights: Weight of each frame, shape (T,), float32; None for one.
+
+        Raises:
+            FeatureError: A value is not finite.
+        """
+        if not bool(features.isfinite().all()):
+            raise FeatureError("i-vector: features that are not finite; compute them again")
+        weights = torch.ones(len(features)) if weights is None else weights
+        blocks = zip(features.split(BLOCK_FRAMES), weights.split(BLOCK_FRAMES), strict=True)
+        sums = summed(background_statistics(background, *block) for block in blocks)
+        first = sums.first - sums.occupancy.unsqueeze(1) * background.mean.double()
+        return cls(sums.occupancy.unsqueeze(0), first.unsqueeze(0))
 
     @classmethod
-    def stacked(cls, parts: Sequence[VoiceStatistics]) -> VoiceStatistics:
-        """Those of all speakers of some parts, one part after the other."""
-        return cls(torch.cat([part.count for part in parts]), torch.cat([part.first for part in parts]))
+    def of_groups(cls, background: DiagonalGmm, groups: Sequence[Iterable[torch.Tensor]]) -> VoiceStatistics:
+        """The statistics of S groups of utterances, each as those of one speaker.
+
+        One utterance is in memory at a time, beside the result.
+
+        Args:
+            background: The background model.
+            groups: Features of the utterances of each group, shapes (T, D), float32.
+
+        Raises:
+            FeatureError: A value is not finite.
+        """
+        count = torch.zeros(len(groups), background.gaussians, dtype=torch.float64)
+        first = torch.zeros(len(groups), *background.mean.shape, dtype=torch.float64)
+        for group, utterances in enumerate(groups):
+            for features in utterances:
+                own = cls.of(background, features)
+                count[group] += own.count[0]
+                first[group] += own.first[0]
+        return cls(count, first)
 
     def weighted(self, frame_weight: float, most_frames: float) -> VoiceStatistics:
         """The same with the weight that frames have in a vector; arguments as ``VoiceSpaceConfig``."""
@@ -88,28 +128,17 @@ class Posterior:
     """What is known of the vectors of S speakers.
 
     Attributes:
-        mean: The i-vectors, shape (S, R), float64.
+        mean: The i-vectors, shape (S, R), float64; not finite where the numbers are too large to compute with.
         factor: Cholesky factor of the precision L, lower, shape (S, R, R), float64.
-        linear: b, shape (S, R), float64.
     """
 
     mean: torch.Tensor
     factor: torch.Tensor
-    linear: torch.Tensor
 
     @property
     def second_moment(self) -> torch.Tensor:
         """E[w w'] of each speaker, shape (S, R, R)."""
         return torch.cholesky_inverse(self.factor) + self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
-
-    @property
-    def evidence(self) -> torch.Tensor:
-        """Gain of each speaker's log-likelihood over the background's, posteriors of Gaussians fixed, nats, (S,).
-
-        log of the integral of N(frames | w) N(w) over w, without what does not depend on T.
-        """
-        half_log_determinant = self.factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        return 0.5 * (self.linear * self.mean).sum(1) - half_log_determinant
 
 
 @dataclass(frozen=True)
@@ -141,26 +170,8 @@ class VoiceSpace:
         """Number of dimensions, R."""
         return int(self.loading.shape[2])
 
-    def statistics(self, features: torch.Tensor, weights: torch.Tensor | None = None) -> VoiceStatistics:
-        """Sums over frames of one speaker.
-
-        Args:
-            features: Shape (T, D), float32; T may be 0.
-            weights: Weight of each frame, shape (T,), float32; None for one.
-
-        Raises:
-            FeatureError: A value is not finite.
-        """
-        if not bool(features.isfinite().all()):
-            raise FeatureError("i-vector: features that are not finite; compute them again")
-        weights = torch.ones(len(features)) if weights is None else weights
-        blocks = zip(features.split(BLOCK_FRAMES), weights.split(BLOCK_FRAMES), strict=True)
-        sums = summed(background_statistics(self.background, *block) for block in blocks)
-        first = sums.first - sums.occupancy.unsqueeze(1) * self.background.mean.double()
-        return VoiceStatistics(sums.occupancy.unsqueeze(0), first.unsqueeze(0))
-
     def posterior(self, statistics: VoiceStatistics) -> Posterior:
-        """What statistics say of the speakers' vectors."""
+        """What statistics say of the speakers' vectors; one whose numbers are too large leaves the others' alone."""
         gaussians, features, dimension = self.loading.shape
         weighted = self.loading / self.background.variance.double().unsqueeze(2)
         # Each Gaussian's T' S^-1 T: what one of its frames tells.
@@ -168,9 +179,9 @@ class VoiceSpace:
         precision = (statistics.count @ told).reshape(-1, dimension, dimension)
         precision = precision + torch.eye(dimension, dtype=torch.float64)
         linear = statistics.first.flatten(1) @ weighted.reshape(gaussians * features, dimension)
-        factor = torch.linalg.cholesky(precision)
+        factor, failed = torch.linalg.cholesky_ex(precision)
         mean = torch.cholesky_solve(linear.unsqueeze(2), factor).squeeze(2)
-        return Posterior(mean, factor, linear)
+        return Posterior(mean.masked_fill((failed != 0).unsqueeze(1), torch.nan), factor)
 
     def estimated(self, statistics: VoiceStatistics) -> VoiceSpace:
         """The space after an iteration of EM: T by maximum likelihood, then directions and lengths of w ~ N(0, I).
@@ -179,7 +190,7 @@ class VoiceSpace:
         speakers' vectors have the identity as their second moment, as the prior says.
 
         Raises:
-            SingularError: The speakers are fewer than the dimensions, or say nothing of some.
+            SingularError: The speakers' vectors differ by too little, or numbers are too large to compute with.
         """
         posterior = self.posterior(statistics)
         moment = posterior.second_moment
@@ -192,12 +203,18 @@ class VoiceSpace:
         factor, failed = torch.linalg.cholesky_ex(scatter[heard])
         root, singular = torch.linalg.cholesky_ex(moment.mean(0))
         if bool((failed != 0).any()) or int(singular):
-            raise SingularError(f"i-vectors: {speakers} speakers do not tell {dimension} dimensions; take fewer")
+            raise SingularError(
+                f"i-vectors: the vectors of {speakers} training speakers do not spread over {dimension} dimensions; "
+                "lower space.dimension"
+            )
         loading[heard] = torch.cholesky_solve(cross[heard].transpose(1, 2), factor).transpose(1, 2)
         return replace(self, loading=loading @ root)
 
     def vectors(self, statistics: VoiceStatistics) -> torch.Tensor:
-        """The i-vectors of S speakers, shape (S, R), float32; 0 for one without frames."""
+        """The i-vectors of S speakers, shape (S, R), float32.
+
+        A vector is 0 without frames, and not finite where a speaker's numbers are too large to compute with.
+        """
         return self.posterior(statistics.weighted(self.frame_weight, self.most_frames)).mean.float()
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -213,7 +230,11 @@ class VoiceSpace:
 
     @classmethod
     def of_tensors(
-        cls, tensors: Mapping[str, torch.Tensor], source: Path | str, features: int | None = None
+        cls,
+        tensors: Mapping[str, torch.Tensor],
+        source: Path | str,
+        features: int | None = None,
+        remedy: str = REMEDY,
     ) -> VoiceSpace:
         """The space of tensors that ``tensors`` returned.
 
@@ -221,6 +242,7 @@ class VoiceSpace:
             tensors: The tensors.
             source: What they were read from, for messages.
             features: Number of features that it must have, D; None for any number.
+            remedy: What to do about tensors that are not a space, for messages.
 
         Raises:
             CheckpointError: The tensors are not a space of such features.
@@ -230,14 +252,23 @@ class VoiceSpace:
         shapes: dict[str, Shape] = {
             "weight": (count,), "mean": matrix, "variance": matrix, "loading": (*matrix, None), "counting": (2,),
         }  # fmt: skip
-        check_tensors(source, tensors, shapes, REMEDY)
-        weight, mean, variance, loading, counting = (tensors[name].float() for name in shapes)
-        if not bool((variance > 0).all()) or not bool((weight >= 0).all()) or not bool((counting > 0).all()):
-            raise CheckpointError(
-                f"{source}: a weight is negative, or a variance or what frames count is not positive; {REMEDY}"
-            )
-        if not len({each.shape[1] for each in (mean, variance, loading)}) == 1:
-            raise CheckpointError(f"{source}: its parts are of different features; {REMEDY}")
+        check_tensors(source, tensors, shapes, remedy)
+        single = {name: tensors[name].float() for name in shapes}
+        # What float64 holds may be infinite in float32.
+        check_tensors(source, single, shapes, remedy)
+        weight, mean, variance, loading, counting = single.values()
+        problem = None
+        if len({each.shape[1] for each in (mean, variance, loading)}) > 1:
+            problem = "its parts are of different features"
+        elif not bool((weight >= 0).all()) or abs(float(weight.double().sum()) - 1.0) > WEIGHT_ROUNDING:
+            problem = "a weight is negative, or the weights do not add up to 1"
+        # The floor as float32 has it.
+        elif not bool((variance >= variance.new_tensor(VARIANCE_FLOOR)).all()):
+            problem = f"a variance is below {VARIANCE_FLOOR:g}, the floor of the training"
+        elif not bool((counting > 0).all()):
+            problem = "the weight of frames is not positive"
+        if problem is not None:
+            raise CheckpointError(f"{source}: {problem}; {remedy}")
         background = DiagonalGmm(torch.zeros(count, dtype=torch.int64), weight, mean, variance, 1)
         return cls(background, loading.double(), *(float(each) for each in counting))
 
@@ -272,8 +303,18 @@ def train_space(
         seed: Seed of the directions to start from.
 
     Raises:
-        SingularError: The speakers are fewer than the dimensions, or say nothing of some.
+        FeatureError: Statistics are not finite.
+        SingularError: The speakers with frames are fewer than the dimensions, or their vectors differ by too little.
     """
+    if not bool(statistics.count.isfinite().all()) or not bool(statistics.first.isfinite().all()):
+        raise FeatureError("i-vectors: features of training speakers are too large; compute them again")
+    # T has at most as many dimensions as there are speakers, though EM would go on: each E[w w'] is positive definite.
+    speakers = int((statistics.count.sum(1) > 0).sum())
+    if speakers < config.dimension:
+        raise SingularError(
+            f"i-vectors: {speakers} training speakers cannot determine {config.dimension} dimensions; lower "
+            f"space.dimension to at most {speakers}"
+        )
     space = VoiceSpace.random(background, config, seed)
     for _ in range(config.iterations):
         space = space.estimated(statistics)

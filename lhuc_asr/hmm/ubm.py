@@ -1,7 +1,7 @@
 """A universal background model: one mixture of diagonal Gaussians for the speech of everybody.
 
-It is a ``DiagonalGmm`` of one pdf, trained by EM on frames without an alignment, and grown as the mixtures of pdfs are
-(Reynolds, Quatieri and Dunn 2000, "Speaker verification using adapted Gaussian mixture models").
+Reynolds, Quatieri and Dunn 2000, "Speaker verification using adapted Gaussian mixture models". It is a ``DiagonalGmm``
+of one pdf, trained by EM on frames without an alignment, and grown by splitting Gaussians as ``hmm/gmm.py`` does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class BackgroundConfig(StrictModel):
     Attributes:
         gaussians: Number of Gaussians at the end.
         iterations: Number of estimations.
-        growing_iterations: Number of iterations, from the first on, that add Gaussians before they estimate.
+        growing_iterations: Number of iterations over which the number of Gaussians grows. The first estimates a single
+            one; each later one splits some before it estimates.
     """
 
     gaussians: int = Field(256, ge=1, le=100_000)

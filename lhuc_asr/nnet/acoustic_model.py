@@ -28,7 +28,7 @@ class AcousticModel(nn.Module, ABC):
         context: The neighbours of a frame in its window of w frames.
         vector_dimension: Number of values of the vector of the speaker that it takes beside the features, R; 0 for
             none.
-        vectors: What such a vector is made with; None where it takes none.
+        vectors: What such a vector is computed with; None where it takes none.
         log_prior: Log prior of each pdf, shape (K,); a buffer.
     """
 

@@ -15,11 +15,11 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.layered_network import LayeredNetwork
 from lhuc_asr.nnet.normalisation import check_variances
 from lhuc_asr.nnet.shapes import SHAPES, AnyShape
-from lhuc_asr.nnet.vector_tensors import VectorTensors
+from lhuc_asr.nnet.vector_tensors import PREFIX, VectorTensors
 
 REMEDY = "delete it and run its stage again"
-# What the names of the tensors begin with that speakers' vectors are made with.
-VECTORS = "vectors."
+# Prefix of the tensors that speakers' vectors are computed with.
+VECTORS = f"vectors.{PREFIX}"
 PlainName = Annotated[str, Field(pattern=r"^[a-z_]+$", max_length=100)]
 
 
@@ -31,8 +31,7 @@ def save_model(path: Path, model: AcousticModel) -> None:
     """
     if not isinstance(model, LayeredNetwork) or type(model.config) not in SHAPES.values():
         raise CheckpointError(f"{path}: a {type(model).__name__} cannot be saved; expected one of {', '.join(SHAPES)}")
-    # Without None and without a vector that it does not take: the file of a network of before there were these is the
-    # same to the bit.
+    # Without None and without a vector that it does not take: the file of an older network is the same to the bit.
     shape = model.config.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
     description: dict[str, Any] = {
         model.config.kind_name: shape,
@@ -53,7 +52,7 @@ class _Description(StrictModel):
     feature_dimension: Positive
     pdf_count: Positive
     vector_dimension: Count = 0
-    vectors: dict[PlainName, tuple[Positive, ...]] | None = None
+    vectors: Annotated[dict[PlainName, tuple[Positive, ...]], Field(min_length=1)] | None = None
 
     def tensors(self) -> dict[str, Shape]:
         """Shapes of the file's tensors, by name."""
@@ -76,11 +75,28 @@ def load_model(path: Path) -> LayeredNetwork:
     # Before a network of these sizes is made, which may be larger than any memory.
     check_tensors(source, tensors, description.tensors(), REMEDY)
     check_variances(source, tensors, REMEDY)
+    _check_vectors(source, description)
     model = description.shape.make(description.feature_dimension, description.pdf_count, description.vector_dimension)
     if description.vectors is not None:
-        model.vectors = VectorTensors({name: tensors[f"{VECTORS}{name}"] for name in description.vectors})
+        own = {name: tensors[f"{VECTORS}{name}"] for name in description.vectors}
+        model.vectors = VectorTensors(own, str(path))
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _check_vectors(source: str, description: _Description) -> None:
+    """Refuse a network that takes vectors and does not say how they are computed, or the other way round.
+
+    Raises:
+        CheckpointError: The network is one of these.
+    """
+    if description.vector_dimension and description.vectors is None:
+        problem = f"takes vectors of {description.vector_dimension} values, but has no tensors to compute them with"
+    elif description.vectors is not None and not description.vector_dimension:
+        problem = "takes no vectors, but has tensors to compute them with"
+    else:
+        return
+    raise CheckpointError(f"{source}: {problem}; {REMEDY}")
 
 
 def _with_kind(tree: dict[str, Any]) -> dict[str, Any]:

@@ -24,15 +24,19 @@ class VoicesConfig(StrictModel):
 
     Attributes:
         background: Options of the background model.
-        space: Options of the space of voices, and of what frames count in a vector.
-        utterances: Number of a training speaker's utterances that share a vector, chosen by the seed; None for all. The
-            network meets vectors of more voices, and of as little speech as a new speaker has at first, the fewer there
-            are.
+        space: Options of the space of voices, and of the weight of frames in a vector.
+        utterances: Number of a training speaker's utterances that share a vector, chosen by the seed; None for all.
+            With fewer, the network sees more different vectors, each of as little speech as a new speaker's first
+            recordings.
+        dropout: Share of these groups of training utterances, chosen by the seed, that get the vector of nobody in the
+            training of the network. Without any, the network never sees the vector that its first pass, live
+            recognition and methods on features alone have.
     """
 
     background: BackgroundConfig = BackgroundConfig()
     space: VoiceSpaceConfig = VoiceSpaceConfig()
     utterances: int | None = Field(4, ge=1, le=1_000_000)
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
 
 
 class NetworkConfig(StrictModel):

@@ -126,7 +126,7 @@ def untrained_network(
         sources[split] = frame_source(experiment, alignment, split, options)
     model = options.dnn.make(options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
     if space is not None:
-        model.vectors = VectorTensors(space.tensors())
+        model.vectors = VectorTensors(space.tensors(), "a network in training")
     model.initialise(torch.Generator().manual_seed(options.seed))
     model.log_prior.copy_(priors(sources[TRAIN].targets, pdf_count, PRIOR_PSEUDO_FRAMES))
     return model, sources
@@ -135,7 +135,7 @@ def untrained_network(
 def frame_source(
     experiment: Experiment, alignment: str, split: str, options: NetworkOptions, chosen: Collection[str] | None = None
 ) -> FrameSource:
-    """The frames of a split as a network takes them, with their pdfs in ``hmm/<alignment>``.
+    """The frames of a split as a network is trained on them, with their pdfs in ``hmm/<alignment>``.
 
     Args:
         experiment: The experiment.
@@ -145,7 +145,7 @@ def frame_source(
         chosen: Ids of the utterances to take; None for all, at all speeds.
     """
     targets, store = experiment.aligned(alignment, split), experiment.features(split, options.features or "")
-    vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store)
+    vectors = None if options.voices is None else read_vectors(experiment, options.voices, split, store, dropped=True)
     utterances = [each for each in store.utterances if chosen is None or each.id in chosen]
     context = options.dnn.splicing(options.feature_dimension).context
     return FrameSource(store.array, targets.array, utterances, context, vectors)

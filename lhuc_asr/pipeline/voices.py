@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lhuc_asr.base.errors import CheckpointError, FeatureError
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureStore, StoredUtterance, blocks_of
 from lhuc_asr.hmm.alignment import Alignment
+from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics, train_space
 from lhuc_asr.hmm.training import BLOCK_FRAMES, speech_weights
 from lhuc_asr.hmm.ubm import train_background
@@ -24,7 +26,7 @@ from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.network_config import NetworkConfig, VoicesConfig
 from lhuc_asr.pipeline.pass_config import Rung
 
-# In a network's folder: the space, and the vectors of the utterances of a split.
+# In a network's folder, beside the vectors of the utterances of a split: the space.
 SPACE_FILE = "voices.safetensors"
 REMEDY = "delete it and run again"
 
@@ -36,7 +38,7 @@ class VoicesOptions:
     Attributes:
         voices: The recipe's options of the network's vectors.
         features: The rung whose features the network takes; None for the networks' own.
-        seed: Seed of the background model, of the space, and of the utterances that share a vector.
+        seed: Seed of the background model, of the space, of the utterances that share a vector, and of the dropout.
     """
 
     voices: VoicesConfig
@@ -78,16 +80,33 @@ def read_voices(experiment: Experiment, name: str, features: int) -> VoiceSpace:
     return VoiceSpace.load(experiment.folder.network(name).parent / SPACE_FILE, features)
 
 
-def read_vectors(experiment: Experiment, name: str, split: str, store: FeatureStore) -> dict[str, np.ndarray]:
+def read_vectors(
+    experiment: Experiment, name: str, split: str, store: FeatureStore, *, dropped: bool = False
+) -> dict[str, np.ndarray]:
     """The vector of each utterance of a split, by its id, shapes (R,), float32.
 
+    Args:
+        experiment: The experiment.
+        name: Name of the network that the vectors were learned for.
+        split: The split.
+        store: The features of the split that the network takes.
+        dropped: Whether the utterances that ``VoicesConfig.dropout`` chose have the vector of nobody: for the training
+            of a network.
+
     Raises:
-        CheckpointError: The file is missing or damaged, or of other utterances.
+        CheckpointError: A file is missing or damaged, or of other utterances, or the vectors are of another space.
     """
     path = _vectors_file(experiment.folder.network(name).parent, split)
-    tensors, _ = load_tensors(path, REMEDY)
-    check_tensors(path, tensors, {"vectors": (len(store.utterances), None)}, REMEDY)
-    return {each.id: vector for each, vector in zip(store.utterances, tensors["vectors"].numpy(), strict=True)}
+    tensors, description = load_tensors(path, REMEDY)
+    count, dimension = len(store.utterances), read_voices(experiment, name, store.dimension).dimension
+    check_tensors(path, tensors, {"vectors": (count, dimension), "dropped": (count,)}, REMEDY)
+    ids = [each.id for each in store.utterances]
+    if description.get("utterances") != ids:
+        raise CheckpointError(f"{path}: vectors of other utterances than those of {store.folder}; {REMEDY}")
+    vectors = tensors["vectors"].float()
+    if dropped:
+        vectors = vectors.masked_fill(tensors["dropped"].unsqueeze(1) != 0, 0.0)
+    return dict(zip(ids, vectors.numpy(), strict=True))
 
 
 def _vectors_file(folder: Path, split: str) -> Path:
@@ -97,27 +116,46 @@ def _vectors_file(folder: Path, split: str) -> Path:
 def _learn_voices(experiment: Experiment, folder: Path, alignment: str, options: VoicesOptions) -> None:
     """Learn the space from the training speakers, each speed a speaker of its own, and write all vectors.
 
-    Frames of silence, and those without an alignment, take no part.
+    Frames of silence, and those without an alignment, take no part. The speech is read once more for the vectors than
+    for the space: of statistics, K x D float64 numbers each, memory has one of each training speaker, and later one of
+    each vector of one speaker, however many utterances there are.
     """
-    speech = {split: _Speech.of(experiment, alignment, split, options) for split in (TRAIN, HELDOUT)}
-    heard = speech[TRAIN]
-    background = train_background(heard.blocks, options.voices.background, options.seed)
-    nothing = VoiceSpace.random(background, options.voices.space, options.seed)
-    statistics = {split: each.statistics(nothing) for split, each in speech.items()}
-    speakers = [_summed(statistics[TRAIN], rows) for rows in heard.speakers()]
-    space = train_space(background, VoiceStatistics.stacked(speakers), options.voices.space, options.seed)
-    for split, each in speech.items():
-        vectors = torch.zeros(len(each.store.utterances), space.dimension)
-        for rows in each.groups(options.voices.utterances, options.seed):
-            vectors[rows] = space.vectors(_summed(statistics[split], rows))
-        save_tensors(_vectors_file(folder, split), {"vectors": vectors}, {})
+    voices = options.voices
+    heard = {split: _Speech.of(experiment, alignment, split, options) for split in (TRAIN, HELDOUT)}
+    training = heard[TRAIN]
+    background = train_background(training.blocks, voices.background, options.seed)
+    statistics = training.statistics(background, [rows for (rows,) in training.groups(None, options.seed)])
+    space = train_space(background, statistics, voices.space, options.seed)
+    for split, speech in heard.items():
+        groups = speech.groups(voices.utterances, options.seed)
+        vectors = _vectors(space, speech, groups)
+        dropped = torch.zeros(len(vectors))
+        if split == TRAIN:
+            dropped[_drop([rows for theirs in groups for rows in theirs], voices.dropout, options.seed)] = 1.0
+        ids = [each.id for each in speech.store.utterances]
+        save_tensors(_vectors_file(folder, split), {"vectors": vectors, "dropped": dropped}, {"utterances": ids})
     space.save(folder / SPACE_FILE)
 
 
-def _summed(statistics: VoiceStatistics, rows: Sequence[int]) -> VoiceStatistics:
-    """The sum of the statistics of some utterances, as those of one speaker."""
-    chosen = list(rows)
-    return VoiceStatistics(statistics.count[chosen].sum(0, keepdim=True), statistics.first[chosen].sum(0, keepdim=True))
+def _vectors(space: VoiceSpace, speech: _Speech, groups: Sequence[Sequence[list[int]]]) -> torch.Tensor:
+    """The vector of each utterance, shape (U, R), float32; those of a group have one.
+
+    Raises:
+        FeatureError: A vector is not finite.
+    """
+    vectors = torch.zeros(len(speech.store.utterances), space.dimension)
+    for theirs in groups:
+        for rows, vector in zip(theirs, space.vectors(speech.statistics(space.background, theirs)), strict=True):
+            if not bool(vector.isfinite().all()):
+                names = ", ".join(speech.store.utterances[row].id for row in rows[:8])
+                raise FeatureError(f"i-vectors: the features of {names} are too large; compute them again")
+            vectors[rows] = vector
+    return vectors
+
+
+def _drop(groups: Sequence[list[int]], share: float, seed: int) -> list[int]:
+    """Numbers of the utterances of a share of the groups, chosen by the seed."""
+    return [row for rows in random.Random(seed).sample(groups, round(share * len(groups))) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -136,26 +174,30 @@ class _Speech:
     def blocks(self) -> Iterator[torch.Tensor]:
         """The frames, in blocks (N, D)."""
         for block in blocks_of(self.store.utterances, BLOCK_FRAMES):
-            frames = [self._frames(utterance) for utterance in block]
-            yield torch.cat(frames)
+            yield torch.cat([self._frames(utterance) for utterance in block])
 
-    def statistics(self, space: VoiceSpace) -> VoiceStatistics:
-        """Sums over the frames of each utterance."""
-        return VoiceStatistics.stacked([space.statistics(self._frames(each)) for each in self.store.utterances])
+    def statistics(self, background: DiagonalGmm, groups: Sequence[Sequence[int]]) -> VoiceStatistics:
+        """The statistics of groups of utterances, which are given by number."""
+        utterances = self.store.utterances
+        return VoiceStatistics.of_groups(
+            background, [(self._frames(utterances[row]) for row in rows) for rows in groups]
+        )
 
-    def speakers(self) -> Iterator[list[int]]:
-        """Numbers of the utterances of each speaker."""
+    def groups(self, size: int | None, seed: int) -> list[list[list[int]]]:
+        """Numbers of the utterances that share a vector, speaker by speaker.
+
+        Args:
+            size: Number of utterances that share one; None for all of a speaker.
+            seed: Seed of which of a speaker's utterances these are.
+        """
         number = {utterance.id: number for number, utterance in enumerate(self.store.utterances)}
+        shuffled, groups = random.Random(seed), []
         for theirs in self.store.speakers.values():
-            yield [number[utterance.id] for utterance in theirs]
-
-    def groups(self, size: int | None, seed: int) -> Iterator[list[int]]:
-        """Numbers of the utterances that share a vector."""
-        shuffled = random.Random(seed)
-        for rows in self.speakers():
+            rows = [number[utterance.id] for utterance in theirs]
             shuffled.shuffle(rows)
             step = size or len(rows)
-            yield from (rows[first : first + step] for first in range(0, len(rows), step))
+            groups.append([rows[first : first + step] for first in range(0, len(rows), step)])
+        return groups
 
     def _frames(self, utterance: StoredUtterance) -> torch.Tensor:
         pdfs = torch.from_numpy(np.array(self.aligned[utterance.id])).long()

@@ -24,7 +24,7 @@ def small_dnn(units: int = UNITS, activation: Literal["sigmoid", "relu"] = "sigm
     made = Dnn(shape, WIDTH, PDFS, VECTOR if vectors else 0)
     generator = torch.Generator().manual_seed(0)
     if vectors:
-        made.vectors = VectorTensors(voices().tensors())
+        made.vectors = VectorTensors(voices().tensors(), "a test")
     made.initialise(generator)
     torch.nn.init.normal_(made.output.weight, std=2.0, generator=generator)
     with torch.no_grad():

@@ -43,7 +43,7 @@ def network(name: str, activation: str = "relu", vectors: bool = False) -> Layer
     """A network with confident outputs, whose statistics are those of standard normal features."""
     model = SHAPES[name].model_copy(update={"activation": activation}).make(WIDTH, PDFS, VECTOR if vectors else 0)
     if vectors:
-        model.vectors = VectorTensors(voices().tensors())
+        model.vectors = VectorTensors(voices().tensors(), "a test")
     generator = torch.Generator().manual_seed(0)
     model.initialise(generator)
     torch.nn.init.normal_(model.output.weight, std=1.5, generator=generator)

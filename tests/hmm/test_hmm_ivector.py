@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lhuc_asr.base.errors import CheckpointError, FeatureError, SingularError
+from lhuc_asr.base.tensors import save_tensors
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.ivector import VoiceSpace, VoiceSpaceConfig, VoiceStatistics, train_space
+from lhuc_asr.hmm.ivector import FORMAT, VoiceSpace, VoiceSpaceConfig, VoiceStatistics, train_space
 from lhuc_asr.hmm.ubm import BackgroundConfig, train_background
 
 GAUSSIANS, FEATURES, DIMENSION = 4, 3, 2
@@ -42,23 +44,20 @@ def known_world(speakers: int, frames: int, seed: int = 0) -> tuple[VoiceSpace, 
     return space, vectors, VoiceStatistics(count, differences.sum(2))
 
 
-def test_the_evidence_is_that_of_a_dense_gaussian() -> None:
-    """log N(frames; m, S + T T') of all frames of a speaker at once, less the background's."""
-    space, _, _ = known_world(1, 1)
-    generator = torch.Generator().manual_seed(1)
-    owners = torch.tensor([0, 0, 2, 3, 3, 3])
-    differences = 3 * torch.randn(len(owners), FEATURES, generator=generator, dtype=torch.float64)
-    count = torch.bincount(owners, minlength=GAUSSIANS).double().unsqueeze(0)
-    first = torch.zeros(GAUSSIANS, FEATURES, dtype=torch.float64).index_add(0, owners, differences).unsqueeze(0)
-    loading = space.loading[owners].reshape(-1, DIMENSION)
-    noise = torch.diag(space.background.variance.double()[owners].flatten())
-    zero = torch.zeros(len(noise), dtype=torch.float64)
-    dense, alone = (
-        torch.distributions.MultivariateNormal(zero, covariance).log_prob(differences.flatten())
-        for covariance in (noise + loading @ loading.T, noise)
-    )
-    evidence = space.posterior(VoiceStatistics(count, first)).evidence
-    assert float(evidence) == pytest.approx(float(dense - alone), rel=1e-9)
+def log_evidence(space: VoiceSpace, statistics: VoiceStatistics) -> float:
+    """Log-likelihood of all frames, posteriors of Gaussians fixed, up to what does not depend on the space.
+
+    The mean of the n frames of each Gaussian is N(m, S / n + T T') over all speakers, all Gaussians and features at
+    once; what is left of the frames does not depend on T.
+    """
+    loading, variance = space.loading.flatten(0, 1), space.background.variance.double().flatten()
+    total = 0.0
+    for count, first in zip(statistics.count, statistics.first, strict=True):
+        frames = count.repeat_interleave(first.shape[1])
+        covariance = torch.diag(variance / frames) + loading @ loading.T
+        normal = torch.distributions.MultivariateNormal(torch.zeros_like(variance), covariance)
+        total += float(normal.log_prob(first.flatten() / frames))
+    return total
 
 
 def test_a_vector_is_a_ridge_regression() -> None:
@@ -75,14 +74,14 @@ def test_a_vector_is_a_ridge_regression() -> None:
         torch.testing.assert_close(torch.cholesky_inverse(posterior.factor[speaker]), torch.linalg.inv(rows.T @ rows))
 
 
-def test_the_evidence_rises_with_every_iteration() -> None:
+def test_the_likelihood_rises_with_every_iteration() -> None:
     _, _, statistics = known_world(30, 5)
     space = VoiceSpace.random(background(), VoiceSpaceConfig(dimension=DIMENSION), 9)
-    evidences = []
+    likelihoods = []
     for _ in range(12):
-        evidences.append(float(space.posterior(statistics).evidence.sum()))
+        likelihoods.append(log_evidence(space, statistics))
         space = space.estimated(statistics)
-    steps = np.diff(evidences)
+    steps = np.diff(likelihoods)
     assert (steps >= -1e-9).all()
     assert steps[0] > 1.0
     moment = space.posterior(statistics).second_moment.mean(0)
@@ -102,32 +101,34 @@ def test_a_known_space_is_found_again_and_its_vectors_with_it() -> None:
     mapped = estimated @ torch.linalg.lstsq(estimated, vectors).solution
     assert float((mapped - vectors).square().mean()) < 0.01 * float(vectors.square().mean())
     wrong = train_space(truth.background, statistics, VoiceSpaceConfig(dimension=1, iterations=30), seed=3)
-    assert float(wrong.posterior(statistics).evidence.sum()) < float(space.posterior(statistics).evidence.sum())
+    assert log_evidence(wrong, statistics) < log_evidence(space, statistics)
 
 
 def test_frames_one_by_one_sum_to_all_and_nobody_is_zero() -> None:
     space, _, _ = known_world(1, 1)
     features = space.background.mean[torch.tensor([0, 1, 2, 3, 0, 1])] + 0.3
-    whole = space.statistics(features)
-    parts = [space.statistics(part) for part in features.split(2)]
-    added = parts[0] + parts[1] + parts[2]
-    torch.testing.assert_close(added.count, whole.count)
-    torch.testing.assert_close(added.first, whole.first)
-    nobody = space.vectors(space.statistics(features[:0]))
+    whole, part = (VoiceStatistics.of(space.background, each) for each in (features, features[:2]))
+    groups = VoiceStatistics.of_groups(space.background, [iter(features.split(2)), [features[:2]], []])
+    assert groups.count.shape == (3, GAUSSIANS)
+    for group, alone in enumerate((whole, part)):
+        torch.testing.assert_close(groups.count[group], alone.count[0])
+        torch.testing.assert_close(groups.first[group], alone.first[0])
+    vectors = space.vectors(groups)
+    torch.testing.assert_close(vectors[:2], torch.cat([space.vectors(each) for each in (whole, part)]))
+    nobody = space.vectors(VoiceStatistics.of(space.background, features[:0]))
     assert torch.equal(nobody, torch.zeros(1, DIMENSION))
+    assert torch.equal(vectors[2], nobody[0])
     # Few frames stay near nobody; the more there are the farther away.
-    lengths = [float(space.vectors(space.statistics(features.repeat(times, 1))).norm()) for times in (1, 10, 100)]
+    more = [features.repeat(times, 1) for times in (1, 10, 100)]
+    lengths = [float(space.vectors(VoiceStatistics.of(space.background, each)).norm()) for each in more]
     assert 0 < lengths[0] < lengths[1] < lengths[2]
-    batch = VoiceStatistics.stacked([whole, parts[0]])
-    alone = torch.cat([space.vectors(each) for each in (whole, parts[0])])
-    torch.testing.assert_close(space.vectors(batch), alone)
 
 
 def test_a_frame_of_weight_zero_says_nothing_and_one_of_half_counts_half() -> None:
     space, _, _ = known_world(1, 1)
     features = space.background.mean[torch.tensor([0, 1, 2, 3])] + 0.3
-    weighted = space.statistics(features, torch.tensor([1.0, 0.0, 0.5, 0.0]))
-    first, third = (space.statistics(features[row : row + 1]) for row in (0, 2))
+    weighted = VoiceStatistics.of(space.background, features, torch.tensor([1.0, 0.0, 0.5, 0.0]))
+    first, third = (VoiceStatistics.of(space.background, features[row : row + 1]) for row in (0, 2))
     torch.testing.assert_close(weighted.count, first.count + 0.5 * third.count)
     torch.testing.assert_close(weighted.first, first.first + 0.5 * third.first)
 
@@ -144,15 +145,67 @@ def test_frames_count_as_much_as_they_may() -> None:
     )
 
 
-def test_too_few_speakers_and_broken_features_are_told() -> None:
-    space, _, statistics = known_world(1, 3)
+def test_the_first_space_moves_means_by_a_share_of_their_deviations() -> None:
+    model = background(gaussians=50, features=20)
+    space = VoiceSpace.random(model, VoiceSpaceConfig(dimension=10), 1)
+    shares = space.loading / model.variance.double().sqrt().unsqueeze(2)
+    # 10,000 draws of a deviation of 0.1: theirs is off by 0.1 / sqrt(20,000) = 0.0007, their mean by 0.001.
+    assert float(shares.std()) == pytest.approx(0.1, abs=0.003)
+    assert abs(float(shares.mean())) < 0.004
+    assert torch.equal(VoiceSpace.random(model, VoiceSpaceConfig(dimension=10), 1).loading, space.loading)
+    assert not torch.equal(VoiceSpace.random(model, VoiceSpaceConfig(dimension=10), 2).loading, space.loading)
+
+
+def test_a_gaussian_without_frames_keeps_its_directions() -> None:
+    """They only turn and stretch with the space, by the root of the vectors' second moment."""
+    space, _, statistics = known_world(20, 5)
+    statistics.count[:, 1] = 0
+    statistics.first[:, 1] = 0
+    moment = space.posterior(statistics).second_moment.mean(0)
+    new = space.estimated(statistics)
+    torch.testing.assert_close(new.loading[1] @ new.loading[1].T, space.loading[1] @ moment @ space.loading[1].T)
+    assert float(new.loading[1].norm()) > 0.1
+
+
+@pytest.mark.parametrize("silent", [0, 3])
+def test_too_few_speakers_are_refused(silent: int) -> None:
+    """Those without frames do not count."""
+    space, _, statistics = known_world(6 + silent, 50)
+    statistics.count[:silent] = 0
+    statistics.first[:silent] = 0
+    train_space(space.background, statistics, VoiceSpaceConfig(dimension=6, iterations=2), seed=1)
+    expected = "i-vectors: 6 training speakers cannot determine 7 dimensions; lower space.dimension to at most 6"
+    with pytest.raises(SingularError, match=expected):
+        train_space(space.background, statistics, VoiceSpaceConfig(dimension=7), seed=1)
+
+
+def test_speakers_who_are_all_the_same_are_refused() -> None:
+    """The covariance of their vectors is that of one speaker, 1 / frames, beside vectors of length about 1."""
+    space, _, statistics = known_world(1, 50)
+    alike = VoiceStatistics(1e20 * statistics.count.repeat(5, 1), 1e20 * statistics.first.repeat(5, 1, 1))
+    with pytest.raises(SingularError, match="the vectors of 5 training speakers do not spread over 2 dimensions"):
+        train_space(space.background, alike, VoiceSpaceConfig(dimension=DIMENSION), seed=1)
+
+
+def test_numbers_that_are_too_large_are_told_and_leave_other_speakers_alone() -> None:
+    space, _, statistics = known_world(2, 3)
     with pytest.raises(FeatureError, match="not finite"):
-        space.statistics(torch.full((2, FEATURES), torch.nan))
-    nothing = VoiceStatistics(0 * statistics.count, 0 * statistics.first)
-    assert torch.equal(space.posterior(nothing).mean, torch.zeros(1, DIMENSION, dtype=torch.float64))
-    broken = VoiceStatistics(statistics.count, torch.full_like(statistics.first, torch.inf))
-    with pytest.raises(SingularError, match="1 speakers do not tell 2 dimensions"):
-        space.estimated(broken)
+        VoiceStatistics.of(space.background, torch.full((2, FEATURES), torch.nan))
+    # Squares are infinite in float32.
+    large = VoiceStatistics.of(space.background, torch.full((2, FEATURES), 1e20))
+    both = [torch.cat([own, other]) for own, other in zip(_parts(statistics), _parts(large), strict=True)]
+    vectors = space.vectors(VoiceStatistics(*both))
+    assert torch.equal(vectors[:2], space.vectors(statistics))
+    assert not vectors[2].isfinite().any()
+    with pytest.raises(FeatureError, match="features of training speakers are too large; compute them again"):
+        train_space(space.background, VoiceStatistics(*both), VoiceSpaceConfig(dimension=DIMENSION), seed=1)
+    # All directions are one, and so long that the precision is singular beside the identity that is added to it.
+    steep = replace(space, loading=1e30 * torch.ones_like(space.loading))
+    assert not steep.vectors(statistics).isfinite().any()
+
+
+def _parts(statistics: VoiceStatistics) -> tuple[torch.Tensor, torch.Tensor]:
+    return statistics.count, statistics.first
 
 
 def test_a_background_model_finds_the_mixture_that_made_its_frames() -> None:
@@ -187,24 +240,39 @@ def test_a_space_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path
     save_file(tensors, path)  # without its format
     with pytest.raises(CheckpointError, match="a space of voices"):
         VoiceSpace.load(path)
-    for change in (
-        {"variance": -tensors["variance"]},
-        {"loading": tensors["loading"][:, :2]},
-        {"loading": tensors["mean"]},
-        {"counting": -tensors["counting"]},
-    ):
-        space.save(path)
-        content = {**load_file(path), **change}
-        save_file(
-            {name: value.contiguous() for name, value in content.items()}, path, metadata=_metadata(tmp_path, space)
-        )
-        with pytest.raises(CheckpointError):
-            VoiceSpace.load(path)
 
 
-def _metadata(folder: Path, space: VoiceSpace) -> dict[str, str]:
-    from safetensors import safe_open
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("variance", lambda each: -each, "a variance is below 0.001, the floor of the training"),
+        ("variance", lambda each: torch.full_like(each, 1e-44), "a variance is below 0.001"),
+        ("variance", lambda each: torch.full_like(each, 0.9e-3), "a variance is below 0.001"),
+        ("weight", lambda each: each * torch.tensor([-1.0, 2.0, 2.0, 1.0]), "a weight is negative, or the weights do"),
+        ("weight", lambda each: 1.01 * each, "a weight is negative, or the weights do not add up to 1"),
+        ("counting", lambda each: -each, "the weight of frames is not positive"),
+        ("counting", lambda each: each * torch.tensor([1.0, 0.0]), "the weight of frames is not positive"),
+        ("loading", lambda each: each[:, :2], "its parts are of different features"),
+        ("loading", lambda each: each[..., 0], r"loading has shape \[4, 3\], expected"),
+        ("loading", lambda each: torch.full_like(each, 1e300, dtype=torch.float64), "loading is not finite"),
+        ("mean", lambda each: torch.full_like(each, torch.nan), "mean is not finite"),
+    ],
+)
+def test_a_damaged_space_is_refused(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "space.safetensors"
+    tensors = known_world(5, 5)[0].tensors()
+    save_tensors(path, {**tensors, name: change(tensors[name])}, {"format": FORMAT})
+    with pytest.raises(CheckpointError, match=rf"space\.safetensors: {message}.*; delete it and run again"):
+        VoiceSpace.load(path)
 
-    space.save(folder / "whole.safetensors")
-    with safe_open(folder / "whole.safetensors", "pt") as file:
-        return file.metadata()
+
+def test_a_variance_at_the_floor_of_the_training_is_read(tmp_path: Path) -> None:
+    """As float32 has the floor, which is a little above or below."""
+    space = known_world(5, 5)[0]
+    # Features that are all alike.
+    floored = train_background(lambda: [torch.zeros(50, FEATURES)], BackgroundConfig(gaussians=1), seed=1)
+    assert torch.equal(floored.variance, torch.full((1, FEATURES), 1e-3))
+    replace(space, background=floored, loading=space.loading[:1]).save(tmp_path / "space.safetensors")
+    assert torch.equal(VoiceSpace.load(tmp_path / "space.safetensors").background.variance, floored.variance)

@@ -10,6 +10,7 @@ from torch import nn
 from lhuc_asr.nnet.layered_network import LayeredNetwork, NetworkShape
 from lhuc_asr.nnet.normalisation import BatchNormalisation
 from lhuc_asr.nnet.shapes import SHAPES
+from lhuc_asr.nnet.vector_tensors import VectorTensors
 
 DIMENSION, PDFS, UNITS = 4, 7, 12
 NORMALISATIONS = (None, "batch", "layer")
@@ -29,9 +30,13 @@ SMALL = {
 
 
 def lively(shape: NetworkShape, vector: int = 0, seed: int = 0) -> LayeredNetwork:
-    """A network in evaluation mode whose tensors are all random, those of the normalisation too."""
+    """A network in evaluation mode whose tensors are all random, those of the normalisation and of vectors too."""
     generator = torch.Generator().manual_seed(seed)
     model = shape.make(DIMENSION, PDFS, vector)
+    if vector:
+        # Names that every module has; a network does not look at these tensors.
+        made = {name: torch.randn(2, vector, generator=generator) for name in ("forward", "training", "by_name")}
+        model.vectors = VectorTensors(made, "a test")
     model.initialise(generator)
     nn.init.normal_(model.output.weight, generator=generator)
     model.log_prior.copy_(torch.log_softmax(torch.randn(PDFS, generator=generator), 0))

@@ -38,6 +38,11 @@ def test_a_network_comes_back_bit_for_bit(tmp_path, name, vector):
     spliced = torch.randn(5, model.splicing.width)
     assert torch.equal(loaded(spliced), model(spliced))
     assert model_hash(loaded) == model_hash(model)
+    if model.vectors is not None and loaded.vectors is not None:
+        assert loaded.vectors.source == str(tmp_path / "model.safetensors")
+        before, after = model.vectors.by_name(), loaded.vectors.by_name()
+        assert before.keys() == after.keys() == {"forward", "training", "by_name"}
+        assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_the_file_of_a_plain_dnn_is_what_it_always_was(tmp_path):
@@ -95,6 +100,7 @@ OWN = TDNN.model_dump(mode="json", exclude={"kind"})
         {"tdnn": OWN | {"offsets": [[-1, 0, 1], [-1, 10**9]]}},
         {"tdnn": OWN | {"hidden_layers": 2}},
         {"vector_dimension": 3},
+        {"vectors": {}},
         {"vector_dimension": -1},
         {"vector_dimension": 2**40},
         {"feature_dimension": 5},
@@ -104,6 +110,22 @@ OWN = TDNN.model_dump(mode="json", exclude={"kind"})
 def test_a_description_that_does_not_fit_is_refused(tmp_path, change):
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not an acoustic model of this version.*; delete"):
         described(tmp_path, change)
+
+
+def test_a_network_takes_vectors_and_says_how_they_are_computed_or_neither(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, lively(TDNN, 3))
+    tensors, description = load_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("vectors.")}
+    save_tensors(path, plain, {key: value for key, value in description.items() if key != "vectors"})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* takes vectors of 3 values, but has no"):
+        load_model(path)
+    # Weights of a network without a vector.
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("vectors.")}
+    save_tensors(path, lively(TDNN).state_dict() | own, description | {"vector_dimension": 0})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* takes no vectors, but has tensors to"):
+        load_model(path)
 
 
 def test_sizes_beyond_any_memory_are_refused_before_anything_of_that_size_is_made(tmp_path):
