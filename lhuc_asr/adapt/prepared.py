@@ -26,7 +26,8 @@ class PreparedConfig(MethodConfig):
     """Options of a method that learns from the training speakers.
 
     It learns from the features that the network was trained on, also for a pass on top of another: test speakers'
-    features are then moved by ``fdlr`` or ``vtln``, and the training speakers' are as they are.
+    features are then moved by ``fdlr`` or ``vtln``, and the training speakers' are as they are. On top of ``ivector``
+    both have their vectors beside them.
 
     Attributes:
         not_prepared: Names of the options that do not affect what is learned from the training speakers. Methods that

@@ -37,7 +37,7 @@ from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage
 from lhuc_asr.pipeline.rungs import rung_stage
 from lhuc_asr.pipeline.sample_rates import SampleRates
 from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_stages
-from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage
+from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage, voices_stage_name
 
 
 def add_stages(
@@ -250,11 +250,12 @@ def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
 
 
 def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
+    voices = [] if preparation.voices is None else [voices_stage_name(preparation.voices)]
     stages.run(
         f"prepare {preparation.name}",
         partial(prepare, experiment),
         options=preparation,
-        after=[f"network {preparation.network}", aligner],
+        after=[f"network {preparation.network}", aligner, *voices],
         outputs=[experiment.folder.prepared(preparation.name)],
     )
 

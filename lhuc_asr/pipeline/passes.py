@@ -11,8 +11,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from lhuc_asr.adapt.environment import combine
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
+from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.stacked import StackedMethod
 from lhuc_asr.adapt.targets import alignment_targets
 from lhuc_asr.adapt.transformed import ChangedFeatures
@@ -31,6 +34,7 @@ from lhuc_asr.features.store import FeatureTable, StoredUtterance
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.lang.language_model import ARPA_FILE
 from lhuc_asr.lang.tags import without_tags
+from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.earlier_pass import (
     ADAPTATION_FILE,
     ALIGNMENT_FILE,
@@ -50,6 +54,7 @@ from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.language import HISTORIES_FOLDER
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Combination, Output, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.tuning import tune
+from lhuc_asr.pipeline.voices import read_vectors
 from lhuc_asr.score.wer import WerReport, score, write_wer
 
 logger = logging.getLogger(__name__)
@@ -141,6 +146,9 @@ def _reports_near(
 def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
     """Let a method learn from the training speakers, at the recordings' own speed.
 
+    A method on top of vectors learns from features with the training utterances' vectors: with that of nobody, what it
+    learns would not be of the network as it is when the method adapts.
+
     A method that adapts only on clean recordings also learns only from clean recordings: the parameters are then the
     speaker's, and not the environment's.
 
@@ -168,7 +176,20 @@ def prepare(experiment: AlignedExperiment, preparation: Preparation) -> None:
     pdfs = {stored.id: aligned[stored.id] for theirs in spoken.values() for stored, _ in theirs}
     targets = alignment_targets(pdfs, loop.silence_pdfs, preparation.silence_weight)
     training = {speaker: loop.speaker_data(targets, theirs) for speaker, theirs in spoken.items()}
+    if preparation.voices is not None:
+        store = experiment.features_of(preparation.place or ModelPlace(), TRAIN)
+        vectors = read_vectors(experiment, preparation.voices, TRAIN, store)
+        training = {speaker: _with_vectors(data, spoken[speaker], vectors) for speaker, data in training.items()}
     method.prepare(loop.model, training, preparation.seed)
+
+
+def _with_vectors(
+    data: SpeakerData, utterances: Sequence[tuple[StoredUtterance, int]], vectors: Mapping[str, np.ndarray]
+) -> SpeakerData:
+    """A speaker's data with the vector of each utterance, (R,), in its rows: features (T, D + R)."""
+    beside = np.stack([vectors[stored.id] for stored, _ in utterances])
+    rows = beside.repeat([frames for _, frames in utterances], axis=0)
+    return replace(data, features=np.concatenate([data.features, rows], axis=1))
 
 
 def _scores(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> Iterator[Scores]:

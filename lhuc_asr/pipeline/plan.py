@@ -220,6 +220,7 @@ def _preparation(config: ExperimentConfig, options: PassConfig) -> Preparation |
     if not isinstance(method, PreparedConfig):
         return None
     defaults = {name: type(method).model_fields[name].default for name in method.not_prepared}
+    on_vectors = method.on is not None and config.method_of(config.passes[method.on]).needs_vectors
     return Preparation(
         network=options.network,
         method=method.model_copy(update=defaults),
@@ -227,6 +228,7 @@ def _preparation(config: ExperimentConfig, options: PassConfig) -> Preparation |
         environments=options.data.environments,
         seed=config.seed,
         place=_place(config, options.network),
+        voices=config.voices_of(options.network) if on_vectors else None,
     )
 
 

@@ -48,6 +48,8 @@ class Preparation:
         environments: Environments of the recordings to learn from; None for all.
         seed: Seed of the learning.
         place: Place of the network; None for the networks' own features.
+        voices: Name of the network whose vectors the training speakers have beside their features, as those have to
+            whom a method on top of vectors adapts; None for features alone.
     """
 
     network: str
@@ -56,6 +58,7 @@ class Preparation:
     environments: tuple[str, ...] | None
     seed: int
     place: ModelPlace | None = None
+    voices: str | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +67,8 @@ class Preparation:
         depends = [self.network, self.silence_weight, options]
         if self.environments is not None:
             depends.append(self.environments)
+        if self.voices is not None:
+            depends.append(("voices", self.voices))
         return f"{self.method.kind}-{hashlib.sha256(repr(depends).encode()).hexdigest()[:8]}"
 
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from scaled_speakers import frames_of
 from speaker_codes import CodeConfig
 
+from lhuc_asr.adapt.ivector import IvectorConfig
 from lhuc_asr.adapt.method import AdaptationMethod, AdaptedSpeakers, PreparedMethod
 from lhuc_asr.adapt.methods import METHODS, AnyMethod
 from lhuc_asr.adapt.speaker_data import AlignmentModel, SpeakerData
@@ -53,11 +54,16 @@ OPTIONS: dict[str, dict[str, object]] = {
     "ivector on fmllr": {"kind": "ivector", "on": "fmllr"},
     "lhuc on ivector": {"kind": "lhuc", "on": "ivector"},
     "fdlr on ivector": {"kind": "fdlr", "on": "ivector", "learning_rate": 0.01},
+    "moments on ivector": {"kind": "moments", "on": "ivector", "prior_frames": 1000.0},
+    "batch_statistics on ivector": {"kind": "batch_statistics", "on": "ivector", "prior_frames": 10.0},
+    "bayes on ivector": {"kind": "bayes", "on": "ivector"},
+    "subspace on ivector": {"kind": "subspace", "on": "ivector", "dimensions": 2},
+    "predicted on ivector": {"kind": "predicted", "on": "ivector", "dimensions": 2},
     "none": {},
     "code": {},
 }
 # Methods that do not look at targets.
-WITHOUT_TARGETS = ("predicted", "none")
+WITHOUT_TARGETS = ("predicted", "predicted on ivector", "none")
 
 
 def add_test_methods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +88,8 @@ def prepared_method(
 ) -> AdaptationMethod:
     """A method by its name in ``OPTIONS``, prepared on six training speakers if it learns from them.
 
-    The data of speakers gets ``mixtures``, if there are any.
+    The data of speakers gets ``mixtures``, if there are any. Under a method on top of vectors, training speakers have
+    theirs beside their features.
     """
     options = {"kind": name, **OPTIONS[name]}
     method: AdaptationMethod = TypeAdapter(AnyMethod).validate_python(options).make(folder)
@@ -96,6 +103,12 @@ def prepared_method(
         generator, frames = torch.Generator().manual_seed(3), 600 if name == "basis_fmllr" else 60
         spoken = {f"t{n}": frames_of(model, n, frames, 0.3 * torch.randn(2, 16, generator=generator)) for n in range(6)}
         training = {name: replace(each, alignment_model=mixtures) for name, each in spoken.items()}
+        if options.get("on") == "ivector":
+            vectors = IvectorConfig().make(None).estimate(model, training, seed=0)
+            training = {
+                name: replace(each, features=vectors.transformed(name, each.features))
+                for name, each in training.items()
+            }
         method.prepare(model, training, seed=0)
     if options.get("on"):
         below = OPTIONS[str(options["on"])]
