@@ -56,6 +56,10 @@ LADDER = (
     """networks={
       fmllr: {features: fmllr_sat},
       voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}},
+      both: {
+        features: fmllr_sat,
+        ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}
+      },
       delayed: {shape: {kind: tdnn, offsets: [[-1, 0, 1], [-1, 2]], channels: 24, hidden_layers: 1, hidden_units: 32}},
       smbr: {sequence: {epochs: 2, learning_rate: 0.001}}
     }""",
@@ -81,7 +85,10 @@ LADDER_PASSES = f"""passes={{
   ivector_lhuc: {{
     network: voices, targets: {{source: ivector}},
     method: {{kind: lhuc, on: ivector, optimizer: adam, learning_rate: 0.3, sweeps: 4}}
-  }}
+  }},
+  ivector_moments: {{network: voices, targets: {{source: ivector}}, method: {{kind: moments, on: ivector}}}},
+  both_fmllr: {{network: both, method: {FMLLR}, targets: {{source: fmllr_gmm}}}},
+  both: {{network: both, targets: {{source: both_fmllr}}, method: {{kind: ivector, on: both_fmllr}}}}
 }}"""
 
 

@@ -95,11 +95,12 @@ def _without_speaker(adapted: Pass, passes: Mapping[str, Pass]) -> Pass:
 
     A network that was trained on transformed features, or with vectors of speakers, does not know others.
     """
-    if isinstance(adapted.adaptation, Adaptation):
-        below = adapted if adapted.adaptation.on is None else adapted.adaptation.on
-        method = below.adaptation.method if isinstance(below.adaptation, Adaptation) else None
-        if method is not None and (method.uses_gaussians or method.needs_vectors):
-            return below
+    below = adapted.adaptation.on if isinstance(adapted.adaptation, Adaptation) else None
+    for plan in (adapted, below):
+        # The upper one first: a vector on top of a transform leaves the network's other parameters alone too.
+        method = plan.adaptation.method if plan is not None and isinstance(plan.adaptation, Adaptation) else None
+        if plan is not None and method is not None and (method.uses_gaussians or method.needs_vectors):
+            return plan
     return passes[first_pass(adapted.network)]
 
 

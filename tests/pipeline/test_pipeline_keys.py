@@ -57,6 +57,7 @@ RECIPE: dict[str, Any] = {
         "transformed": {"method": {"kind": "fmllr"}, "network": "moved", "targets": {"source": "gaussian"}},
         "stacked": {"method": {"kind": "lhuc", "on": "transformed"}, "network": "moved"},
         "ivector": {"method": {"kind": "ivector"}, "network": "voices"},
+        "matched": {"method": {"kind": "moments", "on": "ivector"}, "network": "voices"},
         "delayed": {"network": "delayed"},
         "smbr": {"network": "smbr"},
         "sharp": {"method": {"kind": "fmllr"}, "network": "sharp", "targets": {"source": "gaussian"}},

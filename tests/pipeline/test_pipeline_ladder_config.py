@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, LhucError
 from lhuc_asr.pipeline.aligners import NetworkAligner, aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.export import ModelOptions
 from lhuc_asr.pipeline.plan import heldout_passes, networks_of, nobodys_vectors, passes_of
 from lhuc_asr.pipeline.resolved_pass import Adaptation
 from lhuc_asr.pipeline.run import run_recipe
@@ -35,6 +37,8 @@ def recipe(**changes: Any) -> ExperimentConfig:
     return parse_config(ExperimentConfig, LADDER | changes, "config.yaml")
 
 
+# Methods that learn from the training speakers by the network's activations.
+LEARNED = ("moments", "batch_statistics", "bayes", "subspace", "predicted")
 # Passes, each on another.
 VECTORS = (("a", None), ("b", "a"))
 
@@ -262,3 +266,62 @@ def test_a_run_begins_with_what_adapts_with_the_vector_of_nobody(
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == nobodys_vectors(config)
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fmllr", "fmllr"),
+        ("stacked", "fmllr"),
+        ("warped", "voices_si"),
+        ("vector", "vector"),
+        ("on_vector", "vector"),
+        ("vector_on_warped", "vector_on_warped"),
+        ("both_fmllr", "both_fmllr"),
+        ("vector_on_fmllr", "vector_on_fmllr"),
+        ("warped_on_nothing", "si"),
+    ],
+)
+def test_without_a_speaker_a_model_adapts_features_and_vectors_alone(name: str, expected: str) -> None:
+    """A vector on a transform is estimated on any recordings, as the transform below is."""
+    config = recipe(
+        features={"sample_rate": 16000},
+        alignment_features={"sample_rate": 16000},
+        networks=LADDER["networks"] | {"voices": {"ivector": {}}, "both": {"features": "fmllr_sat", "ivector": {}}},
+        passes=PASSES
+        | {
+            "warped": {"network": "voices", "method": {"kind": "vtln"}},
+            "vector": {"network": "voices", "method": {"kind": "ivector"}},
+            "on_vector": {"network": "voices", "method": {"kind": "moments", "on": "vector"}},
+            "vector_on_warped": {"network": "voices", "method": {"kind": "ivector", "on": "warped"}},
+            "both_fmllr": {"network": "both", "method": FMLLR, "targets": {"source": "gaussian"}},
+            "vector_on_fmllr": {"network": "both", "method": {"kind": "ivector", "on": "both_fmllr"}},
+            "warped_on_nothing": {"method": {"kind": "vtln"}},
+        },
+    )
+    assert ModelOptions.of(config, name).without_speaker.name == expected
+
+
+def test_a_method_on_vectors_is_prepared_with_vectors_and_no_other_is() -> None:
+    """Its stage comes after that of the vectors; what is learned with and without them is in folders of their own."""
+    config = recipe(
+        networks=LADDER["networks"] | {"voices": {"ivector": {}}, "again": {"start": "voices"}},
+        passes={
+            "vector": {"network": "voices", "method": {"kind": "ivector"}},
+            "plain": {"network": "voices", "method": {"kind": "moments"}},
+            "warped": {"network": "voices", "method": {"kind": "vtln"}},
+            "on_warped": {"network": "voices", "method": {"kind": "moments", "on": "warped"}},
+            **{kind: {"network": "voices", "method": {"kind": kind, "on": "vector"}} for kind in LEARNED},
+            "other": {"network": "again", "method": {"kind": "ivector"}},
+            "on_other": {"network": "again", "method": {"kind": "moments", "on": "other"}},
+        },
+    )
+    prepared = {name: plan.preparation for name, plan in passes_of(config).items() if plan.preparation is not None}
+    voices = {name: preparation.voices for name, preparation in prepared.items() if "__" not in name}
+    assert voices == {
+        **dict.fromkeys(("plain", "warped", "on_warped")),
+        **dict.fromkeys((*LEARNED, "on_other"), "voices"),
+    }
+    moments = prepared["moments"]
+    assert moments is not None
+    assert replace(moments, voices=None).name != moments.name

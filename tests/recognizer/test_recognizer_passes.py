@@ -49,6 +49,8 @@ CHAINS = {
     "smbr": (["smbr_si", "smbr"], "smbr_si"),
     "ivector": (["voices_si", "ivector"], "ivector"),
     "ivector_lhuc": (["voices_si", "ivector", "ivector_lhuc"], "ivector"),
+    "ivector_moments": (["voices_si", "ivector", "ivector_moments"], "ivector"),
+    "both": ([*GAUSSIANS, "both_fmllr", "both"], "both"),
 }
 SPEAKER = "2001"
 Models = Callable[[str], Path]
