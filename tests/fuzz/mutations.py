@@ -114,7 +114,9 @@ def _changed(tree: Any, rng: random.Random) -> Any:
     elif change == 1 and isinstance(parent, dict):
         parent[rng.choice(WORDS)] = parent.pop(key)
     elif change == 2 and isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
-        parent[key] = parent[key] + rng.choice((-1, 1, 1000, -1000, 0.5))
+        step = rng.choice((-1, 1, 1000, -1000, 0.5))
+        # An earlier change may have made an integer that is too large for a float.
+        parent[key] = parent[key] + (step if abs(parent[key]) < 2**1000 else int(step))
     elif change == 3:
         other, place = rng.choice(places)
         parent[key] = copy.deepcopy(other[place]) if place in other or isinstance(other, list) else None

@@ -132,6 +132,17 @@ def read_speakers(folder: Path) -> None:
         archive.state(name)
 
 
+def read_extractor(folder: Path) -> None:
+    """The space of voices, and the vector of some frames."""
+    import torch
+
+    from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics
+
+    space = VoiceSpace.load(folder / "space.safetensors")
+    frames = torch.randn(30, space.background.dimension, generator=torch.Generator().manual_seed(1))
+    assert space.vectors(VoiceStatistics.of(space.background, frames)).shape == (1, space.dimension)
+
+
 def read_speaker_in_model(folder: Path) -> None:
     _recognizer().load_speaker(folder / "alice.safetensors")
 
@@ -274,6 +285,7 @@ PARSERS: dict[str, Parser] = {
     "ranker": Parser("ranker", change_described("ranker.json"), read_ranker),
     "speakers": Parser("speakers", change_one_of("*", mutate_tensors), read_speakers),
     "speaker in model": Parser("speakers", change_one_of("alice*", mutate_tensors), read_speaker_in_model),
+    "extractor": Parser("extractor", change_one_of("*", mutate_tensors), read_extractor),
     "model": Parser("model", change_described("model.json"), read_model),
     "experiment": Parser("experiment", change_experiment, read_experiment),
 }

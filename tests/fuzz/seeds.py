@@ -52,6 +52,7 @@ def write_seeds(seeds: Path, experiment: Path, model: Path) -> None:
     shutil.copy(read_manifest(experiment / "corpus" / "test.jsonl")[0].audio, seeds / "model" / "talk.wav")
     shutil.copy(seeds / "model" / "talk.wav", seeds / "experiment" / "talk.wav")
     _write_speakers(seeds / "speakers", model, seeds / "model" / "talk.wav")
+    _write_extractor(seeds / "extractor")
     _write_ranker(seeds / "ranker", seeds / "examples" / "train.csv")
 
 
@@ -138,6 +139,19 @@ def _write_speakers(folder: Path, model: Path, talk: Path) -> None:
     folder.mkdir()
     load(model).adapt([talk], "alice").save(folder / "alice.safetensors")
     write_archive(folder / "all.archive", [SpeakerState.load(folder / "alice.safetensors")])
+
+
+def _write_extractor(folder: Path) -> None:
+    import torch
+
+    from lhuc_asr.hmm.gmm import DiagonalGmm
+    from lhuc_asr.hmm.ivector import VoiceSpace, VoiceSpaceConfig
+
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(3)
+    mean, variance = torch.randn(4, 5, generator=generator), 0.5 + torch.rand(4, 5, generator=generator)
+    background = DiagonalGmm(torch.zeros(4, dtype=torch.int64), torch.full((4,), 0.25), mean, variance, 1)
+    VoiceSpace.random(background, VoiceSpaceConfig(dimension=2), seed=1).save(folder / "space.safetensors")
 
 
 def _write_ranker(folder: Path, table: Path) -> None:
