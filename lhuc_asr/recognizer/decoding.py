@@ -1,7 +1,7 @@
 """What recordings are decoded with: a pass of the model, and a person's parameters.
 
-Without a person, statistics and transforms of features are those of the recordings themselves. All else that adapts
-needs a person to be known.
+Without a person, statistics and transforms of features, and the vector beside them, are those of all recordings
+together. All else that adapts needs a person to be known.
 """
 
 from __future__ import annotations

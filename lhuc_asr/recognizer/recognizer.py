@@ -256,7 +256,7 @@ class Recognizer:
                 channel where the channels cancel.
             vad: As for ``adapt``.
             done: Names of recordings that need no transcript. Without a speaker they are read nevertheless: the
-                features of all recordings are normalised, and by fMLLR transformed, together.
+                features of all recordings are normalised together, and have one transform by fMLLR and one vector.
             lattices: Whether the transcripts have the word lattices of the recordings' pieces.
             on_bad: Called with the problem of each recording that cannot be used, which is then left out; None raises
                 the first problem.
