@@ -62,8 +62,9 @@ OPTIONS: dict[str, dict[str, object]] = {
     "none": {},
     "code": {},
 }
-# Methods that do not look at targets.
-WITHOUT_TARGETS = ("predicted", "predicted on ivector", "none")
+# Methods that do not look at targets, and a stack of such a one on vectors, which do.
+WITHOUT_TARGETS = ("predicted", "none")
+TARGETS_BELOW = ("predicted on ivector",)
 
 
 def add_test_methods(monkeypatch: pytest.MonkeyPatch) -> None:

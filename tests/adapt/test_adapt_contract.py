@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contract_methods import OPTIONS, WITHOUT_TARGETS, above, add_test_methods, gaussians, prepared_method
+from contract_methods import (
+    OPTIONS,
+    TARGETS_BELOW,
+    WITHOUT_TARGETS,
+    above,
+    add_test_methods,
+    gaussians,
+    prepared_method,
+)
 from scaled_speakers import PDFS, UNITS, WIDTH, frames_of, small_dnn
 
 from lhuc_asr.adapt.amplitudes import Amplitudes
@@ -150,6 +158,8 @@ def test_a_speaker_without_data_stays_unadapted(small, method, lengths):
 
 
 def test_a_speaker_without_targets_stays_unadapted_if_the_method_looks_at_targets(small, method, people, name):
+    if name in TARGETS_BELOW:
+        pytest.skip("the vector below looks at targets, the method above does not")
     adapted = method.estimate(small, {"mute": without_targets(people["ann"]), "bob": people["bob"]}, seed=1)
     if name in WITHOUT_TARGETS:
         scores = adapted.log_likelihoods("mute", [utterance(1)])
