@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -28,7 +30,7 @@ from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
 from lhuc_asr.pipeline.models_config import ModelsConfig
 from lhuc_asr.pipeline.network_config import check_network
-from lhuc_asr.pipeline.output_config import OutputConfig
+from lhuc_asr.pipeline.output_config import OutputConfig, check_rescored
 from lhuc_asr.pipeline.pass_config import (
     RUNGS,
     SI,
@@ -75,7 +77,7 @@ class ExperimentConfig(ModelsConfig):
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
         controls: Controls that are made of each of these passes.
-        outputs: Other words that are taken of every pass and control, from their lattices, by name: ``<pass>__<name>``.
+        outputs: Other words that are taken from the lattices of every pass and control, by name: ``<pass>__<name>``.
         primary: The pass whose comparison with the unadapted network, over the first test set, is the recipe's primary
             one; None for the first that does not adapt on reference transcripts.
     """
@@ -130,8 +132,8 @@ class ExperimentConfig(ModelsConfig):
             raise ValueError(f"aligners {self.aligners}: expected {RUNGS[0]}, then any of {RUNGS[1:]} in this order")
         if taken := sorted(self.outputs.keys() & {"own", *get_args(Control)}):
             raise ValueError(f"outputs: {taken[0]!r} is the name of a pass that is decoded again; choose another")
-        if self.lm.arpa is not None and any(output.lm is not None for output in self.outputs.values()):
-            raise ValueError("outputs: lm.arpa is a finished model, of which no other is estimated; give lm.text")
+        if self.lm.arpa is None:  # the order of a file is not known yet
+            check_rescored(self.outputs, self.lm)
         if self.normalised_by == "environment" and self.known_environments == ():
             raise ValueError(
                 "normalised_by: environment, but the recordings have no environments; make some with noise:, or leave "
@@ -162,9 +164,9 @@ class ExperimentConfig(ModelsConfig):
                 )
             self._check_layers(name, plan)
             self._check_features(name, plan, known)
-            self._check_reused(name)
             self._check_environments(name, plan.data)
             known.add(name)
+        self._check_reused(firsts)
         if self.primary is not None and not self.is_result(self.primary):
             results = ", ".join(filter(self.is_result, self.passes)) or "none"
             raise ValueError(f"primary: {self.primary!r} is not a pass without reference transcripts; those: {results}")
@@ -239,11 +241,16 @@ class ExperimentConfig(ModelsConfig):
         unmoved = self.rung_features(plan.network) is None and self.method_of(plan).on is None
         return unmoved and self.features.kind == "fbank" and self.features.delta_order == 0
 
-    def _check_reused(self, name: str) -> None:
-        """Refuse a pass of the name of another's control."""
-        owner, _, whose = name.rpartition("__")
-        if owner in self.passes and whose in (*self.controls, *self.outputs, "own"):
-            raise ValueError(f"passes: {name!r} is the name of {owner!r} decoded again; choose another name")
+    def _check_reused(self, firsts: Collection[str]) -> None:
+        """Refuse two passes of one name, among those without adaptation, the table's, their controls and outputs."""
+        again = [reuse_name(name, whose) for name in self.passes for whose in (*self.controls, "own")]
+        names = [*firsts, *self.passes, *again]
+        names += [reuse_name(name, output) for name in names for output in self.outputs]
+        for name, count in Counter(names).items():
+            if count > 1:
+                where = "passes" if name in self.passes else "outputs"
+                owner = name.rpartition("__")[0]
+                raise ValueError(f"{where}: {name!r} is the name of {owner!r} decoded again; choose another name")
 
     def _check_combined(self, name: str, plan: PassConfig, combine: CombineConfig, known: set[str]) -> None:
         for part in combine.parts:

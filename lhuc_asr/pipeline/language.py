@@ -116,14 +116,27 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
 
 
 def language_model_stage(
-    stages: Stages, experiment: Experiment, options: LanguageModelOptions, name: LanguageModelName = None
+    stages: Stages,
+    experiment: Experiment,
+    options: LanguageModelOptions,
+    name: LanguageModelName = None,
+    inputs: InputFiles | None = None,
 ) -> None:
-    """Add the stage that writes a language model: one for tests, and one for tuning if it differs."""
+    """Add the stage that writes a language model: one for tests, and one for tuning if it differs.
+
+    Args:
+        stages: The stages; that of the lexicon comes before, which reads the files of the recipe's language model too.
+        experiment: The experiment.
+        options: Options of the language model.
+        name: Its name; None for the recipe's own.
+        inputs: Files that it is made of and that are not those of the recipe's own; None where there are none.
+    """
     stages.run(
         language_model_stage_name(name),
         partial(_write_language_models, experiment, name),
         options=options,
         after=["lexicon"],
+        inputs=inputs,
         outputs=[
             experiment.lang(name) / PERPLEXITY_FILE,
             *(folder / _model_file(name) for folder in _lang_folders(experiment, name, options.lm.from_transcripts)),

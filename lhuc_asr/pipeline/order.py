@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.extraction import extract
@@ -81,7 +82,8 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
     for order in orders:
         language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
     for name, lm in rescoring_models(passes.values()).items():
-        language_model_stage(stages, experiment, replace(LanguageModelOptions.of(config, None), lm=lm), name)
+        inputs = None if lm.files == config.lm.files else InputFiles(lm.files)
+        language_model_stage(stages, experiment, replace(LanguageModelOptions.of(config, None), lm=lm), name, inputs)
     _feature_stage(stages, experiment, FeatureOptions.of(config))
     aligned: Aligned | None = None
     for aligner in aligners(config):

@@ -42,7 +42,7 @@ RECIPE: dict[str, Any] = {
         "sharp": {"start": "moved", "sequence": {}},
     },
     "first_passes": ["mono", "tri", "lda_mllt"],
-    "outputs": {"risk": {"words": "least_risk"}},
+    "outputs": {"risk": {"words": "least_risk"}, "large": {"lm": {"arpa": "large.arpa"}}},
     "passes": {
         "lhuc": {},
         "moments": {"method": {"kind": "moments"}},

@@ -8,21 +8,26 @@ from pathlib import Path
 import pytest
 
 from lhuc_asr.base.atomic import read_json, read_json_lines
-from lhuc_asr.base.config import parse_config
-from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.base.config import load_config, parse_config
+from lhuc_asr.base.errors import ConfigError, LhucError
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.lattice import best_path
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
 from lhuc_asr.decode.minimum_risk import least_risk
 from lhuc_asr.decode.outputs import LatticeOutput, Rescoring, search_words
 from lhuc_asr.decode.word_lattice import WordLatticeConfig, determinized
+from lhuc_asr.lang.arpa import read_arpa, write_arpa
+from lhuc_asr.lang.histories import HistoryModel
 from lhuc_asr.lang.history_store import read_histories
+from lhuc_asr.lang.language_model import LanguageModelConfig, estimate_language_model
+from lhuc_asr.lang.lexicon_folder import read_lexicon_folder
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import scores_of, tuned_search, two_pass
-from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
+from lhuc_asr.pipeline.experiment import AlignedExperiment, read_config, read_experiment
 from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.planned import plan_lines
 
-OUTPUTS = "outputs={risk: {words: least_risk}, same: {lm: {order: 2}}, larger: {words: least_risk, lm: {order: 3}}}"
+OUTPUTS = "outputs={risk: {words: least_risk}, same: {lm: {prune: 1e-15}}, larger: {words: least_risk, lm: {order: 3}}}"
 NAMES = ("risk", "same", "larger")
 
 
@@ -119,16 +124,83 @@ def test_outputs_share_a_search_only_where_their_lattices_are_alike(
         ({"outputs": {"x": {}}}, "outputs.x: these are the words of the pass itself; give it words: least_risk, or lm"),
         ({"outputs": {"own": {"words": "least_risk"}}}, "outputs: 'own' is the name of a pass that is decoded again"),
         ({"outputs": {"x": {"words": "worst"}}}, "outputs.x.words: .*'best' or 'least_risk'"),
+        ({"outputs": {"x": {"lm": {}}}}, "outputs: the language model of 'x' is the recipe's own; give its lm another"),
         (
-            {"outputs": {"x": {"lm": {"order": 3}}}, "lm": {"arpa": "lm.arpa"}},
-            "outputs: lm.arpa is a finished model, of which no other is estimated",
+            {"outputs": {"x": {"lm": {"order": 3, "prune": 1e-7}}}, "lm": {"order": 3, "prune": 1e-7}},
+            "outputs: the language model of 'x' is the recipe's own",
+        ),
+        (
+            {"outputs": {"x": {"words": "least_risk", "word_lattice": {"beam": 12}}}},
+            "outputs.x: word_lattice.beam 12 is wider than lattice.beam 8, .*; raise lattice.beam, or lower word",
         ),
         (
             {"outputs": {"x": {"words": "least_risk"}}, "passes": {"lhuc": {}, "lhuc__x": {}}},
-            "'lhuc__x' is the name of 'lhuc' decoded again",
+            "passes: 'lhuc__x' is the name of 'lhuc' decoded again",
+        ),
+        (
+            {"outputs": {"risk": {"words": "least_risk"}}, "passes": {"lhuc": {}, "si__risk": {}}},
+            "passes: 'si__risk' is the name of 'si' decoded again",
+        ),
+        (
+            {"outputs": {"risk": {"words": "least_risk"}}, "passes": {"lhuc": {}, "lhuc__another__risk": {}}},
+            "passes: 'lhuc__another__risk' is the name of 'lhuc__another' decoded again",
+        ),
+        (
+            {"outputs": {"risk": {"words": "least_risk"}, "another__risk": {"words": "least_risk"}}},
+            "outputs: 'lhuc__another__risk' is the name of 'lhuc__another' decoded again",
         ),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(ExperimentConfig, {"name": "x", "corpus": {"kind": "synthetic"}} | changes, "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def models(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Models of the training text, of orders 3 and 4."""
+    said = [row["text"].split() for row in read_json_lines(finished / "corpus" / "train.jsonl")]
+    words = read_lexicon_folder(finished / "lang").words
+    folder = tmp_path_factory.mktemp("models")
+    files = {order: folder / f"{order}.arpa" for order in (3, 4)}
+    for order, path in files.items():
+        write_arpa(path, estimate_language_model(said, words, LanguageModelConfig(order=order)))
+    return files
+
+
+def test_lattices_are_rescored_with_another_file_or_with_more_of_the_same(
+    finished: Path, models: dict[int, Path], run, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "exp"))
+    large, cut, cut3 = f"{{arpa: {models[4]}}}", "{order: 2}", f"{{arpa: {models[4]}, order: 3}}"
+    outputs = f"{{large: {{lm: {large}}}, cut: {{lm: {cut}}}, cut3: {{lm: {cut3}}}}}"
+    recipe = f"lm.arpa={models[3]}", "lm.prune=1e-4", f"outputs={outputs}", "controls=[]"
+    run(folder, *recipe)
+    lang = folder / "lang"
+    for name, path, order in (("large", models[4], 4), ("cut3", models[4], 3)):
+        written, whole = read_histories(lang / f"rescored_{name}" / "histories"), read_arpa(path, order)
+        assert sorted(written.histories.log_prob) == sorted(HistoryModel.of(whole).histories.log_prob)
+    pruned = sum(len(table) for table in read_arpa(lang / "lm.arpa").tables)
+    assert pruned < sum(len(table) for table in read_arpa(models[3]).tables)
+    assert read_histories(lang / "rescored_cut" / "histories").histories.length.max() == 2
+    assert read_config(folder / "config.yaml").outputs["large"].lm.order == 4
+    # A file that is changed is read again.
+    models[4].write_text(models[4].read_text().replace("\\end\\", "\n\\end\\"))
+    assert {"language model rescored_large", "language model rescored_cut3"} <= set(run(folder, *recipe))
+
+
+def test_what_a_given_model_cannot_be_is_refused_before_any_work(
+    models: dict[int, Path], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    def refused(*overrides: str) -> str:
+        config = load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"exp={tmp_path / 'new'}", *overrides])
+        with pytest.raises(LhucError) as error:
+            plan_lines(config)
+        return str(error.value)
+
+    three = f"lm.arpa={models[3]}"
+    assert "'x' asks for order 4, but" in refused(three, "outputs={x: {lm: {order: 4}}}")
+    assert "is a model of order 3; lower it" in refused(f"outputs={{x: {{lm: {{arpa: {models[3]}, order: 4}}}}}}")
+    for own in ("order: 3", "prune: 0", f"arpa: {models[3]}"):
+        assert "the language model of 'x' is the recipe's own" in refused(three, f"outputs={{x: {{lm: {{{own}}}}}}}")
+    assert "none.arpa" in refused(f"outputs={{x: {{lm: {{arpa: {tmp_path / 'none.arpa'}}}}}}}")
