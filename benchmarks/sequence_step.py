@@ -21,7 +21,7 @@ from lhuc_asr.nnet.denominator import DenominatorLattice, span_offsets
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.lattice_objectives import Reference, mmi, smbr
-from lhuc_asr.nnet.lattice_store import write_lattices
+from lhuc_asr.nnet.lattice_store import LatticeStore, write_lattices
 from lhuc_asr.nnet.schedule import Newbob
 from lhuc_asr.nnet.sequence_source import SequenceSource, sequence_source
 from lhuc_asr.nnet.sequence_trainer import SequenceConfig, _Worker
@@ -86,8 +86,9 @@ def noise_source(folder: Path, alive: int, span: int) -> SequenceSource:
     targets = generator.integers(0, PDFS, FRAMES * UTTERANCES, dtype=np.int32)
     stored = [StoredUtterance(str(u), str(u), u * FRAMES, FRAMES) for u in range(UTTERANCES)]
     lattices = ((u.id, noise_lattice(generator, targets[u.rows], alive, span)) for u in stored)
-    store = write_lattices(folder, lattices, PDFS)
-    return sequence_source(FrameSource(features, targets, stored, Context.both(SHAPE.context)), store, range(9))
+    write_lattices(folder, lattices, PDFS)
+    source = FrameSource(features, targets, stored, Context.both(SHAPE.context))
+    return sequence_source(source, LatticeStore(folder), range(9))
 
 
 def noise_lattice(generator: np.random.Generator, targets: np.ndarray, alive: int, span: int) -> DenominatorLattice:

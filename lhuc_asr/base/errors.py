@@ -73,8 +73,16 @@ class SearchError(LhucError, RuntimeError):
     """Decoding failed."""
 
 
+class SearchBoundError(SearchError):
+    """An utterance takes more memory than the search for its lattice may."""
+
+
 class LatticeError(LhucError, ValueError):
     """A lattice is empty, damaged, or does not fit its vocabulary, its utterance or its network."""
+
+
+class LatticeBoundError(LatticeError):
+    """An utterance takes more memory or time than its lattices may."""
 
 
 class ScoreError(LhucError, ValueError):

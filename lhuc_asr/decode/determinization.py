@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lhuc_asr.base.acyclic import costs_to_the_end
 from lhuc_asr.base.compiled import compiled
 from lhuc_asr.decode.heap import pop, push
 from lhuc_asr.decode.lattice import NO_PDF, Lattice
@@ -91,7 +92,7 @@ class StateArcs(NamedTuple):
             pair_word.astype(np.int32),
             pair_target.astype(np.int32),
             lattice.final,
-            _costs_to_the_end(lattice.source, lattice.target, cost, lattice.final),
+            costs_to_the_end(lattice.source, lattice.target, cost, lattice.final),
             float(lattice.acoustic_scale),
         )
 
@@ -132,7 +133,7 @@ def determinize(
         subsets: Empty subsets.
         frames: Number of frames, T.
         beam: Maximum difference in cost between the best path through an arc and the best path.
-        max_steps: Maximum number of arcs of the state lattice to look at.
+        max_steps: Maximum number of visits to arcs of the state lattice.
 
     Returns:
         Beam within which all paths are there: less than asked for where there was no room; and the number of steps.
@@ -344,11 +345,3 @@ def _leave(
             subsets.target[arc], subsets.counts[ELEMENTS] = known, low
         begin = end
     return True
-
-
-@compiled
-def _costs_to_the_end(source: np.ndarray, target: np.ndarray, cost: np.ndarray, final: np.ndarray) -> np.ndarray:
-    rest = final.copy()
-    for arc in range(len(source) - 1, -1, -1):
-        rest[source[arc]] = min(rest[source[arc]], cost[arc] + rest[target[arc]])
-    return rest

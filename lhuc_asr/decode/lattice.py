@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lhuc_asr.base.acyclic import backward_sums, forward_sums
 from lhuc_asr.base.compiled import compiled
 
 # Stands for the pdf of an arc that takes no frame.
@@ -139,7 +140,8 @@ def best_path(lattice: WeightedArcs) -> tuple[np.ndarray, float]:
 def forward_backward(lattice: WeightedArcs) -> Occupancy:
     """Posteriors of arcs, float64."""
     log_weight = lattice.log_weight
-    forward, backward = _forward_backward(lattice.source, lattice.target, log_weight, -lattice.final)
+    forward = forward_sums(lattice.source, lattice.target, log_weight, len(lattice.final))
+    backward = backward_sums(lattice.source, lattice.target, log_weight, lattice.final)
     log_total = float(backward[0])
     through = forward[lattice.source] + log_weight
     # Rounding at the edge of the beam may cut a node off from the start: its forward weight is minus infinity.
@@ -223,20 +225,6 @@ def _best_path(source: np.ndarray, target: np.ndarray, cost: np.ndarray, final: 
         length += 1
         arc = entered_by[source[arc]]
     return path[:length][::-1].copy(), best
-
-
-@compiled
-def _forward_backward(
-    source: np.ndarray, target: np.ndarray, log_weight: np.ndarray, log_final: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    forward = np.full(len(log_final), -np.inf)
-    forward[0] = 0.0
-    for arc in range(len(source)):
-        forward[target[arc]] = np.logaddexp(forward[target[arc]], forward[source[arc]] + log_weight[arc])
-    backward = log_final.copy()
-    for arc in range(len(source) - 1, -1, -1):
-        backward[source[arc]] = np.logaddexp(backward[source[arc]], backward[target[arc]] + log_weight[arc])
-    return forward, backward
 
 
 @compiled

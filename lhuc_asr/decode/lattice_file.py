@@ -66,11 +66,7 @@ def write_lattices(
             written.add(utterance)
             if (problem := problem_of(lattice)) is not None:
                 raise LatticeError(f"{utterance}: not a word lattice: {problem}; determinize the state lattice again")
-            if (highest := int(lattice.word.max(initial=0))) >= len(words):
-                raise LatticeError(
-                    f"{utterance}: a lattice with word {highest}, a table of {len(words)} words; take the words of "
-                    "the graph that the lattice was searched with"
-                )
+            lattice.check_words(words, utterance)
             file.writelines(lattice_lines(utterance, lattice, None if as_numbers else words))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import SearchError
+from lhuc_asr.base.errors import SearchBoundError, SearchError
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis, likeness
 from lhuc_asr.decode.lattice import (
@@ -49,6 +49,19 @@ class LatticeConfig(StrictModel):
     max_arcs: int = Field(1000, ge=20, le=1_000_000)
     max_tokens: int = Field(10_000_000, ge=1000, le=1_000_000_000)
     candidates: int = Field(8, ge=1, le=10_000)
+
+
+def check_beams(lattice: LatticeConfig, word_lattice: WordLatticeConfig) -> None:
+    """Refuse options of a word lattice that its state lattice cannot fulfil.
+
+    Raises:
+        ValueError: The beam of the word lattice is wider than that of the state lattice.
+    """
+    if word_lattice.beam > lattice.beam:
+        raise ValueError(
+            f"word_lattice.beam {word_lattice.beam:g} is wider than lattice.beam {lattice.beam:g}, of its paths; "
+            "raise lattice.beam, or lower word_lattice.beam"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +108,8 @@ class LatticeSearcher:
                 least 1.
 
         Raises:
-            SearchError: The scores do not fit the graph or are not finite, every path was lost, or the utterance is
-                too long for the narrowest search.
+            SearchError: The scores do not fit the graph or are not finite, or every path was lost.
+            SearchBoundError: The utterance is too long for the narrowest search.
         """
         scores = scaled_scores(utterance, log_likelihoods, self.graph.pdf_count, self.config.acoustic_scale)
         if len(scores) == 0:
@@ -105,7 +118,7 @@ class LatticeSearcher:
         while (lattice := self._search(utterance, log_likelihoods, scores, max_active)) is None:
             max_active //= 2
             if max_active <= max(self.config.min_active, 1):
-                raise SearchError(
+                raise SearchBoundError(
                     f"{utterance}: with {max_active} active states its {len(log_likelihoods)} frames still take more "
                     f"than {self.lattice_config.max_tokens} tokens or {self.lattice_config.max_arcs} arcs per frame; "
                     "cut the recording, raise the lattice's bounds, or lower the search's min_active"

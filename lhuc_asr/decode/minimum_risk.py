@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lhuc_asr.base.compiled import compiled
-from lhuc_asr.base.errors import LatticeError
+from lhuc_asr.base.errors import LatticeBoundError
 from lhuc_asr.decode.lattice import best_path, forward_backward
 from lhuc_asr.decode.word_lattice import WordLattice
 
@@ -25,7 +25,7 @@ from lhuc_asr.decode.word_lattice import WordLattice
 TOLERANCE = 1e-9
 # Rounds after which the words are taken as they are; mostly two suffice.
 MOST_ROUNDS = 50
-# Cells of the largest table, of 8 bytes each.
+# Cells of all four tables together, of 8 bytes each.
 MOST_CELLS = 100_000_000
 
 
@@ -57,14 +57,11 @@ def least_risk(utterance: str, lattice: WordLattice, words: Sequence[str]) -> Le
         words: Word of each number in the lattice, as ``DecodingGraph.words``.
 
     Raises:
-        LatticeError: The lattice is of another vocabulary, or so large that the table of distances would be too large.
+        LatticeError: The lattice is of another vocabulary.
+        LatticeBoundError: The lattice is so large that the tables would be too large.
     """
+    lattice.check_words(words, utterance)
     numbers = np.union1d(lattice.word, 0)
-    if numbers[-1] >= len(words):
-        raise LatticeError(
-            f"{utterance}: a lattice with word {numbers[-1]}, a table of {len(words)} words; take the words of the "
-            "graph that the lattice was searched with"
-        )
     arcs = _Arcs.of(lattice, numbers)
     aligned = _align(utterance, arcs, _spaced(arcs.word[best_path(lattice)[0]]))
     best_path_risk = aligned.risk
@@ -160,7 +157,7 @@ def _align(utterance: str, arcs: _Arcs, places: np.ndarray, *, early: bool = Fal
     """Align the paths with places; where it makes no difference, words with the earlier or with the later places."""
     cells = (len(places) + 1) * (2 * len(arcs.end) + 2 * arcs.words)
     if cells > MOST_CELLS:
-        raise LatticeError(
+        raise LatticeBoundError(
             f"{utterance}: {len(arcs.end)} nodes and {len(places) // 2} words take tables of {cells} cells, more than "
             f"{MOST_CELLS}; narrow the beam of the word lattice"
         )

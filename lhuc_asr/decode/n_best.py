@@ -8,9 +8,11 @@ in the order of their cost, and each is another word sequence, because a word la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from lhuc_asr.base.acyclic import costs_to_the_end
 from lhuc_asr.base.compiled import compiled
 from lhuc_asr.base.errors import LatticeError
 from lhuc_asr.decode.heap import pop, push
@@ -42,6 +44,8 @@ class RankedPath:
 def best_paths(lattice: WordLattice, count: int) -> list[RankedPath]:
     """The best paths, the best first, each with another word sequence: ``count``, or all where there are fewer.
 
+    There are none where no path leads to an end.
+
     Args:
         lattice: The word lattice; ``lattice.words_of`` gives the words of a path.
         count: Number of paths, 1 to ``MOST``.
@@ -53,7 +57,8 @@ def best_paths(lattice: WordLattice, count: int) -> list[RankedPath]:
         raise LatticeError(f"the best {count} paths: ask for 1 to {MOST}")
     arcs, offset = _best_paths(lattice.source, lattice.target, -lattice.log_weight, lattice.final, count)
     paths = []
-    for path in np.split(arcs, offset[1:-1]):
+    for begin, behind in pairwise(offset):
+        path = arcs[begin:behind]
         end = lattice.target[path[-1]] if len(path) else 0
         graph_cost = float(lattice.graph_cost[path].sum() + lattice.final[end])
         log_likelihood = float(lattice.log_likelihood[path].sum())
@@ -67,11 +72,7 @@ def _best_paths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Arcs of the best paths, one path after the other, and the index of each one's first arc."""
     nodes = len(final)
-    first, rest = np.zeros(nodes + 1, np.int64), final.copy()
-    for arc in range(len(source) - 1, -1, -1):
-        first[source[arc] + 1] += 1
-        rest[source[arc]] = min(rest[source[arc]], cost[arc] + rest[target[arc]])
-    first = np.cumsum(first)
+    first, rest = np.searchsorted(source, np.arange(nodes + 1)), costs_to_the_end(source, target, cost, final)
     # Beginnings of paths: the last arc, the beginning before it, its cost, and that of its best end.
     arcs, before = np.empty(1 << 10, np.int64), np.empty(1 << 10, np.int64)
     so_far, through, heap = np.empty(1 << 10), np.empty(1 << 10), np.empty(1 << 10, np.int64)

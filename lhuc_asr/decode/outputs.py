@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+from pydantic import model_validator
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.errors import LatticeBoundError, SearchBoundError
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.hypothesis import Hypothesis
 from lhuc_asr.decode.lattice import best_path
-from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
+from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher, check_beams
 from lhuc_asr.decode.minimum_risk import least_risk
 from lhuc_asr.decode.rescoring import Rescorer
 from lhuc_asr.decode.search import SearchConfig, scaled_scores
@@ -35,6 +37,11 @@ class LatticeOutput(StrictModel):
     words: Literal["best", "least_risk"] = "best"
     lattice: LatticeConfig = LatticeConfig()
     word_lattice: WordLatticeConfig = WordLatticeConfig()
+
+    @model_validator(mode="after")
+    def _beams_fit(self) -> Self:
+        check_beams(self.lattice, self.word_lattice)
+        return self
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def search_words(
     outputs: Sequence[tuple[LatticeOutput, Rescorer | None]],
     utterance: str,
     log_likelihoods: np.ndarray,
-) -> list[Hypothesis]:
+) -> list[Hypothesis | LatticeBoundError | SearchBoundError]:
     """The words of each output of an utterance's lattice; outputs with the same options of lattices share it.
 
     Args:
@@ -76,25 +83,29 @@ def search_words(
         log_likelihoods: Natural log of p(x|pdf), up to a constant in each frame, shape (T, K), float32.
 
     Returns:
-        A hypothesis of each output; its pdfs and cost are those of the best path.
+        A hypothesis of each output, or why its lattice takes too much memory or time; the pdfs and the cost of a
+        hypothesis are those of the best path.
 
     Raises:
-        SearchError: As from ``LatticeSearcher.search``.
-        LatticeError: The word lattice does not fit its bounds, or a language model lacks one of its words.
+        SearchError: As from ``LatticeSearcher.search``, apart from its bounds.
+        LatticeError: The lattice is empty, or a language model lacks one of its words.
     """
     if len(log_likelihoods) == 0:
         scaled_scores(utterance, log_likelihoods, graph.pdf_count, search.acoustic_scale)
         return [Hypothesis(utterance, (), (), 0.0, False) for _ in outputs]
     lattices: dict[tuple[LatticeConfig, WordLatticeConfig], WordLattice] = {}
-    hypotheses = []
+    results: list[Hypothesis | LatticeBoundError | SearchBoundError] = []
     for output, rescorer in outputs:
         options = output.lattice, output.word_lattice
-        if options not in lattices:
-            states = LatticeSearcher(graph, search, output.lattice).search(utterance, log_likelihoods)
-            lattices[options] = determinized(utterance, states, output.word_lattice)
-        lattice = lattices[options] if rescorer is None else rescorer.rescored(utterance, lattices[options])
-        hypotheses.append(words_of_lattice(utterance, lattice, graph, output))
-    return hypotheses
+        try:
+            if options not in lattices:
+                states = LatticeSearcher(graph, search, output.lattice).search(utterance, log_likelihoods)
+                lattices[options] = determinized(utterance, states, output.word_lattice)
+            lattice = lattices[options] if rescorer is None else rescorer.rescored(utterance, lattices[options])
+            results.append(words_of_lattice(utterance, lattice, graph, output))
+        except (LatticeBoundError, SearchBoundError) as error:
+            results.append(error)
+    return results
 
 
 def words_of_lattice(utterance: str, lattice: WordLattice, graph: DecodingGraph, output: LatticeOutput) -> Hypothesis:
@@ -102,6 +113,7 @@ def words_of_lattice(utterance: str, lattice: WordLattice, graph: DecodingGraph,
 
     Raises:
         LatticeError: The lattice is of another vocabulary.
+        LatticeBoundError: As from ``least_risk``.
     """
     path, cost = best_path(lattice)
     pdfs = lattice.pdfs_of(path)

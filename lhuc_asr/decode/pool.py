@@ -112,8 +112,7 @@ class SearchPool:
                 narrowed.append(summary.hypothesis.utterance)
             yield summary
         if narrowed:
-            shown = ", ".join(narrowed[:NAMED]) + (" ..." if len(narrowed) > NAMED else "")
-            logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, shown)
+            logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, _named(narrowed))
 
     def outputs_all(
         self,
@@ -122,6 +121,9 @@ class SearchPool:
         outputs: Sequence[tuple[LatticeOutput, Rescoring | None]],
     ) -> Iterator[list[Hypothesis]]:
         """The words of each output of utterances' lattices, in the utterances' order.
+
+        Where a lattice takes too much memory or time, the words are those of the search's best path; a warning at the
+        end counts and names these utterances.
 
         Args:
             scores: Ids and log-likelihoods (T, K), as ``search_words`` takes them.
@@ -134,7 +136,18 @@ class SearchPool:
             LatticeError: As from ``search_words``.
             LanguageModelError: A language model is missing or damaged.
         """
-        yield from self._map(partial(_outputs, config, outputs), scores)
+        without, count, reason = [], 0, ""
+        for hypotheses, problem in self._map(partial(_outputs, config, outputs), scores):
+            count += 1
+            if problem is not None:
+                without.append(hypotheses[0].utterance)
+                reason = reason or problem
+            yield hypotheses
+        if without:
+            logger.warning(
+                "%d of %d utterances have words of the best path in place of an output: %s; the first: %s",
+                *(len(without), count, _named(without), reason),
+            )
 
     def word_lattices_all(
         self,
@@ -142,26 +155,39 @@ class SearchPool:
         config: SearchConfig,
         lattice: LatticeConfig,
         word_lattice: WordLatticeConfig,
+        max_failed: float,
     ) -> Iterator[WordLattice | None]:
-        """The word lattices of utterances, in their order; None for one that none can be made of, with a warning.
+        """The word lattices of utterances, in their order; None for an utterance without one.
+
+        Warnings at the end count the utterances without one, and the narrowed lattices.
 
         Args:
             scores: Ids and log-likelihoods (T, K), as ``LatticeSearcher.search`` takes them.
             config: Options of the search.
             lattice: Options of the state lattices.
             word_lattice: Options of the word lattices.
+            max_failed: Maximum fraction of the utterances without a lattice.
 
         Raises:
             SearchError: A worker died.
+            LatticeError: More than ``max_failed`` of the utterances have no lattice; raised at the end.
         """
-        failed, count = [], 0
+        failed, narrowed, count = [], [], 0
         for made in self._map(partial(_word_lattice, config, lattice, word_lattice), scores):
             count += 1
-            if isinstance(made, str):
-                failed.append(made)
-            yield None if isinstance(made, str) else made
+            if made.narrowed:
+                narrowed.append(made.utterance)
+            if made.problem is not None:
+                failed.append(made.problem)
+            yield made.lattice
+        if len(failed) > max_failed * count:
+            raise LatticeError(
+                f"{len(failed)} of {count} utterances have no lattice (limit {max_failed:.0%}); the first: {failed[0]}"
+            )
         if failed:
             logger.warning("%d of %d utterances have no lattice; the first: %s", len(failed), count, failed[0])
+        if narrowed:
+            logger.warning("%d of %d lattices had to be narrowed: %s", len(narrowed), count, _named(narrowed))
 
     def words_at_all(
         self,
@@ -239,9 +265,37 @@ def _outputs(
     outputs: Sequence[tuple[LatticeOutput, Rescoring | None]],
     loaded: _Loaded,
     item: tuple[str, np.ndarray],
-) -> list[Hypothesis]:
+) -> tuple[list[Hypothesis], str | None]:
+    """The words of each output of an utterance, and why some are those of the best path; None where none are."""
     models = [(output, None if rescoring is None else loaded.rescorer(rescoring)) for output, rescoring in outputs]
-    return search_words(loaded.graph, config, models, *item)
+    results = search_words(loaded.graph, config, models, *item)
+    problems = [str(result) for result in results if not isinstance(result, Hypothesis)]
+    if not problems:
+        return [result for result in results if isinstance(result, Hypothesis)], None
+    best = Searcher(loaded.graph, config).search(*item)
+    return [result if isinstance(result, Hypothesis) else best for result in results], problems[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What became of an utterance's word lattice.
+
+    Attributes:
+        utterance: Id of the utterance.
+        lattice: The word lattice; None without one.
+        narrowed: Whether bounds made it, or the state lattice, smaller than was asked for.
+        problem: Why there is none; None where there is one.
+    """
+
+    utterance: str
+    lattice: WordLattice | None
+    narrowed: bool = False
+    problem: str | None = None
+
+
+def _named(utterances: Sequence[str]) -> str:
+    """The first few utterances, for a message."""
+    return ", ".join(utterances[:NAMED]) + (" ..." if len(utterances) > NAMED else "")
 
 
 def _word_lattice(
@@ -250,13 +304,15 @@ def _word_lattice(
     word_lattice: WordLatticeConfig,
     loaded: _Loaded,
     item: tuple[str, np.ndarray],
-) -> WordLattice | str:
+) -> _Made:
     """The word lattice of an utterance, or why it has none."""
+    searcher, utterance = LatticeSearcher(loaded.graph, config, lattice), item[0]
     try:
-        states = LatticeSearcher(loaded.graph, config, lattice).search(*item)
-        return determinized(item[0], states, word_lattice)
+        states = searcher.search(*item)
+        made = determinized(utterance, states, word_lattice)
     except (SearchError, LatticeError) as error:
-        return str(error)
+        return _Made(utterance, None, problem=str(error))
+    return _Made(utterance, made, searcher.narrowed(states) or made.beam < min(word_lattice.beam, states.beam))
 
 
 def _words_at(

@@ -1,9 +1,9 @@
 """Rescoring: a word lattice with the scores of another n-gram model in place of the old one's.
 
-As Kaldi's lattice-lmrescore does, nodes are split until each has one history of either model, and on each arc the old
-model's score is taken out and the new one's put in; all else in the graph costs stays. The old scores are those of the
-n-gram model itself. The graph's differ from them a little: its back-off arcs can be taken where an n-gram exists, and
-its weights are rounded.
+As Kaldi's lattice-lmrescore does, nodes are split until each has one history in each of the two models, and on each arc
+the old model's score is taken out and the new one's put in; all else in the graph costs stays. The old scores are those
+of the n-gram model itself. The graph's differ from them a little: its back-off arcs can be taken where an n-gram
+exists, and its weights are rounded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lhuc_asr.base.compiled import compiled
-from lhuc_asr.base.errors import LatticeError
+from lhuc_asr.base.errors import LatticeBoundError, LatticeError
 from lhuc_asr.decode.pdf_strings import mixed, table_size
 from lhuc_asr.decode.word_lattice import WordLattice, offsets, positions
 from lhuc_asr.lang.histories import EMPTY, Histories, HistoryModel, predict
@@ -53,15 +53,11 @@ class Rescorer:
             lattice: The lattice.
 
         Raises:
-            LatticeError: The lattice is of another vocabulary, a model has neither one of its words nor ``<unk>``, or
-                the result would have more than ``max_arcs`` arcs.
+            LatticeError: The lattice is of another vocabulary, or a model has neither one of its words nor ``<unk>``.
+            LatticeBoundError: The result would have more than ``max_arcs`` arcs.
         """
+        lattice.check_words(self._words, utterance)
         spoken = np.unique(lattice.word)
-        if spoken.max(initial=0) >= len(self._words):
-            raise LatticeError(
-                f"{utterance}: a lattice with word {spoken.max()}, a table of {len(self._words)} words; take the words "
-                "of the graph that the lattice was searched with"
-            )
         split = _Split.empty(len(lattice.frame), self._max_arcs)
         # Arcs without words end sentences themselves.
         ends = np.isfinite(lattice.final) & lattice.reached_final
@@ -72,7 +68,7 @@ class Rescorer:
             self._models["new"].histories, self._numbers(utterance, "new", spoken),
         )  # fmt: skip
         if not room:
-            raise LatticeError(
+            raise LatticeBoundError(
                 f"{utterance}: rescoring splits the lattice into more than {self._max_arcs} arcs; narrow the beam of "
                 "the word lattice"
             )

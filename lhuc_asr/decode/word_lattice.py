@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lhuc_asr.base.compiled import compiled
 from lhuc_asr.base.config import StrictModel
-from lhuc_asr.base.errors import LatticeError
+from lhuc_asr.base.errors import LatticeBoundError, LatticeError
 from lhuc_asr.decode.determinization import StateArcs, determinize
 from lhuc_asr.decode.lattice import Lattice
 from lhuc_asr.decode.pdf_strings import PdfStrings
@@ -35,7 +35,7 @@ class WordLatticeConfig(StrictModel):
         beam: Maximum difference in cost between a word sequence and the best one, if the state lattice's is not less.
         max_arcs: Maximum number of arcs for each frame, on average, of about 60 bytes each.
         max_elements: Maximum number of elements of subsets, and of places in the tree of pdfs, of about 70 bytes each.
-        max_steps: Maximum number of arcs of the state lattice to look at, each as often as it is looked at.
+        max_steps: Maximum number of visits to arcs of the state lattice.
     """
 
     beam: float = Field(8.0, ge=LEAST_BEAM, le=1_000_000.0)
@@ -111,13 +111,25 @@ class WordLattice:
         Raises:
             LatticeError: The lattice is of another vocabulary: it has a word that the table lacks.
         """
-        numbers = self.word[path]
-        if numbers.max(initial=0) >= len(words):
+        self.check_words(words)
+        return tuple(words[number] for number in self.word[path] if number)
+
+    def check_words(self, words: Sequence[str], utterance: str | None = None) -> None:
+        """Refuse a table of words that is not this lattice's.
+
+        Args:
+            words: Word of each number, as ``DecodingGraph.words``.
+            utterance: Id of the utterance, for the message; None where it is not known.
+
+        Raises:
+            LatticeError: The table lacks a word of the lattice.
+        """
+        if (highest := int(self.word.max(initial=0))) >= len(words):
+            where = "" if utterance is None else f"{utterance}: "
             raise LatticeError(
-                f"a lattice with word {numbers.max()}, a table of {len(words)} words; take the words of the graph that "
-                "the lattice was searched with"
+                f"{where}a lattice with word {highest}, a table of {len(words)} words; take the words of the graph "
+                "that the lattice was searched with"
             )
-        return tuple(words[number] for number in numbers if number)
 
     def pdfs_of(self, path: np.ndarray) -> np.ndarray:
         """The pdf of each frame of a path from the start to an end, shape (T,), int32."""
@@ -137,8 +149,8 @@ def determinized(utterance: str, lattice: Lattice, config: WordLatticeConfig) ->
         config: Options of the word lattice.
 
     Raises:
-        LatticeError: The lattice is empty: no path leads from its start to an end, or the bounds are too narrow for
-            any word lattice.
+        LatticeError: The lattice is empty: no path leads from its start to an end.
+        LatticeBoundError: The bounds are too narrow for any word lattice.
     """
     if len(lattice.source) == 0 or lattice.frames == 0:
         raise LatticeError(f"{utterance}: an empty lattice, without arcs or without frames; leave the utterance out")
@@ -160,7 +172,7 @@ def determinized(utterance: str, lattice: Lattice, config: WordLatticeConfig) ->
         # With a narrower beam, less time and memory go into what is not kept in the end.
         beam *= 0.5
         if beam < LEAST_BEAM:
-            raise LatticeError(
+            raise LatticeBoundError(
                 f"{utterance}: its best path takes more than {config.max_elements} elements, {config.max_arcs} arcs a "
                 f"frame or {config.max_steps} steps; raise the bounds of the word lattice"
             )
@@ -174,7 +186,7 @@ def determinized(utterance: str, lattice: Lattice, config: WordLatticeConfig) ->
 
 
 def problem_of(lattice: WordLattice) -> str | None:
-    """What of a word lattice is not as ``WordLattice`` says; None where all is.
+    """The first rule of ``WordLattice`` that a lattice breaks; None if it breaks none.
 
     The arrays must have the right shapes, and the nodes of arcs must exist.
     """
@@ -199,9 +211,14 @@ def problem_of(lattice: WordLattice) -> str | None:
         ("arc", silent & ends[source], "has no word, and its path could end before it"),
         ("arc", ~np.isfinite(lattice.graph_cost + lattice.log_likelihood), "has a score that is not finite"),
         ("arc", np.diff(lattice.offset) != lattice.frame[target] - lattice.frame[source], "has a pdf too few or many"),
+        ("arc", (lattice.begin < 0) | (lattice.begin >= lattice.frames), "emits its word at none of the frames"),
         ("pdf", lattice.pdf < 0, "is negative"),
     )
-    return next((f"{noun} {int(np.argmax(wrong))} {what}" for noun, wrong, what in rules if wrong.any()), None)
+    for noun, wrong, what in rules:
+        if wrong.any():
+            return f"{noun} {int(np.argmax(wrong))} {what}"
+    reached = _on_paths(source, target, lattice.final, np.ones(len(source), np.bool_))
+    return None if reached[0] else "no path leads from the start to an end"
 
 
 def trimmed(lattice: WordLattice, kept: np.ndarray) -> WordLattice:

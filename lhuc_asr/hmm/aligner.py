@@ -17,7 +17,7 @@ from lhuc_asr.hmm.gaussian_features import GaussianFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.topology import ContextDependency
 from lhuc_asr.hmm.transcript import StateGraph, transcript_graph
-from lhuc_asr.hmm.viterbi import StatePath, align, best_path
+from lhuc_asr.hmm.viterbi import BEAM, StatePath, align, best_path
 from lhuc_asr.lang.lexicon import Lexicon
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ def transcript_graphs(
     transcripts: Mapping[str, Sequence[str]],
     lexicon: Lexicon,
     topology: ContextDependency,
+    transition_scale: float = 1.0,
 ) -> dict[str, StateGraph]:
     """Build the graph of every utterance; utterances with the same words share one.
 
@@ -36,6 +37,7 @@ def transcript_graphs(
         transcripts: Words of each utterance, by its id.
         lexicon: Pronunciations.
         topology: States of the phones.
+        transition_scale: As of ``transcript_graph``.
 
     Raises:
         AlignmentError: A transcript is empty or has a word that is not in the lexicon.
@@ -46,7 +48,7 @@ def transcript_graphs(
         words = tuple(transcripts[utterance.id])
         if words not in shared:
             try:
-                shared[words] = transcript_graph(words, lexicon, topology)
+                shared[words] = transcript_graph(words, lexicon, topology, transition_scale)
             except AlignmentError as error:
                 raise AlignmentError(f"{utterance.id}: {error}") from error
         graphs[utterance.id] = shared[words]
@@ -123,6 +125,7 @@ def align_blocks(
     graphs: Mapping[str, StateGraph],
     threads: int,
     max_unaligned: float,
+    beam: float = BEAM,
 ) -> tuple[dict[str, StatePath], float]:
     """Align blocks of utterances that any model has scored.
 
@@ -131,6 +134,7 @@ def align_blocks(
         graphs: Graph of each utterance, by its id.
         threads: Number of cores for Viterbi.
         max_unaligned: Share of the utterances that may fail to align.
+        beam: As of ``viterbi.align``.
 
     Returns:
         As ``align_utterances``.
@@ -143,7 +147,7 @@ def align_blocks(
         block: list[StoredUtterance], likelihoods: np.ndarray
     ) -> Iterator[tuple[StoredUtterance, StatePath | None]]:
         cut = np.split(likelihoods, np.cumsum([utterance.frames for utterance in block])[:-1])
-        return zip(block, align([graphs[u.id] for u in block], cut, threads), strict=True)
+        return zip(block, align([graphs[u.id] for u in block], cut, threads, beam), strict=True)
 
     return _collected(itertools.chain.from_iterable(itertools.starmap(aligned, scores)), max_unaligned)
 

@@ -76,7 +76,9 @@ class StateGraph:
         return replace(self, arc_log_prob=arcs.astype(np.float32), end=end.astype(np.float32))
 
 
-def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDependency) -> StateGraph:
+def transcript_graph(
+    words: Sequence[str], lexicon: Lexicon, topology: ContextDependency, transition_scale: float = 1.0
+) -> StateGraph:
     """Build the graph of one utterance.
 
     Args:
@@ -84,13 +86,15 @@ def transcript_graph(words: Sequence[str], lexicon: Lexicon, topology: ContextDe
         lexicon: Pronunciations; variants share their word's probability as the lexicon says, equally if it says
             nothing.
         topology: States of each phone.
+        transition_scale: Factor on the log probabilities of staying in and leaving HMM states, as in ``build_graph``;
+            those of pauses and pronunciations stay as they are. ``with_self_loops`` is for graphs with 1.
 
     Raises:
         AlignmentError: The transcript is empty or has a word that is not in the lexicon.
     """
     if not words:
         raise AlignmentError("a transcript without words cannot be aligned; leave the utterance out")
-    return _ContextExpansion(_PhoneGraph.of(words, lexicon), topology).state_graph()
+    return _ContextExpansion(_PhoneGraph.of(words, lexicon), topology, transition_scale).state_graph()
 
 
 def linear_states(words: Sequence[str], lexicon: Lexicon, topology: ContextDependency) -> np.ndarray:
@@ -214,9 +218,10 @@ class _End(NamedTuple):
 class _ContextExpansion:
     """A graph of phones, each phone becoming a chain of states for each pair of its contexts."""
 
-    def __init__(self, graph: _PhoneGraph, topology: ContextDependency) -> None:
+    def __init__(self, graph: _PhoneGraph, topology: ContextDependency, transition_scale: float) -> None:
         self.graph = graph
         self.topology = topology
+        self.transition_scale = transition_scale
         self.edge_before = ("",) * topology.central_position
         self.edge_behind = ("",) * (topology.context_width - 1 - topology.central_position)
         # The ways out of a phone, by its number, the left context of the phone that follows and its own right one.
@@ -225,7 +230,7 @@ class _ContextExpansion:
     def state_graph(self) -> StateGraph:
         lefts = self.graph.left_contexts(self.edge_before)
         rights = self.graph.right_contexts(self.edge_behind)
-        builder = _StateGraphBuilder()
+        builder = _StateGraphBuilder(self.transition_scale)
         for number, phone in enumerate(self.graph.phones):
             for left, right in itertools.product(lefts[number], rights[number]):
                 states = self.topology.states((*left, phone.name, *right))
@@ -253,7 +258,8 @@ class _ContextExpansion:
 
 
 class _StateGraphBuilder:
-    def __init__(self) -> None:
+    def __init__(self, transition_scale: float) -> None:
+        self.transition_scale = transition_scale
         self.pdfs: list[int] = []
         self.words: list[int] = []
         self.phones: list[int] = []
@@ -277,8 +283,8 @@ class _StateGraphBuilder:
             self.positions.append(state - first)
             if state > first:
                 self.arcs.append((state, state - 1, leave))
-            self.arcs.append((state, state, math.log(self_loop)))
-            leave = math.log1p(-self_loop)
+            self.arcs.append((state, state, self.transition_scale * math.log(self_loop)))
+            leave = self.transition_scale * math.log1p(-self_loop)
         return _End(len(self.pdfs) - 1, leave, min(entry.frames for entry in entries) + len(states))
 
     def finish(self, ends: list[_End], phones: tuple[str, ...]) -> StateGraph:

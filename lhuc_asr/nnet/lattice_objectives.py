@@ -4,12 +4,15 @@ MMI is the log probability of the reference among the paths of the lattice, boos
 probable the more errors they have (Povey et al., "Boosted MMI for model and feature-space discriminative training",
 2008). sMBR is the expected number of frames whose pdf is right (Kingsbury, "Lattice-based optimization of sequence
 classification criteria for neural-network acoustic modeling", 2009). Vesely et al., "Sequence-discriminative training
-of deep neural networks" (2013), have both for networks.
+of deep neural networks" (2013), apply both to neural networks.
 
 A log-likelihood is scaled by kappa here, as in the search. Forward and backward sums are in the log domain and float64.
 Each path has one pdf in each frame, so that both derivatives sum to zero over the pdfs of a frame: what is added to all
 log-likelihoods of a frame changes nothing, and a derivative with respect to log-likelihoods is one with respect to
 logits, over kappa.
+
+The papers know the reference in every frame. A frame without one is not counted here: sMBR sums the right frames over
+the others, and the numerator of MMI is the sum over the paths that have the reference's pdfs in the others.
 """
 
 from __future__ import annotations
@@ -66,9 +69,9 @@ class Mmi:
 
     Attributes:
         objective: Log probability of the reference among the paths, at most 0 without a boost. Where the lattice does
-            not contain the reference, the reference's graph cost is not known and counts as 0, so that the objective
-            is off by a constant.
-        contained: Whether a path of the lattice has the reference's pdfs in all frames.
+            not contain the reference, its graph cost counts as 0 and so do the scores of frames in which it is not
+            known. If it is known in all frames, the objective is off by a constant.
+        contained: Whether a path of the lattice has the reference's pdfs in all frames in which it is known.
         rejected: Number of frames whose derivative is zero because the lattice does not have the reference's pdf there,
             or the reference is not known.
     """
@@ -122,7 +125,8 @@ def mmi(
 
     The derivative is 1 for the reference's pdf in each frame, minus the pdf's probability in the lattice. Frames in
     which the lattice gives no probability to the reference's pdf are rejected, as Vesely et al. do: a wrong reference,
-    or one that the search lost, would otherwise pull with the full weight of its frames for ever.
+    or one that the search lost, would otherwise pull with the full weight of its frames for ever. Frames whose
+    reference is not known are rejected too.
 
     Args:
         lattice: The paths, as ``check_lattice`` lets them pass.
@@ -160,9 +164,10 @@ def smbr(
 ) -> float:
     """The expected number of right frames, and its derivative (Kingsbury 2009).
 
-    The derivative of a pdf in a frame is the sum, over the arcs that have it there, of the arc's probability times what
-    the paths through the arc have more right frames than all paths. It needs no reference in the lattice: the paths
-    that are nearest to it gain. Frames whose reference is not known are right on no path, and change nothing.
+    The derivative of a pdf in a frame is the sum, over the arcs that have it there, of the arc's probability times the
+    difference in expected right frames between the paths through the arc and all paths. It needs no reference in the
+    lattice: the paths that are nearest to it gain. Frames whose reference is not known are right on no path. Their pdfs
+    have derivatives all the same: in these frames, too, paths that are right elsewhere compete with those that are not.
 
     Args:
         lattice: The paths, as ``check_lattice`` lets them pass.
@@ -199,7 +204,7 @@ def _scores(
         )
     if derivative is not None and derivative.shape != shape:
         raise LatticeError(
-            f"an array of shape {derivative.shape} for a derivative of shape {shape}; give one of its own"
+            f"an array of shape {derivative.shape} for a derivative of shape {shape}; pass an array of that shape"
         )
     highest = max(int(lattice.pdf.max()), int(reference.pdf.max()))
     if highest >= shape[1]:

@@ -120,7 +120,7 @@ class LatticeStore:
         check_lattice(where, self[utterance], self.pdf_count)
 
 
-def write_lattices(folder: Path, lattices: Iterable[tuple[str, DenominatorLattice]], pdf_count: int) -> LatticeStore:
+def write_lattices(folder: Path, lattices: Iterable[tuple[str, DenominatorLattice]], pdf_count: int) -> None:
     """Write a store, whole or not at all.
 
     Args:
@@ -146,4 +146,3 @@ def write_lattices(folder: Path, lattices: Iterable[tuple[str, DenominatorLattic
         stack.close()
         write_json_lines(temporary / "index.jsonl", map(asdict, index.values()))
         write_json(temporary / "lattices.json", {"pdf_count": pdf_count})
-    return LatticeStore(folder)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lhuc_asr.base.acyclic import backward_sums, forward_sums
 from lhuc_asr.base.compiled import compiled
 from lhuc_asr.nnet.denominator import DenominatorLattice
 
@@ -21,7 +22,7 @@ class ArcScores:
     Attributes:
         log_weight: Log-likelihoods of the arc's frames minus its graph cost, shape (A,), float64.
         right: Number of its frames whose class is the reference's, shape (A,), float64.
-        of_reference: Whether the pdfs of all of its frames are the reference's, shape (A,), bool.
+        of_reference: Whether the pdfs of all of its frames are the reference's where it is known, shape (A,), bool.
     """
 
     log_weight: np.ndarray
@@ -58,7 +59,7 @@ def arc_scores(
     Args:
         lattice: The lattice.
         log_likelihoods: Scaled log-likelihood of each pdf in each frame, shape (T, K).
-        reference: Pdf of each frame, shape (T,).
+        reference: Pdf of each frame, negative where it is not known, shape (T,).
         classes: Class of each pdf, shape (K,).
         right_classes: Class of the reference in each frame, shape (T,).
     """
@@ -77,8 +78,8 @@ def path_sums(lattice: DenominatorLattice, log_weight: np.ndarray) -> PathSums:
         lattice: The lattice.
         log_weight: Log of the weight of each arc, shape (A,), float64.
     """
-    forward = _forward(lattice.source, lattice.target, log_weight, len(lattice.frame))
-    backward = _backward(lattice.source, lattice.target, log_weight, lattice.final)
+    forward = forward_sums(lattice.source, lattice.target, log_weight, len(lattice.frame))
+    backward = backward_sums(lattice.source, lattice.target, log_weight, lattice.final)
     log_total = float(backward[0])
     through = forward[lattice.source] + log_weight + backward[lattice.target]
     return PathSums(log_total, forward, backward, np.exp(through - log_total))
@@ -86,7 +87,7 @@ def path_sums(lattice: DenominatorLattice, log_weight: np.ndarray) -> PathSums:
 
 def log_total(lattice: DenominatorLattice, log_weight: np.ndarray) -> float:
     """Log of the sum of the weights of all paths; minus infinity where every path has an arc of weight zero."""
-    return float(_backward(lattice.source, lattice.target, log_weight, lattice.final)[0])
+    return float(backward_sums(lattice.source, lattice.target, log_weight, lattice.final)[0])
 
 
 def expected_right(
@@ -138,26 +139,9 @@ def _arc_scores(
         for place in range(offsets[arc], offsets[arc + 1]):
             log_weight[arc] += np.float64(log_likelihoods[t, pdf[place]])
             right[arc] += classes[pdf[place]] == right_classes[t]
-            of_reference[arc] &= pdf[place] == reference[t]
+            of_reference[arc] &= reference[t] < 0 or pdf[place] == reference[t]
             t += 1
     return log_weight, right, of_reference
-
-
-@compiled
-def _forward(source: np.ndarray, target: np.ndarray, log_weight: np.ndarray, nodes: int) -> np.ndarray:
-    forward = np.full(nodes, -np.inf)
-    forward[0] = 0.0
-    for arc in range(len(source)):
-        forward[target[arc]] = np.logaddexp(forward[target[arc]], forward[source[arc]] + log_weight[arc])
-    return forward
-
-
-@compiled
-def _backward(source: np.ndarray, target: np.ndarray, log_weight: np.ndarray, final: np.ndarray) -> np.ndarray:
-    backward = -final
-    for arc in range(len(source) - 1, -1, -1):
-        backward[source[arc]] = np.logaddexp(backward[source[arc]], backward[target[arc]] + log_weight[arc])
-    return backward
 
 
 @compiled

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.base.errors import LatticeError
@@ -56,18 +56,19 @@ class SequenceConfig(StrictModel):
         acoustic_scale: Factor on the log-likelihoods, kappa; None for that of the search, with which the lattices were
             made.
         boost: With MMI, number of nats by which a path is less probable for each of its right frames, b; 0 for plain
-            MMI. Not used with sMBR.
+            MMI.
         frame_smoothing: Weight of the cross-entropy on the same frames. Su et al. (2013) give it a fourth to a tenth of
             the weight of the sequence objective: lattices lack most of the pdfs, whose outputs would drift otherwise.
-        learning_rate: Learning rate of the first epoch for each frame, of the summed gradient. One for the mean
-            gradient, as of ``TrainerConfig``, is as many times larger as its mini-batch has frames.
+        learning_rate: Learning rate of the first epoch for each frame, of the summed gradient. ``TrainerConfig``'s
+            rate is for the mean gradient: the equivalent one is this rate times the frames of a mini-batch.
         halving_factor: Factor on the learning rate after each epoch; 1 for the constant one of Vesely et al. With
             smaller steps the last epochs end nearer to a maximum, and an epoch after an undone one differs from it.
         epochs: Number of epochs.
         batch_frames: Maximum number of frames in a mini-batch of whole utterances; a longer utterance is one of its
             own. Vesely et al. take a step for each utterance, of some 500 frames; several at once make matrix products
             fast.
-        max_gradient_norm: Maximum norm of a gradient, as a mean over the frames; a longer one is scaled down to it.
+        max_gradient_norm: Maximum norm of a gradient, as a mean over the frames; a longer one is scaled down to it. The
+            value is that of ``TrainerConfig``.
         dropout: Whether hidden units are dropped out. Not by default: the probabilities of the lattice's paths are
             those of the network that decodes, and a path that wins only because some units were dropped teaches
             nothing about it; a few epochs of small steps hardly overfit. Batch normalisation is never in training
@@ -84,6 +85,12 @@ class SequenceConfig(StrictModel):
     batch_frames: int = Field(2048, ge=1, le=1_000_000)
     max_gradient_norm: float = Field(5.0, gt=0.0, le=1e9)
     dropout: bool = False
+
+    @model_validator(mode="after")
+    def _boosts_mmi(self) -> Self:
+        if self.boost and self.objective != "mmi":
+            raise ValueError(f"boost: only mmi has one, not {self.objective}; leave it out, or give objective: mmi")
+        return self
 
 
 def train_sequences(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import ChosenByKeys, StrictModel
-from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.lattice_search import LatticeConfig, check_beams
 from lhuc_asr.decode.word_lattice import WordLatticeConfig
 from lhuc_asr.hmm.ivector import VoiceSpaceConfig
 from lhuc_asr.hmm.ubm import BackgroundConfig
@@ -55,6 +55,17 @@ class NetworkConfig(StrictModel):
     ivector: VoicesConfig | None = None
     shape: AnyShape | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_no_training(cls, tree: object) -> object:
+        if isinstance(tree, dict) and "sequence" in tree:
+            own = ", ".join(sorted(tree.keys() & cls.model_fields.keys()))
+            raise ValueError(
+                f"sequence: the network goes on from another, whose {own} it has; give {own} to a network of its own, "
+                "and name that one as start here"
+            )
+        return tree
+
     @model_validator(mode="after")
     def _differs(self) -> Self:
         if (self.features, self.ivector, self.shape) == (None, None, None):
@@ -72,6 +83,7 @@ class SequenceNetworkConfig(StrictModel):
         lm_order: Order of the language model of the lattices, a weak one, so that they have the words that sound alike
             (Vesely et al. 2013: a unigram).
         lattice, word_lattice: Options of the lattices.
+        max_without_lattice: Maximum fraction of a split's recordings that may be left out for want of a lattice.
     """
 
     sequence: SequenceConfig
@@ -79,6 +91,12 @@ class SequenceNetworkConfig(StrictModel):
     lm_order: int = Field(1, ge=1, le=HIGHEST_ORDER)
     lattice: LatticeConfig = LatticeConfig()
     word_lattice: WordLatticeConfig = WordLatticeConfig()
+    max_without_lattice: float = Field(0.05, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _beams_fit(self) -> Self:
+        check_beams(self.lattice, self.word_lattice)
+        return self
 
 
 # A speaker-adaptively trained network, unless it has a key of another class.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.pool import SearchPool
 from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig
-from lhuc_asr.hmm.aligner import align_blocks, pdfs_of, transcript_graphs
+from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.hmm.alignment import Alignment, write_alignment
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
@@ -33,12 +33,10 @@ from lhuc_asr.pipeline.network_config import SequenceNetworkConfig
 from lhuc_asr.pipeline.networks import NetworkOptions, frame_source, write_epoch
 from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.resolved_pass import Pass
-from lhuc_asr.pipeline.transcripts import transcripts
+from lhuc_asr.pipeline.transcripts import PathWeights, pdfs_along
 
 # In a network's folder: a store of lattices for each split.
 LATTICES_FOLDER = "lattices"
-# Transition costs of less than this share of the acoustic ones decide no border of a state.
-LEAST_TRANSITION_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class LatticesOptions:
         lattice, word_lattice: Options of the lattices.
         transition_scale: Factor on the transition costs in the graph.
         max_unaligned: Maximum fraction of the references that fail to align.
+        max_without_lattice: Maximum fraction of the recordings without a lattice.
     """
 
     first: Pass
@@ -61,6 +60,7 @@ class LatticesOptions:
     word_lattice: WordLatticeConfig
     transition_scale: float
     max_unaligned: float
+    max_without_lattice: float
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,14 @@ def sequence_stages(
         lattices,
         partial(_write_lattices, experiment, network.start, folder / LATTICES_FOLDER),
         options=LatticesOptions(
-            first, options, order, network.lattice, network.word_lattice, config.transition_scale, config.max_unaligned
+            first,
+            options,
+            order,
+            network.lattice,
+            network.word_lattice,
+            config.transition_scale,
+            config.max_unaligned,
+            network.max_without_lattice,
         ),
         after=[start, graph_stage_name(None, order), f"{first.searched_as} over {HELDOUT}"],
         outputs=[path for split in (TRAIN, HELDOUT) for path in _files(folder / LATTICES_FOLDER, split)],
@@ -147,14 +154,19 @@ def _write_lattices(experiment: AlignedExperiment, start: str, folder: Path, opt
         for split in (TRAIN, HELDOUT):
             source = _source(experiment, split, options.network)
             named = (utterance.id for utterance in source.utterances)
-            made = searches.word_lattices_all(_scores(model, source), search, options.lattice, options.word_lattice)
+            made = searches.word_lattices_all(
+                _scores(model, source), search, options.lattice, options.word_lattice, options.max_without_lattice
+            )
             title = f"lattices of {split}"
             pairs = zip(named, progress(made, title, len(source.utterances)), strict=True)
             denominators = ((utterance, _denominator(each)) for utterance, each in pairs if each is not None)
             store, references = _files(folder, split)
             write_lattices(store, denominators, model.pdf_count)
-            weight = search.acoustic_scale / max(options.transition_scale, LEAST_TRANSITION_SCALE)
-            pdfs = _references(experiment, split, model, source, weight, options.max_unaligned)
+            # With other weights than in the search, the borders of some states and words would be elsewhere than in the
+            # lattice, or its pauses and pronunciations be others, and most references not among its paths.
+            weights = PathWeights(search.acoustic_scale, options.transition_scale)
+            blocks = partial(_blocks, model, source)
+            pdfs = pdfs_along(experiment, split, source.utterances, blocks, options.max_unaligned, weights)
             write_alignment(references, experiment.features(split, options.network.features or ""), pdfs)
 
 
@@ -164,33 +176,19 @@ def _denominator(lattice: WordLattice) -> DenominatorLattice:
     return DenominatorLattice(lattice.frame, lattice.final, *arcs)
 
 
-def _references(
-    experiment: AlignedExperiment,
-    split: str,
-    model: AcousticModel,
-    source: FrameSource,
-    weight: float,
-    max_unaligned: float,
-) -> Mapping[str, np.ndarray]:
-    """The pdf of each frame along the reference transcripts; utterances with unknown words are left out.
-
-    ``weight`` is that of scores beside transitions in the search. With another weight the borders of some states are a
-    frame elsewhere than in the lattice, and most references are not one of its paths.
-    """
-    words, lexicon = transcripts(experiment, split), experiment.lexicon
-    known = [each for each in source.utterances if words[each.id] and not lexicon.missing(words[each.id])]
-    graphs = transcript_graphs(known, words, lexicon, experiment.topology)
-    matrices = (np.float32(weight) * scores for _, scores in _scores(model, replace(source, utterances=known)))
-    blocks = zip(([each] for each in known), matrices, strict=True)
-    paths, _ = align_blocks(blocks, graphs, experiment.processes, max_unaligned)
-    return pdfs_of(paths)
-
-
 def _scores(model: AcousticModel, source: FrameSource) -> Iterator[tuple[str, np.ndarray]]:
     for utterance in source.utterances:
         spliced, _ = source.whole([utterance])
         with torch.no_grad():
             yield utterance.id, model.log_likelihoods(spliced.to(model.log_prior.device)).cpu().numpy()
+
+
+def _blocks(
+    model: AcousticModel, source: FrameSource, utterances: Sequence[StoredUtterance]
+) -> Iterator[tuple[list[StoredUtterance], np.ndarray]]:
+    """Each of some utterances of a source, with its scores."""
+    scores = _scores(model, replace(source, utterances=utterances))
+    return (([each], matrix) for each, (_, matrix) in zip(utterances, scores, strict=True))
 
 
 def _train(

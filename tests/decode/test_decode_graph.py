@@ -209,6 +209,23 @@ def test_the_graph_of_a_transcript_has_the_states_of_the_search(tmp_path):
     assert len(lengths) > 1
 
 
+def test_the_graph_of_a_transcript_weighs_transitions_as_the_search_does(tmp_path):
+    """Pauses and pronunciations weigh as much as in the search, and staying in a state is scaled as there."""
+    shares = {("ab", ("A", "B")): 0.8, ("ab", ("B",)): 0.2}
+    lexicon = Lexicon({"ab": (("A", "B"), ("B",)), "c": (("C",),)}, PHONES, 0.1, shares)
+    rng = np.random.default_rng(0)
+    topology = MonophoneTopology(PHONES, rng.uniform(0.05, 0.95, size=MonophoneTopology.initial(PHONES).pdf_count))
+    Ngrams.random(lexicon.words, 1, rng).write(tmp_path / "lm.arpa")
+    graph = build_graph(lexicon, tmp_path / "lm.arpa", topology, tmp_path / "graph", transition_scale=0.3)
+    searcher = Searcher(graph, EXACT.model_copy(update={"acoustic_scale": 0.2}))
+    for _ in range(20):
+        scores = rng.normal(scale=4.0, size=(30, topology.pdf_count)).astype(np.float32)
+        hypothesis = searcher.search("u", scores)
+        (path,) = align([transcript_graph(hypothesis.words, lexicon, topology, 0.3)], [np.float32(0.2) * scores])
+        assert path is not None
+        assert path.pdfs.tolist() == hypothesis.pdfs.tolist()
+
+
 @pytest.fixture
 def bigram(tmp_path) -> Path:
     Ngrams.random(LEXICON.words, 2, np.random.default_rng(0)).write(tmp_path / "lm.arpa")

@@ -79,6 +79,13 @@ def test_a_weight_that_is_left_out_is_one_of_no_cost(tmp_path):
     assert [(path.words, path.pdfs, path.cost) for path in all_word_paths(lattice)] == [((1, 2), (0,), 0.0)]
 
 
+def test_the_score_of_an_end_without_frames_is_read(tmp_path):
+    lattice = read(hand_written(tmp_path, "u\n0 1 A 0,2,1\n1 0.5,3,\n"))["u"]
+    assert problem_of(lattice) is None
+    [path] = all_word_paths(lattice)
+    assert (path.words, path.pdfs, path.graph_cost, path.log_likelihood) == ((1,), (0,), 0.5, -5.0)
+
+
 def test_the_lines_are_those_of_kaldi(tmp_path):
     lattice = WordLattice(
         frame=np.array([0, 2, 3], np.int32), final=np.array([np.inf, np.inf, 0.0]),

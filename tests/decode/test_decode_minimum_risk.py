@@ -118,6 +118,16 @@ def test_few_are_worse_than_the_best_path_and_most_are_the_best_of_all_sequences
     assert best >= 0.9 * count
 
 
+@pytest.mark.parametrize("seed", [66, 82, 159])
+def test_words_are_aligned_again_until_nothing_gets_better(seed):
+    """After one round these are not yet the best of all sequences."""
+    lattice = random_tree(seed)
+    distribution = probabilities(lattice)
+    candidates = [words for length in range(5) for words in itertools.product(WORDS[1:], repeat=length)]
+    least = min(expected_distance(words, distribution) for words in candidates)
+    assert least_risk("u", lattice, WORDS).risk == pytest.approx(least)
+
+
 def test_certain_words_begin_where_the_graph_emits_them():
     lattice = determinized("u", random_lattice(4, 4), WordLatticeConfig(beam=0.001))
     path = best_path(lattice)[0]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from three_words import LEXICON, TOPOLOGY, spoken
 
-from lhuc_asr.base.errors import GraphError, SearchError
+from lhuc_asr.base.errors import GraphError, LatticeError, SearchError
 from lhuc_asr.decode.lattice_search import LatticeConfig
+from lhuc_asr.decode.outputs import LatticeOutput
 from lhuc_asr.decode.pool import MATRICES_A_PROCESS, SearchPool
 from lhuc_asr.decode.search import SearchConfig
+from lhuc_asr.decode.word_lattice import WordLatticeConfig
 
 PROCESSES = 2
 
@@ -90,6 +92,49 @@ def test_narrowed_lattices_are_counted(graph, caplog):
         summaries = list(here.lattices_all(items, SearchConfig(), LatticeConfig(beam=20.0, max_arcs=20)))
     assert [summary.narrowed for summary in summaries] == [True, False, True]
     assert caplog.records[-1].getMessage() == "2 of 3 lattices had to be narrowed: flat-1, flat-2"
+
+
+def test_word_lattices_are_counted_where_they_are_narrowed_or_missing(graph, caplog):
+    """The processes that make them have no log."""
+    flat, empty = np.zeros((60, TOPOLOGY.pdf_count), np.float32), np.zeros((0, TOPOLOGY.pdf_count), np.float32)
+    items = [("flat", flat), ("clear", spoken(("ab",), np.random.default_rng(0))), ("empty", empty), ("flat-2", flat)]
+    options = SearchConfig(), LatticeConfig(beam=20.0, max_arcs=20), WordLatticeConfig(beam=20.0)
+    with SearchPool(graph.folder, processes=0) as here:
+        made = list(here.word_lattices_all(items, *options, max_failed=0.25))
+        assert [lattice is None for lattice in made] == [False, False, True, False]
+        assert [record.getMessage() for record in caplog.records[-2:]] == [
+            "1 of 4 utterances have no lattice; the first: empty: an utterance without frames has no lattice; leave it "
+            "out",
+            "2 of 4 lattices had to be narrowed: flat, flat-2",
+        ]
+        # The word lattice alone.
+        options = SearchConfig(), LatticeConfig(beam=20.0), WordLatticeConfig(beam=20.0, max_arcs=2)
+        list(here.word_lattices_all(items, *options, max_failed=0.25))
+        assert caplog.records[-1].getMessage() == "2 of 4 lattices had to be narrowed: flat, flat-2"
+        with pytest.raises(
+            LatticeError, match=r"1 of 4 utterances have no lattice \(limit 24%\); the first: empty: an"
+        ):
+            list(here.word_lattices_all(items, *options, max_failed=0.24))
+
+
+def test_words_of_the_best_path_stand_for_an_output_that_takes_too_much(graph, caplog, monkeypatch):
+    items = corpus(4)  # every second one is six words long
+    outputs = [(LatticeOutput(), None), (LatticeOutput(words="least_risk"), None)]
+    with SearchPool(graph.folder, processes=0) as here:
+        best = list(here.search_all(items, SearchConfig()))
+        free = list(here.outputs_all(items, SearchConfig(), outputs))
+        assert not caplog.records
+        monkeypatch.setattr("lhuc_asr.decode.minimum_risk.MOST_CELLS", 100)
+        bound = list(here.outputs_all(items, SearchConfig(), outputs))
+    assert [each[0].words for each in bound] == [each[0].words for each in free]
+    assert [bool(each[1].confidences) for each in free] == [True] * 4
+    # Those of least risk have confidences, those of the best path have none.
+    assert [bool(each[1].confidences) for each in bound] == [True, False, True, False]
+    assert [bound[place][1].words for place in (1, 3)] == [best[place].words for place in (1, 3)]
+    [record] = caplog.records
+    assert "2 of 4 utterances have words of the best path in place of an output: u1, u3; the first: u1: " in (
+        record.getMessage()
+    )
 
 
 def test_matrices_in_flight_are_bounded(pool):

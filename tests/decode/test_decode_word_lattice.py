@@ -10,8 +10,9 @@ from small_lattices import EVERYTHING, WORDS, Path, all_paths, all_word_paths, b
 from three_words import LEXICON, TOPOLOGY, spoken
 
 from lhuc_asr.base.errors import LatticeError
-from lhuc_asr.decode.lattice import NO_PDF, best_path, word_frames
+from lhuc_asr.decode.lattice import NO_PDF, Lattice, best_path, word_frames
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
+from lhuc_asr.decode.n_best import best_paths
 from lhuc_asr.decode.search import SearchConfig
 from lhuc_asr.decode.word_lattice import WordLattice, WordLatticeConfig, determinized, problem_of, trimmed
 
@@ -101,9 +102,10 @@ def test_bounds_narrow_the_beam_and_all_within_it_is_there(seed, max_arcs):
     assert problem_of(words) is None
     every = all_paths(lattice)
     limit = min(path.cost for path in every) + words.beam
-    kept = {path.words: path.cost for path in all_word_paths(words)}
-    assert kept == pytest.approx({w: kept.get(w, np.inf) for w in kept})
-    for sequence, path in best_of_words(every).items():
+    kept, best = {path.words: path.cost for path in all_word_paths(words)}, best_of_words(every)
+    assert all(cost >= best[sequence].cost - 1e-6 for sequence, cost in kept.items())
+    assert posterior_costs(words).max(initial=-np.inf) <= limit + 1e-6
+    for sequence, path in best.items():
         if path.cost < limit - 1e-6:
             assert kept[sequence] == pytest.approx(path.cost)
 
@@ -117,7 +119,10 @@ def test_flat_scores_end_in_a_narrowed_lattice_within_its_bounds(graph, caplog):
     assert 100 < len(words.source) <= 2 * 300
     assert words.beam < 50.0
     assert f"u-7: word lattice narrowed to stay within its bounds: beam {words.beam:.3g} (asked for 50)" in caplog.text
-    assert best_path(words)[1] == pytest.approx(best_path(lattice)[1])
+    best = best_path(lattice)[1]
+    assert best_path(words)[1] == pytest.approx(best)
+    # Arcs that were made before the beam was narrowed are not there if their paths are beyond it.
+    assert posterior_costs(words).max() <= best + words.beam + 1e-6
     few_steps = determinized("u-7", lattice, WordLatticeConfig(beam=50.0, max_steps=20_000))
     few_elements = determinized("u-7", lattice, WordLatticeConfig(beam=50.0, max_elements=2000))
     assert 0.0 < few_steps.beam < 50.0
@@ -148,6 +153,22 @@ def test_the_best_path_of_a_search_stays_word_for_word(graph):
         assert begins.tolist() == word_frames(lattice, path).tolist()
         assert words.pdfs_of(word_path).tolist() == lattice.pdf[path][lattice.pdf[path] != NO_PDF].tolist()
         assert word_cost == pytest.approx(cost)
+
+
+def test_states_that_are_reached_at_other_costs_from_each_other_are_other_subsets():
+    """After A both states are as good, after B the second costs 3 more, with the same strings of pdfs behind."""
+    arcs = [
+        *((0, 1, NO_PDF, 1, 0.0), (0, 1, NO_PDF, 2, 0.0), (0, 2, NO_PDF, 1, 0.0), (0, 2, NO_PDF, 2, 3.0)),
+        *((1, 3, 0, 3, 2.0), (2, 3, 1, 3, 0.0)),
+    ]
+    source, target, pdf, word = (np.array([arc[place] for arc in arcs], np.int32) for place in range(4))
+    costs = np.array([arc[4] for arc in arcs], np.float32)
+    lattice = Lattice(
+        np.array([0, 0, 0, 1], np.int32), np.array([np.inf, np.inf, np.inf, 0.0]), source, target, pdf, word, costs,
+        np.zeros(len(arcs), np.float32), 1.0, True, EVERYTHING, 100,
+    )  # fmt: skip
+    paths = {path.words: (path.graph_cost, path.pdfs) for path in all_word_paths(determinized("u", lattice, WIDE))}
+    assert paths == {(1, 3): (0.0, (1,)), (2, 3): (2.0, (0,))}
 
 
 def test_an_empty_lattice_is_refused():
@@ -216,6 +237,8 @@ BAD = [
     ("word", [0, 2, 3, 1], "arc 0 has no word, and does not lead to the last node"),
     ("graph_cost", [0.0, 0.0, 0.0, np.nan], "arc 3 has a score that is not finite"),
     ("offset", [0, 1, 3, 4, 5], "arc 1 has a pdf too few or many"),
+    ("begin", [1, 2, 0, 1], "arc 1 emits its word at none of the frames"),
+    ("begin", [1, 0, -1, 1], "arc 2 emits its word at none of the frames"),
     ("pdf", [4, 5, 6, -7, 8], "pdf 3 is negative"),
 ]
 
@@ -224,6 +247,17 @@ BAD = [
 def test_what_is_not_a_word_lattice_is_told(name, values, problem):
     assert problem_of(BY_HAND) is None
     assert problem_of(replace(BY_HAND, **{name: np.array(values)})) == problem
+
+
+def test_an_end_that_no_path_leads_to_is_told():
+    """The last node has a cost, and the arcs lead to nodes that have none."""
+    arcs = ("source", "target", "word", "begin", "graph_cost", "log_likelihood")
+    cut = replace(BY_HAND, **{name: getattr(BY_HAND, name)[:3] for name in arcs})
+    cut = replace(cut, pdf=cut.pdf[:4], offset=cut.offset[:4])
+    assert problem_of(cut) is None
+    nowhere = replace(cut, final=np.array([np.inf, np.inf, np.inf, 0.0]))
+    assert problem_of(nowhere) == "no path leads from the start to an end"
+    assert best_paths(nowhere, 3) == []
 
 
 def test_a_path_that_could_end_before_it_ends_is_told():

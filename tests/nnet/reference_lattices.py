@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from lhuc_asr.nnet.denominator import DenominatorLattice, span_offsets
 from lhuc_asr.nnet.lattice_objectives import Reference, pdf_classes
+from lhuc_asr.nnet.lattice_store import LatticeStore, write_lattices
 
 PDFS = 5
 SILENCE = (1, 3)
@@ -99,5 +101,11 @@ def path_scores(world: World, log_likelihoods: torch.Tensor) -> tuple[torch.Tens
         cost = sum(world.lattice.graph_cost[path]) + world.lattice.final[end]
         weights.append(sum(log_likelihoods[t, pdf] for t, pdf in enumerate(pdfs)) - cost)
         right.append(sum(is_right(*pair) for pair in zip(pdfs, truth, strict=True)))
-        reference.append(pdfs == truth)
+        reference.append(all(pdf == known or known < 0 for pdf, known in zip(pdfs, truth, strict=True)))
     return torch.stack(weights), torch.tensor(right, dtype=torch.float64), torch.tensor(reference)
+
+
+def store_of(folder: Path, lattices: Iterable[tuple[str, DenominatorLattice]], pdfs: int = PDFS) -> LatticeStore:
+    """A store of lattices, written and opened."""
+    write_lattices(folder, lattices, pdfs)
+    return LatticeStore(folder)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from corner_frames import PDFS, corner_frames
-from reference_lattices import lattice_of
+from reference_lattices import lattice_of, store_of
 
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.denominator import DenominatorLattice
 from lhuc_asr.nnet.frames import FrameSource
-from lhuc_asr.nnet.lattice_store import write_lattices
 from lhuc_asr.nnet.sequence_source import SequenceSource, sequence_source
 
 SEGMENT = 10
@@ -37,4 +36,4 @@ def segment_source(folder: Path, seed: int, utterances: int = 24, pdfs: range = 
     """Utterances with their lattices; no pdf is silence."""
     frames = segment_frames(seed, utterances)
     lattices = ((utterance.id, segment_lattice(utterance.frames, pdfs)) for utterance in frames.utterances)
-    return sequence_source(frames, write_lattices(folder, lattices, PDFS), [])
+    return sequence_source(frames, store_of(folder, lattices, PDFS), [])

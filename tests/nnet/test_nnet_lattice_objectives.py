@@ -9,7 +9,7 @@ from reference_lattices import PDFS, SILENCE, World, chain, lattice_of, path_sco
 
 from lhuc_asr.base.errors import LatticeError
 from lhuc_asr.nnet.denominator import check_lattice
-from lhuc_asr.nnet.lattice_objectives import Reference, mmi, pdf_classes, smbr
+from lhuc_asr.nnet.lattice_objectives import Mmi, Reference, mmi, pdf_classes, smbr
 from lhuc_asr.nnet.lattice_sums import arc_scores, expected_right, occupancy_of, path_sums
 
 SEEDS = st.integers(0, 10**9)
@@ -189,6 +189,31 @@ def test_a_reference_that_is_not_in_the_lattice():
     assert derivative[2, 4] == pytest.approx(1 - last[1] / last.sum())
     right = first[0] / first.sum() + last[1] / last.sum()
     assert smbr(lattice, scores, _reference([0, 0, 4])) == pytest.approx(right)
+
+
+def test_frames_without_a_reference_are_not_counted():
+    """Two of three paths have the reference where it is known, whatever they have in the first frame.
+
+    There MMI has no derivative. sMBR has one: pdfs 0 and 3 go on to the right pdf 2, and pdf 1 to the wrong 4.
+    """
+    lattice = lattice_of(
+        [0, 1, 1, 2], [(0, 1, 0.0, [1]), (0, 2, 0.0, [0]), (1, 3, 0.0, [4]), (2, 3, 0.0, [2]), (0, 3, 0.0, [3, 2])],
+        {3: 0.0},
+    )  # fmt: skip
+    scores, derivative = np.zeros((2, PDFS)), np.zeros((2, PDFS))
+    reference = _reference([-1, 2], silence=())
+    outcome = mmi(lattice, scores, reference, derivative)
+    assert outcome == Mmi(pytest.approx(np.log(2 / 3)), True, 1)
+    np.testing.assert_allclose(derivative, [[0.0] * PDFS, [0.0, 0.0, 1 / 3, 0.0, -1 / 3]], atol=1e-12)
+    assert smbr(lattice, scores, reference, derivative) == pytest.approx(2 / 3)
+    # Probability 1/3 of each path times its right frames less 2/3.
+    np.testing.assert_allclose(derivative[0], [1 / 9, -2 / 9, 0.0, 1 / 9, 0.0], atol=1e-12)
+    # A path that the lattice lacks: its score in the frame that is known is all that can be said of it.
+    scores[:] = np.random.default_rng(0).normal(size=scores.shape)
+    outcome = mmi(lattice, scores, _reference([-1, 0], silence=()))
+    total = np.logaddexp.reduce([scores[0, 1] + scores[1, 4], scores[0, 0] + scores[1, 2], scores[0, 3] + scores[1, 2]])
+    assert (outcome.contained, outcome.rejected) == (False, 2)
+    assert outcome.objective == pytest.approx(scores[1, 0] - total)
 
 
 def test_a_path_that_is_too_improbable_for_floats_counts_as_none():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_lattices import PDFS, chain, lattice_of, random_world
+from reference_lattices import PDFS, chain, lattice_of, random_world, store_of
 
 from lhuc_asr.base.errors import LatticeError
 from lhuc_asr.nnet.denominator import DTYPES, DenominatorLattice, check_lattice
@@ -31,15 +31,14 @@ def _changed(**values: tuple[int, float]) -> DenominatorLattice:
 
 
 def _store(folder: Path) -> LatticeStore:
-    return write_lattices(folder, [("one", chain([0, 1])), ("two", _lattice()), ("three", chain([4]))], PDFS)
+    return store_of(folder, [("one", chain([0, 1])), ("two", _lattice()), ("three", chain([4]))])
 
 
 @settings(max_examples=25)
 @given(seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))
 def test_what_is_written_comes_back(tmp_path_factory, seeds):
     lattices = {f"utterance {seed}": random_world(seed).lattice for seed in seeds}
-    written = write_lattices(tmp_path_factory.mktemp("store") / "lattices", iter(lattices.items()), PDFS)
-    store = LatticeStore(written.folder)
+    store = store_of(tmp_path_factory.mktemp("store") / "lattices", iter(lattices.items()))
     assert list(store) == list(lattices)
     assert len(store) == len(lattices)
     assert "another" not in store
@@ -239,7 +238,7 @@ def test_a_store_takes_the_place_of_an_old_one_only_when_it_is_whole(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_lattices(tmp_path / "store", broken(), PDFS)
     assert list(LatticeStore(tmp_path / "store")) == ["one", "two", "three"]
-    assert list(write_lattices(tmp_path / "store", [("u", chain([0]))], PDFS)) == ["u"]
+    assert list(store_of(tmp_path / "store", [("u", chain([0]))])) == ["u"]
 
 
 def test_writing_and_opening_take_the_memory_of_a_few_lattices(tmp_path):
@@ -250,7 +249,7 @@ def test_writing_and_opening_take_the_memory_of_a_few_lattices(tmp_path):
     tracemalloc.start()
     try:
         lattices = ((str(n), replace(lattice, pdf=lattice.pdf + n % PDFS)) for n in range(number))
-        store = write_lattices(tmp_path / "store", lattices, PDFS)
+        store = store_of(tmp_path / "store", lattices)
         read = sum(store[utterance].frames for utterance in store)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

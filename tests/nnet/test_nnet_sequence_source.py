@@ -8,10 +8,10 @@ import torch
 from corner_frames import PDFS
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_lattices import store_of
 from segment_lattices import segment_frames, segment_lattice, segment_source
 
 from lhuc_asr.base.errors import LatticeError
-from lhuc_asr.nnet.lattice_store import write_lattices
 from lhuc_asr.nnet.losses import NO_TARGET
 from lhuc_asr.nnet.sequence_source import SequenceSource, sequence_source
 
@@ -53,7 +53,7 @@ def test_what_has_no_lattice_or_no_reference_is_left_out_and_counted(tmp_path, c
     frames.targets[second.rows] = -1
     frames.targets[third.first] = -1
     lattices = [(utterance.id, segment_lattice(utterance.frames)) for utterance in (second, third, *rest)]
-    source = sequence_source(frames, write_lattices(tmp_path / "lattices", lattices, PDFS), [])
+    source = sequence_source(frames, store_of(tmp_path / "lattices", lattices, PDFS), [])
     assert source.frames.utterances == [third, *rest]
     assert (source.without_lattice, source.without_reference) == (1, 1)
     assert "2 of 12 utterances left out: 1 without a lattice, 1 without a reference" in caplog.text
@@ -71,7 +71,7 @@ def test_silence_is_one_class(tmp_path):
 def test_none_left_is_an_error(tmp_path):
     frames = segment_frames(0)
     frames.targets[:] = -1
-    store = write_lattices(tmp_path / "lattices", [("u0", segment_lattice(30))], PDFS)
+    store = store_of(tmp_path / "lattices", [("u0", segment_lattice(30))], PDFS)
     with pytest.raises(
         LatticeError, match=r"of 12 utterances 11 have no lattice here, 1 no reference, and none is left"
     ):
@@ -79,7 +79,7 @@ def test_none_left_is_an_error(tmp_path):
 
 
 def test_a_lattice_of_other_features_is_refused(tmp_path):
-    store = write_lattices(tmp_path / "lattices", [("u0", segment_lattice(40))], PDFS)
+    store = store_of(tmp_path / "lattices", [("u0", segment_lattice(40))], PDFS)
     with pytest.raises(
         LatticeError, match=r"u0: a lattice of 40 frames, expected 30; the lattices were made from other"
     ):

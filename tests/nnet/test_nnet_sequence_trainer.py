@@ -104,6 +104,12 @@ def test_the_given_scale_is_used_where_the_options_have_none(tmp_path):
     assert own.loss != pytest.approx(other.loss, rel=1e-3)
 
 
+def test_a_boost_is_for_training_alone(tmp_path):
+    source, plain, boosted = segment_source(tmp_path, 0), _config(objective="mmi"), _config(objective="mmi", boost=2.0)
+    losses = [evaluate_sequences(_model(), source, config, SCALE, CPU).loss for config in (plain, boosted)]
+    assert losses[0] == losses[1] == pytest.approx(math.log(PDFS) / SEGMENT)
+
+
 @pytest.mark.parametrize("objective", ["smbr", "mmi"])
 @pytest.mark.parametrize("limit", [1e9, 0.02], ids=["free", "clipped"])
 def test_an_epoch_is_the_textbooks_over_all_paths(tmp_path, objective, limit):
@@ -119,7 +125,8 @@ def test_an_epoch_is_the_textbooks_over_all_paths(tmp_path, objective, limit):
     source.frames.targets[[3, 31]] = -1
     recording = Recording(source.frames, source.lattices, source.classes, 0, 0)
     rate = RATE / 2
-    options = {"objective": objective, "boost": 0.2, "learning_rate": rate, "max_gradient_norm": limit}
+    boost = 0.2 if objective == "mmi" else 0.0
+    options = {"objective": objective, "boost": boost, "learning_rate": rate, "max_gradient_norm": limit}
     config = _config(epochs=1, batch_frames=75, **options)
     shape = SHAPE.model_copy(update={"dropout": 0.0})
     prior = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4]))
@@ -150,7 +157,7 @@ def test_an_epoch_is_the_textbooks_over_all_paths(tmp_path, objective, limit):
                 held = torch.where(torch.from_numpy(shared)[:, None], scores[rows], scores[rows].detach())
                 weights = held[np.arange(len(truth)), pdfs].sum(1)
                 numerator = held[np.flatnonzero(shared), truth[shared]].sum()
-                loss = loss - (numerator - torch.logsumexp(weights - 0.2 * right, 0)) / SCALE
+                loss = loss - (numerator - torch.logsumexp(weights - boost * right, 0)) / SCALE
         gradients = torch.autograd.grad(loss, list(oracle.parameters()))
         norm = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
         share = min(1.0, limit * len(batch.targets) / norm)
@@ -306,7 +313,14 @@ def test_lattices_of_a_network_with_other_pdfs_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"objective": "mpe"}, {"acoustic_scale": 0.0}, {"epochs": 0}, {"boost": -1.0}, {"momentum": 0.9}],
+    [
+        {"objective": "mpe"},
+        {"acoustic_scale": 0.0},
+        {"epochs": 0},
+        {"objective": "mmi", "boost": -1.0},
+        {"objective": "smbr", "boost": 0.5},
+        {"momentum": 0.9},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options):

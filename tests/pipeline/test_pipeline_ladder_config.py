@@ -63,6 +63,18 @@ def with_pass(**options: Any) -> dict[str, Any]:
             "networks.moved: this network is si; give it features of a rung, ivector: {}, or",
         ),
         (
+            {"networks": {"s": {"sequence": {}, "shape": {"kind": "tdnn"}}}},
+            "networks.s: sequence: the network goes on from another, whose shape it has; give shape to a network",
+        ),
+        (
+            {"networks": {"s": {"sequence": {}, "lattice": {"beam": 6}}}},
+            "networks.s: word_lattice.beam 8 is wider than lattice.beam 6",
+        ),
+        (
+            {"networks": {"s": {"sequence": {"boost": 0.5}}}},
+            "networks.s.sequence: boost: only mmi has one, not smbr",
+        ),
+        (
             {"networks": {"v": {"ivector": {}}}}
             | {"passes": {name: {"network": "v", "method": {"kind": "ivector", "on": on}} for name, on in VECTORS}},
             "'b' is by ivector on ivector; a speaker has one vector",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from lhuc_asr.base.atomic import read_json, read_json_lines
+from lhuc_asr.base.runlog import Metrics
+from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DecodingGraph
 from lhuc_asr.decode.lattice import best_path
 from lhuc_asr.decode.lattice_search import LatticeConfig, LatticeSearcher
+from lhuc_asr.decode.n_best import best_paths
 from lhuc_asr.decode.word_lattice import WordLatticeConfig, determinized
 from lhuc_asr.hmm.alignment import UNALIGNED, Alignment
 from lhuc_asr.nnet.lattice_store import LatticeStore
@@ -22,6 +27,7 @@ from lhuc_asr.pipeline.curves import epoch_of
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.plan import passes_of
+from lhuc_asr.pipeline.sequence_networks import sequence_stages
 
 # Twice the recordings, of which the lattices are those at their own speed; a network that takes vectors.
 SPEEDS = (
@@ -75,6 +81,65 @@ def test_the_network_aligns_the_references(ladder: Path, experiment: AlignedExpe
             right.append(float((lattice.pdfs_of(path) == references[utterance.id]).mean()))
     assert len(right) > 3
     assert np.mean(right) > 0.95
+
+
+def test_the_references_are_paths_of_the_lattices(ladder: Path, experiment: AlignedExperiment) -> None:
+    """Of those whose words are in the lattice: with the weights of the search, their best path is the reference."""
+    words, model = DecodingGraph.load(ladder / "lang" / "order1").words, experiment.network("si")
+    config, _ = read_experiment(ladder)
+    search = tuned_search(experiment, passes_of(config)["si"])
+    searcher = LatticeSearcher(DecodingGraph.load(ladder / "lang" / "order1"), search, LatticeConfig())
+    features = experiment.features(TRAIN)
+    references = Alignment(ladder / "am" / "smbr" / "lattices" / "train.ali", features, model.pdf_count)
+    there, inside = 0, 0
+    for utterance in experiment.utterances(TRAIN):
+        states = searcher.search("u", score_utterance(model, features[utterance.id]))
+        lattice = determinized("u", states, WordLatticeConfig())
+        for path in best_paths(lattice, 2000):
+            if lattice.words_of(path.arcs, words) == tuple(utterance.words):
+                there += 1
+                inside += np.array_equal(lattice.pdfs_of(path.arcs), references[utterance.id])
+    assert there > 10
+    assert inside >= 0.9 * there  # the graph's costs are rounded
+
+
+class Declared(Stages):
+    """Stages whose work is kept, and not run."""
+
+    def run(self, name: str, work: Any, *, options: Any, **others: Any) -> None:
+        self._keys[name] = name
+        self.work = getattr(self, "work", {}) | {name: partial(work, options)}
+
+
+class ReachedError(Exception):
+    """Training would begin."""
+
+
+def test_training_has_the_scale_of_the_search_the_references_and_one_class_of_silence(
+    ladder: Path, experiment: AlignedExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = read_experiment(ladder)
+    stages = Declared(ladder, Metrics(ladder / "none.jsonl"))
+    sequence_stages(stages, experiment, config, "smbr", passes_of(config), "aligner")
+    given: dict[str, Any] = {}
+
+    def noted(*arguments: Any) -> None:
+        given.update(zip(("model", "training", "heldout", "config", "scale"), arguments, strict=False))
+        raise ReachedError
+
+    monkeypatch.setattr("lhuc_asr.pipeline.sequence_networks.train_sequences", noted)
+    with pytest.raises(ReachedError):
+        stages.work["network smbr"]()
+    assert given["scale"] == read_json(ladder / "decode" / "heldout" / "si" / "search.json")["acoustic_scale"] < 1.0
+    assert given["config"] == config.networks["smbr"].sequence
+    count, silence = experiment.topology.pdf_count, experiment.topology.silence_pdfs
+    assert len(silence) > 1
+    for split, source in ((TRAIN, given["training"]), (HELDOUT, given["heldout"])):
+        classes = source.classes
+        assert set(classes[silence]) == {silence[0]}
+        assert len(set(classes)) == count - len(silence) + 1
+        references = Alignment(ladder / "am" / "smbr" / "lattices" / f"{split}.ali", experiment.features(split), count)
+        np.testing.assert_array_equal(source.frames.targets, references.array)
 
 
 def test_the_network_goes_on_from_the_other(ladder: Path, experiment: AlignedExperiment) -> None:
