@@ -57,7 +57,7 @@ def check_beams(lattice: LatticeConfig, word_lattice: WordLatticeConfig) -> None
     Raises:
         ValueError: The beam of the word lattice is wider than that of the state lattice.
     """
-    if word_lattice.beam > lattice.beam:
+    if word_lattice.beam is not None and word_lattice.beam > lattice.beam:
         raise ValueError(
             f"word_lattice.beam {word_lattice.beam:g} is wider than lattice.beam {lattice.beam:g}, of its paths; "
             "raise lattice.beam, or lower word_lattice.beam"

@@ -312,7 +312,7 @@ def _word_lattice(
         made = determinized(utterance, states, word_lattice)
     except (SearchError, LatticeError) as error:
         return _Made(utterance, None, problem=str(error))
-    return _Made(utterance, made, searcher.narrowed(states) or made.beam < min(word_lattice.beam, states.beam))
+    return _Made(utterance, made, searcher.narrowed(states) or made.beam < word_lattice.within(states.beam))
 
 
 def _words_at(

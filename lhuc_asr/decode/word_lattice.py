@@ -32,16 +32,21 @@ class WordLatticeConfig(StrictModel):
     """Options of word lattices. Where a bound is met, the beam is narrowed.
 
     Attributes:
-        beam: Maximum difference in cost between a word sequence and the best one, if the state lattice's is not less.
+        beam: Maximum difference in cost between a word sequence and the best one; None for that of the state lattice,
+            which it cannot exceed.
         max_arcs: Maximum number of arcs for each frame, on average, of about 60 bytes each.
         max_elements: Maximum number of elements of subsets, and of places in the tree of pdfs, of about 70 bytes each.
         max_steps: Maximum number of visits to arcs of the state lattice.
     """
 
-    beam: float = Field(8.0, ge=LEAST_BEAM, le=1_000_000.0)
+    beam: float | None = Field(None, ge=LEAST_BEAM, le=1_000_000.0)
     max_arcs: int = Field(200, ge=2, le=1_000_000)
     max_elements: int = Field(5_000_000, ge=1000, le=1_000_000_000)
     max_steps: int = Field(300_000_000, ge=1000, le=1_000_000_000_000)
+
+    def within(self, beam: float) -> float:
+        """The beam of a word lattice that is made of a state lattice with a beam."""
+        return beam if self.beam is None else min(self.beam, beam)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +160,7 @@ def determinized(utterance: str, lattice: Lattice, config: WordLatticeConfig) ->
     if len(lattice.source) == 0 or lattice.frames == 0:
         raise LatticeError(f"{utterance}: an empty lattice, without arcs or without frames; leave the utterance out")
     graph = StateArcs.of(lattice)
-    best, beam, frames = float(graph.rest[0]), min(config.beam, lattice.beam), lattice.frames
+    best, beam, frames = float(graph.rest[0]), config.within(lattice.beam), lattice.frames
     if not np.isfinite(best):
         raise LatticeError(f"{utterance}: an empty lattice: no path leads to an end; search again")
     asked, arcs = beam, 2 + config.max_arcs * frames

@@ -67,7 +67,7 @@ def with_pass(**options: Any) -> dict[str, Any]:
             "networks.s: sequence: the network goes on from another, whose shape it has; give shape to a network",
         ),
         (
-            {"networks": {"s": {"sequence": {}, "lattice": {"beam": 6}}}},
+            {"networks": {"s": {"sequence": {}, "lattice": {"beam": 6}, "word_lattice": {"beam": 8}}}},
             "networks.s: word_lattice.beam 8 is wider than lattice.beam 6",
         ),
         (
