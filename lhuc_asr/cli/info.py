@@ -10,6 +10,9 @@ import typer
 
 from lhuc_asr.cli.options import Channel
 
+# What features have mean 0 and variance 1 of.
+NORMALISED = {"speaker": "speaker", "environment": "speaker in each environment; give recordings of one together"}
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -106,6 +109,7 @@ def _model_lines(model: Path) -> list[str]:
         *((f"network {name}", _network(files.network(name))) for name in networks),
         ("model hash", description.network.partition(":")[0]),
         ("words", f"{len(graph.words) - 1}, in a graph of {graph.states} states and {graph.arcs} arcs"),
+        ("features", f"normalised for each {NORMALISED[description.normalised_by]}"),
         ("pieces", f"recordings over {whole:.1f} s are cut into pieces of at most {piece:.1f} s"),
         *((f"pass {each.name}", _pass(each)) for each in description.passes),
         ("without speaker", f"as in pass {description.without_speaker}"),

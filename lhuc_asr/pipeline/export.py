@@ -60,6 +60,7 @@ class ModelOptions:
         features: Features of the networks.
         alignment_features: Features of the Gaussian mixtures.
         lattice: Options of lattices.
+        by_environment: True if features are normalised in each environment separately; None otherwise.
     """
 
     without_speaker: Pass
@@ -67,13 +68,15 @@ class ModelOptions:
     features: FeatureConfig
     alignment_features: FeatureConfig
     lattice: LatticeConfig
+    by_environment: bool | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> ModelOptions:
         """The options of a recipe's model that adapts like one of the passes."""
         passes = passes_of(config)
         resolved = config.features.resolved, config.alignment_features.resolved
-        return cls(_without_speaker(passes[name], passes), passes[name], *resolved, config.lattice)
+        by_environment = config.normalised_by == "environment" or None
+        return cls(_without_speaker(passes[name], passes), passes[name], *resolved, config.lattice, by_environment)
 
     @property
     def passes(self) -> list[Pass]:
@@ -206,6 +209,7 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
         whole_seconds=whole,
         piece_seconds=piece,
         lattice=options.lattice,
+        normalised_by="environment" if options.by_environment else "speaker",
         passes=tuple(passes),
         without_speaker=options.without_speaker.name,
         files={name: place for name, place in places.items() if name != place},

@@ -64,6 +64,8 @@ class ModelDescription(FolderDescription):
         piece_seconds: Maximum length of the pieces of longer recordings: the length that 95 % of the training
             utterances do not exceed, and at most 20 s.
         lattice: Options of the lattices that confidences are computed from.
+        normalised_by: What features were normalised by in training. Recordings that are given together are normalised
+            together; with ``environment`` they have to be of one. Older descriptions lack it.
         passes: The passes, in their order. A speaker is adapted by the last one on what those before it give.
         without_speaker: Name of the pass that decodes recordings of which no speaker is given.
     """
@@ -75,6 +77,7 @@ class ModelDescription(FolderDescription):
     whole_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
     piece_seconds: float = Field(gt=0.0, le=LONGEST_SECONDS)
     lattice: LatticeConfig
+    normalised_by: Literal["speaker", "environment"] = "speaker"
     passes: tuple[PassDescription, ...] = Field(min_length=1)
     without_speaker: PlainName
 

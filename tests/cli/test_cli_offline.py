@@ -52,6 +52,7 @@ def test_info_tells_what_a_model_is(finished: Path, command, capsys: pytest.Capt
         "1 x 48 relu",
         "40 fbank at 16000 Hz",
         "frames of context on each side",
+        "normalised for each speaker\n",
         "s are cut into pieces of at most",
         "by lhuc on best_path targets of si",
         "as in pass lhuc, seed 3",

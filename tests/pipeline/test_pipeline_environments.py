@@ -11,6 +11,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from shift_method import ShiftConfig
+from typer.testing import CliRunner
 
 from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.audio.utterance import read_manifest
@@ -18,6 +19,7 @@ from lhuc_asr.base.atomic import read_json
 from lhuc_asr.base.config import load_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.experiment_folder import ExperimentFolder
+from lhuc_asr.cli.main import app
 from lhuc_asr.features.context import splice
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm.alignment import Alignment
@@ -26,6 +28,8 @@ from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.pipeline.acoustic_models import CEPSTRA
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.export import export
+from lhuc_asr.recognizer.model_folder import read_model
 
 Run = Callable[..., list[str]]
 
@@ -39,6 +43,7 @@ PASSES = """{
   together: {combine: {speaker: r_s, environment: r_e}},
   between: {combine: {speaker: r_s, environment: r_e, alpha: 0.7}},
   all_speaker: {combine: {speaker: r_s, environment: r_e, alpha: 1.0}},
+  anywhere: {},
 }"""
 
 
@@ -105,6 +110,14 @@ def test_features_are_normalised_in_each_environment(noisy, kind: str | None) ->
         for values in map(np.concatenate, frames.values()):
             np.testing.assert_allclose(values.mean(axis=0, dtype=np.float64), 0.0, atol=1e-4)
             np.testing.assert_allclose(values.std(axis=0, dtype=np.float64), 1.0, atol=1e-4)
+
+
+def test_a_model_says_how_its_features_were_normalised(noisy, finished: Path, tmp_path: Path) -> None:
+    for folder, name, by in ((noisy[0], "anywhere", "environment"), (finished, "lhuc", "speaker")):
+        export(folder, tmp_path / by, name)
+        assert read_model(tmp_path / by)[0].normalised_by == by
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "environment")]).output
+    assert "normalised for each speaker in each environment; give recordings of one together" in shown
 
 
 def test_the_language_model_counts_a_sentence_once_in_however_many_environments(noisy, finished: Path) -> None:

@@ -95,6 +95,7 @@ def test_what_a_method_learned_must_be_there(model: Path) -> None:
         ),
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"seed": "one"}, "seed: "),
+        ({"normalised_by": "room"}, "normalised_by: Input should be 'speaker' or 'environment'"),
         ({"network": "a network"}, "network: String should match pattern"),
         ({"experiment": "an4\x1b[2J"}, "experiment: not a name: it is empty, or has control characters"),
         ({"made_by": "0.1\nfiles 9"}, "made_by: not a name"),
