@@ -55,10 +55,10 @@ LADDER = (
     f"fmllr_sat={{tree: {{leaves: 60}}, {SMALL}, fmllr: {{min_counts: {{full: 100}}}}}}",
     """networks={
       fmllr: {features: fmllr_sat},
-      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}},
+      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, extractor: {dimension: 2}}},
       both: {
         features: fmllr_sat,
-        ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}
+        ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, extractor: {dimension: 2}}
       },
       delayed: {shape: {kind: tdnn, offsets: [[-1, 0, 1], [-1, 2]], channels: 24, hidden_layers: 1, hidden_units: 32}},
       smbr: {sequence: {epochs: 2, learning_rate: 0.001}}

@@ -1,7 +1,8 @@
 """i-vectors as an adaptation method: a network takes a vector of the speaker's voice beside the features.
 
-The network was trained with the vectors of its training speakers, and has the space of voices (``hmm/ivector``) in its
-file (Saon, Soltau, Nahamoo and Picheny 2013, "Speaker adaptation of neural network acoustic models using i-vectors").
+The network was trained with the vectors of its training speakers, and its file has the extractor (``hmm/ivector``) that
+made them (Saon, Soltau, Nahamoo and Picheny 2013, "Speaker adaptation of neural network acoustic models using
+i-vectors").
 Nothing of the network changes for a speaker. The words of the first pass do not matter, only its silence does, whose
 frames count little. With few frames a vector is near 0, the vector of nobody, which the first pass has.
 """
@@ -21,7 +22,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.transformed import ChangedFeatures
 from lhuc_asr.base.errors import AlignmentError, CheckpointError, ModelMismatchError, SiteError, SpeakerError
 from lhuc_asr.base.tensors import check_tensors, load_format, save_tensors
-from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics
+from lhuc_asr.hmm.ivector import IvectorExtractor, VoiceStatistics
 from lhuc_asr.lhuc.identity import is_model, model_hash
 from lhuc_asr.lhuc.speaker import described_speaker
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -104,7 +105,7 @@ class VectorSpeakers(ChangedFeatures):
 
 
 class IvectorConfig(MethodConfig):
-    """No options: how frames count is in the network's space of voices.
+    """No options: how frames count is part of the network's i-vector extractor.
 
     Attributes:
         kind: Name of the method.
@@ -145,9 +146,9 @@ class Ivector:
         Raises:
             SiteError: The network does not take vectors.
             AlignmentError: A speaker's targets or features do not fit the network.
-            CheckpointError: The network's tensors are not a space of voices for its features and its vectors.
+            CheckpointError: The network's tensors are not an i-vector extractor for its features and its vectors.
         """
-        space, vectors = space_of(model), {}
+        extractor, vectors = extractor_of(model), {}
         silent: list[str] = []
         failed: list[str] = []
         for name, data in speakers.items():
@@ -157,7 +158,7 @@ class Ivector:
             vectors[name] = torch.zeros(model.vector_dimension)
             if not data.targets.weight.any():
                 silent.append(name)
-            elif (vector := _vector(space, data)) is None:
+            elif (vector := _vector(extractor, data)) is None:
                 failed.append(name)
             else:
                 vectors[name] = vector
@@ -166,32 +167,32 @@ class Ivector:
         return VectorSpeakers(model, vectors)
 
 
-def space_of(model: AcousticModel) -> VoiceSpace:
-    """The space of voices of a network.
+def extractor_of(model: AcousticModel) -> IvectorExtractor:
+    """The i-vector extractor of a network.
 
     Raises:
         SiteError: The network does not take vectors of speakers.
-        CheckpointError: Its tensors are not a space of voices for its features and its vectors.
+        CheckpointError: Its tensors are not an i-vector extractor for its features and its vectors.
     """
     if model.vectors is None:
         raise SiteError(
             "the network does not take a vector of the speaker; give the recipe one that does: networks: {NAME: "
             "{ivector: {}}}, or choose another method"
         )
-    source = f"{model.vectors.source}: the network's space of voices"
-    space = VoiceSpace.of_tensors(model.vectors.by_name(), source, model.feature_dimension, NETWORK_REMEDY)
-    if space.dimension != model.vector_dimension:
+    source = f"{model.vectors.source}: the network's i-vector extractor"
+    extractor = IvectorExtractor.of_tensors(model.vectors.by_name(), source, model.feature_dimension, NETWORK_REMEDY)
+    if extractor.dimension != model.vector_dimension:
         raise CheckpointError(
-            f"{source}: vectors of {space.dimension} values, but the network takes {model.vector_dimension}; "
+            f"{source}: vectors of {extractor.dimension} values, but the network takes {model.vector_dimension}; "
             f"{NETWORK_REMEDY}"
         )
-    return space
+    return extractor
 
 
-def _vector(space: VoiceSpace, data: SpeakerData) -> torch.Tensor | None:
+def _vector(extractor: IvectorExtractor, data: SpeakerData) -> torch.Tensor | None:
     """The vector of a speaker, shape (R,); None where it cannot be computed."""
     if not np.isfinite(data.features).all():
         return None
     features, weights = (torch.from_numpy(np.array(each)) for each in (data.features, data.targets.weight))
-    vector = space.vectors(VoiceStatistics.of(space.background, features, weights))[0]
+    vector = extractor.vectors(VoiceStatistics.of(extractor.background, features, weights))[0]
     return vector if bool(vector.isfinite().all()) else None

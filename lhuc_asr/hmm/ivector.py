@@ -44,8 +44,8 @@ REMEDY = "delete it and run again"
 START_DEVIATIONS = 0.1
 
 
-class VoiceSpaceConfig(StrictModel):
-    """Options of the space of voices and of the vectors.
+class ExtractorConfig(StrictModel):
+    """Options of the i-vector extractor and of the vectors.
 
     Attributes:
         dimension: Number of dimensions, R.
@@ -117,7 +117,7 @@ class VoiceStatistics:
         return cls(count, first)
 
     def weighted(self, frame_weight: float, most_frames: float) -> VoiceStatistics:
-        """The same with the weight that frames have in a vector; arguments as ``VoiceSpaceConfig``."""
+        """The same with the weight that frames have in a vector; arguments as ``ExtractorConfig``."""
         frames = frame_weight * self.count.sum(1)
         weight = frame_weight * (most_frames / frames.clamp_min(most_frames))
         return VoiceStatistics(self.count * weight[:, None], self.first * weight[:, None, None])
@@ -142,13 +142,13 @@ class Posterior:
 
 
 @dataclass(frozen=True)
-class VoiceSpace:
-    """A background model and the space of voices around it.
+class IvectorExtractor:
+    """A background model, and the total variability around it: the space of voices that vectors lie in.
 
     Attributes:
         background: The background model, of one pdf.
         loading: T, shape (K, D, R), float64.
-        frame_weight, most_frames: What frames count in a vector; see ``VoiceSpaceConfig``.
+        frame_weight, most_frames: What frames count in a vector; see ``ExtractorConfig``.
     """
 
     background: DiagonalGmm
@@ -157,8 +157,8 @@ class VoiceSpace:
     most_frames: float
 
     @classmethod
-    def random(cls, background: DiagonalGmm, config: VoiceSpaceConfig, seed: int) -> VoiceSpace:
-        """A space to start from: random directions, which move means by little."""
+    def random(cls, background: DiagonalGmm, config: ExtractorConfig, seed: int) -> IvectorExtractor:
+        """An extractor to start from: random directions, which move means by little."""
         generator = torch.Generator().manual_seed(seed)
         shape = (*background.mean.shape, config.dimension)
         directions = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -183,8 +183,8 @@ class VoiceSpace:
         mean = torch.cholesky_solve(linear.unsqueeze(2), factor).squeeze(2)
         return Posterior(mean.masked_fill((failed != 0).unsqueeze(1), torch.nan), factor)
 
-    def estimated(self, statistics: VoiceStatistics) -> VoiceSpace:
-        """The space after an iteration of EM: T by maximum likelihood, then directions and lengths of w ~ N(0, I).
+    def estimated(self, statistics: VoiceStatistics) -> IvectorExtractor:
+        """The extractor after an iteration of EM: T by maximum likelihood, then directions and lengths of w ~ N(0, I).
 
         The second step (minimum divergence) changes no voice: it turns and stretches the space so that the training
         speakers' vectors have the identity as their second moment, as the prior says.
@@ -205,7 +205,7 @@ class VoiceSpace:
         if bool((failed != 0).any()) or int(singular):
             raise SingularError(
                 f"i-vectors: the vectors of {speakers} training speakers do not spread over {dimension} dimensions; "
-                "lower space.dimension"
+                "lower extractor.dimension"
             )
         loading[heard] = torch.cholesky_solve(cross[heard].transpose(1, 2), factor).transpose(1, 2)
         return replace(self, loading=loading @ root)
@@ -218,7 +218,7 @@ class VoiceSpace:
         return self.posterior(statistics.weighted(self.frame_weight, self.most_frames)).mean.float()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The space as tensors in float32, by name; ``of_tensors`` reads them."""
+        """The extractor as tensors in float32, by name; ``of_tensors`` reads them."""
         background = self.background
         return {
             "weight": background.weight.float(),
@@ -235,17 +235,17 @@ class VoiceSpace:
         source: Path | str,
         features: int | None = None,
         remedy: str = REMEDY,
-    ) -> VoiceSpace:
-        """The space of tensors that ``tensors`` returned.
+    ) -> IvectorExtractor:
+        """The extractor of tensors that ``tensors`` returned.
 
         Args:
             tensors: The tensors.
             source: What they were read from, for messages.
             features: Number of features that it must have, D; None for any number.
-            remedy: What to do about tensors that are not a space, for messages.
+            remedy: What to do about tensors that are not an extractor, for messages.
 
         Raises:
-            CheckpointError: The tensors are not a space of such features.
+            CheckpointError: The tensors are not an extractor of such features.
         """
         count = len(tensors["weight"]) if "weight" in tensors and tensors["weight"].dim() == 1 else 0
         matrix: Shape = (count, features)
@@ -273,12 +273,12 @@ class VoiceSpace:
         return cls(background, loading.double(), *(float(each) for each in counting))
 
     def save(self, path: Path) -> None:
-        """Write the space and its background model as safetensors."""
+        """Write the extractor and its background model as safetensors."""
         save_tensors(path, self.tensors(), {"format": FORMAT})
 
     @classmethod
-    def load(cls, path: Path, features: int | None = None) -> VoiceSpace:
-        """Read a space.
+    def load(cls, path: Path, features: int | None = None) -> IvectorExtractor:
+        """Read an extractor.
 
         Args:
             path: A file that ``save`` wrote.
@@ -287,14 +287,14 @@ class VoiceSpace:
         Raises:
             CheckpointError: The file is damaged, or of other features.
         """
-        tensors, _ = load_format(path, "a space of voices", FORMAT)
+        tensors, _ = load_format(path, "an i-vector extractor", FORMAT)
         return cls.of_tensors(tensors, path, features)
 
 
-def train_space(
-    background: DiagonalGmm, statistics: VoiceStatistics, config: VoiceSpaceConfig, seed: int
-) -> VoiceSpace:
-    """Train a space of voices on the speakers of a training set.
+def train_extractor(
+    background: DiagonalGmm, statistics: VoiceStatistics, config: ExtractorConfig, seed: int
+) -> IvectorExtractor:
+    """Train an i-vector extractor on the speakers of a training set.
 
     Args:
         background: The background model.
@@ -313,9 +313,9 @@ def train_space(
     if speakers < config.dimension:
         raise SingularError(
             f"i-vectors: {speakers} training speakers cannot determine {config.dimension} dimensions; lower "
-            f"space.dimension to at most {speakers}"
+            f"extractor.dimension to at most {speakers}"
         )
-    space = VoiceSpace.random(background, config, seed)
+    extractor = IvectorExtractor.random(background, config, seed)
     for _ in range(config.iterations):
-        space = space.estimated(statistics)
-    return replace(space, loading=space.loading.float().double())  # as it will be read
+        extractor = extractor.estimated(statistics)
+    return replace(extractor, loading=extractor.loading.float().double())  # as it will be read

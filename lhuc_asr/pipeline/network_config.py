@@ -11,7 +11,7 @@ from lhuc_asr.adapt.sat import SatConfig
 from lhuc_asr.base.config import ChosenByKeys, StrictModel
 from lhuc_asr.decode.lattice_search import LatticeConfig, check_beams
 from lhuc_asr.decode.word_lattice import WordLatticeConfig
-from lhuc_asr.hmm.ivector import VoiceSpaceConfig
+from lhuc_asr.hmm.ivector import ExtractorConfig
 from lhuc_asr.hmm.ubm import BackgroundConfig
 from lhuc_asr.lang.kneser_ney import HIGHEST_ORDER
 from lhuc_asr.nnet.sequence_trainer import SequenceConfig
@@ -24,7 +24,7 @@ class VoicesConfig(StrictModel):
 
     Attributes:
         background: Options of the background model.
-        space: Options of the space of voices, and of the weight of frames in a vector.
+        extractor: Options of the i-vector extractor, and of the weight of frames in a vector.
         utterances: Number of a training speaker's utterances that share a vector, chosen by the seed; None for all.
             With fewer, the network sees more different vectors, each of as little speech as a new speaker's first
             recordings.
@@ -34,7 +34,7 @@ class VoicesConfig(StrictModel):
     """
 
     background: BackgroundConfig = BackgroundConfig()
-    space: VoiceSpaceConfig = VoiceSpaceConfig()
+    extractor: ExtractorConfig = ExtractorConfig()
     utterances: int | None = Field(4, ge=1, le=1_000_000)
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
 

@@ -119,14 +119,14 @@ def untrained_network(
 ) -> tuple[LayeredNetwork, dict[str, FrameSource]]:
     """A network with random weights and the alignment's priors, and the frames to train and to evaluate it on."""
     pdf_count = experiment.topology_of(alignment).pdf_count
-    space, sources = None, {}
+    extractor, sources = None, {}
     if options.voices is not None:
-        space = read_voices(experiment, options.voices, options.feature_dimension)
+        extractor = read_voices(experiment, options.voices, options.feature_dimension)
     for split in (TRAIN, HELDOUT):
         sources[split] = frame_source(experiment, alignment, split, options)
-    model = options.dnn.make(options.feature_dimension, pdf_count, 0 if space is None else space.dimension)
-    if space is not None:
-        model.vectors = VectorTensors(space.tensors(), "a network in training")
+    model = options.dnn.make(options.feature_dimension, pdf_count, 0 if extractor is None else extractor.dimension)
+    if extractor is not None:
+        model.vectors = VectorTensors(extractor.tensors(), "a network in training")
     model.initialise(torch.Generator().manual_seed(options.seed))
     model.log_prior.copy_(priors(sources[TRAIN].targets, pdf_count, PRIOR_PSEUDO_FRAMES))
     return model, sources

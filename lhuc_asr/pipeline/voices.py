@@ -1,4 +1,4 @@
-"""The stage that learns i-vectors: the space of voices of a network, and its training utterances' vectors."""
+"""The stage that learns i-vectors: the i-vector extractor of a network, and its training utterances' vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureStore, StoredUtterance, blocks_of
 from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics, train_space
+from lhuc_asr.hmm.ivector import IvectorExtractor, VoiceStatistics, train_extractor
 from lhuc_asr.hmm.training import BLOCK_FRAMES, speech_weights
 from lhuc_asr.hmm.ubm import train_background
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -26,8 +26,8 @@ from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.network_config import NetworkConfig, VoicesConfig
 from lhuc_asr.pipeline.pass_config import Rung
 
-# In a network's folder, beside the vectors of the utterances of a split: the space.
-SPACE_FILE = "voices.safetensors"
+# In a network's folder, beside the vectors of the utterances of a split: the extractor.
+EXTRACTOR_FILE = "extractor.safetensors"
 REMEDY = "delete it and run again"
 
 
@@ -38,7 +38,7 @@ class VoicesOptions:
     Attributes:
         voices: The recipe's options of the network's vectors.
         features: The rung whose features the network takes; None for the networks' own.
-        seed: Seed of the background model, of the space, of the utterances that share a vector, and of the dropout.
+        seed: Seed of the background model, of the extractor, of the utterances that share a vector, and of the dropout.
     """
 
     voices: VoicesConfig
@@ -71,13 +71,13 @@ def voices_stage(stages: Stages, experiment: Experiment, name: str, options: Voi
         partial(_learn_voices, experiment, folder, aligned.alignment),
         options=options,
         after=[aligned.stage],
-        outputs=[folder / SPACE_FILE, *(_vectors_file(folder, split) for split in (TRAIN, HELDOUT))],
+        outputs=[folder / EXTRACTOR_FILE, *(_vectors_file(folder, split) for split in (TRAIN, HELDOUT))],
     )
 
 
-def read_voices(experiment: Experiment, name: str, features: int) -> VoiceSpace:
-    """The space of voices of a network that takes ``features`` features per frame."""
-    return VoiceSpace.load(experiment.folder.network(name).parent / SPACE_FILE, features)
+def read_voices(experiment: Experiment, name: str, features: int) -> IvectorExtractor:
+    """The i-vector extractor of a network that takes ``features`` features per frame."""
+    return IvectorExtractor.load(experiment.folder.network(name).parent / EXTRACTOR_FILE, features)
 
 
 def read_vectors(
@@ -94,7 +94,7 @@ def read_vectors(
             of a network.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or of other utterances, or the vectors are of another space.
+        CheckpointError: A file is missing or damaged, or of other utterances, or the vectors are of another extractor.
     """
     path = _vectors_file(experiment.folder.network(name).parent, split)
     tensors, description = load_tensors(path, REMEDY)
@@ -114,10 +114,10 @@ def _vectors_file(folder: Path, split: str) -> Path:
 
 
 def _learn_voices(experiment: Experiment, folder: Path, alignment: str, options: VoicesOptions) -> None:
-    """Learn the space from the training speakers, each speed a speaker of its own, and write all vectors.
+    """Learn the extractor from the training speakers, each speed a speaker of its own, and write all vectors.
 
-    Frames of silence, and those without an alignment, take no part. The speech is read once more for the vectors than
-    for the space: of statistics, K x D float64 numbers each, memory has one of each training speaker, and later one of
+    Frames of silence, and those without an alignment, take no part. The speech is read twice, for the extractor and for
+    the vectors: of statistics, K x D float64 numbers each, memory has one of each training speaker, and later one of
     each vector of one speaker, however many utterances there are.
     """
     voices = options.voices
@@ -125,27 +125,29 @@ def _learn_voices(experiment: Experiment, folder: Path, alignment: str, options:
     training = heard[TRAIN]
     background = train_background(training.blocks, voices.background, options.seed)
     statistics = training.statistics(background, [rows for (rows,) in training.groups(None, options.seed)])
-    space = train_space(background, statistics, voices.space, options.seed)
+    extractor = train_extractor(background, statistics, voices.extractor, options.seed)
     for split, speech in heard.items():
         groups = speech.groups(voices.utterances, options.seed)
-        vectors = _vectors(space, speech, groups)
+        vectors = _vectors(extractor, speech, groups)
         dropped = torch.zeros(len(vectors))
         if split == TRAIN:
             dropped[_drop([rows for theirs in groups for rows in theirs], voices.dropout, options.seed)] = 1.0
         ids = [each.id for each in speech.store.utterances]
         save_tensors(_vectors_file(folder, split), {"vectors": vectors, "dropped": dropped}, {"utterances": ids})
-    space.save(folder / SPACE_FILE)
+    extractor.save(folder / EXTRACTOR_FILE)
 
 
-def _vectors(space: VoiceSpace, speech: _Speech, groups: Sequence[Sequence[list[int]]]) -> torch.Tensor:
+def _vectors(extractor: IvectorExtractor, speech: _Speech, groups: Sequence[Sequence[list[int]]]) -> torch.Tensor:
     """The vector of each utterance, shape (U, R), float32; those of a group have one.
 
     Raises:
         FeatureError: A vector is not finite.
     """
-    vectors = torch.zeros(len(speech.store.utterances), space.dimension)
+    vectors = torch.zeros(len(speech.store.utterances), extractor.dimension)
     for theirs in groups:
-        for rows, vector in zip(theirs, space.vectors(speech.statistics(space.background, theirs)), strict=True):
+        for rows, vector in zip(
+            theirs, extractor.vectors(speech.statistics(extractor.background, theirs)), strict=True
+        ):
             if not bool(vector.isfinite().all()):
                 names = ", ".join(speech.store.utterances[row].id for row in rows[:8])
                 raise FeatureError(f"i-vectors: the features of {names} are too large; compute them again")

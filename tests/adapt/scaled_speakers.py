@@ -9,7 +9,7 @@ from lhuc_asr.adapt.speaker_data import SpeakerData
 from lhuc_asr.adapt.targets import FrameTargets
 from lhuc_asr.features.context import splice
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.ivector import VoiceSpace
+from lhuc_asr.hmm.ivector import IvectorExtractor
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
 from lhuc_asr.nnet.layered_network import LayeredNetwork
 from lhuc_asr.nnet.vector_tensors import VectorTensors
@@ -33,13 +33,13 @@ def small_dnn(units: int = UNITS, activation: Literal["sigmoid", "relu"] = "sigm
     return made.eval()
 
 
-def voices() -> VoiceSpace:
-    """A space of voices around three Gaussians."""
+def voices() -> IvectorExtractor:
+    """An i-vector extractor around three Gaussians."""
     generator = torch.Generator().manual_seed(6)
     mean = torch.randn(3, WIDTH, generator=generator)
     background = DiagonalGmm(torch.zeros(3, dtype=torch.int64), torch.full((3,), 1 / 3), mean, torch.ones(3, WIDTH), 1)
     loading = torch.randn(3, WIDTH, VECTOR, generator=generator).double()
-    return VoiceSpace(background, loading, frame_weight=1.0, most_frames=1000.0)
+    return IvectorExtractor(background, loading, frame_weight=1.0, most_frames=1000.0)
 
 
 def frames_of(

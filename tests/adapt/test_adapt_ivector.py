@@ -11,7 +11,7 @@ import pytest
 import torch
 from scaled_speakers import VECTOR, WIDTH, frames_of, small_dnn, voices
 
-from lhuc_asr.adapt.ivector import Ivector, IvectorConfig, space_of
+from lhuc_asr.adapt.ivector import Ivector, IvectorConfig, extractor_of
 from lhuc_asr.adapt.targets import no_targets
 from lhuc_asr.base.errors import CheckpointError, SiteError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
@@ -44,7 +44,7 @@ def test_a_speaker_whose_numbers_are_too_large_gets_the_vector_of_nobody_and_oth
 
 def test_a_network_without_vectors_is_refused() -> None:
     with pytest.raises(SiteError, match="the network does not take a vector of the speaker; give the recipe one"):
-        space_of(small_dnn())
+        extractor_of(small_dnn())
 
 
 def _changed(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
@@ -63,10 +63,10 @@ def test_a_network_with_one_of_the_tensors_alone_is_refused(name: str, tmp_path:
     path = tmp_path / "network.safetensors"
     _changed(path, lambda tensors: {name: tensors[name]})
     message = (
-        r"network\.safetensors: the network's space of voices: the tensor '\w+' is missing; copy the model again, or"
+        r"network\.safetensors: the network's i-vector extractor: the tensor '\w+' is missing; copy the model again, or"
     )
     with pytest.raises(CheckpointError, match=message):
-        space_of(load_model(path))
+        extractor_of(load_model(path))
 
 
 @pytest.mark.parametrize("name", ["forward", "training", "by_name", "source", "weight_"])
@@ -76,20 +76,20 @@ def test_a_network_with_a_tensor_more_is_refused(name: str, tmp_path: Path) -> N
     with pytest.raises(
         CheckpointError, match=rf"network\.safetensors: .*: unknown tensor '{name}'; copy the model again"
     ):
-        space_of(load_model(path))
+        extractor_of(load_model(path))
 
 
 def test_a_network_of_other_vectors_or_features_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     _changed(path, lambda tensors: tensors)
-    assert space_of(load_model(path)).dimension == VECTOR
+    assert extractor_of(load_model(path)).dimension == VECTOR
     _changed(path, lambda tensors: {**tensors, "loading": tensors["loading"].repeat(1, 1, 2)})
     message = r"network\.safetensors: .* vectors of 4 values, but the network takes 2; copy the model again, or train"
     with pytest.raises(CheckpointError, match=message):
-        space_of(load_model(path))
+        extractor_of(load_model(path))
     wide = {"mean": (1, 2), "variance": (1, 2), "loading": (1, 2, 1)}
     _changed(path, lambda tensors: {name: each.repeat(wide.get(name, 1)) for name, each in tensors.items()})
     with pytest.raises(
         CheckpointError, match=rf"network\.safetensors: .* has shape \[3, {2 * WIDTH}.*expected \[3, {WIDTH}"
     ):
-        space_of(load_model(path))
+        extractor_of(load_model(path))

@@ -133,14 +133,14 @@ def read_speakers(folder: Path) -> None:
 
 
 def read_extractor(folder: Path) -> None:
-    """The space of voices, and the vector of some frames."""
+    """The i-vector extractor, and the vector of some frames."""
     import torch
 
-    from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics
+    from lhuc_asr.hmm.ivector import IvectorExtractor, VoiceStatistics
 
-    space = VoiceSpace.load(folder / "space.safetensors")
-    frames = torch.randn(30, space.background.dimension, generator=torch.Generator().manual_seed(1))
-    assert space.vectors(VoiceStatistics.of(space.background, frames)).shape == (1, space.dimension)
+    extractor = IvectorExtractor.load(folder / "extractor.safetensors")
+    frames = torch.randn(30, extractor.background.dimension, generator=torch.Generator().manual_seed(1))
+    assert extractor.vectors(VoiceStatistics.of(extractor.background, frames)).shape == (1, extractor.dimension)
 
 
 def read_speaker_in_model(folder: Path) -> None:

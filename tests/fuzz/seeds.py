@@ -145,13 +145,13 @@ def _write_extractor(folder: Path) -> None:
     import torch
 
     from lhuc_asr.hmm.gmm import DiagonalGmm
-    from lhuc_asr.hmm.ivector import VoiceSpace, VoiceSpaceConfig
+    from lhuc_asr.hmm.ivector import ExtractorConfig, IvectorExtractor
 
     folder.mkdir()
     generator = torch.Generator().manual_seed(3)
     mean, variance = torch.randn(4, 5, generator=generator), 0.5 + torch.rand(4, 5, generator=generator)
     background = DiagonalGmm(torch.zeros(4, dtype=torch.int64), torch.full((4,), 0.25), mean, variance, 1)
-    VoiceSpace.random(background, VoiceSpaceConfig(dimension=2), seed=1).save(folder / "space.safetensors")
+    IvectorExtractor.random(background, ExtractorConfig(dimension=2), seed=1).save(folder / "extractor.safetensors")
 
 
 def _write_ranker(folder: Path, table: Path) -> None:

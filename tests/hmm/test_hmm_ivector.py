@@ -1,4 +1,4 @@
-"""The space of voices: its estimates against dense Gaussians, ridge regression and a world that is known."""
+"""The i-vector extractor: its estimates against dense Gaussians, ridge regression and a world that is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from lhuc_asr.base.errors import CheckpointError, FeatureError, SingularError
 from lhuc_asr.base.tensors import save_tensors
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.ivector import FORMAT, VoiceSpace, VoiceSpaceConfig, VoiceStatistics, train_space
+from lhuc_asr.hmm.ivector import FORMAT, ExtractorConfig, IvectorExtractor, VoiceStatistics, train_extractor
 from lhuc_asr.hmm.ubm import BackgroundConfig, train_background
 
 GAUSSIANS, FEATURES, DIMENSION = 4, 3, 2
@@ -28,29 +28,29 @@ def background(gaussians: int = GAUSSIANS, features: int = FEATURES, apart: floa
     return DiagonalGmm(torch.zeros(gaussians, dtype=torch.int64), weight, mean, variance, 1)
 
 
-def known_world(speakers: int, frames: int, seed: int = 0) -> tuple[VoiceSpace, torch.Tensor, VoiceStatistics]:
-    """A space, the speakers' vectors, and statistics of frames whose Gaussians are known."""
+def known_world(speakers: int, frames: int, seed: int = 0) -> tuple[IvectorExtractor, torch.Tensor, VoiceStatistics]:
+    """An extractor, the speakers' vectors, and statistics of frames whose Gaussians are known."""
     generator = torch.Generator().manual_seed(seed)
-    space = VoiceSpace.random(background(), VoiceSpaceConfig(dimension=DIMENSION), seed)
-    space = replace(space, loading=(10.0 * space.loading).float().double())
+    extractor = IvectorExtractor.random(background(), ExtractorConfig(dimension=DIMENSION), seed)
+    extractor = replace(extractor, loading=(10.0 * extractor.loading).float().double())
     vectors = torch.randn(speakers, DIMENSION, generator=generator, dtype=torch.float64)
     shape = (speakers, GAUSSIANS, frames, FEATURES)
-    noise = space.background.variance.double().sqrt()[:, None] * torch.randn(
+    noise = extractor.background.variance.double().sqrt()[:, None] * torch.randn(
         shape, generator=generator, dtype=torch.float64
     )
-    moved = torch.einsum("kdr,sr->skd", space.loading, vectors)
+    moved = torch.einsum("kdr,sr->skd", extractor.loading, vectors)
     differences = moved[:, :, None] + noise
     count = torch.full((speakers, GAUSSIANS), float(frames), dtype=torch.float64)
-    return space, vectors, VoiceStatistics(count, differences.sum(2))
+    return extractor, vectors, VoiceStatistics(count, differences.sum(2))
 
 
-def log_evidence(space: VoiceSpace, statistics: VoiceStatistics) -> float:
-    """Log-likelihood of all frames, posteriors of Gaussians fixed, up to what does not depend on the space.
+def log_evidence(extractor: IvectorExtractor, statistics: VoiceStatistics) -> float:
+    """Log-likelihood of all frames, posteriors of Gaussians fixed, up to what does not depend on the extractor.
 
     The mean of the n frames of each Gaussian is N(m, S / n + T T') over all speakers, all Gaussians and features at
     once; what is left of the frames does not depend on T.
     """
-    loading, variance = space.loading.flatten(0, 1), space.background.variance.double().flatten()
+    loading, variance = extractor.loading.flatten(0, 1), extractor.background.variance.double().flatten()
     total = 0.0
     for count, first in zip(statistics.count, statistics.first, strict=True):
         frames = count.repeat_interleave(first.shape[1])
@@ -61,13 +61,13 @@ def log_evidence(space: VoiceSpace, statistics: VoiceStatistics) -> float:
 
 
 def test_a_vector_is_a_ridge_regression() -> None:
-    space, _, statistics = known_world(3, 7)
-    posterior = space.posterior(statistics)
+    extractor, _, statistics = known_world(3, 7)
+    posterior = extractor.posterior(statistics)
     for speaker in range(3):
         # One row a Gaussian and feature, weighted by the square root of frames over variance.
-        weight = (statistics.count[speaker][:, None] / space.background.variance.double()).sqrt().flatten()
+        weight = (statistics.count[speaker][:, None] / extractor.background.variance.double()).sqrt().flatten()
         mean = (statistics.first[speaker] / statistics.count[speaker][:, None]).flatten()
-        rows = torch.cat([weight[:, None] * space.loading.flatten(0, 1), torch.eye(DIMENSION, dtype=torch.float64)])
+        rows = torch.cat([weight[:, None] * extractor.loading.flatten(0, 1), torch.eye(DIMENSION, dtype=torch.float64)])
         target = torch.cat([weight * mean, torch.zeros(DIMENSION, dtype=torch.float64)])
         expected = torch.linalg.lstsq(rows, target.unsqueeze(1)).solution.squeeze(1)
         torch.testing.assert_close(posterior.mean[speaker], expected)
@@ -76,59 +76,62 @@ def test_a_vector_is_a_ridge_regression() -> None:
 
 def test_the_likelihood_rises_with_every_iteration() -> None:
     _, _, statistics = known_world(30, 5)
-    space = VoiceSpace.random(background(), VoiceSpaceConfig(dimension=DIMENSION), 9)
+    extractor = IvectorExtractor.random(background(), ExtractorConfig(dimension=DIMENSION), 9)
     likelihoods = []
     for _ in range(12):
-        likelihoods.append(log_evidence(space, statistics))
-        space = space.estimated(statistics)
+        likelihoods.append(log_evidence(extractor, statistics))
+        extractor = extractor.estimated(statistics)
     steps = np.diff(likelihoods)
     assert (steps >= -1e-9).all()
     assert steps[0] > 1.0
-    moment = space.posterior(statistics).second_moment.mean(0)
+    moment = extractor.posterior(statistics).second_moment.mean(0)
     torch.testing.assert_close(moment, torch.eye(DIMENSION, dtype=torch.float64), atol=0.05, rtol=0)
 
 
 def test_a_known_space_is_found_again_and_its_vectors_with_it() -> None:
     truth, vectors, statistics = known_world(400, 40)
-    space = train_space(truth.background, statistics, VoiceSpaceConfig(dimension=DIMENSION, iterations=30), seed=3)
+    extractor = train_extractor(
+        truth.background, statistics, ExtractorConfig(dimension=DIMENSION, iterations=30), seed=3
+    )
     whitened = [
-        each.loading.flatten(0, 1) / truth.background.variance.double().sqrt().reshape(-1, 1) for each in (truth, space)
+        each.loading.flatten(0, 1) / truth.background.variance.double().sqrt().reshape(-1, 1)
+        for each in (truth, extractor)
     ]
     angles = torch.linalg.svdvals(torch.linalg.qr(whitened[0])[0].T @ torch.linalg.qr(whitened[1])[0])
     assert float(angles.min()) > 0.999, "cosines of the angles between the subspaces"
-    estimated = space.posterior(statistics).mean
+    estimated = extractor.posterior(statistics).mean
     # Directions of the space are free to turn: the best linear map explains the vectors.
     mapped = estimated @ torch.linalg.lstsq(estimated, vectors).solution
     assert float((mapped - vectors).square().mean()) < 0.01 * float(vectors.square().mean())
-    wrong = train_space(truth.background, statistics, VoiceSpaceConfig(dimension=1, iterations=30), seed=3)
-    assert log_evidence(wrong, statistics) < log_evidence(space, statistics)
+    wrong = train_extractor(truth.background, statistics, ExtractorConfig(dimension=1, iterations=30), seed=3)
+    assert log_evidence(wrong, statistics) < log_evidence(extractor, statistics)
 
 
 def test_frames_one_by_one_sum_to_all_and_nobody_is_zero() -> None:
-    space, _, _ = known_world(1, 1)
-    features = space.background.mean[torch.tensor([0, 1, 2, 3, 0, 1])] + 0.3
-    whole, part = (VoiceStatistics.of(space.background, each) for each in (features, features[:2]))
-    groups = VoiceStatistics.of_groups(space.background, [iter(features.split(2)), [features[:2]], []])
+    extractor, _, _ = known_world(1, 1)
+    features = extractor.background.mean[torch.tensor([0, 1, 2, 3, 0, 1])] + 0.3
+    whole, part = (VoiceStatistics.of(extractor.background, each) for each in (features, features[:2]))
+    groups = VoiceStatistics.of_groups(extractor.background, [iter(features.split(2)), [features[:2]], []])
     assert groups.count.shape == (3, GAUSSIANS)
     for group, alone in enumerate((whole, part)):
         torch.testing.assert_close(groups.count[group], alone.count[0])
         torch.testing.assert_close(groups.first[group], alone.first[0])
-    vectors = space.vectors(groups)
-    torch.testing.assert_close(vectors[:2], torch.cat([space.vectors(each) for each in (whole, part)]))
-    nobody = space.vectors(VoiceStatistics.of(space.background, features[:0]))
+    vectors = extractor.vectors(groups)
+    torch.testing.assert_close(vectors[:2], torch.cat([extractor.vectors(each) for each in (whole, part)]))
+    nobody = extractor.vectors(VoiceStatistics.of(extractor.background, features[:0]))
     assert torch.equal(nobody, torch.zeros(1, DIMENSION))
     assert torch.equal(vectors[2], nobody[0])
     # Few frames stay near nobody; the more there are the farther away.
     more = [features.repeat(times, 1) for times in (1, 10, 100)]
-    lengths = [float(space.vectors(VoiceStatistics.of(space.background, each)).norm()) for each in more]
+    lengths = [float(extractor.vectors(VoiceStatistics.of(extractor.background, each)).norm()) for each in more]
     assert 0 < lengths[0] < lengths[1] < lengths[2]
 
 
 def test_a_frame_of_weight_zero_says_nothing_and_one_of_half_counts_half() -> None:
-    space, _, _ = known_world(1, 1)
-    features = space.background.mean[torch.tensor([0, 1, 2, 3])] + 0.3
-    weighted = VoiceStatistics.of(space.background, features, torch.tensor([1.0, 0.0, 0.5, 0.0]))
-    first, third = (VoiceStatistics.of(space.background, features[row : row + 1]) for row in (0, 2))
+    extractor, _, _ = known_world(1, 1)
+    features = extractor.background.mean[torch.tensor([0, 1, 2, 3])] + 0.3
+    weighted = VoiceStatistics.of(extractor.background, features, torch.tensor([1.0, 0.0, 0.5, 0.0]))
+    first, third = (VoiceStatistics.of(extractor.background, features[row : row + 1]) for row in (0, 2))
     torch.testing.assert_close(weighted.count, first.count + 0.5 * third.count)
     torch.testing.assert_close(weighted.first, first.first + 0.5 * third.first)
 
@@ -147,60 +150,62 @@ def test_frames_count_as_much_as_they_may() -> None:
 
 def test_the_first_space_moves_means_by_a_share_of_their_deviations() -> None:
     model = background(gaussians=50, features=20)
-    space = VoiceSpace.random(model, VoiceSpaceConfig(dimension=10), 1)
-    shares = space.loading / model.variance.double().sqrt().unsqueeze(2)
+    extractor = IvectorExtractor.random(model, ExtractorConfig(dimension=10), 1)
+    shares = extractor.loading / model.variance.double().sqrt().unsqueeze(2)
     # 10,000 draws of a deviation of 0.1: theirs is off by 0.1 / sqrt(20,000) = 0.0007, their mean by 0.001.
     assert float(shares.std()) == pytest.approx(0.1, abs=0.003)
     assert abs(float(shares.mean())) < 0.004
-    assert torch.equal(VoiceSpace.random(model, VoiceSpaceConfig(dimension=10), 1).loading, space.loading)
-    assert not torch.equal(VoiceSpace.random(model, VoiceSpaceConfig(dimension=10), 2).loading, space.loading)
+    assert torch.equal(IvectorExtractor.random(model, ExtractorConfig(dimension=10), 1).loading, extractor.loading)
+    assert not torch.equal(IvectorExtractor.random(model, ExtractorConfig(dimension=10), 2).loading, extractor.loading)
 
 
 def test_a_gaussian_without_frames_keeps_its_directions() -> None:
     """They only turn and stretch with the space, by the root of the vectors' second moment."""
-    space, _, statistics = known_world(20, 5)
+    extractor, _, statistics = known_world(20, 5)
     statistics.count[:, 1] = 0
     statistics.first[:, 1] = 0
-    moment = space.posterior(statistics).second_moment.mean(0)
-    new = space.estimated(statistics)
-    torch.testing.assert_close(new.loading[1] @ new.loading[1].T, space.loading[1] @ moment @ space.loading[1].T)
+    moment = extractor.posterior(statistics).second_moment.mean(0)
+    new = extractor.estimated(statistics)
+    torch.testing.assert_close(
+        new.loading[1] @ new.loading[1].T, extractor.loading[1] @ moment @ extractor.loading[1].T
+    )
     assert float(new.loading[1].norm()) > 0.1
 
 
 @pytest.mark.parametrize("silent", [0, 3])
 def test_too_few_speakers_are_refused(silent: int) -> None:
     """Those without frames do not count."""
-    space, _, statistics = known_world(6 + silent, 50)
+    extractor, _, statistics = known_world(6 + silent, 50)
     statistics.count[:silent] = 0
     statistics.first[:silent] = 0
-    train_space(space.background, statistics, VoiceSpaceConfig(dimension=6, iterations=2), seed=1)
-    expected = "i-vectors: 6 training speakers cannot determine 7 dimensions; lower space.dimension to at most 6"
+    train_extractor(extractor.background, statistics, ExtractorConfig(dimension=6, iterations=2), seed=1)
+    expected = "i-vectors: 6 training speakers cannot determine 7 dimensions; lower extractor.dimension to at most 6"
     with pytest.raises(SingularError, match=expected):
-        train_space(space.background, statistics, VoiceSpaceConfig(dimension=7), seed=1)
+        train_extractor(extractor.background, statistics, ExtractorConfig(dimension=7), seed=1)
 
 
 def test_speakers_who_are_all_the_same_are_refused() -> None:
     """The covariance of their vectors is that of one speaker, 1 / frames, beside vectors of length about 1."""
-    space, _, statistics = known_world(1, 50)
+    extractor, _, statistics = known_world(1, 50)
     alike = VoiceStatistics(1e20 * statistics.count.repeat(5, 1), 1e20 * statistics.first.repeat(5, 1, 1))
     with pytest.raises(SingularError, match="the vectors of 5 training speakers do not spread over 2 dimensions"):
-        train_space(space.background, alike, VoiceSpaceConfig(dimension=DIMENSION), seed=1)
+        train_extractor(extractor.background, alike, ExtractorConfig(dimension=DIMENSION), seed=1)
 
 
 def test_numbers_that_are_too_large_are_told_and_leave_other_speakers_alone() -> None:
-    space, _, statistics = known_world(2, 3)
+    extractor, _, statistics = known_world(2, 3)
     with pytest.raises(FeatureError, match="not finite"):
-        VoiceStatistics.of(space.background, torch.full((2, FEATURES), torch.nan))
+        VoiceStatistics.of(extractor.background, torch.full((2, FEATURES), torch.nan))
     # Squares are infinite in float32.
-    large = VoiceStatistics.of(space.background, torch.full((2, FEATURES), 1e20))
+    large = VoiceStatistics.of(extractor.background, torch.full((2, FEATURES), 1e20))
     both = [torch.cat([own, other]) for own, other in zip(_parts(statistics), _parts(large), strict=True)]
-    vectors = space.vectors(VoiceStatistics(*both))
-    assert torch.equal(vectors[:2], space.vectors(statistics))
+    vectors = extractor.vectors(VoiceStatistics(*both))
+    assert torch.equal(vectors[:2], extractor.vectors(statistics))
     assert not vectors[2].isfinite().any()
     with pytest.raises(FeatureError, match="features of training speakers are too large; compute them again"):
-        train_space(space.background, VoiceStatistics(*both), VoiceSpaceConfig(dimension=DIMENSION), seed=1)
+        train_extractor(extractor.background, VoiceStatistics(*both), ExtractorConfig(dimension=DIMENSION), seed=1)
     # All directions are one, and so long that the precision is singular beside the identity that is added to it.
-    steep = replace(space, loading=1e30 * torch.ones_like(space.loading))
+    steep = replace(extractor, loading=1e30 * torch.ones_like(extractor.loading))
     assert not steep.vectors(statistics).isfinite().any()
 
 
@@ -228,18 +233,18 @@ def test_a_background_model_finds_the_mixture_that_made_its_frames() -> None:
 
 
 def test_a_space_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
-    space, _, statistics = known_world(5, 5)
-    path = tmp_path / "space.safetensors"
-    space.save(path)
-    read = VoiceSpace.load(path, FEATURES)
-    assert torch.equal(read.posterior(statistics).mean, space.posterior(statistics).mean)
-    torch.testing.assert_close(read.vectors(statistics), space.vectors(statistics))
+    extractor, _, statistics = known_world(5, 5)
+    path = tmp_path / "extractor.safetensors"
+    extractor.save(path)
+    read = IvectorExtractor.load(path, FEATURES)
+    assert torch.equal(read.posterior(statistics).mean, extractor.posterior(statistics).mean)
+    torch.testing.assert_close(read.vectors(statistics), extractor.vectors(statistics))
     with pytest.raises(CheckpointError):
-        VoiceSpace.load(path, FEATURES + 1)
+        IvectorExtractor.load(path, FEATURES + 1)
     tensors = load_file(path)
     save_file(tensors, path)  # without its format
-    with pytest.raises(CheckpointError, match="a space of voices"):
-        VoiceSpace.load(path)
+    with pytest.raises(CheckpointError, match="an i-vector extractor"):
+        IvectorExtractor.load(path)
 
 
 @pytest.mark.parametrize(
@@ -261,18 +266,18 @@ def test_a_space_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path
 def test_a_damaged_space_is_refused(
     name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "space.safetensors"
+    path = tmp_path / "extractor.safetensors"
     tensors = known_world(5, 5)[0].tensors()
     save_tensors(path, {**tensors, name: change(tensors[name])}, {"format": FORMAT})
-    with pytest.raises(CheckpointError, match=rf"space\.safetensors: {message}.*; delete it and run again"):
-        VoiceSpace.load(path)
+    with pytest.raises(CheckpointError, match=rf"extractor\.safetensors: {message}.*; delete it and run again"):
+        IvectorExtractor.load(path)
 
 
 def test_a_variance_at_the_floor_of_the_training_is_read(tmp_path: Path) -> None:
     """As float32 has the floor, which is a little above or below."""
-    space = known_world(5, 5)[0]
+    extractor = known_world(5, 5)[0]
     # Features that are all alike.
     floored = train_background(lambda: [torch.zeros(50, FEATURES)], BackgroundConfig(gaussians=1), seed=1)
     assert torch.equal(floored.variance, torch.full((1, FEATURES), 1e-3))
-    replace(space, background=floored, loading=space.loading[:1]).save(tmp_path / "space.safetensors")
-    assert torch.equal(VoiceSpace.load(tmp_path / "space.safetensors").background.variance, floored.variance)
+    replace(extractor, background=floored, loading=extractor.loading[:1]).save(tmp_path / "extractor.safetensors")
+    assert torch.equal(IvectorExtractor.load(tmp_path / "extractor.safetensors").background.variance, floored.variance)

@@ -33,7 +33,7 @@ from lhuc_asr.pipeline.sequence_networks import sequence_stages
 SPEEDS = (
     "speeds=[1.0, 1.1]",
     """networks={
-      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, space: {dimension: 2}}},
+      voices: {ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, extractor: {dimension: 2}}},
       mmi: {start: voices, lm_order: 2, sequence: {objective: mmi, epochs: 1}}
     }""",
     "passes={lhuc: {}, mmi: {network: mmi, method: {kind: ivector}}}",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lhuc_asr.adapt.ivector import space_of
+from lhuc_asr.adapt.ivector import extractor_of
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.moments import MOMENTS_FILE
 from lhuc_asr.adapt.stacked import Stacked
@@ -20,7 +20,7 @@ from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.hmm.gmm import DiagonalGmm
-from lhuc_asr.hmm.ivector import VoiceSpace, VoiceStatistics
+from lhuc_asr.hmm.ivector import IvectorExtractor, VoiceStatistics
 from lhuc_asr.pipeline.experiment import AlignedExperiment, read_experiment
 from lhuc_asr.pipeline.networks import NetworkOptions, frame_source
 from lhuc_asr.pipeline.plan import passes_of
@@ -52,7 +52,7 @@ def test_some_utterances_of_a_speaker_share_the_vector_of_their_speech(
     split: str, experiment: AlignedExperiment
 ) -> None:
     store = experiment.features(split)
-    space = read_voices(experiment, "voices", store.dimension)
+    extractor = read_voices(experiment, "voices", store.dimension)
     vectors = read_vectors(experiment, "voices", split, store)
     groups = 0
     for theirs in store.speakers.values():
@@ -63,7 +63,7 @@ def test_some_utterances_of_a_speaker_share_the_vector_of_their_speech(
         assert len(shared) == -(-len(theirs) // SHARED)
         for group in shared.values():
             frames = speech(experiment, split, group)
-            expected = space.vectors(VoiceStatistics.of(space.background, frames))[0]
+            expected = extractor.vectors(VoiceStatistics.of(extractor.background, frames))[0]
             np.testing.assert_allclose(vectors[group[0]], expected.numpy(), rtol=1e-4, atol=1e-5)
         groups += len(shared)
     assert len({vector.tobytes() for vector in vectors.values()}) == groups, "speakers differ"
@@ -71,22 +71,22 @@ def test_some_utterances_of_a_speaker_share_the_vector_of_their_speech(
 
 def test_the_network_has_the_space_in_its_file(experiment: AlignedExperiment) -> None:
     network = experiment.network("voices")
-    space = read_voices(experiment, "voices", network.feature_dimension)
-    assert network.vector_dimension == space.dimension == 2
-    assert torch.equal(space_of(network).loading, space.loading)
+    extractor = read_voices(experiment, "voices", network.feature_dimension)
+    assert network.vector_dimension == extractor.dimension == 2
+    assert torch.equal(extractor_of(network).loading, extractor.loading)
 
 
 def test_a_pass_gives_each_test_speaker_the_vector_of_all_recordings(
     ladder: Path, experiment: AlignedExperiment
 ) -> None:
-    space: VoiceSpace = space_of(experiment.network("voices"))
+    extractor: IvectorExtractor = extractor_of(experiment.network("voices"))
     store, silence = experiment.features("test"), experiment.topology.silence_pdfs
     for speaker, theirs in store.speakers.items():
         first = np.fromfile(ladder / "decode" / "test" / "voices_si" / "pdfs.ali", np.int32)
         pdfs = np.concatenate([first[each.rows] for each in theirs])
         weights = torch.from_numpy(np.where(np.isin(pdfs, silence), 0.01, 1.0)).float()
         frames = torch.from_numpy(np.concatenate([store[each.id] for each in theirs]))
-        expected = space.vectors(VoiceStatistics.of(space.background, frames, weights))[0]
+        expected = extractor.vectors(VoiceStatistics.of(extractor.background, frames, weights))[0]
         written = load_file(ladder / "speakers" / "ivector" / "test" / f"{speaker}.safetensors")["vector"]
         torch.testing.assert_close(written, expected, rtol=1e-4, atol=1e-5)
         on_top = load_file(ladder / "speakers" / "ivector_lhuc" / "test" / f"{speaker}.safetensors")
@@ -139,7 +139,7 @@ def test_memory_is_that_of_one_speakers_statistics(
     monkeypatch.setattr(VoiceStatistics, "of_groups", noted)
     config, written = read_experiment(experiment.folder.folder)[0], []
     monkeypatch.setattr("lhuc_asr.pipeline.voices.save_tensors", lambda *arguments: written.append(arguments))
-    monkeypatch.setattr(VoiceSpace, "save", lambda self, path: written.append((path,)))
+    monkeypatch.setattr(IvectorExtractor, "save", lambda self, path: written.append((path,)))
     folder = experiment.folder.network("voices").parent
     _learn_voices(experiment, folder, experiment.alignment, VoicesOptions.of(config, "voices"))
     assert at_once == [5, *[2] * 5, 2]
@@ -179,13 +179,13 @@ def test_the_vectors_of_a_network_on_transformed_features_are_of_these_features(
     ladder: Path, experiment: AlignedExperiment
 ) -> None:
     """In training they are moved by the training speakers' transforms, in a pass by those of the pass below."""
-    store, space = experiment.features(TRAIN, "fmllr_sat"), space_of(experiment.network("both"))
+    store, extractor = experiment.features(TRAIN, "fmllr_sat"), extractor_of(experiment.network("both"))
     vectors = read_vectors(experiment, "both", TRAIN, store)
     aligned, silence = experiment.aligned(experiment.alignment, TRAIN), experiment.topology.silence_pdfs
     group = [name for name, vector in vectors.items() if np.array_equal(vector, next(iter(vectors.values())))]
     frames = [store[name][(aligned[name] >= 0) & ~np.isin(aligned[name], silence)] for name in group]
-    statistics = VoiceStatistics.of(space.background, torch.from_numpy(np.concatenate(frames)))
-    np.testing.assert_allclose(vectors[group[0]], space.vectors(statistics)[0], rtol=1e-4, atol=1e-5)
+    statistics = VoiceStatistics.of(extractor.background, torch.from_numpy(np.concatenate(frames)))
+    np.testing.assert_allclose(vectors[group[0]], extractor.vectors(statistics)[0], rtol=1e-4, atol=1e-5)
 
     network = experiment.network("both")
     below, on_top = (load_speakers(network, ladder / "speakers" / name / "test") for name in ("both_fmllr", "both"))
@@ -198,7 +198,7 @@ def test_the_vectors_of_a_network_on_transformed_features_are_of_these_features(
         pdfs = np.concatenate([first[each.rows] for each in theirs])
         weights = torch.from_numpy(np.where(np.isin(pdfs, silence), 0.01, 1.0)).float()
         moved = np.concatenate([below.transformed(speaker, test[each.id]) for each in theirs])
-        expected = space.vectors(VoiceStatistics.of(space.background, torch.from_numpy(moved), weights))[0]
+        expected = extractor.vectors(VoiceStatistics.of(extractor.background, torch.from_numpy(moved), weights))[0]
         torch.testing.assert_close(on_top.above.of(speaker), expected, rtol=1e-4, atol=1e-5)
 
 
