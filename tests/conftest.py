@@ -61,7 +61,7 @@ LADDER = (
         ivector: {background: {gaussians: 8, iterations: 4, growing_iterations: 2}, extractor: {dimension: 2}}
       },
       delayed: {shape: {kind: tdnn, offsets: [[-1, 0, 1], [-1, 2]], channels: 24, hidden_layers: 1, hidden_units: 32}},
-      smbr: {sequence: {epochs: 2, learning_rate: 0.001}}
+      smbr: {sequence: {epochs: 2, learning_rate: 0.0001}}
     }""",
     "controls=[]",
 )
