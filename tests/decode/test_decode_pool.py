@@ -108,7 +108,7 @@ def test_word_lattices_are_counted_where_they_are_narrowed_or_missing(graph, cap
             "2 of 4 lattices had to be narrowed: flat, flat-2",
         ]
         # The word lattice alone.
-        options = SearchConfig(), LatticeConfig(beam=20.0), WordLatticeConfig(beam=20.0, max_arcs=2)
+        options = SearchConfig(), LatticeConfig(beam=20.0), WordLatticeConfig(beam=20.0, max_steps=2000)
         list(here.word_lattices_all(items, *options, max_failed=0.25))
         assert caplog.records[-1].getMessage() == "2 of 4 lattices had to be narrowed: flat, flat-2"
         with pytest.raises(

@@ -317,7 +317,7 @@ def test_lattices_of_a_network_with_other_pdfs_are_refused(tmp_path):
         {"objective": "mpe"},
         {"acoustic_scale": 0.0},
         {"epochs": 0},
-        {"objective": "mmi", "boost": -1.0},
+        {"boost": -1.0, "objective": "mmi"},
         {"objective": "smbr", "boost": 0.5},
         {"momentum": 0.9},
     ],
