@@ -84,7 +84,7 @@ def test_the_network_aligns_the_references(ladder: Path, experiment: AlignedExpe
 
 
 def test_the_references_are_paths_of_the_lattices(ladder: Path, experiment: AlignedExperiment) -> None:
-    """Of those whose words are in the lattice: with the weights of the search, their best path is the reference."""
+    """Where a lattice has the words of the transcript, its best path with these words is the reference."""
     words, model = DecodingGraph.load(ladder / "lang" / "order1").words, experiment.network("si")
     config, _ = read_experiment(ladder)
     search = tuned_search(experiment, passes_of(config)["si"])
