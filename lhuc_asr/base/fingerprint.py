@@ -32,8 +32,8 @@ class InputFiles:
 
     Attributes:
         paths: Files and folders; of a folder, all files below it.
-        by_name: Endings of files that count by their names alone, in lower case; the stage itself names those whose
-            contents it has read.
+        by_name: Endings of files in the folders that count by their names alone, in lower case; the stage itself names
+            those whose contents it has read.
     """
 
     paths: tuple[Path, ...]
@@ -44,7 +44,8 @@ class InputFiles:
         digest = hashlib.sha256()
         for number, path in enumerate(self.paths):
             for file in files_below(path) if path.is_dir() else [path]:
-                content = None if file.suffix.lower() in self.by_name else content_of(file)
+                only_named = file != path and file.suffix.lower() in self.by_name
+                content = None if only_named else content_of(file)
                 name = os.fsencode(file.relative_to(path)) if file != path else b""
                 digest.update(b"%d %s\0%s\n" % (number, name, (content or "").encode()))
         return digest.hexdigest()

@@ -18,11 +18,13 @@ class PlannedStage:
         name: Name of the stage.
         finished: Whether the stage would be skipped.
         seconds: Time that it took in an earlier run, maybe with other options; None where no run came to its end.
+        depends: Whether a stage that is not finished will be skipped if those before it make the same files again.
     """
 
     name: str
     finished: bool
     seconds: float | None
+    depends: bool = False
 
 
 def seconds_left(stages: Iterable[PlannedStage]) -> float | None:

@@ -4,6 +4,9 @@ The key of a stage is the hash of its name, its options, the contents of the fil
 stages before it. A stage that ends well writes its key to ``stages/<name>.json``; a later run with the same key skips
 it. A killed run leaves no key, and the stage is run again from its beginning, or from a state that it saved itself.
 
+A stage that reads a few of the files of an earlier one says so (``PartOf``): it then depends on their contents, and not
+on the options of the earlier stage, so that a new test set leaves what was made of the training speakers as it is.
+
 Some files are known only when the stage has run: the recordings that a corpus names. The stage returns their paths.
 ``stages/<name>.files.jsonl`` has them, and the files that the stage wrote, with what shows a change
 (``base/watched_files.py``). When one of them has changed or is gone, the stage is run again; the stages after it are
@@ -13,22 +16,21 @@ too, unless it makes the same files again.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict
 
 from lhuc_asr.base.atomic import write_json
-from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.fingerprint import InputFiles, files_below, fingerprint
 from lhuc_asr.base.runlog import Metrics, stopwatch
+from lhuc_asr.base.stage_key import Before, PartOf, name_of, plain_options, stage_key
 from lhuc_asr.base.stage_plan import PlannedStage, about, seconds_left
 from lhuc_asr.base.watched_files import WatchedFiles
 
@@ -97,6 +99,7 @@ class Stages:
         self._folder = folder / "stages"
         self._metrics = metrics
         self._keys: dict[str, str] = {}
+        self._files: dict[str, WatchedFiles] = {}
         self._plan: Sequence[PlannedStage] = ()
         self._part = ""
 
@@ -115,7 +118,7 @@ class Stages:
         work: Callable[[OptionsT], Iterable[Path] | None],
         *,
         options: OptionsT,
-        after: Iterable[str] = (),
+        after: Iterable[Before] = (),
         inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
     ) -> None:
@@ -128,7 +131,7 @@ class Stages:
             options: Everything that the result depends on, apart from files and earlier stages: configurations,
                 dataclasses, numbers, strings, lists of them. The key is made of them, so that the work cannot use an
                 option that the key lacks.
-            after: Names of the stages whose results the work reads.
+            after: Names of the stages whose results the work reads, or the files of them that it reads.
             inputs: Files that the work reads and that no stage makes; None for a stage that reads no such files.
             outputs: Files and folders that the work writes; the stage is run again when one is missing, or when the
                 content of a file is not what the work wrote.
@@ -149,23 +152,25 @@ class Stages:
             before = self._keys_before(name, after)
             key = self._keys[name] = stage_key(name, options, before, earlier.contents)
             record = self._executed(name, key, earlier.contents, watched, lambda: work(options), outputs)
-        self._keys[name] = _with_files(key, record, watched)
+        self._keys[name], self._files[name] = _with_files(key, record, watched), watched
 
     def key(self, name: str) -> str:
         """Key of a stage that was run or skipped, or of the one that is running."""
         return self._keys[name]
 
-    def _keys_before(self, name: str, after: Iterable[str]) -> list[str]:
-        """The keys of the stages whose results a stage reads."""
-        after = list(after)
-        if missing := [other for other in after if other not in self._keys]:
+    def _keys_before(self, name: str, after: Sequence[Before]) -> list[str]:
+        """The keys of the stages whose results a stage reads, and the hashes of the parts that it reads."""
+        if missing := [other for other in map(name_of, after) if other not in self._keys]:
             raise ExperimentError(
                 f"the stage {name!r} reads the results of {', '.join(map(repr, missing))}, expected before it: the "
                 "order of the stages is a fault of this package; report it with the recipe"
             )
-        return [self._keys[other] for other in after]
+        return [
+            self._files[other.stage].identity_of(other.files) if isinstance(other, PartOf) else self._keys[other]
+            for other in after
+        ]
 
-    def _earlier(self, name: str, options: Any, after: Iterable[str], inputs: InputFiles | None) -> _Earlier:
+    def _earlier(self, name: str, options: Any, after: Sequence[Before], inputs: InputFiles | None) -> _Earlier:
         """What an earlier run left of a stage that is declared so."""
         contents = None if inputs is None else inputs.contents()
         record, in_key = self._recorded(name), contents
@@ -228,7 +233,7 @@ class Stages:
             return None
 
     def _write(self, name: str, record: _Record) -> None:
-        write_json(self._folder / f"{name}.json", _plain(record))
+        write_json(self._folder / f"{name}.json", plain_options(record))
 
     def _watched(self, name: str) -> WatchedFiles:
         return WatchedFiles.read(self._folder / f"{name}.files.jsonl", self._experiment)
@@ -237,8 +242,8 @@ class Stages:
 class PlannedStages(Stages):
     """The stages of a run that has not come to them, with what they would do; nothing is run or written.
 
-    A stage after one that is not finished counts as unfinished. The run may find it finished after all, where the
-    earlier stage makes the same files again.
+    A stage after one that is not finished counts as unfinished. The run finds it finished after all where the earlier
+    stage makes the same files again; the plan says so of stages whose own options are the same (``depends``).
 
     Args:
         folder: The experiment's folder.
@@ -250,6 +255,7 @@ class PlannedStages(Stages):
         super().__init__(folder, Metrics(folder / "metrics.jsonl"))
         self._seconds = seconds
         self._keys = {} if begun is None else dict(begun._keys)
+        self._files = {} if begun is None else dict(begun._files)
         self._planned = {name: PlannedStage(name, True, seconds.get(name)) for name in self._keys}
 
     @property
@@ -263,7 +269,7 @@ class PlannedStages(Stages):
         work: Callable[[OptionsT], Iterable[Path] | None],
         *,
         options: OptionsT,
-        after: Iterable[str] = (),
+        after: Iterable[Before] = (),
         inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
     ) -> None:
@@ -271,15 +277,16 @@ class PlannedStages(Stages):
         after = list(after)
         earlier = self._earlier(name, options, after, inputs)
         record, watched = earlier.record, earlier.watched
-        finished = (
-            all(self._planned[other].finished for other in after)
-            and record is not None
+        unchanged = (
+            record is not None
             and (record.key, record.files) == (earlier.key, watched.identity)
             and all(path.exists() for path in outputs)
             and watched.same()
         )
         self._keys[name] = earlier.key if record is None else _with_files(earlier.key, record, watched)
-        self._planned[name] = PlannedStage(name, finished, self._seconds.get(name))
+        self._files[name] = watched
+        finished = unchanged and all(self._planned[name_of(other)].finished for other in after)
+        self._planned[name] = PlannedStage(name, finished, self._seconds.get(name), unchanged and not finished)
 
 
 class RecordedStages(Stages):
@@ -302,7 +309,7 @@ class RecordedStages(Stages):
         work: Callable[[OptionsT], Iterable[Path] | None],
         *,
         options: OptionsT,
-        after: Iterable[str] = (),
+        after: Iterable[Before] = (),
         inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
     ) -> None:
@@ -318,7 +325,8 @@ class RecordedStages(Stages):
             self._keys[name] = _with_files(key, record, watched)
             whole = all(path.exists() for path in outputs) and not watched.changed_below(outputs)
             stale = None if whole else name
-        self._first_stale[name] = next(filter(None, (self._first_stale[other] for other in after)), stale)
+        self._files[name] = watched
+        self._first_stale[name] = next(filter(None, (self._first_stale[name_of(other)] for other in after)), stale)
 
     def first_stale(self, names: Iterable[str]) -> str | None:
         """The first stage that is unfinished, ended with other options, or whose files were changed since.
@@ -337,40 +345,3 @@ class RecordedStages(Stages):
 def _with_files(key: str, record: _Record, watched: WatchedFiles) -> str:
     """The key that later stages depend on: with the files that the stage named."""
     return hashlib.sha256(f"{key} {record.files}".encode()).hexdigest() if watched.rows else key
-
-
-def stage_key(name: str, options: Any, before: Sequence[str], files: str | None = None) -> str:
-    """The key of a stage.
-
-    Args:
-        name: Name of the stage.
-        options: Its options.
-        before: The keys of the stages whose results it reads.
-        files: Hash of the files that it reads; None for a stage without such files.
-
-    Returns:
-        SHA-256, hexadecimal.
-
-    Raises:
-        TypeError: A stage reads files, and its options have no names.
-    """
-    plain = _plain(options)
-    if files is not None:
-        plain = {**plain, "files": files}
-    content = json.dumps([name, plain, list(before)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _plain(options: Any) -> Any:
-    """Options as JSON values without None, so that a new option with the default None leaves finished stages valid."""
-    if isinstance(options, StrictModel):
-        return options.model_dump(mode="json", exclude_none=True)
-    if is_dataclass(options):
-        return _plain({field.name: getattr(options, field.name) for field in fields(options)})
-    if isinstance(options, dict):
-        return {str(name): _plain(value) for name, value in options.items() if value is not None}
-    if isinstance(options, list | tuple):
-        return [_plain(value) for value in options]
-    if isinstance(options, Path):
-        return str(options)
-    return options

@@ -75,6 +75,12 @@ class WatchedFiles:
         """Hash of the states of the files."""
         return hash_of(row.state for row in self.rows)
 
+    def identity_of(self, paths: Iterable[Path]) -> str:
+        """Hash of the states of some of the files; one that is not in the list counts as missing."""
+        states = {row.path: row.state for row in self.rows}
+        stored = sorted({self._stored(path) for path in paths})
+        return hash_of(states.get(path, (path, None, None)) for path in stored)
+
     def changed(self) -> list[str]:
         """Paths of the files that are not as they were; new times of unchanged files are noted."""
         rows = self._looked_at_all(self.rows)

@@ -51,6 +51,10 @@ class An4Source(CorpusSource):
         """Read the official training and test sets."""
         return CorpusReading(read_an4(self.dir, "train", own_tags), {TEST: read_an4(self.dir, "test", own_tags)})
 
+    def text_files(self, hours: float | None) -> list[Path]:
+        """The dictionary."""
+        return [_dictionary(self.dir)]
+
     def lexicon_path(self) -> Path:
         """``etc/an4.dic``."""
         return an4_lexicon(self.dir)
@@ -77,13 +81,17 @@ def read_an4(root: Path, split: Split, own_tags: Collection[str] = ()) -> Readin
     raise CorpusError(f"{root}: no AN4 here; expected etc/an4_{split}.fileids (with wav/) or utts.tsv (with audio/)")
 
 
+def _dictionary(root: Path) -> Path:
+    return root / "etc" / "an4.dic"
+
+
 def an4_lexicon(root: Path) -> Path:
     """File of the pronunciations that come with AN4.
 
     Raises:
         CorpusError: The file is missing.
     """
-    path = root / "etc" / "an4.dic"
+    path = _dictionary(root)
     if not path.is_file():
         raise CorpusError(f"{path}: no such file; AN4's pronunciations are expected there")
     return path

@@ -97,6 +97,14 @@ class LibriSpeechSource(CorpusSource):
         )
         return LanguageFiles(lexicon or cmudict_path(), arpa)
 
+    def without_tests(self) -> Self:
+        """The training subsets alone."""
+        return self.model_copy(update={"test": ()})
+
+    def text_files(self, hours: float | None) -> list[Path]:
+        """The training subsets, where only some hours of them are trained on."""
+        return [] if hours is None else self.without_tests().paths()
+
     def text_utterances(
         self, training: Sequence[Utterance], *, hours: float | None, own_tags: Collection[str] = ()
     ) -> Sequence[Utterance]:

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.config import StrictModel
@@ -124,6 +125,18 @@ class CorpusSource(StrictModel):
     def language_files(self) -> LanguageFiles:
         """Lexicon and language model for a recipe that names none; those that are published with the corpus."""
         return LanguageFiles()
+
+    def without_tests(self) -> Self:
+        """The corpus without its test sets, as the training text depends on it: equal for all test sets."""
+        return self
+
+    def text_files(self, hours: float | None) -> list[Path]:
+        """Files and folders that ``lexicon_path`` and ``text_utterances`` read, among or below ``paths``.
+
+        Args:
+            hours: As of ``text_utterances``.
+        """
+        return []
 
     def text_utterances(
         self, training: Sequence[Utterance], *, hours: float | None, own_tags: Collection[str] = ()

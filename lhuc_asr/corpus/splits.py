@@ -52,6 +52,11 @@ class SplitOptions:
     fold: int | None
     own_tags: tuple[str, ...] | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all splits."""
+        return (TRAIN, HELDOUT, *(self.corpus.test_sets if self.fold is None else (TEST,)))
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -50,6 +50,10 @@ class TwoPlaces(CorpusSource):
         """None where the places name them, because they are known only after reading."""
         return None if self.names_environments else ()
 
+    def without_tests(self) -> Self:
+        """The corpus with its training place in both, whatever the other one is."""
+        return self.model_copy(update={"test": self.train})
+
     def paths(self) -> list[Path]:
         """The two places."""
         return [self.train, self.test]

@@ -6,6 +6,7 @@ n-gram that no longer one continues, and whose back-off weight is one, predicts 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -13,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lhuc_asr.base.compiled import compiled
-from lhuc_asr.lang.ngram import NONE, NgramModel
+from lhuc_asr.lang.ngram import BEGIN_ID, NONE, NgramModel, TextScore, encode
+from lhuc_asr.lang.text import UNKNOWN
 
 # The history of no words.
 EMPTY = -1
@@ -94,6 +96,16 @@ class HistoryModel:
         """Number of each symbol."""
         return {symbol: number for number, symbol in enumerate(self.symbols)}
 
+    def score_text(self, sentences: Iterable[Sequence[str]]) -> TextScore:
+        """Log-probability of sentences, each a sequence of words; see ``NgramModel.score_text``.
+
+        Raises:
+            LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
+        """
+        unknown = self.ids.get(UNKNOWN, NONE)
+        ids = encode(sentences, lambda word: self.ids.get(word, unknown))
+        return TextScore.of(_log_probs(self.histories, ids)[ids != BEGIN_ID])
+
 
 @compiled
 def predict(model: Histories, history: int, word: int) -> tuple[float, int]:
@@ -116,3 +128,19 @@ def predict(model: Histories, history: int, word: int) -> tuple[float, int]:
         log_prob += model.log_backoff[shorter]
         shorter = model.shorter[shorter]
     return log_prob + model.log_prob[word], int(model.history[word])
+
+
+@compiled
+def _log_probs(model: Histories, ids: np.ndarray) -> np.ndarray:
+    """Natural log-probability of each word of sentences as ``encode`` gives them, shape (T,), and 0 of each begin."""
+    log_probs = np.zeros(len(ids))
+    history = EMPTY
+    for position in range(len(ids)):
+        word = ids[position]
+        if word == BEGIN_ID:
+            history = int(model.history[BEGIN_ID])
+        elif word == NONE:
+            log_probs[position], history = -np.inf, EMPTY
+        else:
+            log_probs[position], history = predict(model, history, word)
+    return log_probs

@@ -71,6 +71,18 @@ class TextScore:
     predicted: int
     unknown: int
 
+    @classmethod
+    def of(cls, log_probs: np.ndarray) -> TextScore:
+        """The score of a text with these log-probabilities, -inf for words outside the vocabulary, shape (N,).
+
+        Raises:
+            LanguageModelError: There is none.
+        """
+        if not len(log_probs):
+            raise LanguageModelError("no sentences to score; pass at least one")
+        possible = np.isfinite(log_probs)
+        return cls(float(log_probs[possible].sum()), int(possible.sum()), int((~possible).sum()))
+
     @property
     def perplexity(self) -> float:
         """The exponential of the mean negative log-probability of a predicted word or sentence end."""
@@ -121,12 +133,7 @@ class NgramModel:
         Raises:
             LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
         """
-        ids = self._encode(sentences)
-        scores = self._score_text(ids)
-        if not len(scores):
-            raise LanguageModelError("no sentences to score; pass at least one")
-        possible = np.isfinite(scores)
-        return TextScore(float(scores[possible].sum()), int(possible.sum()), int((~possible).sum()))
+        return TextScore.of(self._score_text(self._encode(sentences)))
 
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
         """Perplexity per word, sentence ends included; words outside the vocabulary are left out, with a warning.

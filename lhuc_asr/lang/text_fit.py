@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lhuc_asr.lang.histories import HistoryModel
 from lhuc_asr.lang.ngram import NgramModel
 from lhuc_asr.lang.tags import without_tags
 from lhuc_asr.lang.text import UNKNOWN
@@ -36,7 +37,7 @@ class TextFit:
         return f"perplexity {self.perplexity:.1f}, {share:.2f} % of {self.words} words out of vocabulary"
 
 
-def text_fit(model: NgramModel, transcripts: Iterable[Sequence[str]]) -> TextFit:
+def text_fit(model: NgramModel | HistoryModel, transcripts: Iterable[Sequence[str]]) -> TextFit:
     """The fit of a model to transcripts, each a sequence of words; tags do not count."""
     sentences = [spoken for words in transcripts if (spoken := without_tags(words))]
     if not sentences:

@@ -21,6 +21,7 @@ from lhuc_asr.base.config import Seed
 from lhuc_asr.base.experiment_folder import ExperimentName
 from lhuc_asr.base.local_path import LocalPath
 from lhuc_asr.corpus.noise import NoiseConfig
+from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.sources import AnySource
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.search import SearchConfig
@@ -313,9 +314,9 @@ class ExperimentConfig(ModelsConfig):
         return {*self.first_passes, *(plan.network for plan in self.passes.values()), *heard}
 
     @property
-    def tests_have_rung_features(self) -> bool:
-        """Whether passes over test sets need the features of Gaussians."""
-        return any(model in self.aligners or self.rung_features(model) for model in self.decoding_models)
+    def test_sets(self) -> tuple[str, ...]:
+        """Names of the test sets; a fold of a cross-validation has one."""
+        return self.corpus.test_sets if self.folds == 1 else (TEST,)
 
     @property
     def max_unaligned(self) -> float:

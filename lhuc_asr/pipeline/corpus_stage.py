@@ -6,11 +6,13 @@ that it read, or made, has other content.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from lhuc_asr.base.fingerprint import InputFiles, files_below
+from lhuc_asr.base.stage_key import PartOf
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import NOISY_FOLDER, SplitOptions, fold_splits, read_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -18,6 +20,8 @@ from lhuc_asr.pipeline.experiment import Experiment
 from lhuc_asr.pipeline.inputs import own_tags
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
+# Name of the stage.
+CORPUS = "corpus"
 # Endings of recordings. In the folders of a corpus they count by their names; the stage names those that it has read.
 # A corpus may have a thousand hours of which one is used.
 RECORDINGS = frozenset(
@@ -59,18 +63,35 @@ class CorpusOptions:
         return InputFiles((*self.splits.corpus.paths(), *noise), by_name=RECORDINGS)
 
 
+def transcripts_of(experiment: Experiment, splits: Iterable[str]) -> PartOf:
+    """What the corpus stage says of some splits, apart from their recordings."""
+    return PartOf(CORPUS, tuple(experiment.folder.manifest(split) for split in splits))
+
+
+def recordings_of(experiment: Experiment, split: str, corpus_read: bool) -> PartOf:
+    """What the corpus stage says of a split, and the split's recordings.
+
+    Args:
+        experiment: The experiment.
+        split: The split.
+        corpus_read: Whether the folder has the corpus; the recordings are not known if not.
+    """
+    recordings = {utterance.audio for utterance in experiment.utterances(split)} if corpus_read else ()
+    return PartOf(CORPUS, (experiment.folder.manifest(split), *sorted(recordings)))
+
+
 def corpus_stage(stages: Stages, experiment: Experiment, options: CorpusOptions) -> None:
     """Add the stage that reads the corpus."""
     folder = experiment.folder
     noisy = [folder.folder / "corpus" / NOISY_FOLDER] if options.splits.noise else []
     stages.run(
-        "corpus",
+        CORPUS,
         partial(_prepare, experiment),
         options=options,
         inputs=options.files,
         outputs=[
             folder.sample_rate,
-            *(folder.manifest(split) for split in experiment.splits),
+            *(folder.manifest(split) for split in options.splits.names),
             *options.splits.corpus.made_folders(folder.folder),
             *noisy,
         ],

@@ -30,7 +30,6 @@ from lhuc_asr.base.experiment_folder import (
 )
 from lhuc_asr.base.locks import locked
 from lhuc_asr.base.runlog import logged_to
-from lhuc_asr.corpus.source import TEST
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureStore
 from lhuc_asr.hmm import topology
@@ -61,14 +60,12 @@ class Experiment:
     Attributes:
         folder: Paths of the files.
         name: Name of the experiment's folder, such as ``an4``; for a fold, with the fold's, ``an4_folds5/fold1``.
-        tests: Names of the test sets.
         processes: Number of processes for features and search, and number of threads for alignment.
         device: Device that networks run on: ``cpu``, ``cuda``.
     """
 
     folder: ExperimentFolder
     name: str
-    tests: tuple[str, ...]
     processes: int
     device: str
 
@@ -79,15 +76,9 @@ class Experiment:
         return cls(
             folder=ExperimentFolder(config.folder),
             name=path.name if config.folds == 1 else f"{path.parent.name}/{path.name}",
-            tests=(TEST,) if config.folds > 1 else config.corpus.test_sets,
             processes=config.workers,
             device=config.device,
         )
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of all splits."""
-        return (TRAIN, HELDOUT, *self.tests)
 
     @cached_property
     def lexicon(self) -> Lexicon:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ class ModelOptions:
         features: Features of the networks.
         alignment_features: Features of the Gaussian mixtures.
         lattice: Options of lattices.
+        tests: Names of the test sets, whose recordings are decoded whole.
         by_environment: True if features are normalised in each environment separately; None otherwise.
     """
 
@@ -68,6 +69,7 @@ class ModelOptions:
     features: FeatureConfig
     alignment_features: FeatureConfig
     lattice: LatticeConfig
+    tests: tuple[str, ...]
     by_environment: bool | None = None
 
     @classmethod
@@ -76,7 +78,8 @@ class ModelOptions:
         passes = passes_of(config)
         resolved = config.features.resolved, config.alignment_features.resolved
         by_environment = config.normalised_by == "environment" or None
-        return cls(_without_speaker(passes[name], passes), passes[name], *resolved, config.lattice, by_environment)
+        plans = _without_speaker(passes[name], passes), passes[name]
+        return cls(*plans, *resolved, config.lattice, config.test_sets, by_environment)
 
     @property
     def passes(self) -> list[Pass]:
@@ -198,7 +201,7 @@ def _describe(experiment: AlignedExperiment, options: ModelOptions) -> ModelDesc
             learned = sorted(folder.prepared(plan.preparation.name).iterdir())
             paths |= {f"{PREPARED_FOLDER}/{plan.name}/{path.name}": path for path in learned}
     places = {name: path.relative_to(folder.folder).as_posix() for name, path in paths.items()}
-    whole, piece = _lengths(experiment)
+    whole, piece = _lengths(experiment, options.tests)
     plan, place = options.adapted, options.adapted.place or ModelPlace()
     return ModelDescription(
         made_by=__version__,
@@ -249,8 +252,8 @@ def _obstacle(plan: Pass) -> str | None:
     return None
 
 
-def _lengths(experiment: Experiment) -> tuple[float, float]:
+def _lengths(experiment: Experiment, tests: Iterable[str]) -> tuple[float, float]:
     """Length of the longest utterance, and maximum length of a piece, in seconds."""
     train = [utterance.seconds for utterance in experiment.utterances(TRAIN)]
-    others = [u.seconds for split in (HELDOUT, *experiment.tests) for u in experiment.utterances(split)]
+    others = [u.seconds for split in (HELDOUT, *tests) for u in experiment.utterances(split)]
     return max(train + others), min(float(np.quantile(train, USUAL_FRACTION)), LONGEST_PIECE_SECONDS)

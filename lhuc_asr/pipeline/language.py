@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,13 @@ from lhuc_asr.audio.utterance import Utterance, spoken_id
 from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
-from lhuc_asr.corpus.source import CorpusSource
+from lhuc_asr.corpus.source import TEST, CorpusSource
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.decode.graph import DESCRIPTION_FILE, GRAPH_FILE, WORDS_FILE, build_graph
-from lhuc_asr.lang.arpa import write_arpa
+from lhuc_asr.lang.arpa import read_arpa, write_arpa
 from lhuc_asr.lang.coverage import warn_of_unknown_words
 from lhuc_asr.lang.histories import HistoryModel
-from lhuc_asr.lang.history_store import write_histories
+from lhuc_asr.lang.history_store import read_histories, write_histories
 from lhuc_asr.lang.language_model import (
     ARPA_FILE,
     LanguageModelConfig,
@@ -32,6 +32,7 @@ from lhuc_asr.lang.lexicon_source import LexiconConfig, make_lexicon
 from lhuc_asr.lang.ngram import NgramModel
 from lhuc_asr.lang.text_fit import LENGTH, shared_sequences, text_fit
 from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.corpus_stage import RECORDINGS, transcripts_of
 from lhuc_asr.pipeline.experiment import TUNING_FOLDER, AlignedExperiment, Experiment, LanguageModelName
 from lhuc_asr.pipeline.inputs import own_tags
 
@@ -54,7 +55,8 @@ class LexiconOptions:
     """Everything that the lexicon depends on, apart from files.
 
     Attributes:
-        corpus, hours: As in the recipe; the corpus may have a lexicon, and more text than that of its recordings.
+        corpus: The recipe's corpus without test sets; it may have a lexicon, and more text than that of its recordings.
+        hours: As in the recipe.
         lexicon: Source of the pronunciations.
         vocabulary: ``text``, ``arpa`` and ``vocabulary`` of the recipe's language model; its other options are the
             defaults.
@@ -72,13 +74,14 @@ class LexiconOptions:
         """The options of a recipe."""
         taken = {name: getattr(config.lm, name) for name in ("text", "arpa", "vocabulary")}
         vocabulary = LanguageModelConfig().model_copy(update=taken)
-        return cls(config.corpus, config.hours, config.lexicon, vocabulary, own_tags(config))
+        return cls(config.corpus.without_tests(), config.hours, config.lexicon, vocabulary, own_tags(config))
 
     @property
     def files(self) -> InputFiles:
-        """The files that ``vocabulary`` and ``lexicon`` name."""
+        """The files that ``vocabulary`` and ``lexicon`` name, and those of the corpus that no manifest stands for."""
         path = self.lexicon.path
-        return InputFiles((*self.vocabulary.files, *([path] if path else [])))
+        paths = (*self.vocabulary.files, *([path] if path else []), *self.corpus.text_files(self.hours))
+        return InputFiles(paths, by_name=RECORDINGS)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class LanguageModelOptions:
     """Everything that a language model depends on apart from the lexicon.
 
     Attributes:
-        corpus, hours: As in the recipe.
+        corpus: The recipe's corpus without test sets.
+        hours: As in the recipe.
         lm: The n-gram model.
         own_tags: Tags in text that the lexicon lists; None for none.
     """
@@ -100,7 +104,7 @@ class LanguageModelOptions:
     def of(cls, config: ExperimentConfig, order: int | None) -> LanguageModelOptions:
         """The options of a recipe, with n-grams of another order; None for the recipe's own."""
         lm = config.lm if order is None else config.lm.model_copy(update={"order": order})
-        return cls(config.corpus, config.hours, lm, own_tags(config))
+        return cls(config.corpus.without_tests(), config.hours, lm, own_tags(config))
 
 
 def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOptions) -> None:
@@ -109,7 +113,7 @@ def lexicon_stage(stages: Stages, experiment: Experiment, options: LexiconOption
         "lexicon",
         partial(_write_lexicon, experiment),
         options=options,
-        after=["corpus"],
+        after=[transcripts_of(experiment, (TRAIN, HELDOUT))],
         inputs=options.files,
         outputs=[experiment.folder.lang / name for name in (LEXICON_FILE, PHONES_FILE)],
     )
@@ -119,15 +123,17 @@ def language_model_stage(
     stages: Stages,
     experiment: Experiment,
     options: LanguageModelOptions,
+    tests: Sequence[str],
     name: LanguageModelName = None,
     inputs: InputFiles | None = None,
 ) -> None:
-    """Add the stage that writes a language model: one for tests, and one for tuning if it differs.
+    """Add the stages that write a language model, for tests and for tuning if that differs, and measure its perplexity.
 
     Args:
         stages: The stages; that of the lexicon comes before, which reads the files of the recipe's language model too.
         experiment: The experiment.
         options: Options of the language model.
+        tests: Names of the test sets.
         name: Its name; None for the recipe's own.
         inputs: Files that it is made of and that are not those of the recipe's own; None where there are none.
     """
@@ -137,10 +143,15 @@ def language_model_stage(
         options=options,
         after=["lexicon"],
         inputs=inputs,
-        outputs=[
-            experiment.lang(name) / PERPLEXITY_FILE,
-            *(folder / _model_file(name) for folder in _lang_folders(experiment, name, options.lm.from_transcripts)),
-        ],
+        outputs=[folder / _model_file(name) for folder in _lang_folders(experiment, name, options.lm.from_transcripts)],
+    )
+    measured = (HELDOUT, *tests)
+    stages.run(
+        _named("perplexity", name),
+        partial(_measure_perplexity, experiment, name, measured),
+        options=options,
+        after=[language_model_stage_name(name), transcripts_of(experiment, measured)],
+        outputs=[experiment.lang(name) / PERPLEXITY_FILE],
     )
 
 
@@ -152,7 +163,7 @@ def graph_stage(
     order: int | None = None,
 ) -> None:
     """Add the stage that builds the decoding graphs of an aligner's topology and one order."""
-    splits = (HELDOUT, experiment.tests[0]) if experiment.separate_tuning_lm else (experiment.tests[0],)
+    splits = (HELDOUT, TEST) if experiment.separate_tuning_lm else (TEST,)  # all test sets have one
     folders = {experiment.graph(split, order): experiment.language_model(split, order) for split in splits}
     stages.run(
         graph_stage_name(experiment.graphs, order),
@@ -217,7 +228,7 @@ def _write_lexicon(experiment: Experiment, options: LexiconOptions) -> None:
     lexicon = lexicon_of(_heard(experiment), options)
     write_lexicon_folder(experiment.folder.lang, lexicon)
     logger.info("lexicon: %d words, %d phones", len(lexicon.words), len(lexicon.phones.names))
-    for split in experiment.splits:
+    for split in (TRAIN, HELDOUT):
         warn_of_unknown_words(split, (u.words for u in experiment.utterances(split)), lexicon)
 
 
@@ -235,14 +246,35 @@ def _write_language_models(experiment: Experiment, name: LanguageModelName, opti
             write_histories(folder / place / HISTORIES_FOLDER, HistoryModel.of(model))
         else:
             write_arpa(folder / place / ARPA_FILE, model)
+
+
+def _measure_perplexity(
+    experiment: Experiment, name: LanguageModelName, splits: Sequence[str], options: LanguageModelOptions
+) -> None:
+    """Write how well a language model fits splits, and warn of unknown words, and of text that it has seen.
+
+    The held-out speakers' model is that for tuning.
+    """
+    folder = experiment.lang(name)
+    *_, tuning = _lang_folders(experiment, name, options.lm.from_transcripts)
+    places = {split: tuning if split == HELDOUT else folder for split in splits}
+    models = {place: _read_model(place / _model_file(name)) for place in set(places.values())}
     fits = {}
-    for split in (HELDOUT, *experiment.tests):
-        model = models.get(TUNING_FOLDER if split == HELDOUT else "", models[""])
-        fits[split] = text_fit(model, (utterance.words for utterance in experiment.utterances(split)))
+    for split, place in places.items():
+        fits[split] = text_fit(models[place], (utterance.words for utterance in experiment.utterances(split)))
         logger.info("%s: %s", split, fits[split])
     write_json(folder / PERPLEXITY_FILE, {split: asdict(fit) for split, fit in fits.items()})
-    if options.lm.text and name is None:
-        _warn_of_test_text(experiment, options)
+    if name is not None:
+        return
+    tests = [split for split in splits if split != HELDOUT]
+    for split in tests:
+        warn_of_unknown_words(split, (u.words for u in experiment.utterances(split)), experiment.lexicon)
+    if options.lm.text:
+        _warn_of_test_text(experiment, tests, options)
+
+
+def _read_model(path: Path) -> NgramModel | HistoryModel:
+    return read_histories(path) if path.is_dir() else read_arpa(path)
 
 
 def _language_models(experiment: Experiment, options: LanguageModelOptions) -> dict[str, NgramModel]:
@@ -261,9 +293,9 @@ def _language_models(experiment: Experiment, options: LanguageModelOptions) -> d
     return {place: estimate_language_model(text, vocabulary, lm) for place, text in texts.items()}
 
 
-def _warn_of_test_text(experiment: Experiment, options: LanguageModelOptions) -> None:
+def _warn_of_test_text(experiment: Experiment, tests: Iterable[str], options: LanguageModelOptions) -> None:
     """Warn if the text of the language model has that of a test set, which makes its word error rates too low."""
-    for split in experiment.tests:
+    for split in tests:
         transcripts = (utterance.words for utterance in experiment.utterances(split))
         shared, all_of_them = shared_sequences(options.lm.sentences(options.own_tags or ()), transcripts)
         if shared > max(CHANCE_SEQUENCES, CHANCE_SHARE * all_of_them):

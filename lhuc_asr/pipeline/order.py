@@ -12,15 +12,14 @@ from functools import partial
 
 from lhuc_asr.base.fingerprint import InputFiles
 from lhuc_asr.base.stages import Stages
-from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.features.extraction import extract
-from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.lang.language_model import LanguageModelConfig
-from lhuc_asr.pipeline.acoustic_models import CEPSTRA
+from lhuc_asr.pipeline.acoustic_models import LDA, ModelPlace
 from lhuc_asr.pipeline.aligners import aligners
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import CorpusOptions, corpus_stage
 from lhuc_asr.pipeline.experiment import Aligned, AlignedExperiment, Experiment, at_corpus_rate
+from lhuc_asr.pipeline.feature_stages import feature_stage_name, feature_stages
 from lhuc_asr.pipeline.language import (
     LanguageModelOptions,
     LexiconOptions,
@@ -35,8 +34,7 @@ from lhuc_asr.pipeline.pass_config import first_pass
 from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_outputs, run_pass
 from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage_of
-from lhuc_asr.pipeline.rungs import rung_stage
-from lhuc_asr.pipeline.sample_rates import SampleRates
+from lhuc_asr.pipeline.rungs import rung_stage, space_stage
 from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_stages
 from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage, voices_stage_name
 
@@ -80,16 +78,21 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
 
     lexicon_stage(stages, experiment, LexiconOptions.of(config))
     for order in orders:
-        language_model_stage(stages, experiment, LanguageModelOptions.of(config, order), order)
+        options = LanguageModelOptions.of(config, order)
+        language_model_stage(stages, experiment, options, config.test_sets, order)
     for name, lm in rescoring_models(passes.values()).items():
         inputs = None if lm.files == config.lm.files else InputFiles(lm.files)
-        language_model_stage(stages, experiment, replace(LanguageModelOptions.of(config, None), lm=lm), name, inputs)
-    _feature_stage(stages, experiment, FeatureOptions.of(config))
+        options = replace(LanguageModelOptions.of(config, None), lm=lm)
+        language_model_stage(stages, experiment, options, config.test_sets, name, inputs)
+    kinds = {(plan.place or ModelPlace()).features for plan in passes.values()}
+    feature_stages(stages, experiment, config, kinds, corpus_read)
     aligned: Aligned | None = None
     for aligner in aligners(config):
         aligned = aligner.align(stages, experiment, aligned)
     if aligned is None:
         raise ValueError("no aligner: networks need an alignment")
+    for test in config.test_sets if LDA in kinds else ():
+        space_stage(stages, experiment, test)
     for name in sorted({voices for voices in map(config.voices_of, networks) if voices is not None}):
         voices_stage(stages, experiment, name, VoicesOptions.of(config, name), aligned)
     for name in networks:
@@ -102,7 +105,7 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         graph_stage(stages, experiment.at(states), config.transition_scale, stage, order)
     for declared in in_order_of_need(_heldout_stages(stages, experiment, config, passes, aligned.stage)):
         declared.add()
-    for split in experiment.tests:
+    for split in config.test_sets:
         plans = possible_passes(experiment, split, passes.values()) if corpus_read else passes.values()
         for plan in plans:
             if plan.output is None:
@@ -195,62 +198,6 @@ def possible_passes(experiment: Experiment, split: str, passes: Iterable[Pass]) 
     return [plan for plan in passes if plan.possible(*counts)]
 
 
-@dataclass(frozen=True)
-class FeatureOptions:
-    """Everything that features depend on apart from the recordings.
-
-    Attributes:
-        features: Features of the networks.
-        alignment_features: Features of the Gaussian mixtures.
-        speeds: Speeds of the training recordings.
-        tests_too: True if Gaussians decode, so that tests have their features too; None otherwise.
-        by_environment: True if features are normalised in each environment separately; None otherwise.
-    """
-
-    features: FeatureConfig
-    alignment_features: FeatureConfig
-    speeds: tuple[float, ...]
-    tests_too: bool | None
-    by_environment: bool | None = None
-
-    @classmethod
-    def of(cls, config: ExperimentConfig) -> FeatureOptions:
-        """The options of a recipe whose sample rates are known."""
-        resolved = config.features.resolved, config.alignment_features.resolved
-        tests_too, by_environment = config.tests_have_rung_features, config.normalised_by == "environment"
-        return cls(*resolved, config.speeds, tests_too or None, by_environment or None)
-
-    def has_cepstra(self, split: str) -> bool:
-        """Whether a split has features for Gaussians."""
-        return bool(self.tests_too) or split in (TRAIN, HELDOUT)
-
-
-def _feature_stage(stages: Stages, experiment: Experiment, options: FeatureOptions) -> None:
-    folder = experiment.folder
-    stages.run(
-        "features",
-        partial(_extract_features, experiment),
-        options=options,
-        after=["corpus"],
-        outputs=[
-            *(folder.features(split) for split in experiment.splits),
-            *(folder.features(split, CEPSTRA) for split in experiment.splits if options.has_cepstra(split)),
-        ],
-    )
-
-
-def _extract_features(experiment: Experiment, options: FeatureOptions) -> None:
-    folder, processes = experiment.folder, experiment.processes
-    SampleRates.read(folder.sample_rate).log_for(options.features.sample_rate)
-    for split in experiment.splits:
-        utterances, speeds = experiment.utterances(split), options.speeds if split == TRAIN else (1.0,)
-        apart = bool(options.by_environment)
-        extract(folder.features(split), utterances, options.features, processes, speeds, by_environment=apart)
-        if options.has_cepstra(split):
-            place, cepstra = folder.features(split, CEPSTRA), options.alignment_features
-            extract(place, utterances, cepstra, processes, speeds, by_environment=apart)
-
-
 def _preparation_stage(stages: Stages, experiment: AlignedExperiment, preparation: Preparation, aligner: str) -> None:
     voices = [] if preparation.voices is None else [voices_stage_name(preparation.voices)]
     stages.run(
@@ -295,6 +242,8 @@ def _stages_before(split: str, plan: Pass) -> list[str]:
         graph_stage_name(plan.states),
         *(f"{earlier.name} over {split}" for earlier in plan.needed),
     ]
+    if split != HELDOUT:
+        after.append(feature_stage_name(split, (plan.place or ModelPlace()).features))
     if plan.preparation is not None:
         after.append(f"prepare {plan.preparation.name}")
     if plan.output is not None and plan.output.language_model is not None:

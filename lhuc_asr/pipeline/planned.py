@@ -108,17 +108,19 @@ def plan_lines(config: ExperimentConfig) -> list[str]:
 
 
 def _lines(folder: Path, plan: Sequence[PlannedStage]) -> list[str]:
-    left, waiting = seconds_left(plan), sum(not stage.finished for stage in plan)
+    waiting = [stage for stage in plan if not stage.finished and not stage.depends]
+    left, dependent = seconds_left(waiting), sum(stage.depends for stage in plan)
     total = f", {about(left)}" if waiting and left is not None else ""
+    more = f"; {dependent} more if those before them make other files than last time" if dependent else ""
     width = max(len(stage.name) for stage in plan)
     return [
-        f"{folder}: {waiting} of {len(plan)} stages to run{total}",
+        f"{folder}: {len(waiting)} of {len(plan)} stages to run{total}{more}",
         *(f"  {stage.name:{width}}  {_state(stage)}".rstrip() for stage in plan),
     ]
 
 
 def _state(stage: PlannedStage) -> str:
-    state = "finished" if stage.finished else "to run"
+    state = "finished" if stage.finished else "to run if files before it change" if stage.depends else "to run"
     if stage.seconds is None:
         return state
     return f"{state}, took {stage.seconds:.1f} s" if stage.finished else f"{state}, took {stage.seconds:.1f} s before"

@@ -69,7 +69,7 @@ def _run_part(part: Part, formats: Sequence[str], tensorboard: bool) -> list[Pas
         for number, one in enumerate(part.seeds(), start=1):
             logger.info("seed %d, %d of %d", one.config.seed, number, len(config.seeds))
             _run_part(one, formats, tensorboard=False)  # the curves of all seeds are in one place
-        splits = test_splits(config)
+        splits = config.test_sets
         for split in splits:
             sum_seeds(config, split)
         return compare_splits(config, splits, formats)
@@ -96,12 +96,7 @@ def _make_passes(part: Part, model: bool) -> Sequence[str]:
     else:
         _run_folds(part, model)
         pool_folds(config, TEST)
-    return test_splits(config)
-
-
-def test_splits(config: ExperimentConfig) -> Sequence[str]:
-    """Names of the test sets; a cross-validation has one."""
-    return config.corpus.test_sets if config.folds == 1 else (TEST,)
+    return config.test_sets
 
 
 def _run_folds(part: Part, model: bool) -> None:

@@ -18,6 +18,7 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureTable, write_store
 from lhuc_asr.hmm.aligner import align_utterances, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.alignment import write_alignment
+from lhuc_asr.hmm.feature_space import FeatureSpace, load_feature_space
 from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, align_adapted, train_fmllr_sat
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, FeaturesInSpace, GaussianFeatures, StoredFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
@@ -28,6 +29,7 @@ from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig, train_t
 from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA, SAT, features_of_rung
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
+from lhuc_asr.pipeline.feature_stages import feature_stage_name
 from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.transcripts import transcripts
 
@@ -53,7 +55,6 @@ def rungs(config: ExperimentConfig) -> list[Aligner]:
             before=before,
             features_before=features_of_rung(config, before),
             cepstra=config.alignment_features.cepstra if rung == LDA else None,
-            tests_too=(config.tests_have_rung_features or None) if rung == LDA else None,
             speeds=speeds,
             seed=config.seed,
         )
@@ -84,11 +85,12 @@ class MonophoneAligner:
 
     def align(self, stages: Stages, experiment: Experiment, before: Aligned | None) -> Aligned:
         """Add the stage that trains the mixtures and aligns with them."""
+        features = [feature_stage_name(split, kind) for split in (TRAIN, HELDOUT) for kind in ("", CEPSTRA)]
         stages.run(
             rung_stage("mono"),
             partial(_train_monophones, experiment),
             options=self.options,
-            after=["lexicon", "features"],
+            after=["lexicon", *features],
             outputs=rung_outputs(experiment, "mono", self.options.speeds),
         )
         return Aligned("mono", rung_stage("mono"))
@@ -103,7 +105,6 @@ class TiedOptions:
         before: The rung before.
         features_before: Kind of the features of the rung before.
         cepstra: Number of static cepstra, for LDA; None for the others.
-        tests_too: True if tests need the features in LDA's space too; None otherwise, and for the other rungs.
         speeds: Speeds of the training data that it aligns; None if it is not the last rung.
         seed: Seed of the directions in which Gaussians are split.
     """
@@ -112,7 +113,6 @@ class TiedOptions:
     before: Rung
     features_before: str
     cepstra: int | None
-    tests_too: bool | None
     speeds: tuple[float, ...] | None
     seed: int
 
@@ -139,7 +139,7 @@ class TiedAligner:
         made = {
             LDA: [
                 folder.space(LDA),
-                *(folder.features(split, LDA) for split in _splits(experiment, self.options)),
+                *(folder.features(split, LDA) for split in (TRAIN, HELDOUT)),
             ],
             SAT: [folder.unadapted_gmm(SAT), *(folder.features(split, SAT) for split in (TRAIN, HELDOUT))],
         }
@@ -194,9 +194,8 @@ def _train_tied(experiment: Experiment, rung: Rung, kind: str, options: TiedOpti
         cepstra = experiment.features(TRAIN, CEPSTRA)
         model, space = train_lda_mllt(before, cepstra, options.cepstra, data, config, options.seed)
         space.save(folder.space(rung))
-        for split in _splits(experiment, options):
-            stored = experiment.features(split, CEPSTRA)
-            write_features(folder.features(split, rung), stored, FeaturesInSpace(stored, space))
+        for split in (TRAIN, HELDOUT):
+            _write_in_space(experiment, split, space)
     elif isinstance(config, FmllrSatConfig):
         _train_speaker_adaptive(experiment, before, data, config, options)
         return
@@ -225,9 +224,25 @@ def _train_speaker_adaptive(
         write_features(folder.features(split, rung), unadapted.store, adapted)
 
 
-def _splits(experiment: Experiment, options: TiedOptions) -> tuple[str, ...]:
-    """The splits that have the features of a rung."""
-    return experiment.splits if options.tests_too else (TRAIN, HELDOUT)
+def space_stage(stages: Stages, experiment: Experiment, test: str) -> None:
+    """Add the stage that puts the features of a test set into the space of LDA and MLLT."""
+    stages.run(
+        feature_stage_name(test, LDA),
+        partial(_transform, experiment),
+        options=test,
+        after=[rung_stage(LDA), feature_stage_name(test, CEPSTRA)],
+        outputs=[experiment.folder.features(test, LDA)],
+    )
+
+
+def _transform(experiment: Experiment, test: str) -> None:
+    columns = experiment.features(test, CEPSTRA).dimension
+    _write_in_space(experiment, test, load_feature_space(experiment.folder.space(LDA), columns))
+
+
+def _write_in_space(experiment: Experiment, split: str, space: FeatureSpace) -> None:
+    stored = experiment.features(split, CEPSTRA)
+    write_features(experiment.folder.features(split, LDA), stored, FeaturesInSpace(stored, space))
 
 
 def read_model(experiment: Experiment, rung: Rung) -> GaussianModel:

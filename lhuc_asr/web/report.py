@@ -20,7 +20,6 @@ from lhuc_asr.base.config import dump_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.units import seconds_of
-from lhuc_asr.corpus.source import TEST
 from lhuc_asr.decode.hypothesis import Hypothesis, from_row
 from lhuc_asr.lang.tags import is_tag
 from lhuc_asr.pipeline.config import ExperimentConfig
@@ -176,7 +175,7 @@ def read_report(
         CorpusError: A manifest is missing or damaged.
         SearchError: The hypotheses are damaged.
     """
-    splits = (TEST,) if config.folds > 1 else config.corpus.test_sets
+    splits = config.test_sets
     split, name = split or splits[0], name or primary_pass(config)
     if split not in splits:
         raise ConfigError(f"--split {split}: no such test set; choose from {', '.join(splits)}")

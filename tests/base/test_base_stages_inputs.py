@@ -12,7 +12,8 @@ from stage_bench import Bench, Options
 from lhuc_asr.base.atomic import read_json, read_json_lines, write_json, write_json_lines
 from lhuc_asr.base.fingerprint import InputFiles, fingerprint, hash_of
 from lhuc_asr.base.runlog import Metrics
-from lhuc_asr.base.stages import RecordedStages, Stages, stage_key
+from lhuc_asr.base.stage_key import stage_key
+from lhuc_asr.base.stages import RecordedStages, Stages
 
 
 @pytest.fixture

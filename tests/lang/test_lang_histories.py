@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ngram_oracle import random_text
 
 from lhuc_asr.lang.arpa import read_arpa
-from lhuc_asr.lang.histories import EMPTY, Histories, predict
+from lhuc_asr.lang.histories import EMPTY, Histories, HistoryModel, predict
 from lhuc_asr.lang.kneser_ney import estimate
 from lhuc_asr.lang.ngram import BEGIN_ID, END_ID
 from lhuc_asr.lang.pruning import prune
@@ -29,6 +29,21 @@ def test_word_by_word_the_probabilities_are_those_of_the_whole_context(order, pr
             assert log_prob == pytest.approx(model.score(context, word))
             context.append(word)
         assert predict(histories, history, END_ID)[0] == pytest.approx(model.score(context, "</s>"))
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.booleans(), st.integers(0, 1000))
+def test_a_text_has_the_score_that_the_model_gives_it(order, pruned, seed):
+    """Words that the model does not have, sentences of which none is known, and empty ones included."""
+    model = estimate(random_text(seed, sentences=20), order)
+    if pruned:
+        model = prune(model, 0.01)
+    rng = np.random.default_rng(seed)
+    words = [*model.symbols[2:], "never", "heard"]
+    text = [[words[i] for i in rng.integers(0, len(words), size=size)] for size in rng.integers(0, 9, size=20)]
+    expected, score = model.score_text(text), HistoryModel.of(model).score_text(text)
+    assert score.log_prob == pytest.approx(expected.log_prob)
+    assert (score.predicted, score.unknown) == (expected.predicted, expected.unknown)
 
 
 def test_a_unigram_model_has_one_history():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lhuc_asr.audio.utterance import Utterance, read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import ConfigError, CorpusError
-from lhuc_asr.base.stages import stage_key
+from lhuc_asr.base.stage_key import stage_key
 from lhuc_asr.corpus.splits import SplitOptions, Splits, fold_splits, write_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import CorpusOptions

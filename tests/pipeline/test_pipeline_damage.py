@@ -33,9 +33,9 @@ def cut(path: Path, by: int = 7) -> None:
 # A file, the stage that reads it, what its message says to delete, and the stage that then makes it anew.
 DAMAGES = [
     ("am/si/model.safetensors", "si over test", "am/si/model.safetensors", "network si"),
-    ("features/test/features.bin", "si over test", "features/test", "features"),
-    ("features/train_mfcc/features.bin", "monophones", "features/train_mfcc", "features"),
-    ("features/train/index.jsonl", "network si", "features/train", "features"),
+    ("features/test/features.bin", "si over test", "features/test", "features of test"),
+    ("features/train_mfcc/features.bin", "monophones", "features/train_mfcc", "mfcc of train"),
+    ("features/train/index.jsonl", "network si", "features/train", "features of train"),
     ("hmm/mono/train.ali", "network si", "hmm/mono/train.ali", "monophones"),
     ("hmm/mono/topology.json", "network si", "hmm/mono/topology.json", "monophones"),
     ("lang/lm.arpa", "graph", "lang/lm.arpa", "language model"),

@@ -112,7 +112,7 @@ def test_the_recipe_of_a_moved_experiment_is_that_of_its_new_place(copied: Path,
     copy = shutil.copytree(moved, tmp_path / "copy", copy_function=shutil.copyfile)  # with new times
     shutil.rmtree(moved)
     assert run(copy) == []
-    assert run(copy, "features.bins=30")[0] == "features"
+    assert run(copy, "features.bins=30")[0] == "features of train"
     export(copy, tmp_path / "model")
 
 

@@ -18,7 +18,7 @@ Run = Callable[..., list[str]]
 
 REFUSED = r"the stage '[^']+' is not finished, was run with other options .*; finish the experiment with lhuc-asr"
 
-OF_FEATURES = REFUSED.replace("[^']+", "features")
+OF_FEATURES = REFUSED.replace("[^']+", "features of train")
 
 
 class Killed(BaseException):

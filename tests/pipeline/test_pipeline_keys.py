@@ -15,7 +15,9 @@ from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.runlog import Metrics
-from lhuc_asr.base.stages import Stages, stage_key
+from lhuc_asr.base.stage_key import PartOf, stage_key
+from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.watched_files import WatchedFiles
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Experiment
 from lhuc_asr.pipeline.run import make_passes
@@ -112,7 +114,10 @@ class NotedStages(Stages):
         self, name: str, work: partial, *, options: Any, after: Any = (), inputs: Any = None, outputs: Any = ()
     ) -> None:
         files = None if inputs is None else inputs.contents()
-        self._keys[name] = stage_key(name, options, [self._keys[before] for before in after], files)
+        # There are no files yet; those that a part of a stage names are the same until one has other names.
+        before = [str(each) if isinstance(each, PartOf) else self._keys[each] for each in after]
+        self._keys[name] = stage_key(name, options, before, files)
+        self._files[name] = WatchedFiles(Path(), self._experiment, ())
         self.options[name] = options
         self.given[name] = (work.func, *(readable(argument) for argument in work.args), options)
 
@@ -121,6 +126,8 @@ def readable(argument: Any) -> Any:
     """The part of an argument that a result can depend on, without files, places and numbers of processes."""
     if isinstance(argument, Experiment):
         return replace(argument, folder=ExperimentFolder(Path()), name="", processes=1, device="cpu")
+    if isinstance(argument, dict) and all(isinstance(path, Path) for path in argument):  # folders of graphs
+        return len(argument)
     if isinstance(argument, partial):  # the stage's own key
         return argument.func.__name__
     return [] if isinstance(argument, list) and isinstance(argument[0], Path) else argument
@@ -135,6 +142,7 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Experime
         monkeypatch.setattr(f"lhuc_asr.pipeline.{name}", lambda *_: None)
     # Nor manifests, which tell whether a split has others for a control.
     monkeypatch.setattr("lhuc_asr.pipeline.order.possible_passes", lambda _, __, passes: list(passes))
+    monkeypatch.setattr("lhuc_asr.pipeline.feature_stages.recordings_of", manifest_of)
     folder = ExperimentFolder(tmp_path)
     write_json(folder.sample_rate, {"48000": {"recordings": 1, "names": ["a.wav"]}})
 
@@ -143,6 +151,10 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Experime
         return NotedStages.noted
 
     return stages_of
+
+
+def manifest_of(experiment: Experiment, split: str, corpus_read: bool) -> PartOf:
+    return PartOf("corpus", (experiment.folder.manifest(split),))
 
 
 def recipe(**changes: Any) -> ExperimentConfig:
@@ -212,6 +224,7 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
             "Pass",
             "ModelOptions",
             "tuple",  # a pass with each of its outputs
+            "str",  # a test set, in a stage that has no other option
         ),
     }
     for name, options in stages.options.items():
@@ -220,6 +233,25 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
             assert stage_key(name, changed, []) != key, f"{name}: {path}"
             count += 1
         assert count > (10 if name == "corpus" else 0)
+
+
+def test_a_new_test_set_makes_nothing_again_but_the_corpus_and_what_is_of_all_test_sets(noted) -> None:
+    """Training takes days; a researcher adds a test set after it."""
+    corpus = {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u"]}
+    before, after = noted(recipe(corpus=corpus)), noted(recipe(corpus=corpus | {"test": ["u", "v"]}))
+    assert before._keys.keys() < after._keys.keys()
+    assert all(name.endswith("of v") or " over v" in name for name in after._keys.keys() - before._keys.keys())
+    changed = {name for name in before._keys if before.key(name) != after.key(name)}
+    assert changed == {"corpus", "model", *(name for name in before._keys if name.startswith("perplexity"))}
+
+
+def test_a_pass_by_gaussians_makes_no_features_again(noted) -> None:
+    passes = {"lhuc": {}}
+    fewer = {"networks": {}, "first_passes": [], "passes": passes}
+    more = fewer | {"passes": passes | {"gaussian": {"method": {"kind": "fmllr"}, "network": "fmllr_sat"}}}
+    before, after = noted(recipe(**fewer)), noted(recipe(**more))
+    assert {"mfcc of test", "lda_mllt of test"} <= after._keys.keys() - before._keys.keys()
+    assert all(before.key(name) == after.key(name) for name in before._keys)
 
 
 def test_every_option_of_the_recipe_that_work_is_given_is_in_its_key(noted) -> None:

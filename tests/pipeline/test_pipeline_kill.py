@@ -93,7 +93,9 @@ def test_a_killed_run_ends_with_the_same_bytes(finished: Path, tiny_recipe: Path
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("stage", ["lexicon", "features", "monophones", "network si", "graph", "lhuc over test"])
+@pytest.mark.parametrize(
+    "stage", ["lexicon", "features of train", "monophones", "network si", "graph", "lhuc over test"]
+)
 def test_a_kill_as_a_stage_begins_costs_only_that_stage(
     stage: str, finished: Path, copied: Path, tiny_recipe: Path, tmp_path: Path
 ) -> None:

@@ -164,11 +164,10 @@ def test_realignments_and_references_may_fail_as_often_as_the_last_rung() -> Non
     assert flat.max_unaligned == 0.5
 
 
-def test_another_first_pass_trains_no_rung_again_but_lda() -> None:
+def test_another_first_pass_trains_no_rung_again() -> None:
     one = {"aligners": ["mono", "tri", "lda_mllt"], "networks": {}, "passes": {"lhuc": {}}}
     plain, decoded = (rungs(recipe(**one, first_passes=first)) for first in ([], ["tri"]))
-    same = [before.options == after.options for before, after in zip(plain, decoded, strict=True)]
-    assert same == [True, True, False]
+    assert [each.options for each in plain] == [each.options for each in decoded]
 
 
 def test_a_network_on_moved_features_is_searched_as_its_pass_by_fmllr() -> None:

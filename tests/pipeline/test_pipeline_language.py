@@ -17,7 +17,7 @@ from lhuc_asr.lang.arpa import read_arpa
 from lhuc_asr.lang.text import UNKNOWN
 from lhuc_asr.pipeline.experiment import read_config
 
-LAST = "language model"
+LAST = "perplexity"
 
 
 class Reached(Exception):

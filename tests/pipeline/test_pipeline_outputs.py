@@ -37,7 +37,8 @@ def folder(finished: Path, run, tmp_path_factory: pytest.TempPathFactory) -> Pat
     copy = Path(shutil.copytree(finished, tmp_path_factory.mktemp("outputs") / "exp"))
     stages = run(copy, OUTPUTS)
     made = {f"outputs of {name} over test" for name in ("si", "lhuc", "lhuc__others_mean")}
-    models = {"language model rescored_same", "language model rescored_larger"}
+    rescored = ("rescored_same", "rescored_larger")
+    models = {f"{stage} {name}" for stage in ("language model", "perplexity") for name in rescored}
     assert {stage for stage in stages if "control" not in stage} - {"model"} == made | models
     return copy
 

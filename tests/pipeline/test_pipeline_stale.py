@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.stages import Stages
@@ -19,23 +20,39 @@ from lhuc_asr.pipeline.run import run_recipe
 
 RATE = 8000
 SPEAKERS = {"train": ("s1", "s2", "s3"), "test": ("s4",)}
-STAGES = ["corpus", "features"]
+STAGES = ["corpus", "features of train", "features of heldout", "features of test"]
 
 
 class Reached(Exception):
     """The stages that are looked at were run or skipped."""
 
 
+def states(folder: Path) -> dict[str, bytes]:
+    """What the features of each split of an experiment depend on: its manifest and its recordings."""
+    manifests = sorted((folder / "corpus").glob("*.jsonl"))
+    recordings = {path: sorted({utterance.audio for utterance in read_manifest(path)}) for path in manifests}
+    return {
+        f"features of {path.stem}": path.read_bytes() + b"".join(audio.read_bytes() for audio in recordings[path])
+        for path in manifests
+    }
+
+
 @pytest.fixture
 def stages_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Run a recipe on a corpus up to its features, ``stages_of({"kind": ...})``; returns what was not skipped."""
+    """Run a recipe on a corpus up to its features, ``stages_of({"kind": ...})``; returns what was not skipped.
+
+    In each run the features are made again of the splits that are not as they were, and of no others.
+    """
     real = Stages.run
+    before: dict[str, bytes] = {}
 
     def run(corpus: dict[str, object], **options: object) -> list[str]:
         executed: list[str] = []
 
         def noted(self: Stages, name: str, work: Callable[[object], object], **arguments: object) -> None:
-            if name not in STAGES:
+            if name == "monophones":
+                raise Reached
+            if name != "corpus" and not name.startswith("features of "):
                 return
 
             def noted_work(options: object) -> object:
@@ -43,8 +60,6 @@ def stages_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
                 return work(options)
 
             real(self, name, noted_work, **arguments)
-            if name == STAGES[-1]:
-                raise Reached
 
         tree = {
             **{"name": "stale", "exp": str(tmp_path / "exp"), "workers": 1, "heldout_speakers": 1, "max_skipped": 0.5},
@@ -55,6 +70,10 @@ def stages_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             patch.setattr(Stages, "run", noted)
             with pytest.raises(Reached):
                 run_recipe(parse_config(ExperimentConfig, tree, "test"))
+        now = states(Path(tree["exp"]))
+        if "features" not in options:
+            assert set(executed) - {"corpus"} == {name for name in now if now[name] != before.get(name)}
+        before.update(now)
         return executed
 
     return run
@@ -147,12 +166,12 @@ def test_a_recording_that_is_changed_deleted_or_put_back_is_noticed(make, tmp_pa
     first, *_, last = recordings(tmp_path / "corpus")
     for path in (first, last):
         change(path)
-        assert stages_of(corpus) == STAGES
+        assert stages_of(corpus)[0] == "corpus"
     kept = first.rename(tmp_path / "kept")
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     assert stages_of(corpus) == []
     kept.rename(first)
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     assert stages_of(corpus) == []
 
 
@@ -163,7 +182,7 @@ def test_a_transcript_that_changes_is_noticed(make, tmp_path: Path, stages_of) -
     texts = sorted(set((tmp_path / "corpus").rglob("*.*")) - set(recordings(tmp_path / "corpus")))
     transcript = next(path for path in [*texts, tmp_path / "corpus/train/text"] if "YES" in path.read_text())
     transcript.write_text(transcript.read_text().replace("YES", "NO"))
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     assert stages_of(corpus) == []
 
 
@@ -173,7 +192,7 @@ def test_a_new_utterance_is_noticed(make, tmp_path: Path, stages_of) -> None:
     assert stages_of(corpus) == STAGES
     transcript = next((tmp_path / "corpus").rglob("s1-1.trans.txt"))
     record(transcript.parent / "s1-1-0003.flac")
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     assert stages_of(corpus) == []
 
 
@@ -195,7 +214,7 @@ def test_a_recording_behind_linked_folders_is_noticed(make, tmp_path: Path, stag
     first.parent.symlink_to(folder)
     assert stages_of(corpus) == STAGES
     change(folder / first.name)
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     assert stages_of(corpus) == []
 
 
@@ -207,7 +226,7 @@ def test_a_linked_recording_is_noticed(make, tmp_path: Path, stages_of) -> None:
     first.symlink_to(target)
     assert stages_of(corpus) == STAGES
     change(target)
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
 
 
 def test_a_recording_that_could_not_be_used_is_noticed_when_it_is_mended(tmp_path: Path, stages_of) -> None:
@@ -217,11 +236,11 @@ def test_a_recording_that_could_not_be_used_is_noticed_when_it_is_mended(tmp_pat
     first.unlink()
     assert stages_of(corpus) == STAGES
     record(first)
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     second.write_bytes(b"not a recording")
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     record(second)
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
     assert stages_of(corpus) == []
 
 
@@ -233,14 +252,14 @@ def test_a_recording_that_packed_an4_names_elsewhere_is_noticed(tmp_path: Path, 
     table.write_text(table.read_text().replace(str(first.relative_to(tmp_path / "corpus")), str(elsewhere)))
     assert stages_of(corpus) == STAGES
     change(elsewhere)
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus)[0] == "corpus"
 
 
 def test_synthetic_voices_that_are_changed_or_deleted_are_noticed(tmp_path: Path, stages_of) -> None:
     voices = {"training_speakers": 2, "test_speakers": 1, "control_speakers": 1}
     counts = {"training_utterances": 2, "test_utterances": 1, "control_utterances": 1}
     corpus = {"kind": "synthetic", "voices": {**voices, **counts, "sample_rate": RATE}}
-    assert stages_of(corpus) == STAGES
+    assert stages_of(corpus) == [*STAGES, "features of control"]
     assert stages_of(corpus) == []
     (voices_folder,) = (tmp_path / "exp").glob("voices-*")
     for path in (recordings(voices_folder / "train")[0], next(voices_folder.rglob("*.trans.txt"))):
@@ -272,7 +291,7 @@ def test_noise_noisy_copies_and_what_they_were_made_from_are_noticed(tmp_path: P
     # Some training recordings are in a noisy copy only, and so in no manifest.
     for path in (tmp_path / "clips" / "hum0.flac", *recordings(tmp_path / "corpus")[:6]):
         change(path)
-        assert stages_of(corpus, noise=noise) == STAGES, path
+        assert stages_of(corpus, noise=noise)[0] == "corpus", path
     contents = [copy.read_bytes() for copy in copies]
     change(copies[0])
     copies[-1].unlink()
@@ -345,5 +364,5 @@ def test_a_moved_experiment_finds_the_recordings_that_were_made_for_it(tmp_path:
     (tmp_path / "exp").rename(tmp_path / "moved")
     assert stages_of(corpus, noise=noise, exp=str(tmp_path / "moved")) == []
     features = {"sample_rate": RATE, "bins": 20}
-    assert stages_of(corpus, noise=noise, exp=str(tmp_path / "moved"), features=features) == ["features"]
+    assert stages_of(corpus, noise=noise, exp=str(tmp_path / "moved"), features=features) == STAGES[1:]
     assert not (tmp_path / "exp").exists()
