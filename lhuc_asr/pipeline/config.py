@@ -78,7 +78,7 @@ class ExperimentConfig(ModelsConfig):
         lhuc: Adaptation method of passes that do not name one.
         passes: Passes that adapt, by name, in their order; the first passes come before them.
         controls: Controls that are made of each of these passes.
-        outputs: Other words that are taken from the lattices of every pass and control, by name: ``<pass>__<name>``.
+        outputs: Other words that are taken from the lattices of passes and controls, by name: ``<pass>__<name>``.
         primary: The pass whose comparison with the unadapted network, over the first test set, is the recipe's primary
             one; None for the first that does not adapt on reference transcripts.
     """
@@ -246,6 +246,9 @@ class ExperimentConfig(ModelsConfig):
         """Refuse two passes of one name, among those without adaptation, the table's, their controls and outputs."""
         again = [reuse_name(name, whose) for name in self.passes for whose in (*self.controls, "own")]
         names = [*firsts, *self.passes, *again]
+        for output, options in self.outputs.items():
+            if unknown := [name for name in options.passes or () if name not in names]:
+                raise ValueError(f"outputs: {output!r} is of {unknown[0]!r}; passes: {', '.join(names)}")
         names += [reuse_name(name, output) for name in names for output in self.outputs]
         for name, count in Counter(names).items():
             if count > 1:

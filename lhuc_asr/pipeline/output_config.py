@@ -34,12 +34,15 @@ class RescoringConfig(StrictModel):
 
 
 class OutputConfig(LatticeOutput):
-    """Words that are taken from the lattices of every pass, beside those of its best path.
+    """Words that are taken from the lattices of passes, beside those of their best paths.
 
     Attributes:
+        passes: Names of the passes, first passes and controls whose lattices it takes, with those that they are to be
+            compared with; None for all of them.
         lm: Language model whose scores are put in the place of those of the recipe's ``lm``; None to leave these.
     """
 
+    passes: tuple[str, ...] | None = Field(None, min_length=1)
     lm: RescoringConfig | None = None
 
     @model_validator(mode="after")

@@ -57,10 +57,12 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
 
 
 def _outputs(config: ExperimentConfig, made: Pass) -> Iterator[Pass]:
-    """The same pass with each of the recipe's outputs."""
+    """The same pass with each of the recipe's outputs that is taken of it."""
     estimates = isinstance(made.adaptation, Adaptation | Combination)
     adaptation = Reuse(made, "own") if estimates else made.adaptation
     for name, options in config.outputs.items():
+        if options.passes is not None and made.name not in options.passes:
+            continue
         lm = None if options.lm is None else options.lm.of(config.lm)
         words = LatticeOutput(words=options.words, lattice=options.lattice, word_lattice=options.word_lattice)
         output = Output(name, made.name, words, lm)

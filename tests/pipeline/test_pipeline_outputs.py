@@ -119,12 +119,25 @@ def test_outputs_share_a_search_only_where_their_lattices_are_alike(
     assert searched == [utterance] * 2
 
 
+def test_an_output_is_of_the_passes_that_it_names(tiny_recipe: Path) -> None:
+    outputs = "{some: {words: least_risk, passes: [si, lhuc__others_mean]}, all: {words: least_risk}}"
+    config = load_config(ExperimentConfig, tiny_recipe / "config.yaml", [f"outputs={outputs}"])
+    made = {name for name, plan in passes_of(config).items() if plan.output is not None}
+    everything = {f"{name}__all" for name in ("si", "lhuc", "lhuc__others_mean")}
+    assert made == everything | {"si__some", "lhuc__others_mean__some"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"outputs": {"x": {}}}, "outputs.x: these are the words of the pass itself; give it words: least_risk, or lm"),
         ({"outputs": {"own": {"words": "least_risk"}}}, "outputs: 'own' is the name of a pass that is decoded again"),
         ({"outputs": {"x": {"words": "worst"}}}, "outputs.x.words: .*'best' or 'least_risk'"),
+        (
+            {"outputs": {"x": {"words": "least_risk", "passes": ["lhcu"]}}},
+            "outputs: 'x' is of 'lhcu'; passes: .*si, lhuc",
+        ),
+        ({"outputs": {"x": {"words": "least_risk", "passes": []}}}, "outputs.x.passes: .* at least 1 item"),
         ({"outputs": {"x": {"lm": {}}}}, "outputs: the language model of 'x' is the recipe's own; give its lm another"),
         (
             {"outputs": {"x": {"lm": {"order": 3, "prune": 1e-7}}}, "lm": {"order": 3, "prune": 1e-7}},
