@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -225,3 +228,60 @@ def run(closed_configuration: None, tiny_recipe: Path) -> Run:
 def executed() -> Callable[[Path], list[str]]:
     """``executed_stages``, for tests that run something else than a recipe."""
     return executed_stages
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[None]:
+    """A real server that speaks S3; processes that tests start find it in their environment."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "tests")
+        yield
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: None) -> str:
+    """The URL of an empty store on the server."""
+    import boto3
+
+    name = f"speech-{secrets.token_hex(4)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}/experiments/an4"
+
+
+@pytest.fixture(scope="session")
+def machines(s3_server: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A cluster of raylets on this machine, ``with machines(2) as cluster``; each has a folder of its own."""
+    from ray.cluster_utils import Cluster
+
+    @contextmanager
+    def started(count: int) -> Iterator[Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+            cluster = Cluster()
+            try:
+                for _ in range(count):
+                    folder = tmp_path_factory.mktemp("machine")
+                    limits = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+                    cluster.add_node(**limits, env_vars={"TMPDIR": str(folder)})
+                yield cluster
+            finally:
+                cluster.shutdown()
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def two_machines(machines: Callable[..., Any]) -> Iterator[Any]:
+    """A cluster of two raylets, for tests that leave it as it is."""
+    with machines(2) as cluster:
+        yield cluster

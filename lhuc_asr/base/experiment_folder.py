@@ -33,7 +33,7 @@ MADE = (
     *("data", "vocabularies.json", "unseen.json", "results.json", "results.txt", "by_user"),
 )
 # Options that no result depends on, of both kinds.
-FREE = {"name", "exp", "workers", "device"}
+FREE = {"name", "exp", "workers", "device", "executor", "ray"}
 # A checkout on a network disk that is away makes git wait for ever.
 GIT_SECONDS = 10.0
 

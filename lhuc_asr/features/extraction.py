@@ -5,20 +5,25 @@ The imports are light: the processes do not load torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.resampling import change_speed
-from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.audio.utterance import Utterance, read_manifest
+from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.features.store import FeatureStore, write_store
+
+# Places in the folders of a job that extracts: the manifest, and the store.
+SHARD, STORE = "corpus/shard.jsonl", "store"
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,22 @@ def extract(
     environments = {spoken_at(task.speed, task.utterance.id): task.utterance.environment for task in tasks}
     items = _named(tasks, processes)
     return write_store(folder, items, config.dimension, environments=environments if by_environment else None)
+
+
+def extract_shard(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
+    """``extract`` as a job over files: of the utterances in a manifest, to a store in the folder of results.
+
+    Args:
+        inputs: Folder of the manifest, at ``SHARD``, and of its recordings.
+        results: Folder for the store, which becomes ``STORE``.
+        options: ``features``, ``speeds`` and ``by_environment``.
+
+    Raises:
+        AudioError, FeatureError, CorpusError: As from ``extract``.
+    """
+    config = parse_config(FeatureConfig, options["features"], "features")
+    utterances, apart = read_manifest(inputs / SHARD), options["by_environment"]
+    extract(results / STORE, utterances, config, 1, options["speeds"], by_environment=apart)
 
 
 def spoken_at(speed: float, name: str) -> str:

@@ -8,7 +8,7 @@ features per frame. Mean and variance are normalised per speaker when the store 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -182,6 +182,35 @@ def write_store(
                 group = utterance.speaker, places.get(utterance.id, "")
                 rows[utterance.rows] = cmvn[group].apply(rows[utterance.rows])
             rows.flush()
+    return FeatureStore(folder)
+
+
+def gather(folder: Path, stores: Sequence[FeatureStore], order: Sequence[str]) -> FeatureStore:
+    """Write utterances that lie in several stores into one, as they are, whole or not at all.
+
+    Args:
+        folder: Folder of the new store; an existing one is replaced.
+        stores: The stores.
+        order: Ids of the utterances, in the order of the new store.
+
+    Raises:
+        FeatureError: No store has an utterance, or the stores differ in their kind.
+    """
+    headers = {_STORES.read(store.folder / "store.json") for store in stores}
+    place = {utterance.id: store for store in stores for utterance in store.utterances}
+    if len(headers) != 1 or (missing := [each for each in order if each not in place]):
+        what = "differ in their kind" if len(headers) != 1 else f"lack {missing[0]}"
+        raise FeatureError(f"{folder}: the stores that it is made of {what}; {_REMEDY}")
+    utterances, first = [], 0
+    with atomic_folder(folder) as temporary:
+        with (temporary / "features.bin").open("wb") as file:
+            for name in order:
+                utterance = place[name].by_id[name]
+                utterances.append(replace(utterance, first=first))
+                first += utterance.frames
+                file.write(place[name][name].tobytes())
+        write_json_lines(temporary / "index.jsonl", map(asdict, utterances))
+        write_json(temporary / "store.json", headers.pop().model_dump())
     return FeatureStore(folder)
 
 

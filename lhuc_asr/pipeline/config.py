@@ -29,6 +29,7 @@ from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.training import MixtureConfig
 from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
+from lhuc_asr.pipeline.cluster_config import ExecutorName, RayConfig
 from lhuc_asr.pipeline.models_config import ModelsConfig
 from lhuc_asr.pipeline.network_config import check_network
 from lhuc_asr.pipeline.output_config import OutputConfig, check_rescored
@@ -63,6 +64,8 @@ class ExperimentConfig(ModelsConfig):
         workers: Number of processor cores that a run uses: for processes of features and search, threads of the
             network, and folds side by side, which share them. With 1 everything runs in the calling process.
         device: Where the network runs: ``cpu``, ``cuda``.
+        executor: Where work that divides is done: ``local``, in processes of this machine, or ``ray``, on a cluster.
+        ray: The cluster, for ``executor: ray``.
         corpus: Recordings and transcripts.
         hours: Hours of training speech, chosen by the seed; None for all.
         folds: Number of folds; above 1, cross-validation over all speakers, each decoded by a model that has not seen
@@ -89,6 +92,8 @@ class ExperimentConfig(ModelsConfig):
     seeds: tuple[Seed, ...] | None = Field(None, min_length=2)
     workers: int = Field(2, ge=1, le=1000)
     device: str = "cpu"
+    executor: ExecutorName = "local"
+    ray: RayConfig | None = None
     corpus: AnySource
     hours: float | None = Field(None, gt=0.0, le=1e6)
     folds: int = Field(1, ge=1, le=1000)
@@ -126,6 +131,10 @@ class ExperimentConfig(ModelsConfig):
             raise ValueError(
                 f"heldout_speakers: {self.heldout_speakers} of {speakers} training speakers are kept back, so none is "
                 "left to train on; lower heldout_speakers or add speakers"
+            )
+        if self.executor == "ray" and self.ray is None:
+            raise ValueError(
+                "executor: ray needs a store that all machines of the cluster reach, as in ray.store=s3://bucket/experiment"
             )
         if self.hours is not None and not self.corpus.chooses_hours:
             raise ValueError(f"hours: the {self.corpus.kind} corpus is always trained on as a whole; leave it out")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import load_model
 from lhuc_asr.nnet.layered_network import LayeredNetwork
 from lhuc_asr.pipeline.acoustic_models import SAT, ModelPlace, last_alignment
+from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.inputs import check_files
 from lhuc_asr.pipeline.sample_rates import SampleRates
@@ -62,12 +63,14 @@ class Experiment:
         name: Name of the experiment's folder, such as ``an4``; for a fold, with the fold's, ``an4_folds5/fold1``.
         processes: Number of processes for features and search, and number of threads for alignment.
         device: Device that networks run on: ``cpu``, ``cuda``.
+        ray: The cluster that work is divided among; None for this machine alone.
     """
 
     folder: ExperimentFolder
     name: str
     processes: int
     device: str
+    ray: RayConfig | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> Experiment:
@@ -78,6 +81,7 @@ class Experiment:
             name=path.name if config.folds == 1 else f"{path.parent.name}/{path.name}",
             processes=config.workers,
             device=config.device,
+            ray=config.ray if config.executor == "ray" else None,
         )
 
     @cached_property

@@ -15,6 +15,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import recordings_of
 from lhuc_asr.pipeline.experiment import Experiment
 from lhuc_asr.pipeline.sample_rates import SampleRates
+from lhuc_asr.pipeline.shards import extract_on_cluster
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,9 @@ def _extract_features(experiment: Experiment, split: str, kind: str, options: Fe
     folder = experiment.folder
     if split == TRAIN and not kind:
         SampleRates.read(folder.sample_rate).log_for(options.features.sample_rate)
-    extract(
-        folder.features(split, kind),
-        experiment.utterances(split),
-        options.features,
-        experiment.processes,
-        options.speeds,
-        by_environment=bool(options.by_environment),
-    )
+    place, utterances, apart = folder.features(split, kind), experiment.utterances(split), bool(options.by_environment)
+    if experiment.ray is not None:
+        arguments = place, utterances, options.features, options.speeds
+        extract_on_cluster(experiment.ray, *arguments, by_environment=apart)
+        return
+    extract(place, utterances, options.features, experiment.processes, options.speeds, by_environment=apart)

@@ -67,7 +67,7 @@ RECIPE: dict[str, Any] = {
     },
 }
 # Options on which no stage depends.
-WITHOUT_EFFECT = {"name", "exp", "workers", "device", "seeds", "primary"}
+WITHOUT_EFFECT = {"name", "exp", "workers", "device", "executor", "ray", "seeds", "primary"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
 NAMES = (
     *("network", "source", "combine", "combine.speaker", "combine.environment", "start", "like", "folds", "controls"),

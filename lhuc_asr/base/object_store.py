@@ -1,0 +1,196 @@
+"""Files by key, for machines that share no disk: in a folder that all of them see, or in storage that speaks S3.
+
+A file appears under its key whole or not at all, and is never changed afterwards; two machines that write one key write
+the same content, so that it does not matter who comes last. A key is a relative path with forward slashes.
+
+A store is as trustworthy as those who may write to it. What is fetched is checked by whoever knows its hash.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from lhuc_asr.base.atomic import atomic_path
+from lhuc_asr.base.errors import LhucError
+from lhuc_asr.base.extras import extra
+from lhuc_asr.base.foreign import foreign_errors
+from lhuc_asr.base.hashed_folder import is_inside
+
+SCHEME = "s3"
+# HTTP's answer to a question for what is not there.
+NOT_THERE = 404
+# Bytes that are copied at a time within a file system.
+BLOCK_BYTES = 1 << 20
+
+
+class StoreError(LhucError, OSError):
+    """A store cannot be reached, or lacks a file."""
+
+
+class ObjectStore(ABC):
+    """Files by key.
+
+    Attributes:
+        url: Where the files are.
+    """
+
+    url: str
+
+    @abstractmethod
+    def put(self, path: Path, key: str) -> None:
+        """Store a file; one that is there already is replaced.
+
+        Raises:
+            StoreError: The store cannot be written to.
+        """
+
+    @abstractmethod
+    def fetch(self, key: str, path: Path) -> None:
+        """Write a stored file to a path, whole or not at all.
+
+        Raises:
+            StoreError: There is no such file, or the store cannot be read.
+        """
+
+    @abstractmethod
+    def has(self, key: str) -> bool:
+        """Whether there is a file under a key.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+
+
+def open_store(url: str) -> ObjectStore:
+    """The store at a URL.
+
+    Args:
+        url: ``s3://bucket/prefix``, or the path of a folder. Credentials, region and endpoint of S3 are those of its
+            own configuration: environment variables such as ``AWS_ENDPOINT_URL``, and ``~/.aws``.
+
+    Raises:
+        StoreError: The URL is of another kind, or names no bucket.
+        MissingExtraError: The URL is of S3, and its library is not installed.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == SCHEME:
+        return S3Store(url)
+    if "://" in url:
+        raise StoreError(f"{url}: stores are {SCHEME}://BUCKET/PREFIX, or a folder that all machines see")
+    return FolderStore(Path(url))
+
+
+class FolderStore(ObjectStore):
+    """Files in a folder.
+
+    Args:
+        folder: The folder, made when it is first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.url = str(folder.absolute())
+        self._folder = folder.absolute()
+
+    def put(self, path: Path, key: str) -> None:
+        """Store a file; see ``ObjectStore``."""
+        place = self._place(key)
+        with self._reached(key):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _copy(path, place)
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Write a stored file to a path; see ``ObjectStore``."""
+        place = self._place(key)
+        with self._reached(key):
+            _copy(place, path)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file under a key; see ``ObjectStore``."""
+        return self._place(key).is_file()
+
+    def _place(self, key: str) -> Path:
+        return self._folder / checked_key(key)
+
+    @contextmanager
+    def _reached(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.url}: has no {key}; was the folder changed, or is it another on this machine?"
+            ) from error
+
+
+class S3Store(ObjectStore):
+    """Files in a bucket of S3, or of a server that speaks its protocol.
+
+    Args:
+        url: ``s3://bucket/prefix``; the prefix may be empty.
+
+    Raises:
+        StoreError: The URL names no bucket.
+        MissingExtraError: boto3 is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if not parts.netloc:
+            raise StoreError(f"{url}: names no bucket; give {SCHEME}://BUCKET/PREFIX")
+        with extra("cluster"):
+            import boto3
+        self.url = url.rstrip("/")
+        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
+        with foreign_errors(StoreError, f"{url}: cannot be opened", "set region and credentials as for other programs"):
+            self._client: Any = boto3.client("s3")
+
+    def put(self, path: Path, key: str) -> None:
+        """Store a file; see ``ObjectStore``."""
+        with self._reached(f"{key} cannot be written"):
+            self._client.upload_file(str(path), self._bucket, self._name(key))
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Write a stored file to a path; see ``ObjectStore``."""
+        with atomic_path(path) as temporary, self._reached(f"{key} cannot be read"):
+            self._client.download_file(self._bucket, self._name(key), str(temporary))
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file under a key; see ``ObjectStore``."""
+        with self._reached(f"{key} cannot be looked up"):
+            try:
+                self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+            except self._client.exceptions.ClientError as error:
+                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == NOT_THERE:
+                    return False
+                raise
+        return True
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{checked_key(key)}".lstrip("/")
+
+    @contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        remedy = "check the bucket, AWS_ENDPOINT_URL and the credentials"
+        with foreign_errors(StoreError, f"{self.url}: {what}", remedy):
+            yield
+
+
+def checked_key(key: str) -> PurePosixPath:
+    """A key as a path.
+
+    Raises:
+        StoreError: It leads out of the store.
+    """
+    if not is_inside(key):
+        raise StoreError(f"{key!r}: not a key of a store, which is a relative path")
+    return PurePosixPath(key)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as old, atomic_path(target) as temporary, temporary.open("wb") as new:
+        while block := old.read(BLOCK_BYTES):
+            new.write(block)

@@ -1,0 +1,166 @@
+"""Features from a cluster of two machines that share no folder: those of this machine, to the bit, whatever happens."""
+
+from __future__ import annotations
+
+import filecmp
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base import file_jobs
+from lhuc_asr.base.config import parse_config
+from lhuc_asr.base.errors import AudioError, ConfigError, FeatureError
+from lhuc_asr.base.object_store import StoreError, open_store
+from lhuc_asr.features.extraction import extract
+from lhuc_asr.features.filterbank import FeatureConfig
+from lhuc_asr.features.store import gather
+from lhuc_asr.pipeline import shards
+from lhuc_asr.pipeline.cluster_config import RayConfig
+from lhuc_asr.pipeline.config import ExperimentConfig
+from lhuc_asr.pipeline.shards import extract_on_cluster, shards_of
+
+CONFIG = FeatureConfig(bins=20)
+
+
+def spoken(folder: Path, speakers: int = 5, each: int = 3, seconds: float = 0.5) -> list[Utterance]:
+    """Utterances whose speakers take turns, so that a shard's are not in a row."""
+    utterances = []
+    for number in range(each):
+        for speaker in range(speakers):
+            path = folder / f"s{speaker}" / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(10 * speaker + number).normal(0.0, 0.1, round(16_000 * seconds))
+            soundfile.write(path, noise, 16_000)
+            utterances.append(Utterance(f"s{speaker}-{number}", f"s{speaker}", "", path, 0.0, seconds, "YES"))
+    return utterances
+
+
+def same(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in other.iterdir())
+    assert names == sorted(path.name for path in one.iterdir())
+    return filecmp.cmpfiles(one, other, names, shallow=False) == (names, [], [])
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard for each speaker."""
+    monkeypatch.setattr(shards, "SHARD_SECONDS", 0.1)
+
+
+def test_shards_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> None:
+    utterances = spoken(tmp_path)
+    for seconds, count in ((0.1, 5), (1.5, 5), (2.0, 3), (100.0, 1)):
+        cut = list(shards_of(utterances, seconds))
+        assert len(cut) == count
+        assert sorted(u.id for shard in cut for u in shard) == sorted(u.id for u in utterances)
+        for shard in cut:
+            assert len(shard) == 3 * len({u.speaker for u in shard})
+        assert all(sum(u.seconds for u in shard) >= seconds for shard in cut[:-1])
+
+
+@pytest.mark.parametrize("speeds", [(1.0,), (1.0, 0.9)])
+def test_the_store_is_the_same_to_the_bit_and_is_not_made_twice(
+    speeds: tuple[float, ...], two_machines: Any, bucket: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    utterances, settings = spoken(tmp_path / "wav"), RayConfig(address=two_machines.address, store=bucket)
+    extract(tmp_path / "here", utterances, CONFIG, 1, speeds)
+    with caplog.at_level(logging.INFO):
+        extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, speeds, by_environment=False)
+    assert same(tmp_path / "there", tmp_path / "here")
+    assert "finished before" not in caplog.text
+    with caplog.at_level(logging.INFO):
+        extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, speeds, by_environment=False)
+    assert caplog.text.count("finished before") == 5
+    assert same(tmp_path / "there", tmp_path / "here")
+    assert {path.name for path in tmp_path.iterdir()} == {"wav", "here", "there"}
+
+
+def test_a_lost_machine_costs_nothing_but_time(
+    machines: Callable[..., Any], bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two machines is ended when the first answers are there; its task is done by the other."""
+    utterances = spoken(tmp_path / "wav", speakers=8, each=1, seconds=20.0)
+    extract(tmp_path / "here", utterances, CONFIG, 1)
+    real, ended = file_jobs._fetched, threading.Event()
+    with machines(2) as cluster:
+
+        def then_lost(*arguments: Any) -> Path:
+            if not ended.is_set():
+                ended.set()
+                cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+            return real(*arguments)
+
+        monkeypatch.setattr(file_jobs, "_fetched", then_lost)
+        settings = RayConfig(address=cluster.address, store=bucket)
+        extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, (1.0,), by_environment=False)
+    assert ended.is_set()
+    assert same(tmp_path / "there", tmp_path / "here")
+
+
+def test_a_damaged_recording_is_the_error_that_it_is_here(two_machines: Any, bucket: str, tmp_path: Path) -> None:
+    utterances = spoken(tmp_path / "wav")
+    utterances[7].audio.write_bytes(b"no recording")
+    settings = RayConfig(address=two_machines.address, store=bucket)
+    with pytest.raises(AudioError):
+        extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, (1.0,), by_environment=False)
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_result_that_was_changed_in_the_store_is_refused(two_machines: Any, tmp_path: Path) -> None:
+    utterances, store = spoken(tmp_path / "wav"), tmp_path / "store"
+    settings = RayConfig(address=two_machines.address, store=str(store))
+    extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, (1.0,), by_environment=False)
+    result = next(store.rglob("features.bin"))
+    result.write_bytes(result.read_bytes()[:-4] + b"abcd")
+    with pytest.raises(StoreError, match=r"features.bin is not what was stored; delete it and run again"):
+        extract_on_cluster(settings, tmp_path / "again", utterances, CONFIG, (1.0,), by_environment=False)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_list_of_results_leads_nowhere_else(two_machines: Any, tmp_path: Path) -> None:
+    utterances, store = spoken(tmp_path / "wav"), tmp_path / "store"
+    settings = RayConfig(address=two_machines.address, store=str(store))
+    extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, (1.0,), by_environment=False)
+    listed = next((store / "jobs").glob("*.json"))
+    listed.write_text(listed.read_text().replace("store/features.bin", "../../../../outside"))
+    with pytest.raises(StoreError, match="leads out of the folder of a job; is the store yours"):
+        extract_on_cluster(settings, tmp_path / "again", utterances, CONFIG, (1.0,), by_environment=False)
+    assert open_store(str(store)).has(f"jobs/{listed.name}")
+
+
+def test_a_recipe_on_a_cluster_makes_the_features_that_it_makes_here(
+    two_machines: Any, bucket: str, finished: Path, copied: Path, run: Callable[..., list[str]]
+) -> None:
+    made = [path for path in (copied / "stages").glob("* of *.json") if path.stem.split()[0] in ("features", "mfcc")]
+    for path in made:
+        path.unlink()
+    stages = run(copied, "executor=ray", f"ray.store={bucket}", f"ray.address={two_machines.address}")
+    assert sorted(stages) == sorted(path.stem for path in made)
+    assert len(stages) == 6
+    for store in (finished / "features").iterdir():
+        assert same(copied / "features" / store.name, store)
+
+
+def test_a_cluster_without_a_store_is_refused() -> None:
+    with pytest.raises(ConfigError, match="executor: ray needs a store that all machines of the cluster reach"):
+        parse_config(ExperimentConfig, {"name": "x", "corpus": {"kind": "synthetic"}, "executor": "ray"}, "test")
+
+
+def test_stores_that_do_not_make_up_a_split_are_refused(tmp_path: Path) -> None:
+    utterances = spoken(tmp_path / "wav", speakers=2, each=1)
+    one, other = (extract(tmp_path / u.speaker, [u], CONFIG, 1) for u in utterances)
+    wider = extract(tmp_path / "wider", utterances[1:], FeatureConfig(bins=30), 1)
+    with pytest.raises(FeatureError, match="the stores that it is made of lack s1-0"):
+        gather(tmp_path / "all", [one], ["s0-0", "s1-0"])
+    with pytest.raises(FeatureError, match="the stores that it is made of differ in their kind"):
+        gather(tmp_path / "all", [one, wider], ["s0-0", "s1-0"])
+    assert not (tmp_path / "all").exists()
+    both = gather(tmp_path / "all", [other, one], ["s0-0", "s1-0"])
+    np.testing.assert_array_equal(both.array, np.concatenate([one.array, other.array]))
