@@ -97,17 +97,13 @@ class Cluster:
         except BaseException:
             self._ray.shutdown()
             raise
+        logger.info("cluster %s: %d machines, %d processors", self._address, len(self._nodes()), self._processor_count)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ray.shutdown()
-
-    @property
-    def machines(self) -> list[str]:
-        """Addresses of the machines, with one for each of several raylets on one machine."""
-        return [node["NodeManagerAddress"] for node in self._nodes()]
 
     def run(self, function: Callable[[Mapping[str, Any]], Any], tasks: Iterable[Task]) -> Iterator[Answer]:
         """Run tasks; answers come as they are ready, and what the tasks logged comes to this log.
@@ -151,8 +147,11 @@ class Cluster:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
     def _most(self) -> int:
-        processors = self._ray.cluster_resources().get("CPU", 1)
-        return max(IN_FLIGHT, IN_FLIGHT * int(processors) // self._processors)
+        return max(IN_FLIGHT, IN_FLIGHT * self._processor_count // self._processors)
+
+    @property
+    def _processor_count(self) -> int:
+        return int(self._ray.cluster_resources().get("CPU", 0))
 
     def _next(self, waiting: dict[Any, str]) -> Answer:
         """The answer of the first of the waiting tasks that has one; the task waits no longer."""

@@ -94,12 +94,12 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
                 if sha256 not in stored and not store.has(f"files/{sha256}"):
                     store.put(job.inputs[place], f"files/{sha256}")
                 stored.add(sha256)
-            waiting[job.title] = job
+            waiting[key] = job
             yield job.title, task | {"key": key, "store": store.url}
 
     for answer in cluster.run(_run_job, tasks()):
-        job = waiting.pop(answer.name)
-        yield job, _fetched(store, answer.value["key"], folder / answer.value["key"])
+        key = answer.value["key"]
+        yield waiting.pop(key), _fetched(store, key, folder / key)
     for key, job in done:
         logger.info("%s: finished before", job.title)
         yield job, _fetched(store, key, folder / key)
