@@ -1,8 +1,9 @@
 """Jobs over files on the machines of a cluster that share no disk: files in, files out, all of them through a store.
 
 A job is a named function of a folder with its inputs, an empty folder for its results, and plain options. Its key is
-the hash of all of these. The results lie in the store under this key, with a list of them that is written last: a job
-is finished when its list is there, whoever did it, and a run that was ended does not do it again.
+the hash of all of these and of the package's version. The results lie in the store under this key, with a list of them
+that is written last: a job is finished when its list is there, whoever did it, and a run that was ended does not do it
+again.
 
     files/<sha256>                 an input
     jobs/<key>/<place>             a result
@@ -33,6 +34,7 @@ from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.fingerprint import files_below
 from lhuc_asr.base.hashed_folder import is_inside
 from lhuc_asr.base.object_store import ObjectStore, StoreError, open_store
+from lhuc_asr.base.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
         for job in jobs:
             inputs = {place: sha256_of(path) for place, path in job.inputs.items()}
             function = f"{job.function.__module__}:{job.function.__qualname__}"
-            task = {"function": function, "options": job.options, "inputs": inputs}
+            task = {"version": __version__, "function": function, "options": job.options, "inputs": inputs}
             key = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
             if store.has(f"jobs/{key}.json"):
                 done.append((key, job))

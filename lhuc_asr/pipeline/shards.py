@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from lhuc_asr.audio.utterance import Utterance, write_manifest
 from lhuc_asr.base.cluster import Cluster
 from lhuc_asr.base.file_jobs import Job, run_jobs
 from lhuc_asr.base.object_store import open_store
+from lhuc_asr.base.partial import private_folder
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.extraction import SHARD, STORE, extract_shard, spoken_at
 from lhuc_asr.features.filterbank import FeatureConfig
@@ -66,11 +66,8 @@ def extract_on_cluster(
     """
     options = {"features": config.model_dump(mode="json"), "speeds": list(speeds), "by_environment": by_environment}
     order = [spoken_at(speed, utterance.id) for speed in speeds for utterance in utterances]
-    with (
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name,
-        Cluster(settings.address) as cluster,
-    ):
-        temporary = Path(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with private_folder(folder.parent) as temporary, Cluster(settings.address) as cluster:
 
         def jobs() -> Iterator[Job]:
             for number, shard in enumerate(shards_of(utterances, SHARD_SECONDS)):

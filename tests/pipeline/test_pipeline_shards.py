@@ -71,15 +71,16 @@ def test_the_store_is_the_same_to_the_bit_and_is_not_made_twice(
 ) -> None:
     utterances, settings = spoken(tmp_path / "wav"), RayConfig(address=two_machines.address, store=bucket)
     extract(tmp_path / "here", utterances, CONFIG, 1, speeds)
+    there = tmp_path / "new" / "there"
     with caplog.at_level(logging.INFO):
-        extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, speeds, by_environment=False)
-    assert same(tmp_path / "there", tmp_path / "here")
+        extract_on_cluster(settings, there, utterances, CONFIG, speeds, by_environment=False)
+    assert same(there, tmp_path / "here")
     assert "finished before" not in caplog.text
     with caplog.at_level(logging.INFO):
-        extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, speeds, by_environment=False)
+        extract_on_cluster(settings, there, utterances, CONFIG, speeds, by_environment=False)
     assert caplog.text.count("finished before") == 5
-    assert same(tmp_path / "there", tmp_path / "here")
-    assert {path.name for path in tmp_path.iterdir()} == {"wav", "here", "there"}
+    assert same(there, tmp_path / "here")
+    assert [path.name for path in there.parent.iterdir()] == ["there"]
 
 
 def test_a_lost_machine_costs_nothing_but_time(
