@@ -333,7 +333,7 @@ def test_a_tag_of_the_lexicon_is_a_word_of_its_own(corpus: Corpus, prepare, lexi
 def test_a_test_set_outside_the_vocabulary_is_a_warning_before_features(corpus: Corpus, prepare, caplog) -> None:
     corpus.edit(corpus.test, "text", lambda rows: rows.update(dict.fromkeys(rows, "quokka zebra")))
     with caplog.at_level(logging.WARNING, "lhuc_asr"):
-        prepare("language model")
+        prepare("perplexity")
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "test: only 0 of 12 words (0.0 %) are in the vocabulary" in warning
     assert "such as QUOKKA ZEBRA" in warning

@@ -72,6 +72,7 @@ WITHOUT_EFFECT = {"name", "exp", "workers", "device", "executor", "ray", "seeds"
 NAMES = (
     *("network", "source", "combine", "combine.speaker", "combine.environment", "start", "like", "folds", "controls"),
     *(".on", ".method", ".features", ".lm", "aligners", "first_passes"),
+    *(".passes", ".passes.0"),
 )
 VALID_CHANGES: list[dict[str, Any]] = [
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
@@ -90,6 +91,7 @@ VALID_CHANGES: list[dict[str, Any]] = [
     {"lm": {}},
     {"lm": {}, "outputs": {"larger": {"lm": {"order": 3}}}},
     {"outputs": {"risk": {"words": "least_risk"}, "again": {"words": "least_risk"}}},
+    {"outputs": {"risk": {"words": "least_risk", "passes": ["si", "lhuc"]}}},
     {"lm": {"arpa": "other.arpa"}},
     {"passes": RECIPE["passes"] | {"lhuc": {"network": "sat"}, "both": {}}},
     {"passes": RECIPE["passes"] | {"twice": {"targets": {"source": "lhuc"}}}},

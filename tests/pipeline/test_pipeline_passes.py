@@ -46,7 +46,7 @@ def test_every_pass_leaves_its_scores_and_speakers(copied: Path, run) -> None:
     shared = {name.rsplit("-", 1)[0] for name in executed if name.startswith("prepare ")}
     executed = [name for name in executed if not name.startswith("prepare ")]
     assert shared == {f"prepare {name}" for name in PREPARED}
-    expected = {"network sat", "language model of order 1", "graph of order 1"}
+    expected = {"network sat", "language model of order 1", "perplexity of order 1", "graph of order 1"}
     passes = {f"{name} over {split}" for split in ("test", "control") for name in new}
     # A search is tuned once for a network, and for a pass that has its own.
     passes |= {f"{name} over heldout" for name in ("sat_si", "lattice", "lattice__own")}
