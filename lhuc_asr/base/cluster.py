@@ -68,18 +68,17 @@ class Cluster:
 
     Args:
         address: ``auto`` for the cluster of this machine, or ``HOST:PORT`` of its head.
-        processors: Processors of a task.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ClusterError: There is no cluster at the address, or a machine of it lacks this version of the package.
+        ClusterError: The cluster cannot be reached, or one of its machines has other versions than this one.
     """
 
-    def __init__(self, address: str, processors: int = 1) -> None:
+    def __init__(self, address: str) -> None:
         with extra("cluster"):
             import ray
         self._ray: Any = ray
-        self._address, self._processors = address, processors
+        self._address = address
 
     def __enter__(self) -> Cluster:
         try:
@@ -117,8 +116,8 @@ class Cluster:
                 too often.
             LhucError: What the function raised.
         """
-        remote = self._ray.remote(_work).options(num_cpus=self._processors, max_retries=RETRIES, retry_exceptions=False)
-        name = f"{function.__module__}:{function.__qualname__}"
+        remote = self._ray.remote(_work).options(num_cpus=1, max_retries=RETRIES, retry_exceptions=False)
+        name = name_of_function(function)
         waiting: dict[Any, str] = {}
         try:
             for title, values in tasks:
@@ -147,7 +146,7 @@ class Cluster:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
     def _most(self) -> int:
-        return max(IN_FLIGHT, IN_FLIGHT * self._processor_count // self._processors)
+        return IN_FLIGHT * max(1, self._processor_count)
 
     @property
     def _processor_count(self) -> int:
@@ -161,8 +160,8 @@ class Cluster:
             answer = json.loads(self._ray.get(ready))
         except Exception as error:
             raise ClusterError(
-                f"{title}: the cluster lost it {RETRIES + 1} times ({reason_of(error)}); is memory short on its "
-                "machines? Run again: what is finished stays"
+                f"{title}: the cluster did not finish it, {RETRIES} retries included ({reason_of(error)}); is memory "
+                "short on its machines? Run again: what is finished stays"
             ) from error
         for level, message in answer["log"]:
             logger.log(level, "%s: %s", title, message)
@@ -238,7 +237,7 @@ def _work(name: str, values: str) -> str:
     package.setLevel(logging.INFO)
     answer: dict[str, Any] = {"log": kept.rows}
     try:
-        answer["value"] = _named(name)(json.loads(values))
+        answer["value"] = function_of_name(name)(json.loads(values))
     except LhucError as error:
         answer["failure"] = {"kind": type(error).__name__, "message": str(error)}
     except Exception as error:
@@ -248,12 +247,21 @@ def _work(name: str, values: str) -> str:
     return json.dumps(answer)
 
 
-def _named(name: str) -> Callable[[Any], Any]:
-    """The function of a name; only this package's functions are run."""
+def name_of_function(function: Callable[..., Any]) -> str:
+    """The name by which ``function_of_name`` finds a function at the top of a module."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def function_of_name(name: str) -> Callable[..., Any]:
+    """The function of a name.
+
+    Raises:
+        ClusterError: The function is not one of this package.
+    """
     module, _, function = name.partition(":")
     if module.partition(".")[0] != PACKAGE:
         raise ClusterError(f"{name}: not a function of {PACKAGE}")
-    wanted: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
+    wanted: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return wanted
 
 
@@ -261,10 +269,12 @@ def _error_of(title: str, failure: Mapping[str, Any]) -> LhucError:
     """An error as it was raised on the other machine."""
     kinds = {kind.__name__: kind for kind in _kinds(LhucError)}
     kind = kinds.get(failure["kind"] or "")
-    if kind is None:
-        logger.error("%s: %s", title, failure.get("trace", ""))
+    if kind is not None:
+        return kind(failure["message"])
+    if "trace" in failure:
+        logger.error("%s: %s", title, failure["trace"])
         return ClusterError(f"{title}: {failure['message']}; the log has the whole error")
-    return kind(failure["message"])
+    return ClusterError(failure["message"])  # an error of a module that is not loaded here
 
 
 def _kinds(kind: type[LhucError]) -> Iterator[type[LhucError]]:

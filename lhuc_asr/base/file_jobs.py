@@ -16,7 +16,6 @@ jobs of a stage read comes to each machine once.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import os
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lhuc_asr.base.atomic import atomic_folder, sha256_of, write_json
-from lhuc_asr.base.cluster import Cluster
+from lhuc_asr.base.cluster import Cluster, function_of_name, name_of_function
 from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.fingerprint import files_below
 from lhuc_asr.base.hashed_folder import is_inside
@@ -86,7 +85,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
     def tasks() -> Iterator[tuple[str, Mapping[str, Any]]]:
         for job in jobs:
             inputs = {place: sha256_of(path) for place, path in job.inputs.items()}
-            function = f"{job.function.__module__}:{job.function.__qualname__}"
+            function = name_of_function(job.function)
             task = {"version": __version__, "function": function, "options": job.options, "inputs": inputs}
             key = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
             if store.has(f"jobs/{key}.json"):
@@ -146,8 +145,7 @@ def _run_job(task: Mapping[str, Any]) -> dict[str, str]:
             path = _inside(inputs, place)
             path.parent.mkdir(parents=True, exist_ok=True)
             _link(_kept(store, sha256), path)
-        module, _, name = task["function"].partition(":")
-        getattr(importlib.import_module(module), name)(inputs, results, task["options"])
+        function_of_name(task["function"])(inputs, results, task["options"])
         places = {path.relative_to(results).as_posix(): path for path in files_below(results)}
         for place, path in places.items():
             store.put(path, f"jobs/{task['key']}/{place}")

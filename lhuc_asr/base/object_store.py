@@ -8,11 +8,12 @@ A store is as trustworthy as those who may write to it. What is fetched is check
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lhuc_asr.base.atomic import atomic_path
@@ -24,8 +25,6 @@ from lhuc_asr.base.hashed_folder import is_inside
 SCHEME = "s3"
 # HTTP's answer to a question for what is not there.
 NOT_THERE = 404
-# Bytes that are copied at a time within a file system.
-BLOCK_BYTES = 1 << 20
 
 
 class StoreError(LhucError, OSError):
@@ -37,9 +36,11 @@ class ObjectStore(ABC):
 
     Attributes:
         url: Where the files are.
+        remedy: What to do where they cannot be reached.
     """
 
     url: str
+    remedy: ClassVar[str]
 
     @abstractmethod
     def put(self, path: Path, key: str) -> None:
@@ -54,7 +55,7 @@ class ObjectStore(ABC):
         """Write a stored file to a path, whole or not at all.
 
         Raises:
-            StoreError: There is no such file, or the store cannot be read.
+            StoreError: The file is missing, or the store cannot be read.
         """
 
     @abstractmethod
@@ -64,6 +65,11 @@ class ObjectStore(ABC):
         Raises:
             StoreError: The store cannot be reached.
         """
+
+    @contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        with foreign_errors(StoreError, f"{self.url}: {what}", self.remedy):
+            yield
 
 
 def open_store(url: str) -> ObjectStore:
@@ -92,6 +98,8 @@ class FolderStore(ObjectStore):
         folder: The folder, made when it is first written to.
     """
 
+    remedy = "is it the same folder on all machines?"
+
     def __init__(self, folder: Path) -> None:
         self.url = str(folder.absolute())
         self._folder = folder.absolute()
@@ -99,14 +107,14 @@ class FolderStore(ObjectStore):
     def put(self, path: Path, key: str) -> None:
         """Store a file; see ``ObjectStore``."""
         place = self._place(key)
-        with self._reached(key):
+        with self._reached(f"{key} cannot be written"):
             place.parent.mkdir(parents=True, exist_ok=True)
             _copy(path, place)
 
     def fetch(self, key: str, path: Path) -> None:
         """Write a stored file to a path; see ``ObjectStore``."""
         place = self._place(key)
-        with self._reached(key):
+        with self._reached(f"{key} cannot be read"):
             _copy(place, path)
 
     def has(self, key: str) -> bool:
@@ -115,15 +123,6 @@ class FolderStore(ObjectStore):
 
     def _place(self, key: str) -> Path:
         return self._folder / checked_key(key)
-
-    @contextmanager
-    def _reached(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{self.url}: has no {key}; was the folder changed, or is it another on this machine?"
-            ) from error
 
 
 class S3Store(ObjectStore):
@@ -136,6 +135,8 @@ class S3Store(ObjectStore):
         StoreError: The URL names no bucket.
         MissingExtraError: boto3 is not installed.
     """
+
+    remedy = "check the bucket, AWS_ENDPOINT_URL and the credentials"
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -172,12 +173,6 @@ class S3Store(ObjectStore):
     def _name(self, key: str) -> str:
         return f"{self._prefix}/{checked_key(key)}".lstrip("/")
 
-    @contextmanager
-    def _reached(self, what: str) -> Iterator[None]:
-        remedy = "check the bucket, AWS_ENDPOINT_URL and the credentials"
-        with foreign_errors(StoreError, f"{self.url}: {what}", remedy):
-            yield
-
 
 def checked_key(key: str) -> PurePosixPath:
     """A key as a path.
@@ -191,6 +186,5 @@ def checked_key(key: str) -> PurePosixPath:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as old, atomic_path(target) as temporary, temporary.open("wb") as new:
-        while block := old.read(BLOCK_BYTES):
-            new.write(block)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -100,7 +100,7 @@ class HistoryModel:
         """Log-probability of sentences, each a sequence of words; see ``NgramModel.score_text``.
 
         Raises:
-            LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
+            LanguageModelError: The text is empty, or a sentence holds ``<s>`` or ``</s>``.
         """
         unknown = self.ids.get(UNKNOWN, NONE)
         ids = encode(sentences, lambda word: self.ids.get(word, unknown))

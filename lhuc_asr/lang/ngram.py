@@ -76,7 +76,7 @@ class TextScore:
         """The score of a text with these log-probabilities, -inf for words outside the vocabulary, shape (N,).
 
         Raises:
-            LanguageModelError: There is none.
+            LanguageModelError: The text is empty.
         """
         if not len(log_probs):
             raise LanguageModelError("no sentences to score; pass at least one")
@@ -131,7 +131,7 @@ class NgramModel:
         """Log-probability of sentences, each a sequence of words.
 
         Raises:
-            LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
+            LanguageModelError: The text is empty, or a sentence holds ``<s>`` or ``</s>``.
         """
         return TextScore.of(self._score_text(self._encode(sentences)))
 
@@ -139,7 +139,7 @@ class NgramModel:
         """Perplexity per word, sentence ends included; words outside the vocabulary are left out, with a warning.
 
         Raises:
-            LanguageModelError: There is no sentence, or one holds ``<s>`` or ``</s>``.
+            LanguageModelError: The text is empty, or a sentence holds ``<s>`` or ``</s>``.
         """
         score = self.score_text(sentences)
         if score.unknown:

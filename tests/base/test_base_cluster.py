@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import time
 from typing import Any
 
@@ -20,6 +21,12 @@ def test_each_task_has_its_answer(two_machines: Any, caplog: pytest.LogCaptureFi
         tasks = [(f"task {number}", {"number": number, "text": ["é", None]}) for number in range(20)]
         answers = {answer.name: answer.value for answer in cluster.run(dump_plain, iter(tasks))}
     assert answers == {name: dump_plain(values) for name, values in tasks}
+
+
+def test_only_this_packages_functions_are_run(two_machines: Any) -> None:
+    refused = pytest.raises(ClusterError, match="subprocess:run: not a function of lhuc_asr")
+    with Cluster(two_machines.address) as cluster, refused:
+        list(cluster.run(subprocess.run, [("a", ["true"])]))
 
 
 def test_an_error_of_ours_is_the_same_error_here(two_machines: Any) -> None:

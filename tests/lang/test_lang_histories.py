@@ -13,12 +13,15 @@ from lhuc_asr.lang.ngram import BEGIN_ID, END_ID
 from lhuc_asr.lang.pruning import prune
 
 
+def random_model(order, pruned, seed):
+    model = estimate(random_text(seed, sentences=20), order)
+    return prune(model, 0.01) if pruned else model
+
+
 @settings(max_examples=30)
 @given(st.integers(1, 4), st.booleans(), st.integers(0, 1000))
 def test_word_by_word_the_probabilities_are_those_of_the_whole_context(order, pruned, seed):
-    model = estimate(random_text(seed, sentences=20), order)
-    if pruned:
-        model = prune(model, 0.01)
+    model = random_model(order, pruned, seed)
     histories = Histories.of(model)
     rng = np.random.default_rng(seed)
     for _ in range(10):
@@ -35,9 +38,7 @@ def test_word_by_word_the_probabilities_are_those_of_the_whole_context(order, pr
 @given(st.integers(1, 4), st.booleans(), st.integers(0, 1000))
 def test_a_text_has_the_score_that_the_model_gives_it(order, pruned, seed):
     """Words that the model does not have, sentences of which none is known, and empty ones included."""
-    model = estimate(random_text(seed, sentences=20), order)
-    if pruned:
-        model = prune(model, 0.01)
+    model = random_model(order, pruned, seed)
     rng = np.random.default_rng(seed)
     words = [*model.symbols[2:], "never", "heard"]
     text = [[words[i] for i in rng.integers(0, len(words), size=size)] for size in rng.integers(0, 9, size=20)]

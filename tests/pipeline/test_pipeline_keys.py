@@ -116,7 +116,7 @@ class NotedStages(Stages):
         self, name: str, work: partial, *, options: Any, after: Any = (), inputs: Any = None, outputs: Any = ()
     ) -> None:
         files = None if inputs is None else inputs.contents()
-        # There are no files yet; those that a part of a stage names are the same until one has other names.
+        # The files are not made here, so that a part of a stage stands for their names.
         before = [str(each) if isinstance(each, PartOf) else self._keys[each] for each in after]
         self._keys[name] = stage_key(name, options, before, files)
         self._files[name] = WatchedFiles(Path(), self._experiment, ())

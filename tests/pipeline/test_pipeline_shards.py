@@ -6,6 +6,7 @@ import filecmp
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base import file_jobs
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import AudioError, ConfigError, FeatureError
-from lhuc_asr.base.object_store import StoreError, open_store
+from lhuc_asr.base.object_store import StoreError
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import gather
@@ -114,26 +115,31 @@ def test_a_damaged_recording_is_the_error_that_it_is_here(two_machines: Any, buc
     assert not (tmp_path / "there").exists()
 
 
-def test_a_result_that_was_changed_in_the_store_is_refused(two_machines: Any, tmp_path: Path) -> None:
-    utterances, store = spoken(tmp_path / "wav"), tmp_path / "store"
-    settings = RayConfig(address=two_machines.address, store=str(store))
-    extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, (1.0,), by_environment=False)
-    result = next(store.rglob("features.bin"))
+@pytest.fixture
+def again(two_machines: Any, tmp_path: Path) -> Callable[[], object]:
+    """Make features again, whose jobs are finished in ``store/``."""
+    utterances, store = spoken(tmp_path / "wav"), str(tmp_path / "store")
+    settings = RayConfig(address=two_machines.address, store=store)
+    make = partial(extract_on_cluster, settings, tmp_path / "made", utterances, CONFIG, (1.0,), by_environment=False)
+    make()
+    return make
+
+
+def test_a_result_that_was_changed_in_the_store_is_refused(again: Callable[[], object], tmp_path: Path) -> None:
+    before = (tmp_path / "made" / "features.bin").read_bytes()
+    result = next((tmp_path / "store").rglob("features.bin"))
     result.write_bytes(result.read_bytes()[:-4] + b"abcd")
     with pytest.raises(StoreError, match=r"features.bin is not what was stored; delete it and run again"):
-        extract_on_cluster(settings, tmp_path / "again", utterances, CONFIG, (1.0,), by_environment=False)
-    assert not (tmp_path / "again").exists()
+        again()
+    assert (tmp_path / "made" / "features.bin").read_bytes() == before
 
 
-def test_a_list_of_results_leads_nowhere_else(two_machines: Any, tmp_path: Path) -> None:
-    utterances, store = spoken(tmp_path / "wav"), tmp_path / "store"
-    settings = RayConfig(address=two_machines.address, store=str(store))
-    extract_on_cluster(settings, tmp_path / "there", utterances, CONFIG, (1.0,), by_environment=False)
-    listed = next((store / "jobs").glob("*.json"))
+def test_a_list_of_results_leads_nowhere_else(again: Callable[[], object], tmp_path: Path) -> None:
+    listed = next((tmp_path / "store" / "jobs").glob("*.json"))
     listed.write_text(listed.read_text().replace("store/features.bin", "../../../../outside"))
     with pytest.raises(StoreError, match="leads out of the folder of a job; is the store yours"):
-        extract_on_cluster(settings, tmp_path / "again", utterances, CONFIG, (1.0,), by_environment=False)
-    assert open_store(str(store)).has(f"jobs/{listed.name}")
+        again()
+    assert not list(tmp_path.rglob("outside"))
 
 
 def test_a_recipe_on_a_cluster_makes_the_features_that_it_makes_here(
