@@ -23,7 +23,7 @@ from itertools import islice
 import numpy as np
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet
-from lhuc_asr.adapt.method import AdaptedSpeakers, SpeakerScores, speaker_of_each
+from lhuc_asr.adapt.method import AdaptedSpeakers, speaker_of_each
 from lhuc_asr.base.errors import SpeakerError
 
 
@@ -52,7 +52,7 @@ class Borrowed:
         return np.concatenate(scores)
 
 
-def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool) -> SpeakerScores:
+def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool) -> Borrowed:
     """Each set with the mean parameters of the matching sets, one of each other speaker.
 
     Args:
@@ -74,7 +74,7 @@ def others_mean(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_env
     return Borrowed(borrowed)
 
 
-def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool, seed: int) -> SpeakerScores:
+def another(speakers: AdaptedSpeakers, sets: Sequence[AdaptationSet], by_environment: bool, seed: int) -> Borrowed:
     """Each set with the parameters of the matching set of one other speaker, the same for all sets of a speaker.
 
     Args:

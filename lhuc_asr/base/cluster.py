@@ -42,6 +42,9 @@ COMPARED = ("lhuc_asr", "torch", "numpy", "kaldi-native-fbank", "kaldifst", "kal
 # Machines that a message names.
 NAMED = 3
 
+# The address of the connection of this process, once for each ``with`` that it is in.
+_entered: list[str] = []
+
 # A task: what it is called in messages, and the plain values that it is given.
 Task = tuple[str, Mapping[str, Any]]
 
@@ -66,6 +69,8 @@ class Answer:
 class Cluster:
     """A connection to a Ray cluster, as a context manager.
 
+    A process has one connection, which ``with`` in another ``with`` shares.
+
     Args:
         address: ``auto`` for the cluster of this machine, or ``HOST:PORT`` of its head.
 
@@ -81,28 +86,17 @@ class Cluster:
         self._address = address
 
     def __enter__(self) -> Cluster:
-        try:
-            self._knock()
-            self._ray.init(
-                address=self._address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
-            )
-        except Exception as error:
-            raise ClusterError(
-                f"ray.address={self._address}: no Ray cluster can be reached there ({reason_of(error)}); start one "
-                "with ray start --head, and name its address, or auto on the machine that it runs on"
-            ) from error
-        try:
-            self._check_versions()
-        except BaseException:
-            self._ray.shutdown()
-            raise
-        logger.info("cluster %s: %d machines, %d processors", self._address, len(self._nodes()), self._processor_count)
+        if self._address not in _entered:
+            self._connect()
+        _entered.append(self._address)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ray.shutdown()
+        _entered.remove(self._address)
+        if not _entered:
+            self._ray.shutdown()
 
     def run(self, function: Callable[[Mapping[str, Any]], Any], tasks: Iterable[Task]) -> Iterator[Answer]:
         """Run tasks; answers come as they are ready, and what the tasks logged comes to this log.
@@ -130,6 +124,24 @@ class Cluster:
             for reference in waiting:
                 with suppress(Exception):  # it is finished, or its machine is gone
                     self._ray.cancel(reference, force=True)
+
+    def _connect(self) -> None:
+        try:
+            self._knock()
+            self._ray.init(
+                address=self._address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
+            )
+        except Exception as error:
+            raise ClusterError(
+                f"ray.address={self._address}: no Ray cluster can be reached there ({reason_of(error)}); start one "
+                "with ray start --head, and name its address, or auto on the machine that it runs on"
+            ) from error
+        try:
+            self._check_versions()
+        except BaseException:
+            self._ray.shutdown()
+            raise
+        logger.info("cluster %s: %d machines, %d processors", self._address, len(self._nodes()), self._processor_count)
 
     def _knock(self) -> None:
         """Look whether anybody answers: Ray itself asks a head that is not there for minutes.

@@ -71,7 +71,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
     Args:
         cluster: The cluster.
         store: A store that all machines reach by the same URL.
-        jobs: The jobs; their inputs are files of this machine.
+        jobs: The jobs; their inputs are files of this machine, and are stored when the next job is asked for.
         folder: A folder for the results, which are read from there and may be deleted then.
 
     Raises:
@@ -79,12 +79,14 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
         ClusterError, LhucError: As from ``Cluster.run``.
     """
     stored: set[str] = set()
+    hashes: dict[Path, str] = {}  # many jobs have the same model and graph
     waiting: dict[str, Job] = {}
     done: list[tuple[str, Job]] = []
 
     def tasks() -> Iterator[tuple[str, Mapping[str, Any]]]:
         for job in jobs:
-            inputs = {place: sha256_of(path) for place, path in job.inputs.items()}
+            hashes.update({path: sha256_of(path) for path in job.inputs.values() if path not in hashes})
+            inputs = {place: hashes[path] for place, path in job.inputs.items()}
             function = name_of_function(job.function)
             task = {"version": __version__, "function": function, "options": job.options, "inputs": inputs}
             key = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()

@@ -297,6 +297,11 @@ class ExperimentConfig(ModelsConfig):
         return set(range(self.shape_of(plan.network).site_count) if layers is None else layers)
 
     @property
+    def cluster(self) -> RayConfig | None:
+        """The cluster that work is divided among; None for this machine alone."""
+        return self.ray if self.executor == "ray" else None
+
+    @property
     def known_environments(self) -> tuple[str, ...] | None:
         """Names of the recordings' environments; None where they are known only when the corpus has been read."""
         return self.noise.environments if self.noise is not None else self.corpus.environments

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from lhuc_asr.adapt.adaptation_sets import AdaptationSet, adaptation_sets, crossed_sets
-from lhuc_asr.adapt.controls import another, others_mean
+from lhuc_asr.adapt.controls import Borrowed, another, others_mean
 from lhuc_asr.adapt.method import AdaptedSpeakers, SpeakerScores
 from lhuc_asr.adapt.methods import load_speakers
 from lhuc_asr.adapt.stacked import Stacked
@@ -137,20 +137,31 @@ def _parameters(
     experiment: AlignedExperiment, split: str, plan: Pass, sets: Sequence[AdaptationSet], model: AcousticModel
 ) -> SpeakerScores:
     """The parameters that a pass decodes with: those that it estimated, or another's."""
-    if not isinstance(plan.adaptation, Reuse):
-        return speakers_of(experiment, split, plan, model)
-    speakers = speakers_of(experiment, split, plan.adaptation.source, model)
-    match plan.adaptation.whose:
-        case "own":
-            return speakers
-        case "others_mean":
-            return others_mean(speakers, sets, plan.by_environment)
-        case "others_mean_of_both":
-            if not isinstance(speakers, Stacked):
-                raise ValueError(f"{plan.name}: the pass is not on top of another's transforms or vectors")
-            return others_mean(replace(speakers, pools_below=True), sets, plan.by_environment)
-        case "another":
-            return another(speakers, sets, plan.by_environment, plan.seed)
+    match plan.adaptation:
+        case Reuse(source=source, whose="own"):
+            return speakers_of(experiment, split, source, model)
+        case Reuse() as reuse:
+            return borrowed_by(experiment, split, plan, reuse, sets, model)
+    return speakers_of(experiment, split, plan, model)
+
+
+def borrowed_by(
+    experiment: AlignedExperiment,
+    split: str,
+    plan: Pass,
+    reuse: Reuse,
+    sets: Sequence[AdaptationSet],
+    model: AcousticModel,
+) -> Borrowed:
+    """The parameters of other speakers that a control decodes its sets with; ``reuse`` is its adaptation."""
+    speakers = speakers_of(experiment, split, reuse.source, model)
+    if reuse.whose == "another":
+        return another(speakers, sets, plan.by_environment, plan.seed)
+    if reuse.whose == "others_mean_of_both":
+        if not isinstance(speakers, Stacked):
+            raise ValueError(f"{plan.name}: the pass is not on top of another's transforms or vectors")
+        speakers = replace(speakers, pools_below=True)
+    return others_mean(speakers, sets, plan.by_environment)
 
 
 @dataclass(frozen=True)

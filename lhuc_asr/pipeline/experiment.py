@@ -81,7 +81,7 @@ class Experiment:
             name=path.name if config.folds == 1 else f"{path.parent.name}/{path.name}",
             processes=config.workers,
             device=config.device,
-            ray=config.ray if config.executor == "ray" else None,
+            ray=config.cluster,
         )
 
     @cached_property

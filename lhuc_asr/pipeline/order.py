@@ -31,7 +31,8 @@ from lhuc_asr.pipeline.language import (
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.pass_config import first_pass
-from lhuc_asr.pipeline.passes import pass_outputs, prepare, run_outputs, run_pass
+from lhuc_asr.pipeline.pass_shards import make_outputs, make_pass
+from lhuc_asr.pipeline.passes import pass_outputs, prepare
 from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.rungs import rung_stage, space_stage
@@ -217,7 +218,7 @@ def model_stage_name(plan: Pass) -> str:
 def _pass_stage(stages: Stages, experiment: AlignedExperiment, split: str, plan: Pass) -> None:
     stages.run(
         f"{stage_of(plan)} over {split}",
-        partial(run_pass, experiment.at(plan.states), split),
+        partial(make_pass, experiment.at(plan.states), split),
         options=plan,
         after=_stages_before(split, plan),
         outputs=pass_outputs(experiment, split, plan),
@@ -228,7 +229,7 @@ def _outputs_stage(stages: Stages, experiment: AlignedExperiment, split: str, pl
     """The stage of all outputs of a pass; ``plans`` is the pass with each of them."""
     stages.run(
         f"{stage_of(plans[0])} over {split}",
-        partial(run_outputs, experiment.at(plans[0].states), split),
+        partial(make_outputs, experiment.at(plans[0].states), split),
         options=tuple(plans),
         after=list(dict.fromkeys(name for plan in plans for name in _stages_before(split, plan))),
         outputs=[path for plan in plans for path in pass_outputs(experiment, split, plan)],

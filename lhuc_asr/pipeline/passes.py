@@ -64,8 +64,7 @@ def pass_outputs(experiment: AlignedExperiment, split: str, plan: Pass) -> list[
     """The files that a pass over a split writes, and the speakers' folder if the pass estimates speakers."""
     folder = experiment.folder.decode(split, plan.name)
     files = [folder / file for file in (HYPOTHESES_FILE, ALIGNMENT_FILE, SEARCH_FILE, WER_FILE)]
-    estimates = isinstance(plan.adaptation, Adaptation | Combination)
-    return [*files, experiment.folder.speakers(split, plan.name)] if estimates else files
+    return [*files, experiment.folder.speakers(split, plan.name)] if plan.estimates else files
 
 
 def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
@@ -93,7 +92,7 @@ def run_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
             record = search.model_dump(mode="json")
             results = searches.search_all(scores, search)
             hypotheses = list(progress(results, f"{plan.name} over {split}", len(utterances)))
-    _write(experiment, split, plan, loop.features, hypotheses, record)
+    write_pass(experiment, split, plan, loop.features, hypotheses, record)
 
 
 def run_outputs(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> None:
@@ -114,7 +113,7 @@ def run_outputs(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]
         results = searches.outputs_all(_scores(experiment, split, plan, loop), search, asked)
         by_utterance = list(progress(results, title, count))
     for each, hypotheses in zip(plans, zip(*by_utterance, strict=True), strict=True):
-        _write(experiment, split, each, loop.features, hypotheses, search.model_dump(mode="json"))
+        write_pass(experiment, split, each, loop.features, hypotheses, search.model_dump(mode="json"))
 
 
 def _rescoring(experiment: AlignedExperiment, split: str, output: Output) -> Rescoring | None:
@@ -194,7 +193,7 @@ def _with_vectors(
 
 def _scores(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass) -> Iterator[Scores]:
     """The scores of a pass; the speakers of a pass that estimates them are written first."""
-    if isinstance(plan.adaptation, Adaptation | Combination):
+    if plan.estimates:
         with stopwatch() as watch:
             speakers = _adapt(experiment, split, plan, loop)
         cost = AdaptationCost(seconds=round(watch.seconds, 3), sets=len(speakers.speakers))
@@ -231,7 +230,7 @@ def _below(experiment: AlignedExperiment, split: str, plan: Pass, loop: TwoPass)
     return speakers
 
 
-def _write(
+def write_pass(
     experiment: AlignedExperiment,
     split: str,
     plan: Pass,

@@ -58,8 +58,7 @@ def passes_of(config: ExperimentConfig) -> dict[str, Pass]:
 
 def _outputs(config: ExperimentConfig, made: Pass) -> Iterator[Pass]:
     """The same pass with each of the recipe's outputs that is taken of it."""
-    estimates = isinstance(made.adaptation, Adaptation | Combination)
-    adaptation = Reuse(made, "own") if estimates else made.adaptation
+    adaptation = Reuse(made, "own") if made.estimates else made.adaptation
     for name, options in config.outputs.items():
         if options.passes is not None and made.name not in options.passes:
             continue

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
-from lhuc_asr.adapt.method import MethodConfig
+from lhuc_asr.adapt.methods import METHODS, AnyMethod
 from lhuc_asr.adapt.prepared import PreparedConfig
 from lhuc_asr.adapt.targets import TargetsConfig
+from lhuc_asr.base.config import ChosenByKind
 from lhuc_asr.decode.lattice_search import LatticeConfig
 from lhuc_asr.decode.outputs import LatticeOutput
 from lhuc_asr.decode.search import SearchConfig
@@ -53,7 +54,7 @@ class Preparation:
     """
 
     network: str
-    method: PreparedConfig
+    method: Annotated[PreparedConfig, ChosenByKind(METHODS)]
     silence_weight: float
     environments: tuple[str, ...] | None
     seed: int
@@ -91,7 +92,7 @@ class Adaptation:
     source: Pass
     data: DataConfig
     targets: TargetsConfig
-    method: MethodConfig
+    method: AnyMethod
     on: Pass | None
     preparation: Preparation | None
     lattice: LatticeConfig | None
@@ -183,6 +184,11 @@ class Pass:
     def tuned(self) -> bool:
         """Whether a scale and a penalty are tuned with this pass on the held-out speakers."""
         return self.searched_as == self.name
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the pass estimates parameters of speakers."""
+        return isinstance(self.adaptation, Adaptation | Combination)
 
     @property
     def borrows(self) -> bool:

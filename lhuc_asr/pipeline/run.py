@@ -25,6 +25,7 @@ from lhuc_asr.pipeline.order import add_corpus_stage
 from lhuc_asr.pipeline.plan import nobodys_vectors
 from lhuc_asr.pipeline.planned import Part, add_rest
 from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
+from lhuc_asr.pipeline.shards import connected
 from lhuc_asr.score.formats import check_formats
 from lhuc_asr.score.judgement import PassScore
 
@@ -133,8 +134,9 @@ def _run_stages(part: Part, model: bool) -> None:
     folder = ExperimentFolder(part.config.folder)
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
-    add_corpus_stage(stages, part.config, part.fold)
-    stages.follow(part.plan_after(stages, model), part.left)
-    options = add_rest(stages, part.config, model)
+    with connected(part.config.cluster):
+        add_corpus_stage(stages, part.config, part.fold)
+        stages.follow(part.plan_after(stages, model), part.left)
+        options = add_rest(stages, part.config, model)
     if model:
         remove_unsuited(folder.folder, options)

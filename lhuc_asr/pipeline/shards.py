@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from lhuc_asr.audio.utterance import Utterance, write_manifest
+from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.cluster import Cluster
 from lhuc_asr.base.file_jobs import Job, run_jobs
 from lhuc_asr.base.object_store import open_store
 from lhuc_asr.base.partial import private_folder
 from lhuc_asr.base.runlog import progress
-from lhuc_asr.features.extraction import SHARD, STORE, extract_shard, spoken_at
-from lhuc_asr.features.filterbank import FeatureConfig
-from lhuc_asr.features.store import FeatureStore, gather
 from lhuc_asr.pipeline.cluster_config import RayConfig
 
 # Speech in a shard, at least: enough for the start of a process to be cheap, little enough for a lost one to be.
 SHARD_SECONDS = 600.0
+
+# A title, an empty folder for the job's inputs, and the shard's utterances -> the job.
+MakeJob = Callable[[str, Path, Sequence[Utterance]], Job]
 
 
 def shards_of(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[Utterance]]:
@@ -41,45 +42,48 @@ def shards_of(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[
         yield shard
 
 
-def extract_on_cluster(
-    settings: RayConfig,
-    folder: Path,
-    utterances: Sequence[Utterance],
-    config: FeatureConfig,
-    speeds: Sequence[float],
-    *,
-    by_environment: bool,
-) -> FeatureStore:
-    """``extract`` on the machines of a cluster: the same store, to the bit.
+@contextmanager
+def connected(settings: RayConfig | None) -> Iterator[None]:
+    """A connection to a cluster for the stages of an experiment; nothing for None.
+
+    Raises:
+        ClusterError, StoreError: The cluster or its store cannot be reached.
+    """
+    if settings is None:
+        yield
+        return
+    open_store(settings.store).has("reached")  # whatever it says
+    with Cluster(settings.address):
+        yield
+
+
+@contextmanager
+def shard_results(
+    settings: RayConfig, folder: Path, title: str, utterances: Sequence[Utterance], make_job: MakeJob
+) -> Iterator[Iterator[tuple[Sequence[Utterance], Path]]]:
+    """Shards of some utterances, each with the folder of the results of its job, in the order in which these end.
 
     Args:
         settings: The cluster.
-        folder: Folder of the store.
-        utterances: Utterances of the split.
-        config: Kind of features.
-        speeds: As of ``extract``.
-        by_environment: As of ``extract``.
+        folder: Folder for temporary files, made if it is missing.
+        title: What messages call the work.
+        utterances: The utterances.
+        make_job: Makes the job of a shard. Its inputs may be deleted when the next one's are made.
 
     Raises:
         ClusterError, StoreError: The cluster or its store cannot be reached, or failed.
-        AudioError, FeatureError, CorpusError: As from ``extract``.
+        LhucError: What a job raised.
     """
-    options = {"features": config.model_dump(mode="json"), "speeds": list(speeds), "by_environment": by_environment}
-    order = [spoken_at(speed, utterance.id) for speed in speeds for utterance in utterances]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with private_folder(folder.parent) as temporary, Cluster(settings.address) as cluster:
+    shards = {f"{title}, part {n}": shard for n, shard in enumerate(shards_of(utterances, SHARD_SECONDS), start=1)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with private_folder(folder) as temporary, Cluster(settings.address) as cluster:
 
         def jobs() -> Iterator[Job]:
-            for number, shard in enumerate(shards_of(utterances, SHARD_SECONDS)):
-                home = temporary / str(number)
-                recordings = sorted({utterance.audio for utterance in shard})
-                places = {path: f"recordings/{n}{path.suffix}" for n, path in enumerate(recordings)}
-                moved = [replace(utterance, audio=home / places[utterance.audio]) for utterance in shard]
-                write_manifest(home / SHARD, moved)
-                inputs = {SHARD: home / SHARD} | {place: path for path, place in places.items()}
-                yield Job(f"features of {folder.name}, part {number + 1}", extract_shard, options, inputs)
+            for name, shard in shards.items():
+                home = temporary / name
+                home.mkdir()
+                yield make_job(name, home, shard)
+                shutil.rmtree(home)
 
-        count = sum(1 for _ in shards_of(utterances, SHARD_SECONDS))
         made = run_jobs(cluster, open_store(settings.store), jobs(), temporary / "results")
-        stores = [FeatureStore(results / STORE) for _, results in progress(made, f"features of {folder.name}", count)]
-        return gather(folder, stores, order)
+        yield ((shards[job.title], results) for job, results in progress(made, title, len(shards)))

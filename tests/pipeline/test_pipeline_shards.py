@@ -25,7 +25,8 @@ from lhuc_asr.features.store import gather
 from lhuc_asr.pipeline import shards
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.shards import extract_on_cluster, shards_of
+from lhuc_asr.pipeline.feature_shards import extract_on_cluster
+from lhuc_asr.pipeline.shards import shards_of
 
 CONFIG = FeatureConfig(bins=20)
 
