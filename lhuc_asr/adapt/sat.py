@@ -31,6 +31,7 @@ from pydantic import Field, model_validator
 from lhuc_asr.adapt.sat_clusters import cluster_leaders
 from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.base.errors import CheckpointError, FoldError, SpeakerError
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.lhuc.attach import attach
 from lhuc_asr.lhuc.bank import SpeakerBank
@@ -244,7 +245,8 @@ class _Rows(Companion):
 
     def __init__(self, bank: SpeakerBank, source: FrameSource, config: SatConfig, leaders: Mapping[str, str]) -> None:
         self._bank, self._source, self._config = bank, source, config
-        self._optimizer = bank.optimizer(config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay)
+        options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        self._optimizer = bank.optimizer(config.optimizer, **options, over_processes=ranks().count > 1)
         self._rows = {speaker: bank.row(leaders.get(speaker, speaker)) for speaker in bank.speakers}
 
     def begin_epoch(self, seed: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -116,7 +117,9 @@ def progress(items: Iterable[ItemT], title: str, total: int | None = None) -> It
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    on_terminal = sys.stderr.isatty() and multiprocessing.parent_process() is None
+    on_terminal = (
+        sys.stderr.isatty() and multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0"
+    )
     if on_terminal and _bar_shown.acquire(blocking=False):
         from rich.console import Console
         from rich.progress import track

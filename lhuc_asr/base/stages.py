@@ -29,6 +29,7 @@ from lhuc_asr.base.atomic import write_json
 from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.errors import ExperimentError
 from lhuc_asr.base.fingerprint import InputFiles, files_below, fingerprint
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.base.stage_key import Before, PartOf, name_of, plain_options, stage_key
 from lhuc_asr.base.stage_plan import PlannedStage, about, seconds_left
@@ -121,6 +122,7 @@ class Stages:
         after: Iterable[Before] = (),
         inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
+        together: bool = False,
     ) -> None:
         """Run a stage, or skip it.
 
@@ -135,6 +137,7 @@ class Stages:
             inputs: Files that the work reads and that no stage makes; None for a stage that reads no such files.
             outputs: Files and folders that the work writes; the stage is run again when one is missing, or when the
                 content of a file is not what the work wrote.
+            together: Whether all processes that train together do the work; the first one does that of other stages.
 
         Raises:
             ExperimentError: A stage of ``after`` was neither run nor skipped before.
@@ -147,11 +150,15 @@ class Stages:
             if (record.inputs, record.inputs_in_key) != (earlier.contents, earlier.in_key):
                 record = _Record(key, record.seconds, record.files, earlier.contents, earlier.in_key)
                 self._write(name, record)
+            ranks().tell(stage=name, key=key, together=False)
         else:
             logger.info("%s (%s%s)", name, self._place(), self._left())
             before = self._keys_before(name, after)
             key = self._keys[name] = stage_key(name, options, before, earlier.contents)
+            if together:
+                ranks().tell(stage=name, key=key, together=True)
             record = self._executed(name, key, earlier.contents, watched, lambda: work(options), outputs)
+            ranks().tell(stage=name, key=key, together=False)
         self._keys[name], self._files[name] = _with_files(key, record, watched), watched
 
     def key(self, name: str) -> str:
@@ -272,6 +279,7 @@ class PlannedStages(Stages):
         after: Iterable[Before] = (),
         inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
+        together: bool = False,
     ) -> None:
         """Note a stage; the arguments are those of ``Stages.run``."""
         after = list(after)
@@ -312,6 +320,7 @@ class RecordedStages(Stages):
         after: Iterable[Before] = (),
         inputs: InputFiles | None = None,
         outputs: Iterable[Path] = (),
+        together: bool = False,
     ) -> None:
         """Look at the record of a stage; the arguments are those of ``Stages.run``."""
         after, outputs = list(after), list(outputs)

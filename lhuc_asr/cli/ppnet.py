@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,10 @@ from lhuc_asr.cli.options import Tensorboard
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
+
+    from lhuc_asr.ppnet.comparison import Results
+    from lhuc_asr.ppnet.recommender import RecommenderConfig
 
 ppnet = typer.Typer(
     help="Rank with networks whose layers are scaled for each user: PPNet and PEPNet.", no_args_is_help=True
@@ -59,8 +64,8 @@ def train(
     from lhuc_asr.base.explained import explain_config
     from lhuc_asr.base.local_path import check_inputs
     from lhuc_asr.base.locks import locked
+    from lhuc_asr.base.ranks import joined
     from lhuc_asr.cli.recipes import recipe_file
-    from lhuc_asr.ppnet.comparison import comparisons_table, results_table
     from lhuc_asr.ppnet.recommender import RecommenderConfig, run_recommender
     from lhuc_asr.score.tables import SHORT_WIDTH, table_text
 
@@ -72,17 +77,18 @@ def train(
         from lhuc_asr.ppnet.curves import training_curves
     chosen = _torch_device(device)
     check_inputs(config)
-    with locked(config.folder) as folder:
-        refuse_another(folder, config, config.name)
-        record_run(folder, config, config.seeds)
-        with training_curves(config, folder) if tensorboard else nullcontext():
-            results = run_recommender(config, folder, chosen)
-        seeds = ", ".join(map(str, config.seeds))
-        tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
-        if len(results.runs) > 1:
-            tables.append(comparisons_table(results, f"{config.name}: differences on the test split"))
-        text = "\n".join(table_text(table, SHORT_WIDTH) for table in tables)
-        write_text(folder / "results.txt", text)
+    with joined(chosen.type) as ranks:
+        if not ranks.is_first:
+            logging.getLogger("lhuc_asr").setLevel(logging.ERROR)  # the first one says it all
+            run_recommender(config, config.folder, chosen)
+            return
+        with locked(config.folder) as folder:
+            refuse_another(folder, config, config.name)
+            record_run(folder, config, config.seeds)
+            with training_curves(config, folder) if tensorboard else nullcontext():
+                results = run_recommender(config, folder, chosen)
+            text = "\n".join(table_text(table, SHORT_WIDTH) for table in _tables(config, results))
+            write_text(folder / "results.txt", text)
     typer.echo(text, nl=False)
     typer.echo(f"Figures and networks: {config.folder}")
 
@@ -172,6 +178,17 @@ def inspect(
         rho, p_value = rank_correlation(report, read_known(known))
         typer.echo(f"rank correlation of the deviations with {known}: {rho:.3f} (p {p_value:.2g})")
     typer.echo(f"{out / 'gates.png'}: {len(report.groups)} groups")
+
+
+def _tables(config: RecommenderConfig, results: Results) -> list[Table]:
+    """The figures of each task, and the differences between models."""
+    from lhuc_asr.ppnet.comparison import comparisons_table, results_table
+
+    seeds = ", ".join(map(str, config.seeds))
+    tables = [results_table(results, task, f"{config.name}: {task}, test, seeds {seeds}") for task in results.tasks]
+    if len(results.runs) > 1:
+        tables.append(comparisons_table(results, f"{config.name}: differences on the test split"))
+    return tables
 
 
 def _torch_device(device: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -47,12 +48,13 @@ def run(
     ~ is your home folder.
     """
     from lhuc_asr.base.explained import explain_config
+    from lhuc_asr.base.ranks import joined
     from lhuc_asr.cli.recipes import recipe_file
     from lhuc_asr.corpus.noise import CLEAN
     from lhuc_asr.pipeline.check import check_recipe
     from lhuc_asr.pipeline.experiment import load_recipe
     from lhuc_asr.pipeline.planned import plan_lines
-    from lhuc_asr.pipeline.run import run_recipe
+    from lhuc_asr.pipeline.run import follow_recipe, run_recipe
     from lhuc_asr.score.tables import SHORT_WIDTH, environment_table, short_table, table_text
 
     config = load_recipe(recipe_file(recipe), overrides or [])
@@ -68,7 +70,12 @@ def run(
             typer.echo(line)
         return
     formats = [] if figure_format is FigureFormat.PNG else [figure_format.value]
-    passes = run_recipe(config, formats, tensorboard=tensorboard)
+    with joined(config.device) as ranks:
+        if not ranks.is_first:
+            logging.getLogger("lhuc_asr").setLevel(logging.ERROR)  # the first one says it all
+            follow_recipe(config)
+            return
+        passes = run_recipe(config, formats, tensorboard=tensorboard)
     typer.echo(table_text(short_table(passes, title=f"{config.folder}: word error rates"), SHORT_WIDTH), nl=False)
     by_environment = environment_table(passes, CLEAN, title="WER % by environment")
     if by_environment is not None:

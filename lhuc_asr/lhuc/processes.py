@@ -1,14 +1,14 @@
 """Rows on several processes: refused where each process would go on with rows of its own, in silence.
 
 All processes have the same rows only while their gradients are averaged. ``DistributedDataParallel`` does that for the
-parameters that it holds, if their gradients are dense. ``fully_shard`` (FSDP2) would do it for rows that it shards; but
-a step of theirs needs them whole. So the model is sharded, and the rows are held by DistributedDataParallel. And all
-processes have to begin with the same rows, of the same speakers in the same order.
+parameters that it holds, if their gradients are dense; a row-wise optimizer does it for sparse ones, with
+``over_processes``. ``fully_shard`` (FSDP2) would do it for rows that it shards; but a step of theirs needs them whole.
+So the model is sharded, and the rows are held by DistributedDataParallel. And all processes have to begin with the same
+rows, of the same speakers in the same order.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lhuc_asr.base.errors import ConfigError
+from lhuc_asr.lhuc.exchange import check_same_start
 from lhuc_asr.lhuc.row_optim import RowTable
 
 # Identities of the parameters that a wrapper holds; it has the same ones all its life.
@@ -43,7 +44,7 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
         )
     if not (torch.is_grad_enabled() and table.requires_grad and torch.distributed.is_available()):
         return
-    if not torch.distributed.is_initialized():
+    if not torch.distributed.is_initialized() or table.over_processes:
         return
     wrapper = DistributedDataParallel._active_ddp_module
     if wrapper is None and not is_sharded(model):
@@ -54,14 +55,17 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
     if wrapper is None or id(table) not in _HELD[wrapper]:
         sharded = ", init_sync=False" if is_sharded(model) else ""
         whole = "attach to the whole model that fully_shard was given, and " if sharded and not _shards(model) else ""
+        both = f"DistributedDataParallel(AdaptedModel(model, bank){sharded})"
         raise ConfigError(
             "the model runs on several processes, but nothing averages the gradients of the bank's rows, so that each "
-            f"process would train others; {whole}wrap both: DistributedDataParallel(AdaptedModel(model, bank){sharded})"
+            f"process would train others; {whole}wrap both: {both}; "
+            "or let the optimizer do it: bank.optimizer(..., over_processes=True)"
         )
     if table.sparse_gradient:
         raise ConfigError(
             "DistributedDataParallel cannot average the sparse gradients of the bank's rows; make them dense before it "
-            "wraps the model: bank.sparse_gradients = False"
+            "wraps the model: bank.sparse_gradients = False; or let the optimizer average them: "
+            "bank.optimizer(..., over_processes=True), and wrap the model alone"
         )
 
 
@@ -78,19 +82,6 @@ def _shards(model: nn.Module) -> bool:
 
 
 def _check_same_start(wrapper: DistributedDataParallel) -> None:
-    """Compare the rows of all processes, which call this together, before their first step."""
     tables = [parameter for parameter in wrapper.module.parameters() if isinstance(parameter, RowTable)]
-    if not tables:
-        return
-    digest = hashlib.sha256()
-    for table in tables:
-        digest.update(f"{table.owners} {list(table.shape)}".encode())
-        digest.update(table.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    mine = torch.tensor([int.from_bytes(digest.digest()[:7])], device=tables[0].device)
-    everyones = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(wrapper.process_group))]
-    torch.distributed.all_gather(everyones, mine, group=wrapper.process_group)
-    if not all(torch.equal(mine, its) for its in everyones):
-        raise ConfigError(
-            "the processes begin with other rows, or with other speakers in them; add the same speakers in the same "
-            "order, and load the same rows, in all processes"
-        )
+    if tables:
+        check_same_start(tables, wrapper.process_group)

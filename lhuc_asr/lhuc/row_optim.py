@@ -18,14 +18,15 @@ is learned from all speakers and does not decay.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
+from lhuc_asr.lhuc.exchange import check_same_start, mean_over_processes
 
 
 class RowTable(nn.Parameter):
@@ -36,12 +37,14 @@ class RowTable(nn.Parameter):
         owners: A hash of the names of the rows' speakers, in order.
         sparse_gradient: Whether its gradient names the rows that took part; in a dense one those that are not zero did.
         awaited: The site where rows were used since the last step, so that a gradient has to come; "" for none.
+        over_processes: Whether its optimizer averages its gradients over the processes.
     """
 
     edition: int = 0
     owners: int = 0
     sparse_gradient: bool = True
     awaited: str = ""
+    over_processes: bool = False
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # A parameter is pickled as a plain one, whatever its class.
@@ -59,7 +62,18 @@ class RowOptimizer(torch.optim.Optimizer):
 
     A table without a gradient stays as it is. If the model ran its site, that is an error until a first gradient has
     come there, unless ``in_turn`` says that the loss leaves sites out at times; and wherever no table has a gradient.
+
+    With ``over_processes``, sparse gradients become the mean over all processes of torch.distributed before a step, as
+    DistributedDataParallel makes that of dense ones; all processes take a step together.
     """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add tables, with options of their own; see ``torch.optim.Optimizer``."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for table in group["params"]:
+            if isinstance(table, RowTable):
+                table.over_processes = group["over_processes"]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the rows that took part since ``zero_grad``.
@@ -77,12 +91,26 @@ class RowOptimizer(torch.optim.Optimizer):
         self._check_reached()
         with torch.no_grad():
             for group in self.param_groups:
+                if group.get("over_processes") and distributed.is_initialized():
+                    self._average(group["params"])
                 for table in group["params"]:
                     if table.grad is not None:
                         self._step_table(group, table)
                     if isinstance(table, RowTable):
                         table.awaited = ""
         return loss
+
+    def _average(self, tables: Sequence[Tensor]) -> None:
+        for table in tables:
+            if table.grad is not None and not table.grad.is_sparse:
+                raise ConfigError(
+                    "over_processes: sparse gradients are averaged alone; leave it out, or keep them sparse"
+                )
+        begun = [table for table in tables if isinstance(table, RowTable)]
+        if begun and not any(self.state.get(table) for table in begun):
+            check_same_start(begun)
+        for table in tables:
+            table.grad = mean_over_processes(table)
 
     def _check_reached(self) -> None:
         some = any(table.grad is not None for group in self.param_groups for table in group["params"])
@@ -171,6 +199,8 @@ class RowSGD(RowOptimizer):
         momentum: Fraction of the last step that is kept.
         weight_decay: Pull towards row 0.
         in_turn: Whether the loss leaves some of the sites out at times, as where heads are trained in turn.
+        over_processes: Whether gradients are averaged over the processes of torch.distributed; the model may then be
+            wrapped by DistributedDataParallel without the bank.
     """
 
     def __init__(
@@ -180,9 +210,11 @@ class RowSGD(RowOptimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         in_turn: bool = False,
+        over_processes: bool = False,
     ) -> None:
         _check_options(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "in_turn": in_turn})
+        options = {"momentum": momentum, "in_turn": in_turn, "over_processes": over_processes}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **options})
 
     def _start(self, state: dict[str, Any], table: Tensor) -> None:
         state["velocity"] = torch.zeros_like(table)
@@ -205,6 +237,8 @@ class RowAdam(RowOptimizer):
         eps: Added to the denominator, so that a gradient that has always been zero gives no division by zero.
         weight_decay: Pull towards row 0, added to the gradient.
         in_turn: Whether the loss leaves some of the sites out at times, as where heads are trained in turn.
+        over_processes: Whether gradients are averaged over the processes of torch.distributed; the model may then be
+            wrapped by DistributedDataParallel without the bank.
 
     Source: D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
     """
@@ -217,11 +251,11 @@ class RowAdam(RowOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         in_turn: bool = False,
+        over_processes: bool = False,
     ) -> None:
         _check_options(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "in_turn": in_turn}
-        )
+        options = {"betas": betas, "eps": eps, "in_turn": in_turn, "over_processes": over_processes}
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **options})
 
     def _start(self, state: dict[str, Any], table: Tensor) -> None:
         state["steps"] = torch.zeros_like(table[:, :1])

@@ -277,8 +277,8 @@ class SpeakerRows(nn.Module):
 
         Args:
             name: The optimizer.
-            options: The options of RowSGD (lr, momentum, weight_decay, in_turn) or RowAdam (lr, betas, eps,
-                weight_decay, in_turn).
+            options: The options of RowSGD (lr, momentum, weight_decay, in_turn, over_processes) or RowAdam (lr, betas,
+                eps, weight_decay, in_turn, over_processes).
 
         Raises:
             ConfigError: The optimizer or an option does not exist.

@@ -21,6 +21,40 @@ BLOCK_FRAMES = 300_000
 
 
 @dataclass(frozen=True)
+class MiniBatch:
+    """Frames that a step is taken with; they are spliced when they are needed.
+
+    Attributes:
+        frames: Numbers of the frames in their block, shape (B,).
+    """
+
+    frames: torch.Tensor
+    _splicing: Splicing
+    _features: torch.Tensor
+    _targets: torch.Tensor
+    _bounds: tuple[torch.Tensor, torch.Tensor]
+    _rows: torch.Tensor
+
+    def __len__(self) -> int:
+        """Number of frames, B."""
+        return len(self.frames)
+
+    def of(self, frames: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Some of the frames, or all.
+
+        Args:
+            frames: Numbers of the frames, shape (N,); None for all.
+
+        Returns:
+            Spliced features (N, w D + R), targets (N,), and rows of the frames in the array of features (N,).
+        """
+        chosen = self.frames if frames is None else frames
+        first, last = self._bounds
+        spliced = self._splicing.of(self._features, chosen, first[chosen], last[chosen])
+        return spliced, self._targets[chosen], self._rows[chosen]
+
+
+@dataclass(frozen=True)
 class FrameSource:
     """Frames of some utterances of a store.
 
@@ -44,17 +78,12 @@ class FrameSource:
         vector = 0 if self.vectors is None else len(self.vectors[self.utterances[0].id])
         return Splicing(self.context, self.features.shape[1], vector)
 
-    def shuffled(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
         """The mini-batches of one epoch.
 
         Args:
             batch_size: Number of frames in a mini-batch, B; the last of a block may have fewer.
             generator: Generator of the order.
-
-        Yields:
-            Spliced features (B, w D + R), targets (B,), and rows of the frames in ``features`` (B,).
         """
         splicing = self.splicing
         order = torch.randperm(len(self.utterances), generator=generator).tolist()
@@ -64,14 +93,22 @@ class FrameSource:
             frames = torch.nonzero(targets >= 0).squeeze(1)
             frames = frames[torch.randperm(len(frames), generator=generator)]
             for batch in frames.split(batch_size):
-                yield splicing.of(features, batch, first[batch], last[batch]), targets[batch], rows[batch]
+                yield MiniBatch(batch, splicing, features, targets, (first, last), rows)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The frames that have targets, in order: spliced features (B, w D + R) and targets (B,)."""
-        splicing = self.splicing
+    def in_order(self, batch_size: int, of: tuple[int, int] = (0, 1)) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The frames that have targets, in order: spliced features (B, w D + R) and targets (B,).
+
+        Args:
+            batch_size: Number of frames in a batch, B; the last of a block may have fewer.
+            of: A number and a count: of each so many batches only that one.
+        """
+        splicing, number, (own, count) = self.splicing, 0, of
         for block in blocks_of(self.utterances, BLOCK_FRAMES):
             features, targets, first, last = self._load(block)
             for batch in torch.nonzero(targets >= 0).squeeze(1).split(batch_size):
+                number += 1
+                if number % count != own:
+                    continue
                 yield splicing.of(features, batch, first[batch], last[batch]), targets[batch]
 
     def whole(self, utterances: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,9 +16,11 @@ from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from lhuc_asr.base.config import StrictModel
 from lhuc_asr.base.errors import AlignmentError
+from lhuc_asr.base.ranks import ranks, sharing_threads
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
@@ -47,7 +49,9 @@ class TrainerConfig(StrictModel):
     """Options of training.
 
     Attributes:
-        batch_size: Number of frames in a mini-batch.
+        batch_size: Number of frames in a mini-batch, over all processes that train together.
+        accumulation_steps: Number of parts of a mini-batch that go through the network one after the other, and whose
+            gradients are summed, where the whole does not fit into memory; None for 1.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
         max_gradient_norm: Maximum norm of a gradient; a longer one is scaled down to it. No
@@ -62,6 +66,7 @@ class TrainerConfig(StrictModel):
     """
 
     batch_size: int = Field(256, ge=1, le=1_000_000)
+    accumulation_steps: int | None = Field(None, ge=1, le=10_000)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(0.0, ge=0.0, le=100.0)
     max_gradient_norm: float = Field(5.0, gt=0.0, le=1e9)
@@ -110,11 +115,12 @@ def train(
         weight_decay=config.weight_decay,
         fused=True,  # one pass over the weights
     )
+    network = ranks().network(model)
     settle = partial(estimate_statistics, model, training, seed, device, companion)
     state = TrainingState(state_path, model, optimizer, companion, config.average_epochs - 1)
 
     def epoch(newbob: Newbob) -> float:
-        loss = _epoch(model, optimizer, training, config, newbob, seed, device, companion)
+        loss = _epoch(model, network, optimizer, training, config, newbob, seed, device, companion)
         settle()
         return loss
 
@@ -124,9 +130,10 @@ def train(
         after=lambda newbob, loss: newbob.after(loss, config.schedule),
         rates=companion.rates,
     )
-    newbob = run_epochs(state, criterion, config.schedule.learning_rate, on_epoch)
-    if config.average_epochs > 1:
-        _average(state, settle, heldout, newbob.best_loss, device, on_epoch)
+    with sharing_threads():
+        newbob = run_epochs(state, criterion, config.schedule.learning_rate, on_epoch)
+        if config.average_epochs > 1:
+            _average(state, settle, heldout, newbob.best_loss, device, on_epoch)
     return model.eval()
 
 
@@ -178,7 +185,8 @@ def estimate_statistics(
     companion.begin_epoch(seed)
     batches = source.shuffled(EVALUATION_BATCH, torch.Generator().manual_seed(seed))
     with estimating(model):
-        for features, _, rows in islice(batches, STATISTICS_BATCHES):
+        for batch in islice(batches, STATISTICS_BATCHES):
+            features, _, rows = batch.of()
             with companion.batch(rows):
                 model(features.to(device))
 
@@ -195,19 +203,21 @@ def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) ->
         AlignmentError: No frame has a target.
     """
     model.eval()
-    total, right, frames = 0.0, 0, 0
+    total, right, frames, together = 0.0, 0, 0, ranks()
     with torch.no_grad():
-        for features, targets in source.in_order(EVALUATION_BATCH):
+        for features, targets in source.in_order(EVALUATION_BATCH, (together.rank, together.count)):
             logits, targets = model(features.to(device)), targets.to(device)
             total += float(cross_entropy(logits, targets))
             right += int((logits.argmax(1) == targets).sum())
             frames += len(targets)
-    check_frames(frames, source, "evaluate")
-    return Evaluation(total / frames, right / frames)
+    loss, hits, counted = together.sum(total, right, frames)
+    check_frames(int(counted), source, "evaluate")
+    return Evaluation(loss / counted, hits / counted)
 
 
 def _epoch(
     model: AcousticModel,
+    network: nn.Module,
     optimizer: torch.optim.SGD,
     source: FrameSource,
     config: TrainerConfig,
@@ -216,18 +226,22 @@ def _epoch(
     device: torch.device,
     companion: Companion = ALONE,
 ) -> float:
-    """Train for one epoch, and return the mean loss. The frame order depends only on the seed and the epoch."""
+    """Train for one epoch, and return the mean loss. The frame order depends only on the seed and the epoch.
+
+    ``network`` is the model, with gradients over all processes.
+    """
     epoch_seed = newbob.seed_of_epoch(seed)
     order = torch.Generator().manual_seed(epoch_seed)
     for group in optimizer.param_groups:
         group["lr"] = newbob.learning_rate
     model.train()
+    together = ranks()
     total = torch.zeros((), device=device)
     frames, all_frames = 0, sum(u.frames for u in source.utterances)
     companion.begin_epoch(epoch_seed)
     companion.set_rate(newbob.learning_rate / config.schedule.learning_rate)
-    with seeded_training(model, epoch_seed, device):
-        for features, targets, rows in progress(
+    with seeded_training(model, together.seed(epoch_seed), device):
+        for batch in progress(
             source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", all_frames // config.batch_size
         ):
             if config.schedule.decay_to is not None:
@@ -235,19 +249,24 @@ def _epoch(
                 companion.set_rate(rate / config.schedule.learning_rate)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-            with autocast, companion.batch(rows):
-                logits = model(mask_bands(features.to(device), model.splicing, config.band_mask))
-            loss = cross_entropy(logits.float(), targets.to(device))
             optimizer.zero_grad(set_to_none=True)
-            (loss / len(targets)).backward()
+            own, weight = together.part(batch.frames)
+            pieces = own.tensor_split(min(config.accumulation_steps or 1, len(own)))
+            for piece in pieces:
+                features, targets, rows = batch.of(piece)
+                autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+                with together.step(network, last=piece is pieces[-1]):
+                    with autocast, companion.batch(rows):
+                        logits = network(mask_bands(features.to(device), model.splicing, config.band_mask))
+                    loss = cross_entropy(logits.float(), targets.to(device))
+                    (loss * weight / len(batch)).backward()
+                total += loss.detach() * weight / together.count
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
             optimizer.step()
             companion.step()
-            total += loss.detach()
-            frames += len(targets)
+            frames += len(batch)
     check_frames(frames, source, "train")
-    return float(total) / frames
+    return together.sum(float(total))[0] / frames
 
 
 def check_frames(frames: int, source: FrameSource, purpose: str) -> None:

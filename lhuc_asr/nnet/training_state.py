@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lhuc_asr.base.config import StrictModel, parse_config
 from lhuc_asr.base.errors import CheckpointError, ConfigError
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.companion import Companion
@@ -56,7 +57,7 @@ class TrainingState:
     @property
     def exists(self) -> bool:
         """Whether there is a file to resume from."""
-        return self._path.exists()
+        return ranks().of_first(self._path.exists())
 
     def begin_epoch(self) -> None:
         """Remember what was learned before an epoch."""
@@ -79,7 +80,12 @@ class TrainingState:
                 tensor.copy_(learned[name])
 
     def save(self, newbob: Newbob) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all; of several processes the first does, and the others wait for it."""
+        if ranks().is_first:
+            self._write(newbob)
+        ranks().wait()
+
+    def _write(self, newbob: Newbob) -> None:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             buffer = self._optimizer.state[parameter].get("momentum_buffer")

@@ -11,6 +11,7 @@ import torch
 from lhuc_asr.adapt.sat import SatConfig, fold_row_zero, train_speaker_adaptive
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.numerics import PRIOR_PSEUDO_FRAMES
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.nnet.acoustic_model import AcousticModel
@@ -74,6 +75,7 @@ def network_stage(stages: Stages, experiment: Experiment, name: str, options: Ne
         options=options,
         after=[aligned.stage, *start, *voices],
         outputs=[experiment.folder.network(name)],
+        together=True,
     )
 
 
@@ -97,6 +99,7 @@ def _train(
     )
     if sat is not None and sat.start is not None:
         model = experiment.network(sat.start)
+    speakers = None
     if not isinstance(sat, SatConfig):
         schedule = None if sat is None else sat.schedule
         trainer = options.trainer if schedule is None else options.trainer.model_copy(update={"schedule": schedule})
@@ -104,6 +107,9 @@ def _train(
     else:
         bank = train_speaker_adaptive(model, sources[TRAIN], sources[HELDOUT], sat, options.trainer, *arguments)
         model, speakers = fold_row_zero(bank)
+    if not ranks().is_first:
+        return
+    if speakers is not None:
         # The folder is replaced whole, so that speakers of an earlier run are gone. The model comes last, because it is
         # the output that says that the stage is done.
         with atomic_folder(path.parent / SPEAKERS_FOLDER) as temporary:
@@ -153,4 +159,5 @@ def frame_source(
 
 def write_epoch(experiment: Experiment, name: str, figures: dict[str, object]) -> None:
     """Write the figures of an epoch of a network to the experiment's log of figures."""
-    experiment.folder.metrics.write(f"am/{name}", **figures)
+    if ranks().is_first:
+        experiment.folder.metrics.write(f"am/{name}", **figures)

@@ -13,7 +13,9 @@ import torch
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import LOG_FILE, ExperimentFolder
+from lhuc_asr.base.followed_stages import FollowedStages
 from lhuc_asr.base.locks import locked
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import logged_to, setup_logging
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.source import TEST
@@ -106,7 +108,8 @@ def _run_folds(part: Part, model: bool) -> None:
     After an error no further fold begins, and those that have begun are finished before the error is raised.
     """
     config = part.config
-    at_once = min(config.workers, config.folds)
+    # Processes that train together train one network after the other.
+    at_once = min(config.workers, config.folds) if ranks().count == 1 else 1
     shared = config.model_copy(update={"workers": config.workers // at_once})
     folds = replace(part, config=shared).folds()
     if at_once == 1:
@@ -117,6 +120,25 @@ def _run_folds(part: Part, model: bool) -> None:
     level = logging.getLogger("lhuc_asr").getEffectiveLevel()
     with Executor(at_once) as executor:
         executor.each(partial(_run_fold, model, level), folds)
+
+
+def follow_recipe(config: ExperimentConfig) -> None:
+    """Take part in the training of a recipe's networks, which the first of several processes runs.
+
+    Args:
+        config: The recipe, with the same overrides as in the first process.
+
+    Raises:
+        RankError: The first process runs another recipe, or was lost.
+        LhucError: As ``run_recipe``.
+    """
+    checked_device(config.device, "device=")
+    torch.set_num_threads(config.workers)
+    for seed in Part(with_language(config)).seeds():
+        for part in seed.folds():
+            stages = FollowedStages(part.config.folder)
+            add_corpus_stage(stages, part.config, part.fold)
+            add_rest(stages, part.config, model=True)
 
 
 def _run_fold(model: bool, level: int | None, fold: Part) -> None:

@@ -21,6 +21,7 @@ import torch
 
 from lhuc_asr.base.atomic import atomic_folder, read_json, write_json, write_json_lines
 from lhuc_asr.base.destinations import refuse_to_lose
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import stopwatch
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.ppnet.comparison import FITTED
@@ -136,10 +137,16 @@ def _stage(
     training = training_folder(place)
 
     def make_and_measure(options: RankerOptions) -> tuple[Path, ...]:
-        refuse_to_replace(place, place / BEGUN_FILE)
-        refuse_to_lose(place, MODEL_FILES)
-        _begin(training, stages.key(stage))
-        model, result = _make_one(options, data.vocabularies, data.examples(options.schema), training, device)
+        examples = data.examples(options.schema)
+        if ranks().is_first:
+            refuse_to_replace(place, place / BEGUN_FILE)
+            refuse_to_lose(place, MODEL_FILES)
+            _begin(training, stages.key(stage))
+        elif isinstance(options.model, RankingConfig):
+            _train(options.model, options, data.vocabularies, examples, training, device)
+        if not ranks().is_first:
+            return ()
+        model, result = _make_one(options, data.vocabularies, examples, training, device)
         data.check_unchanged()
         refuse_to_lose(place, MODEL_FILES)  # again, hours later
         with atomic_folder(place) as temporary:
@@ -150,8 +157,9 @@ def _stage(
         return (place / RESULT_FILE,)  # so that a damaged file is made again
 
     outputs = [place / RESULT_FILE, place / RANKER_FOLDER / RANKER_JSON]
-    stages.run(stage, make_and_measure, options=options, after=["vocabularies"], outputs=outputs)
-    shutil.rmtree(training, ignore_errors=True)
+    stages.run(stage, make_and_measure, options=options, after=["vocabularies"], outputs=outputs, together=True)
+    if ranks().is_first:
+        shutil.rmtree(training, ignore_errors=True)
     result: dict[str, Any] = read_json(place / RESULT_FILE)
     return result
 
@@ -200,7 +208,7 @@ def _train(
         folder / STATE_FILE,
         seed,
         device,
-        lambda epochs: write_json_lines(folder / METRICS_FILE, epochs),
+        lambda epochs: write_json_lines(folder / METRICS_FILE, epochs) if ranks().is_first else None,
     )
 
 

@@ -29,7 +29,9 @@ from lhuc_asr.base.destinations import refuse_to_lose
 from lhuc_asr.base.errors import ExamplesError
 from lhuc_asr.base.experiment_folder import METRICS_FILE, TENSORBOARD, ExperimentName
 from lhuc_asr.base.extras import extra
+from lhuc_asr.base.followed_stages import FollowedStages
 from lhuc_asr.base.local_path import LocalPath
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.ppnet.comparison import PrimaryConfig, Results
@@ -162,7 +164,8 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
         ExperimentError: ``folder`` has files of another origin where this run's would go.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stages = Stages(folder, Metrics(folder / METRICS_FILE))
+    first = ranks().is_first
+    stages = Stages(folder, Metrics(folder / METRICS_FILE)) if first else FollowedStages(folder)
     paths = _corpus_stage(stages, config.data, folder / "data")
     # Checked before hours of training: every file has the schema's columns, and the networks the fields they need.
     readers = {split: Reader(places, config.examples) for split, places in paths.items()}
@@ -181,7 +184,8 @@ def run_recommender(config: RecommenderConfig, folder: Path, device: torch.devic
     }
     results = Results(config.baseline, runs, influences, config.rival, config.primary)
     comparisons = [comparison.content() for comparison in results.comparisons()]
-    write_json(folder / "results.json", {"baseline": config.baseline, "models": runs, "comparisons": comparisons})
+    if first:
+        write_json(folder / "results.json", {"baseline": config.baseline, "models": runs, "comparisons": comparisons})
     return results
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional
 from lhuc_asr.base.config import LearningRate, StrictModel, parse_config
 from lhuc_asr.base.documents import Count
 from lhuc_asr.base.errors import CheckpointError, ConfigError, ScoreError
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import progress, stopwatch
 from lhuc_asr.base.tensors import check_tensors, load_tensors, save_tensors
 from lhuc_asr.lhuc.row_optim import RowAdam
@@ -41,7 +42,7 @@ class RankerTrainerConfig(StrictModel):
     """Options of training.
 
     Attributes:
-        batch_size: Number of examples in a mini-batch.
+        batch_size: Number of examples in a mini-batch, over all processes that train together.
         epochs: Maximum number of passes over the training data.
         patience: Number of epochs without improvement after which training ends.
         monitor: Validation figure by which epochs are compared, as its mean over the tasks.
@@ -115,18 +116,21 @@ def train(
         ScoreError: The training split is empty, or the validation data does not define the monitored figure.
     """
     model.to(device)
-    optimizers = make_optimizers(model, config)
+    optimizers, together = make_optimizers(model, config), ranks()
+    by_rows = optimizers["rows"].param_groups[0]["params"] if "rows" in optimizers else []
+    network = together.network(model, apart=by_rows)
     done, best = Progress(), dict[str, Tensor]()
     identity = _identity(model, config, seed)
-    if state_path.exists():
+    if together.of_first(state_path.exists()):
         done, best = _restore(state_path, model, optimizers, identity)
         logger.info("training is resumed after epoch %d", done.epochs)
         on_epoch(done.figures)
     while done.epochs < config.epochs and done.epochs - done.best_epoch < config.patience:
         with stopwatch() as watch:
-            loss, examples = _epoch(model, optimizers, training(done.epochs), done.epochs, seed, device)
-        metrics = evaluate(model, validation(), device)
-        value = monitored(metrics, config)
+            loss, examples = _epoch(model, network, optimizers, training(done.epochs), done.epochs, seed, device)
+        # The figures of users need all of their examples: they are of the first process alone.
+        metrics = evaluate(model, validation(), device) if together.is_first else {}
+        (value,) = together.sum(monitored(metrics, config) if together.is_first else 0.0)
         better = value > done.best
         number = done.epochs + 1
         row = {
@@ -144,7 +148,9 @@ def train(
         done = Progress(number, best_epoch, max(value, done.best), (*done.figures, row))
         if better:
             best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        _save(state_path, model, optimizers, done, best, identity)
+        if together.is_first:
+            _save(state_path, model, optimizers, done, best, identity)
+        together.wait()
         on_epoch(done.figures)
         logger.info(
             "epoch %d: loss %.4f, validation %s %.4f%s (%.1f s, %.0f examples/s)",
@@ -204,7 +210,7 @@ def make_optimizers(model: nn.Module, config: RankerTrainerConfig) -> dict[str, 
     ]
     optimizers: dict[str, torch.optim.Optimizer] = {}
     if tables and config.embedding_optimizer == "row_adam":
-        optimizers["rows"] = RowAdam(tables, rate, weight_decay=config.embedding_l2)
+        optimizers["rows"] = RowAdam(tables, rate, weight_decay=config.embedding_l2, over_processes=ranks().count > 1)
     else:
         groups.append({"params": tables, "lr": rate, "weight_decay": config.embedding_l2})
     optimizers["network"] = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
@@ -223,38 +229,54 @@ def embedding_tables(model: nn.Module, sparse: bool) -> list[Tensor]:
 
 def _epoch(
     model: RankingNetwork,
+    network: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
     batches: Iterable[Batch],
     epoch: int,
     seed: int,
     device: torch.device,
 ) -> tuple[float, int]:
-    """One pass over the training data; returns the mean loss and the number of examples."""
+    """One pass over the training data; returns the mean loss and the number of examples.
+
+    ``network`` is the model, with gradients over all processes.
+    """
     model.train()
-    total, examples = torch.zeros((), device=device), 0
+    total, examples, together = torch.zeros((), device=device), 0, ranks()
     # Dropout and the share of unseen users draw from torch's generator: it is seeded for the epoch, then restored.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + epoch)
+        torch.manual_seed(together.seed(seed * 1_000_003 + epoch))
         for batch in progress(_trainable(batches, model), f"epoch {epoch + 1}"):
-            total += step(model, optimizers, batch.to(device)) * len(batch)
+            own, weight = together.part(torch.arange(len(batch)))
+            part = batch if len(own) == len(batch) else batch.take(own)
+            mean = step(network, optimizers, part.to(device), len(part) * weight / len(batch))
+            total += mean * len(batch) / together.count
             examples += len(batch)
+    (summed,) = together.sum(float(total))
     if not examples:
         raise ScoreError("no examples to train on: is the training split empty?")
-    loss = float(total) / examples
+    loss = summed / examples
     if not np.isfinite(loss):
         raise CheckpointError(f"epoch {epoch + 1}: the loss is {loss}: training diverged, lower trainer.learning_rate")
     return loss, examples
 
 
-def step(model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer], batch: Batch) -> Tensor:
+def step(
+    network: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], batch: Batch, weight: float = 1.0
+) -> Tensor:
     """Update the network once.
 
+    Args:
+        network: The network.
+        optimizers: Its optimizers.
+        batch: The examples.
+        weight: Weight of their mean in that over all processes.
+
     Returns:
-        The loss before the update, nats per example, summed over the tasks.
+        The loss before the update, nats per example, summed over the tasks, times the weight.
     """
     for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)
-    loss = functional.binary_cross_entropy_with_logits(model(batch), batch.labels) * batch.labels.shape[1]
+    loss = functional.binary_cross_entropy_with_logits(network(batch), batch.labels) * batch.labels.shape[1] * weight
     loss.backward()
     for optimizer in optimizers.values():
         optimizer.step()
@@ -262,8 +284,8 @@ def step(model: RankingNetwork, optimizers: Mapping[str, torch.optim.Optimizer],
 
 
 def _trainable(batches: Iterable[Batch], model: RankingNetwork) -> Iterator[Batch]:
-    """The batches; with batch normalisation without those of one example, which have no variance."""
-    least = 2 if model.config.batch_norm else 1
+    """The batches; with batch normalisation without those of one example in a process, which have no variance."""
+    least = 2 * ranks().count if model.config.batch_norm else 1
     return (batch for batch in batches if len(batch) >= least)
 
 

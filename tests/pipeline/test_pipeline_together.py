@@ -1,0 +1,153 @@
+"""Training in several processes that torchrun starts: what one gives, a lost process, and another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.tensors import load_tensors
+
+NETWORKS = (
+    "networks={sat: {}, adam: {optimizer: sgd, learning_rate: 0.1, row_zero_learning_rate: 0.01}, "
+    "tdnn: {shape: {kind: tdnn, offsets: [[-1, 0, 1]], channels: 24, hidden_layers: 1, hidden_units: 32}}}",
+    "passes={sat_lhuc: {network: sat}, adam_lhuc: {network: adam}, tdnn_lhuc: {network: tdnn}}",
+    "first_passes=[]",
+    "controls=[]",
+)
+# Largest difference of a weight, of size 1 or so, after three epochs of some tens of steps: rounding of float32.
+TOLERANCE = 2e-4
+
+
+def command(processes: int, *arguments: str | Path) -> list[str]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*run, "-m", "lhuc_asr", *map(str, arguments)]
+
+
+def together(processes: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(processes, *arguments), capture_output=True, text=True, timeout=240, check=False)
+
+
+def networks(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    paths = sorted((folder / "am").rglob("*.safetensors"))
+    return {path.relative_to(folder / "am").as_posix(): load_tensors(path)[0] for path in paths}
+
+
+@pytest.fixture(scope="module")
+def start(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment without networks."""
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("start") / "exp"))
+    shutil.rmtree(folder / "am")
+    for path in (folder / "stages").glob("network *"):
+        path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_give_what_one_gives(processes: int, start: Path, tiny_recipe: Path, run, tmp_path: Path) -> None:
+    """Of the same mini-batches, without dropout: the order of the sums alone differs."""
+    alone, both = (Path(shutil.copytree(start, tmp_path / name / "exp")) for name in ("alone", "both"))
+    run(alone, *NETWORKS)
+    done = together(processes, "run", tiny_recipe, f"exp={both}", *NETWORKS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("word error rates") == 1
+    assert done.stderr.count("INFO network sat ") == 1
+    ours, theirs = networks(both), networks(alone)
+    assert ours.keys() == theirs.keys()
+    for name, tensors in theirs.items():
+        for key, value in tensors.items():
+            torch.testing.assert_close(ours[name][key], value, rtol=0.0, atol=TOLERANCE, msg=f"{name} {key}")
+    for split in ("am/si", "am/sat"):
+        rows = [[r for r in read_json_lines(f / "metrics.jsonl") if r["stage"] == split] for f in (both, alone)]
+        assert [r["train_loss"] for r in rows[0]] == pytest.approx([r["train_loss"] for r in rows[1]], abs=2e-5)
+        assert [r["heldout_loss"] for r in rows[0]] == pytest.approx([r["heldout_loss"] for r in rows[1]], abs=2e-5)
+
+
+def test_a_lost_process_ends_all_and_another_number_goes_on(start: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(start, tmp_path / "exp"))
+    endless = "trainer.schedule.stop_below=0", "trainer.schedule.halve_below=0", "trainer.schedule.max_epochs=400"
+    arguments, earlier = ("run", tiny_recipe, f"exp={folder}", *endless), epochs(folder)
+    with subprocess.Popen(command(2, *arguments), stderr=subprocess.PIPE, text=True) as running:
+        try:
+            while epochs(folder) < earlier + 3:
+                assert running.poll() is None
+                time.sleep(0.05)
+            os.kill(children(running.pid)[1], signal.SIGKILL)
+            _, told = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 1
+    lines = [line for line in told.splitlines() if line.startswith("lhuc-asr: error")]
+    assert len(lines) == 1
+    assert "process 0 of 2: the training together ended" in lines[0]
+    assert "Run again: it goes on after the last epoch" in lines[0]
+    assert 3 <= epochs(folder) - earlier < 400
+    done = together(3, *arguments)
+    assert done.returncode == 0, done.stderr
+    resumed = re.search(r"training resumes after epoch (\d+)", done.stderr)
+    assert resumed is not None
+    assert 3 <= int(resumed[1]) < 400
+    last = [row for row in read_json_lines(folder / "metrics.jsonl") if row["stage"] == "am/si"][-1]
+    assert last["epoch"] > int(resumed[1])
+
+
+def epochs(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return sum(row["stage"] == "am/si" for row in map(json.loads, path.read_text().splitlines()) if "epoch" in row)
+
+
+def children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return sorted(map(int, listed))
+
+
+def test_processes_with_other_recipes_are_refused(start: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(start, tmp_path / "exp"))
+    script = tmp_path / "other.py"
+    script.write_text(
+        "import os, sys\n"
+        "from lhuc_asr.cli.entry import main\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    sys.argv.append('aligners=[mono, tri]')\n"
+        "main()\n"
+    )
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*run, "run", str(tiny_recipe), f"exp={folder}"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 1
+    assert "process 1 expected the stage 'triphones', and the first one is at 'network si'" in done.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["row_adam", "adamw"])
+def test_rankers_are_trained_together(optimizer: str, tmp_path: Path) -> None:
+    small = "data.users=40", "data.examples=60", "data.heldout=20", "seeds=[1]", "rival=null", "primary=null"
+    models = (
+        "models={dnn: {kind: dnn, hidden_units: [16]}, ppnet: {kind: ppnet, hidden_units: [16], gate: {unseen_share: 0}}}"
+    )
+    trainer = f"trainer={{batch_size: 100, epochs: 3, embedding_optimizer: {optimizer}, embedding_l2: 0.01}}"
+    arguments = "ppnet", "train", "ppnet_synthetic", *small, models, trainer
+    alone = subprocess.run(
+        [sys.executable, "-m", "lhuc_asr", *arguments, f"exp={tmp_path / 'alone'}"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    done = together(2, *arguments, f"exp={tmp_path / 'both'}")
+    assert done.returncode == 0, done.stderr
+    for name in ("dnn", "ppnet"):
+        ours, theirs = (
+            load_tensors(tmp_path / place / name / "1" / "ranker" / "network.safetensors")[0]
+            for place in ("both", "alone")
+        )
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=0.0, atol=2e-3, msg=f"{name} {key}")
