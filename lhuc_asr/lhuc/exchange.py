@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed
 
 from lhuc_asr.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lhuc_asr.lhuc.row_optim import RowTable
 
 
 def mean_over_processes(table: Tensor) -> Tensor:
@@ -33,15 +29,22 @@ def mean_over_processes(table: Tensor) -> Tensor:
         return torch.sparse_coo_tensor(all_rows, means, table.shape).coalesce()
 
 
-def check_same_start(tables: Sequence[RowTable], group: distributed.ProcessGroup | None = None) -> None:
+def check_same_start(
+    tables: Sequence[Tensor], owners: Sequence[int], group: distributed.ProcessGroup | None = None
+) -> None:
     """Compare the rows of all processes, which call this together.
+
+    Args:
+        tables: The rows at each site.
+        owners: A hash of the names of their speakers, for each site.
+        group: The processes; None for all.
 
     Raises:
         ConfigError: They differ, or are other speakers'.
     """
     digest = hashlib.sha256()
-    for table in tables:
-        digest.update(f"{table.owners} {list(table.shape)}".encode())
+    for table, owner in zip(tables, owners, strict=True):
+        digest.update(f"{owner} {list(table.shape)}".encode())
         digest.update(table.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     mine = torch.tensor([int.from_bytes(digest.digest()[:7])], device=tables[0].device)
     everyones = [torch.empty_like(mine) for _ in range(distributed.get_world_size(group))]

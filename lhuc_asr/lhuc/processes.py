@@ -57,9 +57,9 @@ def check_averaged(model: nn.Module, table: nn.Parameter) -> None:
         whole = "attach to the whole model that fully_shard was given, and " if sharded and not _shards(model) else ""
         both = f"DistributedDataParallel(AdaptedModel(model, bank){sharded})"
         raise ConfigError(
-            "the model runs on several processes, but nothing averages the gradients of the bank's rows, so that each "
-            f"process would train others; {whole}wrap both: {both}; "
-            "or let the optimizer do it: bank.optimizer(..., over_processes=True)"
+            "the model runs on several processes, but nothing averages the gradients of the bank's rows, as "
+            "bank.optimizer(..., over_processes=True) does, so that each process would train others; "
+            f"{whole}wrap both: {both}"
         )
     if table.sparse_gradient:
         raise ConfigError(
@@ -84,4 +84,4 @@ def _shards(model: nn.Module) -> bool:
 def _check_same_start(wrapper: DistributedDataParallel) -> None:
     tables = [parameter for parameter in wrapper.module.parameters() if isinstance(parameter, RowTable)]
     if tables:
-        check_same_start(tables, wrapper.process_group)
+        check_same_start(tables, [table.owners for table in tables], wrapper.process_group)

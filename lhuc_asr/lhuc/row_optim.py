@@ -103,12 +103,10 @@ class RowOptimizer(torch.optim.Optimizer):
     def _average(self, tables: Sequence[Tensor]) -> None:
         for table in tables:
             if table.grad is not None and not table.grad.is_sparse:
-                raise ConfigError(
-                    "over_processes: sparse gradients are averaged alone; leave it out, or keep them sparse"
-                )
+                raise ConfigError("over_processes: averages sparse gradients alone; leave it out, or keep them sparse")
         begun = [table for table in tables if isinstance(table, RowTable)]
         if begun and not any(self.state.get(table) for table in begun):
-            check_same_start(begun)
+            check_same_start(begun, [table.owners for table in begun])
         for table in tables:
             table.grad = mean_over_processes(table)
 

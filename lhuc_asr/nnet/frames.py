@@ -107,9 +107,8 @@ class FrameSource:
             features, targets, first, last = self._load(block)
             for batch in torch.nonzero(targets >= 0).squeeze(1).split(batch_size):
                 number += 1
-                if number % count != own:
-                    continue
-                yield splicing.of(features, batch, first[batch], last[batch]), targets[batch]
+                if (number - 1) % count == own:
+                    yield splicing.of(features, batch, first[batch], last[batch]), targets[batch]
 
     def whole(self, utterances: Sequence[StoredUtterance]) -> tuple[torch.Tensor, torch.Tensor]:
         """All frames of some utterances, one utterance after the other, those without targets too.

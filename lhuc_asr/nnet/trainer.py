@@ -251,7 +251,7 @@ def _epoch(
                     group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             own, weight = together.part(batch.frames)
-            pieces = own.tensor_split(min(config.accumulation_steps or 1, len(own)))
+            pieces = own.tensor_split(max(1, min(config.accumulation_steps or 1, len(own))))
             for piece in pieces:
                 features, targets, rows = batch.of(piece)
                 autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")

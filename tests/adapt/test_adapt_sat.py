@@ -18,7 +18,7 @@ from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.frames import FrameSource, MiniBatch
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate
 
@@ -101,9 +101,9 @@ def test_joint_training_is_the_textbooks(tmp_path, xi):
     seen: list[tuple[torch.Tensor, ...]] = []
 
     class Recording(FrameSource):
-        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
+        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
             for batch in super().shuffled(batch_size, generator):
-                seen.append((*batch, torch.tensor(epoch[0])))
+                seen.append((*batch.of(), torch.tensor(epoch[0])))
                 yield batch
             epoch[0] += 1
 

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from lhuc_asr.base.errors import ConfigError, ModelMismatchError, SiteError
-from lhuc_asr.lhuc import AdaptedModel, attach
+from lhuc_asr.lhuc import AdaptedModel, SpeakerBank, attach
 
 SITES, SPEAKERS = "hidden.*.activation", ["alice", "bob", "carol"]
 
@@ -180,3 +180,67 @@ def test_two_processes_with_half_of_the_weights_train_what_one_does(randn, tmp_p
     assert "load speakers before fully_shard, keep bank.state_dict()" in first["refused"]
     whole.bank.save(tmp_path / "speakers")
     assert (tmp_path / "speakers" / "carol.safetensors").exists()
+
+
+def learn_both(model: nn.Module, bank: SpeakerBank, batches, **options) -> None:
+    """The model and the rows together, which its call does not know of."""
+    ours, theirs = bank.optimizer("adam", lr=0.1, weight_decay=0.1, **options), torch.optim.SGD(model.parameters(), 0.1)
+    for x, names in batches:
+        for optimizer in (ours, theirs):
+            optimizer.zero_grad()
+        with bank.rows(names):
+            model(x).square().mean().backward()
+        for optimizer in (ours, theirs):
+            optimizer.step()
+
+
+def train_beside(rank: int, ranks: int, batches, folder: str) -> None:
+    """What one process does: the model is wrapped, and the optimizer of the rows averages their sparse gradients."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    refused = []
+    for other in (True, False):
+        adapted = adapted_mlp(sparse=other)
+        adapted.model.requires_grad_(True)
+        with torch.no_grad():
+            adapted.bank.tables[1][2, 3] += rank if other else 0.0
+        try:
+            learn_both(adapted.model, adapted.bank, batches[:1], over_processes=True)
+            refused.append("")
+        except ConfigError as error:
+            refused.append(str(error))
+    adapted = adapted_mlp(sparse=True)
+    model = DistributedDataParallel(adapted.model.requires_grad_(True))
+    shares = [(x[rank::ranks], names[rank::ranks]) for x, names in batches]
+    learn_both(model, adapted.bank, shares, over_processes=True)
+    torch.save({"refused": refused, "state": adapted.state_dict()}, f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_an_optimizer_over_processes_trains_what_one_does(randn, tmp_path):
+    """Sparse gradients: rows that one process alone has, and a row that neither has stays as it is."""
+    batches = [(randn(4, 5), names) for names in (["alice", "bob"] * 2, ["alice", ""] * 2, ["bob"] * 4)]
+    torch.multiprocessing.spawn(train_beside, (2, copy.deepcopy(batches), str(tmp_path)), nprocs=2)
+    adapted = adapted_mlp(sparse=True)
+    adapted.model.requires_grad_(True)
+    before = [table.detach().clone() for table in adapted.bank.tables]
+    learn_both(adapted.model, adapted.bank, batches)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, expected in adapted.state_dict().items():
+        torch.testing.assert_close(first["state"][name], expected, rtol=1e-9, atol=1e-11)
+        assert torch.equal(first["state"][name], second["state"][name])
+    for table, earlier in zip(adapted.bank.tables, before, strict=True):
+        assert torch.equal(table[3], earlier[3])
+        assert not torch.equal(table[1:3], earlier[1:3])
+    for rank in (first, second):
+        assert "the processes begin with other rows" in rank["refused"][0]
+        assert "over_processes: averages sparse gradients alone" in rank["refused"][1]
+
+
+def test_an_optimizer_over_processes_is_as_any_other_in_one(randn):
+    batches = [(randn(4, 5), ["alice", "bob"] * 2)]
+    alone, plain = adapted_mlp(sparse=True), adapted_mlp(sparse=True)
+    for each, options in ((alone, {"over_processes": True}), (plain, {})):
+        learn_both(each.model.requires_grad_(True), each.bank, batches, **options)
+    for ours, theirs in zip(alone.bank.tables, plain.bank.tables, strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,6 +1,7 @@
 """Mini-batches: every frame with a target once, with its own context and target; priors by counting."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -42,6 +43,10 @@ def _expected(source: FrameSource) -> dict[int, tuple[list[float], int]]:
     return rows
 
 
+def _shuffled(source: FrameSource, batch_size: int, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    return (batch.of() for batch in source.shuffled(batch_size, torch.Generator().manual_seed(seed)))
+
+
 def _centres(batches, context: int) -> list[tuple[int, tuple[list[float], int]]]:
     frames = []
     for features, targets, *rows in batches:
@@ -68,7 +73,7 @@ def test_every_frame_with_a_target_comes_once(block_frames, lengths, context, ba
         patch.setattr(frames_module, "BLOCK_FRAMES", block_frames)
         expected = _expected(source)
         in_order = _centres(source.in_order(batch), context)
-        shuffled = _centres(source.shuffled(batch, torch.Generator().manual_seed(seed)), context)
+        shuffled = _centres(_shuffled(source, batch, seed), context)
     assert [row for row, _ in in_order] == sorted(expected)
     assert dict(in_order) == expected
     assert len(shuffled) == len(expected)
@@ -77,16 +82,14 @@ def test_every_frame_with_a_target_comes_once(block_frames, lengths, context, ba
 
 def test_batches_are_full_but_the_last():
     source = _source([50, 50], 1)
-    sizes = [len(targets) for _, targets, _ in source.shuffled(16, torch.Generator().manual_seed(0))]
+    sizes = [len(batch) for batch in source.shuffled(16, torch.Generator().manual_seed(0))]
     assert all(size == 16 for size in sizes[:-1])
     assert 1 <= sizes[-1] <= 16
 
 
 def test_the_order_is_the_generators():
     source = _source([40, 30, 20], 1)
-    orders = [
-        [row for row, _ in _centres(source.shuffled(8, torch.Generator().manual_seed(seed)), 1)] for seed in (1, 1, 2)
-    ]
+    orders = [[row for row, _ in _centres(_shuffled(source, 8, seed), 1)] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] != sorted(orders[0])
 
@@ -107,3 +110,20 @@ def test_priors_are_relative_frequencies():
     fractions = priors(targets, 4, 1.0).exp().tolist()
     assert fractions == pytest.approx([4 / 8, 1 / 8, 2 / 8, 1 / 8])
     assert math.fsum(fractions) == pytest.approx(1.0)
+
+
+def test_parts_of_a_mini_batch_are_its_frames():
+    source = _source([30, 25], 2)
+    for batch in source.shuffled(16, torch.Generator().manual_seed(3)):
+        whole = batch.of()
+        for number in range(3):
+            for part, all_of_it in zip(batch.of(batch.frames[number::3]), whole, strict=True):
+                torch.testing.assert_close(part, all_of_it[number::3], rtol=0.0, atol=0.0)
+
+
+def test_each_of_several_evaluates_batches_of_its_own():
+    source = _source([30, 25, 7], 1)
+    everything = [targets for _, targets in source.in_order(4)]
+    own = [[targets for _, targets in source.in_order(4, (number, 3))] for number in range(3)]
+    for number in range(3):
+        assert [t.tolist() for t in own[number]] == [t.tolist() for t in everything[number::3]]

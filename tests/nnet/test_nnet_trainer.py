@@ -14,7 +14,7 @@ from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.nnet.companion import Companion
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
-from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.frames import FrameSource, MiniBatch
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate, train
 
@@ -45,7 +45,7 @@ class _KilledSource(FrameSource):
 
     epochs = 0
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
         type(self).epochs += 1
         for number, batch in enumerate(super().shuffled(batch_size, generator)):
             if type(self).epochs == 2 and number == 2:
@@ -278,9 +278,9 @@ def test_an_epoch_of_plain_sgd_is_the_textbooks(tmp_path, make_source):
     velocity = [torch.zeros_like(p) for p in oracle.parameters()]
 
     class Recording(FrameSource):
-        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
+        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
             for batch in super().shuffled(batch_size, generator):
-                seen.append(batch)
+                seen.append(batch.of())
                 yield batch
 
     source = Recording(training.features, training.targets, training.utterances, training.context)
@@ -396,3 +396,19 @@ def test_tensors_that_are_not_the_networks_are_refused_in_one_line(tmp_path, mak
     with pytest.raises(CheckpointError, match=r"^[^\n]*state of another network: .*; delete it to train") as caught:
         run()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 1000])
+def test_a_mini_batch_in_parts_is_the_same_step(steps, tmp_path, make_source):
+    """But for the order of its sums; also where a part would have less than a frame."""
+    shape = DnnConfig(hidden_layers=1, hidden_units=8, activation="relu", dropout=0.0)
+    whole = CALM.model_copy(update={"max_gradient_norm": 0.3})
+    parts = whole.model_copy(update={"accumulation_steps": steps})
+    sources = make_source(0), make_source(1, 300)
+    one, other = (
+        _Run(tmp_path / name, *sources, config)(model=_model(shape=shape))
+        for name, config in (("whole", whole), ("parts", parts))
+    )
+    assert not _same(one, _model(shape=shape))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=0.0, atol=2e-5)

@@ -113,7 +113,15 @@ class NotedStages(Stages):
         NotedStages.noted = self
 
     def run(
-        self, name: str, work: partial, *, options: Any, after: Any = (), inputs: Any = None, outputs: Any = ()
+        self,
+        name: str,
+        work: partial,
+        *,
+        options: Any,
+        after: Any = (),
+        inputs: Any = None,
+        outputs: Any = (),
+        together: bool = False,
     ) -> None:
         files = None if inputs is None else inputs.contents()
         # The files are not made here, so that a part of a stage stands for their names.
