@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -27,6 +27,9 @@ from lhuc_asr.base.foreign import reason_of
 POLL_SECONDS = 0.2
 # Ranks draw other random numbers, so that not all of them drop the same units.
 SEED_STEP = 1 << 40
+
+
+ItemsT = TypeVar("ItemsT", bound=Tensor | list[Any])
 
 
 class RankError(LhucError, RuntimeError):
@@ -50,14 +53,14 @@ class Ranks:
         """Whether this process runs the command, and writes files."""
         return self.rank == 0
 
-    def part(self, items: Tensor) -> tuple[Tensor, int]:
+    def part(self, items: ItemsT) -> tuple[ItemsT, int]:
         """This process's part of the items of a mini-batch, and its weight in a mean over all processes.
 
         Where there are fewer items than processes, each takes all of them, with weight 1.
         """
         if len(items) < self.count:
             return items, 1
-        return items[self.rank :: self.count], self.count
+        return cast(ItemsT, items[self.rank :: self.count]), self.count
 
     def seed(self, seed: int) -> int:
         """A seed of this process's own."""

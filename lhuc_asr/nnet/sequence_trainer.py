@@ -15,15 +15,18 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from torch import nn
 
 from lhuc_asr.base.config import LearningRate, StrictModel
 from lhuc_asr.base.errors import LatticeError
+from lhuc_asr.base.ranks import ranks, sharing_threads
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.features.store import StoredUtterance
 from lhuc_asr.nnet.acoustic_model import AcousticModel, over_priors
@@ -134,7 +137,7 @@ def train_sequences(
     scale = search_scale if config.acoustic_scale is None else config.acoustic_scale
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, fused=True)
     state = TrainingState(state_path, model, optimizer, ALONE, 0)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with sharing_threads(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         worker = _Worker(model, config, scale, device, pool)
         criterion = Criterion(
             epoch=lambda newbob: worker.epoch(training, optimizer, newbob, seed),
@@ -193,31 +196,41 @@ class _Worker:
     ) -> None:
         self._model, self._config, self._scale, self._device, self._pool = model, config, scale, device, pool
 
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The network, with gradients over all processes that train together."""
+        return ranks().network(self._model)
+
     def epoch(self, source: SequenceSource, optimizer: torch.optim.SGD, newbob: Newbob, seed: int) -> float:
         """Train for one epoch, and return the mean loss. The order depends only on the seed and the epoch."""
         model, config, epoch_seed = self._model, self._config, newbob.seed_of_epoch(seed)
         for group in optimizer.param_groups:
             group["lr"] = newbob.learning_rate
         train_dropout_alone(model, config.dropout)
+        together = ranks()
         order = torch.Generator().manual_seed(epoch_seed)
         groups = source.groups(config.batch_frames, order)
         outcomes: list[_Outcome] = []
-        with seeded_training(model, epoch_seed, self._device):
+        with seeded_training(model, together.seed(epoch_seed), self._device):
             for utterances in progress(groups, f"epoch {newbob.epochs + 1}"):
-                batch = source.batch(utterances)
+                own, weight = together.part(utterances)
+                batch = source.batch(own)
                 optimizer.zero_grad(set_to_none=True)
-                logits = model(batch.spliced.to(self._device))
+                logits = self._network(batch.spliced.to(self._device))
                 gradient, outcome = self._gradient(source, batch, logits)
+                # The mean over all processes becomes the sum over their utterances.
+                gradient *= weight
                 if config.frame_smoothing > 0.0:
-                    frame_loss = cross_entropy(logits.float(), batch.countable.to(self._device))
+                    frame_loss = cross_entropy(logits.float(), batch.countable.to(self._device)) * weight
                     torch.autograd.backward([logits, config.frame_smoothing * frame_loss], [gradient, None])
                 else:
                     logits.backward(gradient)
-                limit = config.max_gradient_norm * len(batch.targets)
+                limit = config.max_gradient_norm * sum(utterance.frames for utterance in utterances)
                 torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
                 optimizer.step()
-                outcomes.append(outcome)
-        total = _sum(outcomes)
+                if weight == together.count or together.is_first:  # once, where all processes take all utterances
+                    outcomes.append(outcome)
+        total = _over_processes(outcomes)
         if config.objective == "mmi":
             logger.info(
                 "%d frames rejected, %d utterances whose reference is not in their lattice",
@@ -231,10 +244,11 @@ class _Worker:
         self._model.eval()
         outcomes: list[_Outcome] = []
         with torch.no_grad():
-            for batch in map(source.batch, source.groups(self._config.batch_frames)):
+            groups = source.groups(self._config.batch_frames)[ranks().rank :: ranks().count]
+            for batch in map(source.batch, groups):
                 scores = self._scores(self._model(batch.spliced.to(self._device)))
                 outcomes.append(self._over_lattices(self._evaluated, source, batch, scores))
-        total = _sum(outcomes)
+        total = _over_processes(outcomes)
         return Evaluation(total.loss / total.frames, total.right / total.frames)
 
     def _gradient(
@@ -284,6 +298,12 @@ class _Worker:
         frames, right = int(reference.known.sum()), smbr(lattice, scores, reference)
         loss = frames - right if self._config.objective == "smbr" else -mmi(lattice, scores, reference).objective
         return _Outcome(loss, right, frames)
+
+
+def _over_processes(outcomes: Sequence[_Outcome]) -> _Outcome:
+    """The sums over the mini-batches of all processes that train together."""
+    loss, right, *counts = ranks().sum(*astuple(_sum([_Outcome(), *outcomes])))
+    return _Outcome(loss, right, *map(int, counts))
 
 
 def _sum(outcomes: Sequence[_Outcome]) -> _Outcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
@@ -134,6 +135,7 @@ def sequence_stages(
         options=SequenceOptions(options, first, network.sequence),
         after=[start, lattices, aligner],
         outputs=[experiment.folder.network(name)],
+        together=True,
     )
 
 
@@ -208,6 +210,8 @@ def _train(
         torch.device(experiment.device),
         lambda figures: write_epoch(experiment, name, {"objective": options.sequence.objective, **figures}),
     )
+    if not ranks().is_first:
+        return
     save_model(path, model)
     for state in path.parent.glob("training-*.safetensors"):
         state.unlink()
