@@ -396,19 +396,3 @@ def test_tensors_that_are_not_the_networks_are_refused_in_one_line(tmp_path, mak
     with pytest.raises(CheckpointError, match=r"^[^\n]*state of another network: .*; delete it to train") as caught:
         run()
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("steps", [2, 3, 1000])
-def test_a_mini_batch_in_parts_is_the_same_step(steps, tmp_path, make_source):
-    """But for the order of its sums; also where a part would have less than a frame."""
-    shape = DnnConfig(hidden_layers=1, hidden_units=8, activation="relu", dropout=0.0, context=1)
-    whole = CALM.model_copy(update={"max_gradient_norm": 0.3})
-    parts = whole.model_copy(update={"accumulation_steps": steps})
-    sources = make_source(0), make_source(1, 300)
-    one, other = (
-        _Run(tmp_path / name, *sources, config)(model=_model(shape=shape))
-        for name, config in (("whole", whole), ("parts", parts))
-    )
-    assert not _same(one, _model(shape=shape))
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], value, rtol=0.0, atol=2e-5)
