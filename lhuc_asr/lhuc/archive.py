@@ -1,12 +1,13 @@
 """Archives: one file with the rows of very many speakers, which opens in milliseconds.
 
-The file is a safetensors file of four memory-mapped tensors. The rows are in the order in which the speakers were
+The file is a safetensors file of memory-mapped tensors. The rows are in the order in which the speakers were
 written. Names are looked up by bisection, so that no name or row is read before it is needed.
 
     r          (S, W)    a row for each speaker: r at all sites side by side, W the sum of the sites' widths
     name_ends  (S,)      int32: the end of each name in ``names``
     rows       (S,)      int32: the row of r of each name
     names      (bytes,)  uint8: the names in UTF-8, in ascending order, one after the other
+    extra.<x>  (S, ...)  what else a speaker's file has, such as statistics of the features; 0 for row 0
 
 A bank reads the speakers that it needs from an archive (``bank.open_archive``, ``bank.fetch``). An archive is never
 changed. To add speakers, write a new one: ``write_archive(path, chain(archive.states(), bank.states(new)))``.
@@ -15,10 +16,13 @@ changed. To add speakers, write a new one: ``write_archive(path, chain(archive.s
 from __future__ import annotations
 
 import json
+import shutil
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import accumulate, chain, islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import torch
@@ -28,7 +32,14 @@ from lhuc_asr.base.atomic import atomic_path
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.base.tensors import load_format
 from lhuc_asr.lhuc.site import Site
-from lhuc_asr.lhuc.speaker import SpeakerState, check_fits, check_speaker_name, described_name, described_sites
+from lhuc_asr.lhuc.speaker import (
+    SPEAKER_INDEPENDENT,
+    SpeakerState,
+    check_fits,
+    check_speaker_name,
+    described_name,
+    described_sites,
+)
 
 FORMAT = "lhuc-archive-1"
 _TYPES = {torch.float32: "F32", torch.float64: "F64"}
@@ -48,19 +59,26 @@ def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
         The number of speakers, row 0 included.
 
     Raises:
-        SpeakerError: There is no speaker, one occurs twice, or one has amplitudes at no site.
+        SpeakerError: There is no speaker, one occurs twice, one has amplitudes at no site, or one has other extras than
+            the others.
         ModelMismatchError: The speakers do not share one model, its sites and one amplitude function.
     """
     rows: dict[bytes, int] = {}
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        first: SpeakerState | None = None
-        for state in states:
-            if first is None:
-                first = state
-                if not first.sites:
-                    raise SpeakerError(f"{path}: speaker {state.speaker!r} has amplitudes at no site; leave them out")
-                room = len(_header(first, _ANY_NUMBER, _ANY_NUMBER))
-                file.write(bytes(8 + room))
+    states = iter(states)
+    head = list(islice(states, 2))
+    if not head:
+        raise SpeakerError(f"{path}: no speaker to write; pass at least one state")
+    first = head[-1] if head[0].speaker == SPEAKER_INDEPENDENT else head[0]  # row 0 has no extras
+    if not first.sites:
+        raise SpeakerError(f"{path}: speaker {first.speaker!r} has amplitudes at no site; leave them out")
+    room = len(_header(first, _ANY_NUMBER, _ANY_NUMBER))
+    with ExitStack() as stack:
+        temporary = stack.enter_context(atomic_path(Path(path)))
+        file = stack.enter_context(temporary.open("wb"))
+        file.write(bytes(8 + room))
+        # Beside the archive, into which they are copied at the end: they may be as large as the rows.
+        extras = {name: stack.enter_context(TemporaryFile(dir=temporary.parent)) for name in sorted(first.extras)}
+        for state in chain(head, states):
             state.check_fits(first.sites, first.amplitude, first.model)
             if state.speaker:
                 check_speaker_name(state.speaker)
@@ -69,12 +87,16 @@ def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
                 raise SpeakerError(f"{path}: speaker {state.speaker!r} occurs twice; give each speaker one name")
             rows[name] = len(rows)
             file.write(_bytes(_row(state, _dtype(first))))
-        if first is None:
-            raise SpeakerError(f"{path}: no speaker to write; pass at least one state")
+            own = _extras(state, first)
+            for extra, beside in extras.items():
+                beside.write(_bytes(own[extra]))
         names = sorted(rows)
         for table in (list(accumulate(map(len, names))), [rows[name] for name in names]):
             file.write(_bytes(torch.tensor(table, dtype=torch.int32)))
         file.write(b"".join(names))
+        for beside in extras.values():
+            beside.seek(0)
+            shutil.copyfileobj(beside, file)
         file.seek(0)
         _write_header(file, _header(first, len(rows), sum(map(len, names))), room)
     return len(rows)
@@ -91,6 +113,7 @@ class SpeakerArchive:
         sites: The sites of its rows.
         amplitude: Name of the amplitude function.
         model: ``model_hash`` of the model that the rows belong to.
+        extras: Names of the extras that each speaker has.
 
     Raises:
         CheckpointError: The file does not exist, is damaged, or is not an archive.
@@ -113,7 +136,10 @@ class SpeakerArchive:
         typed = self._r.dtype in _TYPES and self._ends.dtype == self._order.dtype == torch.int32
         if not (whole and typed and self._names.dtype == torch.uint8) or min(s.width for s in self.sites) < 1:
             raise CheckpointError(f"{path}: damaged, its tables do not fit each other; copy it again")
-        if self._names.shape != (int(self._ends[-1]),):
+        self._extras = {name.removeprefix(_EXTRA): each for name, each in tensors.items() if name.startswith(_EXTRA)}
+        self.extras = tuple(sorted(self._extras))
+        whole = all(each.shape[:1] == (count,) and each.dtype in _TYPES for each in self._extras.values())
+        if not whole or self._names.shape != (int(self._ends[-1]),):
             raise CheckpointError(f"{path}: damaged, its tables do not fit each other; copy it again")
 
     def __len__(self) -> int:
@@ -154,7 +180,9 @@ class SpeakerArchive:
             )
         parts = values.split([site.width for site in self.sites])
         r = {site.name: part for site, part in zip(self.sites, parts, strict=True)}
-        return SpeakerState(speaker, self.amplitude, self.model, self.sites, r, source=str(self.path))
+        extras = {} if speaker == SPEAKER_INDEPENDENT else {name: each[row] for name, each in self._extras.items()}
+        kept = {name: each.clone() for name, each in extras.items()}
+        return SpeakerState(speaker, self.amplitude, self.model, self.sites, r, kept, str(self.path))
 
     def states(self, speakers: Iterable[str] | None = None) -> Iterator[SpeakerState]:
         """Read some speakers, one after the other; all of them unless some are named."""
@@ -177,6 +205,8 @@ class SpeakerArchive:
 
 
 _TENSORS = ("r", "name_ends", "rows", "names")
+# Beginning of the names of the tensors of extras.
+_EXTRA = "extra."
 
 
 def _row(state: SpeakerState, dtype: torch.dtype) -> Tensor:
@@ -184,6 +214,30 @@ def _row(state: SpeakerState, dtype: torch.dtype) -> Tensor:
     if row.dtype != dtype:
         raise SpeakerError(f"speaker {state.speaker!r}: r is {row.dtype}, the archive's first {dtype}; convert it")
     return row
+
+
+def _extras(state: SpeakerState, first: SpeakerState) -> dict[str, Tensor]:
+    """The extras of a speaker, which have to be those of the first one; zeros for row 0.
+
+    Raises:
+        SpeakerError: They are not, or are of a type that an archive does not have.
+    """
+    if state.speaker == SPEAKER_INDEPENDENT:
+        return {name: torch.zeros_like(value) for name, value in first.extras.items()}
+    ours, theirs = (
+        {name: (value.dtype, tuple(value.shape)) for name, value in each.extras.items()} for each in (state, first)
+    )
+    if ours != theirs or any(dtype not in _TYPES for dtype, _ in ours.values()):
+        raise SpeakerError(
+            f"speaker {state.speaker!r} has the extras {_listed(ours)}, {first.speaker!r} {_listed(theirs)}; an "
+            "archive has the same of all, in float32 or float64: adapt them with one version, or leave out those that "
+            "differ"
+        )
+    return {name: value.detach().cpu().contiguous() for name, value in state.extras.items()}
+
+
+def _listed(extras: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {list(shape)} {dtype}" for name, (dtype, shape) in sorted(extras.items())) or "none"
 
 
 def _dtype(state: SpeakerState) -> torch.dtype:
@@ -205,9 +259,16 @@ def _header(like: SpeakerState, count: int, name_bytes: int) -> bytes:
         "sites": [[site.name, site.width, site.dim, site.batch_dim] for site in like.sites],
     }
     header: dict[str, Any] = {"__metadata__": {"description": json.dumps(description)}}
-    shapes = ((_TYPES[dtype], dtype.itemsize, [count, width]), ("I32", 4, [count]), ("I32", 4, [count]))
+    shapes = {
+        "r": (_TYPES[dtype], dtype.itemsize, [count, width]),
+        "name_ends": ("I32", 4, [count]),
+        "rows": ("I32", 4, [count]),
+        "names": ("U8", 1, [name_bytes]),
+    }
+    for name, value in sorted(like.extras.items()):
+        shapes[_EXTRA + name] = (_TYPES.get(value.dtype, ""), value.dtype.itemsize, [count, *value.shape])
     end = 0
-    for name, (kind, size, shape) in zip(_TENSORS, (*shapes, ("U8", 1, [name_bytes])), strict=True):
+    for name, (kind, size, shape) in shapes.items():
         start, end = end, end + size * torch.Size(shape).numel()
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
     return json.dumps(header).encode()

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lhuc_asr.base.errors import CheckpointError, ModelMismatchError, SpeakerError
+from lhuc_asr.base.tensors import load_format
 from lhuc_asr.lhuc import Site, SpeakerArchive, SpeakerBank, SpeakerState, attach, write_archive
 
 SITES = "hidden.*.activation"
@@ -214,3 +216,50 @@ def test_speakers_without_sites_are_not_archived(tmp_path):
     with pytest.raises(SpeakerError, match="speaker 'dave' has amplitudes at no site"):
         write_archive(tmp_path / "many", [SpeakerState("dave", "exp", "m", (), {})])
     assert os.listdir(tmp_path) == []
+
+
+def with_extras(state: SpeakerState, number: float) -> SpeakerState:
+    extras = {"mean": torch.tensor([number, -0.1], dtype=torch.float64), "turn": torch.full((2, 3), number)}
+    return state if not state.speaker else replace(state, extras=extras)
+
+
+@pytest.mark.parametrize("order", [["", "bob", "alice"], ["bob", "", "alice"], ["bob", "alice", ""], ["alice", "bob"]])
+def test_extras_travel_with_their_speakers(bank, tmp_path, order):
+    states = [with_extras(bank.state(name), number + 0.1) for number, name in enumerate(order)]
+    write_archive(tmp_path / "archive", states)
+    archive = SpeakerArchive(tmp_path / "archive")
+    assert archive.extras == ("mean", "turn")
+    for state in states:
+        read = archive.state(state.speaker)
+        assert read.extras.keys() == state.extras.keys()
+        assert all(torch.equal(read.extras[name], value) for name, value in state.extras.items())
+        assert all(torch.equal(read.r[site], r) for site, r in state.r.items())
+    again = tmp_path / "again"
+    write_archive(again, archive.states())
+    assert SpeakerArchive(again).state("alice").extras.keys() == {"mean", "turn"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "archive"]
+
+
+def test_extras_that_differ_are_refused(bank, tmp_path):
+    bob, alice = (with_extras(bank.state(name), 1.0) for name in ("bob", "alice"))
+    for other, found in (
+        (replace(alice, extras={}), r"'alice' has the extras none, 'bob' mean \[2\] torch.float64, turn \[2, 3\]"),
+        (replace(alice, extras=alice.extras | {"turn": torch.zeros(3)}), r"turn \[3\] torch.float32"),
+        (replace(alice, extras=alice.extras | {"mean": torch.zeros(2)}), r"mean \[2\] torch.float32, turn"),
+    ):
+        with pytest.raises(SpeakerError, match=found):
+            write_archive(tmp_path / "archive", [bob, other])
+    halves = [replace(each, extras={"turn": torch.zeros(3).half()}) for each in (bob, alice)]
+    with pytest.raises(SpeakerError, match="in float32 or float64"):
+        write_archive(tmp_path / "archive", halves)
+    assert not list(tmp_path.iterdir())
+
+
+def test_extras_of_fewer_speakers_are_damage(bank, tmp_path):
+    path = tmp_path / "archive"
+    write_archive(path, [with_extras(bank.state(name), 1.0) for name in ("bob", "alice")])
+    tensors, description = load_format(path, "an archive", "lhuc-archive-1")
+    tensors = {name: each.clone() for name, each in tensors.items()} | {"extra.turn": torch.zeros(1, 2, 3)}
+    save_file(tensors, path, {"description": json.dumps(description)})
+    with pytest.raises(CheckpointError, match="its tables do not fit each other"):
+        SpeakerArchive(path)
