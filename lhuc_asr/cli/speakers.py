@@ -1,4 +1,4 @@
-"""``lhuc-asr speakers list|show|merge|delete``."""
+"""``lhuc-asr speakers list|show|merge|pack|delete``."""
 
 from __future__ import annotations
 
@@ -58,6 +58,17 @@ def merge(
     from lhuc_asr.recognizer import speaker_files
 
     typer.echo(f"{into}: {', '.join(speaker_files.merge(into, sources))}")
+
+
+@speakers.command("pack")
+def pack(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="File to write; one that is there is replaced.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="PATH", help="Speakers' files, archives, or folders.")],
+) -> None:
+    """Write the amplitudes of many speakers into one file, from which lhuc-asr serve reads those that it needs."""
+    from lhuc_asr.recognizer import speaker_files
+
+    typer.echo(f"{archive}: {speaker_files.pack(archive, sources)} speakers")
 
 
 @speakers.command("delete")

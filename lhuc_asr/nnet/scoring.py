@@ -55,3 +55,49 @@ def score_scaled(
     with torch.no_grad():
         spliced = model.splicing.utterance(torch.from_numpy(np.array(features))).to(network.device)
         return over_priors(network.logits(network.psi(spliced), scales), model.log_prior).cpu().numpy()
+
+
+def score_mixed(
+    model: AcousticModel,
+    network: ScaledNetwork,
+    scales: Sequence[Sequence[torch.Tensor]],
+    utterances: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """``score_scaled`` of utterances with scales of their own, whose frames go through the network together.
+
+    Args:
+        model: The network, for its priors and its context.
+        network: The same network with scaled sites.
+        scales: Scales of each utterance at each site, shapes (1, H).
+        utterances: Features of each utterance, shapes (T_i, D).
+
+    Returns:
+        The scores of each utterance, shapes (T_i, K), float32.
+    """
+    scores: list[np.ndarray] = []
+    for group in _groups(utterances):
+        lengths = [len(utterances[number]) for number in group]
+        sites = zip(*(scales[number] for number in group), strict=True)
+        with torch.no_grad():
+            spliced = torch.cat([model.splicing.utterance(torch.from_numpy(np.array(utterances[n]))) for n in group])
+            each = [
+                torch.cat([rows.expand(frames, -1) for rows, frames in zip(site, lengths, strict=True)])
+                for site in sites
+            ]
+            logits = network.logits(network.psi(spliced.to(network.device)), each)
+            scores += np.split(over_priors(logits, model.log_prior).cpu().numpy(), np.cumsum(lengths)[:-1])
+    return scores
+
+
+def _groups(utterances: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """Numbers of utterances that have about ``SCORING_FRAMES`` frames together."""
+    group: list[int] = []
+    frames = 0
+    for number, features in enumerate(utterances):
+        group.append(number)
+        frames += len(features)
+        if frames >= SCORING_FRAMES:
+            yield group
+            group, frames = [], 0
+    if group:
+        yield group

@@ -29,6 +29,7 @@ from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Audio, opened
+from lhuc_asr.recognizer.crowd import HELD, Crowd
 from lhuc_asr.recognizer.decoding import decoding_by, decoding_of, live_decoding
 from lhuc_asr.recognizer.installed import model_folder
 from lhuc_asr.recognizer.learning import Learning
@@ -290,6 +291,19 @@ class Recognizer:
                     transcript = replace(each.transcript(words, name), lattices=tuple(made))
                 if transcript is not None:
                     yield transcript
+
+    def crowd(self, archive: str | Path | None = None, held: int = HELD) -> Crowd:
+        """A transcriber of recordings of many persons at once.
+
+        Args:
+            archive: An archive of speakers (``speaker_files.pack``); None for unknown persons alone.
+            held: Maximum number of speakers in memory.
+
+        Raises:
+            CheckpointError: The archive is missing or damaged.
+            ModelMismatchError: It belongs to another model, or the model needs more of a speaker than amplitudes.
+        """
+        return Crowd(self._model, None if archive is None else Path(archive), held)
 
     def listen(
         self, speaker: Speaker | str | Path | None = None, *, learn: bool = False, name: str = "speaker"

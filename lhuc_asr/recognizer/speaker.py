@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def load_speaker(path: Path, network: AcousticModel, description: ModelDescripti
     tensors, _ = load_tensors(path, "copy it again")
     name = next(iter(adapted.speakers), "")
     check_changes(adapted, description, str(path))
-    return Speaker(name, description.network, adapted, _cmvn_of(path, tensors, description.features.dimension))
+    return Speaker(
+        name, description.network, adapted, statistics_of(str(path), tensors, description.features.dimension)
+    )
 
 
 def check_changes(adapted: AdaptedSpeakers, description: ModelDescription, who: str) -> None:
@@ -149,8 +152,17 @@ def check_file_of(path: Path, speaker: str, network: AcousticModel, holds: str, 
     raise OutputError(f"{shown(path)}: exists and {problem}; choose another output, or --overwrite")
 
 
-def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cmvn | None:
-    """The statistics of the features in a speaker's file; None if the file has none."""
+def statistics_of(source: str, tensors: Mapping[str, torch.Tensor], dimension: int) -> Cmvn | None:
+    """The statistics of the features in a speaker's file; None if the file has none.
+
+    Args:
+        source: Where the tensors come from, for the message.
+        tensors: The tensors of the file, by name.
+        dimension: Number of features per frame, D.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
     if CMVN_MEAN not in tensors and CMVN_DEVIATION not in tensors:
         return None
     mean, deviation = (tensors.get(name, torch.empty(0)) for name in (CMVN_MEAN, CMVN_DEVIATION))
@@ -163,6 +175,6 @@ def _cmvn_of(path: Path, tensors: dict[str, torch.Tensor], dimension: int) -> Cm
     # Half the floor: a file in float32 has it rounded.
     if not usable or not bool((deviation >= DEVIATION_FLOOR / 2).all()):
         raise CheckpointError(
-            f"{path}: mean and deviation of the features are damaged; copy the file again, or adapt the speaker again"
+            f"{source}: mean and deviation of the features are damaged; copy the file again, or adapt the speaker again"
         )
     return Cmvn(mean.double().numpy(), deviation.double().numpy())

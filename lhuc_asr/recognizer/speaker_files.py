@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lhuc_asr.base.atomic import atomic_additions
 from lhuc_asr.base.errors import CheckpointError, SpeakerError
 from lhuc_asr.base.outputs import named
-from lhuc_asr.lhuc.speaker import check_speaker_name, speaker_path
+from lhuc_asr.base.tensors import read_format
+from lhuc_asr.lhuc.archive import FORMAT as ARCHIVE
+from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
+from lhuc_asr.lhuc.speaker import SpeakerState, check_speaker_name, speaker_path
 from lhuc_asr.recognizer.speaker_file import SpeakerFile
 
 # Ending of a speaker's file, and the folder where a name is looked for after this one.
@@ -103,6 +106,33 @@ def merge(into: Path, sources: Sequence[Path]) -> list[str]:
     if not merged:
         raise SpeakerError(f"{', '.join(map(str, sources))}: no speaker to copy; name files that adapt wrote")
     return sorted(merged)
+
+
+def pack(path: Path, sources: Sequence[Path]) -> int:
+    """Write speakers' files into one archive (``lhuc/archive.py``), whole or not at all; one is in memory at a time.
+
+    Args:
+        path: The archive.
+        sources: Files of amplitudes, archives, and folders of files.
+
+    Returns:
+        The number of speakers.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not hold a speaker's amplitudes.
+        ModelMismatchError: The speakers do not all belong to one model.
+        OutputError: The archive cannot be written.
+        SpeakerError: Two files hold one speaker, or there is none.
+    """
+    files = [file for source in sources for file in (_files_in(source) if source.is_dir() else [source])]
+    return write_archive(path, (state for file in files for state in _states_in(file)))
+
+
+def _states_in(path: Path) -> Iterator[SpeakerState]:
+    if read_format(path, "a speaker's file, or an archive") == ARCHIVE:
+        yield from SpeakerArchive(path).states()
+    else:
+        yield SpeakerState.load(path)
 
 
 def delete(folder: Path, speakers: Sequence[str]) -> list[Path]:
