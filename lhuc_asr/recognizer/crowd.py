@@ -29,7 +29,7 @@ from lhuc_asr.nnet.scoring import score_mixed
 from lhuc_asr.recognizer.decoding import UNKNOWN, Decoding, decoding_of
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.piece_words import PieceWords
-from lhuc_asr.recognizer.recordings import Recording
+from lhuc_asr.recognizer.recordings import Recording, usable
 from lhuc_asr.recognizer.speaker import statistics_of
 from lhuc_asr.recognizer.speech import CutRecording, Speech, cut_at_pauses
 from lhuc_asr.recognizer.transcript import Transcript, Word
@@ -133,13 +133,18 @@ class Crowd:
         """A recording with features that are normalised for its speaker; its transcript if it is silent."""
         path = stack.enter_context(nameless_file())
         path.write_bytes(request.audio)
-        recording = Recording(request.name, path, probe(path), request.name)
+        with usable(request.name, None, path):
+            return self._read(
+                Recording(request.name, path, probe(path), request.name), request.speaker, longest_seconds
+            )
+
+    def _read(self, recording: Recording, speaker: str | None, longest_seconds: float | None) -> _Heard | Transcript:
         if longest_seconds is not None and recording.seconds > longest_seconds:
             raise AudioError(
-                f"{request.name}: {recording.seconds:.1f} s; more than {longest_seconds:g} s are refused, cut it"
+                f"{recording.name}: {recording.seconds:.1f} s; more than {longest_seconds:g} s are refused, cut it"
             )
-        person = None if request.speaker is None else self._person(request.speaker)
-        name = request.speaker or UNKNOWN
+        person = None if speaker is None else self._person(speaker)
+        name = speaker or UNKNOWN
         cut = cut_at_pauses(recording, self._model.description, name)
         decoding = None
         if person is not None:

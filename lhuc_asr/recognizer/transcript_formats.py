@@ -137,12 +137,13 @@ def _txt_rows(text: str) -> list[Row]:
 def _json(transcripts: Iterable[Transcript]) -> Iterator[str]:
     before = "[\n"
     for transcript in transcripts:
-        yield before + textwrap.indent(json.dumps(_tree(transcript), indent=2, ensure_ascii=False), "  ")
+        yield before + textwrap.indent(json.dumps(tree_of(transcript), indent=2, ensure_ascii=False), "  ")
         before = ",\n"
     yield "[]\n" if before == "[\n" else "\n]\n"
 
 
-def _tree(transcript: Transcript) -> dict[str, object]:
+def tree_of(transcript: Transcript) -> dict[str, object]:
+    """A transcript as plain values: an object of the JSON format."""
     return {
         "recording": transcript.recording,
         "path": shown(transcript.path),
