@@ -160,6 +160,8 @@ class Crowd:
         if self._archive is None:
             raise SpeakerError(f"speaker {name!r}: no archive of speakers was given; give one: --speakers ARCHIVE")
         if name not in self._persons:
+            if name not in self._archive:
+                raise SpeakerError(f"speaker {name!r} is not among the {len(self._archive)} of the archive")
             state = self._archive.state(name)
             source = f"{self._archive.path}: speaker {name!r}"
             cmvn = statistics_of(source, state.extras, self._model.description.features.dimension)

@@ -129,12 +129,12 @@ async def _body(request: HttpRequest, megabytes: float) -> bytes:
 def _answered(answer: Transcript | LhucError) -> Response:
     if isinstance(answer, Transcript):
         return Response(json.dumps(tree_of(answer), ensure_ascii=False), media_type="application/json")
-    status = BROKEN
     if isinstance(answer, AudioError):
-        status = BAD_AUDIO
-    elif isinstance(answer, SpeakerError):
-        status = UNKNOWN_SPEAKER
-    return _refused(status, str(answer))
+        return _refused(BAD_AUDIO, str(answer))
+    if isinstance(answer, SpeakerError):
+        return _refused(UNKNOWN_SPEAKER, str(answer))
+    logger.error("%s", answer)  # it may name files of this machine
+    return _refused(BROKEN, "the service has a fault, which its log describes")
 
 
 def _refused(status: int, message: str, **headers: str) -> Response:
@@ -175,6 +175,7 @@ def opened_door(
         if begins:
             options = {"include_dashboard": False, "num_cpus": processes} if address is None else {"address": address}
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
         door = (

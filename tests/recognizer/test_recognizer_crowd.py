@@ -102,7 +102,7 @@ def test_what_cannot_be_used_costs_no_other(recognizer: Recognizer, archive: Pat
     assert isinstance(text, AudioError)
     assert isinstance(empty, AudioError)
     assert isinstance(nobody, SpeakerError)
-    assert "speaker 'nobody' is not among its" in str(nobody)
+    assert "speaker 'nobody' is not among the 4 of the archive" in str(nobody)
     assert told(silent)[2] == []
 
 

@@ -110,7 +110,7 @@ def test_requests_that_cannot_be_answered_say_why(door: str, heard: dict[str, li
     name, (path, *_) = next(iter(heard.items()))
     audio = path.read_bytes()
     for query, body, status, error in (
-        ({"speaker": "nobody"}, audio, 404, "speaker 'nobody' is not among its"),
+        ({"speaker": "nobody"}, audio, 404, "speaker 'nobody' is not among the 4 of the archive"),
         ({"speaker": name, "name": "talk"}, b"no audio", 400, "talk: not a WAV, FLAC, Ogg"),
         ({"speaker": name}, bytes(1_000_001), 413, "more than 1 MB; cut the recording, or send FLAC"),
         ({"speaker": name}, None, 405, "POST an audio file to /transcribe?speaker=NAME"),
