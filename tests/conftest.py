@@ -162,6 +162,49 @@ def finished(closed_configuration: None, tiny_recipe: Path, tmp_path_factory: py
     return folder
 
 
+@pytest.fixture(scope="session")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment's model; tests read it, and change copies of it."""
+    from lhuc_asr.pipeline.export import export
+
+    folder = tmp_path_factory.mktemp("elsewhere") / "model"
+    export(finished, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def heard(finished: Path) -> dict[str, list[Path]]:
+    """The recordings of each test speaker of the tiny experiment."""
+    from lhuc_asr.audio.utterance import read_manifest
+
+    recordings: dict[str, list[Path]] = {}
+    for split in ("test", "control"):
+        for utterance in read_manifest(finished / "corpus" / f"{split}.jsonl"):
+            recordings.setdefault(utterance.speaker, []).append(utterance.audio)
+    return recordings
+
+
+@pytest.fixture(scope="session")
+def people(exported: Path, heard: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the files of these speakers, adapted to on the tiny experiment's model."""
+    from lhuc_asr.recognizer.recognizer import load
+
+    folder, recognizer = tmp_path_factory.mktemp("people"), load(exported)
+    for name, paths in heard.items():
+        recognizer.adapt(paths, speaker=name).save(folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def archive(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of these speakers."""
+    from lhuc_asr.recognizer.speaker_files import pack
+
+    path = tmp_path_factory.mktemp("archive") / "people.archive"
+    assert pack(path, [people]) == 4
+    return path
+
+
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished experiment, to be changed."""

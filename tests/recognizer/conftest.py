@@ -14,16 +14,6 @@ from lhuc_asr.recognizer.speaker import Speaker
 
 
 @pytest.fixture(scope="session")
-def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny experiment's model; tests read it, and change copies of it."""
-    from lhuc_asr.pipeline.export import export
-
-    folder = tmp_path_factory.mktemp("elsewhere") / "model"
-    export(finished, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def said(finished: Path) -> list[Utterance]:
     """The test utterances of one speaker."""
     return [u for u in read_manifest(finished / "corpus" / "test.jsonl") if u.speaker == "2001"]

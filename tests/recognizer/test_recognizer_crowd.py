@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import soundfile
 import torch
 
-from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.errors import AudioError, CheckpointError, LhucError, ModelMismatchError, SpeakerError
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.lhuc.speaker import SpeakerState
@@ -20,32 +18,6 @@ from lhuc_asr.recognizer.crowd import Request
 from lhuc_asr.recognizer.recognizer import Recognizer
 from lhuc_asr.recognizer.speaker_files import pack
 from lhuc_asr.recognizer.transcript import Transcript
-
-
-@pytest.fixture(scope="module")
-def heard(finished: Path) -> dict[str, list[Path]]:
-    """The recordings of each test speaker."""
-    recordings = defaultdict(list)
-    for split in ("test", "control"):
-        for utterance in read_manifest(finished / "corpus" / f"{split}.jsonl"):
-            recordings[utterance.speaker].append(utterance.audio)
-    return dict(recordings)
-
-
-@pytest.fixture(scope="module")
-def people(recognizer: Recognizer, heard: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the files of all these speakers."""
-    folder = tmp_path_factory.mktemp("people")
-    for name, paths in heard.items():
-        recognizer.adapt(paths, speaker=name).save(folder / f"{name}.safetensors")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def archive(people: Path) -> Path:
-    path = people.parent / "people.archive"
-    assert pack(path, [people]) == 4
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,42 +15,13 @@ from typing import Any
 
 import pytest
 
-from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.base.errors import ExperimentError, ModelMismatchError
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.recognizer.crowd import Request
 from lhuc_asr.recognizer.recognizer import load
-from lhuc_asr.recognizer.speaker_files import pack
 from lhuc_asr.serving.door import Limits, opened_door
 
 Answer = tuple[int, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def model(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lhuc_asr.pipeline.export import export
-
-    folder = tmp_path_factory.mktemp("served") / "model"
-    export(finished, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def heard(finished: Path) -> dict[str, list[Path]]:
-    recordings = defaultdict(list)
-    for split in ("test", "control"):
-        for utterance in read_manifest(finished / "corpus" / f"{split}.jsonl"):
-            recordings[utterance.speaker].append(utterance.audio)
-    return dict(recordings)
-
-
-@pytest.fixture(scope="module")
-def archive(model: Path, heard: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, recognizer = tmp_path_factory.mktemp("people"), load(model)
-    for name, paths in heard.items():
-        recognizer.adapt(paths, speaker=name).save(folder / f"{name}.safetensors")
-    pack(folder.parent / "people.archive", [folder])
-    return folder.parent / "people.archive"
 
 
 def free_port() -> int:
@@ -61,9 +31,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def door(model: Path, archive: Path, two_machines: Any) -> Iterator[str]:
+def door(exported: Path, archive: Path, two_machines: Any) -> Iterator[str]:
     limits = Limits(waiting=8, megabytes=1.0, seconds=30.0)
-    with opened_door(model, archive, held=3, limits=limits, port=free_port(), address=two_machines.address) as url:
+    with opened_door(exported, archive, held=3, limits=limits, port=free_port(), address=two_machines.address) as url:
         yield url
 
 
@@ -77,11 +47,11 @@ def ask(url: str, body: bytes | None, **query: str) -> Answer:
 
 
 def test_all_who_ask_at_once_are_answered_or_refused(
-    door: str, model: Path, archive: Path, heard: dict[str, list[Path]]
+    door: str, exported: Path, archive: Path, heard: dict[str, list[Path]]
 ) -> None:
     """Five times as many as may wait: each answer is that of a crowd here, and each refusal says what to do."""
     asked = [(name, path) for name, paths in heard.items() for path in paths[:2]] * 5
-    crowd = load(model).crowd(archive)
+    crowd = load(exported).crowd(archive)
     mine = crowd.transcripts([Request(path.stem, name, path.read_bytes()) for name, path in asked[:8]])
     expected = {(name, path): each.text for (name, path), each in zip(asked, mine, strict=False)}  # type: ignore[union-attr]
     start = threading.Barrier(len(asked))
@@ -122,10 +92,10 @@ def test_requests_that_cannot_be_answered_say_why(door: str, heard: dict[str, li
     assert (status, body["speaker"]) == (200, "unknown")
 
 
-def test_what_cannot_be_served_is_an_error_before_it_starts(model: Path, archive: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_an_error_before_it_starts(exported: Path, archive: Path, tmp_path: Path) -> None:
     with pytest.raises(ExperimentError), opened_door(tmp_path, archive, held=3):
         pass
     states = SpeakerArchive(archive).states()
     write_archive(tmp_path / "archive", [replace(each, model="other") for each in states])
-    with pytest.raises(ModelMismatchError), opened_door(model, tmp_path / "archive", held=3):
+    with pytest.raises(ModelMismatchError), opened_door(exported, tmp_path / "archive", held=3):
         pass
