@@ -86,7 +86,8 @@ class Cluster:
         self._address = address
 
     def __enter__(self) -> Cluster:
-        if self._address not in _entered:
+        if self._address not in _entered or not self._answers():
+            self._ray.shutdown()
             self._connect()
         _entered.append(self._address)
         return self
@@ -124,6 +125,13 @@ class Cluster:
             for reference in waiting:
                 with suppress(Exception):  # it is finished, or its machine is gone
                     self._ray.cancel(reference, force=True)
+
+    def _answers(self) -> bool:
+        """Whether a connection that was made before still is one: a head may have been started again since."""
+        try:
+            return bool(self._ray.nodes())
+        except Exception:
+            return False
 
     def _connect(self) -> None:
         try:
@@ -189,7 +197,7 @@ class Cluster:
         with extra("cluster"):
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        compared, here = COMPARED, _versions(COMPARED)
+        compared, here = COMPARED, versions_here(COMPARED)
 
         def versions() -> dict[str, str]:  # nested, so that Ray sends its code: the package may not be there
             import platform
@@ -225,7 +233,7 @@ class Cluster:
             )
 
 
-def _versions(names: Sequence[str]) -> dict[str, str]:
+def versions_here(names: Sequence[str]) -> dict[str, str]:
     from importlib.metadata import version
 
     return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,9 +1,9 @@
 """Jobs over files on the machines of a cluster that share no disk: files in, files out, all of them through a store.
 
 A job is a named function of a folder with its inputs, an empty folder for its results, and plain options. Its key is
-the hash of all of these and of the package's version. The results lie in the store under this key, with a list of them
-that is written last: a job is finished when its list is there, whoever did it, and a run that was ended does not do it
-again.
+the hash of all of these, and of the versions of the libraries whose numbers depend on theirs. The results lie in the
+store under this key, with a list of them that is written last: a job is finished when its list is there, whoever did
+it, and a run that was ended does not do it again.
 
     files/<sha256>                 an input
     jobs/<key>/<place>             a result
@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from lhuc_asr.base.atomic import atomic_folder, sha256_of, write_json
-from lhuc_asr.base.cluster import Cluster, function_of_name, name_of_function
+from lhuc_asr.base.cluster import COMPARED, Cluster, function_of_name, name_of_function, versions_here
 from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.fingerprint import files_below
 from lhuc_asr.base.hashed_folder import is_inside
 from lhuc_asr.base.object_store import ObjectStore, StoreError, open_store
-from lhuc_asr.base.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +78,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
         ClusterError, LhucError: As from ``Cluster.run``.
     """
     stored: set[str] = set()
+    versions = versions_here(COMPARED)
     hashes: dict[Path, str] = {}  # many jobs have the same model and graph
     waiting: dict[str, Job] = {}
     done: list[tuple[str, Job]] = []
@@ -88,7 +88,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
             hashes.update({path: sha256_of(path) for path in job.inputs.values() if path not in hashes})
             inputs = {place: hashes[path] for place, path in job.inputs.items()}
             function = name_of_function(job.function)
-            task = {"version": __version__, "function": function, "options": job.options, "inputs": inputs}
+            task = {"versions": versions, "function": function, "options": job.options, "inputs": inputs}
             key = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()
             if store.has(f"jobs/{key}.json"):
                 done.append((key, job))

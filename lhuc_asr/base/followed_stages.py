@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lhuc_asr.base.fingerprint import InputFiles
-from lhuc_asr.base.ranks import RankError, ranks
+from lhuc_asr.base.ranks import POLL_SECONDS, RankError, ranks
 from lhuc_asr.base.runlog import Metrics
 from lhuc_asr.base.stage_key import Before
-from lhuc_asr.base.stages import Stages
+from lhuc_asr.base.stages import Stages, alike
 
 OptionsT = TypeVar("OptionsT")
+
+# A file that one machine has written may be seen by another some time later, on a network disk.
+SEEN_SECONDS = 60.0
 
 
 class FollowedStages(Stages):
@@ -44,8 +48,14 @@ class FollowedStages(Stages):
         news = self._told(name)
         self._keys[name] = news["key"]
         if news["together"]:
+            if news["alike"] != alike(name, options):
+                raise RankError(
+                    f"process {ranks().rank}: the stage {name!r} has other options here than in the first process, or "
+                    "other versions of lhuc_asr, torch or Python; start all with one command, and one installation"
+                )
             work(options)
             self._told(name)  # its files are there
+        self._check_folder(name, news["key"])
 
     def _told(self, name: str) -> dict[str, Any]:
         news = ranks().told()
@@ -55,3 +65,14 @@ class FollowedStages(Stages):
                 "all with one command, and in a folder that all of them see"
             )
         return news
+
+    def _check_folder(self, name: str, key: str) -> None:
+        """Refuse a folder that is not the first process's: what would be read here is another experiment's."""
+        last = time.monotonic() + SEEN_SECONDS
+        while (record := self._recorded(name)) is None or record.key != key:
+            if time.monotonic() > last:
+                raise RankError(
+                    f"process {ranks().rank}: {self._experiment} does not have the stage {name!r} as the first process "
+                    "has made it; give exp= a folder that all processes see"
+                )
+            time.sleep(POLL_SECONDS)

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -27,6 +28,10 @@ from lhuc_asr.base.foreign import reason_of
 POLL_SECONDS = 0.2
 # Ranks draw other random numbers, so that not all of them drop the same units.
 SEED_STEP = 1 << 40
+# The others wait so long for one, as while it writes a large state.
+PATIENCE = timedelta(hours=2)
+# The first process has said why all end.
+FAILED = "failed"
 
 
 ItemsT = TypeVar("ItemsT", bound=Tensor | list[Any])
@@ -138,30 +143,36 @@ def joined(device: str) -> Iterator[Ranks]:
         RankError: The processes cannot be joined, or another one was lost.
     """
     global _here
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield _here
         return
-    rank = int(os.environ["RANK"])
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if ":" in device:
+        raise RankError(f"device={device}: each of {count} processes takes a device of its own; give device=cuda")
     try:
         if device != "cpu":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         store, _, _ = next(rendezvous("env://", rank, count))
         backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError, KeyError) as error:
         raise RankError(f"process {rank} of {count}: the others cannot be joined ({reason_of(error)})") from error
-    _here = Ranks(rank, count, PrefixStore("lhuc_asr", store))
+    news = PrefixStore("lhuc_asr", store)
+    _here = Ranks(rank, count, news)
     try:
         yield _here
-    except LhucError:
+    except BaseException as error:
+        if _here.is_first:
+            news.set(FAILED, "")
+        elif news.check([FAILED]):
+            raise SystemExit(1) from error  # the first one has said why
+        # gloo raises what any operation may.
+        if isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            raise RankError(
+                f"process {rank} of {count}: the training together ended ({reason_of(error)}); was another process "
+                "lost? Run again: it goes on after the last epoch"
+            ) from error
         raise
-    except RuntimeError as error:
-        # The name of no exception says so: gloo and NCCL raise what any operation may.
-        raise RankError(
-            f"process {rank} of {count}: the training together ended ({reason_of(error)}); was another process lost? "
-            "Run again: it goes on after the last epoch"
-        ) from error
     finally:
         _here = Ranks()
         distributed.destroy_process_group()

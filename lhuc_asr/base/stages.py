@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from pydantic import ConfigDict
 
 from lhuc_asr.base.atomic import write_json
@@ -33,6 +35,7 @@ from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import Metrics, stopwatch
 from lhuc_asr.base.stage_key import Before, PartOf, name_of, plain_options, stage_key
 from lhuc_asr.base.stage_plan import PlannedStage, about, seconds_left
+from lhuc_asr.base.version import __version__
 from lhuc_asr.base.watched_files import WatchedFiles
 
 logger = logging.getLogger(__name__)
@@ -156,7 +159,7 @@ class Stages:
             before = self._keys_before(name, after)
             key = self._keys[name] = stage_key(name, options, before, earlier.contents)
             if together:
-                ranks().tell(stage=name, key=key, together=True)
+                ranks().tell(stage=name, key=key, together=True, alike=alike(name, options))
             record = self._executed(name, key, earlier.contents, watched, lambda: work(options), outputs)
             ranks().tell(stage=name, key=key, together=False)
         self._keys[name], self._files[name] = _with_files(key, record, watched), watched
@@ -349,6 +352,12 @@ class RecordedStages(Stages):
             The stage's name; None where all are finished.
         """
         return next(filter(None, (self._first_stale[name] for name in names)), None)
+
+
+def alike(name: str, options: Any) -> str:
+    """What processes that do a stage together must have in common: its options, and the versions that compute it."""
+    versions = [__version__, torch.__version__, platform.python_version()]
+    return stage_key(name, {"options": plain_options(options), "versions": versions}, [])
 
 
 def _with_files(key: str, record: _Record, watched: WatchedFiles) -> str:

@@ -6,6 +6,7 @@ Verbs import what they need when they are called: importing torch alone takes se
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from typing import Annotated
@@ -116,6 +117,8 @@ def main() -> None:
 
 
 def _say_interrupted() -> None:
+    if os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("RANK") != "0":
+        return  # of several processes that train together the first one says it
     stages = not {"run", "benchmark"}.isdisjoint(sys.argv)
     remedy = "; the same command resumes it after the last finished stage" if stages else ""
     typer.echo(f"lhuc-asr: interrupted{remedy}", err=True)

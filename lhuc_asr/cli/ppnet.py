@@ -77,7 +77,7 @@ def train(
         from lhuc_asr.ppnet.curves import training_curves
     chosen = _torch_device(device)
     check_inputs(config)
-    with joined(chosen.type) as ranks:
+    with joined(device) as ranks:
         if not ranks.is_first:
             logging.getLogger("lhuc_asr").setLevel(logging.ERROR)  # the first one says it all
             run_recommender(config, config.folder, chosen)

@@ -47,6 +47,7 @@ def run(
     Finished stages are skipped; a run that was killed is resumed. Relative paths start from the folder of the command,
     ~ is your home folder.
     """
+    from lhuc_asr.base.device import checked_device
     from lhuc_asr.base.explained import explain_config
     from lhuc_asr.base.ranks import joined
     from lhuc_asr.cli.recipes import recipe_file
@@ -70,6 +71,7 @@ def run(
             typer.echo(line)
         return
     formats = [] if figure_format is FigureFormat.PNG else [figure_format.value]
+    checked_device(config.device, "device=")
     with joined(config.device) as ranks:
         if not ranks.is_first:
             logging.getLogger("lhuc_asr").setLevel(logging.ERROR)  # the first one says it all

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lhuc_asr.base.errors import CheckpointError
+from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import stopwatch
 from lhuc_asr.nnet.schedule import Newbob
 from lhuc_asr.nnet.training_state import TrainingState
@@ -109,6 +110,7 @@ def run_epochs(state: TrainingState, criterion: Criterion, learning_rate: float,
 
 def _resumed(state: TrainingState) -> Newbob:
     newbob = state.restore()
+    ranks().wait()  # where it is finished, the first process deletes what the others still read
     logger.info("training resumes after epoch %d", newbob.epochs)
     return newbob
 

@@ -50,7 +50,11 @@ MOST_PDFS = 2**31 - 1
 
 
 def make_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    """``run_pass``, on the cluster if there is one and the pass can be divided; the same files, to the bit."""
+    """``run_pass``, on the cluster if there is one and the pass can be divided.
+
+    The files are the same, to the bit where a speaker's numbers do not depend on the sizes of matrix products, which
+    speakers share who adapt together; otherwise to rounding.
+    """
     if experiment.ray is None or not divides(split, plan):
         run_pass(experiment, split, plan)
     else:
@@ -58,7 +62,7 @@ def make_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
 
 
 def make_outputs(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> None:
-    """``run_outputs``, on the cluster if there is one and the pass can be divided; the same files, to the bit."""
+    """``run_outputs``, on the cluster if there is one and the pass can be divided; as ``make_pass``."""
     if experiment.ray is None or not divides(split, plans[0]):
         run_outputs(experiment, split, plans)
     else:

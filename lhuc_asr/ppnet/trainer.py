@@ -123,6 +123,7 @@ def train(
     identity = _identity(model, config, seed)
     if together.of_first(state_path.exists()):
         done, best = _restore(state_path, model, optimizers, identity)
+        together.wait()  # where it is finished, the first process deletes what the others still read
         logger.info("training is resumed after epoch %d", done.epochs)
         on_epoch(done.figures)
     while done.epochs < config.epochs and done.epochs - done.best_epoch < config.patience:
@@ -253,7 +254,9 @@ def _epoch(
             examples += len(batch)
     (summed,) = together.sum(float(total))
     if not examples:
-        raise ScoreError("no examples to train on: is the training split empty?")
+        raise ScoreError(
+            "no examples to train on: is the training split empty, or batch_size less than 2 for each process?"
+        )
     loss = summed / examples
     if not np.isfinite(loss):
         raise CheckpointError(f"epoch {epoch + 1}: the loss is {loss}: training diverged, lower trainer.learning_rate")
