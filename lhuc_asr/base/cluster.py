@@ -234,6 +234,7 @@ class Cluster:
 
 
 def versions_here(names: Sequence[str]) -> dict[str, str]:
+    """The versions of Python and of some libraries on this machine, by their names."""
     from importlib.metadata import version
 
     return {"python": platform.python_version()} | {name: version(name) for name in names}
