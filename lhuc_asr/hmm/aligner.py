@@ -166,7 +166,7 @@ def _collected(
         kept[utterance.id] = path
         total += path.log_prob
         frames += utterance.frames
-    _check_unaligned(failed, len(kept), max_unaligned)
+    check_unaligned(failed, len(kept), max_unaligned)
     return kept, total / frames
 
 
@@ -175,8 +175,17 @@ def pdfs_of(paths: Mapping[str, StatePath]) -> dict[str, np.ndarray]:
     return {utterance: path.pdfs for utterance, path in paths.items()}
 
 
-def _check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:
-    """Refuse too many utterances that failed to align; warn about a few."""
+def check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:
+    """Refuse too many utterances that failed to align; warn about a few.
+
+    Args:
+        failed: Their ids.
+        aligned: Number of the others.
+        limit: Maximum fraction that may fail.
+
+    Raises:
+        AlignmentError: More failed, or there are none that did not.
+    """
     count, names = len(failed) + aligned, ", ".join(failed[:5])
     remedy = "too short for their transcripts; check that text and audio match"
     if not count:

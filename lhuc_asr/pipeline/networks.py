@@ -17,7 +17,8 @@ from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.checkpoint import save_model
 from lhuc_asr.nnet.frames import FrameSource, priors
-from lhuc_asr.nnet.layered_network import LayeredNetwork, NetworkShape
+from lhuc_asr.nnet.layered_network import LayeredNetwork
+from lhuc_asr.nnet.shapes import AnyShape
 from lhuc_asr.nnet.trainer import TrainerConfig, train
 from lhuc_asr.nnet.vector_tensors import VectorTensors
 from lhuc_asr.pipeline.acoustic_models import rung_dimension
@@ -47,7 +48,7 @@ class NetworkOptions:
         voices: Name of the network whose i-vectors it takes, mostly its own; None for one that takes none.
     """
 
-    dnn: NetworkShape
+    dnn: AnyShape
     trainer: TrainerConfig
     feature_dimension: int
     seed: int

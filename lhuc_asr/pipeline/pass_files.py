@@ -19,6 +19,7 @@ from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, SEARCH_FILE, sets_of
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.language import GRAPH_FILES, HISTORIES_FOLDER
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse
+from lhuc_asr.pipeline.shards import places_in
 
 
 def whole_files(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> dict[str, Path]:
@@ -35,7 +36,7 @@ def whole_files(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]
     for plan in (*plans, *earlier_passes(plans)):
         read += _read_of_model(experiment, plan)
     files = (file for path in read for file in (files_below(path) if path.is_dir() else [path]))
-    return {path.relative_to(experiment.folder.folder).as_posix(): path for path in files}
+    return places_in(experiment.folder.folder, files)
 
 
 def _read_by(experiment: AlignedExperiment, split: str, plan: Pass) -> Iterator[Path]:
@@ -115,7 +116,7 @@ class SpeakersFiles:
         else:
             self._write_borrowed(folder, self._borrowed, speakers)
             parameters = {}
-        return {path.relative_to(home).as_posix(): path for path in files_below(home)} | parameters
+        return places_in(home, files_below(home)) | parameters
 
     def _alignment(self, plan: Pass) -> Alignment:
         path = self._experiment.folder.decode(self._split, plan.name) / ALIGNMENT_FILE
@@ -129,14 +130,13 @@ class SpeakersFiles:
 
     def _own_parameters(self, speakers: Collection[str]) -> dict[str, Path]:
         """The files of parameters that earlier passes estimated, by their places."""
-        files = {}
+        files: list[Path] = []
         for name, sets in self._sets.items():
             folder = self._experiment.folder.speakers(self._split, name)
             row_0 = speaker_path(folder, SPEAKER_INDEPENDENT)
-            own = [speaker_path(folder, each) for speaker in speakers for each in sets[speaker]]
-            for path in own if not row_0.exists() else [*own, row_0]:
-                files[path.relative_to(self._experiment.folder.folder).as_posix()] = path
-        return files
+            files += [speaker_path(folder, each) for speaker in speakers for each in sets[speaker]]
+            files += [row_0] if row_0.exists() else []
+        return places_in(self._experiment.folder.folder, files)
 
     def _write_borrowed(self, folder: ExperimentFolder, borrowed: Borrowed, speakers: Collection[str]) -> None:
         for name, sets in self._sets.items():

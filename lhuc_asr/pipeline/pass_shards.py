@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from lhuc_asr.adapt.methods import METHODS
@@ -23,7 +22,6 @@ from lhuc_asr.base.file_jobs import Job
 from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.decode.hypothesis import Hypothesis, from_row
 from lhuc_asr.features.store import FeatureTable
-from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.earlier_pass import (
     ADAPTATION_FILE,
@@ -41,12 +39,10 @@ from lhuc_asr.pipeline.pass_files import SpeakersFiles, whole_files
 from lhuc_asr.pipeline.passes import run_outputs, run_pass, write_pass
 from lhuc_asr.pipeline.plan import with_needed
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse, stage_of
-from lhuc_asr.pipeline.shards import shard_results
+from lhuc_asr.pipeline.shards import experiment_of, pdfs_in, plain_experiment, shard_results
 
 # Plans as plain values.
 _PLANS = TypeAdapter(tuple[Pass, ...])
-# The pdfs of an alignment are checked by what reads it with its model.
-MOST_PDFS = 2**31 - 1
 
 
 def make_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
@@ -104,14 +100,8 @@ def _run_on_cluster(settings: RayConfig, experiment: AlignedExperiment, split: s
         own = replace(plan.adaptation, whose="own")
         inputs = [replace(each, adaptation=own) for each in plans]
     shared, of_speakers = whole_files(experiment, split, inputs), SpeakersFiles(experiment, split, inputs, borrowed)
-    options = {
-        "split": split,
-        "plans": _PLANS.dump_python(tuple(inputs), mode="json"),
-        "last_rung": experiment.last_rung,
-        "graphs": experiment.graphs,
-        "alignment": experiment.alignment,
-        "separate_tuning_lm": experiment.separate_tuning_lm,
-    }
+    plain = {"split": split, "plans": _PLANS.dump_python(tuple(inputs), mode="json")}
+    options = plain | plain_experiment(experiment)
 
     def job(title: str, home: Path, shard: Sequence[Utterance]) -> Job:
         return Job(title, pass_over_shard, options, shared | of_speakers.write(home, shard))
@@ -144,12 +134,8 @@ def _hypotheses(
     shard: Sequence[Utterance], results: Path, split: str, plan: Pass, features: FeatureTable
 ) -> Iterator[Hypothesis]:
     """The hypotheses that a job wrote."""
-    place, stored, first = ExperimentFolder(results).decode(split, plan.name), [], 0
-    for utterance in shard:
-        stored.append(replace(features.by_id[utterance.id], first=first))
-        first += stored[-1].frames
-    table = FeatureTable(stored, np.empty((first, 0), np.float32))
-    pdfs = Alignment(place / ALIGNMENT_FILE, table, MOST_PDFS)
+    place = ExperimentFolder(results).decode(split, plan.name)
+    pdfs = dict(pdfs_in(place / ALIGNMENT_FILE, [utterance.id for utterance in shard], features))
     for row in read_json_lines(place / HYPOTHESES_FILE):
         yield from_row(row, pdfs[row["utterance"]])
 
@@ -169,16 +155,7 @@ def pass_over_shard(inputs: Path, results: Path, options: Mapping[str, Any]) -> 
         LhucError: What the pass raises.
     """
     split, plans = options["split"], _PLANS.validate_python(options["plans"])
-    experiment = AlignedExperiment(
-        folder=ExperimentFolder(inputs),
-        name=inputs.name,
-        processes=1,
-        device="cpu",
-        last_rung=options["last_rung"],
-        graphs=options["graphs"],
-        alignment=options["alignment"],
-        separate_tuning_lm=options["separate_tuning_lm"],
-    )
+    experiment = experiment_of(inputs, options)
     if plans[0].output is None:
         run_pass(experiment, split, plans[0])
     else:

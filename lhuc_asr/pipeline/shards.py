@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.cluster import Cluster
+from lhuc_asr.base.experiment_folder import ExperimentFolder
 from lhuc_asr.base.file_jobs import Job, run_jobs
 from lhuc_asr.base.object_store import open_store
 from lhuc_asr.base.partial import private_folder
 from lhuc_asr.base.runlog import progress
+from lhuc_asr.features.store import FeatureTable
+from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.pipeline.cluster_config import RayConfig
+from lhuc_asr.pipeline.experiment import AlignedExperiment
 
 # Speech in a shard, at least: enough for the start of a process to be cheap, little enough for a lost one to be.
 SHARD_SECONDS = 600.0
+MOST_PDFS = 2**31 - 1
 
 # A title, an empty folder for the job's inputs, and the shard's utterances -> the job.
 MakeJob = Callable[[str, Path, Sequence[Utterance]], Job]
@@ -87,3 +96,44 @@ def shard_results(
 
         made = run_jobs(cluster, open_store(settings.store), jobs(), temporary / "results")
         yield ((shards[job.title], results) for job, results in progress(made, title, len(shards)))
+
+
+def places_in(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """Files below a folder, by their places in it."""
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def plain_experiment(experiment: AlignedExperiment) -> dict[str, Any]:
+    """The attributes of an experiment that do not depend on the machine, as plain values for a job."""
+    return {name: getattr(experiment, name) for name in ("last_rung", "graphs", "alignment", "separate_tuning_lm")}
+
+
+def experiment_of(inputs: Path, options: Mapping[str, Any]) -> AlignedExperiment:
+    """The experiment of a job: its folder of inputs, and what ``plain_experiment`` gave it; for one processor."""
+    return AlignedExperiment(
+        folder=ExperimentFolder(inputs),
+        name=inputs.name,
+        processes=1,
+        device="cpu",
+        last_rung=options["last_rung"],
+        graphs=options["graphs"],
+        alignment=options["alignment"],
+        separate_tuning_lm=options["separate_tuning_lm"],
+    )
+
+
+def pdfs_in(path: Path, names: Sequence[str], features: FeatureTable) -> Iterator[tuple[str, np.ndarray]]:
+    """The pdfs (T,) of each utterance in an alignment that a job wrote.
+
+    Args:
+        path: The alignment.
+        names: Ids of its utterances, in its order.
+        features: Features of the whole split.
+    """
+    stored, first = [], 0
+    for name in names:
+        stored.append(replace(features.by_id[name], first=first))
+        first += stored[-1].frames
+    # What reads the pdfs with a model checks that they are the model's.
+    aligned = Alignment(path, FeatureTable(stored, np.empty((first, 0), np.float32)), MOST_PDFS)
+    return ((name, aligned[name]) for name in names)
