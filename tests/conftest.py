@@ -220,6 +220,12 @@ def ladder(finished: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def ladder_passes() -> str:
+    """The passes of ``ladder``."""
+    return LADDER_PASSES
+
+
+@pytest.fixture(scope="session")
 def run_ladder(run: Run) -> Run:
     """Run the recipe of ``ladder`` with other passes, ``run_ladder(folder, "passes={...}")``."""
     return lambda folder, *overrides: run(folder, *LADDER, *overrides)

@@ -54,7 +54,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
 
 def test_machines_with_another_version_are_named(two_machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPARED", ("lhuc_asr", "not-installed-anywhere"))
-    monkeypatch.setattr(module, "_versions", lambda names: {"lhuc_asr": "9.9", "not-installed-anywhere": "1"})
+    monkeypatch.setattr(module, "versions_here", lambda names: {"lhuc_asr": "9.9", "not-installed-anywhere": "1"})
     with pytest.raises(ClusterError, match=r"has lhuc_asr \d.*, and this one 9.9, .*-anywhere none, and this one 1,"):
         Cluster(two_machines.address).__enter__()
     monkeypatch.undo()

@@ -62,12 +62,13 @@ def test_every_module_is_there_or_names_the_extra_that_it_needs() -> None:
     missing = {name: said for name, said in outcome.items() if said}
     rooms = {name.split(".")[1] for name in missing}
     curves = ["lhuc_asr.base.event_files", "lhuc_asr.pipeline.curves", "lhuc_asr.ppnet.curves"]
-    assert rooms == {"base", "pipeline", "ppnet", "score", "study", "web"}
+    assert rooms == {"base", "pipeline", "ppnet", "score", "serving", "study", "web"}
     assert [name for name in missing if name.split(".")[1] in ("base", "pipeline")] == curves[:2]
     for name, said in missing.items():
         wanted = "rank" if name.startswith("lhuc_asr.ppnet") else "figures"
         wanted = "tensorboard" if name in curves else wanted
         wanted = "enrol" if name.startswith("lhuc_asr.web.enrol") else wanted
+        wanted = "serve" if name.startswith("lhuc_asr.serving") else wanted
         assert said.startswith("MissingExtraError: "), (name, said)
         assert said.endswith(f"pip install 'lhuc_asr[{wanted}]'"), (name, said)
     # What needs no figure and no table of examples is there.

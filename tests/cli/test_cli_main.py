@@ -19,7 +19,7 @@ from lhuc_asr.cli import main as command_line
 
 VERBS = (
     *("run", "init", "benchmark", "report", "export", "package", "info"),
-    *("adapt", "transcribe", "listen", "enrol", "align", "download", "toy"),
+    *("adapt", "transcribe", "listen", "enrol", "serve", "align", "download", "toy"),
 )
 HEAVY = ("torch", "soxr", "matplotlib", "kaldifst", "numpy", "pydantic")
 HELP_SECONDS = 0.5

@@ -205,7 +205,7 @@ def test_a_pass_is_made_again_when_what_it_combines_is(noisy, run: Run, monkeypa
     folder, overrides = noisy
     assert run(folder, *overrides) == []
     # Which stages are made again is asked, not what they make.
-    monkeypatch.setattr("lhuc_asr.pipeline.order.run_pass", lambda *_: None)
+    monkeypatch.setattr("lhuc_asr.pipeline.order.make_pass", lambda *_: None)
     executed = run(folder, *overrides, "passes.between.combine.alpha=0.6")
     passes = ("between", "between__others_mean")
     assert executed == [f"{name} over {split}" for split in ("test", "control") for name in passes]

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import LADDER_PASSES
 
 from lhuc_asr.base.errors import AlignmentError, LatticeError
 from lhuc_asr.pipeline import lattice_shards, shards
@@ -37,6 +36,7 @@ def test_the_lattices_are_those_of_this_machine(
     ladder: Path,
     tmp_path: Path,
     run_ladder: Run,
+    ladder_passes: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copy = Path(shutil.copytree(ladder, tmp_path / "exp"))
@@ -45,7 +45,7 @@ def test_the_lattices_are_those_of_this_machine(
     shutil.rmtree(copy / "am" / "smbr" / "lattices")
     monkeypatch.setattr(lattice_shards, "write_all_lattices", None)
     cluster = "executor=ray", f"ray.store={bucket}", f"ray.address={two_machines.address}"
-    assert run_ladder(copy, LADDER_PASSES, *cluster) == ["lattices of smbr"]
+    assert run_ladder(copy, ladder_passes, *cluster) == ["lattices of smbr"]
     assert files_of(copy) == here
 
 

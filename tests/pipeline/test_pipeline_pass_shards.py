@@ -1,14 +1,22 @@
-"""Passes over the machines of a cluster: the files of this machine, to the bit, for methods, targets and outputs."""
+"""Passes over the machines of a cluster: the files of this machine, for methods, targets and outputs.
+
+Those of passes that do not adapt are the same to the bit, the others to rounding: speakers who adapt together share
+matrix products, and the sizes of these change the last bits.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load
 
 from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.methods import METHODS
@@ -22,6 +30,8 @@ from lhuc_asr.pipeline.plan import passes_of
 Run = Callable[..., list[str]]
 # What it took, and not what came out.
 TIMES = "adaptation.json"
+# Of a parameter, of size 1 or so: a hundred times what was seen.
+ROUNDING = 1e-5
 FMLLR = "{kind: fmllr, min_counts: {full: 100}}"
 ADAM = "optimizer: adam, learning_rate: 0.3, sweeps: 3"
 # A pass for each thing that jobs are given: kinds of models, of features, of parameters, of targets and of sets.
@@ -60,6 +70,28 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in wanted}
 
 
+def differing(here: dict[str, bytes], there: dict[str, bytes]) -> list[str]:
+    """The files that are not the same; their words, frames and pdfs are to the bit, what is computed to rounding."""
+    assert there.keys() == here.keys()
+    return [place for place in here if here[place] != there[place] and not alike(place, here[place], there[place])]
+
+
+def alike(place: str, one: bytes, other: bytes) -> bool:
+    adapted = not place.split("/")[2].endswith(("si", "si__risk"))
+    if place.endswith(".safetensors"):
+        ours, theirs = load(one), load(other)
+        return ours.keys() == theirs.keys() and all(
+            torch.allclose(ours[name], value, rtol=0.0, atol=ROUNDING) for name, value in theirs.items()
+        )
+    if adapted and place.endswith("/hypotheses.jsonl"):
+        ours, theirs = ([json.loads(line) for line in each.splitlines()] for each in (one, other))
+        numbers = [[(row.pop("cost"), *row.pop("confidences")) for row in each] for each in (ours, theirs)]
+        return ours == theirs and all(
+            np.allclose(mine, its, rtol=1e-5, atol=1e-3) for mine, its in zip(*numbers, strict=True)
+        )
+    return False
+
+
 def forget(folder: Path) -> None:
     """Make all passes over the test set unfinished."""
     for path in (folder / "stages").glob("* over test.json"):
@@ -93,9 +125,8 @@ def test_passes_of_all_kinds_are_those_of_this_machine(
     assert over_test(run_ladder(copy, PASSES, *MORE, *cluster)) == made_here
     assert len(made_here) > 50
     there = files_of(copy)
-    assert there.keys() == here.keys()
-    assert [place for place in here if here[place] != there[place]] == []
-    assert len([place for place in here if place.startswith("speakers/")]) > 100
+    assert differing(here, there) == []
+    assert len([place for place in here if place.startswith("speakers/")]) > 40
 
 
 def test_machines_that_are_lost_in_decoding_and_in_adaptation_change_nothing(
@@ -117,7 +148,7 @@ def test_machines_that_are_lost_in_decoding_and_in_adaptation_change_nothing(
         monkeypatch.setattr(shards, "run_jobs", then_lost)
         run(copied, "executor=ray", f"ray.store={bucket}", f"ray.address={cluster.address}")
     assert ended == ["si over test", "lhuc over test"]
-    assert files_of(copied) == here
+    assert differing(here, files_of(copied)) == []
 
 
 def test_what_depends_on_other_speakers_is_made_here(finished: Path) -> None:
