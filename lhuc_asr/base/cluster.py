@@ -86,7 +86,9 @@ class Cluster:
         self._address = address
 
     def __enter__(self) -> Cluster:
-        if self._address not in _entered or not self._answers():
+        if self._address not in _entered:
+            self._connect()
+        elif not self._answers():
             self._ray.shutdown()
             self._connect()
         _entered.append(self._address)

@@ -59,8 +59,8 @@ def write_archive(path: Path | str, states: Iterable[SpeakerState]) -> int:
         The number of speakers, row 0 included.
 
     Raises:
-        SpeakerError: There is no speaker, one occurs twice, one has amplitudes at no site, or one has other extras than
-            the others.
+        SpeakerError: No speaker is given; or a speaker occurs twice, has amplitudes at no site, or has other extras
+            than the first.
         ModelMismatchError: The speakers do not share one model, its sites and one amplitude function.
     """
     rows: dict[bytes, int] = {}

@@ -73,7 +73,7 @@ class RowOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         for table in group["params"]:
             if isinstance(table, RowTable):
-                table.over_processes = group["over_processes"]
+                table.over_processes = group.get("over_processes", False)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the rows that took part since ``zero_grad``.

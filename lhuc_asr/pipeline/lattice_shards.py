@@ -101,7 +101,7 @@ def _on_cluster(
             return ((each.id, parts[each.id][each.id]) for each in wanted if each.id in parts)
 
         write_lattices(store, in_order(), next(iter(parts.values())).pdf_count)
-    write_alignment(references, table, pdfs)
+        write_alignment(references, table, pdfs)
 
 
 def _shared(experiment: AlignedExperiment, start: str, options: LatticesOptions) -> Iterator[Path]:

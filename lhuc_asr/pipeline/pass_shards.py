@@ -70,7 +70,7 @@ def divides(split: str, plan: Pass) -> bool:
 
     A search is tuned on all held-out speakers. Parameters of environments are estimated on other speakers.
     A reference may fail to align in a part of the split only, and be refused there. A method that is not of this
-    package is not known on other machines. The parameters that a pass borrows are no obstacle: jobs are given them.
+    package is not known on other machines. Borrowed parameters do not prevent it: the jobs are given them.
     """
     return not (split == HELDOUT and plan.tuned) and all(map(_is_apart, with_needed([plan])))
 

@@ -30,7 +30,7 @@ from lhuc_asr.pipeline.plan import passes_of
 Run = Callable[..., list[str]]
 # What it took, and not what came out.
 TIMES = "adaptation.json"
-# Of a parameter, of size 1 or so: a hundred times what was seen.
+# Largest difference of a parameter: about a hundred times what was seen.
 ROUNDING = 1e-5
 FMLLR = "{kind: fmllr, min_counts: {full: 100}}"
 ADAM = "optimizer: adam, learning_rate: 0.3, sweeps: 3"
@@ -132,7 +132,7 @@ def test_passes_of_all_kinds_are_those_of_this_machine(
 def test_machines_that_are_lost_in_decoding_and_in_adaptation_change_nothing(
     machines: Callable[..., Any], bucket: str, copied: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of three machines one is ended in each pass, when the first of its jobs is finished."""
+    """One of three machines is ended in each pass, as soon as its first job is finished."""
     here = files_of(copied)
     forget(copied)
     jobs, ended = file_jobs.run_jobs, []

@@ -56,7 +56,7 @@ def start(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_give_what_one_gives(processes: int, start: Path, tiny_recipe: Path, run, tmp_path: Path) -> None:
-    """Of the same mini-batches, without dropout: the order of the sums alone differs."""
+    """They train on the same mini-batches, without dropout, so only the order of the sums differs."""
     alone, both = (Path(shutil.copytree(start, tmp_path / name / "exp")) for name in ("alone", "both"))
     run(alone, *NETWORKS)
     done = together(processes, "run", tiny_recipe, f"exp={both}", *NETWORKS)

@@ -20,7 +20,6 @@ from lhuc_asr.adapt.lhuc import InnerLhucConfig, LearnedLhucConfig, LhucConfig
 from lhuc_asr.adapt.method import MethodConfig
 from lhuc_asr.adapt.moments import MomentsConfig
 from lhuc_asr.adapt.predicted import PredictedConfig
-from lhuc_asr.audio.utterance import read_manifest
 from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.recognizer.model_folder import PREPARED_FOLDER, ModelFiles, read_model
@@ -37,16 +36,6 @@ def short_switches() -> Iterator[None]:
     sys.setswitchinterval(5e-5)
     yield
     sys.setswitchinterval(before)
-
-
-@pytest.fixture(scope="module")
-def people(finished: Path) -> dict[str, list[Path]]:
-    """Recordings of the speakers of both test sets."""
-    recordings: dict[str, list[Path]] = {}
-    for split in ("test", "control"):
-        for utterance in read_manifest(finished / "corpus" / f"{split}.jsonl"):
-            recordings.setdefault(utterance.speaker, []).append(utterance.audio)
-    return recordings
 
 
 def together(works: Sequence[Callable[[], Any]], rounds: int = ROUNDS) -> list[list[Any]]:
@@ -72,10 +61,10 @@ def bits(speaker: Speaker, folder: Path) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in {**state.r, **state.extras}.items()}
 
 
-def test_speakers_do_not_meet_in_the_network(exported: Path, people: dict[str, list[Path]]) -> None:
+def test_speakers_do_not_meet_in_the_network(exported: Path, heard: dict[str, list[Path]]) -> None:
     """Two speakers and nobody, each on the same recordings: only the amplitudes differ."""
     recognizer = load(exported)
-    (first, own), (second, others) = list(people.items())[:2]
+    (first, own), (second, others) = list(heard.items())[:2]
     speakers = [recognizer.adapt(own, first), recognizer.adapt(others, second), None]
     expected = [recognizer.transcribe(own, speaker) for speaker in speakers]
     # Confidences are floats: that all differ shows that the amplitudes reach them.
@@ -87,9 +76,9 @@ def test_speakers_do_not_meet_in_the_network(exported: Path, people: dict[str, l
 
 
 def test_two_threads_may_share_a_speaker_and_their_file(
-    exported: Path, people: dict[str, list[Path]], tmp_path: Path
+    exported: Path, heard: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    recognizer, recordings = load(exported), next(iter(people.values()))
+    recognizer, recordings = load(exported), next(iter(heard.values()))
     speaker = recognizer.adapt(recordings)
     speaker.save(tmp_path / "speaker.safetensors")
     expected = recognizer.transcribe(recordings, speaker)
@@ -135,10 +124,10 @@ def training_data(finished: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_one_thread_adapts_while_others_transcribe(
-    finished: Path, people: dict[str, list[Path]], tmp_path: Path, kind: str
+    finished: Path, heard: dict[str, list[Path]], tmp_path: Path, kind: str
 ) -> None:
     recognizer = with_method(finished, METHODS[kind], tmp_path / "prepared")
-    (first, own), (second, others) = list(people.items())[:2]
+    (first, own), (second, others) = list(heard.items())[:2]
     speaker, other = recognizer.adapt(own, first), recognizer.adapt(others, second)
     expected = [
         bits(speaker, tmp_path),
@@ -156,9 +145,9 @@ def test_one_thread_adapts_while_others_transcribe(
     assert together(works, rounds=4) == [[result] * 4 for result in expected]
 
 
-def test_the_network_is_as_it_was_after_all_of_it(exported: Path, people: dict[str, list[Path]]) -> None:
+def test_the_network_is_as_it_was_after_all_of_it(exported: Path, heard: dict[str, list[Path]]) -> None:
     """No hook, no gradient, in evaluation mode, each weight and buffer bit for bit."""
-    recognizer, recordings = load(exported), next(iter(people.values()))
+    recognizer, recordings = load(exported), next(iter(heard.values()))
     network = recognizer._model.network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     works = [lambda: recognizer.adapt(recordings), lambda: recognizer.transcribe(recordings)]
