@@ -79,6 +79,14 @@ class Ranks:
         distributed.all_reduce(total)
         return tuple(total.tolist())
 
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        """A tensor of each process, in the order of their numbers; all of one shape, on the CPU."""
+        if self.count == 1:
+            return [tensor]
+        everyone = [torch.empty_like(tensor) for _ in range(self.count)]
+        distributed.all_gather(everyone, tensor)
+        return everyone
+
     def of_first(self, value: bool) -> bool:
         """What the first process says."""
         return self.sum(float(value and self.is_first))[0] > 0

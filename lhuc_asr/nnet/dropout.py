@@ -7,13 +7,16 @@ multiples of 1/256.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+# 64-bit numbers in the state of the generator of masks.
+SFC64_WORDS = 4
 
 
 class Dropout(nn.Module):
@@ -33,6 +36,21 @@ class Dropout(nn.Module):
     def seed(self, *entropy: int) -> None:
         """Seed the sequence of masks."""
         self._bits = np.random.SFC64(np.random.SeedSequence(entropy))
+
+    def state(self) -> torch.Tensor:
+        """Where the sequence of masks is, shape (4,), int64."""
+        return torch.from_numpy(self._bits.state["state"]["state"].view(np.int64).copy())
+
+    def restore(self, state: torch.Tensor) -> None:
+        """Go to a place in the sequence of masks.
+
+        Raises:
+            RuntimeError: It is not what ``state`` returns.
+        """
+        if state.shape != (SFC64_WORDS,) or state.dtype != torch.int64:
+            raise RuntimeError(f"{state.dtype} of shape {tuple(state.shape)}, expected int64 of shape ({SFC64_WORDS},)")
+        words = state.numpy().view(np.uint64).copy()
+        self._bits.state = {**self._bits.state, "state": {"state": words}}
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """The activations, of any shape, some of them zeroed in training."""
@@ -72,9 +90,40 @@ def seeded_training(model: nn.Module, seed: int, device: torch.device) -> Iterat
         seed: The seed.
         device: Device that the network runs on.
     """
-    for number, module in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
+    for number, module in enumerate(_dropouts(model)):
         module.seed(seed, number)
     # SpecAugment, and dropout on a GPU, draw from torch's generator.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def random_state(model: nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
+    """Where everything is that ``seeded_training`` seeds, by name; on the CPU.
+
+    Args:
+        model: The network.
+        device: Device that the network runs on.
+    """
+    state = {f"dropout.{number}": module.state() for number, module in enumerate(_dropouts(model))}
+    state["torch"] = torch.get_rng_state()
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(model: nn.Module, device: torch.device, state: Mapping[str, torch.Tensor]) -> None:
+    """Go to where ``random_state`` was called.
+
+    Raises:
+        KeyError, RuntimeError: It is the state of another network.
+    """
+    for number, module in enumerate(_dropouts(model)):
+        module.restore(state[f"dropout.{number}"])
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _dropouts(model: nn.Module) -> list[Dropout]:
+    return [module for module in model.modules() if isinstance(module, Dropout)]

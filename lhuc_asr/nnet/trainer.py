@@ -1,8 +1,9 @@
 """Training of a network: frame cross-entropy by SGD, with newbob on held-out speakers.
 
-How epochs are kept, undone and resumed is in ``epochs.py``. At the end, the weights of the last epochs may be averaged.
-The statistics of batch normalisation are estimated for each network that is evaluated, so also for each average; those
-of sequence training (``sequence_trainer.py``) stay as they are.
+How epochs are kept, undone and resumed is in ``epochs.py``, how a run goes on within one in ``epoch_place.py``. At the
+end, the weights of the last epochs may be averaged. The statistics of batch normalisation are estimated for each
+network that is evaluated, so also for each average; those of sequence training (``sequence_trainer.py``) stay as they
+are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 from lhuc_asr.nnet.augment import mask_bands
 from lhuc_asr.nnet.companion import ALONE, Companion
 from lhuc_asr.nnet.dropout import seeded_training
+from lhuc_asr.nnet.epoch_place import EpochPlace
 from lhuc_asr.nnet.epochs import Criterion, Evaluation, OnEpoch, run_epochs
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.losses import cross_entropy
@@ -120,7 +122,7 @@ def train(
     state = TrainingState(state_path, model, optimizer, companion, config.average_epochs - 1)
 
     def epoch(newbob: Newbob) -> float:
-        loss = _epoch(model, network, optimizer, training, config, newbob, seed, device, companion)
+        loss = _epoch(state, network, training, config, newbob, seed, device)
         settle()
         return loss
 
@@ -216,34 +218,31 @@ def evaluate(model: AcousticModel, source: FrameSource, device: torch.device) ->
 
 
 def _epoch(
-    model: AcousticModel,
+    state: TrainingState,
     network: nn.Module,
-    optimizer: torch.optim.SGD,
     source: FrameSource,
     config: TrainerConfig,
     newbob: Newbob,
     seed: int,
     device: torch.device,
-    companion: Companion = ALONE,
 ) -> float:
     """Train for one epoch, and return the mean loss. The frame order depends only on the seed and the epoch.
 
     ``network`` is the model, with gradients over all processes.
     """
-    epoch_seed = newbob.seed_of_epoch(seed)
-    order = torch.Generator().manual_seed(epoch_seed)
+    model, optimizer, companion, together = state.model, state.optimizer, state.companion, ranks()
+    epoch_seed, all_frames = newbob.seed_of_epoch(seed), sum(u.frames for u in source.utterances)
     for group in optimizer.param_groups:
         group["lr"] = newbob.learning_rate
     model.train()
-    together = ranks()
-    total = torch.zeros((), device=device)
-    frames, all_frames = 0, sum(u.frames for u in source.utterances)
     companion.begin_epoch(epoch_seed)
     companion.set_rate(newbob.learning_rate / config.schedule.learning_rate)
     with seeded_training(model, together.seed(epoch_seed), device):
-        for batch in progress(
-            source.shuffled(config.batch_size, order), f"epoch {newbob.epochs + 1}", all_frames // config.batch_size
-        ):
+        batches = source.shuffled(config.batch_size, torch.Generator().manual_seed(epoch_seed))
+        place = EpochPlace(state, newbob, batches, device)
+        before, frames = place.restore()
+        total = torch.full((), before, device=device)
+        for batch in progress(batches, f"epoch {newbob.epochs + 1}", (all_frames - frames) // config.batch_size):
             if config.schedule.decay_to is not None:
                 rate = config.schedule.rate_after(newbob.epochs + frames / all_frames)
                 companion.set_rate(rate / config.schedule.learning_rate)
@@ -265,6 +264,7 @@ def _epoch(
             optimizer.step()
             companion.step()
             frames += len(batch)
+            place.keep(total, frames)
     check_frames(frames, source, "train")
     return together.sum(float(total))[0] / frames
 

@@ -1,7 +1,6 @@
 """SAT-LHUC: exact shares of row 0, the joint step by hand, killed runs, gains by construction."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from sat_training import AVERAGED, BUMPY, CALM, CPU, SEED, KilledError, sat_model, sat_source, tables_of, train_sat
+from watched_frames import watched
 
 from lhuc_asr.adapt.sat import SatConfig, assign_rows, fold_row_zero
 from lhuc_asr.base.errors import CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
-from lhuc_asr.nnet.frames import FrameSource, MiniBatch
+from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.loader import MiniBatch
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate
 
@@ -100,16 +101,7 @@ def test_joint_training_is_the_textbooks(tmp_path, xi):
     """
     seen: list[tuple[torch.Tensor, ...]] = []
 
-    class Recording(FrameSource):
-        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
-            for batch in super().shuffled(batch_size, generator):
-                seen.append((*batch.of(), torch.tensor(epoch[0])))
-                yield batch
-            epoch[0] += 1
-
-    epoch = [0]
-    plain = sat_source(0)
-    source = Recording(plain.features, plain.targets, plain.utterances, plain.context)
+    source = watched(sat_source(0), lambda epoch, number, batch: seen.append((*batch.of(), torch.tensor(epoch))))
     config = SatConfig(amplitude=xi, optimizer="sgd", learning_rate=0.5, weight_decay=0.2)
     # Halved after the second epoch, whose improvement is below 99 %.
     schedule = NewbobConfig(learning_rate=0.02, halve_below=0.99, stop_below=0.0, max_epochs=3)
@@ -187,6 +179,25 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(tmp_path, optimize
         assert path.read_bytes() == (tmp_path / "whole").read_bytes()
         assert all(map(torch.equal, tables_of(resumed), tables_of(whole)))
         assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
+
+
+@pytest.mark.parametrize("switching", SWITCHINGS)
+def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(tmp_path, monkeypatch, switching):
+    monkeypatch.setattr("lhuc_asr.nnet.frames.BLOCK_FRAMES", 100)
+    monkeypatch.setattr("lhuc_asr.nnet.epoch_place.SECONDS", -1.0)
+    config = SatConfig(optimizer="adam", learning_rate=0.01, switching=switching)
+
+    def kill(epoch: int, number: int, batch: MiniBatch) -> None:
+        if (epoch, number) == (1, 6):
+            raise KilledError
+
+    whole = train_sat(tmp_path / "whole", config)
+    with pytest.raises(KilledError):
+        train_sat(tmp_path / "killed", config, training=watched(sat_source(0), kill))
+    assert (tmp_path / "killed-within").exists()
+    resumed = train_sat(tmp_path / "killed", config, model=sat_model(seed=99))
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert all(map(torch.equal, tables_of(resumed), tables_of(whole)))
 
 
 def test_a_worse_first_epoch_leaves_the_rows_neutral_and_their_averages_empty(tmp_path):

@@ -1,6 +1,5 @@
 """Training: it learns, a killed run ends with the same bits, worse epochs are undone."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from corner_frames import PDFS
+from watched_frames import watched
 
 from lhuc_asr.base.errors import AlignmentError, CheckpointError
 from lhuc_asr.base.tensors import load_tensors, save_tensors
 from lhuc_asr.nnet.companion import Companion
 from lhuc_asr.nnet.dnn import Dnn, DnnConfig
-from lhuc_asr.nnet.frames import FrameSource, MiniBatch
+from lhuc_asr.nnet.frames import FrameSource
+from lhuc_asr.nnet.loader import MiniBatch
 from lhuc_asr.nnet.schedule import NewbobConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, evaluate, train
 
@@ -38,19 +39,6 @@ def _model(seed: int = 0, shape: DnnConfig = SHAPE) -> Dnn:
 
 class _KilledError(Exception):
     """Raised in place of a killed process."""
-
-
-class _KilledSource(FrameSource):
-    """Kills the process in the third mini-batch of the second epoch."""
-
-    epochs = 0
-
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
-        type(self).epochs += 1
-        for number, batch in enumerate(super().shuffled(batch_size, generator)):
-            if type(self).epochs == 2 and number == 2:
-                raise _KilledError
-            yield batch
 
 
 class _Run:
@@ -151,14 +139,79 @@ def test_a_run_killed_after_every_epoch_ends_with_the_same_bits(tmp_path, make_s
     assert _same(run(), expected)
 
 
-def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(tmp_path, make_source):
+@pytest.fixture
+def every_block(monkeypatch):
+    """Blocks of a hundred frames, and a state after each."""
+    monkeypatch.setattr("lhuc_asr.nnet.frames.BLOCK_FRAMES", 100)
+    monkeypatch.setattr("lhuc_asr.nnet.epoch_place.SECONDS", -1.0)
+
+
+def _killed_at(source: FrameSource, where: tuple[int, int]) -> FrameSource:
+    """Kills the process at a mini-batch of an epoch."""
+
+    def kill(epoch: int, number: int, batch: MiniBatch) -> None:
+        if (epoch, number) == where:
+            raise _KilledError
+
+    return watched(source, kill)
+
+
+# Blocks of 200, 300 and 100 frames are 7, 10 and 4 mini-batches, in another order in each epoch. When the eleventh has
+# been taken, a block is done.
+@pytest.mark.parametrize("config", [CALM, DECAYING, AVERAGED], ids=["calm", "decaying", "averaged"])
+@pytest.mark.parametrize("where", [(0, 1), (1, 11), (2, 20)], ids=str)
+def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(tmp_path, make_source, every_block, where, config):
+    training, heldout = make_source(0), make_source(1, 300)
+    whole = _Run(tmp_path / "whole", training, heldout, config)
+    expected = whole()
+    killed = _Run(tmp_path / "killed", _killed_at(training, where), heldout, config)
+    with pytest.raises(_KilledError):
+        killed()
+    assert (tmp_path / "killed-within").exists() == (where != (0, 1))
+    read: list[tuple[int, int]] = []
+    rest = watched(training, lambda epoch, number, batch: read.append((epoch, number)))
+    resumed = _Run(tmp_path / "killed", rest, heldout, config)
+    assert _same(resumed(model=_model(seed=99)), expected)
+    losses = [[figures["train_loss"] for figures in run.epochs if "epoch" in figures] for run in (resumed, whole)]
+    assert losses[0] == losses[1][where[0] :]
+    steps = sum(1 for _ in training.shuffled(32, torch.Generator()))
+    in_the_first = sum(1 for epoch, _ in read if epoch == 0)
+    assert in_the_first == steps if where == (0, 1) else in_the_first < steps
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+def test_a_state_within_an_epoch_that_has_ended_is_not_gone_on_from(tmp_path, make_source, every_block):
+    """A run was killed between the two steps at the end of an epoch: its state was written, the other not deleted."""
     training, heldout = make_source(0), make_source(1, 300)
     expected = _Run(tmp_path / "whole", training, heldout, CALM)()
-    dying = _KilledSource(training.features, training.targets, training.utterances, training.context)
-    _KilledSource.epochs = 0
     with pytest.raises(_KilledError):
-        _Run(tmp_path / "killed", dying, heldout, CALM)()
+        _Run(tmp_path / "killed", _killed_at(training, (1, 11)), heldout, CALM)()
+    left = (tmp_path / "killed-within").read_bytes()
+    with pytest.raises(_KilledError):
+        _Run(tmp_path / "killed", training, heldout, CALM)(kill_after=2)
+    (tmp_path / "killed-within").write_bytes(left)
     assert _same(_Run(tmp_path / "killed", training, heldout, CALM)(), expected)
+
+
+@pytest.mark.parametrize("fault", ["damaged", "place", "generator", "dropout", "other frames"])
+def test_a_state_within_an_epoch_that_does_not_fit_is_refused(tmp_path, make_source, every_block, fault):
+    training, heldout = make_source(0), make_source(1, 300)
+    with pytest.raises(_KilledError):
+        _Run(tmp_path / "state", _killed_at(training, (1, 11)), heldout, CALM)()
+    path = tmp_path / "state-within"
+    tensors, description = load_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    if fault == "damaged":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif fault == "other frames":
+        training = replace(training, utterances=training.utterances[:1])
+    else:
+        names = {"place": "batches.place", "generator": "batches.generator", "dropout": "random.0.dropout.0"}
+        name = f"place.{names[fault]}"
+        tensors[name] = tensors[name][:1]
+        save_tensors(path, tensors, description)
+    with pytest.raises(CheckpointError, match="delete it to train from the beginning of the epoch"):
+        _Run(tmp_path / "state", training, heldout, CALM)()
 
 
 def test_a_finished_run_trains_no_more(tmp_path, make_source):
@@ -277,13 +330,7 @@ def test_an_epoch_of_plain_sgd_is_the_textbooks(tmp_path, make_source):
     oracle, seen = _model(shape=shape), []
     velocity = [torch.zeros_like(p) for p in oracle.parameters()]
 
-    class Recording(FrameSource):
-        def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[MiniBatch]:
-            for batch in super().shuffled(batch_size, generator):
-                seen.append(batch.of())
-                yield batch
-
-    source = Recording(training.features, training.targets, training.utterances, training.context)
+    source = watched(training, lambda epoch, number, batch: seen.append(batch.of()))
     trained = _Run(tmp_path / "state", source, heldout, config)(model=_model(shape=shape))
     for features, targets, _ in seen:
         loss = -torch.log_softmax(oracle(features), 1).gather(1, targets.unsqueeze(1)).mean()
