@@ -80,6 +80,10 @@ class ExperimentFolder:
         """
         return self.folder / "features" / (f"{split}_{kind}" if kind else split)
 
+    def shards(self, kind: str = "") -> Path:
+        """File that names the shards of the training features of a kind."""
+        return self.folder / "features" / f"shards_{kind or 'features'}.jsonl"
+
     def hmm(self, name: str) -> Path:
         """Folder of topology, Gaussians and alignments: that of a rung, or ``dnn<n>`` where the network aligned."""
         return self.folder / "hmm" / name

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.extras import extra
 from lhuc_asr.base.foreign import foreign_errors
 from lhuc_asr.base.hashed_folder import is_inside
+from lhuc_asr.base.plain_file import check_plain_file
 
 SCHEME = "s3"
 # HTTP's answer to a question for what is not there.
@@ -65,6 +67,26 @@ class ObjectStore(ABC):
         Raises:
             StoreError: The store cannot be reached.
         """
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """All files: their keys, and what is different for another content under the same key; sorted.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+
+    @contextmanager
+    def reading(self, key: str) -> Iterator[Path]:
+        """A path at which a stored file can be read while the block runs.
+
+        Raises:
+            StoreError: As of ``fetch``.
+        """
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / checked_key(key).name
+            self.fetch(key, path)
+            yield path
 
     @contextmanager
     def _reached(self, what: str) -> Iterator[None]:
@@ -121,6 +143,23 @@ class FolderStore(ObjectStore):
         """Whether there is a file under a key; see ``ObjectStore``."""
         return self._place(key).is_file()
 
+    def versions(self) -> dict[str, str]:
+        """All files; see ``ObjectStore``."""
+        with self._reached("cannot be listed"):
+            files = sorted(path for path in self._folder.rglob("*") if path.is_file())
+            states = [(path, path.stat()) for path in files]
+        return {
+            path.relative_to(self._folder).as_posix(): f"{state.st_size} {state.st_mtime_ns}" for path, state in states
+        }
+
+    @contextmanager
+    def reading(self, key: str) -> Iterator[Path]:
+        """The file itself; see ``ObjectStore``."""
+        place = self._place(key)
+        with self._reached(f"{key} cannot be read"):
+            check_plain_file(place)
+        yield place
+
     def _place(self, key: str) -> Path:
         return self._folder / checked_key(key)
 
@@ -169,6 +208,14 @@ class S3Store(ObjectStore):
                     return False
                 raise
         return True
+
+    def versions(self) -> dict[str, str]:
+        """All files; see ``ObjectStore``."""
+        start = f"{self._prefix}/" if self._prefix else ""
+        with self._reached("cannot be listed"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
+            files = [(each["Key"], each["Size"], each["ETag"]) for page in pages for each in page.get("Contents", ())]
+        return {name.removeprefix(start): f"{size} {tag}" for name, size, tag in sorted(files)}
 
     def _name(self, key: str) -> str:
         return f"{self._prefix}/{checked_key(key)}".lstrip("/")

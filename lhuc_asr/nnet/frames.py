@@ -88,14 +88,27 @@ class FrameSource:
 
     def load(self, utterances: Sequence[StoredUtterance]) -> Block:
         """Read a block."""
-        rows = np.concatenate([self.features[u.rows] for u in utterances])
+        features, targets = [self.features[u.rows] for u in utterances], [self.targets[u.rows] for u in utterances]
+        return self.block(utterances, features, targets)
+
+    def block(
+        self, utterances: Sequence[StoredUtterance], features: Sequence[np.ndarray], targets: Sequence[np.ndarray]
+    ) -> Block:
+        """A block of utterances, with the vectors of their speakers.
+
+        Args:
+            utterances: The utterances.
+            features: Features of each, shape (T, D).
+            targets: Pdf of each of its frames, shape (T,).
+        """
+        rows = np.concatenate(features)
         if self.vectors is not None:
             vectors = np.stack([self.vectors[u.id] for u in utterances])
             rows = np.concatenate([rows, vectors.repeat([u.frames for u in utterances], axis=0)], axis=1)
         return Block(
             splicing=self.splicing,
             features=torch.from_numpy(rows),
-            targets=torch.from_numpy(np.concatenate([self.targets[u.rows] for u in utterances])).long(),
+            targets=torch.from_numpy(np.concatenate(targets)).long(),
             bounds=utterance_bounds([u.frames for u in utterances]),
             rows=torch.cat([torch.arange(u.rows.start, u.rows.stop) for u in utterances]),
         )

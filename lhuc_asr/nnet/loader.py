@@ -8,6 +8,7 @@ the bit. The names are those of torchdata's ``Stateful``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +84,7 @@ class ShuffledFrames(Iterator[MiniBatch]):
         load: Reads a block.
         batch_size: Number of frames in a mini-batch, B; the last of a block may have fewer.
         generator: Generator of the order of a block's frames.
+        ahead: Whether a block is read by a thread while the one before it is trained on. Two are in memory then.
     """
 
     def __init__(
@@ -91,12 +93,15 @@ class ShuffledFrames(Iterator[MiniBatch]):
         load: Callable[[Sequence[StoredUtterance]], Block],
         batch_size: int,
         generator: torch.Generator,
+        ahead: bool = False,
     ) -> None:
         self._blocks, self._load, self._batch_size, self._generator = blocks, load, batch_size, generator
         self._number = 0  # of the next block
         self._before = generator.get_state()
         self._batches: list[MiniBatch] = []  # of the block before, those that are left, in reverse
         self._taken = 0
+        self._reader = ThreadPoolExecutor(1, "blocks") if ahead else None
+        self._ahead: tuple[int, Future[Block]] | None = None
 
     @property
     def between_blocks(self) -> bool:
@@ -144,9 +149,19 @@ class ShuffledFrames(Iterator[MiniBatch]):
 
     def _begin_block(self) -> None:
         self._before = self._generator.get_state()
-        block = self._load(self._blocks[self._number])
+        block = self._read(self._number)
         frames = block.with_targets
         frames = frames[torch.randperm(len(frames), generator=self._generator)]
         batches = frames.split(self._batch_size) if len(frames) else ()
         self._batches = [MiniBatch(batch, block) for batch in reversed(batches)]
         self._number, self._taken = self._number + 1, 0
+
+    def _read(self, number: int) -> Block:
+        """Read a block; the next one begins to be read."""
+        if self._reader is None:
+            return self._load(self._blocks[number])
+        begun, self._ahead = self._ahead, None
+        block = begun[1].result() if begun is not None and begun[0] == number else self._load(self._blocks[number])
+        if number + 1 < len(self._blocks):
+            self._ahead = number + 1, self._reader.submit(self._load, self._blocks[number + 1])
+        return block

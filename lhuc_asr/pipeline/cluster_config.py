@@ -1,4 +1,4 @@
-"""The part of a recipe that says where a Ray cluster is, and the store that its machines share."""
+"""The parts of a recipe that say where other machines and stores are: a Ray cluster, and the shards of training."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ class RayConfig(StrictModel):
 
     address: str = "auto"
     store: str = Field(min_length=1)
+
+
+class ShardsConfig(StrictModel):
+    """Shards of training frames: Lhotse Shar with features and pdfs, which networks are trained from.
+
+    Attributes:
+        store: Where they are written and read: ``s3://BUCKET/PREFIX``, or a folder.
+        minutes: Speech in a shard, at least.
+    """
+
+    store: str = Field(min_length=1)
+    minutes: float = Field(10.0, gt=0.0, le=10_000.0)

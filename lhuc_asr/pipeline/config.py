@@ -29,7 +29,7 @@ from lhuc_asr.hmm.fmllr import FmllrEstimation
 from lhuc_asr.hmm.training import MixtureConfig
 from lhuc_asr.lang.language_model import LanguageModelConfig
 from lhuc_asr.lang.lexicon_source import LexiconConfig
-from lhuc_asr.pipeline.cluster_config import ExecutorName, RayConfig
+from lhuc_asr.pipeline.cluster_config import ExecutorName, RayConfig, ShardsConfig
 from lhuc_asr.pipeline.models_config import ModelsConfig
 from lhuc_asr.pipeline.network_config import check_network
 from lhuc_asr.pipeline.output_config import OutputConfig, check_rescored
@@ -66,6 +66,8 @@ class ExperimentConfig(ModelsConfig):
         device: Where the network runs: ``cpu``, ``cuda``.
         executor: Where work that divides is done: ``local``, in processes of this machine, or ``ray``, on a cluster.
         ray: The cluster, for ``executor: ray``.
+        shards: Where training frames are written in shards, for networks to be trained from; None for training from
+            the memory maps of the experiment.
         corpus: Recordings and transcripts.
         hours: Hours of training speech, chosen by the seed; None for all.
         folds: Number of folds; above 1, cross-validation over all speakers, each decoded by a model that has not seen
@@ -94,6 +96,7 @@ class ExperimentConfig(ModelsConfig):
     device: str = "cpu"
     executor: ExecutorName = "local"
     ray: RayConfig | None = None
+    shards: ShardsConfig | None = None
     corpus: AnySource
     hours: float | None = Field(None, gt=0.0, le=1e6)
     folds: int = Field(1, ge=1, le=1000)

@@ -27,6 +27,7 @@ from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.plan import trained_network
 from lhuc_asr.pipeline.resolved_pass import WithoutRows
+from lhuc_asr.pipeline.training_shards import sharded, shards_stage_name
 from lhuc_asr.pipeline.voices import read_vectors, read_voices, voices_stage_name
 
 # In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.
@@ -46,6 +47,7 @@ class NetworkOptions:
             for ``si``.
         features: The rung whose features it is trained on; None for the networks' own.
         voices: Name of the network whose i-vectors it takes, mostly its own; None for one that takes none.
+        shard_minutes: Speech in a shard of the frames, which their order depends on; None without shards.
     """
 
     dnn: AnyShape
@@ -55,6 +57,7 @@ class NetworkOptions:
     sat: SatConfig | WithoutRows | None = None
     features: Rung | None = None
     voices: str | None = None
+    shard_minutes: float | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, name: str) -> NetworkOptions:
@@ -62,26 +65,49 @@ class NetworkOptions:
         kind = config.rung_features(name)
         dimension = rung_dimension(config, kind) if kind else config.features.dimension
         trained, voices = trained_network(config, name), config.voices_of(name)
-        return cls(config.shape_of(name), config.trainer, dimension, config.seed, trained, kind, voices)
+        minutes = None if config.shards is None else config.shards.minutes
+        return cls(config.shape_of(name), config.trainer, dimension, config.seed, trained, kind, voices, minutes)
 
 
-def network_stage(stages: Stages, experiment: Experiment, name: str, options: NetworkOptions, aligned: Aligned) -> None:
-    """Add the stage that trains ``am/<name>`` on an alignment; training resumes where a killed run stopped."""
+def network_stage(
+    stages: Stages,
+    experiment: Experiment,
+    name: str,
+    options: NetworkOptions,
+    aligned: Aligned,
+    store: str | None = None,
+) -> None:
+    """Add the stage that trains ``am/<name>`` on an alignment; training resumes where a killed run stopped.
+
+    Args:
+        stages: The stages; those that it reads come before.
+        experiment: The experiment.
+        name: Name of the network.
+        options: Its options.
+        aligned: The alignment.
+        store: Where the shards of its training frames are; None without shards.
+    """
     stage, sat = f"network {name}", options.sat
     start = [] if sat is None or sat.start is None else [f"network {sat.start}"]
     voices = [] if options.voices is None else [voices_stage_name(options.voices)]
+    shards = [] if store is None else [shards_stage_name(options.features)]
     stages.run(
         stage,
-        partial(_train, experiment, name, aligned.alignment, partial(stages.key, stage)),
+        partial(_train, experiment, name, aligned.alignment, store, partial(stages.key, stage)),
         options=options,
-        after=[aligned.stage, *start, *voices],
+        after=[aligned.stage, *start, *voices, *shards],
         outputs=[experiment.folder.network(name)],
         together=True,
     )
 
 
 def _train(
-    experiment: Experiment, name: str, alignment: str, stage_key: Callable[[], str], options: NetworkOptions
+    experiment: Experiment,
+    name: str,
+    alignment: str,
+    store: str | None,
+    stage_key: Callable[[], str],
+    options: NetworkOptions,
 ) -> None:
     """Train a network; a saved state is resumed only if its file name contains the stage's key.
 
@@ -91,6 +117,8 @@ def _train(
     """
     model: AcousticModel
     model, sources = untrained_network(experiment, alignment, options)
+    if store is not None:
+        sources[TRAIN] = sharded(sources[TRAIN], experiment, options.features, store)
     path, sat = experiment.folder.network(name), options.sat
     arguments = (
         path.parent / f"training-{stage_key()[:16]}.safetensors",

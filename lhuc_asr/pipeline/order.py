@@ -37,6 +37,7 @@ from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passe
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage_of
 from lhuc_asr.pipeline.rungs import rung_stage, space_stage
 from lhuc_asr.pipeline.sequence_networks import lm_order_of, sequence_stages
+from lhuc_asr.pipeline.training_shards import ShardOptions, shards_stage
 from lhuc_asr.pipeline.voices import VoicesOptions, voices_stage, voices_stage_name
 
 
@@ -96,9 +97,7 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
         space_stage(stages, experiment, test)
     for name in sorted({voices for voices in map(config.voices_of, networks) if voices is not None}):
         voices_stage(stages, experiment, name, VoicesOptions.of(config, name), aligned)
-    for name in networks:
-        if name not in sequences:
-            network_stage(stages, experiment, name, NetworkOptions.of(config, name), aligned)
+    _network_stages(stages, experiment, config, [name for name in networks if name not in sequences], aligned)
 
     experiment = AlignedExperiment.of(config)
     for states, order in graphs:
@@ -115,6 +114,19 @@ def add_later_stages(stages: Stages, config: ExperimentConfig, corpus_read: bool
                 if outputs:
                     _outputs_stage(stages, experiment, split, outputs)
     return experiment
+
+
+def _network_stages(
+    stages: Stages, experiment: Experiment, config: ExperimentConfig, names: Sequence[str], aligned: Aligned
+) -> None:
+    """Add the stages of networks that are trained on frames, and of the shards that these are read from."""
+    options, store = {name: NetworkOptions.of(config, name) for name in names}, None
+    if config.shards is not None:
+        store = config.shards.store
+        for kind in sorted({each.features for each in options.values()}, key=str):
+            shards_stage(stages, experiment, ShardOptions.of(config, config.shards, kind), store, aligned)
+    for name, each in options.items():
+        network_stage(stages, experiment, name, each, aligned, store)
 
 
 @dataclass(frozen=True)

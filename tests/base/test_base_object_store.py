@@ -77,3 +77,27 @@ def test_a_bucket_and_a_server_that_are_not_there_are_named(
     away = open_store(bucket)
     with pytest.raises(StoreError, match=r"a cannot be looked up .*; check the bucket, AWS_ENDPOINT_URL"):
         away.has("a")
+
+
+def test_all_files_are_listed_with_what_changes_with_their_content(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one")
+    for key in ("b/2", "a", "b/1"):
+        store.put(tmp_path / "a", key)
+    before = store.versions()
+    assert list(before) == ["a", "b/1", "b/2"]
+    assert open_store(store.url).versions() == before
+    (tmp_path / "a").write_text("two")
+    store.put(tmp_path / "a", "b/1")
+    after = store.versions()
+    assert [key for key in before if before[key] != after[key]] == ["b/1"]
+
+
+def test_a_stored_file_is_read_where_it_lies_or_fetched_for_a_while(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one")
+    store.put(tmp_path / "a", "deep/a.txt")
+    with store.reading("deep/a.txt") as path:
+        assert path.name == "a.txt"
+        assert path.read_text() == "one"
+    assert path.exists() == (not store.url.startswith("s3://"))
+    with pytest.raises(StoreError, match=r"deep/b\.txt cannot be read"), store.reading("deep/b.txt"):
+        pass
