@@ -2,9 +2,9 @@
 
 Each speaker's cross-entropy is minimised over the speaker's numbers r only: a row of a bank, or what another method
 moves (``movable.py``). Speakers share mini-batches, in which each has a block of their own. Their numbers do not affect
-each other, so each speaker's result is the same as in a separate run. A speaker's gradient is
-the sum over the speaker's frames in a mini-batch, divided by the nominal batch size. Under SGD every frame then has the
-same weight, even in a last batch that is not full.
+each other, so each speaker's result is the same as in a separate run, to the bit on processors of one kind. A speaker's
+gradient is the sum over the speaker's frames in a mini-batch, divided by the nominal batch size. Under SGD every frame
+then has the same weight, even in a last batch that is not full.
 
 With weights w_t, targets q_t, outputs p_t(r), and outputs p_t(r_0) of the network with row 0, a sweep over a speaker's
 frames descends
@@ -43,6 +43,9 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 # Number of frames that go through the network at once. On a CPU, 1,024 x 512 units x 4 bytes = 2 MB per layer stay in
 # the caches; 2,560 frames of ten speakers took a sixth longer. A GPU needs more frames to be busy.
 CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
+# A block of a speaker's frames is filled up to this number, or to 2, 4, 8, ... times as many. Its length depends on
+# nothing but the speaker's own frames, because libraries sum another number of frames in another order.
+SHORTEST_BLOCK = 16
 # Memory for what is kept between sweeps, in bytes. A minute of speech at 2,048 units takes 49 MB, and a quarter of an
 # hour at 512 units, with the unadapted outputs of 2,000 pdfs, 800 MB. Speakers adapt in groups that fit.
 KEPT_BYTES = 1 << 30
@@ -178,21 +181,29 @@ class Descent:
     ) -> None:
         """Take one step with mini-batch ``step`` of every speaker who has that many."""
         size = self.config.batch_size
-        active = [speaker for speaker in speakers if speaker.frames_in(step, size)]
+        by_length: dict[int, list[SpeakerBatches]] = {}
+        for speaker in speakers:
+            if frames := speaker.frames_in(step, size):
+                by_length.setdefault(block_length(frames, size), []).append(speaker)
         optimizer.zero_grad(set_to_none=True)
         frames = CPU_FRAMES_AT_ONCE if movable.device.type == "cpu" else GPU_FRAMES_AT_ONCE
-        at_once = max(1, frames // size)
-        for first in range(0, len(active), at_once):
-            self._backward(movable, active[first : first + at_once], step, penalty)
+        for length, members in by_length.items():
+            at_once = max(1, frames // length)
+            for first in range(0, len(members), at_once):
+                self._backward(movable, members[first : first + at_once], step, length, penalty)
         optimizer.step()
 
     def _backward(
-        self, movable: Movable, speakers: Sequence[SpeakerBatches], step: int, penalty: NamedPenalty | None
+        self,
+        movable: Movable,
+        speakers: Sequence[SpeakerBatches],
+        step: int,
+        length: int,
+        penalty: NamedPenalty | None,
     ) -> None:
-        """Add the gradient of some speakers' mini-batches number ``step``."""
+        """Add the gradient of some speakers' mini-batches number ``step``, filled up to blocks of ``length`` frames."""
         size, names = self.config.batch_size, [speaker.name for speaker in speakers]
-        longest = max(speaker.frames_in(step, size) for speaker in speakers)
-        batches = [speaker.batch(step, size, longest) for speaker in speakers]
+        batches = [speaker.batch(step, size, length) for speaker in speakers]
         logits = movable.logits(torch.cat([batch.psi for batch in batches]), names)
         loss = self._objective(logits, join_targets([batch.targets for batch in batches]))
         if penalty is not None:
@@ -201,6 +212,24 @@ class Descent:
             share = torch.stack([batch.targets.weights.sum() / speaker.weight for batch, speaker in parts])
             loss = loss + (share * penalty(names)).sum()
         (loss / size).backward()
+
+
+def block_length(frames: int, batch_size: int) -> int:
+    """Number of frames that a mini-batch of one speaker is filled up to.
+
+    Args:
+        frames: Number of its frames.
+        batch_size: Number of frames of a full one.
+
+    Example:
+        >>> [block_length(frames, 256) for frames in (1, 33, 129, 256)], block_length(300, 300)
+        ([16, 64, 256, 256], 304)
+    """
+    longest = -(-batch_size // SHORTEST_BLOCK) * SHORTEST_BLOCK
+    length = SHORTEST_BLOCK
+    while length < frames:
+        length *= 2
+    return min(length, longest)
 
 
 def _of_rows(bank: SpeakerBank, penalty: Penalty, speakers: Sequence[str]) -> torch.Tensor:

@@ -130,7 +130,9 @@ class Subspace:
             return selected
 
         def r(site: str, rows: torch.Tensor) -> torch.Tensor:
-            amplitudes: torch.Tensor = mean[site] + code(rows) @ bases[site]
+            # A product for each speaker: the bits of one for all would depend on how many there are.
+            own, basis = code(rows).unsqueeze(1), bases[site].expand(len(rows), -1, -1)
+            amplitudes: torch.Tensor = mean[site] + torch.bmm(own, basis).squeeze(1)
             return amplitudes
 
         with bank.computed(r):

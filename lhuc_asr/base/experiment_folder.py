@@ -29,7 +29,7 @@ ANOTHER_FOLDER = "choose another folder with exp=DIR, or delete this one"
 # Names in an experiment's folder, of both kinds, speech and ranking. Logs and notes may be there before its first run.
 MADE = (
     *(CONFIG_FILE, METRICS_FILE, "stages", "model.json", "benchmark", TENSORBOARD),
-    *("corpus", "features", "lang", "hmm", "am", "speakers", "decode"),
+    *("corpus", "recordings", "features", "lang", "hmm", "am", "speakers", "decode"),
     *("data", "vocabularies.json", "unseen.json", "results.json", "results.txt", "by_user"),
 )
 # Options that no result depends on, of both kinds.

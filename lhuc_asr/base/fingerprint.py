@@ -34,13 +34,15 @@ class InputFiles:
         paths: Files and folders; of a folder, all files below it.
         by_name: Endings of files in the folders that count by their names alone, in lower case; the stage itself names
             those whose contents it has read.
+        versions: What changes when other files change, such as those of a store.
     """
 
     paths: tuple[Path, ...]
     by_name: frozenset[str] = frozenset()
+    versions: tuple[str, ...] = ()
 
     def contents(self) -> str:
-        """SHA-256 of the names and contents of the files, hexadecimal; a missing file counts too."""
+        """SHA-256 of the names and contents of the files, and of the versions; a missing file counts too."""
         digest = hashlib.sha256()
         for number, path in enumerate(self.paths):
             for file in files_below(path) if path.is_dir() else [path]:
@@ -48,6 +50,8 @@ class InputFiles:
                 content = None if only_named else content_of(file)
                 name = os.fsencode(file.relative_to(path)) if file != path else b""
                 digest.update(b"%d %s\0%s\n" % (number, name, (content or "").encode()))
+        for version in self.versions:
+            digest.update(b"version %s\n" % os.fsencode(version))
         return digest.hexdigest()
 
 

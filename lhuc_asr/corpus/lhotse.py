@@ -10,7 +10,7 @@ Source: https://lhotse.readthedocs.io, written to the manifests of Lhotse 1.33.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,15 +53,19 @@ class _Foreign(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class _AudioSource(_Foreign):
+class AudioSource(_Foreign):
+    """Where some channels of a recording are."""
+
     type: str
     channels: list[int] = Field(min_length=1)
     source: str
 
 
-class _Recording(_Foreign):
+class Recording(_Foreign):
+    """A recording, which may be in several files."""
+
     id: str
-    sources: list[_AudioSource] = Field(min_length=1)
+    sources: list[AudioSource] = Field(min_length=1)
     transforms: list[Any] | None = None
 
 
@@ -74,12 +78,14 @@ class _Supervision(_Foreign):
     speaker: str | None = None
 
 
-class _Cut(_Foreign):
+class Cut(_Foreign):
+    """A part of a recording, with what is said in it."""
+
     id: str
     type: str
     start: float = Field(0.0, ge=0.0)
     supervisions: list[_Supervision] = []
-    recording: _Recording | None = None
+    recording: Recording | None = None
 
 
 def read_cuts(path: Path, own_tags: Collection[str] = ()) -> Reading:
@@ -101,27 +107,60 @@ def read_cuts(path: Path, own_tags: Collection[str] = ()) -> Reading:
 
 def _utterances(path: Path, number: int, line: str, own_tags: Collection[str]) -> Iterator[Utterance]:
     place = f"{path}:{number}"
+    cut = parse_cut(place, line)
+    if cut.recording is None or cut.recording.transforms:
+        what = "no recording" if cut.recording is None else "a recording that is transformed when it is read"
+        raise CorpusError(f"{place}: the cut {cut.id} has {what}; {SAVE_AUDIO}")
+    name = cut.recording.id
+    return spoken_in(cut, cut.recording, lambda source: _file_of(place, name, source, path), place, own_tags)
+
+
+def parse_cut(place: str, line: str) -> Cut:
+    """A line of a manifest.
+
+    Args:
+        place: File and number of the line, for messages.
+        line: The line.
+
+    Raises:
+        CorpusError: The line is not a cut of one recording.
+    """
     try:
-        cut = _Cut.model_validate_json(line)
+        cut = Cut.model_validate_json(line)
     except ValidationError as error:
         mistake = first_mistake(error)
         raise CorpusError(f"{place}: not a cut of Lhotse ({mistake}); write it with CutSet.to_file") from error
     if cut.type not in KINDS:
         raise CorpusError(f"{place}: the cut {cut.id} is a {cut.type}, expected {' or '.join(KINDS)}; {SAVE_AUDIO}")
-    if cut.recording is None or cut.recording.transforms:
-        what = "no recording" if cut.recording is None else "a recording that is transformed when it is read"
-        raise CorpusError(f"{place}: the cut {cut.id} has {what}; {SAVE_AUDIO}")
+    return cut
+
+
+def spoken_in(
+    cut: Cut, recording: Recording, locate: Callable[[AudioSource], Path], place: str, own_tags: Collection[str]
+) -> Iterator[Utterance]:
+    """An utterance for each supervision of a cut.
+
+    Args:
+        cut: The cut.
+        recording: Its recording.
+        locate: Returns the file of a source of this recording.
+        place: File and number of the cut's line, for messages.
+        own_tags: As in ``read_cuts``.
+
+    Raises:
+        CorpusError: As from ``read_cuts``.
+    """
     for supervision in cut.supervisions:
         if not supervision.speaker:
             raise CorpusError(f"{place}: the supervision {supervision.id} has no speaker; give it one")
-        audio, channel = _sound(place, cut.recording, supervision.channel, path.absolute().parent)
+        source, channel = _channel(place, recording, supervision.channel)
         # A supervision may begin before its cut does.
         start = max(cut.start + supervision.start, 0.0)
         yield Utterance(
             id=normalise_name(supervision.id),
             speaker=normalise_name(supervision.speaker),
             environment="",
-            audio=audio,
+            audio=locate(source),
             start=start,
             seconds=cut.start + supervision.start + supervision.duration - start,
             text=" ".join(spoken_words(supervision.text or "", place, own_tags)),
@@ -129,8 +168,8 @@ def _utterances(path: Path, number: int, line: str, own_tags: Collection[str]) -
         )
 
 
-def _sound(place: str, recording: _Recording, channel: int | list[int], folder: Path) -> tuple[Path, int | None]:
-    """File of a channel of a recording, and the channel's number in that file, from 1; None for the mean of all."""
+def _channel(place: str, recording: Recording, channel: int | list[int]) -> tuple[AudioSource, int | None]:
+    """Source of a channel of a recording, and the channel's number in it, from 1; None for the mean of all."""
     wanted = {channel} if isinstance(channel, int) else set(channel)
     source = next((source for source in recording.sources if wanted <= set(source.channels)), None)
     if source is None:
@@ -138,16 +177,20 @@ def _sound(place: str, recording: _Recording, channel: int | list[int], folder: 
             f"{place}: the recording {recording.id} has no file with the channel "
             f"{', '.join(map(str, sorted(wanted)))}; correct the supervision's channel"
         )
+    if wanted == set(source.channels):
+        return source, None
+    if len(wanted) > 1:
+        raise CorpusError(f"{place}: channels {sorted(wanted)} of {source.channels}; choose one, or all of them")
+    return source, source.channels.index(*wanted) + 1
+
+
+def _file_of(place: str, recording: str, source: AudioSource, manifest: Path) -> Path:
+    """The file of a recording's source."""
     if source.type != "file":
         raise CorpusError(
-            f"{place}: the recording {recording.id} comes from a {source.type}, expected a file: commands in data are "
+            f"{place}: the recording {recording} comes from a {source.type}, expected a file: commands in data are "
             f"never run, and nothing is fetched; {SAVE_AUDIO}"
         )
     path = Path(source.source)
     # Unlike the method of a path, the function does not mind a name that is too long.
-    audio = (path if os.path.exists(path) else folder / path).absolute()
-    if wanted == set(source.channels):
-        return audio, None
-    if len(wanted) > 1:
-        raise CorpusError(f"{place}: channels {sorted(wanted)} of {source.channels}; choose one, or all of them")
-    return audio, source.channels.index(*wanted) + 1
+    return (path if os.path.exists(path) else manifest.absolute().parent / path).absolute()

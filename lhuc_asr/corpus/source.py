@@ -89,6 +89,14 @@ class CorpusSource(StrictModel):
         name need not be listed.
         """
 
+    def versions(self) -> tuple[str, ...]:
+        """What changes when files change that the corpus is read from, and that ``paths`` cannot list.
+
+        Raises:
+            StoreError: The files are in a store that cannot be reached.
+        """
+        return ()
+
     def made_folders(self, experiment: Path) -> list[Path]:
         """Folders of recordings that ``read`` makes.
 

@@ -11,6 +11,7 @@ from lhuc_asr.corpus.folder import FolderSource
 from lhuc_asr.corpus.kaldi_dir import KaldiSource
 from lhuc_asr.corpus.lhotse import LhotseSource
 from lhuc_asr.corpus.librispeech import LibriSpeechSource
+from lhuc_asr.corpus.shar import SharSource
 from lhuc_asr.corpus.source import CorpusSource
 from lhuc_asr.corpus.synthetic import SyntheticSource
 
@@ -22,6 +23,7 @@ SOURCES: dict[str, type[CorpusSource]] = {
     "folder": FolderSource,
     "csv": CsvSource,
     "lhotse": LhotseSource,
+    "shar": SharSource,
     "synthetic": SyntheticSource,
 }
 

@@ -211,8 +211,8 @@ class _Description(StrictModel):
 class _DescriptionWithin(_Description):
     """Description of the file of the state within an epoch."""
 
-    loss: float
-    frames: int = Field(ge=0)
+    loss: float = Field(ge=0.0, le=1e18)
+    frames: int = Field(ge=0, le=10**15)
 
 
 @contextmanager

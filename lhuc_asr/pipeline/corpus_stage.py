@@ -60,7 +60,8 @@ class CorpusOptions:
     def files(self) -> InputFiles:
         """The files of the corpus and of the noise."""
         noise = [self.splits.noise.dir] if self.splits.noise else []
-        return InputFiles((*self.splits.corpus.paths(), *noise), by_name=RECORDINGS)
+        corpus = self.splits.corpus
+        return InputFiles((*corpus.paths(), *noise), by_name=RECORDINGS, versions=corpus.versions())
 
 
 def transcripts_of(experiment: Experiment, splits: Iterable[str]) -> PartOf:

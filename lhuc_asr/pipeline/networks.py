@@ -27,7 +27,7 @@ from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.pass_config import Rung
 from lhuc_asr.pipeline.plan import trained_network
 from lhuc_asr.pipeline.resolved_pass import WithoutRows
-from lhuc_asr.pipeline.training_shards import sharded, shards_stage_name
+from lhuc_asr.pipeline.training_shards import OpenStore, sharded, shards_stage_name
 from lhuc_asr.pipeline.voices import read_vectors, read_voices, voices_stage_name
 
 # In a network's folder: one file per training speaker and speed, and speaker-independent.safetensors.
@@ -75,7 +75,7 @@ def network_stage(
     name: str,
     options: NetworkOptions,
     aligned: Aligned,
-    store: str | None = None,
+    store: OpenStore | None = None,
 ) -> None:
     """Add the stage that trains ``am/<name>`` on an alignment; training resumes where a killed run stopped.
 
@@ -85,7 +85,7 @@ def network_stage(
         name: Name of the network.
         options: Its options.
         aligned: The alignment.
-        store: Where the shards of its training frames are; None without shards.
+        store: Opens the store with the shards of its training frames; None without shards.
     """
     stage, sat = f"network {name}", options.sat
     start = [] if sat is None or sat.start is None else [f"network {sat.start}"]
@@ -105,7 +105,7 @@ def _train(
     experiment: Experiment,
     name: str,
     alignment: str,
-    store: str | None,
+    store: OpenStore | None,
     stage_key: Callable[[], str],
     options: NetworkOptions,
 ) -> None:
@@ -118,7 +118,7 @@ def _train(
     model: AcousticModel
     model, sources = untrained_network(experiment, alignment, options)
     if store is not None:
-        sources[TRAIN] = sharded(sources[TRAIN], experiment, options.features, store)
+        sources[TRAIN] = sharded(sources[TRAIN], experiment, options.features, store())
     path, sat = experiment.folder.network(name), options.sat
     arguments = (
         path.parent / f"training-{stage_key()[:16]}.safetensors",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from lhuc_asr.base.fingerprint import InputFiles
+from lhuc_asr.base.object_store import open_store
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT
 from lhuc_asr.lang.language_model import LanguageModelConfig
@@ -122,7 +123,7 @@ def _network_stages(
     """Add the stages of networks that are trained on frames, and of the shards that these are read from."""
     options, store = {name: NetworkOptions.of(config, name) for name in names}, None
     if config.shards is not None:
-        store = config.shards.store
+        store = partial(open_store, config.shards.store)
         for kind in sorted({each.features for each in options.values()}, key=str):
             shards_stage(stages, experiment, ShardOptions.of(config, config.shards, kind), store, aligned)
     for name, each in options.items():

@@ -46,11 +46,7 @@ _PLANS = TypeAdapter(tuple[Pass, ...])
 
 
 def make_pass(experiment: AlignedExperiment, split: str, plan: Pass) -> None:
-    """``run_pass``, on the cluster if there is one and the pass can be divided.
-
-    The files are the same; where the pass adapts, to rounding: speakers who adapt together share matrix products, whose
-    sizes change the last bits.
-    """
+    """``run_pass``, on the cluster if there is one and the pass can be divided: the same files, to the bit."""
     if experiment.ray is None or not divides(split, plan):
         run_pass(experiment, split, plan)
     else:

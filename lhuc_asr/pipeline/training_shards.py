@@ -13,7 +13,7 @@ import numpy as np
 
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.atomic import sha256_of, write_json_lines
-from lhuc_asr.base.object_store import ObjectStore, open_store
+from lhuc_asr.base.object_store import ObjectStore
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.shar import CUTS, ShardWriter, array_bytes
 from lhuc_asr.base.stages import Stages
@@ -28,6 +28,8 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.pass_config import Rung
 
+# A stage opens its store when it begins; where it is, no result depends on.
+OpenStore = Callable[[], ObjectStore]
 # In a placeholder of Shar, for what its tar file has.
 IN_SHARD = {"storage_type": "shar", "storage_path": "", "storage_key": ""}
 
@@ -62,14 +64,16 @@ def shards_stage_name(kind: Rung | None) -> str:
     return f"shards of {kind or 'features'}"
 
 
-def shards_stage(stages: Stages, experiment: Experiment, options: ShardOptions, store: str, aligned: Aligned) -> None:
+def shards_stage(
+    stages: Stages, experiment: Experiment, options: ShardOptions, store: OpenStore, aligned: Aligned
+) -> None:
     """Add the stage that writes training frames and their pdfs to a store.
 
     Args:
         stages: The stages; those of the features and the alignment come before.
         experiment: The experiment.
         options: The shards.
-        store: Where they are written: a folder, or ``s3://BUCKET/PREFIX``.
+        store: Opens the store that they are written to.
         aligned: The alignment.
     """
     stage = shards_stage_name(options.features)
@@ -82,12 +86,11 @@ def shards_stage(stages: Stages, experiment: Experiment, options: ShardOptions, 
     )
 
 
-def sharded(source: FrameSource, experiment: Experiment, kind: Rung | None, store: str) -> ShardedFrames:
+def sharded(source: FrameSource, experiment: Experiment, kind: Rung | None, store: ObjectStore) -> ShardedFrames:
     """The training frames as they lie in their shards.
 
     Raises:
         FeatureError: The file that names the shards is damaged.
-        StoreError: There is no such store.
     """
     index = experiment.folder.shards(kind or "")
     return ShardedFrames(
@@ -96,14 +99,14 @@ def sharded(source: FrameSource, experiment: Experiment, kind: Rung | None, stor
         source.utterances,
         source.context,
         source.vectors,
-        store=open_store(store),
+        store=store,
         index=index,
         shards=read_index(index),
     )
 
 
 def _write(
-    experiment: Experiment, url: str, alignment: str, stage_key: Callable[[], str], options: ShardOptions
+    experiment: Experiment, store: OpenStore, alignment: str, stage_key: Callable[[], str], options: ShardOptions
 ) -> None:
     features, pdfs = experiment.features(TRAIN, options.features or ""), experiment.aligned(alignment, TRAIN)
     # Shards are read one after another, so each is a sample of the corpus.
@@ -115,7 +118,7 @@ def _write(
         for speed in options.speeds
         for utterance in experiment.utterances(TRAIN)
     }
-    prefix, store = f"{experiment.name}/{options.features or 'features'}-{stage_key()[:16]}", open_store(url)
+    prefix, place = f"{experiment.name}/{options.features or 'features'}-{stage_key()[:16]}", store()
 
     def written() -> Iterator[FrameShard]:
         for number, utterances in enumerate(progress(blocks, shards_stage_name(options.features), len(blocks))):
@@ -124,7 +127,7 @@ def _write(
                     for each in utterances:
                         data = features[each.id], pdfs[each.id]
                         shard.write(*_cut(each, spoken[each.id], options.sample_rate, *data))
-                yield _stored(store, prefix, shard, utterances)
+                yield _stored(place, prefix, shard, utterances)
 
     write_json_lines(experiment.folder.shards(options.features or ""), map(asdict, written()))
 

@@ -33,6 +33,7 @@ RECIPE: dict[str, Any] = {
     "alignment_features": {"sample_rate": 16000, "delta_order": 1},
     "aligners": ["mono", "tri", "lda_mllt", "fmllr_sat"],
     "realignments": 1,
+    "shards": {"store": "s3://bucket/frames"},
     "networks": {
         "sat": {"start": "si"},
         "random": {},
@@ -67,7 +68,7 @@ RECIPE: dict[str, Any] = {
     },
 }
 # Options on which no stage depends.
-WITHOUT_EFFECT = {"name", "exp", "workers", "device", "executor", "ray", "seeds", "primary"}
+WITHOUT_EFFECT = {"name", "exp", "workers", "device", "executor", "ray", "seeds", "primary", "shards.store"}
 # Options whose values are names of passes or networks, or that make other stages; VALID_CHANGES has some of each.
 NAMES = (
     *("network", "source", "combine", "combine.speaker", "combine.environment", "start", "like", "folds", "controls"),
@@ -78,6 +79,7 @@ VALID_CHANGES: list[dict[str, Any]] = [
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["u", "v"]}},
     {"corpus": {"kind": "librispeech", "dir": "L", "train": ["t"], "test": ["v", "u"]}},
     {"realignments": 0},
+    {"shards": None},
     {"controls": ["others_mean", "without_rows"]},
     {"realignments": 2},
     {"networks": RECIPE["networks"] | {"sat": {}}},
@@ -226,6 +228,7 @@ def test_every_value_of_every_stages_options_is_in_its_key(noted) -> None:
         "TiedOptions",
         *(
             "RealignmentOptions",
+            "ShardOptions",
             "VoicesOptions",
             "LatticesOptions",
             "SequenceOptions",

@@ -1,0 +1,168 @@
+"""Corpora in shards that Lhotse wrote, in a folder and behind a real server that speaks S3; shards that are refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from pydantic import ValidationError
+
+from lhuc_asr.audio.recording import read_audio
+from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.base.errors import CorpusError
+from lhuc_asr.base.object_store import StoreError, open_store
+from lhuc_asr.corpus.shar import SharSource
+
+SECONDS = {"a/1.x": 0.5, "b-2": 0.7, "c-3": 0.4}
+
+
+def _samples(name: str) -> np.ndarray:
+    noise = np.random.default_rng(list(name.encode())).uniform(-0.5, 0.5, round(16000 * SECONDS[name]))
+    return (np.round(noise * 32767) / 32768).astype(np.float32)
+
+
+def _shards(folder: Path, *names: str) -> Path:
+    """Cuts of Lhotse in shards of two, written by the library."""
+    from lhotse import MonoCut, Recording, SupervisionSegment
+    from lhotse.shar import SharWriter
+
+    folder.mkdir(parents=True)
+    with SharWriter(folder, {"recording": "flac"}, shard_size=2) as shar:
+        for name in names:
+            path = folder.parent / f"{folder.name}.wav"
+            soundfile.write(path, _samples(name), 16000, subtype="PCM_16")
+            recording = Recording.from_file(path, recording_id=f"recording of {name}")
+            span = {"start": 0, "duration": SECONDS[name], "channel": 0}
+            said = SupervisionSegment(name, recording.id, **span, text=f"yes {name[0]}", speaker=f"speaker {name[0]}")
+            shar.write(MonoCut(name, **span, recording=recording, supervisions=[said]))
+    return folder
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    return {
+        "train": str(_shards(tmp_path / "data" / "train", *SECONDS)),
+        "test": str(_shards(tmp_path / "data" / "test", "b-2")),
+    }
+
+
+@pytest.fixture
+def stored(places: dict[str, str], bucket: str) -> dict[str, str]:
+    """The same places behind S3."""
+    for place in places.values():
+        for path in Path(place).iterdir():
+            open_store(bucket).put(path, f"{Path(place).name}/{path.name}")
+    return {name: f"{bucket}/{name}" for name in places}
+
+
+def _check(utterance: Utterance, name: str, folder: Path) -> None:
+    assert utterance.speaker.startswith("speaker")
+    assert utterance.text == f"YES {name[0].upper()}"
+    assert utterance.seconds == SECONDS[name]
+    assert utterance.audio.is_relative_to(folder / "recordings")
+    np.testing.assert_array_equal(read_audio(utterance, 16000), _samples(name))
+
+
+@pytest.mark.parametrize("where", ["places", "stored"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_recordings_are_unpacked_as_they_were(request, tmp_path: Path, where: str, processes: int) -> None:
+    source = SharSource(**request.getfixturevalue(where))
+    (tmp_path / "exp").mkdir()
+    reading = source.read(tmp_path / "exp", hours=None, seed=1, processes=processes)
+    assert len(reading.train.utterances) == 3
+    for utterance, name in zip(reading.train.utterances, SECONDS, strict=True):
+        _check(utterance, name, tmp_path / "exp")
+    (test,) = reading.tests["test"].utterances
+    _check(test, "b-2", tmp_path / "exp")
+    assert reading.recordings == {path for path in (tmp_path / "exp" / "recordings").rglob("*") if path.is_file()}
+
+
+def test_what_is_read_again_is_what_has_changed(stored: dict[str, str], places: dict[str, str]) -> None:
+    for where in (stored, places):
+        before = SharSource(**where).versions()
+        assert SharSource(**where).versions() == before
+        assert len(before) == 6
+    path = Path(places["train"]) / "cuts.000001.jsonl.gz"
+    path.write_bytes(path.read_bytes() + gzip.compress(b"\n"))
+    open_store(stored["train"]).put(path, path.name)
+    for where in (stored, places):
+        assert SharSource(**where).versions() != before
+
+
+def test_paths_are_absolute_and_urls_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = SharSource(train="a", test="s3://bucket/b/")
+    assert (source.train, source.test) == (str(tmp_path / "a"), "s3://bucket/b")
+    with pytest.raises(ValidationError, match="train and test are the same"):
+        SharSource(train="a", test=str(tmp_path / "a"))
+
+
+def _lines(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "cuts.000001.jsonl.gz"
+    cut = json.loads(gzip.decompress(path.read_bytes()))
+    change(cut)
+    path.write_bytes(gzip.compress(json.dumps(cut).encode()))
+
+
+def _recording(folder: Path, *files: tuple[str, bytes]) -> None:
+    with tarfile.open(folder / "recording.000001.tar", "w") as tar:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+SOUND = b'{"id": "r", "sources": [{"type": "shar", "channels": [0], "source": ""}]}'
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), r"no shards of Lhotse Shar there, such as cuts\.000000\.jsonl\.gz"),
+        (lambda folder: (folder / "recording.000001.tar").unlink(), "the shard 000001 has no recording"),
+        (lambda folder: (folder / "cuts.000001.jsonl.gz").unlink(), "the shard 000001 has no cuts"),
+        (lambda folder: _lines(folder, lambda cut: cut.update(id="d")), "the cut d has the recording of c-3"),
+        (lambda folder: _lines(folder, lambda cut: cut.pop("type")), "not a cut of Lhotse"),
+        (
+            lambda folder: _lines(folder, lambda cut: cut["supervisions"][0].pop("speaker")),
+            r"cuts\.000001\.jsonl\.gz:1: the supervision c-3 has no speaker",
+        ),
+        (lambda folder: _recording(folder), r"cuts\.000001\.jsonl\.gz has more than 0 cuts, unlike its shard"),
+        (
+            lambda folder: _recording(folder, *((f"{n}{e}", SOUND) for n in ("c-3", "d") for e in (".wav", ".json"))),
+            r"recording\.000001\.tar has more than 1 cuts",
+        ),
+        (
+            lambda folder: _recording(folder, ("c-3.nodata", b""), ("c-3.nometa", b"")),
+            "the cut c-3 has no recording; leave it out",
+        ),
+        (lambda folder: _recording(folder, ("c-3.sh sh", SOUND), ("c-3.json", SOUND)), "is a file '.sh sh'"),
+        (
+            lambda folder: _recording(folder, ("c-3.wav", b""), ("c-3.json", b"{}")),
+            "the recording of c-3 .id: Field required",
+        ),
+        (lambda folder: _recording(folder, ("c-3.wav", b"")), "'c-3' has no manifest after it"),
+        (lambda folder: (folder / "recording.000001.tar").write_bytes(b""), "recording.000001.tar"),
+    ],
+)
+def test_what_is_refused_leaves_no_recordings(places, tmp_path: Path, change: Any, message: str) -> None:
+    source = SharSource(**places)
+    change(Path(places["train"]))
+    (tmp_path / "exp").mkdir()
+    with pytest.raises(CorpusError, match=message):
+        source.read(tmp_path / "exp", hours=None, seed=1, processes=1)
+    assert list((tmp_path / "exp").iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there_is_named(s3_server: None) -> None:
+    with pytest.raises(StoreError, match=r"^s3://nowhere/a: cannot be listed .*; check the bucket"):
+        SharSource(train="s3://nowhere/a", test="s3://nowhere/b").versions()
