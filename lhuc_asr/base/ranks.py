@@ -178,7 +178,7 @@ def joined(device: str) -> Iterator[Ranks]:
         if isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             raise RankError(
                 f"process {rank} of {count}: the training together ended ({reason_of(error)}); was another process "
-                "lost? Run again: it goes on after the last epoch"
+                "lost? Run again: it goes on from its last state"
             ) from error
         raise
     finally:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,3 +92,24 @@ def test_a_state_within_an_epoch_that_does_not_fit_is_refused(tmp_path, make_sou
         save_tensors(path, tensors, description)
     with pytest.raises(CheckpointError, match="delete it to train from the beginning of the epoch"):
         Run(tmp_path / "state", training, heldout, CALM)()
+
+
+def test_processes_that_are_killed_within_an_epoch_end_with_the_same_bits(tmp_path):
+    """Each has masks of its own, which the first process keeps for all."""
+    here = Path(__file__).parent
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+
+    def train(folder, kill_at):
+        folder.mkdir(exist_ok=True)
+        command = [*torchrun, str(here / "rank_training.py"), str(folder), str(kill_at)]
+        environment = {**os.environ, "PYTHONPATH": paths}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        assert (done.returncode == 0) == (kill_at == 0), done.stderr
+        return folder
+
+    # The second epoch, after one of its blocks.
+    killed = train(tmp_path / "killed", 21 + 12)
+    assert (killed / "state-within").exists()
+    train(killed, 0)
+    assert (killed / "network").read_bytes() == (train(tmp_path / "whole", 0) / "network").read_bytes()
