@@ -1,0 +1,201 @@
+"""A finished experiment made again on a cluster of this machine: whether it is the same, and what it takes.
+
+    python benchmarks/cluster.py EXP WORK [--raylets 1,2] [--kill] [--passes]
+
+EXP is a finished experiment of a recipe, or a fold of one. Its features, and its passes over the held-out and test
+speakers, are made again in copies below WORK, by a process of this machine and by raylets with one processor and one
+folder each, which share a server that speaks S3 and nothing else. The networks stay: they are trained in one place.
+Printed are
+
+- the seconds of each stage, and of all;
+- the files that differ from those of one process, to the bit: there should be none;
+- with ``--kill`` the same, while a raylet is ended in the features, in a first pass and in an adapted one;
+- what a task costs that does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+from moto.server import ThreadedMotoServer
+from ray.cluster_utils import Cluster as RayletCluster
+from timing import show
+
+from lhuc_asr.base.atomic import read_json_lines
+from lhuc_asr.base.cluster import Cluster, versions_here
+from lhuc_asr.base.runlog import setup_logging
+from lhuc_asr.pipeline.cluster_config import RayConfig
+from lhuc_asr.pipeline.experiment import fold_of, read_experiment
+from lhuc_asr.pipeline.planned import Part
+from lhuc_asr.pipeline.run import _run_stages
+
+BUCKET = "benchmark"
+# After so many seconds of one of these stages a raylet ends.
+KILLED_AFTER = 3.0
+KILLED_IN = ("features of train", "si over test", "lhuc over test")
+TASKS = 200
+MADE = ("features", "decode", "speakers")
+# What it took, and not what came out.
+TIMES = ("adaptation.json",)
+
+
+def main() -> None:
+    """Make the experiment again in each way."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("exp", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--raylets", default="1,2")
+    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--passes", action="store_true", help="leave the features as they are")
+    arguments = parser.parse_args()
+    setup_logging(logging.INFO)
+    rows: dict[str, dict[str, float]] = {}
+    different: dict[str, list[str]] = {}
+    here = remade(arguments.exp, arguments.work / "local", None, arguments.passes)
+    rows["local"], expected = here[1], contents(here[0])
+    with s3_server():
+        for count in map(int, arguments.raylets.split(",")):
+            for kill in (False, True) if arguments.kill and count > 1 else (False,):
+                name = f"{count} raylets" + (", one ends" if kill else "")
+                with raylets(count, kill) as address:
+                    settings = RayConfig(address=address, store=f"s3://{BUCKET}/{name.replace(' ', '-')}")
+                    folder, rows[name] = remade(arguments.exp, arguments.work / name, settings, arguments.passes)
+                    found = contents(folder)
+                    different[name] = sorted(
+                        place for place in expected.keys() | found.keys() if expected.get(place) != found.get(place)
+                    )
+                    if not kill:
+                        rows[name]["a task, ms"] = 1000 * seconds_of_a_task(settings)
+    names = list(dict.fromkeys(stage for row in rows.values() for stage in row))
+    table = [[name, *(f"{row[name]:.1f}" if name in row else "" for row in rows.values())] for name in names]
+    show(f"{arguments.exp}: seconds", ["", *rows], table)
+    show(
+        "files that differ from those of one process",
+        ["", "files", "differ", "first"],
+        [[name, str(len(expected)), str(len(places)), ", ".join(places[:3])] for name, places in different.items()],
+    )
+
+
+def remade(exp: Path, work: Path, settings: RayConfig | None, passes_alone: bool) -> tuple[Path, dict[str, float]]:
+    """A copy of an experiment with its features and passes made again, and the seconds of each of these stages."""
+    shutil.rmtree(work, ignore_errors=True)
+    folder = work / exp.name
+    shutil.copytree(exp, folder)
+    for config_file in ("config.yaml", "run.json"):
+        if not (folder / config_file).exists():
+            shutil.copy(exp.parent / config_file, work / config_file)
+    config, _ = read_experiment(folder)
+    for stage in (folder / "stages").glob("*.json"):
+        name = stage.stem
+        if " over " in name or (name.startswith(("features of ", "mfcc of ")) and not passes_alone):
+            stage.unlink()
+    for made in MADE if not passes_alone else MADE[1:]:
+        for place in (folder / made).glob("*"):
+            # Features that a rung has made stay: their stage is the rung's.
+            if place.is_dir() and (made != "features" or "_" not in place.name or place.name.endswith("_mfcc")):
+                shutil.rmtree(place) if place.name != "prepared" else None
+    before = len(list(read_json_lines(folder / "metrics.jsonl")))
+    parallel = {"executor": "ray", "ray": settings, "workers": 1} if settings else {"workers": 1}
+    again = config.model_copy(update=parallel)
+    _run_stages(Part(again, fold_of(again, folder)), model=False)
+    return folder, seconds_of_stages(folder, before)
+
+
+def seconds_of_stages(folder: Path, before: int) -> dict[str, float]:
+    """The seconds of the stages that were run after a line of the log of figures."""
+    kinds = dict.fromkeys(("features", "passes", "outputs", "all"), 0.0)
+    for row in list(read_json_lines(folder / "metrics.jsonl"))[before:]:
+        name, seconds = row["stage"], row.get("seconds", 0.0)
+        kind = "outputs" if name.startswith("outputs of") else "passes" if " over " in name else "features"
+        if kind != "features" or name.startswith(("features of", "mfcc of")):
+            kinds[kind] += seconds
+            kinds["all"] += seconds
+    return kinds
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of all files of the features and passes, by place."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for made in MADE
+        for path in (folder / made).rglob("*")
+        if path.is_file() and path.name not in TIMES
+    }
+
+
+def seconds_of_a_task(settings: RayConfig) -> float:
+    """Seconds of a task that does nothing, of many in flight."""
+    with Cluster(settings.address) as cluster:
+        list(cluster.run(versions_here, [("warm", {})] * 8))
+        begun = time.perf_counter()
+        list(cluster.run(versions_here, [("nothing", {})] * TASKS))
+        return (time.perf_counter() - begun) / TASKS
+
+
+@contextmanager
+def s3_server() -> Iterator[None]:
+    """A server that speaks S3, with an empty bucket."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    yield
+    server.stop()
+
+
+@contextmanager
+def raylets(count: int, kill: bool) -> Iterator[str]:
+    """The address of a cluster of raylets; with ``kill`` one ends in each of ``KILLED_IN``, and another comes."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cluster, log = RayletCluster(), logging.getLogger("lhuc_asr")
+
+    def add() -> None:
+        folder = tempfile.mkdtemp(prefix="raylet-")
+        limits = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+        cluster.add_node(**limits, env_vars={"TMPDIR": folder, "OMP_NUM_THREADS": "1"})
+
+    timers: list[threading.Timer] = []
+    alone = threading.Lock()
+
+    def end_one(stage: str) -> None:
+        with alone:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            log.warning("benchmark: a raylet was ended in %s", stage)
+            add()
+
+    class Ending(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if (stage := record.getMessage().partition(" (stage")[0]) in KILLED_IN:
+                timers.append(threading.Timer(KILLED_AFTER, end_one, [stage]))
+                timers[-1].start()
+
+    handler = Ending(logging.INFO)
+    if kill:
+        log.addHandler(handler)
+    try:
+        for _ in range(count):
+            add()
+        yield cluster.address
+    finally:
+        log.removeHandler(handler)
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
