@@ -23,8 +23,10 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 
-# Speech in a shard, at least: enough for the start of a process to be cheap, little enough for a lost one to be.
-SHARD_SECONDS = 600.0
+# Speech in a shard, at least: ten minutes are enough for the start of a job to be cheap, and little enough for a lost one
+# to be. A split with less than 160 of them is cut into 16, of a minute at least. How many machines there are does not
+# count: jobs that are finished stay finished on another cluster.
+SHARD_SECONDS, SHORTEST_SHARD_SECONDS, SHARDS = 600.0, 60.0, 16
 MOST_PDFS = 2**31 - 1
 
 # A title, an empty folder for the job's inputs, and the shard's utterances -> the job.
@@ -49,6 +51,16 @@ def shards_of(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[
             shard = []
     if shard:
         yield shard
+
+
+def shard_seconds(utterances: Sequence[Utterance]) -> float:
+    """Least length of the parts of a split.
+
+    Args:
+        utterances: All utterances of the split.
+    """
+    together = sum(utterance.seconds for utterance in utterances)
+    return min(SHARD_SECONDS, max(SHORTEST_SHARD_SECONDS, together / SHARDS))
 
 
 @contextmanager
@@ -83,7 +95,8 @@ def shard_results(
         ClusterError, StoreError: The cluster or its store cannot be reached, or failed.
         LhucError: What a job raised.
     """
-    shards = {f"{title}, part {n}": shard for n, shard in enumerate(shards_of(utterances, SHARD_SECONDS), start=1)}
+    seconds = shard_seconds(utterances)
+    shards = {f"{title}, part {n}": shard for n, shard in enumerate(shards_of(utterances, seconds), start=1)}
     folder.mkdir(parents=True, exist_ok=True)
     with private_folder(folder) as temporary, Cluster(settings.address) as cluster:
 

@@ -22,7 +22,7 @@ Run = Callable[..., list[str]]
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard for each speaker."""
-    monkeypatch.setattr(shards, "SHARD_SECONDS", 0.1)
+    monkeypatch.setattr(shards, "shard_seconds", lambda utterances: 0.1)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

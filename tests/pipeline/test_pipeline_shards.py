@@ -29,6 +29,7 @@ from lhuc_asr.pipeline.feature_shards import extract_on_cluster
 from lhuc_asr.pipeline.shards import shards_of
 
 CONFIG = FeatureConfig(bins=20)
+real_shard_seconds = shards.shard_seconds
 
 
 def spoken(folder: Path, speakers: int = 5, each: int = 3, seconds: float = 0.5) -> list[Utterance]:
@@ -53,7 +54,7 @@ def same(one: Path, other: Path) -> bool:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard for each speaker."""
-    monkeypatch.setattr(shards, "SHARD_SECONDS", 0.1)
+    monkeypatch.setattr(shards, "shard_seconds", lambda utterances: 0.1)
 
 
 def test_shards_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> None:
@@ -65,6 +66,12 @@ def test_shards_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> 
         for shard in cut:
             assert len(shard) == 3 * len({u.speaker for u in shard})
         assert all(sum(u.seconds for u in shard) >= seconds for shard in cut[:-1])
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1, 60), (15, 60), (40, 150), (160, 600), (10_000, 600)])
+def test_a_small_split_is_cut_into_sixteen_parts(minutes: int, expected: float) -> None:
+    whole = [Utterance(str(n), str(n), "", Path("a.wav"), 0.0, 30.0, "") for n in range(2 * minutes)]
+    assert real_shard_seconds(whole) == expected
 
 
 @pytest.mark.parametrize("speeds", [(1.0,), (1.0, 0.9)])

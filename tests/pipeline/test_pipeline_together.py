@@ -90,9 +90,7 @@ def test_a_lost_process_ends_all_and_another_number_goes_on(start: Path, tiny_re
     assert running.returncode == 1
     # torchrun tells the process that is left to end: it says so, or that it has lost the other, which comes first.
     (line,) = (line for line in told.splitlines() if line.startswith("lhuc-asr:"))
-    lost = (
-        "process 0 of 2: the training together ended" in line and "Run again: it goes on from its last state" in line
-    )
+    lost = "process 0 of 2: the training together ended" in line and "Run again: it goes on from its last state" in line
     assert lost or line == "lhuc-asr: interrupted; the same command resumes it after the last finished stage"
     assert 3 <= epochs(folder) - earlier < 400
     done = together(3, *arguments)
