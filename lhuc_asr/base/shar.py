@@ -26,17 +26,16 @@ import numpy as np
 
 from lhuc_asr.base.errors import LhucError
 from lhuc_asr.base.foreign import foreign_errors
+from lhuc_asr.base.plain_file import check_plain_file
 from lhuc_asr.base.strict_json import parse_json
 
 CUTS = "cuts"
 RECORDING = "recording"
-# Data of one cut, at most: a day of speech, or of features, has less.
-MOST_BYTES = 8 << 30
 # A manifest of a recording, or of features, has some hundred.
 MOST_MANIFEST_BYTES = 1 << 20
 
 _NO_DATA, _NO_MANIFEST = ".nodata", ".nometa"
-_SHARD_FILE = re.compile(r"([A-Za-z_]\w*)\.(\d+)\.(?:jsonl|jsonl\.gz|tar|tar\.gz)")
+_SHARD_FILE = re.compile(r"([A-Za-z_]\w*)\.(\d+)\.(?:jsonl|jsonl\.gz|tar)")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def read_field(path: Path, error: type[LhucError]) -> Iterator[tuple[str, Datum 
     """Ids of the cuts of a shard and their data, None for a cut that has none; one of them is in memory at a time.
 
     Args:
-        path: A tar file of a field, plain or compressed.
+        path: A tar file of a field. A compressed one is refused: its content may be any size.
         error: Class of the errors.
 
     Raises:
@@ -89,7 +88,8 @@ def read_field(path: Path, error: type[LhucError]) -> Iterator[tuple[str, Datum 
         return error(f"{path}: not a field of Lhotse Shar ({why}); write it again")
 
     with foreign_errors(error, f"{path}: cannot be read", "copy it again"):
-        tar = tarfile.open(path, "r|*")  # noqa: SIM115 (closed below)
+        size = check_plain_file(path)
+        tar = tarfile.open(path, "r|")  # noqa: SIM115 (closed below)
     with tar:
         members = iter(tar)
 
@@ -99,7 +99,7 @@ def read_field(path: Path, error: type[LhucError]) -> Iterator[tuple[str, Datum 
                 entry = next(members, None)
                 if entry is None:
                     return None
-                if not entry.isreg():
+                if not entry.isreg() or entry.issparse():
                     raise damaged(f"{entry.name!r} is not a file")
                 if entry.size > most:
                     raise damaged(f"{entry.name!r} of {entry.size} bytes, at most {most} are expected")
@@ -107,7 +107,7 @@ def read_field(path: Path, error: type[LhucError]) -> Iterator[tuple[str, Datum 
                 content = b"" if file is None else file.read()
                 return *os.path.splitext(entry.name), content
 
-        while (data := member(MOST_BYTES)) is not None:
+        while (data := member(size)) is not None:
             manifest = member(MOST_MANIFEST_BYTES)
             if manifest is None or manifest[0] != data[0]:
                 raise damaged(f"{data[0]!r} has no manifest after it")
