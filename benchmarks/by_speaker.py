@@ -4,8 +4,8 @@
     python benchmarks/by_speaker.py compare TABLE.csv PASS:BASE...    # a line of a table in Markdown for each pair
 
 A table is small enough to keep where experiments are not, and what was pooled from folds can be computed again from it:
-intervals and p are those of the recipes (``score/significance.py``). The matched-pairs test is not, because it
-needs recordings.
+p is that of the recipes (``score/significance.py``), and intervals are, but for the signs that are drawn. The
+matched-pairs test needs recordings, and is not made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIRST = ("speaker", "words")
 
 
 def write(table: Path, experiments: list[Path]) -> None:
-    """Add the speakers of experiments to a table; those of an experiment that is there already are replaced."""
+    """Add the speakers and passes of experiments to a table; errors that are there already are replaced."""
     rows = {row["speaker"]: row for row in _read(table)} if table.exists() else {}
     for experiment in experiments:
         for path in sorted((experiment / "decode" / SPLIT).glob("*/wer.json")):

@@ -151,9 +151,11 @@ def s3_server() -> Iterator[None]:
     server.start()
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     os.environ |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
-    yield
-    server.stop()
+    try:
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield
+    finally:
+        server.stop()
 
 
 @contextmanager

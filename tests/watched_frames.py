@@ -25,7 +25,7 @@ def watched(source: FrameSource, watch: Watch) -> FrameSource:
             return batch
 
     class Source(FrameSource):
-        def shuffled(self, batch_size: int, generator: torch.Generator) -> ShuffledFrames:
+        def shuffled(self, batch_size: int, generator: torch.Generator, *, whole: bool = True) -> ShuffledFrames:
             batches = Batches(self.blocks(generator), self.load, batch_size, generator)
             batches.epoch = epochs[0]
             epochs[0] += 1

@@ -285,7 +285,7 @@ class _Rows(Companion):
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         for site, table in zip(self._bank.sites, self._bank.tables, strict=True):
             own = {
-                name.removesuffix(f".{site.name}"): value.to(table.device)
+                name.removesuffix(f".{site.name}"): value.to(table.device, copy=True)
                 for name, value in state.items()
                 if name.endswith(f".{site.name}")
             }

@@ -53,6 +53,20 @@ class Input:
     kind: Literal["file", "folder"]
 
 
+def place(value: Any) -> Any:
+    """The URL of a store as it is, without a slash at its end, and a path as an absolute one, both as text.
+
+    Raises:
+        ValueError: As of ``local_path``.
+    """
+    if isinstance(value, str) and "://" in value:
+        return value.rstrip("/")
+    path = local_path(value)
+    return str(path) if isinstance(path, Path) else path
+
+
+# A folder, or a store such as ``s3://BUCKET/PREFIX``.
+Place = Annotated[str, BeforeValidator(place)]
 LocalPath = Annotated[Path, BeforeValidator(local_path)]
 InputFile = Annotated[LocalPath, Input("file")]
 InputFolder = Annotated[LocalPath, Input("folder")]

@@ -156,21 +156,25 @@ class ShardWriter:
         self.files |= {field: folder / f"{field}.{number:06d}.tar" for field in fields}
 
     def __enter__(self) -> ShardWriter:
-        self._open = ExitStack()
-        raw = self._open.enter_context(self.files[CUTS].open("wb"))
-        # Without a name and a time in its header.
-        self._cuts = self._open.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
-        self._tars = {
-            field: self._open.enter_context(tarfile.TarFile(path, "w", format=tarfile.GNU_FORMAT))
-            for field, path in self.files.items()
-            if field != CUTS
-        }
+        with ExitStack() as stack:
+            raw = stack.enter_context(self.files[CUTS].open("wb"))
+            # Without a name and a time in its header.
+            self._cuts = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+            self._tars = {
+                field: stack.enter_context(tarfile.TarFile(path, "w", format=tarfile.GNU_FORMAT))
+                for field, path in self.files.items()
+                if field != CUTS
+            }
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.close()
+        if error is not None:  # what was written ends like a whole shard
+            for path in self.files.values():
+                path.unlink()
 
     def write(self, cut: Mapping[str, Any], data: Mapping[str, tuple[str, bytes, Mapping[str, Any]]]) -> None:
         """Write a cut.

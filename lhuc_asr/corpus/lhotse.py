@@ -9,6 +9,7 @@ Source: https://lhotse.readthedocs.io, written to the manifests of Lhotse 1.33.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ class Cut(_Foreign):
     id: str
     type: str
     start: float = Field(0.0, ge=0.0)
+    duration: float = Field(math.inf, gt=0.0)
     supervisions: list[_Supervision] = []
     recording: Recording | None = None
 

@@ -1,27 +1,31 @@
 """Corpora in shards: Lhotse Shar with recordings, in a folder or in storage that speaks S3.
 
 A shard is a manifest of cuts and a tar file of their recordings (``base/shar.py``). The recordings are unpacked into
-the folder of the experiment, so that they can be heard and read again as those of any corpus; the store is read once.
+the folder of the experiment, so that they can be heard and read again as those of any corpus. Each shard appears there
+whole, and is unpacked again only if its files have changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from lhuc_asr.audio.utterance import Utterance
+from lhuc_asr.audio.recording import TOLERANCE_SECONDS
+from lhuc_asr.audio.utterance import Utterance, read_manifest, write_manifest
 from lhuc_asr.base.atomic import atomic_folder
 from lhuc_asr.base.documents import first_mistake
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.executor import Executor
-from lhuc_asr.base.local_path import local_path
-from lhuc_asr.base.object_store import SCHEME, open_store
+from lhuc_asr.base.local_path import Place
+from lhuc_asr.base.object_store import open_store
 from lhuc_asr.base.runlog import progress
 from lhuc_asr.base.shar import CUTS, RECORDING, read_field, shards_in
 from lhuc_asr.corpus.lhotse import Cut, Recording, parse_cut, spoken_in
@@ -31,19 +35,11 @@ from lhuc_asr.lang.lines import read_lines
 
 # In the folder of the experiment.
 FOLDER = "recordings"
-WRITE = "write it with SharWriter, with a field recording"
+WRITE = "write it with CutSet.to_shar(..., {'recording': 'flac'})"
+# In the folder of a shard.
+UTTERANCES = "utterances.jsonl"
+TRAIN = "train"
 _ENDING = re.compile(r"\.[a-z0-9]{1,5}")
-
-
-def _place(value: Any) -> Any:
-    """A URL as it is, and a folder as an absolute path."""
-    if isinstance(value, str) and value.startswith(f"{SCHEME}://"):
-        return value.rstrip("/")
-    path = local_path(value)
-    return str(path) if isinstance(path, Path) else path
-
-
-Place = Annotated[str, BeforeValidator(_place)]
 
 
 class SharSource(CorpusSource):
@@ -73,11 +69,11 @@ class SharSource(CorpusSource):
         return []
 
     def versions(self) -> tuple[str, ...]:
-        """Name, size and time, or tag, of each file of both places."""
+        """Name, size and time, or tag, of each file of the shards of both places."""
         return tuple(
             f"{part} {name} {version}"
-            for part, place in (("train", self.train), (TEST, self.test))
-            for name, version in open_store(place).versions().items()
+            for part, place in ((TRAIN, self.train), (TEST, self.test))
+            for name, version in _shard_files(place).items()
         )
 
     def made_folders(self, experiment: Path) -> list[Path]:
@@ -94,12 +90,9 @@ class SharSource(CorpusSource):
             CorpusError: A place has no shards, or one is damaged; as from ``lhotse.read_cuts``.
         """
         (folder,) = self.made_folders(experiment)
-        with atomic_folder(folder) as temporary:
-            train, test = (
-                _unpack(place, temporary, name, processes, tuple(own_tags))
-                for name, place in (("train", self.train), (TEST, self.test))
-            )
-        return CorpusReading(_moved(train, temporary, folder), {TEST: _moved(test, temporary, folder)})
+        parts = {TRAIN: self.train, TEST: self.test}
+        readings = {name: _unpack(place, folder / name, processes, tuple(own_tags)) for name, place in parts.items()}
+        return CorpusReading(readings[TRAIN], {TEST: readings[TEST]})
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ class _Task:
     Attributes:
         place: Its place.
         files: Key of the file of each field.
-        folder: Folder for its recordings.
+        folder: Folder for its recordings and its utterances; one that is there is whole.
         own_tags: As in ``CorpusSource.read``.
     """
 
@@ -119,27 +112,50 @@ class _Task:
     own_tags: tuple[str, ...]
 
 
-def _unpack(place: str, folder: Path, name: str, processes: int, own_tags: tuple[str, ...]) -> Reading:
-    shards = shards_in(open_store(place).versions())
+def _shard_files(place: str) -> dict[str, str]:
+    """Names and versions of the files of the shards in a place."""
+    versions = open_store(place).versions()
+    return {name: versions[name] for files in shards_in(versions).values() for name in files.values()}
+
+
+def _unpack(place: str, folder: Path, processes: int, own_tags: tuple[str, ...]) -> Reading:
+    """Unpack the shards that are not there yet, delete those that are no more, and read the utterances of all."""
+    versions = _shard_files(place)
+    shards = shards_in(versions)
     if not shards:
         raise CorpusError(f"{place}: no shards of Lhotse Shar there, such as {CUTS}.000000.jsonl.gz; {WRITE}")
+    tasks = []
     for number, files in shards.items():
         if missing := {CUTS, RECORDING} - files.keys():
             raise CorpusError(f"{place}: the shard {number} has no {min(missing)}; {WRITE}")
-    tasks = [_Task(place, files, folder / name / number, own_tags) for number, files in shards.items()]
-    with Executor(processes) as executor:
-        parts = list(progress(executor.map(_unpack_shard, tasks), f"shards of {name}", len(tasks)))
-    return gather(utterance for part in parts for utterance in part)
+        state = repr((place, own_tags, [(name, versions[name]) for name in files.values()]))
+        home = folder / f"{number}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
+        tasks.append(_Task(place, files, home, own_tags))
+    new = [task for task in tasks if not task.folder.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with Executor(processes if new else 1) as executor:
+        for _ in progress(executor.map(_unpack_shard, new), f"shards of {folder.name}", len(new)):
+            pass
+    for stranger in set(folder.iterdir()) - {task.folder for task in tasks}:
+        shutil.rmtree(stranger)
+    return gather(
+        replace(utterance, audio=task.folder / utterance.audio.name)
+        for task in tasks
+        for utterance in read_manifest(task.folder / UTTERANCES)
+    )
 
 
-def _unpack_shard(task: _Task) -> list[Utterance]:
+def _unpack_shard(task: _Task) -> None:
     store = open_store(task.place)
-    task.folder.mkdir(parents=True)
-    with store.reading(task.files[CUTS]) as cuts, store.reading(task.files[RECORDING]) as recordings:
-        return list(_utterances(task, cuts, recordings))
+    with (
+        store.reading(task.files[CUTS]) as cuts,
+        store.reading(task.files[RECORDING]) as recordings,
+        atomic_folder(task.folder) as temporary,
+    ):
+        write_manifest(temporary / UTTERANCES, list(_utterances(task, temporary, cuts, recordings)))
 
 
-def _utterances(task: _Task, cuts: Path, recordings: Path) -> Iterator[Utterance]:
+def _utterances(task: _Task, folder: Path, cuts: Path, recordings: Path) -> Iterator[Utterance]:
     where = f"{task.place}/{task.files[CUTS]}"
     pairs = zip_longest(read_lines(cuts), read_field(recordings, CorpusError))
     for count, (line, stored) in enumerate(pairs, start=1):
@@ -155,7 +171,7 @@ def _utterances(task: _Task, cuts: Path, recordings: Path) -> Iterator[Utterance
             raise CorpusError(f"{place}: the cut {cut.id} has no recording; leave it out, or give it one")
         if not _ENDING.fullmatch(datum.ending):
             raise CorpusError(f"{place}: the recording of {cut.id} is a file {datum.ending!r}; {WRITE}")
-        audio = task.folder / f"{count:06d}{datum.ending}"
+        audio = folder / f"{count:06d}{datum.ending}"
         audio.write_bytes(datum.data)
         yield from _spoken(cut, datum.manifest, audio, place, task.own_tags)
 
@@ -165,10 +181,11 @@ def _spoken(cut: Cut, manifest: Any, audio: Path, place: str, own_tags: tuple[st
         recording = Recording.model_validate(manifest)
     except ValidationError as error:
         raise CorpusError(f"{place}: the recording of {cut.id} ({first_mistake(error)}); {WRITE}") from error
+    for said in cut.supervisions:
+        # Of the recording, the shard has what the cut has.
+        if said.start < -TOLERANCE_SECONDS or said.start + said.duration > cut.duration + TOLERANCE_SECONDS:
+            raise CorpusError(
+                f"{place}: the supervision {said.id} lies partly outside its cut, and its words with it; use "
+                "CutSet.trim_to_supervisions before to_shar"
+            )
     yield from spoken_in(cut, recording, lambda source: audio, place, own_tags)
-
-
-def _moved(reading: Reading, before: Path, now: Path) -> Reading:
-    """A reading whose recordings were moved with their folder."""
-    utterances = [replace(each, audio=now / each.audio.relative_to(before)) for each in reading.utterances]
-    return Reading(utterances, reading.skipped)

@@ -113,7 +113,7 @@ def random_state(model: nn.Module, device: torch.device) -> dict[str, torch.Tens
 
 
 def restore_random_state(model: nn.Module, device: torch.device, state: Mapping[str, torch.Tensor]) -> None:
-    """Go to where ``random_state`` was called.
+    """Go to where ``random_state`` was called. A generator of the other kind of device is left as it is.
 
     Raises:
         KeyError, RuntimeError: It is the state of another network.
@@ -121,7 +121,7 @@ def restore_random_state(model: nn.Module, device: torch.device, state: Mapping[
     for number, module in enumerate(_dropouts(model)):
         module.restore(state[f"dropout.{number}"])
     torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
+    if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 

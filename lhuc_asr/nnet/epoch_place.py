@@ -8,6 +8,7 @@ several processes has random numbers of its own; another number of processes tha
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 import torch
@@ -52,18 +53,20 @@ class EpochPlace:
         if progress is None:
             return 0.0, 0
         together, place = ranks(), progress.place
+        before = progress.loss if together.is_first else 0.0
         try:
             self._batches.restore({name: place[f"batches.{name}"] for name in ("place", "generator")})
             if int(place["processes"]) == together.count:
                 prefix = f"random.{together.rank}."
                 random = {name.removeprefix(prefix): each for name, each in place.items() if name.startswith(prefix)}
                 restore_random_state(self._state.model, self._device, random)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                before = float(place["losses"][together.rank])
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             message = f"{self._state.path_within}: the state of other frames ({error}); {REMEDY_WITHIN}"
             raise CheckpointError(message) from error
         together.wait()
         logger.info("epoch %d goes on after %d frames", self._newbob.epochs + 1, progress.frames)
-        return progress.loss if together.is_first else 0.0, progress.frames
+        return before, progress.frames
 
     def keep(self, loss: torch.Tensor, frames: int) -> None:
         """Write the state if it is time to.
@@ -75,10 +78,13 @@ class EpochPlace:
         together = ranks()
         if not (self._batches.between_blocks and together.of_first(time.monotonic() - self._written > SECONDS)):
             return
+        losses = together.gathered(loss.detach().cpu())
+        if not all(map(math.isfinite, losses)):
+            return  # the end of the epoch says so; the last state that is finite stays
         place = {f"batches.{name}": tensor for name, tensor in self._batches.state().items()}
-        place["processes"] = torch.tensor(together.count)
+        place |= {"processes": torch.tensor(together.count), "losses": torch.stack(losses)}
         random = random_state(self._state.model, self._device)
         for name, tensor in random.items():
             place |= {f"random.{rank}.{name}": each for rank, each in enumerate(together.gathered(tensor))}
-        self._state.save_within(self._newbob, Progress(place, together.sum(float(loss))[0], frames))
+        self._state.save_within(self._newbob, Progress(place, float(sum(losses)), frames))
         self._written = time.monotonic()

@@ -1,8 +1,8 @@
 """Training frames in shards: Lhotse Shar with the features of cuts, and the pdfs of their frames.
 
-An epoch takes the shards in random order, and shuffles the frames of some at a time, so that files are read as they lie
-and no more than two blocks of frames are in memory, however large the corpus is. The shards are in a folder, or in
-storage that speaks S3. What is read there is checked against the hashes of what was written.
+An epoch takes the shards in random order, and shuffles the frames of some at a time, so that files are read as they
+lie, and what is in memory does not depend on how large the corpus is. The shards are in a folder, or in storage that
+speaks S3. What is read there is checked against the hashes of what was written.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ class FrameShard:
     files: Mapping[str, str]
     sha256: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        if not {FEATURES, PDFS} <= self.files.keys() & self.sha256.keys():
+            raise ValueError(f"expected files and hashes of {FEATURES} and {PDFS}")
+
 
 _SHARDS = DocumentKind(FrameShard, "a shard of training frames", FeatureError, "delete the file and run again")
 
@@ -86,13 +90,13 @@ class ShardedFrames(FrameSource):
             raise self._unfit(f"{len(self._shard_of)} utterances are not the {len(ours)} that are trained on")
         return ours
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> ShuffledFrames:
+    def shuffled(self, batch_size: int, generator: torch.Generator, *, whole: bool = True) -> ShuffledFrames:
         """The mini-batches of one epoch; see ``FrameSource``.
 
         Raises:
             FeatureError: The shards are of other utterances.
         """
-        return ShuffledFrames(self.blocks(generator), self.arranged, batch_size, generator, ahead=True)
+        return ShuffledFrames(self.blocks(generator), self.load_shards, batch_size, generator, ahead=whole)
 
     def blocks(self, generator: torch.Generator) -> list[list[StoredUtterance]]:
         """The utterances of some shards each, in random order."""
@@ -107,7 +111,7 @@ class ShardedFrames(FrameSource):
             size += sum(utterance.frames for utterance in theirs)
         return blocks
 
-    def arranged(self, utterances: Sequence[StoredUtterance]) -> Block:
+    def load_shards(self, utterances: Sequence[StoredUtterance]) -> Block:
         """Read a block of whole shards.
 
         Raises:
@@ -132,7 +136,7 @@ class ShardedFrames(FrameSource):
             try:
                 path = stack.enter_context(self.store.reading(key))
             except StoreError as error:
-                message = f"{error}; if the shards are gone, delete {self.index} and run again, which writes them anew"
+                message = f"{error}; run again, or if the shards are gone, delete {self.index}: a run writes them"
                 raise StoreError(message) from error
             if sha256_of(path) != shard.sha256[field]:
                 raise self._unfit(f"{self.store.url}: {key} is not what was written")

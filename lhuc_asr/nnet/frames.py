@@ -44,12 +44,13 @@ class FrameSource:
         vector = 0 if self.vectors is None else len(self.vectors[self.utterances[0].id])
         return Splicing(self.context, self.features.shape[1], vector)
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> ShuffledFrames:
+    def shuffled(self, batch_size: int, generator: torch.Generator, *, whole: bool = True) -> ShuffledFrames:
         """The mini-batches of one epoch.
 
         Args:
             batch_size: Number of frames in a mini-batch, B; the last of a block may have fewer.
             generator: Generator of the order.
+            whole: Whether the epoch will be taken to its end, so that it pays to read ahead.
         """
         return ShuffledFrames(self.blocks(generator), self.load, batch_size, generator)
 

@@ -2,7 +2,7 @@
 
 An epoch is a list of blocks of utterances. Each is read whole, and its frames are shuffled. ``state`` says where an
 epoch is: after ``restore``, on a new loader of the same frames and seed, the mini-batches that follow are the same to
-the bit. The names are those of torchdata's ``Stateful``.
+the bit.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ShuffledFrames(Iterator[MiniBatch]):
         load: Reads a block.
         batch_size: Number of frames in a mini-batch, B; the last of a block may have fewer.
         generator: Generator of the order of a block's frames.
-        ahead: Whether a block is read by a thread while the one before it is trained on. Two are in memory then.
+        ahead: Whether a block is read by a thread while the one before it is trained on.
     """
 
     def __init__(
@@ -133,10 +133,10 @@ class ShuffledFrames(Iterator[MiniBatch]):
         """Go to where another loader of the same frames, batch size and seed was.
 
         Raises:
-            KeyError, RuntimeError: It is not the state of such a loader.
+            KeyError, RuntimeError, ValueError: It is not the state of such a loader.
         """
         number, taken, *kind = state["place"].tolist()
-        if kind != self._kind or not 0 <= number <= len(self._blocks):
+        if kind != self._kind or not 0 <= number <= len(self._blocks) or (taken and number == len(self._blocks)):
             raise RuntimeError(f"block {number} of {kind} blocks and frames in a mini-batch, expected {self._kind}")
         self._generator.set_state(state["generator"].clone())
         self._number, self._batches, self._taken = number, [], 0
@@ -160,8 +160,9 @@ class ShuffledFrames(Iterator[MiniBatch]):
         """Read a block; the next one begins to be read."""
         if self._reader is None:
             return self._load(self._blocks[number])
-        begun, self._ahead = self._ahead, None
-        block = begun[1].result() if begun is not None and begun[0] == number else self._load(self._blocks[number])
+        ahead, self._ahead = self._ahead, None
+        # Nothing was read ahead before the first block, and after ``restore``.
+        block = ahead[1].result() if ahead and ahead[0] == number else self._load(self._blocks[number])
         if number + 1 < len(self._blocks):
             self._ahead = number + 1, self._reader.submit(self._load, self._blocks[number + 1])
         return block

@@ -185,7 +185,7 @@ def estimate_statistics(
     if not batch_normalised(model):
         return
     companion.begin_epoch(seed)
-    batches = source.shuffled(EVALUATION_BATCH, torch.Generator().manual_seed(seed))
+    batches = source.shuffled(EVALUATION_BATCH, torch.Generator().manual_seed(seed), whole=False)
     with estimating(model):
         for batch in islice(batches, STATISTICS_BATCHES):
             features, _, rows = batch.of()

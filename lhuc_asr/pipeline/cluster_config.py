@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from lhuc_asr.base.config import StrictModel
+from lhuc_asr.base.local_path import Place
 
 ExecutorName = Literal["local", "ray"]
 
@@ -28,8 +29,8 @@ class ShardsConfig(StrictModel):
 
     Attributes:
         store: Where they are written and read: ``s3://BUCKET/PREFIX``, or a folder.
-        minutes: Speech in a shard, at least.
+        minutes: Speech in a shard, at least. A few shards are in memory at a time.
     """
 
-    store: str = Field(min_length=1)
-    minutes: float = Field(10.0, gt=0.0, le=10_000.0)
+    store: Place
+    minutes: float = Field(10.0, gt=0.0, le=1_000.0)

@@ -24,8 +24,8 @@ from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 
 # Speech in a shard, at least: ten minutes are enough for the start of a job to be cheap, and little enough for a lost
-# one to be. A split with less than 160 minutes is cut into 16 parts, of a minute at least. How many machines there are
-# does not count: jobs that are finished stay finished on another cluster.
+# one to be. A split with less than 160 minutes is cut into at most 16 parts, of a minute at least. How many machines
+# there are does not count: jobs that are finished stay finished on another cluster.
 SHARD_SECONDS, SHORTEST_SHARD_SECONDS, SHARDS = 600.0, 60.0, 16
 MOST_PDFS = 2**31 - 1
 

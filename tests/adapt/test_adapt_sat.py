@@ -195,7 +195,10 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(tmp_path, monkeypa
     with pytest.raises(KilledError):
         train_sat(tmp_path / "killed", config, training=watched(sat_source(0), kill))
     assert (tmp_path / "killed-within").exists()
-    resumed = train_sat(tmp_path / "killed", config, model=sat_model(seed=99))
+    read: list[int] = []
+    rest = watched(sat_source(0), lambda epoch, number, batch: read.append(epoch))
+    resumed = train_sat(tmp_path / "killed", config, training=rest, model=sat_model(seed=99))
+    assert 0 < read.count(0) < read.count(1)
     assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
     assert all(map(torch.equal, tables_of(resumed), tables_of(whole)))
 

@@ -83,19 +83,50 @@ def test_recordings_are_unpacked_as_they_were(request, tmp_path: Path, where: st
         _check(utterance, name, tmp_path / "exp")
     (test,) = reading.tests["test"].utterances
     _check(test, "b-2", tmp_path / "exp")
-    assert reading.recordings == {path for path in (tmp_path / "exp" / "recordings").rglob("*") if path.is_file()}
+    files = {path for path in (tmp_path / "exp" / "recordings").rglob("*") if path.is_file()}
+    assert reading.recordings == {path for path in files if path.name != "utterances.jsonl"}
 
 
-def test_what_is_read_again_is_what_has_changed(stored: dict[str, str], places: dict[str, str]) -> None:
-    for where in (stored, places):
-        before = SharSource(**where).versions()
-        assert SharSource(**where).versions() == before
+def test_shards_are_unpacked_again_only_if_they_have_changed(stored, places, tmp_path, caplog) -> None:
+    def unpacked(where: dict[str, str], folder: Path) -> dict[str, float]:
+        folder.mkdir(exist_ok=True)
+        SharSource(**where).read(folder, hours=None, seed=1, processes=1)
+        found = [path for path in (folder / "recordings").rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in found}
+
+    for name, where in (("s3", stored), ("folder", places)):
+        before, made = SharSource(**where).versions(), unpacked(where, tmp_path / name)
         assert len(before) == 6
-    path = Path(places["train"]) / "cuts.000001.jsonl.gz"
-    path.write_bytes(path.read_bytes() + gzip.compress(b"\n"))
-    open_store(stored["train"]).put(path, path.name)
-    for where in (stored, places):
+        # What is no shard does not count.
+        note = tmp_path / "README"
+        note.write_text("hello")
+        open_store(where["train"]).put(note, "README")
+        assert SharSource(**where).versions() == before
+        assert unpacked(where, tmp_path / name) == made
+        with gzip.open(Path(places["train"]) / "cuts.000001.jsonl.gz", "rt") as file:
+            cuts = file.read()
+        changed = tmp_path / "cuts"
+        changed.write_bytes(gzip.compress(cuts.replace("yes c", f"yes {name}").encode()))
+        open_store(where["train"]).put(changed, "cuts.000001.jsonl.gz")
         assert SharSource(**where).versions() != before
+        again = unpacked(where, tmp_path / name)
+        kept = made.keys() & again.keys()
+        assert {place.split("/")[2].partition("-")[0] for place in made.keys() - kept} == {"000001"}
+        assert {place: made[place] for place in kept} == {place: again[place] for place in kept}
+        assert len(again) == len(made)
+
+
+def test_a_supervision_beyond_its_cut_is_refused(tmp_path: Path) -> None:
+    """What lies outside the cut is not in the shard, but its words are in the transcript."""
+    for number, (start, duration) in enumerate([(-0.2, 0.5), (0.3, 0.5)]):
+        folder = _shards(tmp_path / f"data{number}" / "train", "b-2")
+        path = folder / "cuts.000000.jsonl.gz"
+        cut = json.loads(gzip.decompress(path.read_bytes()))
+        cut["supervisions"][0] |= {"start": start, "duration": duration}
+        path.write_bytes(gzip.compress(json.dumps(cut).encode()))
+        source = SharSource(train=str(folder), test=str(tmp_path / "data0"))
+        with pytest.raises(CorpusError, match=r"the supervision b-2 lies partly outside its cut.*trim_to_supervisions"):
+            source.read(tmp_path, hours=None, seed=1, processes=1)
 
 
 def test_paths_are_absolute_and_urls_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,13 +185,16 @@ SOUND = b'{"id": "r", "sources": [{"type": "shar", "channels": [0], "source": ""
         (lambda folder: (folder / "recording.000001.tar").write_bytes(b""), "recording.000001.tar"),
     ],
 )
-def test_what_is_refused_leaves_no_recordings(places, tmp_path: Path, change: Any, message: str) -> None:
+def test_what_is_refused_leaves_whole_shards_alone(places, tmp_path: Path, change: Any, message: str) -> None:
     source = SharSource(**places)
     change(Path(places["train"]))
     (tmp_path / "exp").mkdir()
     with pytest.raises(CorpusError, match=message):
         source.read(tmp_path / "exp", hours=None, seed=1, processes=1)
-    assert list((tmp_path / "exp").iterdir()) == []
+    # What is there is whole: the first shard.
+    files = [path.relative_to(tmp_path / "exp").parts for path in (tmp_path / "exp").rglob("*") if path.is_file()]
+    assert all(parts[2].startswith("000000-") for parts in files)
+    assert len(files) in (0, 3)
 
 
 def test_a_bucket_that_is_not_there_is_named(s3_server: None) -> None:

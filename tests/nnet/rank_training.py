@@ -28,6 +28,7 @@ def main(folder: Path, kill_at: int) -> None:
         model = Run(folder / "state", watched(corner_frames(0), kill), corner_frames(1, 300), CALM)()
         if ranks().is_first:
             save_tensors(folder / "network", model.state_dict())
+            (folder / "steps").write_text(str(steps[0]), encoding="ascii")
 
 
 if __name__ == "__main__":

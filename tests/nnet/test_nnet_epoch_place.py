@@ -112,4 +112,9 @@ def test_processes_that_are_killed_within_an_epoch_end_with_the_same_bits(tmp_pa
     killed = train(tmp_path / "killed", 21 + 12)
     assert (killed / "state-within").exists()
     train(killed, 0)
-    assert (killed / "network").read_bytes() == (train(tmp_path / "whole", 0) / "network").read_bytes()
+    whole = train(tmp_path / "whole", 0)
+    assert (killed / "network").read_bytes() == (whole / "network").read_bytes()
+    assert (killed / "state").read_bytes() == (whole / "state").read_bytes()
+    # Not even the block that had been done was read again.
+    steps = [int((folder / "steps").read_text()) for folder in (killed, whole)]
+    assert steps[1] - 21 - 10 <= steps[0] <= steps[1] - 21 - 4

@@ -112,8 +112,8 @@ def test_from_every_place_the_rest_of_the_epoch_is_the_same(sharded):
         next(batches)
 
 
-def test_a_network_learns_from_shards(source, sharded, tmp_path):
-    """A network that reads the row's remainder cannot be told from the memory map's, whose frames are not numbers."""
+def test_a_network_is_trained_from_shards_and_not_from_the_memory_map(source, sharded, tmp_path):
+    """The frames of the memory map are not numbers, and neither would be the loss."""
     model = Dnn(DnnConfig(hidden_layers=1, hidden_units=8, context=1), 2, PDFS)
     model.initialise(torch.Generator().manual_seed(1))
     config = TrainerConfig(batch_size=32, schedule=NewbobConfig(learning_rate=1e-6, max_epochs=2))

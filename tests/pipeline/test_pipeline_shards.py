@@ -69,9 +69,10 @@ def test_shards_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(1, 60), (15, 60), (40, 150), (160, 600), (10_000, 600)])
-def test_a_small_split_is_cut_into_sixteen_parts(minutes: int, expected: float) -> None:
+def test_a_small_split_is_cut_into_sixteen_parts_at_most(minutes: int, expected: float) -> None:
     whole = [Utterance(str(n), str(n), "", Path("a.wav"), 0.0, 30.0, "") for n in range(2 * minutes)]
     assert real_shard_seconds(whole) == expected
+    assert len(list(shards_of(whole, expected))) == -(-60 * minutes // expected)
 
 
 @pytest.mark.parametrize("speeds", [(1.0,), (1.0, 0.9)])
