@@ -102,8 +102,8 @@ def check_recipe(config: ExperimentConfig) -> Check:
     config = with_language(seed_configs(config)[0])
     if config.corpus.made_folders(config.folder):
         raise ConfigError(
-            f"--check: the recordings of the corpus {config.corpus.kind} are made or unpacked by the run, and there are "
-            "none to check before; leave --check out"
+            f"--check: the recordings of the corpus {config.corpus.kind} are made or unpacked by the run, there are "
+            "none to check before it; leave --check out"
         )
     check_files(config)
     fold = None if config.folds == 1 else 1

@@ -67,7 +67,7 @@ def test_the_vocabulary_is_that_of_the_run(finished: Path, recipe) -> None:
         (
             {"corpus": {"kind": "synthetic"}},
             ConfigError,
-            "corpus synthetic are made or unpacked by the run, and there are none to check",
+            "corpus synthetic are made or unpacked by the run, there are none to check",
         ),
         ({"heldout_speakers": 6}, CorpusError, "6 training speakers, of which heldout_speakers=6 are kept back"),
         ({"lexicon": {"path": "nowhere.txt"}}, ConfigError, r"lexicon\.path: .*nowhere\.txt: no such file"),
