@@ -165,4 +165,4 @@ class SpeakerData:
             raise CorpusError(NO_RECORDINGS)
         window, shift = (samples_of(s, sample_rate) for s in (FRAME_LENGTH_SECONDS, FRAME_SHIFT_SECONDS))
         for utterance, frames in zip(self.recordings, self.lengths, strict=True):
-            yield read_audio(utterance, sample_rate, utterance.channel)[: window + (frames - 1) * shift]
+            yield read_audio(utterance, sample_rate)[: window + (frames - 1) * shift]

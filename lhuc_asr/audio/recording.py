@@ -24,14 +24,13 @@ TOLERANCE_SECONDS = FRAME_SHIFT_SECONDS
 LARGEST_DITHER = 2 / 32768
 
 
-def read_audio(utterance: Utterance, sample_rate: int, channel: int | None = None) -> np.ndarray:
-    """Samples of one utterance, one channel, clipped to full scale.
+def read_audio(utterance: Utterance, sample_rate: int) -> np.ndarray:
+    """Samples of one utterance, clipped to full scale: of its channel, or the mean of all.
 
     Args:
-        utterance: A recording and the part of it to read.
+        utterance: A recording, and the part and the channel of it to read. Where it names no channel and the channels
+            cancel, it is the loudest.
         sample_rate: Sample rate of the result, hertz; the recording is resampled if it has another.
-        channel: Number of the channel to take, from 1; None for the mean of all, or for the loudest channel where the
-            channels cancel.
 
     Returns:
         float32 (N,), in [-1, 1), N = seconds * sample_rate up to rounding.
@@ -40,17 +39,16 @@ def read_audio(utterance: Utterance, sample_rate: int, channel: int | None = Non
         AudioError: The recording is missing, unreadable, shorter than the utterance, or not finite, or lacks the
             channel.
     """
-    samples, native_rate = read_native(utterance, channel)
+    samples, native_rate = read_native(utterance)
     samples = resample(samples, native_rate, sample_rate)
     return samples.clip(-1.0, np.nextafter(np.float32(1.0), np.float32(0.0)))
 
 
-def read_native(utterance: Utterance, channel: int | None = None) -> tuple[np.ndarray, int]:
+def read_native(utterance: Utterance) -> tuple[np.ndarray, int]:
     """Samples of one utterance at the sample rate of its recording: one channel, checked, not clipped.
 
     Args:
-        utterance: A recording and the part of it to read.
-        channel: As in ``read_audio``.
+        utterance: As in ``read_audio``.
 
     Returns:
         Samples, float32 (N,), and their sample rate in hertz.
@@ -59,8 +57,7 @@ def read_native(utterance: Utterance, channel: int | None = None) -> tuple[np.nd
         AudioError: As in ``read_audio``.
     """
     samples, info = read_channels(utterance)
-    check_channel(utterance.audio, info.channels, channel)
-    return mix_down(samples, info.sample_rate, channel)[0], info.sample_rate
+    return mix_down(samples, info.sample_rate, utterance.channel)[0], info.sample_rate
 
 
 def read_channels(utterance: Utterance) -> tuple[np.ndarray, AudioInfo]:
@@ -70,7 +67,8 @@ def read_channels(utterance: Utterance) -> tuple[np.ndarray, AudioInfo]:
         Samples, float32 (N, C), and the header of the recording.
 
     Raises:
-        AudioError: The recording is missing, unreadable, shorter than the utterance, or not finite.
+        AudioError: The recording is missing, unreadable, shorter than the utterance, or not finite, or lacks its
+            channel.
     """
     path, start, seconds = utterance.audio, utterance.start, utterance.seconds
     if not (math.isfinite(start) and math.isfinite(seconds) and start >= 0 and seconds > 0):
@@ -79,6 +77,7 @@ def read_channels(utterance: Utterance) -> tuple[np.ndarray, AudioInfo]:
             "expected a beginning of 0 or more and a length above 0"
         )
     info = probe(path)
+    check_channel(path, info.channels, utterance.channel)
     if start + seconds > info.seconds + TOLERANCE_SECONDS:
         raise AudioError(
             f"{path}: truncated: it lasts {info.seconds:.3f} s, but utterance {utterance.id} ends at "

@@ -29,6 +29,14 @@ SCHEME = "s3"
 NOT_THERE = 404
 
 
+# A server that does not answer is an error after a minute and a half at most.
+WAITING: dict[str, Any] = {
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "retries": {"max_attempts": 3, "mode": "standard"},
+}
+
+
 class StoreError(LhucError, OSError):
     """A store cannot be reached, or lacks a file."""
 
@@ -120,7 +128,7 @@ class FolderStore(ObjectStore):
         folder: The folder, made when it is first written to.
     """
 
-    remedy = "is it the same folder on all machines?"
+    remedy = "check that all machines have the same folder there"
 
     def __init__(self, folder: Path) -> None:
         self.url = str(folder.absolute())
@@ -183,10 +191,11 @@ class S3Store(ObjectStore):
             raise StoreError(f"{url}: names no bucket; give {SCHEME}://BUCKET/PREFIX")
         with extra("cluster"):
             import boto3
+            from botocore.config import Config
         self.url = url.rstrip("/")
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         with foreign_errors(StoreError, f"{url}: cannot be opened", "set region and credentials as for other programs"):
-            self._client: Any = boto3.client("s3")
+            self._client: Any = boto3.client("s3", config=Config(**WAITING))
 
     def put(self, path: Path, key: str) -> None:
         """Store a file; see ``ObjectStore``."""

@@ -89,6 +89,11 @@ def read_field(path: Path, error: type[LhucError]) -> Iterator[tuple[str, Datum 
 
     with foreign_errors(error, f"{path}: cannot be read", "copy it again"):
         size = check_plain_file(path)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+    if packed:
+        raise error(f"{path}: is compressed; unpack it with gunzip")
+    with foreign_errors(error, f"{path}: cannot be read", "copy it again"):
         tar = tarfile.open(path, "r|")  # noqa: SIM115 (closed below)
     with tar:
         members = iter(tar)

@@ -138,7 +138,7 @@ def put_into_environments(
                     file = f"{split}/{utterance.speaker}/{copy.id}.flac"
                     own = tuple(clips[environment][part])
                     mixtures.append(_Mixture(utterance, environment, own, config.snr_decibels, file))
-                    copy = replace(copy, audio=folder / file, start=0.0)
+                    copy = replace(copy, audio=folder / file, start=0.0, channel=None)
                 copies[split].append(copy)
     with atomic_folder(folder) as temporary, Executor(processes) as executor:
         written = executor.map(partial(_record, temporary), mixtures)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -39,7 +39,8 @@ WRITE = "write it with CutSet.to_shar(..., {'recording': 'flac'})"
 # In the folder of a shard.
 UTTERANCES = "utterances.jsonl"
 TRAIN = "train"
-_ENDING = re.compile(r"\.[a-z0-9]{1,5}")
+_ENDING = re.compile(r"\.[a-z0-9]{1,8}")
+_COMPRESSED = re.compile(r"\w+\.\d+\.tar\.gz")
 
 
 class SharSource(CorpusSource):
@@ -90,8 +91,12 @@ class SharSource(CorpusSource):
             CorpusError: A place has no shards, or one is damaged; as from ``lhotse.read_cuts``.
         """
         (folder,) = self.made_folders(experiment)
-        parts = {TRAIN: self.train, TEST: self.test}
-        readings = {name: _unpack(place, folder / name, processes, tuple(own_tags)) for name, place in parts.items()}
+        # Both are looked at before anything is unpacked.
+        tasks = {
+            name: _tasks(place, folder / name, tuple(own_tags))
+            for name, place in ((TRAIN, self.train), (TEST, self.test))
+        }
+        readings = {name: _unpack(folder / name, theirs, processes) for name, theirs in tasks.items()}
         return CorpusReading(readings[TRAIN], {TEST: readings[TEST]})
 
 
@@ -113,36 +118,61 @@ class _Task:
 
 
 def _shard_files(place: str) -> dict[str, str]:
-    """Names and versions of the files of the shards in a place."""
+    """Names and versions of the files of the shards in a place.
+
+    Raises:
+        CorpusError: The place is a folder that is not there.
+    """
+    if "://" not in place and not Path(place).is_dir():
+        raise CorpusError(f"{place}: {'is a file, expected a folder' if Path(place).exists() else 'no such folder'}")
     versions = open_store(place).versions()
-    return {name: versions[name] for files in shards_in(versions).values() for name in files.values()}
+    return {name: versions[name] for files in shards_in(versions).values() for name in files.values()} | {
+        name: version for name, version in versions.items() if _COMPRESSED.fullmatch(name)
+    }
 
 
-def _unpack(place: str, folder: Path, processes: int, own_tags: tuple[str, ...]) -> Reading:
-    """Unpack the shards that are not there yet, delete those that are no more, and read the utterances of all."""
+def _tasks(place: str, folder: Path, own_tags: tuple[str, ...]) -> list[_Task]:
+    """A task for each shard of a place."""
     versions = _shard_files(place)
+    if packed := next((name for name in versions if _COMPRESSED.fullmatch(name)), None):
+        raise CorpusError(f"{place}/{packed}: is compressed; unpack it with gunzip")
     shards = shards_in(versions)
     if not shards:
-        raise CorpusError(f"{place}: no shards of Lhotse Shar there, such as {CUTS}.000000.jsonl.gz; {WRITE}")
+        raise CorpusError(
+            f"{place}: no shards of Lhotse Shar there, such as {CUTS}.000000.jsonl.gz, which have numbers; {WRITE}"
+        )
     tasks = []
     for number, files in shards.items():
         if missing := {CUTS, RECORDING} - files.keys():
-            raise CorpusError(f"{place}: the shard {number} has no {min(missing)}; {WRITE}")
+            there = ", ".join(sorted(files.values()))
+            raise CorpusError(f"{place}: the shard {number} has {there} and no {min(missing)}; {WRITE}")
         state = repr((place, own_tags, [(name, versions[name]) for name in files.values()]))
         home = folder / f"{number}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
         tasks.append(_Task(place, files, home, own_tags))
-    new = [task for task in tasks if not task.folder.exists()]
+    return tasks
+
+
+def _unpack(folder: Path, tasks: Sequence[_Task], processes: int) -> Reading:
+    """Unpack the shards that are not there yet, delete those that are no more, and read the utterances of all."""
+    new = [task for task in tasks if not _is_whole(task)]
     folder.mkdir(parents=True, exist_ok=True)
     with Executor(processes if new else 1) as executor:
         for _ in progress(executor.map(_unpack_shard, new), f"shards of {folder.name}", len(new)):
             pass
     for stranger in set(folder.iterdir()) - {task.folder for task in tasks}:
-        shutil.rmtree(stranger)
-    return gather(
-        replace(utterance, audio=task.folder / utterance.audio.name)
-        for task in tasks
-        for utterance in read_manifest(task.folder / UTTERANCES)
-    )
+        shutil.rmtree(stranger) if stranger.is_dir() else stranger.unlink()
+    return gather(utterance for task in tasks for utterance in _unpacked(task))
+
+
+def _is_whole(task: _Task) -> bool:
+    """Whether a shard is unpacked, and no recording of it has been deleted since."""
+    return task.folder.exists() and all(utterance.audio.exists() for utterance in _unpacked(task))
+
+
+def _unpacked(task: _Task) -> list[Utterance]:
+    """The utterances of a shard that is unpacked."""
+    utterances = read_manifest(task.folder / UTTERANCES)
+    return [replace(utterance, audio=task.folder / utterance.audio.name) for utterance in utterances]
 
 
 def _unpack_shard(task: _Task) -> None:

@@ -122,12 +122,12 @@ def _check(utterance: Utterance, require_text: bool) -> _Check:
         channels, info = read_channels(utterance)
     except AudioError as error:
         return _Check(str(error))
-    samples, taken = mix_down(channels, info.sample_rate)
+    samples, taken = mix_down(channels, info.sample_rate, utterance.channel)
     if len(samples) < samples_of(FRAME_LENGTH_SECONDS, info.sample_rate):
         return _Check(f"{utterance.audio}: shorter than one window of {1000 * FRAME_LENGTH_SECONDS:.0f} ms")
     if is_silent(samples):
         return _Check(f"{utterance.audio}: digital silence: all samples are the same; record it again, or leave it out")
-    return _Check(None, cancelled=taken is not None)
+    return _Check(None, cancelled=taken != utterance.channel)
 
 
 def _is_utf8(path: Path) -> bool:

@@ -15,6 +15,7 @@ from lhuc_asr.base.executor import Executor
 from lhuc_asr.base.experiment_folder import LOG_FILE, ExperimentFolder
 from lhuc_asr.base.followed_stages import FollowedStages
 from lhuc_asr.base.locks import locked
+from lhuc_asr.base.object_store import open_store
 from lhuc_asr.base.ranks import ranks
 from lhuc_asr.base.runlog import logged_to, setup_logging
 from lhuc_asr.base.stages import Stages
@@ -156,6 +157,8 @@ def _run_stages(part: Part, model: bool) -> None:
     folder = ExperimentFolder(part.config.folder)
     folder.folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder.folder, folder.metrics)
+    if part.config.shards is not None and not folder.shards().exists():
+        open_store(part.config.shards.store).has("reached")  # before hours of work that end there
     with connected(part.config.cluster):
         add_corpus_stage(stages, part.config, part.fold)
         stages.follow(part.plan_after(stages, model), part.left)

@@ -47,6 +47,7 @@ class Recording:
         info: Content of the file's header.
         source: The file as the user named it; ``-`` for standard input.
         part: Part of the file that counts, such as a speaker's turn; None for all of it.
+        channel: Number of the file's channel that a corpus names for it, from 1; None where it names none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Recording:
     info: AudioInfo
     source: str
     part: Span | None = None
+    channel: int | None = None
 
     @property
     def span(self) -> Span:

@@ -122,8 +122,8 @@ def _recording(utterance: Utterance) -> Recording:
     info = probe(utterance.audio)
     part = Span(utterance.start, utterance.start + utterance.seconds)
     is_whole = utterance.start == 0 and abs(info.seconds - utterance.seconds) < TOLERANCE_SECONDS
-    title = shown(utterance.audio) if is_whole else utterance.id
-    return Recording(utterance.id, utterance.audio, info, title, None if is_whole else part)
+    title = shown(utterance.audio) if is_whole and utterance.channel is None else utterance.id
+    return Recording(utterance.id, utterance.audio, info, title, None if is_whole else part, utterance.channel)
 
 
 def _by_folder(folder: Path, named: Sequence[Recording], on_bad: OnBad) -> dict[str, list[Recording]]:

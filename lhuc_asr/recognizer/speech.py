@@ -150,16 +150,16 @@ def cut_all(
 ) -> Iterator[CutRecording]:
     """One person's recordings, cut at pauses when they are asked for, without those that are damaged.
 
-    The levels of a file are found once for parts of it that follow each other.
+    The levels of a file are found once for parts of it that follow each other. The channel of a recording is the one
+    that is asked for; else the one that its corpus names.
     """
-    path, level = None, None
+    heard, level = None, None
     for recording in recordings:
         with usable(recording.title, on_bad, recording.path):
-            if level is None or recording.part is None or recording.path != path:
-                path, level = recording.path, levels(recording.path, channel)
-            part = cut_at_pauses(
-                recording, model, speaker, whole=whole, channel=channel, level=level, detector=detector
-            )
+            taken = recording.channel if channel is None else channel
+            if level is None or recording.part is None or (recording.path, taken) != heard:
+                heard, level = (recording.path, taken), levels(recording.path, taken)
+            part = cut_at_pauses(recording, model, speaker, whole=whole, channel=taken, level=level, detector=detector)
             yield part
 
 
@@ -248,7 +248,7 @@ def _other(recording: Recording, channel: int | None) -> str:
 
 def _features(piece: Utterance, kind: FeatureConfig) -> np.ndarray:
     """Features of a piece, shape (T, D), not normalised."""
-    return compute_features(read_audio(piece, kind.sample_rate, piece.channel), kind)
+    return compute_features(read_audio(piece, kind.sample_rate), kind)
 
 
 def _pieces(

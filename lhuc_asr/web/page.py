@@ -182,7 +182,7 @@ def sound(utterance: Utterance) -> str:
     Raises:
         AudioError: The recording cannot be read.
     """
-    samples = read_audio(utterance, SOUND_RATE, utterance.channel)
+    samples = read_audio(utterance, SOUND_RATE)
     content = io.BytesIO()
     with soundfile.SoundFile(
         content, "w", SOUND_RATE, 1, "VORBIS", format="OGG", compression_level=1.0 - SOUND_QUALITY

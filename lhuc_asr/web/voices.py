@@ -70,7 +70,7 @@ def voices(utterances: Iterable[Utterance], processes: int) -> dict[str, Voice]:
 def _voice(pyin: Pyin, utterances: Sequence[Utterance]) -> Voice | None:
     """The voice in some recordings of a speaker; None where one cannot be read."""
     try:
-        samples = np.concatenate([read_audio(each, SAMPLE_RATE, each.channel) for each in utterances])
+        samples = np.concatenate([read_audio(each, SAMPLE_RATE) for each in utterances])
     except AudioError:
         return None
     samples = samples[: round(SECONDS * SAMPLE_RATE)]

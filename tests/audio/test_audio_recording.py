@@ -59,17 +59,17 @@ def test_channels_in_opposite_phase_do_not_cancel(tmp_path: Path, scale: float) 
     soundfile.write(tmp_path / "a.wav", np.stack([left, scale * left], 1), RATE, subtype="FLOAT")
     whole = utterance(tmp_path / "a.wav", 0.5)
     np.testing.assert_allclose(read_audio(whole, RATE), left, atol=1e-6)
-    np.testing.assert_allclose(read_audio(whole, RATE, channel=2), scale * left, atol=1e-6)
+    np.testing.assert_allclose(read_audio(replace(whole, channel=2), RATE), scale * left, atol=1e-6)
 
 
 def test_a_channel_can_be_chosen(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.tile([0.5, -0.25, 0.125], (RATE // 2, 1)), RATE)
     whole = utterance(tmp_path / "a.wav", 0.5)
     for channel, value in enumerate([0.5, -0.25, 0.125], start=1):
-        np.testing.assert_array_equal(read_audio(whole, RATE, channel), value)
+        np.testing.assert_array_equal(read_audio(replace(whole, channel=channel), RATE), value)
     for channel in (0, -1, 4):
         with pytest.raises(AudioError, match=rf"a.wav: channel {channel} was asked for, expected 1 to 3"):
-            read_audio(whole, RATE, channel)
+            read_audio(replace(whole, channel=channel), RATE)
 
 
 def test_unlike_channels_are_averaged_still(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _sparse(path: Path) -> Path:
         (_link, "'a.npy' is not a file"),
         (_claims, "'a.npy' of 10737418240 bytes, at most "),
         (_sparse, "'a.npy' is not a file"),
-        (lambda path: path.write_bytes(gzip.compress(_written(path.parent).read_bytes())), "cannot be read ("),
+        (lambda path: path.write_bytes(gzip.compress(_written(path.parent).read_bytes())), "is compressed; unpack it"),
         (lambda path: path.write_bytes(_written(path.parent).read_bytes()[:700]), "cannot be read further"),
     ],
 )

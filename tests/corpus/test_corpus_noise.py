@@ -71,6 +71,20 @@ def copies(noise: Path, speech: list[Utterance], folder: Path, processes: int = 
     return put_into_environments(splits, config_of(noise, **options), folder, seed, processes)
 
 
+def test_a_copy_has_the_channel_that_was_named_and_no_other(noise, speech, tmp_path):
+    stereo = []
+    for each in speech:
+        path = tmp_path / f"{each.id}.wav"
+        own, rate = soundfile.read(each.audio)
+        soundfile.write(path, np.stack([0.1 * np.cos(0.3 * np.arange(len(own))), own], axis=1), rate)
+        stereo.append(replace(each, audio=path, channel=2))
+    mono, of_two = (copies(noise, each, tmp_path / name) for name, each in (("mono", speech), ("two", stereo)))
+    for split, made in of_two.items():
+        for copy, expected in zip(made, mono[split], strict=True):
+            assert copy.channel == (2 if copy.environment == CLEAN else None)
+            np.testing.assert_array_equal(read_native(copy)[0], read_native(expected)[0])
+
+
 def test_what_was_added_has_the_level_that_was_asked_for_measured_on_the_files(noise, speech, tmp_path):
     made = copies(noise, speech, tmp_path / "noisy", snr_decibels=[7.0, 7.0])
     noisy = [copy for split in made for copy in made[split] if copy.environment != CLEAN]

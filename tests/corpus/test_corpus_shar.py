@@ -20,6 +20,7 @@ from lhuc_asr.audio.recording import read_audio
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import CorpusError
 from lhuc_asr.base.object_store import StoreError, open_store
+from lhuc_asr.base.shar import read_field
 from lhuc_asr.corpus.shar import SharSource
 
 SECONDS = {"a/1.x": 0.5, "b-2": 0.7, "c-3": 0.4}
@@ -116,15 +117,42 @@ def test_shards_are_unpacked_again_only_if_they_have_changed(stored, places, tmp
         assert len(again) == len(made)
 
 
+def test_what_is_gone_is_unpacked_again_and_strangers_are_deleted(places: dict[str, str], tmp_path: Path) -> None:
+    source, folder = SharSource(**places), tmp_path / "recordings" / "train"
+    before = source.read(tmp_path, hours=None, seed=1, processes=1).train.utterances
+    before[0].audio.unlink()
+    (folder / ".DS_Store").write_text("")
+    (folder / "old").mkdir()
+    assert source.read(tmp_path, hours=None, seed=1, processes=1).train.utterances == before
+    _check(before[0], "a/1.x", tmp_path)
+    assert sorted(path.name[:7] for path in folder.iterdir()) == ["000000-", "000001-"]
+
+
+def test_recordings_in_their_original_format_are_read(tmp_path: Path) -> None:
+    """Lhotse calls their files so, whatever the format is."""
+    folder = _shards(tmp_path / "data" / "train", "b-2")
+    (_, datum), *_ = read_field(folder / "recording.000000.tar", CorpusError)
+    with tarfile.open(folder / "recording.000000.tar", "w") as tar:
+        for name, content in (("b-2.original", datum.data), ("b-2.json", json.dumps(datum.manifest).encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    test = _shards(tmp_path / "data" / "test", "c-3")
+    source = SharSource(train=str(folder), test=str(test))
+    (utterance,) = source.read(tmp_path, hours=None, seed=1, processes=1).train.utterances
+    _check(utterance, "b-2", tmp_path)
+
+
 def test_a_supervision_beyond_its_cut_is_refused(tmp_path: Path) -> None:
     """What lies outside the cut is not in the shard, but its words are in the transcript."""
+    test = _shards(tmp_path / "other" / "test", "c-3")
     for number, (start, duration) in enumerate([(-0.2, 0.5), (0.3, 0.5)]):
         folder = _shards(tmp_path / f"data{number}" / "train", "b-2")
         path = folder / "cuts.000000.jsonl.gz"
         cut = json.loads(gzip.decompress(path.read_bytes()))
         cut["supervisions"][0] |= {"start": start, "duration": duration}
         path.write_bytes(gzip.compress(json.dumps(cut).encode()))
-        source = SharSource(train=str(folder), test=str(tmp_path / "data0"))
+        source = SharSource(train=str(folder), test=str(test))
         with pytest.raises(CorpusError, match=r"the supervision b-2 lies partly outside its cut.*trim_to_supervisions"):
             source.read(tmp_path, hours=None, seed=1, processes=1)
 
@@ -158,9 +186,24 @@ SOUND = b'{"id": "r", "sources": [{"type": "shar", "channels": [0], "source": ""
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: shutil.rmtree(folder), r"no shards of Lhotse Shar there, such as cuts\.000000\.jsonl\.gz"),
-        (lambda folder: (folder / "recording.000001.tar").unlink(), "the shard 000001 has no recording"),
-        (lambda folder: (folder / "cuts.000001.jsonl.gz").unlink(), "the shard 000001 has no cuts"),
+        (lambda folder: shutil.rmtree(folder), "train: no such folder"),
+        (lambda folder: folder.rename(f"{folder}2") and folder.write_text(""), "train: is a file, expected a folder"),
+        (
+            lambda folder: [path.unlink() for path in folder.iterdir()],
+            r"no shards of Lhotse Shar there, such as cuts\.000000\.jsonl\.gz, which have numbers",
+        ),
+        (
+            lambda folder: (folder / "recording.000001.tar").unlink(),
+            r"the shard 000001 has cuts\.000001\.jsonl\.gz and no recording",
+        ),
+        (
+            lambda folder: (folder / "cuts.000001.jsonl.gz").unlink(),
+            r"the shard 000001 has recording\.000001\.tar and no cuts",
+        ),
+        (
+            lambda folder: (folder / "recording.000001.tar").rename(folder / "recording.000001.tar.gz"),
+            r"recording\.000001\.tar\.gz: is compressed; unpack it with gunzip",
+        ),
         (lambda folder: _lines(folder, lambda cut: cut.update(id="d")), "the cut d has the recording of c-3"),
         (lambda folder: _lines(folder, lambda cut: cut.pop("type")), "not a cut of Lhotse"),
         (

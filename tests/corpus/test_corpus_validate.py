@@ -59,6 +59,19 @@ def test_channels_in_opposite_phase_are_used_and_told(spoken, caplog: pytest.Log
     assert "u.wav, lose their sound when their channels are mixed" in caplog.text
 
 
+def test_the_channel_that_an_utterance_names_is_looked_at(spoken, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is not there, one that is silent, and one that is sound beside its opposite."""
+    utterances = [spoken(f"a-{number}") for number in range(3)]
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 8000)
+    for each, columns in zip(utterances, ([noise], [noise, 0 * noise], [noise, -noise]), strict=True):
+        soundfile.write(each.audio, np.stack(columns, axis=1), 16000)
+    named = [replace(each, channel=2) for each in utterances]
+    assert [each.id for each in validate(Reading(named), max_skipped=0.9).utterances] == ["a-2"]
+    assert "channel 2 was asked for, expected 1 to 1" in caplog.text
+    assert "digital silence" in caplog.text
+    assert "their channels are mixed" not in caplog.text
+
+
 def test_a_file_whose_name_is_not_utf8_is_left_out_by_name(spoken) -> None:
     named, other = spoken("u"), spoken("v")
     path = Path(os.fsdecode(os.fsencode(named.audio.parent) + b"/\xff.wav"))

@@ -35,6 +35,18 @@ def test_the_features_of_a_speaker_are_normalised(tmp_path: Path, utterances: li
     np.testing.assert_allclose(store["bob-2"], (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=1e-4)
 
 
+def test_the_features_are_those_of_the_channel_that_an_utterance_names(
+    tmp_path: Path, utterances: list[Utterance]
+) -> None:
+    """Two people on the channels of one recording are not one mixture."""
+    left, right = (soundfile.read(each.audio, dtype="float32")[0] for each in utterances[1:])
+    soundfile.write(tmp_path / "both.wav", np.stack([left, right], axis=1), RATE)
+    apart = [replace(each, audio=tmp_path / "both.wav", channel=n) for n, each in enumerate(utterances[1:], start=1)]
+    alone, there = (extract(tmp_path / name, of, CONFIG, 1) for name, of in (("a", utterances[1:]), ("b", apart)))
+    for each in apart:
+        np.testing.assert_array_equal(there[each.id], alone[each.id])
+
+
 @pytest.mark.parametrize("by_environment", [True, False])
 def test_each_speaker_in_each_environment_has_mean_0_and_variance_1(
     tmp_path: Path, utterances: list[Utterance], by_environment: bool

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import soundfile
 from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base.errors import AudioError, CorpusError, LhucError
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, corpus_of, speaker_corpus, transcripts_of
+from lhuc_asr.recognizer.speech import cut_all
 from lhuc_asr.recognizer.transcript import Span
 
 
@@ -116,6 +120,26 @@ def test_transcripts_are_found_where_corpora_have_them(tmp_path: Path) -> None:
     assert read(tmp_path).transcripts == {"a": ("GO", "ON"), "c": ("THE", "OTHER")}
     (tmp_path / "text").write_text("b whole\n")
     assert read(tmp_path).transcripts == {"a": ("GO", "ON"), "b": ("WHOLE",), "c": ("YES", "NO")}
+
+
+def test_an_utterance_keeps_the_channel_that_its_corpus_names(tmp_path: Path) -> None:
+    tones = [np.sin(0.1 * n * np.arange(32000)) * np.hanning(32000) * 0.3 for n in (1, 2)]
+    soundfile.write(tmp_path / "both.wav", np.stack(tones, axis=1), 16000)
+    said = [Utterance(f"u{n}", f"s{n}", "", tmp_path / "both.wav", 0.0, 2.0, "", channel=n) for n in (1, 2)]
+    corpus = corpus_of(said)
+    description: Any = SimpleNamespace(features=SimpleNamespace(sample_rate=16000))
+    for number, theirs in enumerate(corpus.speakers.values(), start=1):
+        (recording,) = theirs
+        assert (recording.channel, recording.part) == (number, None)
+        (cut,) = cut_all(theirs, description, "s", whole=True)
+        assert cut.channel == number
+        assert [piece.channel for piece in cut.pieces] == [number]
+        # What the command asks for goes before it.
+        (other,) = cut_all(theirs, description, "s", whole=True, channel=3 - number)
+        assert other.channel == 3 - number
+    lacking = corpus_of([replace(said[0], channel=3)])
+    with pytest.raises(AudioError, match="channel 3 was asked for, expected 1 to 2"):
+        list(cut_all(lacking.recordings, description, "s", whole=True))
 
 
 def test_utterances_that_are_read_already_are_parts_of_their_recordings(tmp_path: Path) -> None:
