@@ -160,7 +160,7 @@ def s3_server() -> Iterator[None]:
 
 @contextmanager
 def raylets(count: int, kill: bool) -> Iterator[str]:
-    """The address of a cluster of raylets; with ``kill`` one ends in each of ``KILLED_IN``, and another comes."""
+    """The address of a cluster of raylets; with ``kill`` there are two more, and one ends in each of ``KILLED_IN``."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster, log = RayletCluster(), logging.getLogger("lhuc_asr")
 
@@ -176,7 +176,6 @@ def raylets(count: int, kill: bool) -> Iterator[str]:
         with alone:
             cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
             log.warning("benchmark: a raylet was ended in %s", stage)
-            add()
 
     class Ending(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -188,7 +187,8 @@ def raylets(count: int, kill: bool) -> Iterator[str]:
     if kill:
         log.addHandler(handler)
     try:
-        for _ in range(count):
+        # Ray starts raylets in the main thread alone.
+        for _ in range(count + (len(KILLED_IN) - 1 if kill else 0)):
             add()
         yield cluster.address
     finally:
