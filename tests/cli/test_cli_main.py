@@ -109,7 +109,7 @@ CONFIGURATIONS = [
     ("seed=-1", "seed: Input should be greater than or equal to 0 (found -1)"),
     (
         "corpus.kind=an5",
-        "corpus: unknown kind 'an5'; known kinds: an4, csv, folder, kaldi, lhotse, librispeech, synthetic",
+        "corpus: unknown kind 'an5'; known kinds: an4, csv, folder, kaldi, lhotse, librispeech, shar, synthetic",
     ),
     ("speeds=[0.9]", "speeds (0.9,): expected 1.0 among them"),
     ("tuning.acoustic_scales=[-1]", "tuning.acoustic_scales.0: Input should be greater than 0"),

@@ -95,6 +95,6 @@ def test_an_instance_of_a_new_kind_needs_no_table(lists: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known(tiny_recipe: Path) -> None:
-    known = "an4, csv, folder, kaldi, lhotse, librispeech, synthetic"
+    known = "an4, csv, folder, kaldi, lhotse, librispeech, shar, synthetic"
     with pytest.raises(ConfigError, match=f"corpus: unknown kind 'listed'; known kinds: {known}"):
         load_config(ExperimentConfig, tiny_recipe / "config.yaml", ["corpus={kind: listed}"])
