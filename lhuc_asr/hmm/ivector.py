@@ -60,6 +60,10 @@ class ExtractorConfig(StrictModel):
     most_frames: float = Field(100.0, gt=0.0, le=1e9)
 
 
+# Relative to the largest, in float64.
+LEAST_PIVOT = 1e-13
+
+
 @dataclass(frozen=True)
 class VoiceStatistics:
     """Sufficient statistics of S speakers.
@@ -202,7 +206,9 @@ class IvectorExtractor:
         loading = self.loading.clone()
         factor, failed = torch.linalg.cholesky_ex(scatter[heard])
         root, singular = torch.linalg.cholesky_ex(moment.mean(0))
-        if bool((failed != 0).any()) or int(singular):
+        # Of a direction without spread, rounding leaves a pivot of about 1e-16, on either side of zero.
+        pivots = root.diagonal().square()
+        if bool((failed != 0).any()) or int(singular) or float(pivots.min()) < LEAST_PIVOT * float(pivots.max()):
             raise SingularError(
                 f"i-vectors: the vectors of {speakers} training speakers do not spread over {dimension} dimensions; "
                 "lower extractor.dimension"
