@@ -71,9 +71,11 @@ def main() -> None:
                 with raylets(count, kill) as address:
                     settings = RayConfig(address=address, store=f"s3://{BUCKET}/{name.replace(' ', '-')}")
                     folder, rows[name] = remade(arguments.exp, arguments.work / name, settings, arguments.passes)
-                    found = contents(folder)
+                    remade_files = contents(folder)
                     different[name] = sorted(
-                        place for place in expected.keys() | found.keys() if expected.get(place) != found.get(place)
+                        place
+                        for place in expected.keys() | remade_files.keys()
+                        if expected.get(place) != remade_files.get(place)
                     )
                     if not kill:
                         rows[name]["a task, ms"] = 1000 * seconds_of_a_task(settings)

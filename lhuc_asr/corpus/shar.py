@@ -153,7 +153,7 @@ def _tasks(place: str, folder: Path, own_tags: tuple[str, ...]) -> list[_Task]:
 
 
 def _unpack(folder: Path, tasks: Sequence[_Task], processes: int) -> Reading:
-    """Unpack the shards that are not there yet, delete those that are no more, and read the utterances of all."""
+    """Unpack new shards, delete those that the place no longer has, and read the utterances of all."""
     new = [task for task in tasks if not _is_whole(task)]
     folder.mkdir(parents=True, exist_ok=True)
     with Executor(processes if new else 1) as executor:
@@ -212,7 +212,7 @@ def _spoken(cut: Cut, manifest: Any, audio: Path, place: str, own_tags: tuple[st
     except ValidationError as error:
         raise CorpusError(f"{place}: the recording of {cut.id} ({first_mistake(error)}); {WRITE}") from error
     for said in cut.supervisions:
-        # Of the recording, the shard has what the cut has.
+        # A shard holds only the part of the recording that the cut spans.
         if said.start < -TOLERANCE_SECONDS or said.start + said.duration > cut.duration + TOLERANCE_SECONDS:
             raise CorpusError(
                 f"{place}: the supervision {said.id} lies partly outside its cut, and its words with it; use "

@@ -206,7 +206,7 @@ class IvectorExtractor:
         loading = self.loading.clone()
         factor, failed = torch.linalg.cholesky_ex(scatter[heard])
         root, singular = torch.linalg.cholesky_ex(moment.mean(0))
-        # Of a direction without spread, rounding leaves a pivot of about 1e-16, on either side of zero.
+        # Without spread in some direction its pivot should be 0; rounding leaves about 1e-16, of either sign.
         pivots = root.diagonal().square()
         if bool((failed != 0).any()) or int(singular) or float(pivots.min()) < LEAST_PIVOT * float(pivots.max()):
             raise SingularError(

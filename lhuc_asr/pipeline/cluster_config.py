@@ -21,7 +21,7 @@ class RayConfig(StrictModel):
     """
 
     address: str = "auto"
-    store: str = Field(min_length=1)
+    store: Place
 
 
 class ShardsConfig(StrictModel):

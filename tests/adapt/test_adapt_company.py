@@ -18,7 +18,7 @@ FEATURES, PDFS = 13, 163
 # Full mini-batches, batches with a frame too many, and less than one.
 FRAMES = {"a": 35, "b": 200, "c": 256, "d": 257, "e": 511, "f": 700, "g": 1, "h": 90}
 DIVISIONS = ["ab cd ef gh", "abc defgh", "a b c d e f g h", "hgfedcba"]
-# Sizes that are no multiple of a processor's vectors, where libraries sum in the most orders.
+# Odd sizes: libraries sum what is left over of a processor's vectors in another order.
 MODEL = DnnConfig(hidden_layers=2, hidden_units=47, activation="relu", context=2)
 KINDS = ("lhuc", "whole_network", "speaker_bias", "prelu", "lora", "lin", "lhn", "fdlr")
 
@@ -48,12 +48,12 @@ def test_company_changes_no_bit(kind: str, model: Dnn, people: dict[str, Speaker
     method = METHODS[kind](sweeps=2, learning_rate=0.01).make(None)
 
     def parameters(division: str) -> dict[str, dict[str, torch.Tensor]]:
-        found = {}
+        by_speaker = {}
         for number, names in enumerate(division.split()):
             folder = tmp_path / f"{division}-{number}"
             method.estimate(model, {name: people[name] for name in names}, 1).save(folder)
-            found |= {path.stem: load_tensors(path)[0] for path in folder.glob("?.safetensors")}
-        return found
+            by_speaker |= {path.stem: load_tensors(path)[0] for path in folder.glob("?.safetensors")}
+        return by_speaker
 
     together = parameters("abcdefgh")
     assert len(together) == len(FRAMES)

@@ -86,7 +86,7 @@ def test_all_files_are_listed_with_what_changes_with_their_content(store: Object
     before = store.versions()
     assert list(before) == ["a", "b/1", "b/2"]
     assert open_store(store.url).versions() == before
-    (tmp_path / "a").write_text("two")
+    (tmp_path / "a").write_text("another")
     store.put(tmp_path / "a", "b/1")
     after = store.versions()
     assert [key for key in before if before[key] != after[key]] == ["b/1"]

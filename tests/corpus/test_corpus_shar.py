@@ -92,13 +92,13 @@ def test_shards_are_unpacked_again_only_if_they_have_changed(stored, places, tmp
     def unpacked(where: dict[str, str], folder: Path) -> dict[str, float]:
         folder.mkdir(exist_ok=True)
         SharSource(**where).read(folder, hours=None, seed=1, processes=1)
-        found = [path for path in (folder / "recordings").rglob("*") if path.is_file()]
-        return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in found}
+        files = [path for path in (folder / "recordings").rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in files}
 
     for name, where in (("s3", stored), ("folder", places)):
         before, made = SharSource(**where).versions(), unpacked(where, tmp_path / name)
         assert len(before) == 6
-        # What is no shard does not count.
+        # Other files in the place do not count.
         note = tmp_path / "README"
         note.write_text("hello")
         open_store(where["train"]).put(note, "README")

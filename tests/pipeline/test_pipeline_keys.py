@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
     "alignment_features": {"sample_rate": 16000, "delta_order": 1},
     "aligners": ["mono", "tri", "lda_mllt", "fmllr_sat"],
     "realignments": 1,
-    "shards": {"store": "s3://bucket/frames"},
+    "shards": {"store": "frames"},
     "networks": {
         "sat": {"start": "si"},
         "random": {},
