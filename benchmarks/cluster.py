@@ -168,8 +168,12 @@ def raylets(count: int, kill: bool) -> Iterator[str]:
 
     def add() -> None:
         folder = tempfile.mkdtemp(prefix="raylet-")
-        limits = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-        cluster.add_node(**limits, env_vars={"TMPDIR": folder, "OMP_NUM_THREADS": "1"})
+        cluster.add_node(
+            num_cpus=1,
+            object_store_memory=100 << 20,
+            include_dashboard=False,
+            env_vars={"TMPDIR": folder, "OMP_NUM_THREADS": "1"},
+        )
 
     timers: list[threading.Timer] = []
     alone = threading.Lock()
@@ -198,7 +202,7 @@ def raylets(count: int, kill: bool) -> Iterator[str]:
         for timer in timers:
             timer.cancel()
             timer.join()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ Training is stated beside its products. Aim: 32 speakers together at least 15 ti
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from adaptation import estimate, speaker_data
@@ -65,13 +67,13 @@ def adapting(gpu: torch.device) -> None:
             for speaker, own in data.items():
                 estimate(model, {speaker: own})
 
-        ways = {
-            "together": lambda on_gpu=on_gpu: estimate(on_gpu, data),
-            "together, bfloat16": lambda on_gpu=on_gpu: estimate(on_gpu, data, bfloat16=True),
-            "one by one": lambda on_gpu=on_gpu: one_by_one(on_gpu),
+        ways: dict[str, Callable[[], object]] = {
+            "together": partial(estimate, on_gpu, data),
+            "together, bfloat16": partial(estimate, on_gpu, data, bfloat16=True),
+            "one by one": partial(one_by_one, on_gpu),
         }
         turns = Turns(ways, clock=clock_of(gpu, 1))
-        cpu = Turns({"CPU": lambda on_cpu=on_cpu: estimate(on_cpu, data)}, 1.0, clock=clock_of(CPU, 2)).of("CPU")
+        cpu = Turns({"CPU": partial(estimate, on_cpu, data)}, 1.0, clock=clock_of(CPU, 2)).of("CPU")
         rows += [
             [name, way, turns.of(way), turns.ratio("one by one", way), f"{cpu.median / turns.of(way).median:.3g}"]
             for way in ways

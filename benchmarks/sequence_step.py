@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from timing import Turns, show
+from training_step import epoch
 
 from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
@@ -25,7 +26,7 @@ from lhuc_asr.nnet.lattice_store import LatticeStore, write_lattices
 from lhuc_asr.nnet.schedule import Newbob
 from lhuc_asr.nnet.sequence_source import SequenceSource, sequence_source
 from lhuc_asr.nnet.sequence_trainer import SequenceConfig, _Worker
-from lhuc_asr.nnet.trainer import TrainerConfig, _epoch
+from lhuc_asr.nnet.trainer import TrainerConfig
 
 DIMENSION, PDFS, FRAMES, UTTERANCES = 40, 2000, 1000, 4
 SHAPE = DnnConfig(hidden_layers=6, hidden_units=512, context=5)
@@ -73,10 +74,11 @@ def candidates(source: SequenceSource, objective: str) -> dict[str, Callable[[],
         with ThreadPoolExecutor(1) as pool:
             _Worker(model, config, 0.1, CPU, pool).epoch(source, optimizer, newbob, 1)
 
-    def frames() -> None:
-        _epoch(model, optimizer, source.frames, TrainerConfig(), newbob, 1, CPU)
-
-    return {"frames": frames, "lattices": lattices, "sequences": sequences}
+    return {
+        "frames": epoch(model, source.frames, TrainerConfig(), newbob),
+        "lattices": lattices,
+        "sequences": sequences,
+    }
 
 
 def noise_source(folder: Path, alive: int, span: int) -> SequenceSource:

@@ -1,16 +1,17 @@
 """The door under load: requests a second and their delays, of speakers mixed, of one, and of twice what it holds.
 
     python benchmarks/served.py MODEL PEOPLE      # a model; a folder with a folder of recordings for each speaker
+    python benchmarks/served.py MODEL PEOPLE --device cuda --processes 8
 
-Everybody is adapted to, packed into an archive, and served by one process. Clients are threads of this process, which
-send the next request when the last is answered; then requests come at twice the rate that was served, whether earlier
-ones are answered or not.
+Everybody is adapted to, packed into an archive, and served. Clients are threads of this process, which send the next
+request when the last is answered; then requests come at twice the rate that was served, whether earlier ones are
+answered or not.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import threading
 import time
@@ -37,7 +38,7 @@ Asked = tuple[str, bytes]
 Answer = tuple[int, float]
 
 
-def main(model: Path, people: Path) -> None:
+def main(model: Path, people: Path, device: str, processes: int) -> None:
     """Measure the three loads."""
     everybody = {folder.name: sorted(folder.iterdir()) for folder in sorted(people.iterdir()) if folder.is_dir()}
     recordings = [(name, path.read_bytes()) for name, paths in everybody.items() for path in paths]
@@ -46,7 +47,8 @@ def main(model: Path, people: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         archive = Path(temporary) / "people.archive"
         _pack(model, everybody, archive)
-        with opened_door(model, archive, held=256, limits=Limits(waiting=2 * CLIENTS), port=PORT) as url:
+        limits = Limits(waiting=2 * CLIENTS // processes)
+        with opened_door(model, archive, held=256, limits=limits, processes=processes, device=device, port=PORT) as url:
             _closed(url, mixed, WARM)
             rates, rows = [], []
             for title, asked in ((f"{len(everybody)} speakers, mixed", mixed), ("one speaker alone", own)):
@@ -57,7 +59,9 @@ def main(model: Path, people: Path) -> None:
             rows.append(_row("mixed, twice that rate", answers, SECONDS))
     if unknown := {status for status, _ in answers} - {200, 503}:
         raise SystemExit(f"answers with the status {unknown}: neither words nor a refusal")
-    title = f"{model}: mixed over one speaker alone, {rates[0] / rates[1]:.2f} times the requests a second"
+    title = (
+        f"{model}, {device}, processes: {processes}; mixed over one alone, {rates[0] / rates[1]:.2f} times the requests"
+    )
     show(title, ["", "requests", "answered", "refused", "answered/s", "median s", "99 % s"], rows)
 
 
@@ -124,4 +128,10 @@ def _row(title: str, answers: Sequence[Answer], seconds: float) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("people", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=1)
+    options = parser.parse_args()
+    main(options.model, options.people, options.device, options.processes)

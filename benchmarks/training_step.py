@@ -8,6 +8,7 @@ gradient of every layer's input but the lowest. Everything else is overhead.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,12 +16,15 @@ from timing import Turns, show
 
 from lhuc_asr.features.context import Context
 from lhuc_asr.features.store import StoredUtterance
+from lhuc_asr.nnet.acoustic_model import AcousticModel
+from lhuc_asr.nnet.companion import ALONE
 from lhuc_asr.nnet.dnn import DnnConfig
 from lhuc_asr.nnet.frames import FrameSource
 from lhuc_asr.nnet.layered_network import NetworkShape
 from lhuc_asr.nnet.schedule import Newbob
 from lhuc_asr.nnet.tdnn import TdnnConfig
 from lhuc_asr.nnet.trainer import TrainerConfig, _epoch
+from lhuc_asr.nnet.training_state import TrainingState
 
 DIMENSION, PDFS, CONTEXT, BATCH, STEPS = 40, 105, 7, 256, 8
 AIM = 1.5
@@ -61,9 +65,16 @@ def training_steps(
     model.initialise(torch.Generator().manual_seed(1))
     model.to(device)
     trainer = TrainerConfig.model_validate({"batch_size": BATCH, "precision": precision})
-    newbob = Newbob(0.001)
-    optimizer = torch.optim.SGD(model.parameters(), lr=newbob.learning_rate, momentum=trainer.momentum, fused=True)
-    return lambda: _epoch(model, optimizer, source, trainer, newbob, 1, device)
+    return epoch(model, source, trainer, Newbob(0.001), device)
+
+
+def epoch(
+    model: AcousticModel, source: FrameSource, config: TrainerConfig, newbob: Newbob, device: torch.device = CPU
+) -> Callable[[], object]:
+    """A function that trains an epoch by cross-entropy."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=newbob.learning_rate, momentum=config.momentum, fused=True)
+    state = TrainingState(Path("no-state"), model, optimizer, ALONE, 0)  # written after minutes alone
+    return lambda: _epoch(state, model, source, config, newbob, 1, device)
 
 
 def noise_source(frames: int, utterances: int, context: Context) -> FrameSource:

@@ -16,7 +16,7 @@ import logging
 import platform
 import socket
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -235,7 +235,7 @@ class Cluster:
             )
 
 
-def versions_here(names: Sequence[str]) -> dict[str, str]:
+def versions_here(names: Iterable[str]) -> dict[str, str]:
     """The versions of Python and of some libraries on this machine, by their names."""
     from importlib.metadata import version
 

@@ -27,6 +27,10 @@ def serve(
     processes: Annotated[
         int, typer.Option("--processes", metavar="N", min=1, help="Processes, each with the model loaded.")
     ] = 1,
+    device: Annotated[
+        str,
+        typer.Option("--device", metavar="NAME", help="Device of the network: cpu, or cuda, which processes share."),
+    ] = "cpu",
     held: Annotated[
         int, typer.Option("--held", metavar="N", min=0, help="Speakers in the memory of a process, at most.")
     ] = 256,
@@ -60,7 +64,15 @@ def serve(
 
     limits = Limits(waiting, megabytes, seconds, timeout)
     with opened_door(
-        model, speakers, held=held, limits=limits, processes=processes, host=host, port=port, address=address
+        model,
+        speakers,
+        held=held,
+        limits=limits,
+        processes=processes,
+        device=device,
+        host=host,
+        port=port,
+        address=address,
     ) as url:
         typer.echo(f"{url}?speaker=NAME\nPOST an audio file there; Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends

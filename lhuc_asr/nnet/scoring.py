@@ -68,23 +68,24 @@ def score_mixed(
     Args:
         model: The network, for its priors and its context.
         network: The same network with scaled sites.
-        scales: Scales of each utterance at each site, shapes (1, H).
+        scales: Scales of each utterance at each site, shapes (1, H), on any device.
         utterances: Features of each utterance, shapes (T_i, D).
 
     Returns:
         The scores of each utterance, shapes (T_i, K), float32.
     """
     scores: list[np.ndarray] = []
+    device = network.device
     for group in _groups(utterances):
         lengths = [len(utterances[number]) for number in group]
         sites = zip(*(scales[number] for number in group), strict=True)
         with torch.no_grad():
             spliced = torch.cat([model.splicing.utterance(torch.from_numpy(np.array(utterances[n]))) for n in group])
             each = [
-                torch.cat([rows.expand(frames, -1) for rows, frames in zip(site, lengths, strict=True)])
+                torch.cat([rows.to(device).expand(frames, -1) for rows, frames in zip(site, lengths, strict=True)])
                 for site in sites
             ]
-            logits = network.logits(network.psi(spliced.to(network.device)), each)
+            logits = network.logits(network.psi(spliced.to(device)), each)
             scores += np.split(over_priors(logits, model.log_prior).cpu().numpy(), np.cumsum(lengths)[:-1])
     return scores
 

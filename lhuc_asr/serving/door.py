@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from lhuc_asr.base.cluster import ClusterError
-from lhuc_asr.base.errors import AudioError, LhucError, SpeakerError
+from lhuc_asr.base.device import checked_device
+from lhuc_asr.base.errors import AudioError, ConfigError, LhucError, SpeakerError
 from lhuc_asr.base.extras import extra
 from lhuc_asr.base.foreign import reason_of
 from lhuc_asr.recognizer.crowd import Crowd, Request
@@ -78,10 +80,11 @@ class Door:
         archive: The archive of its speakers; None for unknown persons alone.
         held: Maximum number of speakers in memory.
         limits: What it takes on, as plain values.
+        device: Device of the network: cpu, or cuda for the GPU that Ray gives this process.
     """
 
-    def __init__(self, model: str, archive: str | None, held: int, limits: dict[str, Any]) -> None:
-        self._crowd: Crowd = load(model).crowd(archive, held)
+    def __init__(self, model: str, archive: str | None, held: int, limits: dict[str, Any], device: str) -> None:
+        self._crowd: Crowd = load(model, device).crowd(archive, held)
         self._limits = Limits(**limits)
         self._in_hand = 0
 
@@ -149,6 +152,7 @@ def opened_door(
     held: int,
     limits: Limits = Limits(),
     processes: int = 1,
+    device: str = "cpu",
     host: str = "127.0.0.1",
     port: int = 8000,
     address: str | None = None,
@@ -161,20 +165,24 @@ def opened_door(
         held: Maximum number of speakers in the memory of a process.
         limits: What each process takes on.
         processes: Number of processes, each with the model loaded.
+        device: Device of their networks: cpu; or cuda for GPUs of this machine or the cluster, which processes share.
         host: Address that the service listens on.
         port: Its port.
         address: ``auto`` for the Ray cluster of this machine, or ``HOST:PORT`` of its head; None to start one here.
 
     Raises:
         ClusterError: The cluster cannot be reached, or the service cannot be started.
+        ConfigError: The device is not there.
         LhucError: The model or the archive cannot be used.
     """
     load(model).crowd(archive, held)  # what is wrong with them is an error here, and not in a log of Ray's
+    _check_device(device, here=address is None)
     begins = not ray.is_initialized()
     try:
         if begins:
             options = {"include_dashboard": False, "num_cpus": processes} if address is None else {"address": address}
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        resources = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else _gpu_share(processes)}
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
@@ -182,13 +190,21 @@ def opened_door(
             serve.deployment(name="door")(Door)
             .options(
                 num_replicas=processes,
-                ray_actor_options={"num_cpus": 1},
+                ray_actor_options=resources,
                 max_ongoing_requests=limits.waiting + SPARE,
                 logging_config=quiet,
             )
-            .bind(str(model.absolute()), None if archive is None else str(archive.absolute()), held, asdict(limits))
+            .bind(
+                str(model.absolute()),
+                None if archive is None else str(archive.absolute()),
+                held,
+                asdict(limits),
+                device,
+            )
         )
         serve.run(door, name="lhuc_asr", route_prefix=ROUTE)
+    except LhucError:
+        raise
     except Exception as error:
         raise ClusterError(f"the service cannot be started ({reason_of(error)}); is port {port} free?") from error
     try:
@@ -197,3 +213,31 @@ def opened_door(
         serve.shutdown()  # type: ignore[no-untyped-call]
         if begins:
             ray.shutdown()
+
+
+def _check_device(device: str, here: bool) -> None:
+    """Refuse a device that the processes cannot have.
+
+    Args:
+        device: Its name.
+        here: Whether they are to run on this machine.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {device}: Ray chooses the GPU of each process; give --device cpu or --device cuda")
+    if here:
+        checked_device(device, "--device ")
+
+
+def _gpu_share(processes: int) -> float:
+    """The part of a GPU that each of some processes gets: as large as it can be with room for all.
+
+    Raises:
+        ConfigError: The cluster does not have a GPU.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+    if gpus == 0:
+        raise ConfigError("--device cuda: the machines of the cluster have no GPU that Ray knows; give --device cpu")
+    return 1 / math.ceil(processes / gpus)

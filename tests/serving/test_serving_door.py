@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lhuc_asr.base.errors import ExperimentError, ModelMismatchError
+from lhuc_asr.base.errors import ConfigError, ExperimentError, ModelMismatchError
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.recognizer.crowd import Request
 from lhuc_asr.recognizer.recognizer import load
@@ -90,6 +90,27 @@ def test_requests_that_cannot_be_answered_say_why(door: str, heard: dict[str, li
         assert error in answered[1]["error"]
     status, body = ask(door, audio)
     assert (status, body["speaker"]) == (200, "unknown")
+
+
+@pytest.mark.gpu
+def test_two_processes_share_a_gpu_and_their_words_are_a_processors(
+    exported: Path, archive: Path, heard: dict[str, list[Path]]
+) -> None:
+    asked = [(name, path) for name, paths in heard.items() for path in paths]
+    crowd = load(exported).crowd(archive)
+    mine = crowd.transcripts([Request(path.stem, name, path.read_bytes()) for name, path in asked])
+    served = opened_door(exported, archive, held=3, processes=2, device="cuda", port=free_port())
+    with served as url, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda each: ask(url, each[1].read_bytes(), speaker=each[0]), asked))
+    assert [status for status, _ in answers] == [200] * len(asked)
+    assert [body["text"] for _, body in answers] == [each.text for each in mine]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "tpu"])
+def test_a_device_that_processes_cannot_have_is_refused(device: str, exported: Path) -> None:
+    served = opened_door(exported, None, held=3, device=device)
+    with pytest.raises(ConfigError, match=f"--device {device}: .*give --device cpu"), served:
+        pass
 
 
 def test_what_cannot_be_served_is_an_error_before_it_starts(exported: Path, archive: Path, tmp_path: Path) -> None:
