@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,9 +41,9 @@ def main() -> None:
         model, data = network(config), speaker_data(1)
         turns = Turns(
             {
-                "plain": lambda model=model, data=data: plain(model, data["0"]),
-                "lhuc": lambda model=model, data=data: estimate(model, data),
-                "lhuc, bfloat16": lambda model=model, data=data: estimate(model, data, bfloat16=True),
+                "plain": partial(plain, model, data["0"]),
+                "lhuc": partial(estimate, model, data),
+                "lhuc, bfloat16": partial(estimate, model, data, bfloat16=True),
             },
             clock=clock,
         )

@@ -31,7 +31,7 @@ class Method(ABC):
 
     def __init__(self, device: torch.device) -> None:
         torch.manual_seed(1)
-        self.model: nn.Module = Wav2Vec2Model(Wav2Vec2Config()).to(device).eval()
+        self.model = wav2vec2().to(device).eval()
         self.x = torch.randn(SPEAKERS, SAMPLES, device=device)
 
     @abstractmethod
@@ -49,7 +49,8 @@ class Method(ABC):
     def plain(self) -> Tensor:
         """The outputs without adaptation."""
         with torch.no_grad():
-            return self.model(self.x).last_hidden_state
+            outputs: Tensor = self.model(self.x).last_hidden_state
+        return outputs
 
 
 class Lhuc(Method):
@@ -70,7 +71,8 @@ class Lhuc(Method):
     def mixed(self) -> Tensor:
         """See Method."""
         with torch.no_grad(), self.bank.rows(NAMES):
-            return self.model(self.x).last_hidden_state
+            outputs: Tensor = self.model(self.x).last_hidden_state
+        return outputs
 
     def numbers(self) -> int:
         """See Method."""
@@ -82,11 +84,11 @@ class Peft(Method):
 
     def __init__(self, device: torch.device, config: IA3Config | LoraConfig) -> None:
         super().__init__(device)
-        self.model = get_peft_model(self.model, config, adapter_name=NAMES[0])
+        self.adapters = get_peft_model(self.model, config, adapter_name=NAMES[0])
         for name in NAMES[1:]:
-            self.model.add_adapter(name, config)
-        self.model.set_adapter(NAMES[0])
-        self.model.eval()
+            self.adapters.add_adapter(name, config)
+        self.adapters.set_adapter(NAMES[0])
+        self.model = self.adapters.eval()
         self.optimizer = torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=0.001)
 
     def step(self) -> None:
@@ -111,9 +113,9 @@ class Ia3(Peft):
         outputs = []
         with torch.no_grad():
             for place, name in enumerate(NAMES):
-                self.model.set_adapter(name)
+                self.adapters.set_adapter(name)
                 outputs.append(self.model(self.x[place : place + 1]).last_hidden_state)
-        self.model.set_adapter(NAMES[0])
+        self.adapters.set_adapter(NAMES[0])
         return torch.cat(outputs)
 
 
@@ -126,7 +128,13 @@ class Lora(Peft):
     def mixed(self) -> Tensor:
         """In one batch."""
         with torch.no_grad():
-            return self.model(self.x, adapter_names=NAMES).last_hidden_state
+            outputs: Tensor = self.model(self.x, adapter_names=NAMES).last_hidden_state
+        return outputs
+
+
+def wav2vec2() -> nn.Module:
+    """A model of random weights."""
+    return Wav2Vec2Model(Wav2Vec2Config())
 
 
 METHODS: dict[str, type[Method]] = {"LHUC": Lhuc, "IA3": Ia3, "LoRA, rank 8": Lora}

@@ -146,10 +146,10 @@ def build(path: str, states: str | None, transition_scale: float) -> tuple[float
 
 def first_passes(config: ExperimentConfig, experiment: AlignedExperiment) -> Iterator[list[str]]:
     """Real-time factors of the unadapted passes over the first test set, with the searches that were tuned."""
-    split = experiment.tests[0]
+    split = config.test_sets[0]
     for plan in passes_of(config).values():
-        if plan.adaptation is not None:
-            continue
+        if plan.adaptation is not None or plan.output is not None:
+            continue  # an output is of the same scores and search as its pass
         own = experiment.at(plan.states)
         loop: TwoPass = two_pass(own, split, plan)
         seconds = loop.features.frames / frames_of(1.0)

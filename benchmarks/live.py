@@ -21,6 +21,7 @@ from timing import Spread, show
 from lhuc_asr.audio.resampling import resample
 from lhuc_asr.recognizer.recognizer import load
 from lhuc_asr.recognizer.recordings import recordings
+from lhuc_asr.recognizer.transcript import Word
 
 BLOCK_SECONDS = 0.1
 
@@ -40,7 +41,8 @@ def main(model: Path, speaker: Path, audio: list[str]) -> None:
             samples = np.concatenate([samples, np.zeros(live.sample_rate, np.float32)])
             size = round(BLOCK_SECONDS * live.sample_rate)
             blocks = [samples[first : first + size] for first in range(0, len(samples), size)]
-            standing, seen = [], []
+            standing: list[Word] = []
+            seen: list[tuple[float, list[str]]] = []  # the end of each block, and the words shown after it
             for number, block in enumerate([*blocks, None], start=1):
                 start = time.perf_counter()
                 heard = live.end() if block is None else live.hear(block)

@@ -32,8 +32,8 @@ def main() -> None:
         bank.save(folder)
         path = speaker_path(folder, "alice")
 
-        def file() -> object:
-            return bank.put(SpeakerState.load(path))
+        def file() -> None:
+            bank.put(SpeakerState.load(path))
 
         def whole_folder() -> object:
             loaded = SpeakerBank.load(folder, model)

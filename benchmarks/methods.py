@@ -4,7 +4,8 @@
 
 The speakers are those of the experiment's first test split who come first; the targets are the best paths of their
 finished first pass. Only the estimation is measured, in one thread: not the search, and not what a method has learned
-from the training speakers before. Methods that need Gaussians are left out.
+from the training speakers before. Left out are methods that need Gaussians, or a network that takes a vector of the
+speaker.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main(path: Path, wanted: int, methods: Sequence[MethodConfig]) -> None:
     """Print the table."""
     config, experiment = read_experiment(path)
     targets = TargetsConfig()
-    split, plan = experiment.tests[0], passes_of(config)[SI]
+    split, plan = config.test_sets[0], passes_of(config)[SI]
     loop = two_pass(experiment, split, plan)
     environments = {utterance.id: utterance.environment for utterance in experiment.utterances(split)}
     sets = adaptation_sets(loop.features, environments, DataConfig(), config.seed)[:wanted]
@@ -76,6 +77,15 @@ def main(path: Path, wanted: int, methods: Sequence[MethodConfig]) -> None:
     )
 
 
+def all_methods() -> list[MethodConfig]:
+    """Every method that adapts the network ``si`` without Gaussians, with its default options."""
+    return [
+        method(kind=kind)
+        for kind, method in METHODS.items()
+        if kind != "none" and not method.uses_gaussians and not method.needs_vectors
+    ]
+
+
 def numbers(speakers: AdaptedSpeakers) -> int:
     """How many numbers a speaker's file has."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -91,9 +101,4 @@ if __name__ == "__main__":
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="options of a method; all by default unless given")
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(1)
-    main(
-        arguments.experiment,
-        arguments.speakers,
-        methods_of(arguments.methods)
-        or [METHODS[kind](kind=kind) for kind in METHODS if kind != "none" and not METHODS[kind].uses_gaussians],
-    )
+    main(arguments.experiment, arguments.speakers, methods_of(arguments.methods) or all_methods())

@@ -47,7 +47,8 @@ def main() -> None:
     def forward(model: nn.Module, context: Callable[[], AbstractContextManager[object]]) -> Callable[[], Tensor]:
         def run() -> Tensor:
             with torch.no_grad(), context():
-                return model(x)
+                output: Tensor = model(x)
+                return output
 
         return run
 

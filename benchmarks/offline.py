@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,10 +40,7 @@ def main(model: Path, audio: list[str]) -> None:
         }
         lhuc_asr = [sys.executable, "-c", "from lhuc_asr.cli.main import main; main()"]
         for _ in range(2):  # the first time compiles
-            rows = [
-                (name, *measured(lambda arguments=arguments: run([*lhuc_asr, *arguments])))
-                for name, arguments in commands.items()
-            ]
+            rows = [(name, *measured(partial(run, [*lhuc_asr, *arguments]))) for name, arguments in commands.items()]
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     seconds, parts = parts_of(model, audio)
     whole = sum(wall for _, wall, _ in rows)

@@ -25,7 +25,7 @@ from rich.console import Console
 from lhuc_asr.base.config import load_config
 from lhuc_asr.ppnet.batch import Batch
 from lhuc_asr.ppnet.examples import BLOCK, Examples
-from lhuc_asr.ppnet.model import build
+from lhuc_asr.ppnet.model import RankingConfig, build
 from lhuc_asr.ppnet.reader import Reader
 from lhuc_asr.ppnet.recommender import RecommenderConfig
 from lhuc_asr.ppnet.synthetic import SyntheticCorpus, SyntheticUsersConfig, write_draws
@@ -54,7 +54,10 @@ def main(folder: Path) -> None:
     vocabularies = report("vocabularies", EXAMPLES, partial(Vocabularies.fit, blocks, config.examples))
     examples = Examples([path], config.examples, vocabularies)
     watch("read", EXAMPLES, examples, lambda batch: None)
-    model = build(config.models["ppnet"], config.examples, vocabularies.rows, torch.Generator().manual_seed(1))
+    ppnet = config.models["ppnet"]
+    if not isinstance(ppnet, RankingConfig):
+        sys.exit(f"{RECIPE}: the model 'ppnet' is not a network")
+    model = build(ppnet, config.examples, vocabularies.rows, torch.Generator().manual_seed(1))
     optimizers = make_optimizers(model, config.trainer.model_copy(update=ROWS))
     watch("trained on", TRAINED, examples, lambda batch: step(model, optimizers, batch))
 

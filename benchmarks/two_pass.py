@@ -58,12 +58,19 @@ def main(path: Path) -> None:
         first_search, adapted_search = (tuned_search(experiment, passes[name]) for name in (SI, adapted))
     except (LhucError, FileNotFoundError) as error:
         sys.exit(f"{error}\n{HOW_TO_MAKE_ONE}")
-    utterances = whole_speakers(experiment.utterances(experiment.tests[0]))
+    split = config.test_sets[0]
+    utterances = whole_speakers(experiment.utterances(split))
     method = config.lhuc.model_copy(update={"sweeps": SWEEPS}).make(None)
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary, SearchPool(experiment.folder.lang, CORES) as pool:
         with stopwatch() as watch:
-            store = extract(Path(temporary) / "features", utterances, config.features, CORES)
+            store = extract(
+                Path(temporary) / "features",
+                utterances,
+                config.features.resolved,
+                CORES,
+                by_environment=config.normalised_by == "environment",
+            )
         seconds["features"] = watch.seconds
         sets = adaptation_sets(store, {each.id: each.environment for each in utterances}, DataConfig(), config.seed)
         loop = TwoPass(experiment.network(SI), store, experiment.topology.silence_pdfs)
@@ -77,7 +84,7 @@ def main(path: Path) -> None:
         scores = list(loop.first_pass())
         with stopwatch() as watch:
             list(pool.search_all(scores, first_search))
-    show_parts(f"{path}, {experiment.tests[0]}", loop, utterances, seconds, watch.seconds)
+    show_parts(f"{path}, {split}", loop, utterances, seconds, watch.seconds)
 
 
 def show_parts(

@@ -43,7 +43,7 @@ def main(name: str, folders: list[Path]) -> None:
     for folder in folders:
         config, experiment = read_experiment(folder)
         passes = passes_of(config)
-        for split in experiment.tests:
+        for split in config.test_sets:
             for errors, change, doubt in judged(experiment, split, passes[name], passes, config.lattice):
                 before[split] += errors
                 changes[split].append((doubt, change))
@@ -91,7 +91,7 @@ def lattices(
 ) -> dict[str, LatticeSummary]:
     """The lattices of a finished pass, by utterance."""
     loop = two_pass(experiment, split, plan)
-    with SearchPool(experiment.graph(split), 0) as pool:
+    with SearchPool(experiment.at(plan.states).graph(split), 0) as pool:
         scores = scores_of(experiment, split, plan, loop)
         summaries = pool.lattices_all(scores, tuned_search(experiment, plan), options)
         return {each.hypothesis.utterance: each for each in summaries}
