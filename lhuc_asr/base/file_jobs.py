@@ -146,7 +146,7 @@ def _run_job(task: Mapping[str, Any]) -> dict[str, str]:
         for place, sha256 in task["inputs"].items():
             path = _inside(inputs, place)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _link(_kept(store, sha256), path)
+            link(_kept(store, sha256), path)
         function_of_name(task["function"])(inputs, results, task["options"])
         places = {path.relative_to(results).as_posix(): path for path in files_below(results)}
         for place, path in places.items():
@@ -171,7 +171,7 @@ def _kept(store: ObjectStore, sha256: str) -> Path:
     return path
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where that is not possible."""
     try:
         os.link(source, target)

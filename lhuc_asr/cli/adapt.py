@@ -15,6 +15,7 @@ from lhuc_asr.cli.options import Channel, Device, ModelFolder, Threads, Vad, tak
 
 if TYPE_CHECKING:
     from lhuc_asr.recognizer.adapting import Adaptation
+    from lhuc_asr.recognizer.adapting_together import Machines, Ways
     from lhuc_asr.recognizer.recognizer import Recognizer
     from lhuc_asr.recognizer.recordings import OnBad
     from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus
@@ -71,6 +72,23 @@ Judged = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="HOST:PORT",
+        help="Adapt to a corpus on a Ray cluster: its head, or auto for this machine's. The output folder gets "
+        "archives of about a thousand speakers each, for lhuc-asr serve.",
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="PLACE",
+        help="Where the machines of the cluster leave files: s3://BUCKET/PREFIX, or a folder that all of them see.",
+    ),
+]
 
 
 def adapt(
@@ -86,6 +104,8 @@ def adapt(
     evaluate: Reference = None,
     verdict: Judged = True,
     overwrite: Overwrite = False,
+    cluster: Cluster = None,
+    store: Store = None,
 ) -> None:
     """Adapt to a new speaker, or to each speaker of a corpus, and write the speakers' files for transcribe.
 
@@ -94,6 +114,7 @@ def adapt(
     """
     from lhuc_asr.base.destinations import Inputs, leads_to_stream, shown
     from lhuc_asr.lhuc.speaker import check_speaker_name
+    from lhuc_asr.recognizer.adapting_together import Ways
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut
     from lhuc_asr.recognizer.transcript import read_transcripts
@@ -104,9 +125,14 @@ def adapt(
         raise typer.BadParameter("name the person: --speaker NAME; or give one folder, with a folder for each speaker")
     if evaluate is not None and transcripts is not None:
         raise typer.BadParameter("--evaluate goes without --transcripts: words that were adapted to prove nothing")
+    if cluster is not None or store is not None:
+        alone = not (speaker or transcripts or evaluate or threads or device != "cpu")
+        machines, ways = _machines(cluster, store, alone=alone), Ways(channel, vad, verdict)
+        _adapt_together(model, audio[0], Path(output or SPEAKERS), machines, ways, overwrite=overwrite)
+        return
+    left_out, lost = LeftOut(), LeftOut("speakers")
     take_threads(threads)
     recognizer = load(model, device)
-    left_out, lost = LeftOut(), LeftOut("speakers")
     known = None if transcripts is None else read_transcripts(transcripts, recognizer.own_tags)
     with _speakers(recognizer, audio, speaker, left_out.note) as corpus:
         places = _places(output, speaker, list(corpus.named_speakers()))
@@ -142,6 +168,45 @@ def adapt(
             typer.echo("\n".join(evaluation.lines()), err=any(map(leads_to_stream, places.values())))
     left_out.check(total)
     lost.check(len(places))
+
+
+def _machines(cluster: str | None, store: str | None, *, alone: bool) -> Machines:
+    """The machines that the options name; ``alone`` is whether no option is given that they know nothing of."""
+    from lhuc_asr.recognizer.adapting_together import Machines
+
+    if cluster is None or store is None:
+        raise typer.BadParameter("--cluster and --store go together")
+    if not alone:
+        raise typer.BadParameter(
+            "--cluster goes with a corpus, --output, --channel, --vad, --verdict and --overwrite alone: its machines "
+            "adapt to the words of a first pass, on a processor each"
+        )
+    return Machines(cluster, store)
+
+
+def _adapt_together(model: Path, given: str, folder: Path, machines: Machines, ways: Ways, *, overwrite: bool) -> None:
+    """Adapt to the speakers of a corpus on a cluster, into a folder of archives."""
+    from lhuc_asr.base.destinations import shown
+    from lhuc_asr.recognizer.adapting_together import adapt_together
+    from lhuc_asr.recognizer.recognizer import load
+    from lhuc_asr.recognizer.recordings import LeftOut
+
+    left_out, lost = LeftOut(), LeftOut("speakers")
+    with opened_corpus(given, load(model).own_tags, left_out.note) as corpus:
+        total = len(corpus.recordings) + left_out.count
+        count = adapt_together(
+            model,
+            corpus,
+            folder,
+            machines,
+            ways,
+            overwrite=overwrite,
+            on_bad=left_out.note,
+            on_bad_speaker=lost.note,
+        )
+    typer.echo(f"{shown(folder)}: {count} speakers")
+    left_out.check(total)
+    lost.check(count + lost.count)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ def serve(
         typer.Option(
             "--speakers",
             metavar="ARCHIVE",
-            help="The speakers, in a file of lhuc-asr speakers pack; default: unknown persons alone",
+            help="The speakers, in a file of lhuc-asr speakers pack, or a folder of adapt --cluster; default: unknown "
+            "persons alone",
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",

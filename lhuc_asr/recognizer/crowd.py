@@ -26,6 +26,7 @@ from lhuc_asr.lhuc.amplitude import amplitude
 from lhuc_asr.lhuc.archive import SpeakerArchive
 from lhuc_asr.lhuc.bank import SpeakerBank
 from lhuc_asr.nnet.scoring import score_mixed
+from lhuc_asr.recognizer.archive_folder import ArchiveFolder
 from lhuc_asr.recognizer.decoding import UNKNOWN, Decoding, decoding_of
 from lhuc_asr.recognizer.loaded_model import LoadedModel
 from lhuc_asr.recognizer.piece_words import PieceWords
@@ -85,7 +86,7 @@ class Crowd:
 
     Args:
         model: The model.
-        path: The archive of its speakers; None for unknown persons alone.
+        path: The archive of its speakers, or a folder of archives; None for unknown persons alone.
         held: Maximum number of speakers in memory, beside those of one call.
 
     Raises:
@@ -97,13 +98,15 @@ class Crowd:
         self._model, self._held = model, held
         self._words = PieceWords(model)
         self._persons: OrderedDict[str, _Person] = OrderedDict()
-        self._archive: SpeakerArchive | None = None
+        self._archive: SpeakerArchive | ArchiveFolder | None = None
         if path is not None:
-            _check_amplitudes_alone(model, path)
-            rows = SpeakerArchive(path)
+            check_amplitudes_alone(model, path)
+            rows = ArchiveFolder(path).first if path.is_dir() else SpeakerArchive(path)
             self._xi = amplitude(rows.amplitude)
-            self._archive = SpeakerBank(model.network, rows.sites, [], self._xi).open_archive(path)
-            self._network = model.network.scaled([site.name for site in self._archive.sites])
+            opened = SpeakerBank(model.network, rows.sites, [], self._xi).open_archive
+            self._archive = ArchiveFolder(path, opened) if path.is_dir() else opened(path)
+            first = self._archive.first if isinstance(self._archive, ArchiveFolder) else self._archive
+            self._network = model.network.scaled([site.name for site in first.sites])
 
     def transcripts(
         self, requests: Sequence[Request], longest_seconds: float | None = None
@@ -201,8 +204,12 @@ def _tried(work: Callable[[], ResultT]) -> ResultT | LhucError:
         return error
 
 
-def _check_amplitudes_alone(model: LoadedModel, path: Path) -> None:
-    """Refuse a model whose speakers have transforms or vectors, which an archive has not."""
+def check_amplitudes_alone(model: LoadedModel, path: Path) -> None:
+    """Refuse a model whose speakers have transforms or vectors, which the archive at ``path`` does not have.
+
+    Raises:
+        ModelMismatchError: They have.
+    """
     method = model.description.with_speaker.method
     if (
         method is None

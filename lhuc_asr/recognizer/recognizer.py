@@ -29,7 +29,7 @@ from lhuc_asr.lhuc.speaker import check_speaker_name
 from lhuc_asr.recognizer.adapting import Adaptation, adaptations
 from lhuc_asr.recognizer.aligning import aligned
 from lhuc_asr.recognizer.arrays import Audio, opened
-from lhuc_asr.recognizer.crowd import HELD, Crowd
+from lhuc_asr.recognizer.crowd import HELD, Crowd, check_amplitudes_alone
 from lhuc_asr.recognizer.decoding import decoding_by, decoding_of, live_decoding
 from lhuc_asr.recognizer.installed import model_folder
 from lhuc_asr.recognizer.learning import Learning
@@ -296,7 +296,8 @@ class Recognizer:
         """A transcriber of recordings of many persons at once.
 
         Args:
-            archive: An archive of speakers (``speaker_files.pack``); None for unknown persons alone.
+            archive: An archive of speakers (``speaker_files.pack``), or a folder of archives
+                (``adapting_together``); None for unknown persons alone.
             held: Maximum number of speakers in memory.
 
         Raises:
@@ -304,6 +305,17 @@ class Recognizer:
             ModelMismatchError: It belongs to another model, or the model needs more of a speaker than amplitudes.
         """
         return Crowd(self._model, None if archive is None else Path(archive), held)
+
+    def check_archive(self, path: str | Path) -> None:
+        """Refuse a model whose speakers do not fit into an archive.
+
+        Args:
+            path: The archive, or the folder of archives, for the message.
+
+        Raises:
+            ModelMismatchError: The model needs more of a speaker than amplitudes.
+        """
+        check_amplitudes_alone(self._model, Path(path))
 
     def listen(
         self, speaker: Speaker | str | Path | None = None, *, learn: bool = False, name: str = "speaker"

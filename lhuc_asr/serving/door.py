@@ -77,7 +77,7 @@ class Door:
 
     Args:
         model: Folder of the model.
-        archive: The archive of its speakers; None for unknown persons alone.
+        archive: The archive of its speakers, or a folder of archives; None for unknown persons alone.
         held: Maximum number of speakers in memory.
         limits: What it takes on, as plain values.
         device: Device of the network: cpu, or cuda for the GPU that Ray gives this process.
@@ -161,7 +161,7 @@ def opened_door(
 
     Args:
         model: Folder of the model.
-        archive: The archive of its speakers; None for unknown persons alone.
+        archive: The archive of its speakers, or a folder of archives; None for unknown persons alone.
         held: Maximum number of speakers in the memory of a process.
         limits: What each process takes on.
         processes: Number of processes, each with the model loaded.
