@@ -23,7 +23,7 @@ from lhuc_asr.features.filterbank import FeatureConfig, compute_features
 from lhuc_asr.features.store import FeatureStore, write_store
 
 # Places in the folders of a job that extracts: the manifest, and the store.
-SHARD, STORE = "corpus/shard.jsonl", "store"
+PART, STORE = "corpus/part.jsonl", "store"
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def extract(
     return write_store(folder, items, config.dimension, environments=environments if by_environment else None)
 
 
-def extract_shard(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
+def extract_part(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
     """``extract`` as a job over files: of the utterances in a manifest, to a store in the folder of results.
 
     Args:
-        inputs: Folder of the manifest, at ``SHARD``, and of its recordings.
+        inputs: Folder of the manifest, at ``PART``, and of its recordings.
         results: Folder for the store, which becomes ``STORE``.
         options: ``features``, ``speeds`` and ``by_environment``.
 
@@ -84,7 +84,7 @@ def extract_shard(inputs: Path, results: Path, options: Mapping[str, Any]) -> No
         AudioError, FeatureError, CorpusError: As from ``extract``.
     """
     config = parse_config(FeatureConfig, options["features"], "features")
-    utterances, apart = read_manifest(inputs / SHARD), options["by_environment"]
+    utterances, apart = read_manifest(inputs / PART), options["by_environment"]
     extract(results / STORE, utterances, config, 1, options["speeds"], by_environment=apart)
 
 

@@ -14,7 +14,7 @@ from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.corpus_stage import recordings_of
 from lhuc_asr.pipeline.experiment import Experiment
-from lhuc_asr.pipeline.feature_shards import extract_on_cluster
+from lhuc_asr.pipeline.feature_parts import extract_on_cluster
 from lhuc_asr.pipeline.sample_rates import SampleRates
 
 

@@ -32,7 +32,7 @@ from lhuc_asr.pipeline.language import (
 )
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.pass_config import first_pass
-from lhuc_asr.pipeline.pass_shards import make_outputs, make_pass
+from lhuc_asr.pipeline.pass_parts import make_outputs, make_pass
 from lhuc_asr.pipeline.passes import pass_outputs, prepare
 from lhuc_asr.pipeline.plan import heldout_passes, networks_of, others_in, passes_of, sequence_networks
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Preparation, stage_of

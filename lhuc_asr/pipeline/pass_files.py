@@ -18,8 +18,8 @@ from lhuc_asr.pipeline.acoustic_models import ModelPlace
 from lhuc_asr.pipeline.earlier_pass import ALIGNMENT_FILE, SEARCH_FILE, sets_of
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.language import GRAPH_FILES, HISTORIES_FOLDER
+from lhuc_asr.pipeline.parts import places_in
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse
-from lhuc_asr.pipeline.shards import places_in
 
 
 def whole_files(experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> dict[str, Path]:

@@ -25,10 +25,10 @@ from lhuc_asr.pipeline.experiment import opened
 from lhuc_asr.pipeline.export import remove_unsuited
 from lhuc_asr.pipeline.inputs import language_lines, with_language
 from lhuc_asr.pipeline.order import add_corpus_stage
+from lhuc_asr.pipeline.parts import connected
 from lhuc_asr.pipeline.plan import nobodys_vectors
 from lhuc_asr.pipeline.planned import Part, add_rest
 from lhuc_asr.pipeline.results import compare_splits, pool_folds, sum_seeds
-from lhuc_asr.pipeline.shards import connected
 from lhuc_asr.score.formats import check_formats
 from lhuc_asr.score.judgement import PassScore
 

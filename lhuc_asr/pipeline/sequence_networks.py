@@ -21,7 +21,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.earlier_pass import tuned_search
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.language import graph_stage_name
-from lhuc_asr.pipeline.lattice_shards import make_lattices
+from lhuc_asr.pipeline.lattice_parts import make_lattices
 from lhuc_asr.pipeline.network_config import SequenceNetworkConfig
 from lhuc_asr.pipeline.networks import NetworkOptions, write_epoch
 from lhuc_asr.pipeline.pass_config import first_pass

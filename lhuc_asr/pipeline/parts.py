@@ -23,17 +23,17 @@ from lhuc_asr.hmm.alignment import Alignment
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 
-# Speech in a shard, at least: ten minutes are enough for the start of a job to be cheap, and little enough for a lost
+# Speech in a part, at least: ten minutes are enough for the start of a job to be cheap, and little enough for a lost
 # one to be. A split with less than 160 minutes is cut into at most 16 parts, of a minute at least. How many machines
 # there are does not count: jobs that are finished stay finished on another cluster.
-SHARD_SECONDS, SHORTEST_SHARD_SECONDS, SHARDS = 600.0, 60.0, 16
+PART_SECONDS, SHORTEST_PART_SECONDS, PARTS = 600.0, 60.0, 16
 MOST_PDFS = 2**31 - 1
 
-# A title, an empty folder for the job's inputs, and the shard's utterances -> the job.
+# A title, an empty folder for the job's inputs, and the part's utterances -> the job.
 MakeJob = Callable[[str, Path, Sequence[Utterance]], Job]
 
 
-def shards_of(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[Utterance]]:
+def parts_of(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[Utterance]]:
     """Utterances in parts of at least some seconds, each with all utterances of its speakers; the last may be shorter.
 
     Args:
@@ -43,24 +43,24 @@ def shards_of(utterances: Sequence[Utterance], seconds: float) -> Iterator[list[
     by_speaker: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         by_speaker.setdefault(utterance.speaker, []).append(utterance)
-    shard: list[Utterance] = []
+    part: list[Utterance] = []
     for theirs in by_speaker.values():
-        shard += theirs
-        if sum(utterance.seconds for utterance in shard) >= seconds:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
+        part += theirs
+        if sum(utterance.seconds for utterance in part) >= seconds:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
-def shard_seconds(utterances: Sequence[Utterance]) -> float:
+def part_seconds(utterances: Sequence[Utterance]) -> float:
     """Least length of the parts of a split.
 
     Args:
         utterances: All utterances of the split.
     """
     together = sum(utterance.seconds for utterance in utterances)
-    return min(SHARD_SECONDS, max(SHORTEST_SHARD_SECONDS, together / SHARDS))
+    return min(PART_SECONDS, max(SHORTEST_PART_SECONDS, together / PARTS))
 
 
 @contextmanager
@@ -79,36 +79,36 @@ def connected(settings: RayConfig | None) -> Iterator[None]:
 
 
 @contextmanager
-def shard_results(
+def part_results(
     settings: RayConfig, folder: Path, title: str, utterances: Sequence[Utterance], make_job: MakeJob
 ) -> Iterator[Iterator[tuple[Sequence[Utterance], Path]]]:
-    """Shards of some utterances, each with the folder of the results of its job, in the order in which these end.
+    """Parts of some utterances, each with the folder of the results of its job, in the order in which these end.
 
     Args:
         settings: The cluster.
         folder: Folder for temporary files, made if it is missing.
         title: What messages call the work.
         utterances: The utterances.
-        make_job: Makes the job of a shard. Its inputs may be deleted when the next one's are made.
+        make_job: Makes the job of a part. Its inputs may be deleted when the next one's are made.
 
     Raises:
         ClusterError, StoreError: The cluster or its store cannot be reached, or failed.
         LhucError: What a job raised.
     """
-    seconds = shard_seconds(utterances)
-    shards = {f"{title}, part {n}": shard for n, shard in enumerate(shards_of(utterances, seconds), start=1)}
+    seconds = part_seconds(utterances)
+    parts = {f"{title}, part {n}": part for n, part in enumerate(parts_of(utterances, seconds), start=1)}
     folder.mkdir(parents=True, exist_ok=True)
     with private_folder(folder) as temporary, Cluster(settings.address) as cluster:
 
         def jobs() -> Iterator[Job]:
-            for name, shard in shards.items():
+            for name, part in parts.items():
                 home = temporary / name
                 home.mkdir()
-                yield make_job(name, home, shard)
+                yield make_job(name, home, part)
                 shutil.rmtree(home)
 
         made = run_jobs(cluster, open_store(settings.store), jobs(), temporary / "results")
-        yield ((shards[job.title], results) for job, results in progress(made, title, len(shards)))
+        yield ((parts[job.title], results) for job, results in progress(made, title, len(parts)))
 
 
 def places_in(folder: Path, files: Iterable[Path]) -> dict[str, Path]:

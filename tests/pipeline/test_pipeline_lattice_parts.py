@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from lhuc_asr.base.errors import AlignmentError, LatticeError
-from lhuc_asr.pipeline import lattice_shards, shards
+from lhuc_asr.pipeline import lattice_parts, parts
 from lhuc_asr.pipeline.experiment import read_experiment
-from lhuc_asr.pipeline.lattice_shards import _check
+from lhuc_asr.pipeline.lattice_parts import _check
 
 Run = Callable[..., list[str]]
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard for each speaker."""
-    monkeypatch.setattr(shards, "shard_seconds", lambda utterances: 0.1)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part for each speaker."""
+    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -43,7 +43,7 @@ def test_the_lattices_are_those_of_this_machine(
     here = files_of(copy)
     assert len(here) == 2 * 9
     shutil.rmtree(copy / "am" / "smbr" / "lattices")
-    monkeypatch.setattr(lattice_shards, "write_all_lattices", None)
+    monkeypatch.setattr(lattice_parts, "write_all_lattices", None)
     cluster = "executor=ray", f"ray.store={bucket}", f"ray.address={two_machines.address}"
     assert run_ladder(copy, ladder_passes, *cluster) == ["lattices of smbr"]
     assert files_of(copy) == here

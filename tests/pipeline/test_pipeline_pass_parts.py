@@ -14,9 +14,9 @@ from lhuc_asr.adapt.adaptation_sets import DataConfig
 from lhuc_asr.adapt.methods import METHODS
 from lhuc_asr.base import file_jobs
 from lhuc_asr.corpus.splits import HELDOUT
-from lhuc_asr.pipeline import shards
+from lhuc_asr.pipeline import parts
 from lhuc_asr.pipeline.experiment import read_experiment
-from lhuc_asr.pipeline.pass_shards import divides
+from lhuc_asr.pipeline.pass_parts import divides
 from lhuc_asr.pipeline.plan import passes_of
 
 Run = Callable[..., list[str]]
@@ -48,9 +48,9 @@ MORE = (
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard for each speaker."""
-    monkeypatch.setattr(shards, "shard_seconds", lambda utterances: 0.1)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part for each speaker."""
+    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -94,7 +94,7 @@ def test_passes_of_all_kinds_are_those_of_this_machine(
     forget(copy)
     # Not a pass is made here but by a job.
     for name in ("run_pass", "run_outputs"):
-        monkeypatch.setattr(f"lhuc_asr.pipeline.pass_shards.{name}", None)
+        monkeypatch.setattr(f"lhuc_asr.pipeline.pass_parts.{name}", None)
     cluster = "executor=ray", f"ray.store={bucket}", f"ray.address={two_machines.address}"
     assert over_test(run_ladder(copy, PASSES, *MORE, *cluster)) == made_here
     assert len(made_here) > 50
@@ -119,7 +119,7 @@ def test_machines_that_are_lost_in_decoding_and_in_adaptation_change_nothing(
                     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
                 yield job, results
 
-        monkeypatch.setattr(shards, "run_jobs", then_lost)
+        monkeypatch.setattr(parts, "run_jobs", then_lost)
         run(copied, "executor=ray", f"ray.store={bucket}", f"ray.address={cluster.address}")
     assert ended == ["si over test", "lhuc over test"]
     assert differing(here, files_of(copied)) == []

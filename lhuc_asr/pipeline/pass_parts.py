@@ -35,11 +35,11 @@ from lhuc_asr.pipeline.earlier_pass import (
     two_pass,
 )
 from lhuc_asr.pipeline.experiment import AlignedExperiment
+from lhuc_asr.pipeline.parts import experiment_of, part_results, pdfs_in, plain_experiment
 from lhuc_asr.pipeline.pass_files import SpeakersFiles, whole_files
 from lhuc_asr.pipeline.passes import run_outputs, run_pass, write_pass
 from lhuc_asr.pipeline.plan import with_needed
 from lhuc_asr.pipeline.resolved_pass import Adaptation, Pass, Reuse, stage_of
-from lhuc_asr.pipeline.shards import experiment_of, pdfs_in, plain_experiment, shard_results
 
 # Plans as plain values.
 _PLANS = TypeAdapter(tuple[Pass, ...])
@@ -85,7 +85,7 @@ def _is_apart(plan: Pass) -> bool:
 
 
 def _run_on_cluster(settings: RayConfig, experiment: AlignedExperiment, split: str, plans: Sequence[Pass]) -> None:
-    """Make a pass, or all outputs of one, over the shards of a split, and put the parts together."""
+    """Make a pass, or all outputs of one, over the parts of a split, and put the parts together."""
     plan, folder = plans[0], experiment.folder
     loop = two_pass(experiment, split, plan)
     sets = sets_of(experiment, split, plan, loop.features)
@@ -99,11 +99,11 @@ def _run_on_cluster(settings: RayConfig, experiment: AlignedExperiment, split: s
     plain = {"split": split, "plans": _PLANS.dump_python(tuple(inputs), mode="json")}
     options = plain | plain_experiment(experiment)
 
-    def job(title: str, home: Path, shard: Sequence[Utterance]) -> Job:
-        return Job(title, pass_over_shard, options, shared | of_speakers.write(home, shard))
+    def job(title: str, home: Path, part: Sequence[Utterance]) -> Job:
+        return Job(title, pass_over_part, options, shared | of_speakers.write(home, part))
 
     title = f"{stage_of(plan)} over {split}"
-    with shard_results(settings, folder.decode(split), title, experiment.utterances(split), job) as results:
+    with part_results(settings, folder.decode(split), title, experiment.utterances(split), job) as results:
         parts = list(results)
         if plan.estimates:
             _put_speakers_together(folder, split, plan, [part for _, part in parts])
@@ -127,11 +127,11 @@ def _put_speakers_together(folder: ExperimentFolder, split: str, plan: Pass, par
 
 
 def _hypotheses(
-    shard: Sequence[Utterance], results: Path, split: str, plan: Pass, features: FeatureTable
+    part: Sequence[Utterance], results: Path, split: str, plan: Pass, features: FeatureTable
 ) -> Iterator[Hypothesis]:
     """The hypotheses that a job wrote."""
     place = ExperimentFolder(results).decode(split, plan.name)
-    pdfs = dict(pdfs_in(place / ALIGNMENT_FILE, [utterance.id for utterance in shard], features))
+    pdfs = dict(pdfs_in(place / ALIGNMENT_FILE, [utterance.id for utterance in part], features))
     for row in read_json_lines(place / HYPOTHESES_FILE):
         yield from_row(row, pdfs[row["utterance"]])
 
@@ -139,7 +139,7 @@ def _hypotheses(
 # On a machine of the cluster.
 
 
-def pass_over_shard(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
+def pass_over_part(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
     """A pass, or all outputs of one, over some speakers, as a job over files.
 
     Args:

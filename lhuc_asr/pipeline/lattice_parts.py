@@ -26,6 +26,7 @@ from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.earlier_pass import SEARCH_FILE
 from lhuc_asr.pipeline.experiment import AlignedExperiment
 from lhuc_asr.pipeline.language import GRAPH_FILES
+from lhuc_asr.pipeline.parts import experiment_of, part_results, pdfs_in, places_in, plain_experiment
 from lhuc_asr.pipeline.sequence_lattices import (
     LatticesOptions,
     lattice_files,
@@ -33,7 +34,6 @@ from lhuc_asr.pipeline.sequence_lattices import (
     write_all_lattices,
     write_split,
 )
-from lhuc_asr.pipeline.shards import experiment_of, pdfs_in, places_in, plain_experiment, shard_results
 from lhuc_asr.pipeline.transcripts import transcripts
 
 _OPTIONS = TypeAdapter(LatticesOptions)
@@ -74,33 +74,33 @@ def _on_cluster(
     features = {kind: experiment.features(split, kind) for kind in kinds}
     aligned = experiment.aligned(experiment.alignment, split)
 
-    def job(title: str, home: Path, shard: Sequence[Utterance]) -> Job:
-        there, names = ExperimentFolder(home), [utterance.id for utterance in shard]
-        write_manifest(there.manifest(split), shard)
+    def job(title: str, home: Path, part: Sequence[Utterance]) -> Job:
+        there, names = ExperimentFolder(home), [utterance.id for utterance in part]
+        write_manifest(there.manifest(split), part)
         (home / "features").mkdir()
         cut = {kind: gather(there.features(split, kind), [store], names) for kind, store in features.items()}
         place = there.alignment(experiment.alignment, split)
         place.parent.mkdir(parents=True)
         write_alignment(place, cut[""], {name: aligned[name] for name in names})
-        return Job(title, lattices_of_shard, plain, shared | places_in(home, files_below(home)))
+        return Job(title, lattices_of_part, plain, shared | places_in(home, files_below(home)))
 
     store, references = places
     wanted = own_speed(experiment, split, options.network).utterances
     table, title = features[options.network.features or ""], f"lattices of {start}, {split}"
-    with shard_results(settings, store.parent, title, experiment.utterances(split), job) as results:
-        parts: dict[str, LatticeStore] = {}
+    with part_results(settings, store.parent, title, experiment.utterances(split), job) as results:
+        stores: dict[str, LatticeStore] = {}
         pdfs: dict[str, np.ndarray] = {}
-        for shard, made in results:
-            part = LatticeStore(made / STORE)
-            parts |= dict.fromkeys(part, part)
-            names = [utterance.id for utterance in shard]
-            pdfs |= {name: own for name, own in pdfs_in(made / REFERENCES, names, table) if own[0] != UNALIGNED}
-        _check(experiment, split, [each.id for each in wanted], parts.keys(), pdfs.keys(), options)
+        for part, made in results:
+            own = LatticeStore(made / STORE)
+            stores |= dict.fromkeys(own, own)
+            names = [utterance.id for utterance in part]
+            pdfs |= {name: each for name, each in pdfs_in(made / REFERENCES, names, table) if each[0] != UNALIGNED}
+        _check(experiment, split, [each.id for each in wanted], stores.keys(), pdfs.keys(), options)
 
         def in_order() -> Iterator[tuple[str, DenominatorLattice]]:
-            return ((each.id, parts[each.id][each.id]) for each in wanted if each.id in parts)
+            return ((each.id, stores[each.id][each.id]) for each in wanted if each.id in stores)
 
-        write_lattices(store, in_order(), next(iter(parts.values())).pdf_count)
+        write_lattices(store, in_order(), next(iter(stores.values())).pdf_count)
         write_alignment(references, table, pdfs)
 
 
@@ -138,7 +138,7 @@ def _check(
 # On a machine of the cluster.
 
 
-def lattices_of_shard(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
+def lattices_of_part(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
     """The lattices of some speakers, as a job over files.
 
     Args:

@@ -22,18 +22,18 @@ from lhuc_asr.base.object_store import StoreError
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import gather
-from lhuc_asr.pipeline import shards
+from lhuc_asr.pipeline import parts
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.config import ExperimentConfig
-from lhuc_asr.pipeline.feature_shards import extract_on_cluster
-from lhuc_asr.pipeline.shards import shards_of
+from lhuc_asr.pipeline.feature_parts import extract_on_cluster
+from lhuc_asr.pipeline.parts import parts_of
 
 CONFIG = FeatureConfig(bins=20)
-real_shard_seconds = shards.shard_seconds
+real_seconds = parts.part_seconds
 
 
 def spoken(folder: Path, speakers: int = 5, each: int = 3, seconds: float = 0.5) -> list[Utterance]:
-    """Utterances whose speakers take turns, so that a shard's are not in a row."""
+    """Utterances whose speakers take turns, so that a part's are not in a row."""
     utterances = []
     for number in range(each):
         for speaker in range(speakers):
@@ -52,27 +52,27 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard for each speaker."""
-    monkeypatch.setattr(shards, "shard_seconds", lambda utterances: 0.1)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part for each speaker."""
+    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
-def test_shards_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> None:
+def test_parts_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> None:
     utterances = spoken(tmp_path)
     for seconds, count in ((0.1, 5), (1.5, 5), (2.0, 3), (100.0, 1)):
-        cut = list(shards_of(utterances, seconds))
+        cut = list(parts_of(utterances, seconds))
         assert len(cut) == count
-        assert sorted(u.id for shard in cut for u in shard) == sorted(u.id for u in utterances)
-        for shard in cut:
-            assert len(shard) == 3 * len({u.speaker for u in shard})
-        assert all(sum(u.seconds for u in shard) >= seconds for shard in cut[:-1])
+        assert sorted(u.id for part in cut for u in part) == sorted(u.id for u in utterances)
+        for part in cut:
+            assert len(part) == 3 * len({u.speaker for u in part})
+        assert all(sum(u.seconds for u in part) >= seconds for part in cut[:-1])
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(1, 60), (15, 60), (40, 150), (160, 600), (10_000, 600)])
 def test_a_small_split_is_cut_into_sixteen_parts_at_most(minutes: int, expected: float) -> None:
     whole = [Utterance(str(n), str(n), "", Path("a.wav"), 0.0, 30.0, "") for n in range(2 * minutes)]
-    assert real_shard_seconds(whole) == expected
-    assert len(list(shards_of(whole, expected))) == -(-60 * minutes // expected)
+    assert real_seconds(whole) == expected
+    assert len(list(parts_of(whole, expected))) == -(-60 * minutes // expected)
 
 
 @pytest.mark.parametrize("speeds", [(1.0,), (1.0, 0.9)])

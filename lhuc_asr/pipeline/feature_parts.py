@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lhuc_asr.audio.utterance import Utterance, write_manifest
 from lhuc_asr.base.file_jobs import Job
-from lhuc_asr.features.extraction import SHARD, STORE, extract_shard, spoken_at
+from lhuc_asr.features.extraction import PART, STORE, extract_part, spoken_at
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import FeatureStore, gather
 from lhuc_asr.pipeline.cluster_config import RayConfig
-from lhuc_asr.pipeline.shards import shard_results
+from lhuc_asr.pipeline.parts import part_results
 
 
 def extract_on_cluster(
@@ -41,12 +41,12 @@ def extract_on_cluster(
     options = {"features": config.model_dump(mode="json"), "speeds": list(speeds), "by_environment": by_environment}
     order = [spoken_at(speed, utterance.id) for speed in speeds for utterance in utterances]
 
-    def job(title: str, home: Path, shard: Sequence[Utterance]) -> Job:
-        recordings = sorted({utterance.audio for utterance in shard})
+    def job(title: str, home: Path, part: Sequence[Utterance]) -> Job:
+        recordings = sorted({utterance.audio for utterance in part})
         places = {path: f"recordings/{number}{path.suffix}" for number, path in enumerate(recordings)}
-        write_manifest(home / SHARD, [replace(each, audio=home / places[each.audio]) for each in shard])
-        inputs = {SHARD: home / SHARD} | {place: path for path, place in places.items()}
-        return Job(title, extract_shard, options, inputs)
+        write_manifest(home / PART, [replace(each, audio=home / places[each.audio]) for each in part])
+        inputs = {PART: home / PART} | {place: path for path, place in places.items()}
+        return Job(title, extract_part, options, inputs)
 
-    with shard_results(settings, folder.parent, f"features of {folder.name}", utterances, job) as results:
+    with part_results(settings, folder.parent, f"features of {folder.name}", utterances, job) as results:
         return gather(folder, [FeatureStore(each / STORE) for _, each in results], order)
