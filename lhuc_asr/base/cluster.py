@@ -143,7 +143,7 @@ class Cluster:
             )
         except Exception as error:
             raise ClusterError(
-                f"ray.address={self._address}: no Ray cluster can be reached there ({reason_of(error)}); start one "
+                f"{self._address}: no Ray cluster can be reached there ({reason_of(error)}); start one "
                 "with ray start --head, and name its address, or auto on the machine that it runs on"
             ) from error
         try:
@@ -230,7 +230,7 @@ class Cluster:
             ]
         if others:
             raise ClusterError(
-                f"ray.address={self._address}: machines with other versions: {', '.join(others[:NAMED])}; install the "
+                f"{self._address}: machines with other versions: {', '.join(others[:NAMED])}; install the "
                 "same on all of them"
             )
 

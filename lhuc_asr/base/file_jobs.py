@@ -22,7 +22,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -56,12 +56,14 @@ class Job:
         function: A function at the top of a module of this package.
         options: Plain values that it is given.
         inputs: Its inputs, by their places in the folder of inputs.
+        alone: Places of inputs that no other job has, such as recordings: machines do not keep them.
     """
 
     title: str
     function: JobFunction
     options: Mapping[str, Any]
     inputs: Mapping[str, Path]
+    alone: frozenset[str] = frozenset()
 
 
 def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: Path) -> Iterator[tuple[Job, Path]]:
@@ -85,7 +87,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
 
     def tasks() -> Iterator[tuple[str, Mapping[str, Any]]]:
         for job in jobs:
-            hashes.update({path: sha256_of(path) for path in job.inputs.values() if path not in hashes})
+            hashes.update(_hashes(job, hashes.keys()))
             inputs = {place: hashes[path] for place, path in job.inputs.items()}
             function = name_of_function(job.function)
             task = {"versions": versions, "function": function, "options": job.options, "inputs": inputs}
@@ -98,7 +100,7 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
                     store.put(job.inputs[place], f"files/{sha256}")
                 stored.add(sha256)
             waiting[key] = job
-            yield job.title, task | {"key": key, "store": store.url}
+            yield job.title, task | {"key": key, "store": store.url, "alone": sorted(job.alone)}
 
     for answer in cluster.run(_run_job, tasks()):
         key = answer.value["key"]
@@ -106,6 +108,17 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
     for key, job in done:
         logger.info("%s: finished before", job.title)
         yield job, _fetched(store, key, folder / key)
+
+
+def _hashes(job: Job, known: Collection[Path]) -> dict[Path, str]:
+    """The hashes of the inputs of a job that are not known yet."""
+    try:
+        return {path: sha256_of(path) for path in job.inputs.values() if path not in known}
+    except OSError as error:
+        raise StoreError(
+            f"{job.title}: {error.filename} cannot be read any more ({error.strerror}); put it back, and run again: "
+            "what is finished stays"
+        ) from error
 
 
 def _fetched(store: ObjectStore, key: str, folder: Path) -> Path:
@@ -143,10 +156,14 @@ def _run_job(task: Mapping[str, Any]) -> dict[str, str]:
         inputs, results = Path(temporary) / "inputs", Path(temporary) / "results"
         for each in (inputs, results):
             each.mkdir()
+        alone = set(task["alone"])
         for place, sha256 in task["inputs"].items():
             path = _inside(inputs, place)
             path.parent.mkdir(parents=True, exist_ok=True)
-            link(_kept(store, sha256), path)
+            if place in alone:
+                _fetch_checked(store, f"files/{sha256}", path, sha256)
+            else:
+                link(_kept(store, sha256), path)
         function_of_name(task["function"])(inputs, results, task["options"])
         places = {path.relative_to(results).as_posix(): path for path in files_below(results)}
         for place, path in places.items():

@@ -70,7 +70,11 @@ Judged = Annotated[
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a file that is not this person's for this model.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace a file that is not this person's for this model; with --cluster, all archives in the folder.",
+    ),
 ]
 Cluster = Annotated[
     str | None,
@@ -187,10 +191,11 @@ def _machines(cluster: str | None, store: str | None, *, alone: bool) -> Machine
 def _adapt_together(model: Path, given: str, folder: Path, machines: Machines, ways: Ways, *, overwrite: bool) -> None:
     """Adapt to the speakers of a corpus on a cluster, into a folder of archives."""
     from lhuc_asr.base.destinations import shown
-    from lhuc_asr.recognizer.adapting_together import adapt_together
+    from lhuc_asr.recognizer.adapting_together import adapt_together, check_output
     from lhuc_asr.recognizer.recognizer import load
     from lhuc_asr.recognizer.recordings import LeftOut
 
+    check_output(folder, overwrite=overwrite)
     left_out, lost = LeftOut(), LeftOut("speakers")
     with opened_corpus(given, load(model).own_tags, left_out.note) as corpus:
         total = len(corpus.recordings) + left_out.count

@@ -46,7 +46,7 @@ def extract_on_cluster(
         places = {path: f"recordings/{number}{path.suffix}" for number, path in enumerate(recordings)}
         write_manifest(home / PART, [replace(each, audio=home / places[each.audio]) for each in part])
         inputs = {PART: home / PART} | {place: path for path, place in places.items()}
-        return Job(title, extract_part, options, inputs)
+        return Job(title, extract_part, options, inputs, alone=frozenset(inputs))
 
     with part_results(settings, folder.parent, f"features of {folder.name}", utterances, job) as results:
         return gather(folder, [FeatureStore(each / STORE) for _, each in results], order)

@@ -1,6 +1,6 @@
 """Adaptation to the speakers of a corpus: some at a time, each normalised and adapted on their own recordings.
 
-Speakers who adapt together get the parameters that each gets alone, within rounding.
+Speakers who adapt together get the parameters that each gets alone, to the bit.
 """
 
 from __future__ import annotations

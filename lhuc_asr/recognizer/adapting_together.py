@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.formats import AudioInfo, probe
 from lhuc_asr.base.atomic import atomic_folder, write_json
 from lhuc_asr.base.cluster import Cluster
 from lhuc_asr.base.documents import DocumentKind
@@ -33,7 +33,7 @@ from lhuc_asr.recognizer.archive_folder import SPEAKERS_A_FILE, archive_name, ar
 from lhuc_asr.recognizer.installed import model_folder
 from lhuc_asr.recognizer.model_folder import MODEL_JSON, read_model
 from lhuc_asr.recognizer.recognizer import Recognizer, load
-from lhuc_asr.recognizer.recordings import OnBad, Recording
+from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus
 from lhuc_asr.recognizer.speaker_files import pack
 from lhuc_asr.recognizer.transcript import Span
@@ -44,9 +44,14 @@ logger = logging.getLogger(__name__)
 BANK_SECONDS, BANK_SPEAKERS = 1800.0, 256
 # Places in the folders of a job.
 MODEL, RECORDINGS, ARCHIVE, LEFT_OUT = "model", "recordings", "bank.archive", "left_out.json"
+# Folder of the banks in that of the archives, until these are written.
+BANKS = "banks"
 # Why recordings, and speakers, were left out.
 _LEFT_OUT: DocumentKind[dict[str, list[str]]] = DocumentKind(
-    cast(Any, dict[str, list[str]]), "a job's list of what it left out", StoreError, "delete the job from the store"
+    cast(Any, dict[str, list[str]]),
+    "a job's list of what it left out",
+    StoreError,
+    "empty the store and run again",
 )
 # The model that this process loaded last, by the content of its description, and the folder with its files.
 _loaded: dict[bytes, tuple[Recognizer, tempfile.TemporaryDirectory[str]]] = {}
@@ -113,42 +118,52 @@ def adapt_together(
         SpeakerError: An archive would have no speaker.
         LhucError: As from ``Recognizer.adapt_corpus``.
     """
+    check_output(folder, overwrite=overwrite)
     place = model_folder(model)
-    files = _model_files(place)
     load(place).check_archive(folder)
-    _check_output(folder, overwrite)
+    files = _model_files(place)
     speakers = corpus.named_speakers()
     count = max(1, math.ceil(len(speakers) / SPEAKERS_A_FILE))
     banks = list(_banks(speakers, count))
-    parts: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory(prefix="lhuc_asr-banks-") as temporary, Cluster(machines.address) as cluster:
+    parts: dict[int, dict[str, Path]] = {number: {} for number in range(count)}
+    # Begun before the work, so that a place that cannot be written to is an error now, and not hours later.
+    with atomic_folder(folder) as filling, Cluster(machines.address) as cluster:
         jobs = (_job(title, bank, files, asdict(ways)) for title, _, bank in banks)
-        made = run_jobs(cluster, open_store(machines.store), jobs, Path(temporary))
+        made = run_jobs(cluster, open_store(machines.store), jobs, filling / BANKS)
+        number_of_bank = {title: number for title, number, _ in banks}
         for job, results in progress(made, "banks of speakers", len(banks)):
             left_out = _LEFT_OUT.read(results / LEFT_OUT)
             _tell(left_out["recordings"], on_bad)
             _tell(left_out["speakers"], on_bad_speaker)
             if (results / ARCHIVE).exists():
-                parts[job.title] = results / ARCHIVE
-        with atomic_folder(folder) as filling:
-            return sum(
-                _write(
-                    filling / archive_name(number, count),
-                    [parts[title] for title, own, _ in banks if own == number and title in parts],
-                )
-                for number in range(count)
-            )
+                parts[number_of_bank[job.title]][job.title] = results / ARCHIVE
+        written = 0
+        for number, own in parts.items():
+            # In the order of the banks, whichever was ready first.
+            ordered = [own[title] for title, _, _ in banks if title in own]
+            written += _write(filling / archive_name(number, count), ordered)
+        shutil.rmtree(filling / BANKS)
+        check_output(folder, overwrite=overwrite)  # again: somebody may have put something there meanwhile
+    return written
 
 
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something, other than archives that may be replaced."""
+def check_output(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something, other than archives that may be replaced.
+
+    Raises:
+        OutputError: It does, or cannot be read.
+    """
     with named(folder):
         there = sorted(each.name for each in folder.iterdir()) if os.path.lexists(folder) else []
-    strangers = [name for name in there if name not in archives_in(folder)]
+        archives = set(archives_in(folder)) if there else set()
+    strangers = [name for name in there if name not in archives]
     if strangers:
         raise OutputError(f"{folder}: holds {strangers[0]}, and the archives would take its place; name a new folder")
     if there and not overwrite:
-        raise OutputError(f"{folder}: holds archives of speakers already; name another folder, or give --overwrite")
+        raise OutputError(
+            f"{folder}: holds archives of speakers already; name another folder, or give --overwrite, which replaces "
+            "all speakers in it"
+        )
 
 
 def _banks(
@@ -190,7 +205,6 @@ def _job(
             {
                 "name": each.name,
                 "place": places[each.path],
-                "source": each.source,
                 "part": None if each.part is None else [each.part.start, each.part.end],
                 "channel": each.channel,
             }
@@ -199,7 +213,7 @@ def _job(
         for name, theirs in bank.items()
     }
     inputs = {place: path for path, place in places.items()}
-    return Job(title, adapt_bank, {**options, "speakers": described}, {**model, **inputs})
+    return Job(title, adapt_bank, {**options, "speakers": described}, {**model, **inputs}, alone=frozenset(inputs))
 
 
 def _tell(messages: Sequence[str], on_bad: OnBad) -> None:
@@ -223,15 +237,13 @@ def _write(path: Path, parts: Sequence[Path]) -> int:
 def adapt_bank(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
     """Adapt to the speakers of a bank, and write an archive of them; a ``JobFunction``."""
     recognizer = _recognizer(inputs / MODEL)
-    corpus = SpeakerCorpus(
-        {name: [_recording(inputs, each) for each in theirs] for name, theirs in options["speakers"].items()}, {}
-    )
     recordings: list[LhucError] = []
     speakers: list[LhucError] = []
+    bank = {name: list(_recordings(inputs, theirs, recordings.append)) for name, theirs in options["speakers"].items()}
     with tempfile.TemporaryDirectory(dir=results) as temporary:
         files = Path(temporary)
         adapted = recognizer.adapt_corpus(
-            corpus,
+            SpeakerCorpus(bank, {}),
             channel=options["channel"],
             vad=options["vad"],
             judged=options["judged"],
@@ -239,16 +251,22 @@ def adapt_bank(inputs: Path, results: Path, options: Mapping[str, Any]) -> None:
             on_bad_speaker=speakers.append,
         )
         for number, each in enumerate(adapted):
-            each.speaker.save(files / f"{number:05d}.safetensors")
+            with usable(f"speaker {each.speaker.name!r}", speakers.append):
+                each.speaker.save(files / f"{number:05d}.safetensors")
         if any(files.iterdir()):
             pack(results / ARCHIVE, [files])
     write_json(results / LEFT_OUT, {"recordings": list(map(str, recordings)), "speakers": list(map(str, speakers))})
 
 
-def _recording(inputs: Path, described: Mapping[str, Any]) -> Recording:
-    path, part = inputs / described["place"], described["part"]
-    span = None if part is None else Span(*part)
-    return Recording(described["name"], path, probe(path), described["source"], span, described["channel"])
+def _recordings(inputs: Path, described: Sequence[Mapping[str, Any]], on_bad: OnBad) -> Iterator[Recording]:
+    headers: dict[Path, AudioInfo] = {}  # speakers' turns share a recording
+    for each in described:
+        path, part = inputs / each["place"], each["part"]
+        with usable(each["name"], on_bad, path):
+            if path not in headers:
+                headers[path] = probe(path)
+            span = None if part is None else Span(*part)
+            yield Recording(each["name"], path, headers[path], each["name"], span, each["channel"])
 
 
 def _recognizer(folder: Path) -> Recognizer:

@@ -1,8 +1,8 @@
-"""Folders of archives: very many speakers, about a thousand in a file, so that adding some writes few files again.
+"""Folders of archives: very many speakers, about a thousand in a file, which is chosen by a hash of the name.
 
-    speakers-00003-of-00100.archive     the speakers whose number is 3: SHA-256 of the name, divided by 100, leaves 3
+    speakers-00003-of-00100.archive     those whose name's SHA-256, read as a number, is 3 modulo 100
 
-Whoever has a name has the file. The files are archives of their own (``lhuc/archive.py``).
+The files are archives of their own (``lhuc/archive.py``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def number_of(speaker: str, count: int) -> int:
 
 
 class ArchiveFolder:
-    """A folder of archives, open for reading; each archive is opened when a speaker of it is needed.
+    """A folder of archives, open for reading.
+
+    All archives are opened at once, which takes less than a millisecond for each: what is wrong with one is an error
+    now, and a folder that is replaced meanwhile stays as it was for who has it open.
 
     Args:
         path: The folder.
@@ -40,54 +43,58 @@ class ArchiveFolder:
 
     Attributes:
         path: The folder.
-        first: The first of the archives.
 
     Raises:
-        CheckpointError: The folder has no archives, some are missing, or the first is damaged.
+        CheckpointError: The folder has no archives, some are missing, or one is damaged.
+        ModelMismatchError: The archives are not of one model.
     """
 
     def __init__(self, path: Path, opened: Callable[[Path], SpeakerArchive] = SpeakerArchive) -> None:
         self.path = path
         names = archives_in(path)
         if not names:
-            raise CheckpointError(f"{path}: no archive of speakers, such as {archive_name(0, 1)}, in this folder")
-        self._count = int(names[0].partition("-of-")[2].partition(".")[0])
-        missing = sorted({archive_name(number, self._count) for number in range(self._count)} - set(names))
-        if missing or len(names) != self._count:
+            raise CheckpointError(
+                f"{path}: no archive of speakers, such as {archive_name(0, 1)}, in this folder; make one of speakers' "
+                "files: lhuc-asr speakers pack"
+            )
+        count = int(names[0].partition("-of-")[2].partition(".")[0])
+        missing = sorted({archive_name(number, count) for number in range(count)} - set(names))
+        if missing or len(names) != count:
             what = f"{missing[0]} is missing" if missing else "there are archives of several sets"
             raise CheckpointError(f"{path}: {what}; copy the folder again")
-        self.first = opened(path / archive_name(0, self._count))
-        self._archives = {0: self.first}
-
-    def __len__(self) -> int:
-        """Number of speakers; opens all archives."""
-        return sum(len(self._archive(number)) for number in range(self._count))
-
-    def __contains__(self, speaker: object) -> bool:
-        """Whether a speaker is in one of the archives."""
-        return isinstance(speaker, str) and speaker in self._archive(number_of(speaker, self._count))
-
-    def state(self, speaker: str) -> SpeakerState:
-        """Read one speaker.
-
-        Raises:
-            SpeakerError: The speaker's archive does not have the speaker.
-            CheckpointError: The archive, or the speaker's row, is damaged.
-            ModelMismatchError: The archive is not like the first.
-        """
-        return self._archive(number_of(speaker, self._count)).state(speaker)
-
-    def _archive(self, number: int) -> SpeakerArchive:
-        if number not in self._archives:
-            archive = SpeakerArchive(self.path / archive_name(number, self._count))
+        self._archives = [opened(path / names[0]), *(SpeakerArchive(path / name) for name in names[1:])]
+        for archive in self._archives:
             ours, theirs = (
                 (each.model, each.amplitude, [site.width for site in each.sites]) for each in (self.first, archive)
             )
             if ours != theirs:
                 raise ModelMismatchError(f"{archive.path}: of another model than {self.first.path}; keep one set")
             archive.sites = self.first.sites
-            self._archives[number] = archive
-        return self._archives[number]
+
+    @property
+    def first(self) -> SpeakerArchive:
+        """The first of the archives."""
+        return self._archives[0]
+
+    def __len__(self) -> int:
+        """Number of speakers."""
+        return sum(map(len, self._archives))
+
+    def __contains__(self, speaker: object) -> bool:
+        """Whether a speaker is in one of the archives."""
+        return isinstance(speaker, str) and speaker in self._of(speaker)
+
+    def state(self, speaker: str) -> SpeakerState:
+        """Read one speaker.
+
+        Raises:
+            SpeakerError: The speaker's archive does not have the speaker.
+            CheckpointError: The speaker's row is damaged.
+        """
+        return self._of(speaker).state(speaker)
+
+    def _of(self, speaker: str) -> SpeakerArchive:
+        return self._archives[number_of(speaker, len(self._archives))]
 
 
 def archives_in(folder: Path) -> list[str]:

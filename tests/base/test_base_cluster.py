@@ -47,7 +47,7 @@ def test_another_error_is_one_line_and_its_trace_is_in_the_log(
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "no.such.host.invalid:6379", "127.0.0.1"])
 def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
     begun = time.monotonic()
-    with pytest.raises(ClusterError, match=rf"ray.address={address}: no Ray cluster .*; start one with ray start"):
+    with pytest.raises(ClusterError, match=rf"{address}: no Ray cluster .*; start one with ray start"):
         Cluster(address).__enter__()
     assert time.monotonic() - begun < 30.0
 

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from typer.testing import CliRunner
 
+from lhuc_asr.audio.formats import probe
 from lhuc_asr.base.errors import CheckpointError, LhucError, ModelMismatchError, OutputError, SpeakerError
 from lhuc_asr.cli.main import app
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
+from lhuc_asr.lhuc.speaker import SpeakerState
 from lhuc_asr.recognizer import adapting_together
-from lhuc_asr.recognizer.adapting_together import Machines, adapt_together
+from lhuc_asr.recognizer.adapting_together import Machines, Ways, adapt_together
 from lhuc_asr.recognizer.archive_folder import ArchiveFolder, archive_name, number_of
 from lhuc_asr.recognizer.crowd import Request
 from lhuc_asr.recognizer.recognizer import load
+from lhuc_asr.recognizer.recordings import Recording
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus, speaker_corpus
+from lhuc_asr.recognizer.transcript import Span
+
+
+def called(name: str) -> str:
+    """Another name of a speaker: of these, two are in either of two archives."""
+    return f"{name}-a"
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +40,9 @@ def corpus_folder(heard: dict[str, list[Path]], tmp_path_factory: pytest.TempPat
     """A folder with a folder of recordings for each speaker."""
     folder = tmp_path_factory.mktemp("corpus")
     for name, paths in heard.items():
-        (folder / name).mkdir()
+        (folder / called(name)).mkdir()
         for path in paths:
-            shutil.copy(path, folder / name)
+            shutil.copy(path, folder / called(name))
     return folder
 
 
@@ -47,31 +59,73 @@ def opened(folder: Path) -> SpeakerCorpus:
 def test_a_cluster_adapts_as_this_machine_does(
     corpus_folder: Path,
     exported: Path,
-    archive: Path,
     store: Path,
     two_machines: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """To the bit, whatever the banks: one speaker each here. A second run has nothing left to do."""
-    monkeypatch.setattr(adapting_together, "BANK_SPEAKERS", 1)
-    machines = Machines(two_machines.address, str(store))
-    with caplog.at_level(logging.INFO, "lhuc_asr"):
-        assert adapt_together(exported, opened(corpus_folder), tmp_path / "people", machines) == 4
-        assert "finished before" not in caplog.text
-        assert adapt_together(exported, opened(corpus_folder), tmp_path / "again", machines) == 4
-    assert caplog.text.count("finished before") == 4
-    ours, alone = ArchiveFolder(tmp_path / "people"), SpeakerArchive(archive)
-    assert len(ours) == 4
-    for name in alone:
-        found, expected = ours.state(name), alone.state(name)
+    """To the bit, with the verdict, whatever the banks. A second run has nothing left to do."""
+    alone = {}
+    for each in load(exported).adapt_corpus(corpus_folder, judged=True):
+        each.speaker.save(tmp_path / "one.safetensors")
+        alone[each.speaker.name] = SpeakerState.load(tmp_path / "one.safetensors")
+    monkeypatch.setattr(adapting_together, "SPEAKERS_A_FILE", 2)
+    machines, ways, written = Machines(two_machines.address, str(store)), Ways(judged=True), []
+    folder = tmp_path / "people"
+    for most, finished in ((2, 0), (1, 0), (1, 4)):
+        monkeypatch.setattr(adapting_together, "BANK_SPEAKERS", most)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "lhuc_asr"):
+            assert adapt_together(exported, opened(corpus_folder), folder, machines, ways, overwrite=True) == 4
+        assert caplog.text.count("finished before") == finished
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert written[0].keys() == {archive_name(0, 2), archive_name(1, 2)}
+    assert written[0] == written[1] == written[2]
+    ours = ArchiveFolder(folder)
+    assert len(ours) == len(alone) == 4
+    for name, expected in alone.items():
+        found = ours.state(name)
         assert (found.model, found.amplitude, found.sites) == (expected.model, expected.amplitude, expected.sites)
         for mine, theirs in ((found.r, expected.r), (found.extras, expected.extras)):
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
-    files = [sorted(path.read_bytes() for path in (tmp_path / each).iterdir()) for each in ("people", "again")]
-    assert files[0] == files[1]
+    assert any(bool(values.any()) for state in alone.values() for values in state.r.values())
+
+
+def test_speakers_of_one_recording_send_it_once(tmp_path: Path) -> None:
+    """Turns of a talk, as an RTTM has them: each with its part and its channel."""
+    talk = tmp_path / "talk.wav"
+    soundfile.write(talk, np.zeros((32000, 2)), 16000)
+    turns = [
+        Recording(f"talk-{number}", talk, probe(talk), "talk.wav", Span(number / 2, number / 2 + 0.5), number + 1)
+        for number in range(2)
+    ]
+    ((title, _, bank),) = adapting_together._banks({"alice": turns[:1], "bob": turns[1:]}, 1)
+    job = adapting_together._job(title, bank, {}, asdict(Ways()))
+    assert job.inputs == {"recordings/0.wav": talk}
+    assert job.alone == {"recordings/0.wav"}
+    (inputs := tmp_path / "inputs" / "recordings").mkdir(parents=True)
+    shutil.copy(talk, inputs / "0.wav")
+    plain = json.loads(json.dumps(job.options["speakers"]))
+    for name, turn in zip(("alice", "bob"), turns, strict=True):
+        (found,) = adapting_together._recordings(tmp_path / "inputs", plain[name], None)
+        assert (found.name, found.span, found.channel) == (turn.name, turn.span, turn.channel)
+
+
+def test_what_comes_into_the_folder_meanwhile_stays(
+    corpus_folder: Path, exported: Path, store: Path, two_machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(path: Path, parts: Any) -> int:
+        (tmp_path / "people").mkdir()
+        (tmp_path / "people" / "notes.txt").write_text("mine")
+        return 4
+
+    monkeypatch.setattr(adapting_together, "_write", written)
+    machines = Machines(two_machines.address, str(store))
+    with pytest.raises(OutputError, match=r"holds notes\.txt"):
+        adapt_together(exported, opened(corpus_folder), tmp_path / "people", machines)
+    assert (tmp_path / "people" / "notes.txt").read_text() == "mine"
 
 
 def test_the_command_leaves_out_what_cannot_be_used(
@@ -114,11 +168,6 @@ def test_a_folder_with_other_files_is_left_alone(corpus_folder: Path, exported: 
     with pytest.raises(OutputError, match=r"thesis\.txt, and the archives would take its place"):
         adapt_together(exported, opened(corpus_folder), tmp_path, Machines("auto", "unused"), overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def called(name: str) -> str:
-    """Another name of a speaker: of these, some are in either of two archives."""
-    return f"{name}-a"
 
 
 @pytest.fixture
@@ -176,4 +225,4 @@ def test_a_folder_that_is_not_whole_is_refused(
 ) -> None:
     damage(folder_of_two)
     with pytest.raises(error, match=message):
-        len(ArchiveFolder(folder_of_two))
+        ArchiveFolder(folder_of_two)
