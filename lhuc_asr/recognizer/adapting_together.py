@@ -40,12 +40,14 @@ from lhuc_asr.recognizer.transcript import Span
 
 logger = logging.getLogger(__name__)
 
-# A bank has speakers with half an hour of speech together, and at most so many.
-BANK_SECONDS, BANK_SPEAKERS = 1800.0, 256
+# A bank has speakers with half an hour of speech together, and at most so many. A corpus of less than eight hours is
+# cut into about 16 banks, of a minute at least. How many machines there are does not count: banks that are finished
+# stay finished on another cluster.
+BANK_SECONDS, SHORTEST_BANK_SECONDS, BANKS, BANK_SPEAKERS = 1800.0, 60.0, 16, 256
 # Places in the folders of a job.
 MODEL, RECORDINGS, ARCHIVE, LEFT_OUT = "model", "recordings", "bank.archive", "left_out.json"
 # Folder of the banks in that of the archives, until these are written.
-BANKS = "banks"
+BANKS_FOLDER = "banks"
 # Why recordings, and speakers, were left out.
 _LEFT_OUT: DocumentKind[dict[str, list[str]]] = DocumentKind(
     cast(Any, dict[str, list[str]]),
@@ -129,7 +131,7 @@ def adapt_together(
     # Begun before the work, so that a place that cannot be written to is an error now, and not hours later.
     with atomic_folder(folder) as filling, Cluster(machines.address) as cluster:
         jobs = (_job(title, bank, files, asdict(ways)) for title, _, bank in banks)
-        made = run_jobs(cluster, open_store(machines.store), jobs, filling / BANKS)
+        made = run_jobs(cluster, open_store(machines.store), jobs, filling / BANKS_FOLDER)
         number_of_bank = {title: number for title, number, _ in banks}
         for job, results in progress(made, "banks of speakers", len(banks)):
             left_out = _LEFT_OUT.read(results / LEFT_OUT)
@@ -142,7 +144,7 @@ def adapt_together(
             # In the order of the banks, whichever was ready first.
             ordered = [own[title] for title, _, _ in banks if title in own]
             written += _write(filling / archive_name(number, count), ordered)
-        shutil.rmtree(filling / BANKS)
+        shutil.rmtree(filling / BANKS_FOLDER)
         check_output(folder, overwrite=overwrite)  # again: somebody may have put something there meanwhile
     return written
 
@@ -170,6 +172,8 @@ def _banks(
     speakers: Mapping[str, Sequence[Recording]], count: int
 ) -> Iterator[tuple[str, int, dict[str, Sequence[Recording]]]]:
     """A title, the number of the archive and the speakers of each bank."""
+    together = sum(recording.seconds for theirs in speakers.values() for recording in theirs)
+    enough = min(BANK_SECONDS, max(SHORTEST_BANK_SECONDS, together / BANKS))
     of_archive: dict[int, list[str]] = {}
     for name in sorted(speakers):
         of_archive.setdefault(number_of(name, count), []).append(name)
@@ -179,7 +183,7 @@ def _banks(
         seconds = 0.0
         for name in names:
             own = sum(recording.seconds for recording in speakers[name])
-            if bank and (seconds + own > BANK_SECONDS or len(bank) == BANK_SPEAKERS):
+            if bank and (seconds + own > enough or len(bank) == BANK_SPEAKERS):
                 bank, seconds = {}, 0.0
                 banks.append(bank)
             bank[name] = speakers[name]

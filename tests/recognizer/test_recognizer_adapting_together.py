@@ -15,7 +15,7 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from lhuc_asr.audio.formats import probe
+from lhuc_asr.audio.formats import AudioInfo, probe
 from lhuc_asr.base.errors import CheckpointError, LhucError, ModelMismatchError, OutputError, SpeakerError
 from lhuc_asr.cli.main import app
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
@@ -111,6 +111,24 @@ def test_speakers_of_one_recording_send_it_once(tmp_path: Path) -> None:
     for name, turn in zip(("alice", "bob"), turns, strict=True):
         (found,) = adapting_together._recordings(tmp_path / "inputs", plain[name], None)
         assert (found.name, found.span, found.channel) == (turn.name, turn.span, turn.channel)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "seconds", "banks"),
+    [
+        (40, 20.0, 14),  # 800 s: banks of a minute, of three speakers each
+        (64, 60.0, 16),  # about 16 banks, of four minutes
+        (800, 60.0, 27),  # 13 hours: half an hour each
+        (1000, 1.0, 17),  # a minute again, of 62 speakers: the last has 8
+        (20_000, 1.0, 79),  # at most 256 speakers
+    ],
+)
+def test_banks_are_neither_small_nor_large(speakers: int, seconds: float, banks: int) -> None:
+    info = AudioInfo(16000, 1, int(16000 * seconds), seconds)
+    corpus = {f"{n:05d}": [Recording(f"r{n}", Path("r.wav"), info, "r.wav")] for n in range(speakers)}
+    cut = [bank for _, _, bank in adapting_together._banks(corpus, 1)]
+    assert len(cut) == banks
+    assert [name for bank in cut for name in bank] == list(corpus)
 
 
 def test_what_comes_into_the_folder_meanwhile_stays(
