@@ -45,7 +45,11 @@ RECIPE: dict[str, Any] = {
         "sharp": {"start": "moved", "sequence": {}},
     },
     "first_passes": ["mono", "tri", "lda_mllt"],
-    "outputs": {"risk": {"words": "least_risk"}, "large": {"lm": {"arpa": "large.arpa"}}},
+    # Of one pass each: outputs of all are among VALID_CHANGES, and would be most of the stages.
+    "outputs": {
+        "risk": {"words": "least_risk", "passes": ["si"]},
+        "large": {"lm": {"arpa": "large.arpa"}, "passes": ["moments"]},
+    },
     "passes": {
         "lhuc": {},
         "moments": {"method": {"kind": "moments"}},
@@ -260,7 +264,7 @@ def test_a_new_test_set_makes_nothing_again_but_the_corpus_and_what_is_of_all_te
 
 def test_a_pass_by_gaussians_makes_no_features_again(noted) -> None:
     passes = {"lhuc": {}}
-    fewer = {"networks": {}, "first_passes": [], "passes": passes}
+    fewer = {"networks": {}, "first_passes": [], "passes": passes, "outputs": {}}
     more = fewer | {"passes": passes | {"gaussian": {"method": {"kind": "fmllr"}, "network": "fmllr_sat"}}}
     before, after = noted(recipe(**fewer)), noted(recipe(**more))
     assert {"mfcc of test", "lda_mllt of test"} <= after._keys.keys() - before._keys.keys()
