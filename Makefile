@@ -12,7 +12,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 # A file of tests stays in one process, with what its tests share.
-A_PROCESS_A_CORE := -n auto --dist loadfile
+# In the order of tests/conftest.py: by itself, xdist would begin with the files of many small tests.
+A_PROCESS_A_CORE := -n auto --dist loadfile --no-loadscope-reorder
 
 # PyTorch's index of builds without CUDA, which are gigabytes smaller; TORCH_INDEX= takes those of PyPI.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
