@@ -12,8 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 # A file of tests stays in one process, with what its tests share.
-# In the order of tests/conftest.py: by itself, xdist would begin with the files of many small tests.
-A_PROCESS_A_CORE := -n auto --dist loadfile --no-loadscope-reorder
+A_PROCESS_A_CORE := -n auto --dist loadfile
 
 # PyTorch's index of builds without CUDA, which are gigabytes smaller; TORCH_INDEX= takes those of PyPI.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
