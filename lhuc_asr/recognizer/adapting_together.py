@@ -8,7 +8,6 @@ they are those of ``adapt`` to the bit.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
@@ -37,8 +36,6 @@ from lhuc_asr.recognizer.recordings import OnBad, Recording, usable
 from lhuc_asr.recognizer.speaker_corpus import SpeakerCorpus
 from lhuc_asr.recognizer.speaker_files import pack
 from lhuc_asr.recognizer.transcript import Span
-
-logger = logging.getLogger(__name__)
 
 # A bank has speakers with half an hour of speech together, and at most so many. A corpus of less than eight hours is
 # cut into about 16 banks, of a minute at least. How many machines there are does not count: banks that are finished

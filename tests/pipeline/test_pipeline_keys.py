@@ -45,7 +45,7 @@ RECIPE: dict[str, Any] = {
         "sharp": {"start": "moved", "sequence": {}},
     },
     "first_passes": ["mono", "tri", "lda_mllt"],
-    # Of one pass each: outputs of all are among VALID_CHANGES, and would be most of the stages.
+    # Each output is of one pass, since outputs of all passes would be most of the stages; VALID_CHANGES has those.
     "outputs": {
         "risk": {"words": "least_risk", "passes": ["si"]},
         "large": {"lm": {"arpa": "large.arpa"}, "passes": ["moments"]},

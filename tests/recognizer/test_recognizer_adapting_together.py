@@ -85,9 +85,9 @@ def test_a_cluster_adapts_as_this_machine_does(
     ours = ArchiveFolder(folder)
     assert len(ours) == len(alone) == 4
     for name, expected in alone.items():
-        found = ours.state(name)
-        assert (found.model, found.amplitude, found.sites) == (expected.model, expected.amplitude, expected.sites)
-        for mine, theirs in ((found.r, expected.r), (found.extras, expected.extras)):
+        state = ours.state(name)
+        assert (state.model, state.amplitude, state.sites) == (expected.model, expected.amplitude, expected.sites)
+        for mine, theirs in ((state.r, expected.r), (state.extras, expected.extras)):
             assert mine.keys() == theirs.keys()
             assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
     assert any(bool(values.any()) for state in alone.values() for values in state.r.values())
