@@ -5,12 +5,14 @@ the hash of all of these, and of the versions of the libraries whose numbers dep
 store under this key, with a list of them that is written last: a job is finished when its list is there, whoever did
 it, and a run that was ended does not do it again.
 
-    files/<sha256>                 an input
+    files/<sha256>                 an input that several jobs have
+    jobs/<key>.tar                 the inputs that no other job has, by their places
     jobs/<key>/<place>             a result
     jobs/<key>.json                the list: the SHA-256 of each result, by its place
 
-A machine keeps the inputs that it has fetched, by their hashes, and checks them then. So a model or a graph that all
-jobs of a stage read comes to each machine once.
+A machine keeps the inputs of several jobs that it has fetched, by their hashes, and checks them then. So a model or a
+graph that all jobs of a stage read comes to each machine once. The recordings of a job, which are hundreds of small
+files, are one object of the store: a request takes it tens of milliseconds, however small the object is.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import logging
 import os
 import shutil
 import stat
+import tarfile
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +35,7 @@ from lhuc_asr.base.atomic import atomic_folder, sha256_of, write_json
 from lhuc_asr.base.cluster import COMPARED, Cluster, function_of_name, name_of_function, versions_here
 from lhuc_asr.base.documents import DocumentKind
 from lhuc_asr.base.fingerprint import files_below
+from lhuc_asr.base.foreign import HOST, reason_of
 from lhuc_asr.base.hashed_folder import is_inside
 from lhuc_asr.base.object_store import ObjectStore, StoreError, open_store
 
@@ -56,7 +61,8 @@ class Job:
         function: A function at the top of a module of this package.
         options: Plain values that it is given.
         inputs: Its inputs, by their places in the folder of inputs.
-        alone: Places of inputs that no other job has, such as recordings: machines do not keep them.
+        alone: Places of inputs that no other job has, such as recordings: they are stored together, and machines do
+            not keep them.
     """
 
     title: str
@@ -87,7 +93,8 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
 
     def tasks() -> Iterator[tuple[str, Mapping[str, Any]]]:
         for job in jobs:
-            hashes.update(_hashes(job, hashes.keys()))
+            with _readable(job):
+                hashes.update({path: sha256_of(path) for path in job.inputs.values() if path not in hashes})
             inputs = {place: hashes[path] for place, path in job.inputs.items()}
             function = name_of_function(job.function)
             task = {"versions": versions, "function": function, "options": job.options, "inputs": inputs}
@@ -96,9 +103,12 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
                 done.append((key, job))
                 continue
             for place, sha256 in inputs.items():
-                if sha256 not in stored and not store.has(f"files/{sha256}"):
-                    store.put(job.inputs[place], f"files/{sha256}")
-                stored.add(sha256)
+                if place not in job.alone and sha256 not in stored:
+                    if not store.has(f"files/{sha256}"):
+                        store.put(job.inputs[place], f"files/{sha256}")
+                    stored.add(sha256)
+            if job.alone and not store.has(_packed(key)):
+                _put_packed(store, job, key, folder)
             waiting[key] = job
             yield job.title, task | {"key": key, "store": store.url, "alone": sorted(job.alone)}
 
@@ -110,14 +120,37 @@ def run_jobs(cluster: Cluster, store: ObjectStore, jobs: Iterable[Job], folder: 
         yield job, _fetched(store, key, folder / key)
 
 
-def _hashes(job: Job, known: Collection[Path]) -> dict[Path, str]:
-    """The hashes of the inputs of a job that are not known yet."""
+def _packed(key: str) -> str:
+    """Key of the inputs that a job alone has."""
+    return f"jobs/{key}.tar"
+
+
+def _put_packed(store: ObjectStore, job: Job, key: str, folder: Path) -> None:
+    """Store the inputs that a job alone has; ``folder`` has room for the file that is stored, until it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tar") as file:
+        with _readable(job), tarfile.open(fileobj=file, mode="w", dereference=True) as tar:
+            for place in sorted(job.alone):
+                tar.add(job.inputs[place], place, recursive=False)
+        file.flush()
+        store.put(Path(file.name), _packed(key))
+
+
+@contextmanager
+def _readable(job: Job) -> Iterator[None]:
+    """A block that reads inputs of a job.
+
+    Raises:
+        StoreError: One cannot be read.
+    """
     try:
-        return {path: sha256_of(path) for path in job.inputs.values() if path not in known}
+        yield
     except OSError as error:
+        if error.errno in HOST:
+            raise
         raise StoreError(
-            f"{job.title}: {error.filename} cannot be read any more ({error.strerror}); put it back, and run again: "
-            "what is finished stays"
+            f"{job.title}: {error.filename or 'an input'} cannot be read any more ({reason_of(error)}); put it back, "
+            "and run again: what is finished stays"
         ) from error
 
 
@@ -137,7 +170,11 @@ def _fetch_checked(store: ObjectStore, key: str, path: Path, sha256: str) -> Non
     store.fetch(key, path)
     if sha256_of(path) != sha256:
         path.unlink()
-        raise StoreError(f"{store.url}: {key} is not what was stored; delete it and run again")
+        raise _changed(store, key)
+
+
+def _changed(store: ObjectStore, key: str) -> StoreError:
+    return StoreError(f"{store.url}: {key} is not what was stored; delete it and run again")
 
 
 def _inside(folder: Path, place: str) -> Path:
@@ -156,14 +193,14 @@ def _run_job(task: Mapping[str, Any]) -> dict[str, str]:
         inputs, results = Path(temporary) / "inputs", Path(temporary) / "results"
         for each in (inputs, results):
             each.mkdir()
-        alone = set(task["alone"])
+        alone = {place: task["inputs"][place] for place in task["alone"]}
         for place, sha256 in task["inputs"].items():
-            path = _inside(inputs, place)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if place in alone:
-                _fetch_checked(store, f"files/{sha256}", path, sha256)
-            else:
+            if place not in alone:
+                path = _inside(inputs, place)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 link(_kept(store, sha256), path)
+        if alone:
+            _fetch_packed(store, task["key"], alone, inputs)
         function_of_name(task["function"])(inputs, results, task["options"])
         places = {path.relative_to(results).as_posix(): path for path in files_below(results)}
         for place, path in places.items():
@@ -172,6 +209,39 @@ def _run_job(task: Mapping[str, Any]) -> dict[str, str]:
         write_json(listed, {place: sha256_of(path) for place, path in places.items()})
         store.put(listed, f"jobs/{task['key']}.json")
     return {"key": task["key"]}
+
+
+def _fetch_packed(store: ObjectStore, key: str, sha256: Mapping[str, str], folder: Path) -> None:
+    """Fetch the inputs that a job alone has into a folder; nothing else that the object may hold.
+
+    Args:
+        store: The store.
+        key: Key of the job.
+        sha256: Their hashes, by their places.
+        folder: The folder.
+
+    Raises:
+        StoreError: They are missing, or not what was stored.
+    """
+    with store.reading(_packed(key)) as path:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for place, expected in sha256.items():
+                    target = _inside(folder, place)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _unpack(tar, place, target)
+                    if sha256_of(target) != expected:
+                        raise _changed(store, _packed(key))
+        except (tarfile.TarError, KeyError) as error:
+            raise _changed(store, _packed(key)) from error
+
+
+def _unpack(tar: tarfile.TarFile, place: str, target: Path) -> None:
+    source = tar.extractfile(place)
+    if source is None:
+        raise tarfile.TarError(f"{place} is not a file")
+    with source, target.open("xb") as file:
+        shutil.copyfileobj(source, file)
 
 
 def _kept(store: ObjectStore, sha256: str) -> Path:

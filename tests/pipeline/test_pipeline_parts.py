@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
+import tarfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from lhuc_asr.audio.utterance import Utterance
 from lhuc_asr.base import file_jobs
 from lhuc_asr.base.config import parse_config
 from lhuc_asr.base.errors import AudioError, ConfigError, FeatureError
-from lhuc_asr.base.object_store import StoreError
+from lhuc_asr.base.object_store import FolderStore, StoreError
 from lhuc_asr.features.extraction import extract
 from lhuc_asr.features.filterbank import FeatureConfig
 from lhuc_asr.features.store import gather
@@ -141,6 +142,53 @@ def test_a_result_that_was_changed_in_the_store_is_refused(again: Callable[[], o
     with pytest.raises(StoreError, match=r"features.bin is not what was stored; delete it and run again"):
         again()
     assert (tmp_path / "made" / "features.bin").read_bytes() == before
+
+
+@pytest.mark.parametrize("spoiled", ["changed", "cut", "other", "link"])
+def test_recordings_that_were_changed_in_the_store_are_refused(
+    two_machines: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
+) -> None:
+    utterances, store, put = spoken(tmp_path / "wav"), tmp_path / "store", FolderStore.put
+
+    def then_spoiled(self: FolderStore, path: Path, key: str) -> None:
+        put(self, path, key)
+        if key.endswith(".tar"):
+            spoil(store / key, spoiled)
+
+    monkeypatch.setattr(FolderStore, "put", then_spoiled)
+    settings = RayConfig(address=two_machines.address, store=str(store))
+    with pytest.raises(StoreError, match=r"store: jobs/\w{64}\.tar is not what was stored; delete it and run again"):
+        extract_on_cluster(settings, tmp_path / "made", utterances, CONFIG, (1.0,), by_environment=False)
+
+
+def spoil(path: Path, way: str) -> None:
+    """Change the tar file of a job's recordings."""
+    content = path.read_bytes()
+    half = len(content) // 2
+    if way == "changed":
+        path.write_bytes(content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+    elif way == "cut":
+        path.write_bytes(content[:half])
+    else:
+        with tarfile.open(path) as tar:
+            members = [tarfile.TarInfo("other")] if way == "other" else tar.getmembers()
+        with tarfile.open(path, "w") as tar:
+            for member in members:
+                if way == "link":
+                    member.type, member.linkname = tarfile.SYMTYPE, "/etc/hostname"
+                tar.addfile(member)
+
+
+def test_the_recordings_of_a_job_are_one_object(again: Callable[[], object], tmp_path: Path) -> None:
+    assert len(list((tmp_path / "store" / "jobs").glob("*.tar"))) == 5
+    assert not (tmp_path / "store" / "files").exists()
+
+
+def test_a_recording_that_is_gone_is_named(two_machines: Any, tmp_path: Path) -> None:
+    utterances, settings = spoken(tmp_path / "wav"), RayConfig(address=two_machines.address, store=str(tmp_path / "s"))
+    utterances[0].audio.unlink()
+    with pytest.raises(StoreError, match=r"features of made, part 1: .*s0/0\.wav cannot be read any more \(No such"):
+        extract_on_cluster(settings, tmp_path / "made", utterances, CONFIG, (1.0,), by_environment=False)
 
 
 def test_a_list_of_results_leads_nowhere_else(again: Callable[[], object], tmp_path: Path) -> None:
