@@ -44,8 +44,10 @@ from lhuc_asr.nnet.acoustic_model import AcousticModel
 # the caches; 2,560 frames of ten speakers took a sixth longer. A GPU needs more frames to be busy.
 CPU_FRAMES_AT_ONCE, GPU_FRAMES_AT_ONCE = 1_024, 16_384
 # A block of a speaker's frames is filled up to this number, or to 2, 4, 8, ... times as many. Its length depends on
-# nothing but the speaker's own frames, because libraries sum another number of frames in another order.
-SHORTEST_BLOCK = 16
+# nothing but the speaker's own frames, because libraries sum another number of frames in another order. With 32, a
+# block is a whole number of a processor's vectors whatever the width of a layer: functions such as the sigmoid have
+# other last bits for what is left over at the end of all blocks.
+SHORTEST_BLOCK = 32
 # Memory for what is kept between sweeps, in bytes. A minute of speech at 2,048 units takes 49 MB, and a quarter of an
 # hour at 512 units, with the unadapted outputs of 2,000 pdfs, 800 MB. Speakers adapt in groups that fit.
 KEPT_BYTES = 1 << 30
@@ -223,7 +225,7 @@ def block_length(frames: int, batch_size: int) -> int:
 
     Example:
         >>> [block_length(frames, 256) for frames in (1, 33, 129, 256)], block_length(300, 300)
-        ([16, 64, 256, 256], 304)
+        ([32, 64, 256, 256], 320)
     """
     longest = -(-batch_size // SHORTEST_BLOCK) * SHORTEST_BLOCK
     length = SHORTEST_BLOCK

@@ -91,7 +91,9 @@ class Amplitude:
 
 
 def _two_sigmoid(r: Tensor) -> Tensor:
-    return 2.0 * torch.sigmoid(r)
+    # 2 sigmoid(r). The last bits of torch's sigmoid depend on an element's place in the tensor, those of tanh do not:
+    # a speaker's amplitudes are the same whoever else is in a batch.
+    return 1.0 + torch.tanh(0.5 * r)
 
 
 def _two_sigmoid_inverse(a: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lhuc_asr.base.errors import ConfigError, SiteError, SpeakerError
 from lhuc_asr.lhuc.exchange import check_same_start, mean_over_processes
 
+# A number of steps is counted in float32, up to the square of this number.
+TABLED = 4096
+
 
 class RowTable(nn.Parameter):
     """The rows of all speakers at one site, shape (S + 1, H).
@@ -267,9 +270,31 @@ class RowAdam(RowOptimizer):
         square = torch.lerp(gradient.square(), state["square"][rows], beta2)
         for key, value in (("steps", steps), ("mean", mean), ("square", square)):
             state[key].index_copy_(0, rows, value)
-        unbiased_square = square / (1 - beta2**steps)
-        change: Tensor = group["lr"] * mean / (1 - beta1**steps) / (unbiased_square.sqrt() + group["eps"])
+        unbiased_mean = mean / _learned_share(beta1, steps)
+        unbiased_square = square / _learned_share(beta2, steps)
+        change: Tensor = group["lr"] * unbiased_mean / (unbiased_square.sqrt() + group["eps"])
         return change
+
+
+def _learned_share(beta: float, steps: Tensor) -> Tensor:
+    """1 - beta^n, by which Adam's average of n gradients is too small; n has the shape (N, 1), and so has the share.
+
+    It is put together from two tables, with 1 - beta^n = a + b - a b of a and b for n mod ``TABLED`` and for the rest
+    of n. torch's powers are those of one function for whole vectors of a processor and of another one for what is
+    left, so that the bits of a row would depend on how many other rows there are.
+    """
+    few, many = _tables(beta, steps.dtype, steps.device)
+    number = steps.long()
+    a, b = few[number % TABLED], many[number // TABLED]
+    return a + b - a * b
+
+
+@functools.cache
+def _tables(beta: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """1 - beta^n for n from 0 to ``TABLED`` - 1, and for as many multiples of ``TABLED``."""
+    exponents = torch.arange(TABLED, dtype=torch.float64)
+    few, many = 1 - beta**exponents, 1 - beta ** (TABLED * exponents)
+    return few.to(device, dtype), many.to(device, dtype)
 
 
 OPTIMIZERS: dict[str, Callable[..., RowOptimizer]] = {"sgd": RowSGD, "adam": RowAdam}
