@@ -18,18 +18,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import os
 import shutil
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
-from moto.server import ThreadedMotoServer
-from ray.cluster_utils import Cluster as RayletCluster
+from raylets import BUCKET, raylets, s3_server
 from timing import show
 
 from lhuc_asr.base.atomic import read_json_lines
@@ -40,9 +33,7 @@ from lhuc_asr.pipeline.experiment import fold_of, read_experiment
 from lhuc_asr.pipeline.planned import Part
 from lhuc_asr.pipeline.run import _run_stages
 
-BUCKET = "benchmark"
-# After so many seconds of one of these stages a raylet ends.
-KILLED_AFTER = 3.0
+# Some seconds into each of these stages a raylet ends.
 KILLED_IN = ("features of train", "si over test", "lhuc over test")
 TASKS = 200
 MADE = ("features", "decode", "speakers")
@@ -68,7 +59,7 @@ def main() -> None:
         for count in map(int, arguments.raylets.split(",")):
             for kill in (False, True) if arguments.kill and count > 1 else (False,):
                 name = f"{count} raylets" + (", one ends" if kill else "")
-                with raylets(count, kill) as address:
+                with raylets(count, KILLED_IN if kill else ()) as address:
                     settings = RayConfig(address=address, store=f"s3://{BUCKET}/{name.replace(' ', '-')}")
                     folder, rows[name] = remade(arguments.exp, arguments.work / name, settings, arguments.passes)
                     remade_files = contents(folder)
@@ -143,66 +134,6 @@ def seconds_of_a_task(settings: RayConfig) -> float:
         begun = time.perf_counter()
         list(cluster.run(versions_here, [("nothing", {})] * TASKS))
         return (time.perf_counter() - begun) / TASKS
-
-
-@contextmanager
-def s3_server() -> Iterator[None]:
-    """A server that speaks S3, with an empty bucket."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    try:
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield
-    finally:
-        server.stop()
-
-
-@contextmanager
-def raylets(count: int, kill: bool) -> Iterator[str]:
-    """The address of a cluster of raylets; with ``kill`` there are two more, and one ends in each of ``KILLED_IN``."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster, log = RayletCluster(), logging.getLogger("lhuc_asr")
-
-    def add() -> None:
-        folder = tempfile.mkdtemp(prefix="raylet-")
-        cluster.add_node(
-            num_cpus=1,
-            object_store_memory=100 << 20,
-            include_dashboard=False,
-            env_vars={"TMPDIR": folder, "OMP_NUM_THREADS": "1"},
-        )
-
-    timers: list[threading.Timer] = []
-    alone = threading.Lock()
-
-    def end_one(stage: str) -> None:
-        with alone:
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-            log.warning("benchmark: a raylet was ended in %s", stage)
-
-    class Ending(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if (stage := record.getMessage().partition(" (stage")[0]) in KILLED_IN:
-                timers.append(threading.Timer(KILLED_AFTER, end_one, [stage]))
-                timers[-1].start()
-
-    handler = Ending(logging.INFO)
-    if kill:
-        log.addHandler(handler)
-    try:
-        # Ray starts raylets in the main thread alone.
-        for _ in range(count + (len(KILLED_IN) - 1 if kill else 0)):
-            add()
-        yield cluster.address
-    finally:
-        log.removeHandler(handler)
-        for timer in timers:
-            timer.cancel()
-            timer.join()
-        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lhuc_asr.base.cluster import ClusterError
+from lhuc_asr.base.cluster import Cluster, ClusterError
 from lhuc_asr.base.device import checked_device
 from lhuc_asr.base.errors import AudioError, ConfigError, LhucError, SpeakerError
 from lhuc_asr.base.extras import extra
-from lhuc_asr.base.foreign import reason_of
+from lhuc_asr.base.foreign import foreign_errors
 from lhuc_asr.recognizer.crowd import Crowd, Request
 from lhuc_asr.recognizer.recognizer import load
 from lhuc_asr.recognizer.transcript import Transcript
@@ -177,42 +177,52 @@ def opened_door(
     """
     load(model).crowd(archive, held)  # what is wrong with them is an error here, and not in a log of Ray's
     _check_device(device, here=address is None)
-    begins = not ray.is_initialized()
-    try:
-        if begins:
-            options = {"include_dashboard": False, "num_cpus": processes} if address is None else {"address": address}
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    with ExitStack() as stack:
+        stack.enter_context(_ray(address, processes))
         resources = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else _gpu_share(processes)}
+        arguments = str(model.absolute()), None if archive is None else str(archive.absolute()), held, asdict(limits)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet = {"log_level": "ERROR", "enable_access_log": False}
-        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
-        door = (
-            serve.deployment(name="door")(Door)
-            .options(
+        with foreign_errors(ClusterError, "the service cannot be started", f"is port {port} free?"):
+            stack.callback(serve.shutdown)
+            serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+            door = serve.deployment(name="door")(Door).options(
                 num_replicas=processes,
                 ray_actor_options=resources,
                 max_ongoing_requests=limits.waiting + SPARE,
                 logging_config=quiet,
             )
-            .bind(
-                str(model.absolute()),
-                None if archive is None else str(archive.absolute()),
-                held,
-                asdict(limits),
-                device,
-            )
-        )
-        serve.run(door, name="lhuc_asr", route_prefix=ROUTE)
-    except LhucError:
-        raise
-    except Exception as error:
-        raise ClusterError(f"the service cannot be started ({reason_of(error)}); is port {port} free?") from error
-    try:
+            serve.run(door.bind(*arguments, device), name="lhuc_asr", route_prefix=ROUTE)
         yield f"http://{host}:{port}{ROUTE}"
+
+
+@contextmanager
+def _ray(address: str | None, processes: int) -> Iterator[None]:
+    """A context in which this process is connected to Ray.
+
+    Args:
+        address: As of ``opened_door``.
+        processes: Number of processors that Ray counts with, where it is started here.
+
+    Raises:
+        ClusterError: It cannot be started, or the cluster cannot be reached or has other versions than this machine.
+    """
+    if address is not None:
+        with Cluster(address):
+            yield
+        return
+    with foreign_errors(ClusterError, "Ray cannot be started", "its log is below /tmp/ray/session_latest/logs"):
+        ray.init(
+            num_cpus=processes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    try:
+        yield
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
-        if begins:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _check_device(device: str, here: bool) -> None:

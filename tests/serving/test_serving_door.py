@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lhuc_asr.base.cluster import ClusterError
 from lhuc_asr.base.errors import ConfigError, ExperimentError, ModelMismatchError
 from lhuc_asr.lhuc.archive import SpeakerArchive, write_archive
 from lhuc_asr.recognizer.crowd import Request
@@ -111,6 +112,13 @@ def test_a_device_that_processes_cannot_have_is_refused(device: str, exported: P
     served = opened_door(exported, None, held=3, device=device)
     with pytest.raises(ConfigError, match=f"--device {device}: .*give --device cpu"), served:
         pass
+
+
+def test_a_cluster_that_is_not_there_is_an_error_at_once(exported: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ClusterError, match=f"{address}: no Ray cluster can be reached there .*start one"):
+        with opened_door(exported, None, held=3, address=address):
+            pass
 
 
 def test_what_cannot_be_served_is_an_error_before_it_starts(exported: Path, archive: Path, tmp_path: Path) -> None:
