@@ -11,8 +11,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 	command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
-# A file of tests stays in one process, with what its tests share.
-A_PROCESS_A_CORE := -n auto --dist loadfile
+# A file of tests stays in one process, with what its tests share. How many processes and in which order, tests/conftest.py
+# says: by itself, xdist would begin with the files of many small tests.
+IN_PROCESSES := -n auto --dist loadfile --no-loadscope-reorder
 
 # PyTorch's index of builds without CUDA, which are gigabytes smaller; TORCH_INDEX= takes those of PyPI.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -44,14 +45,14 @@ $(READY): pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest $(A_PROCESS_A_CORE)
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 check: setup site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
-	$(BIN)/python -m pytest $(A_PROCESS_A_CORE)
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 site: setup
 	$(BIN)/mkdocs build --quiet --strict

@@ -25,6 +25,22 @@ settings.load_profile("any machine")
 
 Run = Callable[..., list[str]]
 
+# The rooms whose files take longest, which come first: a process of the tests has a file at a time, and would be alone
+# with one of theirs at the end.
+LONGEST = ("tests/pipeline/", "tests/zoo/", "tests/study/", "tests/recognizer/", "tests/web/", "tests/cli/")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as cores: a third of their time, tests wait for programs that they start."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    rank = {room: place for place, room in enumerate(LONGEST)}
+    items.sort(key=lambda item: next((rank[room] for room in LONGEST if item.nodeid.startswith(room)), len(LONGEST)))
+
+
 TINY = """
 name: tiny
 seed: 3

@@ -116,9 +116,9 @@ def test_a_device_that_processes_cannot_have_is_refused(device: str, exported: P
 
 def test_a_cluster_that_is_not_there_is_an_error_at_once(exported: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(ClusterError, match=f"{address}: no Ray cluster can be reached there .*start one"):
-        with opened_door(exported, None, held=3, address=address):
-            pass
+    served = opened_door(exported, None, held=3, address=address)
+    with pytest.raises(ClusterError, match=f"{address}: no Ray cluster can be reached there .*start one"), served:
+        pass
 
 
 def test_what_cannot_be_served_is_an_error_before_it_starts(exported: Path, archive: Path, tmp_path: Path) -> None:
