@@ -69,7 +69,7 @@ def align_utterances(
     utterances: Iterable[StoredUtterance],
     graphs: Mapping[str, StateGraph],
     threads: int,
-    max_unaligned: float,
+    max_unaligned: float | None,
 ) -> tuple[dict[str, StatePath], float]:
     """Align utterances with Gaussian mixtures, those of the pdfs that an utterance's graph has.
 
@@ -79,7 +79,7 @@ def align_utterances(
         utterances: The utterances to align.
         graphs: Graph of each utterance, by its id.
         threads: Number of cores for Viterbi.
-        max_unaligned: Share of the utterances that may fail to align.
+        max_unaligned: Share of the utterances that may fail to align; None where the caller counts.
 
     Returns:
         The best path of each aligned utterance through its graph, and the average log-probability per frame of these
@@ -124,7 +124,7 @@ def align_blocks(
     scores: Iterable[tuple[list[StoredUtterance], np.ndarray]],
     graphs: Mapping[str, StateGraph],
     threads: int,
-    max_unaligned: float,
+    max_unaligned: float | None,
     beam: float = BEAM,
 ) -> tuple[dict[str, StatePath], float]:
     """Align blocks of utterances that any model has scored.
@@ -133,7 +133,7 @@ def align_blocks(
         scores: Blocks of utterances, and their log-likelihoods, concatenated along frames, shape (N, K).
         graphs: Graph of each utterance, by its id.
         threads: Number of cores for Viterbi.
-        max_unaligned: Share of the utterances that may fail to align.
+        max_unaligned: Share of the utterances that may fail to align; None where the caller counts.
         beam: As of ``viterbi.align``.
 
     Returns:
@@ -153,7 +153,7 @@ def align_blocks(
 
 
 def _collected(
-    paths: Iterable[tuple[StoredUtterance, StatePath | None]], max_unaligned: float
+    paths: Iterable[tuple[StoredUtterance, StatePath | None]], max_unaligned: float | None
 ) -> tuple[dict[str, StatePath], float]:
     """The paths that were found, and their average log-probability per frame; too many that were not are refused."""
     kept: dict[str, StatePath] = {}
@@ -166,8 +166,9 @@ def _collected(
         kept[utterance.id] = path
         total += path.log_prob
         frames += utterance.frames
-    check_unaligned(failed, len(kept), max_unaligned)
-    return kept, total / frames
+    if max_unaligned is not None:
+        check_unaligned(failed, len(kept), max_unaligned)
+    return kept, total / max(1, frames)
 
 
 def pdfs_of(paths: Mapping[str, StatePath]) -> dict[str, np.ndarray]:
@@ -200,6 +201,33 @@ def check_unaligned(failed: Sequence[str], aligned: int, limit: float) -> None:
         logger.warning("%d utterances are too short for their transcripts: %s", len(failed), names)
 
 
+@dataclass(frozen=True)
+class SelfLoopCounts:
+    """How often paths stay in a state.
+
+    Attributes:
+        stays: Number of frames whose next one is in the same state, for each pdf, shape (K,).
+        visits: Number of frames of each pdf, shape (K,).
+    """
+
+    stays: np.ndarray
+    visits: np.ndarray
+
+    def __add__(self, other: SelfLoopCounts) -> SelfLoopCounts:
+        """The counts of both paths."""
+        return SelfLoopCounts(self.stays + other.stays, self.visits + other.visits)
+
+
+def count_self_loops(pdf_count: int, paths: Iterable[tuple[np.ndarray, np.ndarray]]) -> SelfLoopCounts:
+    """Count how often paths stay in a state; arguments as ``estimate_self_loops``."""
+    visits = np.zeros(pdf_count)
+    stays = np.zeros(pdf_count)
+    for pdfs, stayed in paths:
+        visits += np.bincount(pdfs, minlength=pdf_count)
+        stays += np.bincount(pdfs[1:][stayed], minlength=pdf_count)
+    return SelfLoopCounts(stays, visits)
+
+
 def estimate_self_loops(
     topology: ContextDependency, paths: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> ContextDependency:
@@ -213,9 +241,5 @@ def estimate_self_loops(
     Returns:
         The same states with the estimated self-loop probabilities.
     """
-    visits = np.zeros(topology.pdf_count)
-    stays = np.zeros(topology.pdf_count)
-    for pdfs, stayed in paths:
-        visits += np.bincount(pdfs, minlength=topology.pdf_count)
-        stays += np.bincount(pdfs[1:][stayed], minlength=topology.pdf_count)
-    return topology.with_self_loops(stays, visits)
+    counts = count_self_loops(topology.pdf_count, paths)
+    return topology.with_self_loops(counts.stays, counts.visits)

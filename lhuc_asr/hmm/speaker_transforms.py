@@ -69,6 +69,10 @@ class SpeakerTransforms:
         unit = torch.eye(dimension, dimension + 1, dtype=torch.float64)
         return cls(tuple(names), unit.repeat(len(names), 1, 1))
 
+    def __add__(self, other: SpeakerTransforms) -> SpeakerTransforms:
+        """The transforms of both, whose speakers are others."""
+        return SpeakerTransforms(self.names + other.names, torch.cat([self.matrices, other.matrices]))
+
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: place for place, name in enumerate(self.names)}

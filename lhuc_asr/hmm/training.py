@@ -55,14 +55,14 @@ class TrainingData:
         transcripts: Words of each utterance, by its id.
         lexicon: Pronunciations.
         threads: Number of cores for Viterbi.
-        max_unaligned: Share of the utterances that may fail to align.
+        max_unaligned: Share of the utterances that may fail to align; None where the caller counts.
     """
 
     utterances: Sequence[StoredUtterance]
     transcripts: Mapping[str, Sequence[str]]
     lexicon: Lexicon
     threads: int
-    max_unaligned: float
+    max_unaligned: float | None
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from functools import partial
 import numpy as np
 
 from lhuc_asr.base.stages import Stages
-from lhuc_asr.corpus.splits import HELDOUT, TRAIN
-from lhuc_asr.hmm.aligner import align_blocks, estimate_self_loops, pdfs_of, transcript_graphs
-from lhuc_asr.nnet.scoring import score_blocks
+from lhuc_asr.corpus.splits import TRAIN
 from lhuc_asr.pipeline.acoustic_models import realigned
+from lhuc_asr.pipeline.alignment_parts import aligned_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.networks import NetworkOptions, network_stage
 from lhuc_asr.pipeline.rungs import Aligner, alignment_outputs, rungs, write_pdfs
-from lhuc_asr.pipeline.transcripts import transcripts
+from lhuc_asr.pipeline.split_alignment import AlignmentPlan
 
 logger = logging.getLogger(__name__)
 
@@ -77,18 +76,13 @@ class NetworkAligner:
 
 def _realign(experiment: Experiment, network: str, name: str, previous: str, options: RealignmentOptions) -> None:
     """Align the training and held-out recordings with a network and the previous alignment's topology."""
-    model, topology = experiment.network(network), experiment.topology_of(previous)
-    for split, speeds in ((TRAIN, options.speeds), (HELDOUT, (1.0,))):
-        store = experiment.features(split)
-        words = transcripts(experiment, split, speeds)
-        graphs = transcript_graphs(store.utterances, words, experiment.lexicon, topology)
-        scores = score_blocks(model, store, store.utterances)
-        paths, _ = align_blocks(scores, graphs, experiment.processes, options.max_unaligned)
-        after = write_pdfs(experiment, name, split, pdfs_of(paths))
+    plan = AlignmentPlan(previous, "", options.speeds, options.max_unaligned, network=network)
+    for split, aligned in aligned_splits(experiment, plan):
+        after = write_pdfs(experiment, name, split, aligned.pdfs)
         before = experiment.aligned(previous, split)
         moved = float(np.mean(after != before.array))
         logger.info("%s: the network moved %.1f %% of the frames to another state", split, 100 * moved)
         experiment.folder.metrics.write(f"hmm/{name}", split=split, moved=round(moved, 4))
-        if split == TRAIN:
-            staying = ((path.pdfs, path.stays) for path in paths.values())
-            estimate_self_loops(topology, staying).save(experiment.folder.topology(name))
+        if split == TRAIN and aligned.loops is not None:
+            topology = experiment.topology_of(previous).with_self_loops(aligned.loops.stays, aligned.loops.visits)
+            topology.save(experiment.folder.topology(name))

@@ -16,10 +16,9 @@ import numpy as np
 from lhuc_asr.base.stages import Stages
 from lhuc_asr.corpus.splits import HELDOUT, TRAIN
 from lhuc_asr.features.store import FeatureTable, write_store
-from lhuc_asr.hmm.aligner import align_utterances, pdfs_of, transcript_graphs
 from lhuc_asr.hmm.alignment import write_alignment
 from lhuc_asr.hmm.feature_space import FeatureSpace, load_feature_space
-from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, align_adapted, train_fmllr_sat
+from lhuc_asr.hmm.fmllr_sat_training import FmllrSatConfig, train_fmllr_sat
 from lhuc_asr.hmm.gaussian_features import AdaptedFeatures, FeaturesInSpace, GaussianFeatures, StoredFeatures
 from lhuc_asr.hmm.gmm import DiagonalGmm
 from lhuc_asr.hmm.lda_mllt_training import LdaMlltConfig, train_lda_mllt
@@ -27,10 +26,12 @@ from lhuc_asr.hmm.monophone import MonophoneConfig, train_monophones
 from lhuc_asr.hmm.training import GaussianModel, TrainingData
 from lhuc_asr.hmm.triphone_training import AlignedModel, TriphoneConfig, train_triphones
 from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA, SAT, features_of_rung
+from lhuc_asr.pipeline.alignment_parts import aligned_splits
 from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.experiment import Aligned, Experiment
 from lhuc_asr.pipeline.feature_stages import feature_stage_name
 from lhuc_asr.pipeline.pass_config import Rung
+from lhuc_asr.pipeline.split_alignment import AlignmentPlan
 from lhuc_asr.pipeline.transcripts import transcripts
 
 
@@ -178,7 +179,7 @@ def _train_monophones(experiment: Experiment, options: MonophoneOptions) -> None
     model = train_monophones(features, data, options.monophone, options.seed)
     save_model(experiment, "mono", model)
     if options.speeds:
-        align_splits(experiment, "mono", model, CEPSTRA, options.speeds, options.monophone.max_unaligned)
+        align_splits(experiment, AlignmentPlan("mono", CEPSTRA, options.speeds, options.monophone.max_unaligned))
 
 
 def _train_tied(experiment: Experiment, rung: Rung, kind: str, options: TiedOptions) -> None:
@@ -203,7 +204,7 @@ def _train_tied(experiment: Experiment, rung: Rung, kind: str, options: TiedOpti
         model = train_triphones(before, data, config, options.seed)
     save_model(experiment, rung, model)
     if options.speeds:
-        align_splits(experiment, rung, model, kind, options.speeds, config.max_unaligned)
+        align_splits(experiment, AlignmentPlan(rung, kind, options.speeds, config.max_unaligned))
 
 
 def _train_speaker_adaptive(
@@ -212,16 +213,11 @@ def _train_speaker_adaptive(
     """Train speaker-adaptively; align with speakers' transforms, and write the features that these have moved."""
     if options.speeds is None:
         raise ValueError("the speaker-adaptive rung is the last, which aligns")
-    rung, folder = SAT, experiment.folder
     model = train_fmllr_sat(before, data, config, options.seed)
-    save_model(experiment, rung, GaussianModel(model.topology, model.adapted))
-    model.unadapted.save(folder.unadapted_gmm(rung))
-    for split, spoken in aligned_data(experiment, options.speeds, config.max_unaligned).items():
-        unadapted = StoredFeatures(experiment.features(split, options.features_before))
-        transforms, pdfs = align_adapted(model, unadapted, spoken, config)
-        write_pdfs(experiment, rung, split, pdfs)
-        adapted = AdaptedFeatures(unadapted, transforms)
-        write_features(folder.features(split, rung), unadapted.store, adapted)
+    save_model(experiment, SAT, GaussianModel(model.topology, model.adapted))
+    model.unadapted.save(experiment.folder.unadapted_gmm(SAT))
+    plan = AlignmentPlan(SAT, options.features_before, options.speeds, config.max_unaligned, adaptive=config)
+    align_splits(experiment, plan)
 
 
 def space_stage(stages: Stages, experiment: Experiment, test: str) -> None:
@@ -275,34 +271,14 @@ def save_model(experiment: Experiment, rung: Rung, model: GaussianModel) -> None
     model.gmm.save(experiment.folder.gmm(rung))
 
 
-def align_splits(
-    experiment: Experiment,
-    rung: Rung,
-    model: GaussianModel,
-    features: str,
-    speeds: tuple[float, ...],
-    max_unaligned: float,
-) -> None:
-    """Align the training recordings, at every speed, and those of the held-out speakers, with features of a kind."""
-    for split, data in aligned_data(experiment, speeds, max_unaligned).items():
-        graphs = transcript_graphs(data.utterances, data.transcripts, data.lexicon, model.topology)
-        stored = StoredFeatures(experiment.features(split, features))
-        paths, _ = align_utterances(model.gmm, stored, data.utterances, graphs, data.threads, max_unaligned)
-        write_pdfs(experiment, rung, split, pdfs_of(paths))
-
-
-def aligned_data(experiment: Experiment, speeds: tuple[float, ...], max_unaligned: float) -> dict[str, TrainingData]:
-    """What the last rung aligns: the training recordings, at every speed, and those of the held-out speakers."""
-    return {
-        split: TrainingData(
-            experiment.features(split, CEPSTRA).utterances,
-            transcripts(experiment, split, spoken),
-            experiment.lexicon,
-            experiment.processes,
-            max_unaligned,
-        )
-        for split, spoken in ((TRAIN, speeds), (HELDOUT, (1.0,)))
-    }
+def align_splits(experiment: Experiment, plan: AlignmentPlan) -> None:
+    """Align with the last rung: the training recordings, at every speed, and those of the held-out speakers."""
+    for split, aligned in aligned_splits(experiment, plan):
+        write_pdfs(experiment, plan.model, split, aligned.pdfs)
+        if aligned.transforms is not None:
+            unadapted = StoredFeatures(experiment.features(split, plan.features))
+            adapted = AdaptedFeatures(unadapted, aligned.transforms)
+            write_features(experiment.folder.features(split, plan.model), unadapted.store, adapted)
 
 
 def write_pdfs(experiment: Experiment, name: str, split: str, pdfs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -41,7 +41,7 @@ class LatticesOptions:
         lm_order: Order of the language model; None for the recipe's own.
         lattice, word_lattice: Options of the lattices.
         transition_scale: Factor on the transition costs in the graph.
-        max_unaligned: Maximum fraction of the references that fail to align.
+        max_unaligned: Maximum fraction of the references that fail to align; None where the caller counts.
         max_without_lattice: Maximum fraction of the recordings without a lattice.
     """
 
@@ -51,7 +51,7 @@ class LatticesOptions:
     lattice: LatticeConfig
     word_lattice: WordLatticeConfig
     transition_scale: float
-    max_unaligned: float
+    max_unaligned: float | None
     max_without_lattice: float
 
 

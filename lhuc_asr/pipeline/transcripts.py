@@ -80,7 +80,7 @@ def pdfs_along(
     split: str,
     utterances: Sequence[StoredUtterance],
     scored: Callable[[Sequence[StoredUtterance]], Iterable[tuple[list[StoredUtterance], np.ndarray]]],
-    max_unaligned: float,
+    max_unaligned: float | None,
     weights: PathWeights = PathWeights(),
     corrupted: float = 0.0,
     seed: int = 0,
@@ -92,7 +92,7 @@ def pdfs_along(
         split: The split.
         utterances: The utterances.
         scored: Function that gives blocks of those that can be aligned, and their log-likelihoods, shape (N, K).
-        max_unaligned: Maximum fraction of the utterances that fail to align.
+        max_unaligned: Maximum fraction of the utterances that fail to align; None where the caller counts.
         weights: Weights of scores and transitions.
         corrupted: Fraction of the words that are replaced by other words of the lexicon.
         seed: Seed for choosing which words are replaced, and by what.
