@@ -11,8 +11,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 	command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
-# A file of tests stays in one process, with what its tests share. How many processes and in which order, tests/conftest.py
-# says: by itself, xdist would begin with the files of many small tests.
+# A file of tests stays in one process, with what its tests share. The files come in the order of tests/conftest.py: by
+# itself, xdist would begin with those of many small tests.
 IN_PROCESSES := -n auto --dist loadfile --no-loadscope-reorder
 
 # PyTorch's index of builds without CUDA, which are gigabytes smaller; TORCH_INDEX= takes those of PyPI.

@@ -30,11 +30,6 @@ Run = Callable[..., list[str]]
 LONGEST = ("tests/pipeline/", "tests/zoo/", "tests/study/", "tests/recognizer/", "tests/web/", "tests/cli/")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many processes again as cores: a third of their time, tests wait for programs that they start."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
     rank = {room: place for place, room in enumerate(LONGEST)}

@@ -46,6 +46,9 @@ BATCH = 32
 WAIT_SECONDS = 0.005
 # Seconds after which a refused client may try again.
 RETRY_SECONDS = 1
+# Seconds in which the process that listens has to be ready. Ray Serve ends one that is not after 5, which on a busy
+# machine is what it takes to start.
+READY_SECONDS = 60
 # Ray Serve's own limit is never reached: the door refuses before it.
 SPARE = 1000
 BAD_AUDIO, UNKNOWN_SPEAKER, OTHER_METHOD, TOO_LATE, TOO_LARGE, BUSY, BROKEN = 400, 404, 405, 504, 413, 503, 500
@@ -185,7 +188,13 @@ def opened_door(
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         with foreign_errors(ClusterError, "the service cannot be started", f"is port {port} free?"):
             stack.callback(serve.shutdown)
-            serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+            serve.start(
+                http_options={"host": host, "port": port},
+                logging_config=quiet,
+                controller_options={
+                    "runtime_env": {"env_vars": {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(READY_SECONDS)}}
+                },
+            )
             door = serve.deployment(name="door")(Door).options(
                 num_replicas=processes,
                 ray_actor_options=resources,
