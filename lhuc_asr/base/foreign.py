@@ -61,6 +61,8 @@ def reason_of(error: BaseException) -> str:
         return "not enough memory"
     if isinstance(error, RecursionError):
         return "nested too deeply"
+    if isinstance(cause := getattr(error, "cause", None), BaseException):
+        return reason_of(cause)  # an error of another process, whose own text is a traceback, as Ray's
     text = one_line(str(error))
     return f"{type(error).__name__}: {text}" if isinstance(error, LookupError) else text or type(error).__name__
 

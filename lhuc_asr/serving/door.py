@@ -222,6 +222,7 @@ def _ray(address: str | None, processes: int) -> Iterator[None]:
         return
     with foreign_errors(ClusterError, "Ray cannot be started", "its log is below /tmp/ray/session_latest/logs"):
         ray.init(
+            address="local",  # not a cluster that happens to run here
             num_cpus=processes,
             include_dashboard=False,
             log_to_driver=False,

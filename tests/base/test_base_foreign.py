@@ -10,6 +10,14 @@ from lhuc_asr.base.errors import AudioError, CorpusError
 from lhuc_asr.base.foreign import MOST_CHARACTERS, foreign_errors, one_line
 
 
+class RemoteError(Exception):
+    """An error of another process, as Ray makes them: its text is a traceback, and it has what was raised there."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__('ray::Actor.ready() (pid=1)\n  File "a.py", line 1, in ready\n' * 9)
+        self.cause = cause
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -23,6 +31,7 @@ from lhuc_asr.base.foreign import MOST_CHARACTERS, foreign_errors, one_line
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 9999), "File name too long"),
         (EOFError("two\nlines\x1b[31m"), "two lines [31m"),
         (AttributeError("x" * 9999), "x ..."),
+        (RemoteError(KeyError("rows")), "(KeyError: 'rows');"),
     ],
     ids=repr,
 )  # fmt: skip
