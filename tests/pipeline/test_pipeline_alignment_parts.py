@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lhuc_asr.base.errors import AlignmentError
 from lhuc_asr.pipeline import alignment_parts, parts
-from lhuc_asr.pipeline.acoustic_models import CEPSTRA
+from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA, SAT
 from lhuc_asr.pipeline.alignment_parts import aligned_splits
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.experiment import read_experiment
@@ -75,9 +76,12 @@ def test_gaussians_and_networks_align_as_on_this_machine(
     assert files_of(copied, *made) == here
 
 
-def test_what_cannot_be_aligned_is_counted_over_all_parts(copied: Path, two_machines: Any, bucket: str) -> None:
+@pytest.mark.parametrize("rung", ["mono", SAT])
+def test_what_cannot_be_aligned_is_counted_over_all_parts(
+    rung: str, ladder: Path, tmp_path: Path, two_machines: Any, bucket: str
+) -> None:
     """A speaker of whom nothing can be aligned is one of many."""
-    _, experiment = read_experiment(copied)
+    config, experiment = read_experiment(Path(shutil.copytree(ladder, tmp_path / "exp")))
     manifest = experiment.folder.manifest("train")
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     speaker = rows[0]["speaker"]
@@ -87,11 +91,18 @@ def test_what_cannot_be_aligned_is_counted_over_all_parts(copied: Path, two_mach
             row["text"] = " ".join([row["text"]] * 30)
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     together = replace(experiment, ray=RayConfig(address=two_machines.address, store=bucket))
-    plan = AlignmentPlan("mono", CEPSTRA, (1.0,), 0.5)
+    plan = AlignmentPlan(rung, CEPSTRA, (1.0,), 0.5)
+    if rung == SAT:
+        plan = replace(plan, features=LDA, adaptive=config.fmllr_sat)
     for (_, here), (_, there) in zip(aligned_splits(experiment, plan), aligned_splits(together, plan), strict=True):
         assert here.pdfs.keys() == there.pdfs.keys()
         assert all(np.array_equal(pdfs, there.pdfs[name]) for name, pdfs in here.pdfs.items())
         assert not here.pdfs.keys() & set(theirs)
+        if here.transforms is not None and there.transforms is not None:
+            names = here.transforms.names
+            assert sorted(names) == sorted(there.transforms.names)
+            assert all(torch.equal(here.transforms.of(name), there.transforms.of(name)) for name in names)
+        assert (there.transforms is None) == (rung == "mono")
     for each in (experiment, together):
         with pytest.raises(AlignmentError, match=rf"{len(theirs)} of {len(rows)} utterances cannot be aligned .*0%"):
             list(aligned_splits(each, replace(plan, max_unaligned=0.0)))
