@@ -1,15 +1,14 @@
 """A finished experiment made again on a cluster of this machine: whether it is the same, and what it takes.
 
-    python benchmarks/cluster.py EXP WORK [--raylets 1,2] [--kill] [--passes | --alignments]
+    python benchmarks/cluster.py EXP WORK [--raylets 1,2] [--kill] [--passes]
 
 EXP is a finished experiment of a recipe, or a fold of one. Its features, and its passes over the held-out and test
 speakers, are made again in copies below WORK, by a process of this machine and by raylets with one processor and one
 folder each, which share a server that speaks S3 and nothing else. The networks stay: they are trained in one place.
-With ``--alignments`` its training and held-out speakers are aligned again instead, with the last rung of its ladder,
-which is not trained anew. Printed are
+Printed are
 
 - the seconds of each stage, and of all;
-- the files, or the utterances' alignments, that differ from those of one process, to the bit: there should be none;
+- the files that differ from those of one process, to the bit: there should be none;
 - with ``--kill`` the same, while a raylet is ended in the features, in a first pass and in an adapted one;
 - what a task costs that does nothing.
 """
@@ -21,8 +20,6 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from raylets import BUCKET, raylets, s3_server
@@ -31,13 +28,10 @@ from timing import show
 from lhuc_asr.base.atomic import read_json_lines
 from lhuc_asr.base.cluster import Cluster, versions_here
 from lhuc_asr.base.runlog import setup_logging
-from lhuc_asr.pipeline.acoustic_models import SAT, features_of_rung
-from lhuc_asr.pipeline.alignment_parts import aligned_splits
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.experiment import fold_of, read_experiment
 from lhuc_asr.pipeline.planned import Part
 from lhuc_asr.pipeline.run import _run_stages
-from lhuc_asr.pipeline.split_alignment import AlignmentPlan
 
 # Some seconds into each of these stages a raylet ends.
 KILLED_IN = ("features of train", "si over test", "lhuc over test")
@@ -55,12 +49,8 @@ def main() -> None:
     parser.add_argument("--raylets", default="1,2")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--passes", action="store_true", help="leave the features as they are")
-    parser.add_argument("--alignments", action="store_true", help="align again, and nothing else")
     arguments = parser.parse_args()
     setup_logging(logging.INFO)
-    if arguments.alignments:
-        show_alignments(arguments.exp, [int(count) for count in arguments.raylets.split(",")])
-        return
     rows: dict[str, dict[str, float]] = {}
     different: dict[str, list[str]] = {}
     here = remade(arguments.exp, arguments.work / "local", None, arguments.passes)
@@ -88,31 +78,6 @@ def main() -> None:
         ["", "files", "differ", "first"],
         [[name, str(len(expected)), str(len(places)), ", ".join(places[:3])] for name, places in different.items()],
     )
-
-
-def show_alignments(exp: Path, counts: Sequence[int]) -> None:
-    """Align in one process and on raylets."""
-    begun = time.perf_counter()
-    here = alignments(exp, None)
-    rows = [["one process", f"{time.perf_counter() - begun:.1f}", "", ""]]
-    with s3_server():
-        for count in counts:
-            with raylets(count) as address:
-                begun = time.perf_counter()
-                there = alignments(exp, RayConfig(address=address, store=f"s3://{BUCKET}/{count}"))
-                took = time.perf_counter() - begun
-            differ = sum(there.get(name) != pdfs for name, pdfs in here.items())
-            rows.append([f"{count} raylets", f"{took:.1f}", str(len(here)), str(differ)])
-    show(f"{exp}: alignment with {SAT}", ["", "s", "utterances", "differ"], rows)
-
-
-def alignments(exp: Path, settings: RayConfig | None) -> dict[str, bytes]:
-    """The pdfs of each training and held-out utterance, aligned with the last rung."""
-    config, experiment = read_experiment(exp)
-    features, options = features_of_rung(config, config.aligners[-2]), config.fmllr_sat
-    plan = AlignmentPlan(SAT, features, config.speeds, options.max_unaligned, adaptive=options)
-    made = aligned_splits(replace(experiment, processes=1, ray=settings), plan)
-    return {f"{split} {name}": pdfs.tobytes() for split, aligned in made for name, pdfs in aligned.pdfs.items()}
 
 
 def remade(exp: Path, work: Path, settings: RayConfig | None, passes_alone: bool) -> tuple[Path, dict[str, float]]:
