@@ -14,20 +14,15 @@ import pytest
 import torch
 
 from lhuc_asr.base.errors import AlignmentError
-from lhuc_asr.pipeline import alignment_parts, parts
+from lhuc_asr.pipeline import alignment_parts
 from lhuc_asr.pipeline.acoustic_models import CEPSTRA, LDA, SAT
 from lhuc_asr.pipeline.alignment_parts import aligned_splits
 from lhuc_asr.pipeline.cluster_config import RayConfig
 from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.pipeline.split_alignment import AlignmentPlan
 
+pytestmark = pytest.mark.usefixtures("a_part_for_each_speaker")
 Run = Callable[..., list[str]]
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part for each speaker."""
-    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
 @pytest.fixture

@@ -12,17 +12,12 @@ from typing import Any
 import pytest
 
 from lhuc_asr.base.errors import AlignmentError, LatticeError
-from lhuc_asr.pipeline import lattice_parts, parts
+from lhuc_asr.pipeline import lattice_parts
 from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.pipeline.lattice_parts import _check
 
+pytestmark = pytest.mark.usefixtures("a_part_for_each_speaker")
 Run = Callable[..., list[str]]
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part for each speaker."""
-    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ from lhuc_asr.pipeline.config import ExperimentConfig
 from lhuc_asr.pipeline.feature_parts import extract_on_cluster
 from lhuc_asr.pipeline.parts import parts_of
 
+pytestmark = pytest.mark.usefixtures("a_part_for_each_speaker")
 CONFIG = FeatureConfig(bins=20)
 real_seconds = parts.part_seconds
 
@@ -50,12 +51,6 @@ def same(one: Path, other: Path) -> bool:
     names = sorted(path.name for path in other.iterdir())
     assert names == sorted(path.name for path in one.iterdir())
     return filecmp.cmpfiles(one, other, names, shallow=False) == (names, [], [])
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part for each speaker."""
-    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
 def test_parts_have_whole_speakers_and_every_utterance_once(tmp_path: Path) -> None:

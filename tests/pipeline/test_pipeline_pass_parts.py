@@ -19,6 +19,7 @@ from lhuc_asr.pipeline.experiment import read_experiment
 from lhuc_asr.pipeline.pass_parts import divides
 from lhuc_asr.pipeline.plan import passes_of
 
+pytestmark = pytest.mark.usefixtures("a_part_for_each_speaker")
 Run = Callable[..., list[str]]
 # What it took, and not what came out.
 TIMES = "adaptation.json"
@@ -45,12 +46,6 @@ MORE = (
     "controls=[others_mean, others_mean_of_both, another]",
     "outputs={risk: {words: least_risk, lm: {order: 3}, passes: [si, lhuc, fmllr_lhuc, ivector_lhuc]}}",
 )
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part for each speaker."""
-    monkeypatch.setattr(parts, "part_seconds", lambda utterances: 0.1)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
